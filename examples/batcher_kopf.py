@@ -1,6 +1,6 @@
 """An operator on kopf, before and after: python examples/batcher_kopf.py.
 
-It needs no cluster: the embedded API server is the cluster, and counts.
+It needs no cluster: it uses the embedded API server, which counts the writes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from reconciler import StatusBatcher
 
 
 def is_in(namespace: str) -> Any:
-    """Return kopf's filter for a namespace."""
+    """Return a kopf filter for a namespace."""
     return lambda meta, **_: meta["namespace"] == namespace
 
 
 @kopf.on.create(GROUP, VERSION, PLURAL, when=is_in("before"))
 def before(body: kopf.Body, name: str, namespace: str, **_: Any) -> None:
-    """Tell of every step at once, so that users can watch: a write each."""
+    """Write each step at once, so that users can watch."""
     api = client.CustomObjectsApi()
     where = (GROUP, VERSION, namespace, PLURAL, name)
     attempts = []
@@ -36,7 +36,7 @@ def before(body: kopf.Body, name: str, namespace: str, **_: Any) -> None:
 
 @kopf.on.create(GROUP, VERSION, PLURAL, when=is_in("after"))
 def after(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
-    """Say the same; kopf writes it with its own patch when the handler has ended. `async def` works the same."""
+    """Record the same steps; kopf writes them with its own patch when the handler ends. `async def` works too."""
     with StatusBatcher(patch, body) as status:
         for attempt in range(1, 6):
             status.append("attempts", {"attempt": attempt, "result": deliver(body, attempt)}, keep_last=50)
@@ -45,18 +45,18 @@ def after(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
 
 
 def deliver(body: kopf.Body, attempt: int) -> str:
-    """Stand for the work."""
+    """Simulate the work."""
     return "accepted" if attempt == 5 else f"{body.spec['text']}: not now"
 
 
 @kopf.on.login()
 def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """Take the credentials from ``KUBECONFIG``."""
+    """Read the credentials from ``KUBECONFIG``."""
     return kopf.login_with_kubeconfig(**kwargs)
 
 
 def main() -> None:
-    """Run the operator on either handler, and print the counts."""
+    """Run the operator with each handler, and print the counts."""
     with cluster() as demo, ThreadPoolExecutor(1) as user:
         config.load_kube_config(demo.kubeconfig)
         for namespace in ("before", "after"):

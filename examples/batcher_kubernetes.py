@@ -1,6 +1,6 @@
 """A hand-written loop on the client `kubernetes`, before and after: python examples/batcher_kubernetes.py.
 
-It needs no cluster: the embedded API server is the cluster, and counts.
+It needs no cluster: it uses the embedded API server, which counts the writes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from reconciler import StatusBatcher
 
 
 def before(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
-    """Tell of every step at once: a write each, and each write wakes the loop again."""
+    """Write each step at once; each write triggers the loop again."""
     where = (GROUP, VERSION, message["metadata"]["namespace"], PLURAL, message["metadata"]["name"])
     attempts = []
     for attempt in range(1, 6):
@@ -26,7 +26,7 @@ def before(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
 
 
 def after(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
-    """Say the same; one write when the block ends."""
+    """Record the same steps; they are written once, when the block ends."""
     with StatusBatcher(api, message) as status:
         for attempt in range(1, 6):
             status.append("attempts", {"attempt": attempt, "result": deliver(message, attempt)}, keep_last=50)
@@ -35,12 +35,12 @@ def after(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
 
 
 def deliver(message: dict[str, Any], attempt: int) -> str:
-    """Stand for the work."""
+    """Simulate the work."""
     return "accepted" if attempt == 5 else f"{message['spec']['text']}: not now"
 
 
 def controller(work: Callable[[client.CustomObjectsApi, dict[str, Any]], None], namespace: str) -> int:
-    """Work on every message that is not sent; return how often the loop was woken until it came to rest."""
+    """Process each message that is not sent; return the number of watch events until all are sent."""
     api = client.CustomObjectsApi()
     woken = 0
     for event in watch.Watch().stream(api.list_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL):
@@ -54,7 +54,7 @@ def controller(work: Callable[[client.CustomObjectsApi, dict[str, Any]], None], 
 
 
 def main() -> None:
-    """Run the loop with either, and print the counts."""
+    """Run the loop with each function, and print the counts."""
     with cluster() as demo:
         config.load_kube_config(demo.kubeconfig)
         for work in (before, after):

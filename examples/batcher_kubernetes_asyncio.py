@@ -1,6 +1,6 @@
 """A hand-written loop on `kubernetes_asyncio`, before and after: python examples/batcher_kubernetes_asyncio.py.
 
-It needs no cluster: the embedded API server is the cluster, and counts.
+It needs no cluster: it uses the embedded API server, which counts the writes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reconciler import StatusBatcher
 
 
 async def before(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
-    """Tell of every step at once: a write each, and each write wakes the loop again."""
+    """Write each step at once; each write triggers the loop again."""
     where = (GROUP, VERSION, message["metadata"]["namespace"], PLURAL, message["metadata"]["name"])
     merge = {"_content_type": "application/merge-patch+json"}
     attempts = []
@@ -28,7 +28,7 @@ async def before(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
 
 
 async def after(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
-    """Say the same; one write when the block ends."""
+    """Record the same steps; they are written once, when the block ends."""
     async with StatusBatcher(api, message) as status:
         for attempt in range(1, 6):
             status.append("attempts", {"attempt": attempt, "result": await deliver(message, attempt)}, keep_last=50)
@@ -37,12 +37,12 @@ async def after(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
 
 
 async def deliver(message: dict[str, Any], attempt: int) -> str:
-    """Stand for the work."""
+    """Simulate the work."""
     return "accepted" if attempt == 5 else f"{message['spec']['text']}: not now"
 
 
 async def controller(work: Callable[[client.CustomObjectsApi, dict[str, Any]], Awaitable[None]], namespace: str) -> int:
-    """Work on every message that is not sent; return how often the loop was woken until it came to rest."""
+    """Process each message that is not sent; return the number of watch events until all are sent."""
     woken = 0
     async with client.ApiClient() as api_client, watch.Watch() as watching:
         api = client.CustomObjectsApi(api_client)
@@ -57,7 +57,7 @@ async def controller(work: Callable[[client.CustomObjectsApi, dict[str, Any]], A
 
 
 async def main() -> None:
-    """Run the loop with either, and print the counts."""
+    """Run the loop with each function, and print the counts."""
     with cluster() as demo:
         await config.load_kube_config(demo.kubeconfig)
         for work in (before, after):

@@ -1,6 +1,6 @@
 """A hand-written loop on `reconciler.Client`, before and after: python examples/batcher_reconciler_client.py.
 
-It needs no cluster: the embedded API server is the cluster, and counts.
+It needs no cluster: it uses the embedded API server, which counts the writes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reconciler import Client, StatusBatcher
 
 
 async def before(client: Client, message: dict[str, Any]) -> None:
-    """Tell of every step at once: a write each, and each write wakes the loop again."""
+    """Write each step at once; each write triggers the loop again."""
     where = (KIND, message["metadata"]["name"], message["metadata"]["namespace"])
     attempts = []
     for attempt in range(1, 6):
@@ -27,7 +27,7 @@ async def before(client: Client, message: dict[str, Any]) -> None:
 
 
 async def after(client: Client, message: dict[str, Any]) -> None:
-    """Say the same; one write when the block ends."""
+    """Record the same steps; they are written once, when the block ends."""
     async with StatusBatcher(client, message) as status:
         for attempt in range(1, 6):
             status.append("attempts", {"attempt": attempt, "result": await deliver(message, attempt)}, keep_last=50)
@@ -36,12 +36,12 @@ async def after(client: Client, message: dict[str, Any]) -> None:
 
 
 async def deliver(message: dict[str, Any], attempt: int) -> str:
-    """Stand for the work."""
+    """Simulate the work."""
     return "accepted" if attempt == 5 else f"{message['spec']['text']}: not now"
 
 
 async def controller(work: Callable[[Client, dict[str, Any]], Awaitable[None]], namespace: str) -> int:
-    """Work on every message that is not sent; return how often the loop was woken until it came to rest."""
+    """Process each message that is not sent; return the number of watch events until all are sent."""
     woken = 0
     async with Client.from_config() as client, aclosing(client.watch(KIND, namespace)) as events:
         async for event in events:
@@ -57,7 +57,7 @@ async def controller(work: Callable[[Client, dict[str, Any]], Awaitable[None]], 
 
 
 async def main() -> None:
-    """Run the loop with either, and print the counts."""
+    """Run the loop with each function, and print the counts."""
     with cluster() as demo:
         for work in (before, after):
             demo.make(namespace=work.__name__)

@@ -27,14 +27,14 @@ from reconciler.controller import Permission
 
 
 class DatabaseSpec(Model):
-    """What a user wants."""
+    """The desired state of a Database."""
 
     size: int = Field(ge=1, le=100, description="Gigabytes")
     image: str = "postgres:17"
 
 
 class DatabaseStatus(ConditionedStatus):
-    """What the operator found."""
+    """The observed state of a Database."""
 
     phase: str | None = None
     ready_replicas: int = 0
@@ -45,12 +45,12 @@ class Database(Resource[DatabaseSpec, DatabaseStatus], group="example.com", vers
 
 
 class DatabaseReconciler(ResourceReconciler[Database]):
-    """Keep one Deployment a Database and tell how it fares."""
+    """Creates one Deployment per Database and reports its state."""
 
     permissions = (Permission("apps/v1/Deployment", "apply"),)
 
     async def reconcile_object(self, db: Database, status: StatusBatcher[DatabaseStatus]) -> Outcome:
-        """Apply the Deployment; its own status decides ours."""
+        """Apply the Deployment and derive the Database's status from its status."""
         deployment = await self.client.apply(deployment_for(db), owner=db)
         ready = (deployment.to_dict().get("status") or {}).get("readyReplicas", 0)
         status.set(phase="Ready" if ready else "Provisioning", ready_replicas=ready)
@@ -64,7 +64,7 @@ class DatabaseReconciler(ResourceReconciler[Database]):
 
 
 def deployment_for(db: Database) -> dict[str, Any]:
-    """Return the Deployment that a Database asks for."""
+    """Return the desired Deployment of a Database."""
     labels = {"app.kubernetes.io/name": "database", "app.kubernetes.io/instance": db.name}
     return {
         "apiVersion": "apps/v1",
@@ -82,7 +82,7 @@ def deployment_for(db: Database) -> dict[str, Any]:
 
 
 def add_controllers(manager: Manager) -> None:
-    """Give a manager what this operator runs; ``reconciler run`` and ``reconciler manifests`` call it, too."""
+    """Add this operator's controllers to a manager; also called by ``reconciler run`` and ``reconciler manifests``."""
     manager.add_controller(DatabaseReconciler(), owns=["apps/v1/Deployment"], workers=4)
 
 

@@ -1,4 +1,4 @@
-"""A cluster for the examples beside this file: the embedded API server in a thread. Nothing has to be installed."""
+"""A cluster for the other examples: the embedded API server in a thread. Nothing needs to be installed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NAME = "hello"
 
 
 class MessageSpec(Model):
-    """What a user wants."""
+    """The desired state of a Message."""
 
     text: str
 
 
 class MessageStatus(ConditionedStatus):
-    """What the controllers of the examples say of it."""
+    """The observed state of a Message."""
 
     phase: str | None = None
     attempts: list[dict[str, Any]] | None = None
@@ -37,11 +37,11 @@ class MessageStatus(ConditionedStatus):
 
 
 class Message(Resource[MessageSpec, MessageStatus], group=GROUP, version=VERSION):
-    """A message to be delivered."""
+    """A message to deliver."""
 
 
 class Cluster:
-    """An API server, its kubeconfig, and what an example asks of it."""
+    """An API server with the operations that the examples need."""
 
     def __init__(self, server: APIServer, loop: asyncio.AbstractEventLoop, kubeconfig: str) -> None:
         self.kubeconfig = kubeconfig
@@ -66,7 +66,7 @@ class Cluster:
         return self.message(namespace).get("status") or {}
 
     def wait(self, namespace: str, until: Callable[[dict[str, Any]], bool]) -> None:
-        """Wait for a status of the message."""
+        """Wait until the status of the message fulfills a condition."""
 
         def holds(obj: Any) -> bool:
             return until(obj.to_dict().get("status") or {})
@@ -74,21 +74,21 @@ class Cluster:
         self._run(self._client.wait_for(KIND, NAME, namespace, until=holds, timeout=60))
 
     def report(self, namespace: str, *more: str) -> None:
-        """Print how often the status was written, and what else there is to tell."""
+        """Print the number of status writes, and further facts."""
         writes = self.status_writes(namespace)
         count = f"{writes} status write{'' if writes == 1 else 's'}"
         print(f"{namespace + ':':8}{', '.join([count, *more])}", flush=True)
 
     def status_writes(self, namespace: str) -> int:
-        """Return how often the status was written."""
+        """Return the number of status writes."""
         return len(self._server.requests(verb=("patch", "update"), namespace=namespace, subresource="status"))
 
     def other_writes(self, namespace: str) -> int:
-        """Return how often something else than the status was written."""
+        """Return the number of writes to the rest of the object."""
         return len(self._server.requests(verb=("patch", "update"), namespace=namespace, subresource=""))
 
     def close(self, stop: asyncio.Event) -> None:
-        """End the server."""
+        """Stop the server."""
         self._loop.call_soon_threadsafe(stop.set)
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -97,7 +97,7 @@ class Cluster:
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """Serve while the block runs; ``KUBECONFIG`` leads clients there."""
+    """Run a cluster during the block, with ``KUBECONFIG`` pointing to it."""
     ready: Future[Cluster] = Future()
     stop = asyncio.Event()
 
@@ -121,22 +121,22 @@ def cluster() -> Iterator[Cluster]:
             demo.close(stop)
 
 
-def the_worst_moment() -> None:
-    """Let the parent process kill this one here, or let it go on."""
+def wait_for_kill() -> None:
+    """Wait until the parent process kills this process or lets it continue."""
     print("worked", flush=True)
     sys.stdin.readline()
 
 
-def kill_at_the_worst_moment(script: str, *arguments: str) -> None:
-    """Run a script, and kill it (SIGKILL) once it is at `the_worst_moment`."""
+def run_and_kill(script: str, *arguments: str) -> None:
+    """Run a script and kill it (SIGKILL) when it has reached `wait_for_kill`."""
     with subprocess.Popen(
         [sys.executable, script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdout is not None
-        told = worker.stdout.readline()
+        line = worker.stdout.readline()
         worker.kill()
-    if told != "worked\n":
-        raise RuntimeError(f"{script} did not come as far as the moment at which it was to be killed")
+    if line != "worked\n":
+        raise RuntimeError(f"{script} ended before it reached wait_for_kill()")
 
 
 def run(script: str, *arguments: str) -> None:

@@ -1,6 +1,6 @@
-"""An operator on kopf, as one finds it: it keeps a ConfigMap for each Cabinet. Tested in test_kopf_operator.py.
+"""A typical operator on kopf that creates a ConfigMap for each Cabinet. Tested in test_kopf_operator.py.
 
-It is here twice, told apart by the namespace: before and after the test found what goes wrong.
+It has two versions, selected by namespace: before and after the test found a bug.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def core() -> client.CoreV1Api:
 
 
 def contents(name: str, drawers: int) -> dict[str, Any]:
-    """Return the ConfigMap that a Cabinet is to have."""
+    """Return the desired ConfigMap of a Cabinet."""
     child = {"metadata": {"name": name}, "data": {"drawers": str(drawers)}}
     kopf.adopt(child)
     return child
@@ -27,14 +27,14 @@ def contents(name: str, drawers: int) -> dict[str, Any]:
 
 @kopf.on.create(*CABINETS, backoff=0.2, when=lambda namespace, **_: namespace == "before")
 def before(spec: kopf.Spec, name: str, namespace: str, patch: kopf.Patch, **_: Any) -> None:
-    """Create it. What if the answer is lost?"""
+    """Create the ConfigMap. This fails if the response is lost."""
     core().create_namespaced_config_map(namespace, contents(name, spec["drawers"]))
     patch.status["drawers"] = spec["drawers"]
 
 
 @kopf.on.create(*CABINETS, backoff=0.2, when=lambda namespace, **_: namespace == "after")
 def after(spec: kopf.Spec, name: str, namespace: str, patch: kopf.Patch, **_: Any) -> None:
-    """Create it, and find it good if it is there already."""
+    """Create the ConfigMap, unless it already exists."""
     try:
         core().create_namespaced_config_map(namespace, contents(name, spec["drawers"]))
     except client.ApiException as error:

@@ -1,7 +1,7 @@
-"""A plain controller on kubernetes-asyncio, as people write it: list, watch, act. Tested in test_plain_controller.py.
+"""A plain controller on kubernetes-asyncio that lists, watches and acts. Tested in test_plain_controller.py.
 
-It keeps a ConfigMap for each Cabinet. `watch_before` is what one finds in many repositories, `watch_after` what became
-of it when the test had shown what it misses.
+It creates a ConfigMap for each Cabinet. `watch_before` is typical code of many repositories; `watch_after` is the same
+after the test has shown what it misses.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ CABINETS = {"group": "example.com", "version": "v1", "namespace": "default", "pl
 
 
 class Controller:
-    """Keep a ConfigMap for each Cabinet.
+    """A controller that creates a ConfigMap for each Cabinet.
 
     Args:
-        api_client: reaches the API server.
+        api_client: the client of the API server.
     """
 
     def __init__(self, api_client: client.ApiClient) -> None:
@@ -29,14 +29,14 @@ class Controller:
         self._list: Callable[..., Any] = self._custom.list_namespaced_custom_object
 
     async def watch_before(self) -> None:
-        """Watch for ever. What if the stream ends?"""
+        """Watch until the stream ends; then later events are missed."""
         async with watch.Watch() as stream:
             async for event in stream.stream(self._list, **CABINETS):
                 if event["type"] == "ADDED":
                     await self.reconcile(event["object"])
 
     async def watch_after(self) -> None:
-        """List what is there, watch from there, and begin anew whenever that ends, whatever ended it."""
+        """List, watch from the list's version, and start again whenever the watch ends or fails."""
         while True:
             try:
                 found = await self._list(**CABINETS)
@@ -52,7 +52,7 @@ class Controller:
             await asyncio.sleep(0.1)
 
     async def reconcile(self, obj: dict[str, Any]) -> None:
-        """Make the ConfigMap as the Cabinet says."""
+        """Create or replace the ConfigMap of a Cabinet."""
         metadata = obj["metadata"]
         owner = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "name": metadata["name"], "uid": metadata["uid"]}
         data = {"drawers": str(obj["spec"]["drawers"])}

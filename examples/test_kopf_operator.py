@@ -1,6 +1,6 @@
-"""Tests of an operator on kopf, unmodified, on the embedded API server: pytest examples/test_kopf_operator.py.
+"""Tests of an unmodified kopf operator on the embedded API server: pytest examples/test_kopf_operator.py.
 
-The fixtures ``apiserver`` and ``client`` come with kube-reconciler. kopf's own runner starts the operator in a thread.
+kube-reconciler provides the fixtures ``apiserver`` and ``client``. kopf's own runner starts the operator in a thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def operator(apiserver: APIServer, tmp_path: Path, monkeypatch: pytest.Mon
     """Run the operator against the server, as `kopf run` does against a cluster."""
     await apiserver.apply(CRD)
     kubeconfig = apiserver.write_kubeconfig(tmp_path / "kubeconfig")
-    # The official client has read KUBECONFIG when it was imported; kopf logs in through it.
+    # The official client, through which kopf logs in, has read KUBECONFIG when it was imported.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
     command = ["run", "--standalone", "--namespace=before", "--namespace=after", str(OPERATOR)]
     runner = KopfRunner(command, timeout=30)
@@ -47,7 +47,7 @@ def is_done(obj: Any) -> bool:
 
 
 @pytest.mark.parametrize("version", ["before", "after"])
-async def test_a_cabinet_gets_its_contents(client: Client, version: str) -> None:
+async def test_creates_the_config_map(client: Client, version: str) -> None:
     await client.create(cabinet(version))
     await client.wait_for(CABINET, "oak", version, until=is_done, timeout=30)
     child = (await client.get("v1/ConfigMap", "oak", version)).to_dict()
@@ -55,7 +55,7 @@ async def test_a_cabinet_gets_its_contents(client: Client, version: str) -> None
     assert child["metadata"]["ownerReferences"][0]["kind"] == "Cabinet"
 
 
-async def test_before_a_lost_answer_stops_it_for_good(apiserver: APIServer, client: Client) -> None:
+async def test_before_gets_stuck_after_a_lost_response(apiserver: APIServer, client: Client) -> None:
     apiserver.faults.add(verb="create", resource="configmaps", lost=True, after_commit=True)
     await client.create(cabinet("before"))
     while len(apiserver.log.writes("ConfigMap", "oak")) < 3:  # noqa: ASYNC110 - the lost one, and two retries
@@ -66,7 +66,7 @@ async def test_before_a_lost_answer_stops_it_for_good(apiserver: APIServer, clie
     assert {(write.status, write.reason) for write in others} == {(409, "AlreadyExists")}
 
 
-async def test_after_it_goes_on(apiserver: APIServer, client: Client) -> None:
+async def test_after_recovers_from_a_lost_response(apiserver: APIServer, client: Client) -> None:
     lost = apiserver.faults.add(verb="create", resource="configmaps", lost=True, after_commit=True)
     await client.create(cabinet("after"))
     await client.wait_for(CABINET, "oak", "after", until=is_done, timeout=30)
@@ -74,7 +74,7 @@ async def test_after_it_goes_on(apiserver: APIServer, client: Client) -> None:
     assert [write.status for write in apiserver.log.writes("ConfigMap", "oak")] == [201, 409]
 
 
-async def test_a_cycle_writes_the_object_once_and_its_status_once(apiserver: APIServer, client: Client) -> None:
+async def test_each_cycle_writes_the_object_once_and_its_status_once(apiserver: APIServer, client: Client) -> None:
     await client.create(cabinet("after"))
     await client.wait_for(CABINET, "oak", "after", until=is_done, timeout=30)
     (cycle,) = apiserver.log.cycles("Cabinet", "oak", by="kopf")

@@ -1,6 +1,6 @@
-"""Tests of a plain controller, unmodified, on the embedded API server: pytest examples/test_plain_controller.py.
+"""Tests of an unmodified plain controller on the embedded API server: pytest examples/test_plain_controller.py.
 
-The fixtures ``apiserver`` and ``client`` come with kube-reconciler.
+kube-reconciler provides the fixtures ``apiserver`` and ``client``.
 """
 
 from __future__ import annotations
@@ -42,63 +42,65 @@ async def running(work: Any) -> AsyncIterator[None]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def make(client: Client, *names: str) -> None:
+async def create_cabinets(client: Client, *names: str) -> None:
     for name in names:
         metadata = {"name": name, "namespace": "default"}
         document = {"apiVersion": "example.com/v1", "kind": "Cabinet", "metadata": metadata, "spec": {"drawers": 3}}
         await client.create(document)
 
 
-async def has_contents(client: Client, name: str, within: float = 30) -> None:
+async def wait_for_config_map(client: Client, name: str, within: float = 30) -> None:
     await client.wait_for(
         "v1/ConfigMap", name, "default", until=lambda obj: obj.to_dict()["data"] == {"drawers": "3"}, timeout=within
     )
 
 
-async def test_before_it_misses_what_comes_after_a_cut(
+async def test_before_misses_objects_created_after_the_watch_was_cut(
     apiserver: APIServer, client: Client, controller: Controller
 ) -> None:
     async with running(controller.watch_before()):
-        await make(client, "oak")
-        await has_contents(client, "oak")
+        await create_cabinets(client, "oak")
+        await wait_for_config_map(client, "oak")
         apiserver.faults.add(verb="watch", status=503, user_agent=AGENT)
         apiserver.cut_watches("cabinets")
-        await make(client, "elm")
+        await create_cabinets(client, "elm")
         with pytest.raises(TimeoutError):
-            await has_contents(client, "elm", within=1)
+            await wait_for_config_map(client, "elm", within=1)
 
 
-async def test_after_it_sees_everything(apiserver: APIServer, client: Client, controller: Controller) -> None:
+async def test_after_misses_nothing_across_cut_watches_and_restarts(
+    apiserver: APIServer, client: Client, controller: Controller
+) -> None:
     async with running(controller.watch_after()):
-        await make(client, "oak")
-        await has_contents(client, "oak")
+        await create_cabinets(client, "oak")
+        await wait_for_config_map(client, "oak")
         apiserver.faults.add(verb="watch", status=503, user_agent=AGENT)
         apiserver.cut_watches("cabinets")
-        await make(client, "elm")
-        await has_contents(client, "elm")
+        await create_cabinets(client, "elm")
+        await wait_for_config_map(client, "elm")
         await apiserver.restart()
-        await make(client, "yew")
-        await has_contents(client, "yew")
+        await create_cabinets(client, "yew")
+        await wait_for_config_map(client, "yew")
 
 
-async def test_before_the_first_failure_ends_it(apiserver: APIServer, client: Client, controller: Controller) -> None:
+async def test_before_stops_at_the_first_failure(apiserver: APIServer, client: Client, controller: Controller) -> None:
     with apiserver.faults.chaos(seed=1, rate=0.6, user_agent=AGENT):
         working = asyncio.create_task(controller.watch_before())
-        await make(client, *(f"cabinet-{number}" for number in range(10)))
+        await create_cabinets(client, *(f"cabinet-{number}" for number in range(10)))
         done, _ = await asyncio.wait([working], timeout=30)
     assert working in done
     assert isinstance(working.exception(), (k8s.ApiException, aiohttp.ClientError))
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_after_it_gets_there_whatever_goes_wrong(
+async def test_after_converges_despite_random_faults(
     apiserver: APIServer, client: Client, controller: Controller, seed: int
 ) -> None:
     names = [f"cabinet-{number}" for number in range(10)]
     async with running(controller.watch_after()):
         with apiserver.faults.chaos(seed=seed, rate=0.3, user_agent=AGENT) as chaos:
-            await make(client, *names)
+            await create_cabinets(client, *names)
             for name in names:
-                await has_contents(client, name)
+                await wait_for_config_map(client, name)
     assert sum(chaos.hits.values()) > 0
     print(apiserver.log.writes("ConfigMap", "cabinet-0", by=AGENT))

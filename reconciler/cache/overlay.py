@@ -94,7 +94,7 @@ class Overlay:
     def __init__(
         self, store: Store, progress: Callable[[Request], Version | None], *, clock: Clock | None = None
     ) -> None:
-        self.newest: Version | None = None
+        self.newest: int | None = None
         self._store = store
         self._progress = progress
         self._clock = clock or current_clock()
@@ -221,8 +221,8 @@ class Overlay:
     def _put(
         self, request: Request, uid: str, version: Version | None, cached: CachedObject | None, *, left: bool = False
     ) -> None:
-        if isinstance(version, int) and not (isinstance(self.newest, int) and self.newest >= version):
-            self.newest = version
+        if isinstance(version, int):
+            self.newest = version if self.newest is None else max(self.newest, version)
         entry = _Entry(uid, version, cached, self._store.get(request), self._clock.monotonic(), left)
         existing = self._current(request)
         if self._passed(request, entry) or (isinstance(existing, _Entry) and not _supersedes(entry, existing)):

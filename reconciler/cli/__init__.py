@@ -1,7 +1,7 @@
-"""Be what a person types: ``reconciler demo | run | crd | manifests | routes | apiserver | envtest``.
+"""The command line: ``reconciler demo | run | crd | manifests | routes | apiserver | envtest``.
 
-Exit codes: 0 done, 1 it failed (one line on standard error says what and what to do), 2 the command line was wrong, 130
-interrupted. Each command imports what it needs, so that one without extras still works.
+Exit codes: 0 for success, 1 for a failure (one line on standard error says what failed and what to do), 2 for a usage
+error, 130 after an interrupt. Each command imports only what it needs, so it works without the extras of the others.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from reconciler.errors import MissingExtra, ReconcilerError
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
 
 __all__ = ["main"]
 
@@ -19,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Args:
-        arguments: what follows the program's name; None takes `sys.argv`.
+        arguments: the arguments after the program name. Default: `sys.argv`.
 
     Raises:
         SystemExit: always, with the exit code.
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output has enough of it
+    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
@@ -41,11 +45,11 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
         import cyclopts
     except ModuleNotFoundError as error:
         raise MissingExtra("cyclopts", extra="cli", purpose="the command line") from error
-    from reconciler.cli.app import app, configured_by
+    from reconciler.cli.app import app, config_sources
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app.config = configured_by(given)
+        app.config = config_sources(given)
         result = app(
             given,
             exit_on_error=False,
@@ -53,6 +57,21 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
             result_action="return_value",
         )
     except cyclopts.CycloptsError as error:
-        print(f"reconciler: {error} (see: reconciler --help)", file=sys.stderr)
+        print(f"reconciler: {_usage_error(error)}", file=sys.stderr)
         return 2
     return result if isinstance(result, int) else 0
+
+
+def _usage_error(error: CycloptsError) -> str:
+    """Return one line that names what is wrong and the command whose help tells more."""
+    from cyclopts import MissingArgumentError, UnusedCliTokensError
+
+    command = " ".join(["reconciler", *(error.command_chain or ())])
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        text = f"missing argument {error.argument.name}"
+    elif isinstance(error, UnusedCliTokensError):
+        text = f"unexpected argument: {' '.join(error.unused_tokens or ())}"
+    else:
+        text = str(error).rstrip(".")
+        text = text[:1].lower() + text[1:]
+    return f"{text}{'' if text.endswith('?') else '.'} See '{command} --help'"

@@ -1,4 +1,4 @@
-"""Declare the commands; each one's work is in a module of its own."""
+"""The commands and their options; each command's work is in a module of its own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from cyclopts import App, Parameter
 from cyclopts.config import Env, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.notification import NotificationFlags
+from reconciler.cli.options import RunOptions
 from reconciler.errors import ConfigurationError
 
-__all__ = ["app"]
+__all__ = ["app", "config_sources"]
 
 Format = Literal["text", "json"]
 
 
 def _version() -> str:
-    # An unrelated distribution has the same import name, so say which one this is.
+    # An unrelated distribution has the same import name, so print where this one is installed.
     return f"kube-reconciler {reconciler.__version__} ({Path(reconciler.__file__).parent})"
 
 
-def configured_by(arguments: Sequence[str]) -> tuple[Any, ...]:
-    """Return where options come from that are not on the command line: the environment, then the file of --config.
+def config_sources(arguments: Sequence[str]) -> tuple[Any, ...]:
+    """Return the sources of options that are not on the command line: the environment, then the file of --config.
 
     Unknown keys in the file are errors.
 
@@ -37,8 +38,13 @@ def configured_by(arguments: Sequence[str]) -> tuple[Any, ...]:
     file = _config_file(arguments)
     if file is None:
         return (environment,)
-    if not file.is_file():
-        raise ConfigurationError(f"--config {file}: there is no such file")
+    try:
+        yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"--config {file}: no such file") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"--config {file}: not a readable YAML file: {reason}") from error
     return environment, Yaml(file, use_commands_as_keys=False)
 
 
@@ -53,10 +59,15 @@ def _config_file(arguments: Sequence[str]) -> Path | None:
 
 app = App(
     name="reconciler",
-    help="Run Kubernetes reconcilers in Python, and see what they do.",
+    help=(
+        "Run Kubernetes controllers written in Python, and develop and test them without a cluster.\n\n"
+        "Environment variables set options too: RECONCILER_RUN_METRICS sets --metrics of 'reconciler run'. The command "
+        "line takes precedence."
+    ),
     version=_version,
+    default_parameter=Parameter(show_env_var=False, negative_iterable=()),
 )
-routes = App(name="routes", help="Look where the routing rules of notifications lead.")
+routes = App(name="routes", help="Test the routing rules of notifications.")
 app.command(routes)
 envtest = App(name="envtest", help="Find, build or start a real etcd and kube-apiserver for tests.")
 app.command(envtest)
@@ -65,64 +76,38 @@ app.command(envtest)
 @app.command
 def demo(
     *,
-    speed: Annotated[float, Parameter(help="Virtual seconds shown in one real second; 0 shows all at once.")] = 45.0,
-    naive: Annotated[bool, Parameter(help="Show what happens without the library's protections.")] = False,
-    output: Annotated[Format, Parameter(help="'json' prints the facts and nothing else.")] = "text",
+    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 45.0,
+    naive: Annotated[bool, Parameter(help="Show a controller without the library's protections.")] = False,
+    output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
 ) -> int:
-    """Show a notification retried with exponential backoff and one status write a cycle. Needs no cluster."""
-    from reconciler.cli.demo.demo import run_demo
+    """Show how a notification is retried with exponential backoff. Needs no cluster.
+
+    Each reconcile writes the status at most once.
+    """
+    from reconciler.cli.demo.timeline import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json")
 
 
 @app.command
 def run(
-    target: Annotated[str, Parameter(help="MODULE:ATTR, or 'notification' for the operator that comes along.")],
+    target: Annotated[str, Parameter(help="MODULE:ATTR, or 'notification' for the built-in notification operator.")],
     /,
     *,
-    kubeconfig: Annotated[Path | None, Parameter(help="Defaults to KUBECONFIG, in-cluster, ~/.kube/config.")] = None,
-    context: Annotated[str | None, Parameter(help="A context of the kubeconfig; defaults to its current one.")] = None,
-    namespace: Annotated[tuple[str, ...], Parameter(help="Watch only this namespace; can be repeated.")] = (),
-    workers: Annotated[int, Parameter(help="Reconciles side by side, for each controller.")] = 4,
-    leader_election: Annotated[str | None, Parameter(help="Name of the Lease; off unless given.")] = None,
-    leader_election_namespace: Annotated[
-        str | None, Parameter(help="Where the Lease is; defaults to the pod's namespace, or the only --namespace.")
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    config: Annotated[  # noqa: ARG001 - read by `config_sources` before the command line is parsed
+        Path | None, Parameter(help="YAML file with these options as keys, without the leading dashes.")
     ] = None,
-    metrics: Annotated[str | None, Parameter(help="HOST:PORT of /metrics; off unless given.")] = None,
-    health: Annotated[str | None, Parameter(help="HOST:PORT of /healthz and /readyz; off unless given.")] = None,
-    grace_period: Annotated[float, Parameter(help="Seconds that work in progress has to end after SIGTERM.")] = 30.0,
-    notification: NotificationFlags = NotificationFlags(),  # noqa: B008 - frozen
-    config: Annotated[  # noqa: ARG001 - read by `configured_by`, before the command line is
-        Path | None, Parameter(help="YAML file with these options by their names, without dashes in front.")
-    ] = None,
-    log_format: Annotated[Format, Parameter(help="Form of the log lines on standard error.")] = "text",
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level shown.")] = "info",
 ) -> int:
-    """Run reconcilers against a cluster until SIGTERM.
+    """Run controllers against a cluster until SIGTERM.
 
-    ATTR is a Reconciler (class or instance), a sequence of them, or a function, plain or async, that is given the
-    Manager and adds controllers to it. An option on the command line stands over the environment, which stands over the
-    file of --config.
+    ATTR is a Reconciler (class or instance), a sequence of them, or a function, plain or async, that takes the Manager
+    and adds controllers to it. The command line takes precedence over environment variables, which take precedence over
+    the file of --config.
     """
-    from reconciler.cli.run import RunOptions, run_target
+    from reconciler.cli.run import run_target
 
-    return run_target(
-        target,
-        RunOptions(
-            kubeconfig=kubeconfig,
-            context=context,
-            namespaces=namespace,
-            workers=workers,
-            leader_election=leader_election,
-            leader_election_namespace=leader_election_namespace,
-            metrics=metrics,
-            health=health,
-            grace_period=grace_period,
-            notification=notification,
-            log_format=log_format,
-            log_level=log_level,
-        ),
-    )
+    return run_target(target, options)
 
 
 @app.command
@@ -130,10 +115,10 @@ def crd(
     target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, or 'notification'.")],
     /,
     *,
-    output: Annotated[Literal["yaml", "json"], Parameter(help="Form of the document.")] = "yaml",
+    output: Annotated[Literal["yaml", "json"], Parameter(help="Output format.")] = "yaml",
 ) -> int:
-    """Print the CustomResourceDefinition of a Resource class."""
-    from reconciler.cli.crd import print_crd
+    """Print the CustomResourceDefinition of a Resource class. Needs no cluster."""
+    from reconciler.cli.manifests import print_crd
 
     return print_crd(target, as_json=output == "json")
 
@@ -141,29 +126,35 @@ def crd(
 @app.command
 def manifests(
     target: Annotated[
-        str, Parameter(help="MODULE:ATTR, as of 'reconciler run', or 'notification' for all that runs that operator.")
+        str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification' for the complete installation.")
     ],
     /,
     *,
     name: Annotated[
-        str | None, Parameter(help="Name of the service account and the roles; defaults to the module's.")
+        str | None, Parameter(help="Name of the service account and the roles. Default: the module's name.")
     ] = None,
-    install_namespace: Annotated[str, Parameter(help="Where the operator runs: the service account's.")] = "default",
-    namespace: Annotated[tuple[str, ...], Parameter(help="Watch only this namespace; can be repeated.")] = (),
-    leader_election: Annotated[str | None, Parameter(help="Name of the Lease; off unless given.")] = None,
+    install_namespace: Annotated[
+        str, Parameter(help="Namespace in which the operator runs, and of its service account.")
+    ] = "default",
+    namespace: Annotated[
+        tuple[str, ...], Parameter(help="Watch only this namespace. Can be repeated.", show_default=False)
+    ] = (),
+    leader_election: Annotated[
+        str | None, Parameter(help="Name of the Lease. Without it leader election is disabled.")
+    ] = None,
     leader_election_namespace: Annotated[
-        str | None, Parameter(help="Where the Lease is; defaults to --install-namespace.")
+        str | None, Parameter(help="Namespace of the Lease. Default: --install-namespace.")
     ] = None,
     image: Annotated[
-        str, Parameter(help="Container image of the Deployment of 'notification'.")
+        str, Parameter(help="Container image of the Deployment; only for 'notification'.")
     ] = "kube-reconciler:latest",
-    output: Annotated[Literal["yaml", "json"], Parameter(help="Form of the documents.")] = "yaml",
+    output: Annotated[Literal["yaml", "json"], Parameter(help="Output format.")] = "yaml",
 ) -> int:
     """Print the service account, roles and bindings that an operator needs. Needs no cluster.
 
-    The roles hold what the controllers watch, their status, finalizers and events, the Lease, and what the reconcilers
-    declare in 'permissions'. Give --namespace and --leader-election as to 'reconciler run'. For 'notification' the CRD,
-    Deployment, PodDisruptionBudget, NetworkPolicy and ServiceMonitor are there as well.
+    The roles cover what the controllers watch, their status, finalizers and events, the Lease, and the 'permissions' of
+    the reconcilers. Give the same --namespace and --leader-election as to 'reconciler run'. For 'notification' the CRD,
+    ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor are printed as well.
     """
     from reconciler.cli.manifests import print_manifests
 
@@ -181,60 +172,62 @@ def manifests(
 
 @app.command
 def apiserver(
-    *things: Annotated[
+    *objects: Annotated[
         str,
-        Parameter(help="Created at the start: a YAML or JSON file, a directory of them, MODULE:CLASS, 'notification'."),
+        Parameter(help="Objects to create at the start: YAML or JSON file, directory, MODULE:CLASS, 'notification'."),
     ],
     port: Annotated[
-        int, Parameter(help="Port on the loopback interface; 0 takes a free one.", validator=Number(gte=0, lte=65535))
+        int, Parameter(help="Port on the loopback interface; 0 for a free one.", validator=Number(gte=0, lte=65535))
     ] = 0,
-    kubeconfig: Annotated[Path, Parameter(help="Where to write the kubeconfig.")] = Path("reconciler.kubeconfig"),
+    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
     log: Annotated[
-        Literal["none", "writes", "requests"], Parameter(help="Requests to print, a line each: who, what, outcome.")
+        Literal["none", "writes", "requests"], Parameter(help="Requests to print: who, what and result, one per line.")
     ] = "none",
     chaos: Annotated[
-        float, Parameter(help="Share of the requests to let go wrong, from 0 to 1.", validator=Number(gte=0, lte=1))
+        float, Parameter(help="Fraction of requests that fail, from 0 to 1.", validator=Number(gte=0, lte=1))
     ] = 0.0,
-    seed: Annotated[int, Parameter(help="Of uids, generated names and all chance in --chaos.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
 ) -> int:
-    """Serve the embedded API server on the loopback interface until interrupted.
+    """Run the embedded API server on the loopback interface until interrupted.
 
-    Its data is lost at the end. kubectl and any other client reach it by the kubeconfig.
+    kubectl and any other client can use it through the kubeconfig. Its data is lost when it stops.
     """
-    from reconciler.cli.apiserver import ServeOptions, serve
+    from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    return serve(things, ServeOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
+    return run_apiserver(objects, APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
 
 
 @routes.command(name="test")
 def routes_test(
     file: Annotated[Path, Parameter(help="The routing configuration.")],
     /,
-    *attributes: Annotated[str, Parameter(help="NAME=VALUE of a request: type, priority, namespace, an extension.")],
-    request: Annotated[Path | None, Parameter(help="A NotificationRequest in YAML, to take attributes from.")] = None,
-    output: Annotated[Format, Parameter(help="Form of the answer.")] = "text",
+    *attributes: Annotated[
+        str, Parameter(help="NAME=VALUE of a notification: type, priority, namespace or an extension.")
+    ],
+    request: Annotated[Path | None, Parameter(help="YAML file of a NotificationRequest, for its attributes.")] = None,
+    output: Annotated[Format, Parameter(help="Output format.")] = "text",
 ) -> int:
-    """Print which receivers, and so which channels, a request would reach.
+    """Print the receivers and channels that a notification with these attributes would reach.
 
-    A file that cannot be used is an error that lists every mistake in it with its line.
+    For an invalid configuration, print every mistake with its line.
     """
-    from reconciler.cli.routes import print_routes
+    from reconciler.cli.notification import print_routes
 
     return print_routes(file, attributes, request=request, as_json=output == "json")
 
 
 @envtest.command
-def path(*, output: Annotated[Format, Parameter(help="Form of the answer.")] = "text") -> int:
-    """Print the directory that holds etcd, kube-apiserver and kubectl."""
-    from reconciler.cli.envtest import print_path
+def path(*, output: Annotated[Format, Parameter(help="Output format.")] = "text") -> int:
+    """Print the directory of the etcd, kube-apiserver and kubectl binaries."""
+    from reconciler.cli.servers import print_binaries_path
 
-    return print_path(as_json=output == "json")
+    return print_binaries_path(as_json=output == "json")
 
 
 @envtest.command
 def build() -> int:
-    """Build etcd, etcdutl, kube-apiserver and kubectl with Go, once, into the user's cache."""
-    from reconciler.cli.envtest import build_binaries
+    """Build etcd, etcdutl, kube-apiserver and kubectl with Go into the user's cache, unless they exist."""
+    from reconciler.cli.servers import build_binaries
 
     return build_binaries()
 
@@ -242,9 +235,9 @@ def build() -> int:
 @envtest.command
 def up(
     *,
-    kubeconfig: Annotated[Path, Parameter(help="Where to write the kubeconfig.")] = Path("reconciler.kubeconfig"),
+    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
 ) -> int:
-    """Start a real control plane on the loopback interface until interrupted."""
-    from reconciler.cli.envtest import bring_up
+    """Run a real control plane on the loopback interface until interrupted."""
+    from reconciler.cli.servers import run_control_plane
 
-    return bring_up(kubeconfig=kubeconfig)
+    return run_control_plane(kubeconfig=kubeconfig)

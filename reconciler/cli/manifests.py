@@ -1,4 +1,4 @@
-"""Print what an operator must be allowed to do, as a service account, roles and bindings."""
+"""The commands ``reconciler crd`` and ``reconciler manifests``."""
 
 from __future__ import annotations
 
@@ -6,29 +6,38 @@ import asyncio
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import yaml
 
-from reconciler.cli.adder import adder_of
-from reconciler.cli.targets import load_target
+from reconciler.cli.targets import load_resource, load_target, setup_function
 from reconciler.client import Client
 from reconciler.controller import Controller
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import Manager
+from reconciler.wire import JSONObject
 
-__all__ = ["manifests_of", "print_manifests"]
+__all__ = ["print_crd", "print_manifests"]
+
+
+def print_crd(target: str, *, as_json: bool) -> int:
+    """Print the CRD of the class that a target names."""
+    document = load_resource(target).crd()
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+    else:
+        sys.stdout.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110))
+    return 0
 
 
 class _NoServer:
-    """Refuse every request: what an operator needs is told by what it declares."""
+    """A transport that refuses every request: manifests are generated without a cluster."""
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         raise ConfigurationError(
-            f"{request.method} {request.path}: there is no cluster while manifests are made, so nothing may be asked "
-            "of one while controllers are added"
+            f"{request.method} {request.path}: manifests are generated without a cluster: send no requests while "
+            "controllers are added"
         )
 
 
@@ -43,9 +52,9 @@ def print_manifests(
     image: str,
     as_json: bool,
 ) -> int:
-    """Print the manifests of the operator named by `target`; for ``"notification"`` everything that runs it."""
+    """Print the RBAC manifests of an operator; for ``"notification"`` the complete installation."""
     if target == "notification":
-        from reconciler.cli.notification_manifests import Installation, notification_manifests
+        from reconciler.cli.notification import Installation, notification_manifests
 
         installation = Installation(
             name=name or "notification-operator",
@@ -63,58 +72,56 @@ def print_manifests(
         leader_election=leader_election,
         leader_election_namespace=leader_election_namespace or install_namespace,
     )
-    asyncio.run(adder_of(load_target(target), target)(manager))
-    documents, remarks = manifests_of(manager, name or _name_of(target), install_namespace)
-    _print(documents, remarks, as_json=as_json)
+    asyncio.run(setup_function(load_target(target), target)(manager))
+    documents, notes = _rbac_and_notes(manager, name or _operator_name(target), install_namespace)
+    _print(documents, notes, as_json=as_json)
     return 0
 
 
-def manifests_of(manager: Manager, name: str, install_namespace: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the documents of a filled manager, and remarks on what a person should look at.
+def _rbac_and_notes(manager: Manager, name: str, install_namespace: str) -> tuple[list[JSONObject], list[str]]:
+    """Return the RBAC manifests of a manager, and notes on what to check in them.
 
     Raises:
-        ConfigurationError: it has no controllers, or a name cannot be one.
+        ConfigurationError: the manager has no controllers, or a name is invalid.
     """
     if not manager.controllers:
-        raise ConfigurationError("no controller was added to the manager, so there is nothing to allow")
-    remarks = [remark for controller in manager.controllers for remark in _remarks(controller)]
-    return manager.rbac(name, namespace=install_namespace), list(dict.fromkeys(remarks))
+        raise ConfigurationError("no controller was added to the manager, so it needs no permissions")
+    notes = [note for controller in manager.controllers for note in _notes(controller)]
+    return manager.rbac(name, namespace=install_namespace), list(dict.fromkeys(notes))
 
 
-def _remarks(controller: Controller) -> list[str]:
-    remarks = []
+def _notes(controller: Controller) -> list[str]:
+    notes = []
     if controller.reconciler.permissions is None:
         kind = type(controller.reconciler).__name__
-        remarks.append(
-            f"{kind} declares no permissions: what it writes beside its status is not in here (Reconciler.permissions)"
-        )
-    remarks += [
-        f"{rule.resource} of {rule.group} is written as kinds are named as a rule; check the plural and the scope"
+        notes.append(f"{kind} declares no permissions: add its writes other than status to Reconciler.permissions")
+    notes += [
+        f"the plural and the scope of {rule.resource} in {rule.group} are guessed from the kind: check them"
         for rule in controller.access
         if rule.presumed
     ]
-    return remarks
+    return notes
 
 
-def _print(documents: Sequence[dict[str, Any]], remarks: Sequence[str], *, as_json: bool) -> None:
+def _print(documents: Sequence[JSONObject], notes: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         everything = {"apiVersion": "v1", "kind": "List", "items": documents}
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(everything)).decode() + "\n")
     else:
         yaml.dump_all(documents, sys.stdout, _Dumper, sort_keys=False, allow_unicode=True, width=110)
         sys.stdout.flush()
-    for remark in remarks:
-        print(f"reconciler: note: {remark}", file=sys.stderr)
+    for note in notes:
+        print(f"reconciler: note: {note}", file=sys.stderr)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Write equal parts out, instead of a reference to the first."""
+    """A YAML dumper that repeats equal parts instead of using aliases."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the base class calls it
         return True
 
 
-def _name_of(target: str) -> str:
-    """Return a name for the operator: that of its module."""
+def _operator_name(target: str) -> str:
+    """Return the default name of an operator: its module's."""
     module = target.partition(":")[0].rpartition(".")[2].lower()
     return re.sub(r"[^a-z0-9]+", "-", module).strip("-") or "operator"

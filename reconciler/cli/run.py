@@ -1,61 +1,57 @@
-"""Run reconcilers against a cluster."""
+"""The command ``reconciler run``."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
 
 from reconciler._version import __version__
-from reconciler.cli.adder import adder_of
-from reconciler.cli.notification import NotificationFlags
-from reconciler.cli.targets import load_target
+from reconciler.cli.targets import load_target, setup_function
 from reconciler.client import Client
+from reconciler.errors import ConfigurationError
 from reconciler.manager import GracePeriodExceeded, Manager
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
-__all__ = ["RunOptions", "run_target"]
+if TYPE_CHECKING:
+    from reconciler.cli.options import RunOptions
+
+__all__ = ["run_target"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """Hold what a person chose on the command line."""
-
-    kubeconfig: Path | None
-    context: str | None
-    namespaces: Sequence[str]
-    workers: int
-    leader_election: str | None
-    leader_election_namespace: str | None
-    metrics: str | None
-    health: str | None
-    grace_period: float
-    notification: NotificationFlags
-    log_format: str
-    log_level: str
+_MANAGER_OPTION = re.compile(r"\b(leader_election_namespace|leader_election|metrics|health|grace_period)(?==| must)")
 
 
 def run_target(target: str, options: RunOptions) -> int:
-    """Run what `target` names until SIGTERM; return the exit code."""
+    """Run a target until SIGTERM; return the exit code.
+
+    Raises:
+        ConfigurationError: an option is invalid; the message names it as typed on the command line.
+    """
+    if options.workers < 1:
+        raise ConfigurationError(f"--workers must be 1 or more, not {options.workers}")
+    if "" in options.namespaces:
+        raise ConfigurationError("--namespace must not be empty")
     handler = _configure_logging(options)
     found: object = _notification(options, handler) if target == "notification" else load_target(target)
-    add = adder_of(found, target, workers=options.workers)
+    setup = setup_function(found, target, workers=options.workers)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(add, options, program=_program_of(target)))
+        runner.run(_run(setup, options, program=_program_name(target)))
     return 0
 
 
-def _program_of(target: str) -> str:
-    """Return what a target is called in field managers and in the User-Agent; all of them run as ``reconciler``."""
+def _program_name(target: str) -> str:
+    """Return the name of a target in field managers and the User-Agent, where all would else be ``reconciler``."""
     return "notification-operator" if target == "notification" else target.partition(":")[0]
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's event loop where the extra ``fast`` is installed; None is asyncio's own."""
+    """Return uvloop's event loop if the extra ``fast`` is installed; None for asyncio's own."""
     try:
         import uvloop
     except ImportError:
@@ -63,35 +59,55 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions, *, program: str) -> None:
+async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions, *, program: str) -> None:
     async with Client.from_config(
         kubeconfig=str(options.kubeconfig) if options.kubeconfig else None,
         context=options.context,
         user_agent=f"{program} kube-reconciler/{__version__}",
     ) as client:
-        manager = Manager(
-            client,
-            namespaces=list(options.namespaces) or None,
-            leader_election=options.leader_election,
-            leader_election_namespace=options.leader_election_namespace,
-            metrics=options.metrics,
-            health=options.health,
-            grace_period=options.grace_period,
-        )
-        await add(manager)
+        with _options_as_typed():
+            manager = Manager(
+                client,
+                namespaces=list(options.namespaces) or None,
+                leader_election=options.leader_election,
+                leader_election_namespace=options.leader_election_namespace,
+                metrics=options.metrics,
+                health=options.health,
+                grace_period=options.grace_period,
+            )
+        await setup(manager)
         try:
-            await manager.run()
+            with _options_as_typed():
+                await manager.run()
         except GracePeriodExceeded as error:
-            # What has not ended, a thread above all, would hold the process for as long as it likes.
+            # Whatever did not stop, most likely a thread, would keep the process running.
             print(f"reconciler: {error}", file=sys.stderr, flush=True)
             os._exit(1)
 
 
+@contextlib.contextmanager
+def _options_as_typed() -> Iterator[None]:
+    """Name the manager's options in its errors as they are typed on the command line."""
+    try:
+        yield
+    except ConfigurationError as error:
+        text = _MANAGER_OPTION.sub(lambda match: "--" + match[1].replace("_", "-"), str(error))
+        raise ConfigurationError(text.removesuffix("=")) from error
+
+
 def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Manager], object]:
-    """Return what adds the notification operator; what is wrong with its options is told now."""
+    """Return the function that adds the notification operator to a manager.
+
+    Raises:
+        ConfigurationError: an option is invalid.
+    """
     from reconciler.notification import NotificationOperator, NotificationOptions, RedactingFilter
 
     flags = options.notification
+    if flags.routing_file is not None and flags.routing_config_map is not None:
+        raise ConfigurationError("--routing-file and --routing-config-map exclude each other: give one of them")
+    if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
+        raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
     operator = NotificationOperator(
         NotificationOptions(
             console=flags.console,

@@ -38,6 +38,7 @@ from reconciler.controller.result import Outcome, Result
 from reconciler.controller.wake.echo import EchoStatistics
 from reconciler.controller.wake.handlers import FAN_OUT_THRESHOLD, LOW_PRIORITY
 from reconciler.controller.wake.predicates import (
+    EventFilter,
     Predicate,
     annotations_changed,
     generation_changed,
@@ -63,6 +64,7 @@ __all__ = [
     "ControllerStatistics",
     "EchoStatistics",
     "Enqueue",
+    "EventFilter",
     "Mapper",
     "NotBound",
     "Outcome",

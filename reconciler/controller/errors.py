@@ -3,10 +3,10 @@
 The tree, under `reconciler.errors.ReconcilerError`::
 
     ControllerError
-    ├── NotBound             a reconciler was used before it belonged to a controller
+    ├── NotBound             a reconciler was used without a controller
     ├── CacheSyncTimeout     a watched kind could not be listed in time
-    ├── ReconcileTimeout     a reconcile did not end within its timeout
-    └── ReconcileCancelled   a reconcile in a thread must stop
+    ├── ReconcileTimeout     a reconcile took too long
+    └── ReconcileCancelled   its thread must stop
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler
+from reconciler.controller.wake.predicates import EventFilter
 from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
-from reconciler.controller.wake.watches import EventFilter, Watch, controller_owner
+from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
 from reconciler.objects import KindLike, gvk_from
 from reconciler.status import check_options

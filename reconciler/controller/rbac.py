@@ -84,11 +84,6 @@ class PermissionCheck:
             )
         return await self._transport.send(request)
 
-    async def renew(self) -> bool:
-        """Renew the credentials, if the transport can. Cancellation leaves the old ones in place."""
-        renew = getattr(self._transport, "renew", None)
-        return renew is not None and bool(await renew())
-
 
 def _access_of(request: HTTPRequest) -> tuple[str, str, str] | None:
     """Return group, resource and verb of a request as the server's authorizer sees them; None for other paths."""

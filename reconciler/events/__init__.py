@@ -1,9 +1,9 @@
-"""Record what happened to an object as Events, for ``kubectl describe``, without flooding the API server.
+"""Event recording: Kubernetes Events about objects, as shown by ``kubectl describe``.
 
-What the recorder guarantees: a caller never waits and never gets an error from the server; identical events become one
-Event with a count; many similar ones become one combined Event; an object that produces events without end gets few
-through; memory is bounded, and what is dropped is counted. Numbers and behaviour are those of client-go's classic
-recorder, so that Events look as people expect. An Event is best effort: state belongs into ``status``.
+The recorder never blocks its caller and never raises errors of the API server. Identical events become one Event with a
+count, and many similar ones become one combined Event. Events are rate-limited per object. Memory is bounded, and
+dropped events are counted. Numbers and behavior are those of client-go's classic recorder. Events are best effort: keep
+state in ``status``.
 """
 
 from reconciler.events.correlator import Correlator

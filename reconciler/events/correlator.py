@@ -1,7 +1,7 @@
-"""Decide what becomes of an event: a new Event, a higher count on an old one, or nothing.
+"""The event correlator: decides whether an occurrence becomes a new Event, raises a count, or is dropped.
 
-The three steps and all numbers are those of client-go's event correlator. Time is that of the occurrence, in monotonic
-seconds.
+The three steps (aggregation, counting, spam filter) and all numbers are those of client-go's event correlator. Times
+are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import Generic, NamedTuple, TypeVar
 __all__ = ["Correlator", "Decision", "Occurrence", "Subject"]
 
 CACHE_SIZE = 4096
-"""Entries kept in each of the three memories; the least recently used goes."""
+"""Entries in each of the three caches; the least recently used entry is evicted."""
 
 SIMILAR_LIMIT = 10
-"""Different messages of one kind of event from which on they are combined."""
+"""Different messages of similar events after which they are combined."""
 
 SIMILAR_INTERVAL = 600.0
-"""Seconds without a similar event after which counting them starts anew."""
+"""Seconds without a similar event after which the count of similar events is reset."""
 
 BURST = 25
-"""Events of one object and type that pass at once."""
+"""Token bucket size: events of one object and type that pass in a burst."""
 
 REFILL = 1 / 300
-"""Events of one object and type that pass per second in the long run."""
+"""Token bucket rate: events per second of one object and type."""
 
 COMBINED = "(combined from similar events): "
 
 
 class Subject(NamedTuple):
-    """Name the object that an event is about, as ``involvedObject`` has it."""
+    """The object that an event is about, as in ``involvedObject``."""
 
     api_version: str
     kind: str
@@ -43,8 +43,8 @@ class Subject(NamedTuple):
     resource_version: str
 
 
-class _Similar(NamedTuple):
-    """Be what similar events have in common."""
+class _SimilarKey(NamedTuple):
+    """The fields that similar events have in common."""
 
     api_version: str
     kind: str
@@ -57,7 +57,7 @@ class _Similar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """Hold one event as it was reported."""
+    """An event as reported by a caller."""
 
     subject: Subject
     type: str
@@ -67,21 +67,21 @@ class Occurrence:
     monotonic: float
 
     @property
-    def similar(self) -> _Similar:
-        """Return what similar events share: all but the message and the object's version."""
+    def similar(self) -> _SimilarKey:
+        """Return the key of similar events: all fields but the message and the object's version."""
         s = self.subject
-        return _Similar(s.api_version, s.kind, s.name, s.namespace, s.uid, self.type, self.reason)
+        return _SimilarKey(s.api_version, s.kind, s.name, s.namespace, s.uid, self.type, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Say how to store an occurrence.
+    """How to store an occurrence.
 
     Attributes:
         name: the Event's name.
-        message: the occurrence's own, or the combined one.
-        count: 1 for a new Event; above, the Event of this name is to be patched.
-        first: when the first of them occurred.
+        message: the occurrence's message, or the combined one.
+        count: 1 to create the Event; higher to patch the Event of this name.
+        first: time of the first occurrence.
     """
 
     name: str
@@ -106,8 +106,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Memory(Generic[K, V]):
-    """Keep the most recently used values of a bounded number of keys."""
+class _LRUCache(Generic[K, V]):
+    """A cache of the most recently used entries."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -131,26 +131,26 @@ class _Memory(Generic[K, V]):
 
 
 class Correlator:
-    """Remember what was reported lately, and decide what becomes of the next occurrence.
+    """A correlator of events, with a bounded memory of earlier occurrences.
 
     Args:
-        new_name: makes the name of a new Event from the occurrence.
-        size: entries kept in each memory. Defaults to client-go's 4096.
+        new_name: returns the name of a new Event.
+        size: entries in each cache. Default 4096, client-go's number.
     """
 
     def __init__(self, new_name: Callable[[Occurrence], str], *, size: int = CACHE_SIZE) -> None:
         self._new_name = new_name
-        self._messages: _Memory[_Similar, _Messages] = _Memory(size)
-        self._stored: _Memory[tuple[_Similar, str | None], Decision] = _Memory(size)
-        self._buckets: _Memory[_Similar, _Bucket] = _Memory(size)
+        self._messages: _LRUCache[_SimilarKey, _Messages] = _LRUCache(size)
+        self._stored: _LRUCache[tuple[_SimilarKey, str | None], Decision] = _LRUCache(size)
+        self._buckets: _LRUCache[_SimilarKey, _Bucket] = _LRUCache(size)
 
     def decide(self, occurrence: Occurrence) -> Decision | None:
-        """Return how to store an occurrence; None when the object has reported too much."""
-        combined = self._is_one_too_many(occurrence)
+        """Return how to store an occurrence; None to drop it, because its object has reported too many events."""
+        combined = self._must_combine(occurrence)
         decision = self._count(occurrence, combined=combined)
-        return decision if self._passes(occurrence) else None
+        return decision if self._take_token(occurrence) else None
 
-    def _is_one_too_many(self, occurrence: Occurrence) -> bool:
+    def _must_combine(self, occurrence: Occurrence) -> bool:
         messages = self._messages.get(occurrence.similar)
         if messages is None or occurrence.monotonic - messages.last > SIMILAR_INTERVAL:
             messages = self._messages.put(occurrence.similar, _Messages(occurrence.monotonic))
@@ -171,7 +171,7 @@ class Correlator:
             decision = Decision(last.name, message, last.count + 1, last.first)
         return self._stored.put(key, decision)
 
-    def _passes(self, occurrence: Occurrence) -> bool:
+    def _take_token(self, occurrence: Occurrence) -> bool:
         key = occurrence.similar._replace(reason="")
         bucket = self._buckets.get(key) or self._buckets.put(key, _Bucket(BURST, occurrence.monotonic))
         elapsed = max(0.0, occurrence.monotonic - bucket.last)

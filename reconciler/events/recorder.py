@@ -1,4 +1,4 @@
-"""Queue events where they happen and send them from one task."""
+"""The event recorder: a queue that callers fill and one task that sends Events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from reconciler.backoff import retry_after_delay
 from reconciler.clock import Clock, current_clock
@@ -26,55 +26,56 @@ from reconciler.errors import (
 from reconciler.events.correlator import Correlator, Decision, Occurrence, Subject
 from reconciler.meta import format_time, gvk_of, name_of, namespace_of, uid_of, version_of
 from reconciler.objects import Resource, to_document
+from reconciler.wire import JSONObject
 
 __all__ = ["EventRecorder", "EventSink", "EventStatistics"]
 
 _log = logging.getLogger("reconciler.events")
 
 QUEUE_SIZE = 1000
-"""Events waiting to be sent; client-go's number."""
+"""Maximum number of events in the queue; client-go's number."""
 
 TRIES = 12
 """Attempts to send one Event; client-go's number."""
 
 RETRY_DELAY = 10.0
-"""Seconds between them; client-go's number. The first delay is a random part of it."""
+"""Seconds between attempts; client-go's number. The first delay is a random fraction of it."""
 
 MESSAGE_LIMIT = 1024
-"""Bytes of a message; the API's limit for the ``note`` of events.k8s.io, which shows the same objects."""
+"""Maximum size of a message in bytes: the limit of ``note`` in events.k8s.io, another view of the same objects."""
 
 NAME_LIMIT = 253
-"""Letters of an object's name in the API."""
+"""Maximum length of an object's name."""
 
-_PASSING = (TransportError, ServerError, TooManyRequests)
+_TRANSIENT = (TransportError, ServerError, TooManyRequests)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CUT = "…"
+_ELLIPSIS = "…"
 
 
 class EventSink(Protocol):
-    """Be what the recorder needs of a client."""
+    """The part of a client that the recorder needs."""
 
-    async def create(self, obj: dict[str, Any], /) -> object:
+    async def create(self, obj: JSONObject, /) -> object:
         """Create an object. Cancellation may leave it created."""
         ...
 
-    async def patch(self, kind: str, name: str, namespace: str | None = None, /, *, patch: dict[str, Any]) -> object:
+    async def patch(self, kind: str, name: str, namespace: str | None = None, /, *, patch: JSONObject) -> object:
         """Send a merge patch. Cancellation may leave it applied."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class EventStatistics:
-    """Count what became of events since the recorder was made.
+    """Counts of events since the recorder was created.
 
     Attributes:
-        recorded: events reported by callers.
-        created: Events made on the server.
-        patched: Events whose count was raised.
-        filtered: not sent, since their object reported too many.
-        dropped: not sent, since the queue was full or the recorder closed.
-        rejected: refused by the server.
-        abandoned: not sent after the last try.
+        recorded: reported by callers.
+        created: created on the server.
+        patched: added to the count of an existing Event.
+        filtered: not sent, because their object reported too many.
+        dropped: not sent, because the queue was full or the recorder closed.
+        rejected: rejected by the server.
+        abandoned: not sent after the last attempt.
         waiting: in the queue now.
     """
 
@@ -89,16 +90,16 @@ class EventStatistics:
 
 
 class EventRecorder:
-    """Report Events about objects.
+    """A recorder of Events about objects.
 
-    ``normal`` and ``warning`` may be called from any thread, and before `run`: what they report waits in the queue.
+    ``normal`` and ``warning`` are safe to call from any thread, and before `run`: their events wait in the queue.
 
     Args:
         client: creates and patches ``v1/Event``.
         source: the reporting component, such as the controller's name.
-        host: the reporting instance, such as the pod's name. Defaults to none.
-        clock: stamps the events. Defaults to the clock in force.
-        rng: spreads the first retry. Defaults to the process-wide generator.
+        host: the reporting instance, such as the pod's name. Default: none.
+        clock: source of timestamps. Default: the current clock.
+        rng: jitters the first retry. Default: a new one.
     """
 
     def __init__(
@@ -118,45 +119,45 @@ class EventRecorder:
         self._correlator = Correlator(self._new_name)
         self._last_stamp = 0
         self._lock = threading.Lock()
-        # Guarded by the lock, since reconcilers may run in threads.
+        # Guarded by the lock, because reconcilers may run in threads.
         self._queue: deque[Occurrence] = deque()
         self._recorded = 0
         self._dropped = 0
         self._closed = False
-        # Only the worker writes these.
+        # Written by the worker only.
         self._created = self._patched = self._filtered = self._rejected = self._abandoned = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     def normal(self, obj: object, reason: str, message: str) -> None:
-        """Report that something expected happened to an object.
+        """Record an Event of type Normal.
 
         Args:
             obj: a Resource, an Unstructured, a dict or a model object, with kind and name.
-            reason: a CamelCase word for programs.
-            message: a sentence for people; cut to 1024 bytes.
+            reason: a machine-readable reason in CamelCase.
+            message: a human-readable message; truncated to 1024 bytes.
 
         Raises:
-            ValueError: `reason` is empty, or `obj` lacks kind or name.
-            TypeError: `obj` is no Kubernetes object.
+            ValueError: `reason` is empty, or `obj` has no kind or name.
+            TypeError: `obj` is not a Kubernetes object.
         """
         self._record(obj, "Normal", reason, message)
 
     def warning(self, obj: object, reason: str, message: str) -> None:
-        """Report that something went wrong with an object; arguments and errors are those of `normal`."""
+        """Record an Event of type Warning; arguments and errors are those of `normal`."""
         self._record(obj, "Warning", reason, message)
 
     async def run(self) -> None:
-        """Send what is reported until `close`; return at once when it is closed already.
+        """Send events until `close` is called; return immediately if the recorder is already closed.
 
-        Cancellation stops at once: the Event being sent may or may not have been stored, the others are dropped.
+        Cancellation stops immediately: the Event being sent may or may not have been stored; the others are dropped.
 
         Raises:
-            RuntimeError: it runs already.
+            RuntimeError: `run` was already called.
         """
         if self._worker is not None:
-            raise RuntimeError("this EventRecorder runs already")
+            raise RuntimeError("this EventRecorder is already running")
         self._loop = asyncio.get_running_loop()
         worker = self._worker = asyncio.create_task(self._work(), name=f"events {self._source}")
         try:
@@ -168,15 +169,15 @@ class EventRecorder:
         if not worker.cancelled():
             worker.result()
 
-    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - what is left after it is dropped, not raised
-        """Take no more events, wait until the queued ones are sent, and end `run`.
+    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a timeout drops the rest, it does not raise
+        """Stop accepting events, wait until the queued ones are sent, and end `run`.
 
-        Cancellation leaves the recorder closed and drops what was not sent.
+        Cancellation leaves the recorder closed and drops the unsent events.
 
         Args:
-            timeout: seconds to wait; what is left then is dropped and counted.
+            timeout: seconds to wait; events that are not sent by then are dropped and counted.
         """
-        # A task that was made for `run` just now gets the chance to begin.
+        # Let a task that was just created for `run` start.
         await asyncio.sleep(0)
         with self._lock:
             self._closed = True
@@ -190,7 +191,7 @@ class EventRecorder:
             self._drop_all()
 
     def statistics(self) -> EventStatistics:
-        """Return the counts of now."""
+        """Return the current counts."""
         with self._lock:
             recorded, dropped, waiting = self._recorded, self._dropped, len(self._queue)
         return EventStatistics(
@@ -206,9 +207,9 @@ class EventRecorder:
 
     def _record(self, obj: object, type: str, reason: str, message: str) -> None:
         if not reason:
-            raise ValueError("an event needs a reason: a CamelCase word")
+            raise ValueError("an event needs a reason in CamelCase")
         now = self._clock.now()
-        occurrence = Occurrence(_subject_of(obj), type, reason, _cut(message), now, self._clock.monotonic())
+        occurrence = Occurrence(_subject_of(obj), type, reason, _truncate(message), now, self._clock.monotonic())
         with self._lock:
             self._recorded += 1
             accepted = not self._closed and len(self._queue) < QUEUE_SIZE
@@ -219,10 +220,10 @@ class EventRecorder:
         if accepted:
             self._wake_up()
         else:
-            _log.debug("event %s of %s dropped: queue full or recorder closed", reason, occurrence.subject.name)
+            _log.debug("dropped event %s of %s: queue full or recorder closed", reason, occurrence.subject.name)
 
     def _wake_up(self) -> None:
-        # A loop that is gone has no worker to wake; the events stay counted as waiting.
+        # A closed loop has no worker to wake; the events stay counted as waiting.
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._wake.set)
@@ -260,24 +261,24 @@ class EventRecorder:
             with self._lock:
                 self._dropped += 1
             raise
-        except _PASSING as error:
+        except _TRANSIENT as error:
             self._abandoned += 1
-            _log.warning("event %s not sent after %d tries: %s", occurrence.reason, TRIES, error_text(error))
+            _log.warning("gave up event %s after %d attempts: %s", occurrence.reason, TRIES, error_text(error))
         except ReconcilerError as error:
             self._rejected += 1
-            _log.warning("event %s rejected: %s", occurrence.reason, error_text(error))
-        except Exception:  # noqa: BLE001 - a fault in sending one Event must not end the sending of others
+            _log.warning("event %s was rejected: %s", occurrence.reason, error_text(error))
+        except Exception:  # noqa: BLE001 - one bad Event must not stop the sending of others
             self._rejected += 1
-            _log.exception("event %s not sent", occurrence.reason)
+            _log.exception("failed to send event %s", occurrence.reason)
 
     async def _try(self, send: Callable[[], Awaitable[None]]) -> None:
         delay = RETRY_DELAY * self._rng.random()
         for _ in range(TRIES - 1):
             try:
                 return await send()
-            except _PASSING as error:
+            except _TRANSIENT as error:
                 delay = max(delay, retry_after_delay(error.retry_after, self._rng))
-                _log.debug("event not sent, trying again in %.1f s: %s", delay, error_text(error))
+                _log.debug("failed to send event, retrying in %.1f s: %s", delay, error_text(error))
             await asyncio.sleep(delay)
             delay = RETRY_DELAY
         return await send()
@@ -287,12 +288,12 @@ class EventRecorder:
             patch = {
                 "count": decision.count,
                 "lastTimestamp": format_time(occurrence.at),
-                "message": _cut(decision.message),
+                "message": _truncate(decision.message),
             }
             try:
                 await self._client.patch("v1/Event", decision.name, _namespace(occurrence.subject), patch=patch)
             except NotFound:
-                # Events live for an hour on the server; the memory of them here is longer.
+                # The server keeps Events for an hour, less than the correlator remembers them.
                 pass
             else:
                 self._patched += 1
@@ -300,11 +301,11 @@ class EventRecorder:
         try:
             await self._client.create(self._document(occurrence, decision))
         except AlreadyExists:
-            # The answer to an earlier try was lost.
-            _log.debug("event %s was stored by an earlier try", decision.name)
+            # The response to an earlier attempt was lost.
+            _log.debug("event %s already exists: stored by an earlier attempt", decision.name)
         self._created += 1
 
-    def _document(self, occurrence: Occurrence, decision: Decision) -> dict[str, Any]:
+    def _document(self, occurrence: Occurrence, decision: Decision) -> JSONObject:
         subject = occurrence.subject
         involved = {
             "apiVersion": subject.api_version,
@@ -321,7 +322,7 @@ class EventRecorder:
             "involvedObject": {key: value for key, value in involved.items() if value},
             "type": occurrence.type,
             "reason": occurrence.reason,
-            "message": _cut(decision.message),
+            "message": _truncate(decision.message),
             "source": {"component": self._source, **({"host": self._host} if self._host else {})},
             "reportingComponent": self._source,
             "reportingInstance": self._host,
@@ -331,14 +332,14 @@ class EventRecorder:
         }
 
     def _new_name(self, occurrence: Occurrence) -> str:
-        # The time in nanoseconds, as client-go has it, but never the same twice.
+        # The time in nanoseconds, as in client-go, but always unique.
         self._last_stamp = max(self._last_stamp + 1, (occurrence.at - _EPOCH) // timedelta(microseconds=1) * 1000)
         suffix = f".{self._last_stamp:x}"
         return occurrence.subject.name[: NAME_LIMIT - len(suffix)].rstrip(".-") + suffix
 
 
 def _namespace(subject: Subject) -> str:
-    """Return where the Event lives: with its object, and in ``default`` for cluster-scoped ones, as the API demands."""
+    """Return the Event's namespace: its object's, or ``default`` for cluster-scoped objects, as the API requires."""
     return subject.namespace or "default"
 
 
@@ -352,13 +353,13 @@ def _subject_of(obj: object) -> Subject:
         gvk, name, namespace = gvk_of(document), name_of(document), namespace_of(document)
         uid, version = uid_of(document), version_of(document)
     if not name:
-        raise ValueError(f"an event is about an object with a name; this {gvk.kind} has none")
+        raise ValueError(f"cannot record an event about this {gvk.kind}: it has no name")
     return Subject(gvk.api_version, gvk.kind, name, namespace, uid, version)
 
 
-def _cut(message: str) -> str:
-    """Return a message of at most `MESSAGE_LIMIT` bytes, without a broken letter at its end."""
+def _truncate(message: str) -> str:
+    """Return the message, truncated to `MESSAGE_LIMIT` bytes at a character boundary."""
     encoded = message.encode(errors="replace")
     if len(encoded) <= MESSAGE_LIMIT:
         return encoded.decode()
-    return encoded[: MESSAGE_LIMIT - len(_CUT.encode())].decode(errors="ignore") + _CUT
+    return encoded[: MESSAGE_LIMIT - len(_ELLIPSIS.encode())].decode(errors="ignore") + _ELLIPSIS

@@ -1,23 +1,23 @@
-"""Be the process: put cache, client and controllers together, start and stop them in order, tell how they fare.
+"""The manager: one process with its cache, client and controllers, from start to shutdown.
 
-A `Manager` promises:
+A `Manager` guarantees:
 
-* **Order.** HTTP servers, webhooks, cache, runnables, leader election, controllers start one after the other; they stop
-  the other way round, so that what is still working has what it needs.
-* **Draining.** SIGTERM and SIGINT stop new events; what is ready and in hand is finished within the grace period. A
-  second signal ends the process at once, with exit code 1.
-* **No silent death.** A runnable or a worker that fails stops the manager, and its exception is raised from
-  `Manager.run`, or inside the block of `Manager.running`.
-* **Shared work.** With ``sharding=`` several replicas work, each on its part of the objects; see `_handover`.
-* **One leader,** as far as a lease can promise that; what exactly is promised stands in `_leader`.
+* **Order.** HTTP servers, webhooks, cache, runnables, leader election and controllers start in this order and stop in
+  reverse order, so everything that still runs has what it depends on.
+* **Draining.** SIGTERM and SIGINT stop new events. Ready keys and reconciles in progress are finished within the grace
+  period. A second signal exits immediately with exit code 1.
+* **No silent failure.** A runnable or worker that fails stops the manager. Its exception is raised from `Manager.run`,
+  or inside the block of `Manager.running`.
+* **Sharding.** With ``sharding=`` several replicas are active, each for its part of the objects; see
+  `reconciler.manager.sharding.filters`.
+* **One leader,** as far as a lease can guarantee it; see `reconciler.manager.election.elector`.
 """
 
 from reconciler.manager.election.options import LeaderElection
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader
-from reconciler.manager.manager import Manager
+from reconciler.manager.manager import Manager, ManagerStatistics
 from reconciler.manager.runnables import Runnable
 from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRing
-from reconciler.manager.statistics import ManagerStatistics
 
 __all__ = [
     "GracePeriodExceeded",

@@ -1,11 +1,11 @@
-"""Name the errors of this room.
+"""The errors of managers.
 
 The tree, under `reconciler.errors.ReconcilerError`::
 
     ManagerError
-    ├── GracePeriodExceeded   something had not ended when the grace period was over
-    ├── LeadershipLost        the lease could not be renewed in time, or another process holds it
-    └── NotLeader             a write was refused here, because this process does not lead (any more)
+    ├── GracePeriodExceeded   something did not stop within the grace period
+    ├── LeadershipLost        the lease was not renewed in time, or another process holds it
+    └── NotLeader             a write was refused locally, because this process is not the leader
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ __all__ = ["GracePeriodExceeded", "LeadershipLost", "ManagerError", "NotLeader"]
 
 
 class ManagerError(ReconcilerError):
-    """Be the base of the errors that managers raise on purpose; raised itself for a call at the wrong time."""
+    """The base class of a manager's errors; raised itself for a call in the wrong state."""
 
 
 class GracePeriodExceeded(ManagerError):
-    """Say what had not ended when the grace period was over."""
+    """Something did not stop within the grace period; the message names it."""
 
 
 class LeadershipLost(ManagerError):
-    """Say why this process leads no more; it must end, and start anew to take part again."""
+    """This process is no longer the leader. It must exit; a new process takes part in the election."""
 
 
 class NotLeader(ManagerError):
-    """Refuse a write, or another effect, because this process does not lead (any more).
-
-    Nothing was sent.
-    """
+    """A write, or another effect, was refused because this process is not the leader. Nothing was sent."""

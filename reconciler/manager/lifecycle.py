@@ -1,4 +1,4 @@
-"""Start the parts of a manager in order, notice when one fails, and stop them the other way round."""
+"""The lifecycle of a manager: starts its parts in order, watches for failures, and stops them in reverse order."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from typing import Any, Literal
 from reconciler.cache import Cache
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.manager.election.leader import Elector
-from reconciler.manager.endpoints.http import Servers
+from reconciler.manager.election.elector import Elector
+from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
-from reconciler.manager.runnables import Entry, Supervisor, Webhooks, awaited, first_failure
+from reconciler.manager.runnables import RunnableEntry, Supervisor, Webhooks, call_and_wait, first_failure
 
 __all__ = ["Lifecycle", "State"]
 
 _log = logging.getLogger("reconciler.manager")
 
 SYNC_TIMEOUT = 120.0
-"""Seconds for informers that exist before the controllers to be listed; controller-runtime's number."""
+"""Timeout for the first list of informers that exist before the controllers start; controller-runtime's number."""
 
-CUT_OFF = 10.0
-"""Seconds after the grace period for what was cancelled to end: a status flush takes no longer."""
+CANCEL_TIMEOUT = 10.0
+"""Seconds after the grace period for cancelled tasks to end; the timeout of a status flush."""
 
-_GIVE_UP = 1.0
-"""Seconds for the rest of a controller to stop once it waits for its threads no more."""
+_ABANDON_TIMEOUT = 1.0
+"""Seconds for a controller to stop after its hung threads were abandoned."""
 
 State = Literal["new", "starting", "running", "stopping", "stopped"]
-"""Where a manager is in its life; it lives once."""
+"""The state of a manager, which runs only once."""
 
 
 class Lifecycle:
-    """Be an ``async with`` block during which everything runs.
+    """An ``async with`` block during which all parts of a manager run.
 
-    A failure of a part cancels the block and is raised in its place. Cancellation from elsewhere ends the block as
-    usual; a second one, while the parts stop, cuts the grace period short.
+    When a part fails, the block is cancelled and the failure raised instead. Cancelling the block from outside stops
+    the parts as usual; a second cancellation, while they stop, cuts the grace period short.
 
     Args:
-        servers: started first, stopped last.
+        servers: HTTP servers; started first, stopped last.
         cache: started before anything that may need it.
-        elector: decides when the controllers may start; None for at once.
-        warm_up: let the controllers watch and queue while they wait for the election.
-        grace: seconds in which what works may end.
+        elector: decides when the controllers start; None for immediately.
+        warm_up: whether controllers watch and queue while they wait for the election.
+        grace: seconds that work in progress has to finish.
         clock: source of time.
     """
 
@@ -59,83 +59,81 @@ class Lifecycle:
         self._clock = clock
         self.state: State = "new"
         self.controllers: list[Controller] = []
-        self._runnables: list[Entry] = []
+        self._runnables: list[RunnableEntry] = []
         self._webhooks: list[Webhooks] = []
         self._supervisor: Supervisor
-        self._everywhere: list[asyncio.Task[Any]] = []  # runnables of all replicas
-        self._leading: list[asyncio.Task[Any]] = []  # runnables of the leader
-        self._serving: list[asyncio.Task[Any]] = []  # webhooks
-        self._warming = False  # controllers watch, and wait for the election
-        self._leads = False  # controllers were started, or are being so
-        self._promotion: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
+        self._runnable_tasks: list[asyncio.Task[Any]] = []  # runnables that run on every replica
+        self._leader_tasks: list[asyncio.Task[Any]] = []  # runnables that run only on the leader
+        self._webhook_tasks: list[asyncio.Task[Any]] = []
+        self._warming = False  # controllers watch while they wait for the election
+        self._started_leading = False  # controllers have started or are starting
+        self._starting_leading: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
         self._election: asyncio.Task[Any] | None = None
-        self._demotion: asyncio.Task[list[str]] | None = None  # stops the controllers
-        self._stop_asked = asyncio.Event()
-        self._hurried = asyncio.Event()
-        self._body: asyncio.Task[Any] | None = None  # the block, while a failure is to be raised in it
-        self._interrupted = False
+        self._stopping_leading: asyncio.Task[list[str]] | None = None  # stops the controllers
+        self._stop_requested = asyncio.Event()
+        self._grace_cut_short = asyncio.Event()
+        self._body: asyncio.Task[Any] | None = None  # the task of the block, while a failure must cancel it
+        self._body_cancelled = False
 
     def stop(self) -> None:
-        """Ask for the end of the block that `stop_asked` waits in."""
-        self._stop_asked.set()
+        """Let `stop_requested` return."""
+        self._stop_requested.set()
 
-    async def stop_asked(self) -> None:
-        """Wait until `stop` was called. Cancellation changes nothing."""
-        await self._stop_asked.wait()
+    async def stop_requested(self) -> None:
+        """Wait until `stop` is called. Cancellation changes nothing."""
+        await self._stop_requested.wait()
 
     def check_open(self) -> None:
-        """Raise if nothing can be added any more.
+        """Raise unless parts can be added.
 
         Raises:
-            ManagerError: the manager stops, or has stopped.
+            ManagerError: the manager is stopping or has stopped.
         """
         if self.state in ("stopping", "stopped"):
-            raise ManagerError(f"the manager is {self.state}: nothing can be added any more")
+            raise ManagerError(f"the manager is {self.state}: nothing can be added to it")
 
     def add_controller(self, controller: Controller) -> None:
-        """Take a controller; it starts at once if the others have started."""
+        """Add a controller; it starts immediately if the others have started."""
         self.controllers.append(controller)
-        if self._leads:
-            self._supervisor.start(f"controller {controller.name}", self._work(controller))
+        if self._started_leading:
+            self._supervisor.start(f"controller {controller.name}", self._run_controller(controller))
         elif self._warming:
-            self._warm(controller)
+            self._start_warm_up(controller)
 
-    def add_runnable(self, entry: Entry) -> None:
-        """Take a runnable; it starts at once if its group has started."""
+    def add_runnable(self, entry: RunnableEntry) -> None:
+        """Add a runnable; it starts immediately if its group has started."""
         self._runnables.append(entry)
-        if self._leads if entry.leader_only else self.state == "running":
-            self._run(entry)
+        if self._started_leading if entry.leader_only else self.state == "running":
+            self._start_runnable(entry)
 
     def add_webhooks(self, webhooks: Webhooks) -> None:
-        """Take webhooks; they start before the cache, or at once if that has started."""
+        """Add webhooks; they start before the cache, or immediately if the cache has started."""
         self._webhooks.append(webhooks)
         if self.state != "new":
-            self._serve(webhooks)
-
-    # The block
+            self._start_webhooks(webhooks)
 
     async def __aenter__(self) -> None:
-        """Start everything, controllers too unless they have to wait for the election.
+        """Start everything; controllers wait for the election, if there is one.
 
-        Cancellation stops what was started.
+        Cancellation stops the parts that have started.
 
         Raises:
-            ManagerError: it is not new.
+            ManagerError: the manager is not new.
             ConfigurationError: a server cannot listen.
             CacheSyncTimeout, CacheNotSynced: a kind could not be listed in time.
-            Exception: a runnable failed meanwhile.
+            Exception: a runnable failed during the start.
         """
         if self.state != "new":
-            raise ManagerError(f"a manager runs once, and this one is {self.state}: make another one")
+            raise ManagerError(f"a manager runs only once, and this one is {self.state}: create a new Manager")
         self.state = "starting"
         self._supervisor = Supervisor()
         self._supervisor.failed.add_done_callback(self._on_failure)
         try:
-            await self._unless_stopped(self._start())
+            await self._start_unless_stopped(self._start())
             if self._supervisor.failure is not None:
                 raise self._supervisor.failure
         except BaseException as error:
-            await self._end_after(error)
+            await self._shut_down_after(error)
             raise
         self._body = asyncio.current_task()
 
@@ -143,15 +141,15 @@ class Lifecycle:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         body, self._body = self._body, None
-        if self._interrupted and body is not None and body.uncancel() == 0 and kind is asyncio.CancelledError:
-            error = None  # the failure is the news, not the cancellation that told of it
+        if self._body_cancelled and body is not None and body.uncancel() == 0 and kind is asyncio.CancelledError:
+            error = None  # raise the failure, not the cancellation that it caused
         failure = self._supervisor.failure
         if error is not None:
             if failure is not None:
-                error.add_note(f"the manager failed as well: {failure!r}")
-            await self._end_after(error)
+                error.add_note(f"the manager failed too: {failure!r}")
+            await self._shut_down_after(error)
             return
-        problem = await self._end()
+        problem = await self._shut_down()
         failure = self._supervisor.failure
         if failure is None:
             if problem is not None:
@@ -163,176 +161,172 @@ class Lifecycle:
         try:
             raise failure
         finally:
-            failure.__context__ = context  # its own, not the cancellation of the block
+            failure.__context__ = context  # keep its own context, not the cancellation of the block
 
     def _on_failure(self, failed: asyncio.Future[BaseException]) -> None:
         if isinstance(failed.result(), LeadershipLost):
-            self._begin_demotion(0.0)  # before the block has taken notice: every moment counts
+            self._begin_stop_leading(0.0)  # immediately, before the block is cancelled: the lease is running out
         if self._body is not None:
-            self._interrupted = True
+            self._body_cancelled = True
             self._body.cancel()
 
-    async def _unless_stopped(self, start: Coroutine[Any, Any, None]) -> None:
-        """Run the start until it has ended, a part has failed, or somebody has asked for the end."""
+    async def _start_unless_stopped(self, start: Coroutine[Any, Any, None]) -> None:
+        """Run the start until it is complete, a part fails, or `stop` is called."""
         starting = asyncio.create_task(start, name="manager start")
-        asked = asyncio.create_task(self._stop_asked.wait())
-        news: set[asyncio.Future[Any]] = {starting, asked, self._supervisor.failed}
+        stopping = asyncio.create_task(self._stop_requested.wait())
+        first: set[asyncio.Future[Any]] = {starting, stopping, self._supervisor.failed}
         try:
-            await asyncio.wait(news, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            asked.cancel()
+            stopping.cancel()
             starting.cancel()
-            await asyncio.wait({starting, asked})
+            await asyncio.wait({starting, stopping})
         if not starting.cancelled():
             starting.result()
 
-    async def _end_after(self, error: BaseException) -> None:
-        problem = await self._end()
+    async def _shut_down_after(self, error: BaseException) -> None:
+        problem = await self._shut_down()
         if problem is not None:
             error.add_note(str(problem))
 
-    async def _end(self) -> GracePeriodExceeded | None:
-        """Stop everything; return what had not ended in time. Cancellation cuts the grace period short."""
-        ending = asyncio.create_task(self._stop(), name="manager stop")
+    async def _shut_down(self) -> GracePeriodExceeded | None:
+        """Stop everything; return an error if something did not stop. Cancellation cuts the grace period short."""
+        stopping = asyncio.create_task(self._stop(), name="manager stop")
         try:
-            return await asyncio.shield(ending)
+            return await asyncio.shield(stopping)
         except asyncio.CancelledError:
-            self._hurry()
-            await asyncio.wait({ending})
+            self._grace_cut_short.set()
+            await asyncio.wait({stopping})
             raise
-
-    # Starting
 
     async def _start(self) -> None:
         await self._servers.start()
         for webhooks in self._webhooks:
-            self._serve(webhooks)
+            self._start_webhooks(webhooks)
         for webhooks in self._webhooks:
             await webhooks.listening()
         await self._cache.start()
         await self._cache.wait_synced(SYNC_TIMEOUT)
         for entry in self._runnables:
             if not entry.leader_only:
-                self._run(entry)
+                self._start_runnable(entry)
         if self._elector is None:
-            await self._promote()
+            await self._start_leading()
         else:
             self._election = self._supervisor.start("leader election", self._elector.run())
             if self._warm_up:
                 self._warming = True
                 for each in self.controllers:
-                    self._warm(each)
-            self._promotion = self._supervisor.start("start after the election", self._promote_when_elected())
+                    self._start_warm_up(each)
+            self._starting_leading = self._supervisor.start(
+                "start after the election", self._start_leading_when_elected()
+            )
         self.state = "running"
 
-    async def _promote_when_elected(self) -> None:
+    async def _start_leading_when_elected(self) -> None:
         if self._elector is not None:
             await self._elector.elected.wait()
         await self._catch_up()
-        await self._promote()
+        await self._start_leading()
 
-    def _warm(self, controller: Controller) -> None:
+    def _start_warm_up(self, controller: Controller) -> None:
         self._supervisor.start(f"warm-up of controller {controller.name}", controller.warm_up())
 
     async def _catch_up(self) -> None:
-        """Bring what was watched during the wait to the last write of the leader before, by consistent lists.
+        """Bring the informers up to the previous leader's last write, by consistent lists.
 
-        A watch may lag behind, and whoever acts on an older state does a second time what that leader did. The same is
-        true of an initial list that is still in progress, since the server may have read it before that write. Nobody
-        waits for those here: readers and controllers wait until they are complete.
+        A watch may lag behind. A leader that acts on an older state would repeat what the previous leader did. An
+        initial list in progress has the same problem, because the server may have read it before that write. It is
+        restarted but not waited for here: readers and controllers wait until it is complete.
         """
         informers = self._cache.informers
-        watched = [informer for informer in informers if informer.synced]
+        synced = [informer for informer in informers if informer.synced]
         for informer in informers:
             informer.restart_first_lists()
-        await first_failure([asyncio.create_task(informer.refresh(SYNC_TIMEOUT)) for informer in watched])
+        await first_failure([asyncio.create_task(informer.refresh(SYNC_TIMEOUT)) for informer in synced])
 
-    async def _promote(self) -> None:
-        """Start what only one process may run."""
-        self._leads = True
+    async def _start_leading(self) -> None:
+        """Start the controllers and the runnables that only the leader may run."""
+        self._started_leading = True
         for entry in self._runnables:
             if entry.leader_only:
-                self._run(entry)
+                self._start_runnable(entry)
         controllers = list(self.controllers)
         await first_failure(
             [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
         )
-        named = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
-        _log.info("started the controllers %s", ", ".join(named) or "(none)")
+        names = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
+        _log.info("started controllers: %s", ", ".join(names) or "none")
         for each in controllers:
             self._supervisor.start(f"controller {each.name}", each.finished())
 
-    async def _work(self, controller: Controller) -> None:
+    async def _run_controller(self, controller: Controller) -> None:
         await controller.start()
         await controller.finished()
 
-    def _serve(self, webhooks: Webhooks) -> None:
-        self._serving.append(self._supervisor.start(f"runnable {type(webhooks).__name__}", awaited(webhooks.run)))
+    def _start_webhooks(self, webhooks: Webhooks) -> None:
+        self._webhook_tasks.append(
+            self._supervisor.start(f"runnable {type(webhooks).__name__}", call_and_wait(webhooks.run))
+        )
 
-    def _run(self, entry: Entry) -> None:
-        group = self._leading if entry.leader_only else self._everywhere
-        group.append(self._supervisor.start(f"runnable {entry.name}", awaited(entry.call)))
-
-    # Stopping
+    def _start_runnable(self, entry: RunnableEntry) -> None:
+        group = self._leader_tasks if entry.leader_only else self._runnable_tasks
+        group.append(self._supervisor.start(f"runnable {entry.name}", call_and_wait(entry.call)))
 
     async def _stop(self) -> GracePeriodExceeded | None:
         self.state = "stopping"
         lost = isinstance(self._supervisor.failure, LeadershipLost)
         grace = 0.0 if lost else self._grace
         until = self._clock.monotonic() + grace
-        left = await self._begin_demotion(grace)
-        await self._end_election(clean=not left)
-        left += await self._cancelled(self._everywhere, max(until - self._clock.monotonic(), CUT_OFF))
+        left = await self._begin_stop_leading(grace)
+        await self._leave_election(clean=not left)
+        left += await self._cancel_all(self._runnable_tasks, max(until - self._clock.monotonic(), CANCEL_TIMEOUT))
         await self._cache.stop()
-        left += await self._cancelled(self._serving, CUT_OFF)
+        left += await self._cancel_all(self._webhook_tasks, CANCEL_TIMEOUT)
         await self._servers.stop()
         self.state = "stopped"
         if not left:
             return None
-        return GracePeriodExceeded(f"not ended within the grace period of {grace:g} s: {', '.join(left)}")
+        return GracePeriodExceeded(f"did not stop within the grace period of {grace:g} s: {', '.join(left)}")
 
-    def _begin_demotion(self, grace: float) -> asyncio.Task[list[str]]:
-        if self._demotion is None:
-            self._demotion = asyncio.create_task(self._demote(grace), name="controllers stop")
+    def _begin_stop_leading(self, grace: float) -> asyncio.Task[list[str]]:
+        if self._stopping_leading is None:
+            self._stopping_leading = asyncio.create_task(self._stop_leading(grace), name="stop of the controllers")
         elif grace == 0:
-            self._hurry()
-        return self._demotion
+            self._grace_cut_short.set()
+        return self._stopping_leading
 
-    def _hurry(self) -> None:
-        """Let what works be cancelled now."""
-        self._hurried.set()
-
-    async def _demote(self, grace: float) -> list[str]:
-        """Stop what only one process may run; return what had not ended in time."""
-        if self._promotion is not None:
-            self._promotion.cancel()
-            await asyncio.wait({self._promotion})
-        for task in self._leading:
+    async def _stop_leading(self, grace: float) -> list[str]:
+        """Stop the controllers and the leader's runnables; return the names of those that did not stop in time."""
+        if self._starting_leading is not None:
+            self._starting_leading.cancel()
+            await asyncio.wait({self._starting_leading})
+        for task in self._leader_tasks:
             task.cancel()
         stops = [asyncio.create_task(each.stop(grace=grace), name=_describe(each)) for each in self.controllers]
-        working = {task for task in (*stops, *self._leading) if not task.done()}
-        hurried = asyncio.create_task(self._hurried.wait())
+        running = {task for task in (*stops, *self._leader_tasks) if not task.done()}
+        grace_cut_short = asyncio.create_task(self._grace_cut_short.wait())
         try:
-            working = await _ended(working, hurried, grace)
-            if self._hurried.is_set():
+            running = await _wait_ended(running, grace_cut_short, grace)
+            if self._grace_cut_short.is_set():
                 for stop in stops:
                     stop.cancel()
-            if working:
-                _, working = await asyncio.wait(working, timeout=CUT_OFF)
+            if running:
+                _, running = await asyncio.wait(running, timeout=CANCEL_TIMEOUT)
         finally:
-            hurried.cancel()
-            hands = {stop: _describe(each) for stop, each in zip(stops, self.controllers, strict=False)}
+            grace_cut_short.cancel()
+            descriptions = {stop: _describe(each) for stop, each in zip(stops, self.controllers, strict=False)}
             for each in self.controllers:
-                each.abandon()  # a hung thread must not keep the event loop from its end, whatever happens here
-        if working:
-            await asyncio.wait(working, timeout=_GIVE_UP)
+                each.abandon()  # whatever happens here, a hung thread must not keep the event loop from ending
+        if running:
+            await asyncio.wait(running, timeout=_ABANDON_TIMEOUT)
         for stop in stops:
             if stop.done() and not stop.cancelled() and (error := stop.exception()) is not None:
                 self._supervisor.fail(error)
-        return sorted(hands.get(task, task.get_name()) for task in working)
+        return sorted(descriptions.get(task, task.get_name()) for task in running)
 
-    async def _end_election(self, *, clean: bool) -> None:
-        """Give the lease back, unless something still works: then it has until the lease's end."""
+    async def _leave_election(self, *, clean: bool) -> None:
+        """Release the lease; if something is still running, leave the lease to expire instead."""
         if self._elector is None:
             return
         if self._election is not None:
@@ -343,28 +337,30 @@ class Lifecycle:
         else:
             await self._elector.abandon()
 
-    async def _cancelled(self, tasks: Collection[asyncio.Task[Any]], seconds: float) -> list[str]:
-        """Cancel tasks and wait for them; return those that had not ended in time."""
-        working = {task for task in tasks if not task.done()}
-        for task in working:
+    async def _cancel_all(self, tasks: Collection[asyncio.Task[Any]], seconds: float) -> list[str]:
+        """Cancel tasks and wait for them; return the names of those that did not end in time."""
+        running = {task for task in tasks if not task.done()}
+        for task in running:
             task.cancel()
-        if working:
-            _, working = await asyncio.wait(working, timeout=seconds)
-        return sorted(task.get_name() for task in working)
+        if running:
+            _, running = await asyncio.wait(running, timeout=seconds)
+        return sorted(task.get_name() for task in running)
 
 
-async def _ended(working: set[asyncio.Task[Any]], hurried: asyncio.Task[Any], grace: float) -> set[asyncio.Task[Any]]:
-    """Wait until all have ended, the grace is over or somebody is in a hurry; return those that have not."""
-    if not working:
-        return working
-    waiting = asyncio.create_task(asyncio.wait(working, timeout=grace))
-    await asyncio.wait({waiting, hurried}, return_when=asyncio.FIRST_COMPLETED)
+async def _wait_ended(
+    running: set[asyncio.Task[Any]], grace_cut_short: asyncio.Task[Any], grace: float
+) -> set[asyncio.Task[Any]]:
+    """Wait until all tasks have ended, the grace period is over or was cut short; return the tasks still running."""
+    if not running:
+        return running
+    waiting = asyncio.create_task(asyncio.wait(running, timeout=grace))
+    await asyncio.wait({waiting, grace_cut_short}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     await asyncio.wait({waiting})
-    return {task for task in working if not task.done()}
+    return {task for task in running if not task.done()}
 
 
 def _describe(controller: Controller) -> str:
     queue = controller.queue
-    in_hand = ", ".join(str(key) for key in queue.keys() if queue.in_progress(key) is not None)  # noqa: SIM118
-    return f"controller {controller.name} ({in_hand} in hand)" if in_hand else f"controller {controller.name}"
+    keys = ", ".join(str(key) for key in queue.keys() if queue.in_progress(key) is not None)  # noqa: SIM118
+    return f"controller {controller.name} ({keys} in progress)" if keys else f"controller {controller.name}"

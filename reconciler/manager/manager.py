@@ -1,4 +1,4 @@
-"""Put a process together: what a user makes, fills and runs."""
+"""The manager: puts cache, client, controllers and endpoints together, and runs them."""
 
 from __future__ import annotations
 
@@ -6,68 +6,89 @@ import contextlib
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, Unpack
 
-from reconciler.cache import Cache, CachedClient
+from reconciler.cache import Cache, CachedClient, CacheStatistics
 from reconciler.client import Client, Retries
 from reconciler.clock import Clock, current_clock
-from reconciler.controller import Controller, ControllerKeywords, ControllerOptions, Reconciler
+from reconciler.controller import Controller, ControllerKeywords, ControllerOptions, ControllerStatistics, Reconciler
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
-from reconciler.manager.election.leader import Elector
-from reconciler.manager.election.options import LeaderElection, settled
+from reconciler.manager.election.elector import Elector
+from reconciler.manager.election.options import LeaderElection, complete_election
 from reconciler.manager.election.watchdog import Watchdog
-from reconciler.manager.endpoints.endpoints import debug_queue, health, metrics
-from reconciler.manager.endpoints.health import Check, Checks
-from reconciler.manager.endpoints.http import Address, Servers
+from reconciler.manager.endpoints.checks import Check, Checks
+from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
+from reconciler.manager.endpoints.server import Address, Servers
 from reconciler.manager.errors import ManagerError
-from reconciler.manager.heap import settled_heap
-from reconciler.manager.lifecycle import Lifecycle
+from reconciler.manager.lifecycle import Lifecycle, State
+from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
-from reconciler.manager.runnables import Entry, Runnable, entry_of
+from reconciler.manager.runnables import Runnable, RunnableEntry, name_and_call
 from reconciler.manager.sharding.options import Sharding
-from reconciler.manager.sharding.shard import shard_of
-from reconciler.manager.signals import handled_signals
-from reconciler.manager.statistics import ManagerStatistics
-from reconciler.manager.transports import Counted, Fenced, Traced, Urgent
+from reconciler.manager.sharding.shard import new_shard
+from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
 from reconciler.telemetry import MetricsRegistry, tracer
+from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.webhook import WebhookServer
 
-__all__ = ["Manager"]
+__all__ = ["Manager", "ManagerStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerStatistics:
+    """A snapshot of a manager's figures.
+
+    Attributes:
+        state: the manager's state.
+        leading: whether this process is the leader, or holds its shard's Lease; None if there is no Lease.
+        shard: the name or the index of this process's shard; None without sharding.
+        controllers: the figures of each controller, in the order in which they were added.
+        cache: the figures of the cache.
+    """
+
+    state: State
+    leading: bool | None
+    shard: str | None
+    controllers: tuple[ControllerStatistics, ...]
+    cache: CacheStatistics
 
 
 class Manager:
-    """Run controllers, and what belongs to them, from start to drained end. It runs once.
+    """A process that runs controllers and everything that they need. A manager runs only once.
 
     Args:
-        client: speaks to the server; whoever made it opens and closes it.
-        namespaces: what informers watch. Default: all namespaces.
+        client: the connection to the API server. Its creator opens and closes it.
+        namespaces: the namespaces that informers watch. Default: all.
         list_in_pages: how informers list; see `Cache`. Default False.
-        leader_election: the lease's name, or a `LeaderElection` with times. Default: none, every replica works.
-        leader_election_namespace: where the lease is. Default: the pod's own namespace, or the one in `namespaces`.
-        sharding: how active replicas share the objects: a `ShardRing` or a `ShardByIndex`, in place of a leader
-            election. Default: none.
-        warm_up: let a replica that waits for its election watch and queue, so that it works at once when it is elected;
-            before its first reconcile it catches up with the leader before it. It costs the memory and the watches of a
-            leader. Default True.
+        leader_election: the lease's name, or a `LeaderElection` with times. Default: no election, all replicas are
+            active.
+        leader_election_namespace: the lease's namespace. Default: the pod's namespace, or the only one in `namespaces`.
+        sharding: how active replicas share the objects: a `ShardRing` or a `ShardByIndex`, instead of leader election.
+            Default: no sharding.
+        warm_up: whether a standby watches and queues while it waits for its election, so that it reconciles as soon as
+            it is elected. Before its first reconcile it catches up with the previous leader's writes. A warm standby
+            needs the memory and the watches of a leader. Default True.
         metrics: ``host:port`` for ``/metrics`` and ``/debug/queue``; port 0 for a free one. Default: not served.
-        health: ``host:port`` for ``/healthz``, ``/readyz`` and ``/debug/queue``; may be the same. Default: not served.
-        grace_period: seconds that work in progress has to end when the manager stops, after which it is cancelled.
+        health: ``host:port`` for ``/healthz``, ``/readyz`` and ``/debug/queue``; may be the same address. Default: not
+            served.
+        grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
             Default 30, controller-runtime's number.
-        clock: source of time. Default: the clock in force.
-        rng: spreads delays of cache and election. Default: a fresh one.
+        clock: source of time. Default: the current clock.
+        rng: jitters the delays of cache and election. Default: a new one.
 
     Attributes:
-        cache: the informers, for runnables that read stores; controllers declare their kinds by themselves.
-        client: reads of declared kinds come from the cache. With leader election, writes are refused while this process
-            does not lead; in a ring of shards, while it does not hold its Lease.
-        metrics: all counters, and the Prometheus registry for collectors of your own.
+        cache: the informers, for runnables that read from stores. Controllers declare their kinds themselves.
+        client: reads of declared kinds come from the cache. With leader election, writes are refused unless this
+            process is the leader; in a ring of shards, unless it holds its Lease.
+        metrics: all counters, and the Prometheus registry for your own collectors.
 
     Raises:
-        ConfigurationError: an option cannot be used; the message says which, and why.
+        ConfigurationError: an option is invalid; the message names it and the reason.
     """
 
     def __init__(
@@ -87,36 +108,23 @@ class Manager:
         rng: random.Random | None = None,
     ) -> None:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
-            raise ConfigurationError(f"grace_period must be a number of seconds, 0 or more, not {grace_period!r}")
-        given: object = client
-        if not isinstance(given, Client):
-            hint = f"write Client({type(given).__name__.lower()}) for a transport such as the embedded API server, or "
-            if isinstance(given, Manager):
-                hint = "a function that `reconciler run` calls is given the manager itself; elsewhere "
-            raise ConfigurationError(f"a Manager takes a Client, not {given!r}: {hint}Client.from_config()")
+            raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
+        _check_client(client)
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()
         self._namespaces = namespaces
         self._elector: Elector | None = None
-        self._shard = shard_of(sharding, leader_election, namespaces=namespaces, metrics=self.metrics)
+        self._shard = new_shard(sharding, leader_election, namespaces=namespaces, metrics=self.metrics)
         self._election = self._shard.election
         if leader_election is not None:
-            self._election = settled(leader_election, namespace=leader_election_namespace, namespaces=namespaces)
+            self._election = complete_election(
+                leader_election, namespace=leader_election_namespace, namespaces=namespaces
+            )
         if self._election is not None:
             self._elector = self._make_elector(client, self._election)
-        own = client.through(self._around)
-        try:
-            self.cache = Cache(
-                own,
-                namespaces=namespaces,
-                list_in_pages=list_in_pages,
-                partition=self._shard.partition,
-                clock=self._clock,
-                rng=self._rng,
-            )
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
+        own = client.through(self._wrap_transport)
+        self.cache = self._make_cache(own, list_in_pages=list_in_pages)
         self.metrics.unreadable = self.cache.unreadable
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
@@ -131,8 +139,6 @@ class Manager:
         )
         self._serve(metrics, health)
 
-    # Filling
-
     def add_controller(
         self,
         reconciler: Reconciler,
@@ -140,7 +146,7 @@ class Manager:
         options: ControllerOptions | None = None,
         **keywords: Unpack[ControllerKeywords],
     ) -> Controller:
-        """Add a controller that runs a reconciler. Added while the manager runs, it starts at once.
+        """Add a controller that runs a reconciler. Added while the manager runs, it starts immediately.
 
         Args:
             reconciler: the reconciler; one instance per controller.
@@ -168,37 +174,38 @@ class Manager:
             queue_metrics=self.metrics.queue(name),
             status_metrics=self.metrics.status(name),
             check_leader=self.check_leader,
-            shard_filter=self._shard.responsibility(name, checked.kind, checked.watches, self.client),
+            shard_filter=self._shard.shard_filter(name, checked.kind, checked.watches, self.client),
         )
         self._lifecycle.add_controller(controller)
         return controller
 
     def add(self, runnable: Runnable | Callable[[], Awaitable[object]], *, leader_only: bool = False) -> None:
-        """Add something that runs beside the controllers: it starts before them, and is cancelled after they stopped.
+        """Add a runnable beside the controllers. It starts before they do, and is cancelled after they have stopped.
 
-        When it returns, nothing happens; when it raises, the manager stops and raises that. Added while the manager
-        runs, it starts at once.
+        The manager goes on when it returns; when it raises, the manager stops and raises the same exception. If the
+        manager is already running, the runnable starts immediately.
 
         Args:
-            runnable: an object with ``async def run(self)``, or an async function without arguments.
-            leader_only: run it with the controllers, while this process leads. Default False: on every replica.
+            runnable: an object with ``async def run(self)``, or an async function without parameters.
+            leader_only: whether it runs only while this process leads, like the controllers. Default False: on every
+                replica.
 
         Raises:
-            TypeError: it is none of the two.
-            ManagerError: the manager stops.
+            TypeError: the object is not a runnable.
+            ManagerError: the manager is stopping or has stopped.
         """
         self._lifecycle.check_open()
-        name, call = entry_of(runnable)
-        self._lifecycle.add_runnable(Entry(name, call, leader_only))
+        name, call = name_and_call(runnable)
+        self._lifecycle.add_runnable(RunnableEntry(name, call, leader_only))
 
     def add_webhooks(self, server: WebhookServer) -> None:
-        """Serve webhooks on every replica, count them at ``/metrics``, and be ready when they listen.
+        """Add a webhook server. It runs on every replica, adds its metrics to ``/metrics``, and a check to ``/readyz``.
 
-        They start before the cache lists anything, since a kind of several versions is listed by way of its conversion
-        webhook, and stop after it.
+        It starts before the cache lists anything, because lists of a kind with several versions need its conversion
+        webhook, and stops after the cache.
 
         Raises:
-            ManagerError: the manager stops.
+            ManagerError: the manager is stopping or has stopped.
         """
         self._lifecycle.check_open()
         server.observe(self.metrics.registry)
@@ -206,14 +213,14 @@ class Manager:
         self.add_ready_check("webhooks", server.check_started)
 
     def add_health_check(self, name: str, check: Check) -> None:
-        """Add a check to ``/healthz``: when it fails, Kubernetes restarts the process.
+        """Add a check to ``/healthz``. While it fails, the liveness probe fails and Kubernetes restarts the process.
 
         Args:
-            name: unique; served alone under ``/healthz/<name>``.
-            check: plain or ``async``, without arguments. It fails by raising, or by returning False.
+            name: a unique name; the check alone is served at ``/healthz/<name>``.
+            check: a function without parameters, plain or ``async``, that fails by raising or by returning False.
 
         Raises:
-            ValueError: the name is taken, empty, or holds a slash.
+            ValueError: the name is taken, empty, or contains a slash.
         """
         self._live.add(name, check)
 
@@ -221,56 +228,51 @@ class Manager:
         """Add a check to ``/readyz``; arguments and errors are those of `add_health_check`."""
         self._ready.add(name, check)
 
-    # Running
-
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`, then drain.
 
-        A second signal ends the process at once, with exit code 1. Cancellation drains as well and is raised then; a
-        second one cuts the grace period short. While it runs, the garbage collector leaves alone what was there when
-        everything had started (``gc.freeze``): a program that runs a manager is there for that.
+        A second signal exits immediately with exit code 1. Cancellation also drains, and is raised afterwards; a second
+        cancellation cuts the grace period short. While the manager runs, the garbage collector ignores the objects that
+        existed when it had started (``gc.freeze``).
 
         Raises:
-            ManagerError: it was run before.
+            ManagerError: the manager has run before.
             ConfigurationError: an address cannot be listened on.
-            CacheSyncTimeout: a kind could not be listed in time; the message says which, and what the server answered.
-            LeadershipLost: the lease was lost; end the process, and let Kubernetes start it anew.
-            GracePeriodExceeded: something had not ended in time; the message says what.
-            Exception: what a runnable raised.
+            CacheSyncTimeout: a kind could not be listed in time; the message names it and the server's response.
+            LeadershipLost: the lease was lost; exit, and let Kubernetes restart the process.
+            GracePeriodExceeded: something did not stop in time; the message names it.
+            Exception: the exception of a runnable.
         """
-        with handled_signals(self.stop), settled_heap() as settle:
+        with handled_signals(self.stop), tuned_garbage_collector() as freeze:
             async with self._lifecycle:
-                settle()
-                await self._lifecycle.stop_asked()
+                freeze()
+                await self._lifecycle.stop_requested()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Run during an ``async with`` block: started and synced on entry, drained on exit. No signals are handled.
+        """Run during an ``async with`` block: started and synced on entry, drained on exit. Signals are not handled.
 
-        With leader election the entry does not wait to be elected; controllers start when this process is.
-
-        A failure of a part cancels the block and is raised in its place. Cancellation drains as in `run`.
+        With leader election the entry does not wait for the election; controllers start once this process is elected.
+        When a part fails, the block is cancelled and the failure raised instead. Cancellation drains as in `run`.
 
         Raises:
-            Exception: as `run`.
+            Exception: the same exceptions as `run`.
         """
         async with self._lifecycle:
             yield self
 
     def stop(self) -> None:
-        """Ask `run` to drain and return."""
+        """Make `run` drain and return."""
         self._lifecycle.stop()
 
-    # Looking
-
     def check_leader(self) -> None:
-        """Return if this process may act: it leads at this moment, or there is no leader election.
+        """Raise unless this process may act: it is the leader now, or there is no leader election.
 
-        Call it right before an effect outside the cluster that two processes must not have at once; writes of `client`
-        are checked already. From any thread.
+        Call it right before an effect outside the cluster that must not happen in two processes at once. Writes of
+        `client` are already checked. Safe to call from any thread.
 
         Raises:
-            NotLeader: it may not.
+            NotLeader: this process is not the leader.
         """
         if self._elector is not None:
             self._elector.check()
@@ -280,18 +282,18 @@ class Manager:
         """Return the controllers, in the order in which they were added."""
         return tuple(self._lifecycle.controllers)
 
-    def rbac(self, name: str, *, namespace: str = "default") -> list[dict[str, Any]]:
-        """Return the service account, roles and bindings that this manager and its controllers need, as documents.
+    def rbac(self, name: str, *, namespace: str = "default") -> list[JSONObject]:
+        """Return manifests of the service account, roles and bindings that this manager and its controllers need.
 
-        They hold what the controllers watch, the writes of the framework, and what each reconciler declares in
-        `Reconciler.permissions`; with `namespaces`, roles in these in place of a cluster role.
+        The rules cover what the controllers watch, the framework's own writes, and the `Reconciler.permissions` of each
+        reconciler. With `namespaces` there is a role in each of them instead of a cluster role.
 
         Args:
-            name: of the service account, and the beginning of all other names.
-            namespace: where the service account is. Default ``"default"``.
+            name: the name of the service account, the roles and the bindings.
+            namespace: the service account's namespace. Default ``"default"``.
 
         Raises:
-            ConfigurationError: a name cannot be one.
+            ConfigurationError: a name is invalid.
         """
         return rbac_documents(
             [each.access for each in self._lifecycle.controllers],
@@ -305,16 +307,16 @@ class Manager:
 
     @property
     def metrics_url(self) -> str | None:
-        """Return ``http://host:port`` where metrics are served, None while they are not."""
+        """Return ``http://host:port`` of the metrics endpoint; None while it is not served."""
         return self._servers.url("metrics")
 
     @property
     def health_url(self) -> str | None:
-        """Return ``http://host:port`` where health is served, None while it is not."""
+        """Return ``http://host:port`` of the health endpoint; None while it is not served."""
         return self._servers.url("health")
 
     def statistics(self) -> ManagerStatistics:
-        """Return a snapshot of all figures."""
+        """Return a snapshot of the manager's figures."""
         return ManagerStatistics(
             state=self._lifecycle.state,
             leading=None if self._elector is None else self._elector.leading,
@@ -323,14 +325,26 @@ class Manager:
             cache=self.cache.statistics(),
         )
 
-    # Inside
+    def _make_cache(self, client: Client, *, list_in_pages: bool) -> Cache:
+        try:
+            return Cache(
+                client,
+                namespaces=self._namespaces,
+                list_in_pages=list_in_pages,
+                partition=self._shard.partition,
+                clock=self._clock,
+                rng=self._rng,
+            )
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
 
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
-        # Its own retries are the election's; a request that is repeated behind its back would come too late.
+        # The elector retries by itself; a request that the client repeats would arrive too late.
         own = client.through(
-            lambda transport: Urgent(Counted(transport, self.metrics.requests)), retries=Retries(attempts=1)
+            lambda transport: UrgentTransport(CountingTransport(transport, self.metrics.requests)),
+            retries=Retries(attempts=1),
         )
-        told = self._shard.name is None
+        with_events = self._shard.name is None
         return Elector(
             own,
             election,
@@ -339,17 +353,19 @@ class Manager:
             rng=self._rng,
             watchdog=Watchdog(self._clock),
             labels={**election.labels, **self._shard.lease_labels},
-            events=EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng) if told else None,
+            events=EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng)
+            if with_events
+            else None,
         )
 
-    def _around(self, transport: Transport) -> Transport:
-        spans = tracer()
-        counted: Transport = Counted(transport, self.metrics.requests)
-        counted = counted if spans is None else Traced(counted, spans)
-        return counted if self._elector is None else Fenced(counted, self._elector.check)
+    def _wrap_transport(self, transport: Transport) -> Transport:
+        transport = CountingTransport(transport, self.metrics.requests)
+        if (spans := tracer()) is not None:
+            transport = TracingTransport(transport, spans)
+        return transport if self._elector is None else FencedTransport(transport, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
-        debug = {"/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock, self._shard.told)}
+        debug = {"/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock, self._shard.debug_info)}
         self._ready.add("manager", self._is_running)
         if self._elector is not None:
             self._live.add("leader-election", self._elector.check_renewed)
@@ -364,3 +380,12 @@ class Manager:
     def _is_running(self) -> None:
         if self._lifecycle.state != "running":
             raise ManagerError(f"the manager is {self._lifecycle.state}")
+
+
+def _check_client(client: object) -> None:
+    if isinstance(client, Client):
+        return
+    hint = f"write Client({type(client).__name__.lower()}) for a transport such as the embedded API server, or "
+    if isinstance(client, Manager):
+        hint = "`reconciler run` passes the manager itself to your function; in other programs write "
+    raise ConfigurationError(f"a Manager takes a Client, not {client!r}: {hint}Client.from_config()")

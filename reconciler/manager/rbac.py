@@ -1,24 +1,22 @@
-"""Make a service account, roles and bindings of what controllers need."""
+"""RBAC manifests: the service account, roles and role bindings that a manager needs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from reconciler.cache import CacheNotSynced, Informer
 from reconciler.controller import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection
 from reconciler.objects import presumed_resource_type
+from reconciler.wire import JSONObject
 
 __all__ = ["rbac_documents"]
 
 _API = "rbac.authorization.k8s.io"
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
-
-Document = dict[str, Any]
 
 
 def rbac_documents(
@@ -30,69 +28,71 @@ def rbac_documents(
     namespaces: Sequence[str] | None,
     lease: LeaderElection | None,
     lease_is_named: bool = True,
-) -> list[Document]:
-    """Return the documents: the service account, the cluster role if one is needed, roles by namespace, each bound.
+) -> list[JSONObject]:
+    """Return the service account, a cluster role if one is needed, roles by namespace, and their bindings.
 
     Args:
-        controllers: the rules of each.
-        informers: what else is watched, each where it watches.
-        name: of the service account and of the cluster role.
-        namespace: where the service account is.
-        namespaces: what the manager watches; None for all.
-        lease: what is elected on; None for nothing.
-        lease_is_named: all replicas have the same; else the rule holds for Leases of any name.
+        controllers: the rules of each controller.
+        informers: all informers, with the scope of each.
+        name: the name of the service account and of all roles.
+        namespace: the service account's namespace.
+        namespaces: the namespaces that the manager watches; None for all.
+        lease: options of the Lease; None without one.
+        lease_is_named: whether all replicas use the same Lease; otherwise the rule allows Leases of any name.
 
     Raises:
-        ConfigurationError: a name cannot be one.
+        ConfigurationError: a name is invalid.
     """
     for what, text in (("name", name), ("namespace", namespace)):
         if not _NAME.fullmatch(text):
-            raise ConfigurationError(f"the service account's {what} {text!r} is none: use lower case, digits and '-'")
+            raise ConfigurationError(
+                f"{text!r} is not a valid {what} of a service account: use lower-case letters, digits and '-'"
+            )
     cluster: list[AccessRule] = []
     local: dict[str, list[AccessRule]] = {}
     _place(_with_events(controllers), namespaces, cluster, local)
     for informer in informers:
-        _place([_of_an_informer(informer)], informer.scope.namespaces, cluster, local)
+        _place([_informer_rule(informer)], informer.scope.namespaces, cluster, local)
     if lease is not None:
-        local.setdefault(lease.namespace or namespace, []).extend(_of_the_lease(lease.name if lease_is_named else None))
+        local.setdefault(lease.namespace or namespace, []).extend(_lease_rules(lease.name if lease_is_named else None))
     account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     documents = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}]
-    documents += _bound("ClusterRole", {"name": name}, cluster, account) if cluster else []
+    documents += _role_and_binding("ClusterRole", {"name": name}, cluster, account) if cluster else []
     for where, rules in local.items():
-        documents += _bound("Role", {"name": name, "namespace": where}, rules, account)
+        documents += _role_and_binding("Role", {"name": name, "namespace": where}, rules, account)
     return documents
 
 
 def _with_events(controllers: Iterable[Sequence[AccessRule]]) -> list[AccessRule]:
-    """Return all rules; where objects have no namespace, their events are in ``default``."""
+    """Return all rules; the Events of cluster-scoped objects are in the namespace ``default``."""
     rules: list[AccessRule] = []
-    for of_one in controllers:
-        rules += of_one
-        if of_one and not of_one[0].namespaced:  # the first rule is about the primary kind
+    for own in controllers:
+        rules += own
+        if own and not own[0].namespaced:  # the first rule is for the primary kind
             rules += [
                 AccessRule(rule.group, rule.resource, rule.verbs, namespace="default")
-                for rule in of_one
+                for rule in own
                 if (rule.group, rule.resource) == ("", "events")
             ]
     return rules
 
 
-def _of_the_lease(name: str | None) -> list[AccessRule]:
+def _lease_rules(name: str | None) -> list[AccessRule]:
     resource = "coordination.k8s.io", "leases"
-    # What is created has no name yet when it is authorized, so this verb cannot be tied to one.
+    # RBAC cannot restrict "create" to a name: a new object has none when the request is authorized.
     if name is None:
         return [AccessRule(*resource, ("create", "get", "update"))]
     return [
         AccessRule(*resource, ("create",)),
         AccessRule(*resource, ("get", "update"), names=(name,)),
-        AccessRule("", "events", ("create", "patch")),  # who leads is told about the lease
+        AccessRule("", "events", ("create", "patch")),  # Events about the lease
     ]
 
 
-def _of_an_informer(informer: Informer) -> AccessRule:
+def _informer_rule(informer: Informer) -> AccessRule:
     try:
         served = informer.resource
-    except CacheNotSynced:  # nobody was asked yet
+    except CacheNotSynced:  # not discovered yet
         served = presumed_resource_type(informer.gvk)
     return AccessRule(served.gvk.group, served.plural, ("get", "list", "watch"), served.namespaced)
 
@@ -103,7 +103,7 @@ def _place(
     cluster: list[AccessRule],
     local: dict[str, list[AccessRule]],
 ) -> None:
-    """Put each rule where it holds: everywhere, or in namespaces."""
+    """Add each rule to the cluster role, or to the roles of its namespaces."""
     for rule in rules:
         if rule.namespaced and namespaces is not None:
             for namespace in (rule.namespace,) if rule.namespace else namespaces:
@@ -112,9 +112,11 @@ def _place(
             cluster.append(rule)
 
 
-def _bound(kind: str, metadata: Document, rules: Sequence[AccessRule], account: Document) -> list[Document]:
+def _role_and_binding(
+    kind: str, metadata: JSONObject, rules: Sequence[AccessRule], account: JSONObject
+) -> list[JSONObject]:
     """Return a role and its binding to the service account."""
-    role = {"apiVersion": f"{_API}/v1", "kind": kind, "metadata": metadata, "rules": _merged(rules)}
+    role = {"apiVersion": f"{_API}/v1", "kind": kind, "metadata": metadata, "rules": _merge_rules(rules)}
     reference = {"apiGroup": _API, "kind": kind, "name": metadata["name"]}
     binding = {
         "apiVersion": f"{_API}/v1",
@@ -126,8 +128,8 @@ def _bound(kind: str, metadata: Document, rules: Sequence[AccessRule], account: 
     return [role, binding]
 
 
-def _merged(rules: Sequence[AccessRule]) -> list[Mapping[str, Any]]:
-    """Return one rule for all resources of a group that are treated alike, in the order in which they were named."""
+def _merge_rules(rules: Sequence[AccessRule]) -> list[JSONObject]:
+    """Return one rule per group and set of verbs, in the order in which the resources first appear."""
     verbs: dict[tuple[str, str, tuple[str, ...]], set[str]] = {}
     for rule in rules:
         verbs.setdefault((rule.group, rule.resource, rule.names), set()).update(rule.verbs)

@@ -1,4 +1,4 @@
-"""Run what a manager was given, and notice when it fails."""
+"""Runnables: what runs in a manager beside the controllers, and the tasks in which they run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from reconciler.errors import error_text
 
-__all__ = ["Entry", "Runnable", "Supervisor", "Webhooks", "awaited", "entry_of", "first_failure"]
+__all__ = ["Runnable", "RunnableEntry", "Supervisor", "Webhooks", "call_and_wait", "first_failure", "name_and_call"]
 
 _log = logging.getLogger("reconciler.manager")
 
 
-class Entry(NamedTuple):
-    """Hold one runnable.
+class RunnableEntry(NamedTuple):
+    """A runnable that was added to a manager.
 
     Attributes:
-        name: for messages.
+        name: its name in messages.
         call: starts it.
-        leader_only: it runs while this process leads.
+        leader_only: whether it runs only while this process leads.
     """
 
     name: str
@@ -30,58 +30,58 @@ class Entry(NamedTuple):
 
 
 class Webhooks(Protocol):
-    """Be what is asked by the API server, even about what it is asked for: listed kinds may have to be converted."""
+    """A webhook server as seen by the manager. It starts before the cache: lists may need a conversion webhook."""
 
     async def run(self) -> object:
         """Serve until cancelled."""
         ...
 
     async def listening(self) -> None:
-        """Wait until it serves."""
+        """Wait until the server listens."""
         ...
 
 
 @runtime_checkable
 class Runnable(Protocol):
-    """Be something that runs beside the controllers: a consumer, a server, a timer."""
+    """Something that runs beside the controllers, such as a consumer, a server or a timer."""
 
     async def run(self) -> object:
         """Run until done or cancelled.
 
-        Returning ends it and nothing else. An exception stops the manager. Cancellation asks it to end; it may take the
-        grace period to do so.
+        The manager goes on when this returns, and stops when it raises. Cancellation asks it to end, which may take the
+        grace period.
         """
         ...
 
 
-def entry_of(runnable: object) -> tuple[str, Callable[[], Awaitable[object]]]:
-    """Return a name and what to call.
+def name_and_call(runnable: object) -> tuple[str, Callable[[], Awaitable[object]]]:
+    """Return the name of a runnable and the function that runs it.
 
     Raises:
-        TypeError: it is no runnable; the message says what is.
+        TypeError: the object is not a runnable.
     """
     if inspect.iscoroutine(runnable):
         runnable.close()  # else Python warns that it was never awaited
-        raise TypeError(f"add takes the function, not its coroutine: write add({runnable.__name__}), without ()")
+        raise TypeError(f"add() takes a function, not a coroutine: write add({runnable.__name__}), without ()")
     if not isinstance(runnable, type):
         if isinstance(runnable, Runnable):
             return type(runnable).__name__, runnable.run
         if callable(runnable):
             name: str = getattr(runnable, "__qualname__", type(runnable).__name__)
             return name, cast("Callable[[], Awaitable[object]]", runnable)
-    raise TypeError(f"{runnable!r} cannot run: give an object with `async def run(self)`, or an async function")
+    raise TypeError(f"{runnable!r} is not a runnable: give an object with `async def run(self)`, or an async function")
 
 
-async def awaited(call: Callable[[], Awaitable[object]]) -> None:
-    """Call and await, as the coroutine that a task needs."""
+async def call_and_wait(call: Callable[[], Awaitable[object]]) -> None:
+    """Call a function and await its result; a coroutine for a task."""
     await call()
 
 
 class Supervisor:
-    """Keep tasks and the first failure among them.
+    """A set of tasks, and the first failure among them.
 
     Attributes:
-        failed: done with the exception of the first task that failed.
+        failed: a future with the exception of the first task that failed.
     """
 
     def __init__(self) -> None:
@@ -94,31 +94,33 @@ class Supervisor:
         return self.failed.result() if self.failed.done() else None
 
     def start(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine as a task."""
+        """Start a coroutine as a task."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_end)
         return task
 
     def fail(self, error: BaseException) -> None:
-        """Take a failure that no task brought."""
+        """Record a failure from outside the tasks."""
         if not self.failed.done():
             self.failed.set_result(error)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _on_end(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
         if self.failed.done():
-            _log.error("%s failed as well: %s", task.get_name(), error_text(error), exc_info=error)
+            _log.error(
+                "%s failed too: %s: %s", task.get_name(), type(error).__name__, error_text(error), exc_info=error
+            )
         else:
-            _log.error("%s failed, the manager stops: %s", task.get_name(), error_text(error))
+            _log.error("%s failed, stopping: %s: %s", task.get_name(), type(error).__name__, error_text(error))
             self.failed.set_result(error)
 
 
 async def first_failure(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Wait until all tasks have ended well, or one failed; then cancel the others, wait for them, and raise.
+    """Wait until all tasks have ended; if one fails, cancel the others, wait for them, and raise its exception.
 
     Cancellation cancels the tasks and waits for them.
     """

@@ -1,24 +1,31 @@
-"""Deliver notifications: an operator for NotificationRequest, built on the rest of this library.
+"""An operator that delivers notifications, which are written as NotificationRequest objects.
 
-A request names channels, and is delivered over each of them once. What fails is tried again by the request's policy.
-The guarantees:
+A request is delivered over each of its channels once. Failed deliveries are retried by the request's policy.
+Guarantees:
 
-* A channel that has delivered is not called again by this process, and by another one only when this one died between
-  the call and the write of its result.
-* Waits are stored in the status, in the API server's time, and checked first: no event, restart, foreign write or wrong
-  clock brings an attempt forward.
-* Real calls on a channel are at most ``maxAttempts``, plus one for each such death; under ``Bounded`` and
-  ``AtMostOnce`` never more, and under the latter none is repeated whose outcome is not known.
-* One status write a cycle, two where attempts are counted before their calls. The phase is terminal with the last
-  attempt, and then never changes.
-* Nothing that a channel raises harms another channel, and no secret that has the form of one reaches the status.
+* A channel that has delivered is not called again by this process. Another process calls it again only if this one died
+  between the call and the write of its result.
+* Waits are stored in the status, in the API server's time, and checked first: no watch event, restart, write by someone
+  else or wrong clock makes an attempt early.
+* There are at most ``maxAttempts`` calls on a channel, plus one for each such death. Under ``Bounded`` and
+  ``AtMostOnce`` there are never more, and under the latter a call whose outcome is unknown is never repeated.
+* A reconcile makes one status write; two where attempts are written ahead of their calls. The phase becomes terminal
+  with the last attempt, and then never changes.
+* Exceptions of one channel do not affect other channels, and text that looks like a secret never reaches the status.
 
-Read on: `_resource` (the kind), `_schedule` (all decisions, as pure functions), `_delivery` (the calls), `_reconciler`.
+Reading order: `reconciler` (a reconcile from top to bottom), `delivery.schedule` (all decisions, as pure functions),
+`delivery.fair_queue` (who delivers next), `api` (the kind).
 """
 
-from reconciler.notification.api.resource import NotificationRequest
-from reconciler.notification.api.spec import ActionLink, NotificationRequestSpec, RetryPolicy
-from reconciler.notification.api.status import ChannelStatus, DeliveryAttempt, NotificationRequestStatus
+from reconciler.notification.api.types import (
+    ActionLink,
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequest,
+    NotificationRequestSpec,
+    NotificationRequestStatus,
+    RetryPolicy,
+)
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.credentials import Credentials
@@ -29,15 +36,14 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.ledger.recorded import Observer, Recorded
 from reconciler.notification.message import Link, Message
 from reconciler.notification.observe.audit import AuditLog
 from reconciler.notification.observe.metrics import NotificationMetrics
-from reconciler.notification.observe.statistics import NotificationStatistics
+from reconciler.notification.observe.outbox import NotificationStatistics, Observer, StatusChange
 from reconciler.notification.operator import NotificationOperator, NotificationOptions
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction.redactor import RedactingFilter, Redactor
-from reconciler.notification.routing.resolution import Resolution, Router, attributes_of
+from reconciler.notification.routing.router import Resolution, Router, attributes_of
 
 __all__ = [
     "ActionLink",
@@ -64,13 +70,13 @@ __all__ = [
     "NotificationStatistics",
     "Observer",
     "PermanentDeliveryError",
-    "Recorded",
     "RedactingFilter",
     "Redactor",
     "Resolution",
     "RetryPolicy",
     "RetryableDeliveryError",
     "Router",
+    "StatusChange",
     "UnknownDeliveryError",
     "attributes_of",
     "installed_channels",

@@ -1,4 +1,4 @@
-"""Say what a channel is, and keep the channels that a process has."""
+"""The `Channel` protocol, and the registry of a process's channels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from reconciler.notification.message import Message
 __all__ = ["CHANNEL_PATTERN", "ENTRY_POINT_GROUP", "Channel", "ChannelRegistry", "installed_channels"]
 
 CHANNEL_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.:]{0,61}[A-Za-z0-9])?$"
-"""What a channel may be called: the rule of label values, and ``:`` to qualify a receiver (``slack:oncall``)."""
+"""Valid channel names: the syntax of label values, and ``:`` to name a receiver (``slack:oncall``)."""
 
 ENTRY_POINT_GROUP = "reconciler.channels"
-"""The group of entry points under which a distribution offers channels."""
+"""The entry point group for channels of other distributions."""
 
 _log = logging.getLogger("reconciler.notification")
 _name = re.compile(CHANNEL_PATTERN)
@@ -27,10 +27,10 @@ _name = re.compile(CHANNEL_PATTERN)
 
 @runtime_checkable
 class Channel(Protocol):
-    """Deliver messages over one medium.
+    """A medium that delivers messages, such as a log, a webhook or email.
 
     Attributes:
-        name: what ``spec.channels`` calls it; matches `CHANNEL_PATTERN`.
+        name: the name that ``spec.channels`` uses; matches `CHANNEL_PATTERN`.
     """
 
     @property
@@ -39,31 +39,31 @@ class Channel(Protocol):
         ...
 
     async def deliver(self, message: Message) -> None:
-        """Deliver one message: return when it was delivered, raise when not.
+        """Called to deliver one message: returns once it is delivered, and raises otherwise.
 
-        May be called for several messages at the same time, and is cancelled at shutdown or when it takes too long.
-        Cancellation leaves behind whatever has already been sent. A delivery that is cancelled at shutdown is no
-        attempt, unless it called ``message.mark_sent()`` before.
+        May be called concurrently, and is cancelled at shutdown or after a timeout. Cancellation does not undo what was
+        already sent. A delivery that is cancelled at shutdown does not count as an attempt, unless it called
+        ``message.mark_sent()`` before.
 
         Raises:
-            RetryableDeliveryError: it was not delivered, and another attempt may succeed.
-            UnknownDeliveryError: it may have been delivered: no answer came. So says any exception not named here.
-            PermanentDeliveryError: no further attempt can.
-            DeferredDeliveryError: it was not tried; come back later.
+            RetryableDeliveryError: the message was not delivered, and another attempt may succeed.
+            UnknownDeliveryError: the message may have been delivered: there was no response. Any exception not named
+                here means the same.
+            PermanentDeliveryError: no further attempt can succeed.
+            DeferredDeliveryError: the delivery was not attempted and should be attempted later.
         """
         ...
 
 
 class ChannelRegistry:
-    """Keep channels by name.
+    """The channels of a process, by name.
 
     Args:
-        channels: those to begin with.
-        close_after: seconds until a channel that was replaced is closed; deliveries that have begun on it should have
-            ended by then. Default 60.
+        channels: the initial channels.
+        close_after: seconds until a replaced channel is closed, so that deliveries in progress can end. Default 60.
 
     Raises:
-        ConfigurationError: a name is used twice or cannot be written in a request, or an item is no channel.
+        ConfigurationError: a name is duplicate or invalid, or an item is not a channel.
     """
 
     def __init__(self, channels: Iterable[Channel] = (), *, close_after: float = 60.0) -> None:
@@ -80,54 +80,54 @@ class ChannelRegistry:
         """Add a channel.
 
         Raises:
-            ConfigurationError: see the class.
+            ConfigurationError: the name is duplicate or invalid, or the argument is not a channel.
         """
         _check(channel)
         if channel.name in self._channels:
-            raise ConfigurationError(f"two channels are called {channel.name!r}: give one of them another name")
+            raise ConfigurationError(_duplicate(channel.name))
         self._channels[channel.name] = channel
 
     def expect(self, owner: str) -> None:
-        """Note that an owner's channels are still to come, by `replace`."""
+        """Record that an owner will add its channels later, by `replace`."""
         self._expected.add(owner)
 
     @property
     def is_complete(self) -> bool:
-        """Say whether every channel is there that is expected."""
+        """Return whether all expected owners have added their channels."""
         return not self._expected
 
     def replace(self, owner: str, channels: Iterable[Channel]) -> None:
-        """Put an owner's channels in the place of those it had, in one step.
+        """Replace all channels of an owner in one step.
 
-        Deliveries that have begun end on the channel that they began on.
+        Deliveries in progress end on the old channels.
 
         Args:
-            owner: whose they are.
-            channels: all of its channels.
+            owner: the owner's name.
+            channels: all channels of the owner.
 
         Raises:
-            ConfigurationError: see the class; then nothing has changed.
+            ConfigurationError: a name is duplicate or invalid, or an item is not a channel. Nothing has changed.
         """
         before = self._owned.get(owner, frozenset())
         others = {name: channel for name, channel in self._channels.items() if name not in before}
-        found = ChannelRegistry(channels)
-        for name in found:
+        new = ChannelRegistry(channels)
+        for name in new:
             if name in others:
-                raise ConfigurationError(f"two channels are called {name!r}: give one of them another name")
-        kept = {id(channel) for channel in found._channels.values()}
+                raise ConfigurationError(_duplicate(name))
+        kept = {id(channel) for channel in new._channels.values()}
         self._retired += [self._channels[name] for name in before if id(self._channels[name]) not in kept]
-        self._owned[owner] = frozenset(found)
+        self._owned[owner] = frozenset(new)
         self._expected.discard(owner)
-        self._channels = {**others, **found._channels}
+        self._channels = {**others, **new._channels}
         self._change.set()
 
-    def names(self, *, but: str | None = None) -> list[str]:
-        """Return the names in order; without those of the owner `but`."""
-        left_out = self._owned.get(but, frozenset()) if but is not None else frozenset()
-        return [name for name in self if name not in left_out]
+    def names(self, *, except_owner: str | None = None) -> list[str]:
+        """Return the sorted names, except those of one owner."""
+        excluded = self._owned.get(except_owner, frozenset()) if except_owner is not None else frozenset()
+        return [name for name in self if name not in excluded]
 
     async def run(self) -> None:
-        """Close the channels that were replaced, a while later, and all when it is cancelled.
+        """Close replaced channels after `close_after` seconds, and all channels when cancelled.
 
         A channel is closed by its method ``close``, if it has one.
         """
@@ -142,7 +142,7 @@ class ChannelRegistry:
             await _close([*self._retired, *self._channels.values()])
 
     def get(self, name: str) -> Channel | None:
-        """Return the channel of a name, or None."""
+        """Return the channel of this name, or None."""
         return self._channels.get(name)
 
     def __contains__(self, name: object) -> bool:
@@ -164,28 +164,34 @@ async def _close(channels: Iterable[Channel]) -> None:
             closing = close()
             if inspect.isawaitable(closing):
                 await closing
-        except Exception:  # noqa: BLE001 - a channel is foreign code
-            _log.exception("the channel %s could not be closed", channel.name)
+        except Exception as error:  # noqa: BLE001 - channels are user code
+            _log.exception("cannot close channel %s: %s: %s", channel.name, type(error).__name__, error)
 
 
 def _check(candidate: object) -> None:
     if isinstance(candidate, type) or not isinstance(candidate, Channel):
-        raise ConfigurationError(f"{candidate!r} is no channel: it needs a name and a method deliver(message)")
+        raise ConfigurationError(
+            f"{candidate!r} is not a channel: a channel has an attribute name and a method deliver(message)"
+        )
     name: object = candidate.name
     if not (isinstance(name, str) and _name.match(name)):
         raise ConfigurationError(
-            f"channel name {name!r} of {type(candidate).__name__} cannot be used in spec.channels: "
-            "write at most 63 letters, digits, '-', '_', '.' or ':', with a letter or digit at both ends"
+            f"{type(candidate).__name__}: {name!r} is not a valid channel name for spec.channels: "
+            "use at most 63 letters, digits, '-', '_', '.' or ':', with a letter or digit at both ends"
         )
 
 
-def installed_channels() -> list[Channel]:
-    """Make the channels that installed distributions offer as entry points of the group ``reconciler.channels``.
+def _duplicate(name: str) -> str:
+    return f"duplicate channel name {name!r}: rename one of the two channels"
 
-    Each entry point names something that is called without arguments and returns a channel: a class or a function.
+
+def installed_channels() -> list[Channel]:
+    """Return new channels from the entry points of the group ``reconciler.channels`` of all installed distributions.
+
+    An entry point names a class or function that is called without arguments and returns a channel.
 
     Raises:
-        ConfigurationError: one of them cannot be imported or made; it is named.
+        ConfigurationError: a channel cannot be imported or created; the message names it.
     """
     channels: list[Channel] = []
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
@@ -194,6 +200,6 @@ def installed_channels() -> list[Channel]:
         except Exception as error:
             origin = f" of {entry.dist.name}" if entry.dist else ""
             raise ConfigurationError(
-                f"channel {entry.name!r}{origin} ({entry.value}) cannot be made: {error_text(error)}"
+                f"cannot create channel {entry.name!r}{origin} ({entry.value}): {error_text(error)}"
             ) from error
     return channels

@@ -1,4 +1,4 @@
-"""Look up credentials in a mounted directory, at the moment of use, so that a rotation needs no restart."""
+"""Credentials from the files of a directory, read at each use, so that a rotation needs no restart."""
 
 from __future__ import annotations
 
@@ -17,26 +17,24 @@ __all__ = ["Credentials"]
 _log = logging.getLogger("reconciler.notification")
 
 SIZE_LIMIT = 65_536
-"""Most bytes of a credential; a longer file is none."""
+"""Maximum bytes of a credential; longer files are ignored."""
 
 VALUE_LIMIT = 10_000
-"""Values that are remembered for redaction; those that were not seen for longest go first."""
+"""Maximum values that are remembered for redaction; the least recently read are dropped first."""
 
-LOOK_AGAIN = 5.0
-"""Seconds for which the values of all files are taken as known, for redaction."""
+REFRESH_INTERVAL = 5.0
+"""Seconds between reads of all files for redaction."""
 
 
 class Credentials:
-    """Read credentials from a directory: each file is one, named like it, its content without outer white space.
+    """The credentials in a directory: each file is a credential, with its content stripped of surrounding whitespace.
 
-    That is the form of a mounted Secret. Names that begin with a dot, and directories, are none. A file that cannot be
-    read for a moment keeps the value that it had.
-
-    Every value that was ever seen is known to `values`, so that one that was just rotated does not leave either.
+    A mounted Secret has this form. Hidden files and directories are ignored. While a file is unreadable, its last value
+    is used. `values` returns all values that were ever read, so that rotated ones are still redacted.
 
     Args:
-        directory: where they are; None for no credentials at all.
-        clock: defaults to the clock in force at each use.
+        directory: the directory; None for no credentials.
+        clock: defaults to `current_clock()` at each use.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> None:
@@ -44,16 +42,16 @@ class Credentials:
         self._clock = clock
         self._last: dict[str, str] = {}
         self._values: OrderedDict[str, None] = OrderedDict()
-        self._looked = float("-inf")
+        self._refreshed = float("-inf")
 
     def __repr__(self) -> str:
         return f"Credentials({str(self._directory)!r})"
 
     def check(self) -> None:
-        """Raise unless the directory can be read, for a start that should fail at once.
+        """Check that the directory can be read, to fail at startup rather than later.
 
         Raises:
-            ConfigurationError: it cannot.
+            ConfigurationError: the directory cannot be read.
         """
         if self._directory is None:
             return
@@ -61,29 +59,29 @@ class Credentials:
             next(self._directory.iterdir(), None)
         except OSError as error:
             raise ConfigurationError(
-                f"the credentials directory {self._directory} cannot be read: {error.strerror}"
+                f"cannot read the credentials directory {self._directory}: {error.strerror}"
             ) from error
 
     def missing(self, names: Iterable[str]) -> Sequence[str]:
-        """Return what is wrong with these names, a sentence each; nothing when every one has a value."""
-        return [self._absence(name) for name in dict.fromkeys(names) if self._read(name) is None]
+        """Return an error message for each of these names without a value."""
+        return [self._not_found(name) for name in dict.fromkeys(names) if self._read(name) is None]
 
     def get(self, name: str) -> str:
-        """Return the value that a credential has now.
+        """Return the current value of a credential.
 
         Raises:
-            RetryableDeliveryError: there is none of this name; it may come.
+            RetryableDeliveryError: the credential does not exist; it may be added later.
         """
         value = self._read(name)
         if value is None:
-            raise RetryableDeliveryError(self._absence(name))
+            raise RetryableDeliveryError(self._not_found(name))
         return value
 
     def values(self) -> Iterable[str]:
-        """Return every value that was seen, for redaction."""
+        """Return all values that were ever read, for redaction."""
         now = (self._clock or current_clock()).monotonic()
-        if self._directory is not None and now - self._looked >= LOOK_AGAIN:
-            self._looked = now
+        if self._directory is not None and now - self._refreshed >= REFRESH_INTERVAL:
+            self._refreshed = now
             for name in self._names():
                 self._read(name)
         return tuple(self._values)
@@ -106,7 +104,7 @@ class Credentials:
             self._last.pop(name, None)
             return None
         except (OSError, UnicodeDecodeError) as error:
-            _log.warning("credential %s cannot be read, and keeps its value: %s", name, type(error).__name__)
+            _log.warning("cannot read credential %s, using its last value: %s", name, type(error).__name__)
             return self._last.get(name)
         if not value:
             return None
@@ -117,6 +115,6 @@ class Credentials:
             self._values.popitem(last=False)
         return value
 
-    def _absence(self, name: str) -> str:
-        where = f"in {self._directory}" if self._directory is not None else "since no credentials directory is given"
-        return f"there is no credential {name!r} {where}"
+    def _not_found(self, name: str) -> str:
+        why = f"in {self._directory}" if self._directory is not None else "because no credentials directory is set"
+        return f"credential {name!r} not found {why}"

@@ -1,4 +1,4 @@
-"""Name the ways in which a delivery can fail; the type decides what happens next, never the text."""
+"""Errors of a delivery. The type decides what happens next, never the text."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ __all__ = [
 
 
 class DeliveryError(ReconcilerError):
-    """Be the base of what a channel raises on purpose.
+    """The base class of the errors that channels raise on purpose.
 
-    The text ends up in the request's status, redacted and cut: say what was tried and what the answer was.
+    The text is stored in the request's status, redacted and truncated. It should say what was tried and what the
+    response was.
     """
 
 
 class RetryableDeliveryError(DeliveryError):
-    """Say that it was not delivered, and another attempt may succeed.
+    """The message was not delivered, and another attempt may succeed.
 
-    Every exception of a type not named here counts as this one; under ``delivery: AtMostOnce`` as
-    `UnknownDeliveryError`, since nobody said that the message did not arrive.
+    Exceptions of other types count as this one. Under ``delivery: AtMostOnce`` they count as `UnknownDeliveryError`,
+    because the message may have arrived.
 
     Args:
         message: what happened.
-        retry_after: seconds that the receiver asked to wait, or None. The wait is this or the back-off, whichever is
-            longer; more than an hour counts as an hour.
-        doubtful: whether the receiver may have acted on the message although it says that it failed, as behind an HTTP
-            500. Under ``delivery: AtMostOnce`` it is not tried again then. Default False.
+        retry_after: seconds that the receiver asked to wait, or None. The longer of this and the backoff applies; more
+            than an hour counts as an hour.
+        doubtful: whether the receiver may have processed the message although it reported a failure, such as HTTP 500.
+            Under ``delivery: AtMostOnce`` the delivery is not retried then. Default False.
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, doubtful: bool = False) -> None:
@@ -41,25 +42,26 @@ class RetryableDeliveryError(DeliveryError):
 
 
 class PermanentDeliveryError(DeliveryError):
-    """Say that no further attempt can succeed: the channel ends at once."""
+    """No further attempt can succeed. The channel fails immediately."""
 
 
 class UnknownDeliveryError(DeliveryError):
-    """Say that the message may have been delivered: it was sent, and no answer came.
+    """The message may have been delivered: it was sent, and there was no response.
 
-    Tried again as after `RetryableDeliveryError`, except under ``delivery: AtMostOnce``, where it ends the channel.
+    The delivery is retried as after `RetryableDeliveryError`. Under ``delivery: AtMostOnce`` the channel ends
+    ``Unknown`` instead.
     """
 
 
 class DeferredDeliveryError(DeliveryError):
-    """Say that the message was not tried, and when to come back: it spends no attempt.
+    """The delivery was not attempted and should be attempted later. Uses no attempt.
 
-    For a receiver that sheds load, or a breaker that is open. Deferring ends after 24 h in a row; the next deferral
-    then counts as a failed attempt.
+    For a receiver that sheds load, or an open circuit breaker. After 24 h of consecutive deferrals the next one counts
+    as a failed attempt.
 
     Args:
-        message: why it was not tried.
-        retry_after: seconds until it makes sense to try; at least 1 and at most 3600 are waited.
+        message: why the delivery was not attempted.
+        retry_after: seconds to wait; limited to 1 to 3600.
     """
 
     def __init__(self, message: str = "", *, retry_after: float = 60.0) -> None:

@@ -1,21 +1,27 @@
-"""Hold what a channel is given to deliver."""
+"""Messages, which channels deliver, and their JSON form."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Link", "Message"]
+import msgspec.json
+
+from reconciler.notification.redaction.text import encodable, escaped
+from reconciler.wire import JSONObject
+
+__all__ = ["Link", "Message", "message_document", "message_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """Point to where a reader can act.
+    """A link to a place where the recipient can act.
 
     Attributes:
-        service: what it leads to, such as ``"grafana"``.
-        url: the address, http or https.
-        label: what the link is called.
+        service: the service that the link opens, such as ``"grafana"``.
+        url: an http or https URL.
+        label: the text of the link.
     """
 
     service: str
@@ -23,8 +29,8 @@ class Link:
     label: str
 
 
-class _Mark:
-    """Be set or not."""
+class _Flag:
+    """A mutable flag in a frozen dataclass."""
 
     __slots__ = ("is_set",)
 
@@ -34,21 +40,21 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """Be one message for one channel. Its texts are redacted.
+    """A message for one channel. All texts are redacted.
 
     Attributes:
-        name: of the NotificationRequest.
-        namespace: of the NotificationRequest.
-        uid: of the NotificationRequest: a request that was deleted and made again is another one.
-        type: what it is about, ``"Escalation"`` or another of `NotificationType`.
+        name: name of the NotificationRequest.
+        namespace: namespace of the NotificationRequest.
+        uid: uid of the NotificationRequest. A request that was deleted and created again has another uid.
+        type: what the notification is about: ``"Escalation"`` or another `NotificationType`.
         priority: ``"Critical"``, ``"High"``, ``"Medium"`` or ``"Low"``.
-        subject: one line.
+        subject: the subject, one line.
         body: the text.
-        channel: the name of the channel that is to deliver it.
-        attempt: 1 for the first attempt on this channel.
-        recipients: whom the request names for this kind of channel; empty to use those that the channel has.
-        extensions: attributes of the sender's own.
-        links: where a reader can act.
+        channel: name of the channel that delivers the message.
+        attempt: number of the attempt on this channel, from 1.
+        recipients: the recipients that the request names for this kind of channel; empty to use the channel's own.
+        extensions: custom attributes of the request.
+        links: links to places where the recipient can act.
     """
 
     name: str
@@ -63,26 +69,72 @@ class Message:
     recipients: tuple[str, ...] = ()
     extensions: Mapping[str, str] = field(default_factory=dict)
     links: tuple[Link, ...] = ()
-    _sent: _Mark = field(default_factory=_Mark, init=False, repr=False, compare=False)
+    _sent: _Flag = field(default_factory=_Flag, init=False, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
-        """Return what stays the same over all attempts of this message on this channel, for receivers that know it.
+        """Return a key that is the same for all attempts of this message on this channel.
 
-        A process that dies between the call and the write of its result calls again: a receiver that takes a key
+        A process that dies between a call and the write of its result repeats the call. A receiver that supports keys
         (``Idempotency-Key``, a dedup key) then shows the message once.
         """
         return f"{self.uid}/{self.channel}"
 
     @property
     def is_sent(self) -> bool:
-        """Say whether the receiver may have the message, by `mark_sent`."""
+        """Return whether `mark_sent` was called: the receiver may have the message."""
         return self._sent.is_set
 
     def mark_sent(self) -> None:
-        """Note that the receiver may have the message from now on: call it right before the bytes that deliver it.
+        """Record that the receiver may have the message from now on. Call it right before the data is sent.
 
-        A delivery that is cancelled before was no attempt; one that is cancelled after it is an attempt whose outcome
-        is unknown.
+        A delivery that is cancelled before this call does not count as an attempt. One that is cancelled afterwards is
+        an attempt with an unknown outcome.
         """
         self._sent.is_set = True
+
+
+def message_json(message: Message) -> bytes:
+    """Return a message as one line of JSON without unusual line separators; see `message_document`."""
+    return escaped(msgspec.json.encode(message_document(message)).decode()).encode()
+
+
+def message_document(message: Message) -> JSONObject:
+    """Return a message as a JSON object.
+
+    The keys are ``notification``, ``namespace``, ``uid``, ``type``, ``priority``, ``subject``, ``body``, ``channel``,
+    ``attempt`` and ``idempotencyKey``, and, if not empty, ``recipients``, ``extensions`` and ``actionLinks``.
+    """
+    document: JSONObject = {
+        "notification": message.name,
+        "namespace": message.namespace,
+        "uid": message.uid,
+        "type": message.type,
+        "priority": message.priority,
+        "subject": message.subject,
+        "body": message.body,
+        "channel": message.channel,
+        "attempt": message.attempt,
+        "idempotencyKey": message.idempotency_key,
+    }
+    if message.recipients:
+        document["recipients"] = list(message.recipients)
+    if message.extensions:
+        document["extensions"] = dict(message.extensions)
+    if message.links:
+        document["actionLinks"] = [
+            {"service": link.service, "url": link.url, "label": link.label} for link in message.links
+        ]
+    return {name: _encodable(value) for name, value in document.items()}
+
+
+def _encodable(value: Any) -> Any:
+    """Return a JSON value without lone surrogates, which cannot be encoded."""
+    match value:
+        case str():
+            return encodable(value)
+        case Mapping():
+            return {encodable(name): _encodable(member) for name, member in value.items()}
+        case list():
+            return [_encodable(item) for item in value]
+    return value

@@ -1,4 +1,4 @@
-"""Put the operator together from options: channels, routing, credentials, limits, audit and metrics."""
+"""The notification operator: the reconciler with channels, routing, credentials, audit and metrics from options."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ __all__ = ["NotificationOperator", "NotificationOptions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationOptions:
-    """Say how the operator runs.
+    """The options of the operator.
 
     Attributes:
-        console: whether there is a channel ``console``. Default True.
-        log: whether there is a channel ``log``. Default True.
-        directory: where the channel ``file`` writes; there is none without. Default None.
+        console: whether to add the channel ``console``. Default True.
+        log: whether to add the channel ``log``. Default True.
+        directory: directory of the channel ``file``; None for no such channel. Default None.
         credentials: directory of the credentials. Default None.
         routing_file: file with the routing configuration. Default None.
-        routing_config_map: ``NAMESPACE/NAME`` of a ConfigMap with it, under the key ``routing.yaml``. Default None.
-        audit_file: file of the audit lines. Default None.
+        routing_config_map: ``NAMESPACE/NAME`` of a ConfigMap with the routing configuration in its key
+            ``routing.yaml``. Default None.
+        audit_file: file of the audit log. Default None.
         timeout: seconds that one delivery may take. Default 30.
-        max_concurrent: most deliveries at a time. Default 64.
-        workers: requests that are worked on side by side. Default 10.
-        channels: further channels. Those that installed distributions offer are there anyway.
+        max_concurrent: maximum concurrent deliveries. Default 64.
+        workers: requests that are reconciled concurrently. Default 10.
+        channels: additional channels. Channels of installed distributions are always added.
     """
 
     console: bool = True
@@ -52,23 +53,25 @@ class NotificationOptions:
 
     def __post_init__(self) -> None:
         if self.routing_file is not None and self.routing_config_map is not None:
-            raise ConfigurationError("the routing comes from a file or from a ConfigMap: give one of them")
+            raise ConfigurationError("set only one of the routing file and the routing ConfigMap")
         if self.routing_config_map is not None:
             namespace, slash, name = self.routing_config_map.partition("/")
             if not (namespace and slash and name) or "/" in name:
-                raise ConfigurationError(f"a ConfigMap is given as NAMESPACE/NAME, not {self.routing_config_map!r}")
+                raise ConfigurationError(
+                    f"{self.routing_config_map!r} is not a valid ConfigMap name: use NAMESPACE/NAME"
+                )
 
 
 class NotificationOperator:
-    """Deliver NotificationRequests with everything that `NotificationOptions` names.
+    """The operator for NotificationRequests, as `NotificationOptions` describes it.
 
-    Made before the manager, so that what is wrong with the options is told before anything starts.
+    Create it before the manager, so that invalid options are reported before anything starts.
 
     Args:
-        options: how it runs.
+        options: the options.
 
     Raises:
-        ConfigurationError: a directory or file cannot be used, or the routing file says nonsense.
+        ConfigurationError: a directory or file cannot be used, or the routing file is invalid.
         MissingExtra: a library that the routing needs is not installed.
     """
 
@@ -93,10 +96,10 @@ class NotificationOperator:
             self._file.load()
 
     def add_to(self, manager: Manager) -> NotificationReconciler:
-        """Add the controller, and what runs beside it, to a manager; return the reconciler.
+        """Add the controller and its runnables to a manager; return the reconciler.
 
         Raises:
-            ConfigurationError: an option cannot be used.
+            ConfigurationError: an option is invalid.
         """
         metrics = NotificationMetrics(manager.metrics.registry)
         audits = [self.audit] if self.audit is not None else []

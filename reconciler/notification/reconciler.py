@@ -1,11 +1,11 @@
-"""Carry requests through their passes: read, decide, deliver, record. The decisions themselves are in `_schedule`."""
+"""The reconciler of NotificationRequests: read, decide, deliver, record. `delivery.schedule` makes the decisions."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -13,68 +13,96 @@ from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
 from reconciler.errors import error_text
 from reconciler.meta import Request
-from reconciler.notification.api.resource import NotificationRequest
-from reconciler.notification.api.status import (
+from reconciler.notification.api.types import (
     TERMINAL_PHASES,
     ChannelStatus,
+    NotificationRequest,
     NotificationRequestStatus,
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import ConsoleChannel, LogChannel
-from reconciler.notification.delivery.compose import compose
-from reconciler.notification.delivery.delivery import Deliverer
-from reconciler.notification.delivery.newest import Newest
-from reconciler.notification.delivery.outcome import Delivery
-from reconciler.notification.delivery.schedule import Decision, Plan, channels_of, is_deferred, next_due, plan, settle
-from reconciler.notification.delivery.turns import Turns
-from reconciler.notification.ledger.intents import Intents
-from reconciler.notification.ledger.record import (
-    MESSAGE_LIMIT,
-    record,
-    record_refusal,
-    record_resolution,
-    withdraw_intents,
+from reconciler.notification.delivery.deliverer import Deliverer, build_messages
+from reconciler.notification.delivery.fair_queue import FairQueue
+from reconciler.notification.delivery.schedule import (
+    Decision,
+    Delivery,
+    Plan,
+    channels_of,
+    is_deferred,
+    next_due,
+    plan,
+    settle,
 )
-from reconciler.notification.ledger.recorded import Observer, Outbox, Recorded
-from reconciler.notification.ledger.retention import delete_finished
-from reconciler.notification.observe.announcer import Announcer
-from reconciler.notification.observe.statistics import NotificationStatistics
+from reconciler.notification.ledger.live_reads import StalenessCheck, delete_finished
+from reconciler.notification.ledger.mutations import (
+    MESSAGE_LIMIT,
+    RequestStatusBatcher,
+    remove_write_ahead,
+    set_decision,
+    set_invalid,
+    set_routing,
+)
+from reconciler.notification.ledger.write_ahead import WriteAhead
+from reconciler.notification.observe.outbox import (
+    EventEmitter,
+    NotificationStatistics,
+    Observer,
+    Outbox,
+    StatusChange,
+)
 from reconciler.notification.redaction.redactor import Redactor
-from reconciler.notification.routing.resolution import Resolution, Router, attributes_of
+from reconciler.notification.routing.router import Resolution, Router, attributes_of
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher, StatusError
 
 __all__ = ["NotificationReconciler"]
 
 WAIT_IN_PLACE = 0.05
-"""A run that comes this many seconds before the due time waits for it, since another run would cost more. Timers and
-wall clocks drift apart by less in a wait of the longest back-off."""
+"""A reconcile at most this many seconds before the due time waits for it, which is cheaper than another reconcile.
+Timers and wall clocks drift apart by less during the longest backoff."""
 
 STALE_RETRY = 1.0
-"""Seconds until a request is looked at again whose newest version this process has not seen yet. The event that brings
-it comes first, as a rule."""
+"""Seconds until a request is reconciled again whose latest version is not in the cache yet. Usually the watch event of
+that version comes first."""
 
 ROUTING_RETRY = 5.0
-"""Seconds until a request is looked at again that has to wait for a routing configuration."""
+"""Seconds until a request that waits for a routing configuration is reconciled again."""
 
 UNSAVED_LIMIT = 500
-"""Requests whose results could not be saved, from which on no other one is delivered. Far below what a controller keeps
-(1000), for a result that is lost would mean a call that is made again."""
+"""Number of requests with unsaved results from which on no other request is delivered. Far below what a controller
+keeps (1000), because a lost result means that a call is repeated."""
 
-_SHORTEST = 0.001
-"""Least seconds that a requeue may have."""
+_MIN_REQUEUE = 0.001
+"""Minimum seconds of a requeue, which must be above 0."""
 
 
-class _Waits(Exception):
-    """The end of a pass in which every due channel waits for a turn: it has no outcome, so not even that is written."""
+class _AllQueued(Exception):
+    """Raised to end a reconcile in which all due channels wait for a slot, so that nothing at all is written."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__()
         self.outcome = outcome
 
 
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What a reconcile has read, and where it records its results.
+
+    Attributes:
+        obj: the request.
+        status: the status batcher of the reconcile.
+        before: the status that the decisions are based on.
+        channels: all channels of the request.
+    """
+
+    obj: NotificationRequest
+    status: RequestStatusBatcher
+    before: NotificationRequestStatus
+    channels: tuple[str, ...]
+
+
 class NotificationReconciler(ResourceReconciler[NotificationRequest]):
-    """Deliver NotificationRequests over channels, and try again by each request's policy.
+    """A reconciler that delivers NotificationRequests over channels, and retries by each request's policy.
 
     ::
 
@@ -82,23 +110,23 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         manager.add_controller(reconciler, workers=10)
 
     Args:
-        channels: what ``spec.channels`` can name. Defaults to console, log and what `installed_channels` finds. A
-            `ChannelRegistry` is used as it is, so that channels can come and go.
-        router: resolves requests that name no channels. Default: none, and such a request ends Failed.
-        observers: hear of each pass once its status is written: audit, metrics. The events are told anyway.
-        redactor: takes secrets out of everything that leaves. Default: what has the form of one.
-        timeout: seconds that one delivery may take; then its outcome is unknown. Give a controller timeout, if any,
-            that is longer: a reconcile that is cancelled has made no attempt, so it would be repeated for ever.
-        max_concurrent: most deliveries at a time over all requests.
+        channels: the channels that ``spec.channels`` can name. Default: console, log, and the result of
+            `installed_channels`. A `ChannelRegistry` is used as it is, so channels can be added and removed later.
+        router: resolves requests that name no channels. Default: none, and such requests end ``Failed``.
+        observers: called after each status write, such as audit and metrics. Events are emitted in any case.
+        redactor: removes secrets from everything that leaves the process. Default: removes what looks like a secret.
+        timeout: seconds that one delivery may take; then its outcome is unknown. A controller timeout, if any, must be
+            longer: a cancelled reconcile makes no attempt, so it would be repeated endlessly.
+        max_concurrent: maximum concurrent deliveries over all requests.
         rng: source of the jitter; pass a seeded one for repeatable delays.
-        clock: defaults to the clock in force at each use.
+        clock: defaults to `current_clock()` at each use.
 
     Raises:
-        ConfigurationError: two channels have the same name, or one cannot serve.
+        ConfigurationError: two channels have the same name, or a channel is invalid.
         ValueError: `timeout` or `max_concurrent` is not above 0.
     """
 
-    # A pass is recorded in one piece, so what was recorded before a cancellation is true as well.
+    # A reconcile records its results in one step, so what was recorded before a cancellation is complete.
     status_on_error: ClassVar[OnError] = "flush"
     permissions: ClassVar[Sequence[Permission] | None] = (Permission(NotificationRequest, "delete"),)
 
@@ -131,38 +159,38 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             clock=clock,
         )
         self._max_concurrent = max_concurrent
-        self._turns_of: tuple[object, Turns] | None = None
-        self._outbox = Outbox([Announcer(lambda: self.events), *observers])
-        self._newest = Newest()
-        self._intents = Intents(self._now, self.check_leader)
+        self._queue_of: tuple[object, FairQueue] | None = None  # the queue, with the binding that it belongs to
+        self._outbox = Outbox([EventEmitter(lambda: self.events), *observers])
+        self._staleness = StalenessCheck()
+        self._write_ahead = WriteAhead(self._now, self.check_leader)
         self._rng = rng
         self._clock = clock
-        self._wakes: dict[Request, datetime] = {}
+        self._due_times: dict[Request, datetime] = {}
         self._unsaved: set[Request] = set()
-        self._open: dict[Request, tuple[str, StatusBatcher[NotificationRequestStatus]]] = {}
+        self._open: dict[Request, tuple[str, RequestStatusBatcher]] = {}
         self._counts: dict[str, int] = {}
         self._active = 0
 
     def statistics(self) -> NotificationStatistics:
-        """Return the counts at this moment."""
+        """Return the current counts."""
         return NotificationStatistics(
             **self._counts,
-            live_reads=self._newest.reads,
+            live_reads=self._staleness.reads,
             active=self._active,
             waiting=sum(self.waiting().values()),
-            untold=self._outbox.dropped,
+            unpublished=self._outbox.dropped,
         )
 
     def waiting(self) -> dict[str, int]:
-        """Return how many requests wait for a turn on each channel on which any does."""
-        return self._turns_of[1].lengths() if self._turns_of is not None else {}
+        """Return the number of requests that wait for a delivery slot, by channel."""
+        return self._queue_of[1].lengths() if self._queue_of is not None else {}
 
     def fair_by(self, request: Request, /) -> str | None:
-        """Return the namespace of a key: namespaces take turns at the workers."""
+        """Return the namespace of a key: workers are shared fairly between namespaces."""
         return request.namespace
 
     def pool_size(self, workers: int, /) -> int:
-        """Return twice the workers: so many for the deliveries of one namespace, and as many for the others."""
+        """Return twice the workers: as many for the deliveries of one namespace as for all others."""
         return 2 * workers
 
     @property
@@ -171,199 +199,189 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         return self._binding.client.clock_offset if self._binding is not None else timedelta()
 
     async def reconcile(self, request: Request, /) -> Outcome:
-        """Reconcile a key; a request that its model refuses ends Failed, since no repetition makes it valid.
+        """Reconcile a key. A request that the model rejects ends ``Failed``, because no retry makes it valid.
 
-        That takes a server which does not validate, or a definition of the kind older or laxer than this model.
+        That happens if the API server does not validate, or if its CRD is older or less strict than the model.
         Cancellation: see `reconcile_object`.
         """
         saved = ended = True
         try:
             outcome = await super().reconcile(request)
-        except _Waits as waits:
-            return waits.outcome
+        except _AllQueued as queued:
+            return queued.outcome
         except StatusError:
             saved = ended = False
             raise
         except InvalidObject as error:
-            async with StatusBatcher(
-                self.client, NotificationRequest, name=request.name, namespace=request.namespace
-            ) as status:
-                record_refusal(status, self._redactor.brief(error_text(error), MESSAGE_LIMIT), now=self._now())
+            await self._fail_invalid(request, error)
             return None
         except BaseException:
             ended = False
             raise
         finally:
-            due = self._wakes.pop(request, None)
-            self._commit(request, saved=saved)
-            self._turns.release(request, stay=ended)
-        # The controller counts a delay from here. The status write has taken its time since the delay was reckoned.
-        return outcome if due is None or outcome is None else self._outcome(due)
+            due = self._due_times.pop(request, None)
+            self._publish(request, saved=saved)
+            self._queue.release_all(request, keep_queued=ended)
+        # The controller counts the delay from here, and the status write has taken time since it was computed.
+        return outcome if due is None or outcome is None else self._requeue_at(due)
 
-    async def reconcile_object(
-        self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus], /
-    ) -> Outcome:
-        """Run one pass: deliver what is due, or wait for the rest of the time.
+    async def reconcile_object(self, obj: NotificationRequest, status: RequestStatusBatcher, /) -> Outcome:
+        """Deliver to the channels that are due, or wait until some are.
 
-        Cancellation records the deliveries that had ended or been sent; the others are no attempts and are made in a
-        later run.
+        If cancelled, deliveries that have ended or been sent are recorded. The others do not count as attempts and are
+        made by a later reconcile.
         """
+        # Read
         self._open[obj.key] = obj.uid, status
-        before = self._intents.without_unmade(obj, status)
+        before = self._write_ahead.without_uncalled(obj, status)
         if before.phase in TERMINAL_PHASES:
-            return await self._retire(obj)
+            return await self._expire(obj)
         if obj.spec.channels is None and not before.channels:
-            if not await self._is_newest(obj, before):
+            if not await self._is_up_to_date(obj, before):
                 return Result(requeue_after=STALE_RETRY)
             resolution = self._resolve(obj)
-            before = await self._freeze(obj, status, resolution)
+            before = await self._save_routing(obj, status, resolution)
             if resolution is not None and resolution.pending:
                 return Result(requeue_after=ROUTING_RETRY)
-        channels = channels_of(obj.spec, before)
-        found = await self._plan(obj, channels, before)
+        snapshot = _Snapshot(obj, status, before, channels_of(obj.spec, before))
+        # Decide
+        found = await self._plan(snapshot)
         if not found.due:
-            return self._wait(obj, channels, before, found, status)
-        if due := self._take_turns(obj, found.due):
-            return await self._deliver(obj, channels, before, due, status)
-        wake = next_due(found.waiting, now=self._now(), in_line=self._turns.waiting(obj.key))
-        raise _Waits(None if wake is None else self._outcome(wake))
+            return self._wait(snapshot, found)
+        due = self._acquire_slots(obj, found.due)
+        if not due:
+            wake = next_due(found.waiting, now=self._now(), queued=self._queue.queued(obj.key))
+            raise _AllQueued(None if wake is None else self._requeue_at(wake))
+        # Deliver and record
+        return await self._deliver(snapshot, due)
 
-    # The steps of a pass
-
-    async def _deliver(
-        self,
-        obj: NotificationRequest,
-        channels: Sequence[str],
-        before: NotificationRequestStatus,
-        due: Sequence[ChannelStatus],
-        status: StatusBatcher[NotificationRequestStatus],
-    ) -> Outcome:
-        behind = obj.key in self._unsaved
-        if not behind and len(self._unsaved) >= UNSAVED_LIMIT:
-            return Result(requeue_after=STALE_RETRY)
-        self._unsaved.add(obj.key)  # from now on there may be a result; `_commit` knows whether it was saved
-        if not await self._is_newest(obj, before):
-            return Result(requeue_after=STALE_RETRY)
-        intents = await self._intents.announce(obj, due, status, behind=behind)
-        results: list[Delivery] = []
-        self._active += 1
-        try:
-            await self._deliverer.deliver(
-                compose(obj, due, self._redactor),
-                results,
-                ended=lambda channel: self._turns.finish(obj.key, channel),
-            )
-        except BaseException:
-            made = self._settle(obj, channels, before, results, status).attempts if results else ()
-            withdraw_intents(status, intents, unless=made)
-            raise
-        finally:
-            self._active -= 1
-        decision = self._settle(obj, channels, before, results, status)
-        withdraw_intents(status, intents, unless=decision.attempts)
-        return self._next(obj, decision)
-
-    @property
-    def _turns(self) -> Turns:
-        binding = self._binding
-        assert binding is not None  # noqa: S101 - it reconciles
-        if self._turns_of is None or self._turns_of[0] is not binding:
-            turns = Turns(
-                self.channels,
-                workers=binding.workers,
-                most=self._max_concurrent,
-                wake=lambda request: binding.enqueue(request, "turn", priority=1),
-                is_over=lambda: binding.loop is None,
-            )
-            self._turns_of = binding, turns
-        return self._turns_of[1]
-
-    def _take_turns(self, obj: NotificationRequest, due: Sequence[ChannelStatus]) -> Sequence[ChannelStatus]:
-        """Return the channels to call now; for the others the request waits in line.
-
-        A channel that is not there, or whose receiver is down, refuses at once, which is recorded: it shows in the
-        status, and waiting for it has an end. Once it is recorded that the receiver is down, the request waits in line.
-        """
-        now = self._now()
-        told = {channel.name for channel in due if is_deferred(channel, now=now)}
-        refused = {
-            channel.name
-            for channel in due
-            if channel.name not in self.channels or (channel.name not in told and self._turns.is_down(channel.name))
-        }
-        wanted = [channel.name for channel in due if channel.name not in refused]
-        taken = self._turns.take(obj.key, obj.uid, obj.spec.priority, wanted, told=told)
-        return [channel for channel in due if channel.name in taken | refused]
+    # Read
 
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
             return None
         resolution = self._router.resolve(attributes_of(obj))
-        return (
-            replace(resolution, problem=self._redactor.redact(resolution.problem)) if resolution.problem else resolution
-        )
+        if resolution.problem:
+            resolution = replace(resolution, problem=self._redactor.redact(resolution.problem))
+        return resolution
 
-    async def _freeze(
+    async def _save_routing(
         self,
         obj: NotificationRequest,
-        status: StatusBatcher[NotificationRequestStatus],
+        status: RequestStatusBatcher,
         resolution: Resolution | None,
     ) -> NotificationRequestStatus:
-        """Write the channels of a request before its first call, so that no other configuration is ever asked."""
-        after = record_resolution(status, obj.status, resolution, now=self._now())
+        """Write the channels of a request before its first delivery, so that later routing changes do not affect it."""
+        after = set_routing(status, obj.status, resolution, now=self._now())
         if resolution is not None and resolution.problem:
             self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)
         if after.channels:
             await status.flush()
-            self._newest.remember(obj.uid, after)
+            self._staleness.remember(obj.uid, after)
         return after
 
-    async def _plan(self, obj: NotificationRequest, channels: Sequence[str], status: NotificationRequestStatus) -> Plan:
-        """Say what is due; what is due in a moment is waited for."""
-        found = plan(obj.spec, channels, status, now=self._now())
-        if found.wait is not None and found.wait <= WAIT_IN_PLACE and not found.amend:
-            await asyncio.sleep(found.wait)
-            found = plan(obj.spec, channels, status, now=self._now())
-        return found
-
-    def _wait(
-        self,
-        obj: NotificationRequest,
-        channels: Sequence[str],
-        before: NotificationRequestStatus,
-        found: Plan,
-        status: StatusBatcher[NotificationRequestStatus],
-    ) -> Outcome:
-        if found.amend:
-            return self._next(obj, self._settle(obj, channels, before, (), status))
-        if found.wait is None:
-            return None
-        self._count("early")
-        return Result(requeue_after=max(found.wait, _SHORTEST))
-
-    async def _is_newest(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
-        if await self._newest.is_newest(self.client, obj, status):
+    async def _is_up_to_date(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
+        if await self._staleness.is_up_to_date(self.client, obj, status):
             return True
         self._count("stale")
         return False
 
-    def _settle(
-        self,
-        obj: NotificationRequest,
-        channels: Sequence[str],
-        before: NotificationRequestStatus,
-        results: Sequence[Delivery],
-        status: StatusBatcher[NotificationRequestStatus],
-    ) -> Decision:
-        decision = settle(obj.spec, channels, before, results, now=self._now(), rng=self._rng)
+    # Decide
+
+    async def _plan(self, snapshot: _Snapshot) -> Plan:
+        """Return what is due, after a short wait if that is enough."""
+        spec, channels, before = snapshot.obj.spec, snapshot.channels, snapshot.before
+        found = plan(spec, channels, before, now=self._now())
+        if found.wait is not None and found.wait <= WAIT_IN_PLACE and not found.needs_repair:
+            await asyncio.sleep(found.wait)
+            found = plan(spec, channels, before, now=self._now())
+        return found
+
+    def _wait(self, snapshot: _Snapshot, found: Plan) -> Outcome:
+        if found.needs_repair:
+            return self._requeue(snapshot.obj, self._record(snapshot, ()))
+        if found.wait is None:
+            return None
+        self._count("early")
+        return Result(requeue_after=max(found.wait, _MIN_REQUEUE))
+
+    @property
+    def _queue(self) -> FairQueue:
+        """Return the queue for delivery slots; a new one whenever the reconciler is added to another controller."""
+        binding = self._binding
+        assert binding is not None  # noqa: S101 - it reconciles
+        if self._queue_of is None or self._queue_of[0] is not binding:
+            queue = FairQueue(
+                self.channels,
+                workers=binding.workers,
+                max_deliveries=self._max_concurrent,
+                wake=lambda request: binding.enqueue(request, "delivery slot", priority=1),
+                is_stopped=lambda: binding.loop is None,
+            )
+            self._queue_of = binding, queue
+        return self._queue_of[1]
+
+    def _acquire_slots(self, obj: NotificationRequest, due: Sequence[ChannelStatus]) -> Sequence[ChannelStatus]:
+        """Return the channels to call now; the request waits in the queues of the others.
+
+        A channel that does not exist or whose receiver is down is called without a slot and fails at once, which is
+        recorded: the status shows it, and the wait has an end. After that the request waits in the queue.
+        """
+        now = self._now()
+        outage_recorded = {channel.name for channel in due if is_deferred(channel, now=now)}
+        failing = {
+            channel.name
+            for channel in due
+            if channel.name not in self.channels
+            or (channel.name not in outage_recorded and self._queue.is_down(channel.name))
+        }
+        wanted = [channel.name for channel in due if channel.name not in failing]
+        acquired = self._queue.acquire(obj.key, obj.uid, obj.spec.priority, wanted, outage_recorded=outage_recorded)
+        return [channel for channel in due if channel.name in acquired | failing]
+
+    # Deliver
+
+    async def _deliver(self, snapshot: _Snapshot, due: Sequence[ChannelStatus]) -> Outcome:
+        obj, status = snapshot.obj, snapshot.status
+        has_unsaved_results = obj.key in self._unsaved
+        if not has_unsaved_results and len(self._unsaved) >= UNSAVED_LIMIT:
+            return Result(requeue_after=STALE_RETRY)
+        self._unsaved.add(obj.key)  # from here on there may be a result; `_publish` removes the key once it is saved
+        if not await self._is_up_to_date(obj, snapshot.before):
+            return Result(requeue_after=STALE_RETRY)
+        written_ahead = await self._write_ahead.write(obj, due, status, has_unsaved_results=has_unsaved_results)
+        results: list[Delivery] = []
+        self._active += 1
+        try:
+            await self._deliverer.deliver(
+                build_messages(obj, due, self._redactor),
+                results,
+                ended=lambda channel: self._queue.release(obj.key, channel),
+            )
+        except BaseException:
+            made = self._record(snapshot, results).attempts if results else ()
+            remove_write_ahead(status, written_ahead, except_for=made)
+            raise
+        finally:
+            self._active -= 1
+        decision = self._record(snapshot, results)
+        remove_write_ahead(status, written_ahead, except_for=decision.attempts)
+        return self._requeue(obj, decision)
+
+    # Record
+
+    def _record(self, snapshot: _Snapshot, results: Sequence[Delivery]) -> Decision:
+        """Compute the new status from the results, and record it on the batcher and in the outbox."""
+        obj, before = snapshot.obj, snapshot.before
+        decision = settle(obj.spec, snapshot.channels, before, results, now=self._now(), rng=self._rng)
         if decision.next_due is not None:
-            self._newest.remember(obj.uid, decision.status)
+            self._staleness.remember(obj.uid, decision.status)
         else:
-            self._newest.forget(obj.uid)
-            self._intents.forget(obj.uid)
-        record(status, before, decision)
-        tried = {delivery.channel for delivery in results}
-        made = Recorded(
+            self._staleness.forget(obj.uid)
+            self._write_ahead.forget(obj.uid)
+        set_decision(snapshot.status, before, decision)
+        attempted = {delivery.channel for delivery in results}
+        change = StatusChange(
             request=obj,
             before=before,
             after=decision.status,
@@ -371,21 +389,27 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             deferred=tuple(
                 channel.name
                 for channel in decision.status.channels
-                if channel.name in tried and channel.reason == "Deferred"
+                if channel.name in attempted and channel.reason == "Deferred"
             ),
         )
-        self._outbox.add(made)
-        self._count_in(made)
+        self._outbox.add(change)
+        self._count_change(change)
         return decision
 
-    async def _retire(self, obj: NotificationRequest) -> Outcome:
-        """Delete a request whose time after its end is over; wait for it otherwise."""
+    async def _fail_invalid(self, request: Request, error: InvalidObject) -> None:
+        async with StatusBatcher(
+            self.client, NotificationRequest, name=request.name, namespace=request.namespace
+        ) as status:
+            set_invalid(status, self._redactor.brief(error_text(error), MESSAGE_LIMIT), now=self._now())
+
+    async def _expire(self, obj: NotificationRequest) -> Outcome:
+        """Delete a finished request after ``ttlSecondsAfterFinished``, or wait until then."""
         ttl, ended = obj.spec.ttl_seconds_after_finished, obj.status.completion_time
         if ttl is None or ended is None:
             return None
         expires = ended + timedelta(seconds=ttl)
         if expires > self._now():
-            return self._outcome(expires)
+            return self._requeue_at(expires)
         deleted = await delete_finished(self.client, obj)
         if deleted is None:
             return Result(requeue_after=STALE_RETRY)
@@ -393,44 +417,41 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._count("expired")
         return None
 
-    # What others hear
-
-    def _commit(self, request: Request, *, saved: bool) -> None:
-        """Tell of what is durable now; what could not be written is told with the cycle that writes it."""
+    def _publish(self, request: Request, *, saved: bool) -> None:
+        """Notify the observers of what was saved. Unsaved changes wait for the reconcile that saves them."""
         uid, status = self._open.pop(request, ("", None))
         if not saved or (status is not None and status.failure is not None):
             self._unsaved.add(request)
             return
         self._unsaved.discard(request)
-        self._outbox.commit(uid)
+        self._outbox.publish(uid)
 
-    def _count_in(self, made: Recorded) -> None:
-        for attempt in made.attempts:
+    def _count_change(self, change: StatusChange) -> None:
+        for attempt in change.attempts:
             self._count("delivered" if attempt.result == "success" else "failed")
-        for _ in made.deferred:
+        for _ in change.deferred:
             self._count("deferred")
-        if made.finished:
+        if change.finished:
             self._count("finished")
 
     def _count(self, what: str) -> None:
         self._counts[what] = self._counts.get(what, 0) + 1
 
-    # Small things
+    # Requeue
 
-    def _next(self, obj: NotificationRequest, decision: Decision) -> Outcome:
+    def _requeue(self, obj: NotificationRequest, decision: Decision) -> Outcome:
         if decision.next_due is not None:
-            in_line = self._turns.waiting(obj.key)
-            due = next_due(decision.status.channels, now=self._now(), in_line=in_line)
+            due = next_due(decision.status.channels, now=self._now(), queued=self._queue.queued(obj.key))
             if due is None:
                 return None
-            self._wakes[obj.key] = due
-            return self._outcome(due)
+            self._due_times[obj.key] = due
+            return self._requeue_at(due)
         ttl = obj.spec.ttl_seconds_after_finished
-        return None if ttl is None else Result(requeue_after=max(float(ttl), _SHORTEST))
+        return None if ttl is None else Result(requeue_after=max(float(ttl), _MIN_REQUEUE))
 
-    def _outcome(self, due: datetime) -> Outcome:
-        return Result(requeue_after=max((due - self._now()).total_seconds(), _SHORTEST), priority=0)
+    def _requeue_at(self, due: datetime) -> Outcome:
+        return Result(requeue_after=max((due - self._now()).total_seconds(), _MIN_REQUEUE), priority=0)
 
     def _now(self) -> datetime:
-        """Return the API server's time: another machine may act upon what is stored."""
+        """Return the API server's time, because other machines act on what is stored."""
         return (self._clock or current_clock()).now() + self.clock_offset

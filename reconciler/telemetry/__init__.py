@@ -1,21 +1,18 @@
-"""Tell how the process fares: metrics for Prometheus, log lines for people and for machines.
+"""Prometheus metrics, log formatters and OpenTelemetry tracing.
 
-Metrics have controller-runtime's names, labels and buckets, so that dashboards and alerts made for it work unchanged;
-what it does not measure begins with ``reconciler_``. They are plain numbers while the work goes on, and become
-Prometheus samples only when somebody scrapes. One `MetricsRegistry` belongs to one manager: nothing is global.
+Metrics have controller-runtime's names, labels and buckets, so dashboards and alerts made for it work unchanged. The
+names of further metrics begin with ``reconciler_``. All are plain numbers until a scrape turns them into Prometheus
+samples. Each manager has its own `MetricsRegistry`; nothing is global.
 
-Formatters put the controller, the key and the reconcile's id into each line that is logged during a reconcile, by whom
-ever. The library itself configures no logging.
+The formatters add the controller, the key and the reconcile id to every line that is logged during a reconcile,
+including the lines of other libraries. This library never configures logging itself.
 """
 
-from reconciler.telemetry.controllers import ControllerCounters
-from reconciler.telemetry.histogram import Histogram
+from reconciler.telemetry.controllers import ControllerCounters, QueueCounters, StatusCounters
+from reconciler.telemetry.families import Histogram
 from reconciler.telemetry.logs import JSONFormatter, TextFormatter
-from reconciler.telemetry.processes import LeaderCounters, RequestCounters
-from reconciler.telemetry.queues import QueueCounters
+from reconciler.telemetry.process import LeaderCounters, RequestCounters, ShardCounters
 from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.telemetry.shards import ShardCounters
-from reconciler.telemetry.statuses import StatusCounters
 from reconciler.telemetry.tracing import is_tracing, tracer
 
 __all__ = [

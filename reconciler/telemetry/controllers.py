@@ -1,22 +1,43 @@
-"""Measure controllers: the ``controller_runtime_*`` metrics, and why reconciles ran."""
+"""Metrics of a controller: its reconciles, its work queue and its status writes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from prometheus_client.metrics_core import Metric
 
-from reconciler.telemetry.families import MAX_LABELS, OTHER, counter, gauge, histogram
-from reconciler.telemetry.histogram import RECONCILE_BUCKETS, Histogram
+from reconciler.telemetry.families import (
+    MAX_LABELS,
+    OTHER,
+    QUEUE_BUCKETS,
+    RECONCILE_BUCKETS,
+    STATUS_BUCKETS,
+    Histogram,
+    MetricFactory,
+    counter,
+    gauge,
+    histogram,
+)
+from reconciler.workqueue import QueueStatistics
 
-__all__ = ["ControllerCounters", "controller_families"]
+__all__ = [
+    "ControllerCounters",
+    "QueueCounters",
+    "StatusCounters",
+    "controller_families",
+    "queue_families",
+    "status_families",
+]
 
+_LABELS = ("name", "controller")
 _RESULTS = ("success", "error", "requeue", "requeue_after")
 
 
 class ControllerCounters:
-    """Count what one controller does; implements `reconciler.controller.ControllerMetrics`.
+    """Counters of one controller; implements `reconciler.controller.ControllerMetrics`.
 
     Args:
         name: the controller's name; the label ``controller``.
@@ -38,11 +59,11 @@ class ControllerCounters:
         self.active = 0
 
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:
-        """Hear how many workers there are."""
+        """Record the number of workers."""
         self.workers = workers
 
     def set_active_workers(self, active: int, /) -> None:
-        """Hear how many workers are reconciling now."""
+        """Record how many workers are reconciling now."""
         self.active = active
 
     def reconciled(
@@ -56,7 +77,7 @@ class ControllerCounters:
         timed_out: bool,
         panicked: bool,
     ) -> None:
-        """Hear that a reconcile ended: how, after how long, and why it ran."""
+        """Record the result, duration and reasons of a reconcile."""
         self.results[result] += 1
         self.seconds.observe(seconds)
         self.terminal_errors += terminal
@@ -67,100 +88,283 @@ class ControllerCounters:
             self.reasons[label] = self.reasons.get(label, 0) + 1
 
     def echo_dropped(self) -> None:
-        """Hear that the event of an own write woke nobody."""
+        """Record that the event of an own write did not enqueue the key."""
         self.echoes += 1
 
     def storm(self) -> None:
-        """Hear that a key was reported for running in a tight loop."""
+        """Record that a key was reported for reconciling in a tight loop."""
         self.storms += 1
 
     def mapper_failed(self) -> None:
-        """Count a call of a mapper that failed or took too long."""
+        """Record that a mapper call failed or timed out."""
         self.mapper_errors += 1
 
     def unmapped(self, versions: int, /) -> None:
-        """Count versions of a watched object that were given up."""
+        """Record versions of a watched object that could not be mapped to keys and were dropped."""
         self.unmapped_versions += versions
 
 
+_CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerCounters], float]], ...] = (
+    (
+        counter,
+        "controller_runtime_reconcile_errors",
+        "Total number of reconciliation errors per controller",
+        lambda c: c.results["error"],
+    ),
+    (
+        counter,
+        "controller_runtime_terminal_reconcile_errors",
+        "Total number of terminal reconciliation errors per controller",
+        lambda c: c.terminal_errors,
+    ),
+    (
+        counter,
+        "controller_runtime_reconcile_panics",
+        "Total number of reconciliation panics per controller",
+        lambda c: c.panics,
+    ),
+    (
+        counter,
+        "controller_runtime_reconcile_timeouts",
+        "Total number of reconciliation timeouts per controller",
+        lambda c: c.timeouts,
+    ),
+    (
+        gauge,
+        "controller_runtime_max_concurrent_reconciles",
+        "Maximum number of concurrent reconciles per controller",
+        lambda c: c.workers,
+    ),
+    (
+        gauge,
+        "controller_runtime_active_workers",
+        "Number of currently used workers per controller",
+        lambda c: c.active,
+    ),
+    (
+        counter,
+        "reconciler_echoes_dropped",
+        "Total number of events of own writes that were recognized and did not cause a reconcile",
+        lambda c: c.echoes,
+    ),
+    (
+        counter,
+        "reconciler_storms",
+        "Total number of times that a key was reported for reconciling in a tight loop",
+        lambda c: c.storms,
+    ),
+    (
+        counter,
+        "reconciler_mapper_errors",
+        "Total number of mapper calls that failed or timed out",
+        lambda c: c.mapper_errors,
+    ),
+    (
+        counter,
+        "reconciler_unmapped",
+        "Total number of versions of watched objects that could not be mapped to keys and were dropped",
+        lambda c: c.unmapped_versions,
+    ),
+)
+
+
 def controller_families(controllers: Sequence[ControllerCounters]) -> Iterable[Metric]:
-    """Make the metrics of all controllers."""
-    label = ("controller",)
+    """Yield the metrics of all controllers."""
     yield counter(
         "controller_runtime_reconcile",
         "Total number of reconciliations per controller",
         ("controller", "result"),
         [((c.name, result), number) for c in controllers for result, number in c.results.items()],
     )
-    yield counter(
-        "controller_runtime_reconcile_errors",
-        "Total number of reconciliation errors per controller",
-        label,
-        [((c.name,), c.results["error"]) for c in controllers],
-    )
-    yield counter(
-        "controller_runtime_terminal_reconcile_errors",
-        "Total number of terminal reconciliation errors per controller",
-        label,
-        [((c.name,), c.terminal_errors) for c in controllers],
-    )
-    yield counter(
-        "controller_runtime_reconcile_panics",
-        "Total number of reconciliation panics per controller",
-        label,
-        [((c.name,), c.panics) for c in controllers],
-    )
-    yield counter(
-        "controller_runtime_reconcile_timeouts",
-        "Total number of reconciliation timeouts per controller",
-        label,
-        [((c.name,), c.timeouts) for c in controllers],
-    )
     yield histogram(
         "controller_runtime_reconcile_time_seconds",
         "Length of time per reconciliation per controller",
-        label,
+        ("controller",),
         [((c.name,), c.seconds) for c in controllers],
-    )
-    yield gauge(
-        "controller_runtime_max_concurrent_reconciles",
-        "Maximum number of concurrent reconciles per controller",
-        label,
-        [((c.name,), c.workers) for c in controllers],
-    )
-    yield gauge(
-        "controller_runtime_active_workers",
-        "Number of currently used workers per controller",
-        label,
-        [((c.name,), c.active) for c in controllers],
     )
     yield counter(
         "reconciler_reconcile_reasons",
-        "Reconciles by why they ran; one that had several reasons counts for each",
+        "Total number of reconciles per controller and reason; a reconcile with several reasons counts for each",
         ("controller", "reason"),
         [((c.name, reason), number) for c in controllers for reason, number in list(c.reasons.items())],
     )
+    for metric, name, text, read in _CONTROLLER_METRICS:
+        yield metric(name, text, ("controller",), [((c.name,), read(c)) for c in controllers])
+
+
+class QueueCounters:
+    """Measurements of one work queue; implements `reconciler.workqueue.QueueMetrics`.
+
+    Args:
+        name: the queue's name; the labels ``name`` and ``controller``.
+
+    Attributes:
+        wait: seconds that keys were ready before a worker took them.
+        work: seconds that keys were in progress.
+        statistics: returns the queue's counts and state; None until `watch` is called.
+    """
+
+    __slots__ = ("_priorities", "name", "statistics", "wait", "work")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.wait = Histogram(QUEUE_BUCKETS)
+        self.work = Histogram(QUEUE_BUCKETS)
+        self.statistics: Callable[[], QueueStatistics] | None = None
+        self._priorities: dict[int, None] = {0: None}
+
+    def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:
+        """Set the function that returns the queue's statistics."""
+        self.statistics = statistics
+
+    # The next two methods inline Histogram.observe: they run once per key, and a call costs as much as the count.
+
+    def observe_queue_duration(self, seconds: float, /) -> None:
+        """Record how many seconds a key was ready before a worker took it."""
+        wait = self.wait
+        wait.counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
+        wait.total += seconds
+
+    def observe_work_duration(self, seconds: float, /) -> None:
+        """Record how many seconds a key was in progress."""
+        work = self.work
+        work.counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
+        work.total += seconds
+
+    def depth(self, ready: Mapping[int, int]) -> dict[str, int]:
+        """Return the number of ready keys by priority; priorities seen at an earlier scrape stay, with 0."""
+        for priority in ready:
+            if len(self._priorities) < MAX_LABELS:
+                self._priorities.setdefault(priority)
+        depth = {str(priority): ready.get(priority, 0) for priority in self._priorities}
+        if others := sum(number for priority, number in ready.items() if priority not in self._priorities):
+            depth[OTHER] = others
+        return depth
+
+
+_QUEUE_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[QueueStatistics], float]], ...] = (
+    (counter, "workqueue_adds", "Total number of adds handled by workqueue", lambda s: s.adds),
+    (counter, "workqueue_retries", "Total number of retries handled by workqueue", lambda s: s.delayed_adds),
+    (
+        gauge,
+        "workqueue_unfinished_work_seconds",
+        (
+            "How many seconds of work has been done that is in progress and hasn't been observed by work_duration. "
+            "Large values indicate stuck threads."
+        ),
+        lambda s: s.unfinished_work,
+    ),
+    (
+        gauge,
+        "workqueue_longest_running_processor_seconds",
+        "How many seconds has the longest running processor for workqueue been running.",
+        lambda s: s.longest_in_progress,
+    ),
+    (
+        gauge,
+        "reconciler_workqueue_waiting",
+        "Current number of keys whose delay has not ended",
+        lambda s: s.waiting,
+    ),
+    (
+        counter,
+        "reconciler_workqueue_dropped",
+        "Total number of ready keys, delayed keys and adds that a shutdown dropped",
+        lambda s: s.dropped_adds + s.dropped_ready + s.dropped_timers,
+    ),
+)
+
+
+def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
+    """Yield the metrics of all queues."""
+    now = [(queue, queue.statistics()) for queue in queues if queue.statistics is not None]
+    yield gauge(
+        "workqueue_depth",
+        "Current depth of workqueue by workqueue and priority",
+        (*_LABELS, "priority"),
+        [
+            ((queue.name, queue.name, priority), number)
+            for queue, statistics in now
+            for priority, number in queue.depth(statistics.ready_by_priority).items()
+        ],
+    )
+    yield histogram(
+        "workqueue_queue_duration_seconds",
+        "How long in seconds an item stays in workqueue before being requested",
+        _LABELS,
+        [((queue.name, queue.name), queue.wait) for queue, _ in now],
+    )
+    yield histogram(
+        "workqueue_work_duration_seconds",
+        "How long in seconds processing an item from workqueue takes.",
+        _LABELS,
+        [((queue.name, queue.name), queue.work) for queue, _ in now],
+    )
+    for metric, name, text, read in _QUEUE_METRICS:
+        yield metric(name, text, _LABELS, [((queue.name, queue.name), read(statistics)) for queue, statistics in now])
+
+
+class StatusCounters:
+    """Counters of the flushes of one controller's batchers; implements `reconciler.status.StatusMetrics`.
+
+    Safe to call from any thread.
+
+    Args:
+        name: the controller's name; the label ``controller``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.results = {"written": 0, "suppressed": 0, "not_written": 0}
+        self.conflicts = 0
+        self.replays = 0
+        self.fields = 0
+        self.seconds = Histogram(STATUS_BUCKETS)
+        self._lock = threading.Lock()
+
+    def flushed(
+        self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
+    ) -> None:
+        """Record one flush: a write that took effect, nothing to write, or neither."""
+        result = "written" if written else "suppressed" if suppressed else "not_written"
+        with self._lock:
+            self.results[result] += 1
+            self.conflicts += conflicts
+            self.replays += replays
+            self.fields += fields
+            self.seconds.observe(seconds)
+
+
+def status_families(statuses: Sequence[StatusCounters]) -> Iterable[Metric]:
+    """Yield the metrics of all controllers' status writes."""
+    label = ("controller",)
     yield counter(
-        "reconciler_echoes_dropped",
-        "Events of own writes that were recognised after they had been queued, and woke nobody",
-        label,
-        [((c.name,), c.echoes) for c in controllers],
+        "reconciler_status_flushes",
+        "Total number of status flushes: written, suppressed because nothing had changed, or not_written",
+        ("controller", "result"),
+        [((s.name, result), number) for s in statuses for result, number in s.results.items()],
     )
     yield counter(
-        "reconciler_storms",
-        "Keys reported for reconciling in a tight loop",
+        "reconciler_status_conflicts",
+        "Total number of status writes refused because the object had changed",
         label,
-        [((c.name,), c.storms) for c in controllers],
+        [((s.name,), s.conflicts) for s in statuses],
     )
     yield counter(
-        "reconciler_mapper_errors",
-        "Calls of mappers that failed or took too long",
+        "reconciler_status_replays",
+        "Total number of times that recorded mutations were replayed on a newer version of the object",
         label,
-        [((c.name,), c.mapper_errors) for c in controllers],
+        [((s.name,), s.replays) for s in statuses],
     )
     yield counter(
-        "reconciler_unmapped",
-        "Versions of watched objects that were given up, so that the keys they name were not woken",
+        "reconciler_status_fields",
+        "Total number of fields in status writes",
         label,
-        [((c.name,), c.unmapped_versions) for c in controllers],
+        [((s.name,), s.fields) for s in statuses],
+    )
+    yield histogram(
+        "reconciler_status_flush_seconds",
+        "Length of time per status flush",
+        label,
+        [((s.name,), s.seconds) for s in statuses],
     )

@@ -1,7 +1,7 @@
-"""Format log records: one JSON object a line for machines, one line of text for people.
+"""Log formatters: JSON lines for machines, text lines for people.
 
-Both add what is known of the reconcile that logged: from the record's ``extra`` (the library's own records carry it),
-else from the context (everybody else's).
+Both add the fields of the current reconcile. The library's own records have them in ``extra``; for all other records
+they come from the context.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _IN_BRACKETS = ("controller", "object_namespace", "object_name", "reconcile_id")
 
 
 class JSONFormatter(logging.Formatter):
-    """Write a record as one JSON object: time, level, logger, message, everything in ``extra``, and the reconcile.
+    """A formatter that writes a record as one JSON object: time, level, logger, message, and everything in ``extra``.
 
-    Inside a reconcile ``controller``, ``object_namespace``, ``object_name`` and ``reconcile_id`` are added. An
-    exception is the text ``exception``. Values that JSON does not have are written as their ``str``.
+    During a reconcile it adds ``controller``, ``object_namespace``, ``object_name`` and ``reconcile_id``. The traceback
+    of an exception is the field ``exception``. Values that JSON does not support are written as their ``str``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line for a record."""
+        """Return the record as a line of JSON."""
         fields = {
             **_fields(record),
             "time": _stamp(record),
@@ -44,13 +44,13 @@ class JSONFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Write a record as a line for people: time, level, logger, reconcile in brackets, message, the rest of ``extra``.
+    """A formatter for people: time, level, logger, reconcile in brackets, message, and the rest of ``extra``.
 
     ``2026-01-01T00:00:00.000Z INFO  reconciler.controller [database prod/db1 3f2a91c0] reconciled``
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line for a record; an exception follows on lines of its own."""
+        """Return the record as a line of text; the traceback of an exception follows on its own lines."""
         fields = _fields(record)
         controller, namespace, name, reconcile_id = (fields.pop(field, None) for field in _IN_BRACKETS)
         key = str(Request(name, namespace)) if name else None
@@ -65,7 +65,7 @@ class TextFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what the record carries beside its message, the reconcile's fields first."""
+    """Return the fields of the reconcile, followed by the record's ``extra``."""
     extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
     return {**_reconcile_fields(), **extra}
 
@@ -74,7 +74,7 @@ def _reconcile_fields() -> Mapping[str, Any]:
     cycle = current_cycle.get()
     if cycle is None:
         return {}
-    # A cycle's id and controller are no part of the protocol, which the rooms below the controller share.
+    # The protocol, which packages below the controller share, has neither the id nor the controller's name.
     known = {
         "controller": getattr(cycle, "controller", None),
         "object_namespace": cycle.request.namespace,
@@ -103,7 +103,7 @@ def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 def _encode(fields: Mapping[str, Any]) -> str:
     try:
         return msgspec.json.encode({name: _plain(value) for name, value in fields.items()}, enc_hook=str).decode()
-    except (TypeError, ValueError, UnicodeEncodeError, RecursionError):  # a log line must not be lost for its extra
+    except (TypeError, ValueError, UnicodeEncodeError, RecursionError):  # a bad extra must not lose the log line
         return msgspec.json.encode({name: ascii(value) for name, value in fields.items()}).decode()
 
 

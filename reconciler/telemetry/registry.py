@@ -1,4 +1,4 @@
-"""Hold all metrics of one manager and write them down when somebody scrapes."""
+"""The metrics registry of a manager."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from reconciler.telemetry.controllers import ControllerCounters, controller_families
-from reconciler.telemetry.processes import (
+from reconciler.telemetry.controllers import (
+    ControllerCounters,
+    QueueCounters,
+    StatusCounters,
+    controller_families,
+    queue_families,
+    status_families,
+)
+from reconciler.telemetry.process import (
     LeaderCounters,
     RequestCounters,
+    ShardCounters,
     cache_families,
     leader_families,
     request_families,
+    shard_families,
 )
-from reconciler.telemetry.queues import QueueCounters, queue_families
-from reconciler.telemetry.shards import ShardCounters, shard_families
-from reconciler.telemetry.statuses import StatusCounters, status_families
 
 __all__ = ["MetricsRegistry"]
 
 
 class MetricsRegistry:
-    """Make the counters of controllers, and be the Prometheus collector that reads them.
+    """The metrics of one manager: creates counters by name, and is the Prometheus collector that exports them.
 
-    Names are unique in one registry: asked twice for a name, it gives the same counters.
+    The same name always returns the same counters.
 
     Attributes:
-        registry: the prometheus_client registry; register collectors of your own there. The process' and the
-            interpreter's are there already.
+        registry: the prometheus_client registry. Register your own collectors there; the collectors of the process and
+            the interpreter are already registered.
         requests: counts requests to the API server.
-        unreadable: returns kind and number of the cached objects that cannot be decoded. Default: none.
+        unreadable: returns, per kind, the number of cached objects that cannot be decoded. Default: nothing.
     """
 
     def __init__(self) -> None:
@@ -70,7 +76,7 @@ class MetricsRegistry:
         return self._shards.setdefault((ring, shard), ShardCounters(ring, shard))
 
     def collect(self) -> Iterable[Metric]:
-        """Make Prometheus metrics of all numbers; may be called from any thread."""
+        """Yield all metrics; safe to call from any thread."""
         yield from queue_families(list(self._queues.values()))
         yield from controller_families(list(self._controllers.values()))
         yield from status_families(list(self._statuses.values()))
@@ -80,12 +86,12 @@ class MetricsRegistry:
         yield from cache_families(self.unreadable())
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
-        """Write all metrics down.
+        """Render all metrics in a Prometheus text format.
 
-        Takes milliseconds, for some thousand series tens of them: call it in a thread.
+        This takes milliseconds, or tens of milliseconds for some thousand series: call it in a thread.
 
         Args:
-            accept: the Accept header of the scrape, which chooses the text format. Defaults to the classic one.
+            accept: the Accept header of the scrape, which selects the text format. Default: the classic format.
 
         Returns:
             The content type and the body.

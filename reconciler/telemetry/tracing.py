@@ -1,4 +1,4 @@
-"""Find OpenTelemetry's tracer, if there is one. Without the package nothing is traced, and nothing is spent on it."""
+"""The OpenTelemetry tracer. Without the package ``opentelemetry-api``, tracing is disabled and costs nothing."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ["is_tracing", "tracer"]
 
 @cache
 def tracer() -> Tracer | None:
-    """Return the tracer ``reconciler``, or None when the package opentelemetry-api is not installed.
+    """Return the tracer ``reconciler``, or None if the package opentelemetry-api is not installed.
 
-    It follows the provider that the process sets, also after this call. While none is set, spans are empty; see
-    `is_tracing`.
+    The tracer uses the process's tracer provider, even if it is set after this call. Until then its spans are no-ops;
+    see `is_tracing`.
     """
     trace = _trace()
     return None if trace is None else trace.get_tracer("reconciler", __version__)
 
 
 def is_tracing() -> bool:
-    """Say whether the process has set a provider: while there is none, a span costs much and tells nobody."""
+    """Return whether the process has a tracer provider; without one a span still costs time and records nothing."""
     trace = _trace()
-    if trace is None or (getattr(trace, "_TRACER_PROVIDER", trace) is None and not _is_chosen_by_the_environment()):
-        return False  # asked several times a reconcile, so not by get_tracer_provider, which reads the environment
+    if trace is None or (getattr(trace, "_TRACER_PROVIDER", trace) is None and not _is_set_by_environment()):
+        return False  # called several times per reconcile: get_tracer_provider would read the environment each time
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 @cache
-def _is_chosen_by_the_environment() -> bool:
+def _is_set_by_environment() -> bool:
     return "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 
 

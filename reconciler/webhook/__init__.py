@@ -1,4 +1,4 @@
-"""Admit, complete and convert objects on behalf of the API server, typed with the same models as everything else.
+"""Admission and conversion webhooks, typed with the same models as everything else.
 
 ::
 
@@ -11,8 +11,9 @@
     server.add(DatabaseRules())
     manager.add_webhooks(server)
 
-Read on: `_review` (the wire format), `_admission` (`Validator`, `Defaulter`), `_conversion` (`Converter`), `_endpoint`
-(what is answered when), `_server` (HTTPS, certificates that rotate), `_configurations` (what the cluster must know).
+Modules: `review` and `json_patch` (the wire format), `admission` (`Validator`, `Defaulter`), `conversion`
+(`Converter`), `endpoint` (from a review to its answer), `server` (HTTPS), `certwatcher` (certificates that rotate),
+`metrics`, and `configurations` (the webhook configurations of the cluster).
 """
 
 from reconciler.webhook.admission import Defaulter, Denied, Validator, Warnings

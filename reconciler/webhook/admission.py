@@ -1,4 +1,4 @@
-"""Be what a user subclasses to admit or complete objects."""
+"""The base classes of admission webhooks: `Validator` and `Defaulter`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing_extensions import TypeVar
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
-from reconciler.webhook.patch import json_patch, same
+from reconciler.webhook.json_patch import json_patch, same
 from reconciler.webhook.review import AdmissionRequest, Operation, Verdict
 
 __all__ = ["Admission", "Defaulter", "Denied", "Validator", "Warnings"]
 
 Warnings = Sequence[str] | None
-"""Sentences that the person who asked is shown, although it is allowed."""
+"""Messages that the user sees although the request is allowed."""
 
 R = TypeVar("R", default=Any)
 
 
 class Denied(ReconcilerError):
-    """Refuse what was asked for.
+    """The request is denied.
 
     Args:
-        message: for the person who asked: what is wrong, and what to do.
-        code: the HTTP status that they get. Default 403.
-        reason: the machine's word for it. Default ``"Forbidden"``.
-        causes: what is wrong where: pairs of a field such as ``"spec.size"`` and a message. With them code and reason
-            default to 422 and ``"Invalid"``.
+        message: tells the user what is wrong and what to do.
+        code: the HTTP status of the response. Default 403.
+        reason: the machine-readable reason. Default ``"Forbidden"``.
+        causes: pairs of an invalid field, such as ``"spec.size"``, and a message. With causes, code and reason default
+            to 422 and ``"Invalid"``.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Denied(ReconcilerError):
         self.causes = tuple(causes)
 
     def verdict(self) -> Verdict:
-        """Return the refusal."""
+        """Return the verdict that denies the request."""
         causes = [{"reason": "FieldValueInvalid", "field": field, "message": text} for field, text in self.causes]
         return Verdict(
             allowed=False,
@@ -60,15 +60,15 @@ class Denied(ReconcilerError):
 
 
 class Admission(Generic[R]):
-    """Be the base of `Validator` and `Defaulter`; use those.
+    """The base class of `Validator` and `Defaulter`; subclass one of those instead.
 
     Attributes:
-        resource: the kind: by default the type argument; for kinds without a class give it as a class keyword, as in
+        resource: the kind. Default: the type argument. For kinds without a class use a class keyword, as in
             ``class Pods(Validator[Unstructured], resource="v1/Pod")``.
-        path: where it is served. Default: ``/validate-<group>-<version>-<kind>`` or ``/mutate-…``, dots as dashes, as
-            in controller-runtime.
-        operations: what the API server asks about.
-        subresources: which subresources beside the object itself, such as ``"scale"``. Default: none.
+        path: the path. Default: ``/validate-<group>-<version>-<kind>`` or ``/mutate-…``, with dots replaced by dashes,
+            as in controller-runtime.
+        operations: the operations that the API server sends. Default: CREATE and UPDATE.
+        subresources: subresources that it sends besides the object itself, such as ``"scale"``. Default: none.
     """
 
     resource: ClassVar[KindLike | None] = None
@@ -88,11 +88,11 @@ class Admission(Generic[R]):
         """Return the kind.
 
         Raises:
-            ConfigurationError: none is named.
+            ConfigurationError: no kind is given.
         """
         if self.resource is None:
             raise ConfigurationError(
-                f"{type(self).__name__} names no kind: write {self._base()}[Database], or give resource="
+                f"{type(self).__name__} has no kind: write {self._base()}[Database], or give resource="
             )
         return gvk_from(self.resource)
 
@@ -105,7 +105,7 @@ class Admission(Generic[R]):
         return f"/{self.verb}-{gvk.group.replace('.', '-')}-{gvk.version}-{gvk.kind.lower()}"
 
     async def review(self, request: AdmissionRequest) -> Verdict:
-        """Answer a request; see the subclasses. Cancellation answers nothing."""
+        """Review a request; see the subclasses. Cancellation leaves the request unanswered."""
         raise NotImplementedError
 
     def _object(self, document: Any) -> Any:
@@ -117,28 +117,28 @@ class Admission(Generic[R]):
 
 
 class Validator(Admission[R]):
-    """Say whether objects may be created, changed or deleted: override any of the three methods.
+    """A validating webhook: override any of the three methods.
 
-    A method returns warnings or None, and raises `Denied` to refuse. Typed errors of the API (`Conflict`, `Forbidden`
-    and others) are passed on with their code; everything else that is raised is logged, and refuses with code 500.
+    A method returns warnings or None, or raises `Denied`. A typed error of the API, such as `Conflict`, denies the
+    request with its own code. Any other exception is logged and denies the request with code 500.
     """
 
     verb: ClassVar[str] = "validate"
 
     def validate_create(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:  # noqa: ARG002
-        """Say whether an object may be created."""
+        """Validate the creation of an object; allowed by default."""
         return None
 
     def validate_update(self, old: R, new: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:  # noqa: ARG002
-        """Say whether an object may be changed."""
+        """Validate an update of an object; allowed by default."""
         return None
 
     def validate_delete(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:  # noqa: ARG002
-        """Say whether an object may be deleted; asked when ``"DELETE"`` is in `operations`."""
+        """Validate a deletion; called only if ``"DELETE"`` is in `operations`. Allowed by default."""
         return None
 
     async def review(self, request: AdmissionRequest) -> Verdict:
-        """Call the method for the operation. Cancellation answers nothing."""
+        """Call the method for the operation. Cancellation leaves the request unanswered."""
         document = request.document
         try:
             match request.operation:
@@ -153,47 +153,48 @@ class Validator(Admission[R]):
                     return Verdict(allowed=True)
             warnings = await found if inspect.isawaitable(found) else found
         except (Denied, APIError, InvalidObject) as error:
-            return refusal(error)
+            return denial(error)
         return Verdict(allowed=True, warnings=tuple(warnings or ()))
 
 
 class Defaulter(Admission[R]):
-    """Complete objects before they are validated and stored: override `default`.
+    """A mutating webhook that sets defaults before objects are validated and stored: override `default`.
 
-    It is not asked about deletions, whatever `operations` says. Fields that the model does not know are kept.
+    It is never called for deletions, even if `operations` contains them. Fields that the model does not know are kept.
     """
 
     verb: ClassVar[str] = "mutate"
 
     def default(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:
-        """Change the object in place; may be called again for what it has completed already.
+        """Set defaults in place. It must be idempotent: the API server may send the same object again.
 
         Returns:
             Warnings, or None.
 
         Raises:
-            Denied: to refuse the object.
+            Denied: to deny the request.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no default")
+        raise NotImplementedError(f"{type(self).__name__} does not implement default()")
 
     async def review(self, request: AdmissionRequest) -> Verdict:
-        """Call `default` and answer what it changed. Cancellation answers nothing."""
+        """Call `default` and return its changes as a patch. Cancellation leaves the request unanswered."""
         document = request.document.get("object")
         if request.operation not in ("CREATE", "UPDATE") or not isinstance(document, dict):
             return Verdict(allowed=True)
         try:
-            obj = self._object(copy.deepcopy(document))  # an Unstructured changes what it was read from
+            obj = self._object(copy.deepcopy(document))  # an Unstructured shares the document it is made from
             before = to_document(obj)
             found = self.default(obj, request)
             warnings = await found if inspect.isawaitable(found) else found
         except (Denied, APIError, InvalidObject) as error:
-            return refusal(error)
-        # Only what `default` changed: what the model adds in writing the object down is nobody's wish.
-        return Verdict(allowed=True, warnings=tuple(warnings or ()), patch=_onto(document, before, to_document(obj)))
+            return denial(error)
+        # Only the changes of `default`, not what the model adds when it is serialized.
+        patch = json_patch(document, _rebase(document, before, to_document(obj)))
+        return Verdict(allowed=True, warnings=tuple(warnings or ()), patch=patch)
 
 
-def refusal(error: Exception) -> Verdict:
-    """Return what an error of a reviewer answers."""
+def denial(error: Exception) -> Verdict:
+    """Return the verdict for an exception of a webhook."""
     if isinstance(error, Denied):
         return error.verdict()
     if isinstance(error, APIError):
@@ -201,13 +202,8 @@ def refusal(error: Exception) -> Verdict:
     return Verdict(allowed=False, code=422, reason="Invalid", message=str(error))
 
 
-def _onto(document: dict[str, Any], before: Any, after: Any) -> list[dict[str, Any]]:
-    """Return the patch on the document that was sent for a change of the object that was read from it."""
-    changed = _laid_over(document, before, after)
-    return json_patch(document, changed)
-
-
-def _laid_over(document: Any, before: Any, after: Any) -> Any:
+def _rebase(document: Any, before: Any, after: Any) -> Any:
+    """Return the document that was sent, with the changes from `before` to `after` applied to it."""
     if not (isinstance(document, dict) and isinstance(before, dict) and isinstance(after, dict)):
         return document if same(before, after) else after
     result = dict(document)
@@ -217,5 +213,5 @@ def _laid_over(document: Any, before: Any, after: Any) -> Any:
         if key not in before:
             result[key] = value
         elif not same(before[key], value):
-            result[key] = _laid_over(document.get(key), before[key], value)
+            result[key] = _rebase(document.get(key), before[key], value)
     return result

@@ -1,15 +1,16 @@
-"""Write down what the cluster must know to ask a webhook server."""
+"""The webhook configurations that make the API server call a webhook server."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from reconciler.objects import presumed_resource_type
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.server import WebhookServer
+from reconciler.wire import JSONObject
 
 __all__ = ["ServiceReference", "webhook_configurations"]
 
@@ -18,12 +19,12 @@ FailurePolicy = Literal["Fail", "Ignore"]
 
 @dataclass(frozen=True, slots=True)
 class ServiceReference:
-    """Name the Service in front of a webhook server.
+    """The Service in front of a webhook server.
 
     Attributes:
-        namespace: of the Service.
-        name: of the Service.
-        port: of the Service. Default 443.
+        namespace: the Service's namespace.
+        name: the Service's name.
+        port: the Service's port. Default 443.
     """
 
     namespace: str
@@ -40,35 +41,35 @@ def webhook_configurations(
     ca_bundle: bytes | None = None,
     failure_policy: FailurePolicy = "Fail",
     timeout_seconds: int = 10,
-) -> list[dict[str, Any]]:
-    """Return a ValidatingWebhookConfiguration and a MutatingWebhookConfiguration for what a server serves.
+) -> list[JSONObject]:
+    """Return the ValidatingWebhookConfiguration and the MutatingWebhookConfiguration of a server.
 
-    Without `ca_bundle` cert-manager's CA injector can fill it in by its annotation.
+    Without `ca_bundle`, cert-manager's CA injector can add it if you set its annotation.
 
     Args:
-        server: with everything added.
-        name: of both.
-        service: where it is reached; or
-        url: ``https://host:port`` without path.
-        ca_bundle: PEM of the authorities of its certificate. Default: the system's of the API server.
-        failure_policy: what happens while nobody answers. Default ``"Fail"``: the request is refused.
+        server: the server, with all webhooks added.
+        name: the name of both objects.
+        service: the Service through which the API server reaches the webhooks; or
+        url: their base URL, ``https://host:port`` without a path.
+        ca_bundle: PEM of the CAs that signed the server's certificate. Default: the API server's system roots.
+        failure_policy: what happens if the webhook cannot be reached. Default ``"Fail"``: the request is denied.
         timeout_seconds: 1 to 30. Default 10.
 
     Raises:
         ValueError: neither or both of `service` and `url` are given.
     """
     if (service is None) == (url is None):
-        raise ValueError("give service= or url=, one of them")
+        raise ValueError("give exactly one of service= and url=")
     reviewers = [each for endpoint in server.admissions.values() for each in endpoint.reviewers[:1]]
 
-    def client(path: str) -> dict[str, Any]:
+    def client(path: str) -> JSONObject:
         bundle = {"caBundle": base64.b64encode(ca_bundle).decode()} if ca_bundle is not None else {}
         if service is None:
             return {"url": f"{url}{path}", **bundle}
         where = {"namespace": service.namespace, "name": service.name, "port": service.port, "path": path}
         return {"service": where, **bundle}
 
-    def documents() -> Iterator[dict[str, Any]]:
+    def documents() -> Iterator[JSONObject]:
         for verb, kind in (("validate", "Validating"), ("mutate", "Mutating")):
             chosen = [each for each in reviewers if each.verb == verb]
             if not chosen:
@@ -96,13 +97,13 @@ def webhook_configurations(
 
 
 def _name(reviewer: Admission) -> str:
-    """Return a name with the three labels that the API server asks for."""
+    """Return a name with at least three labels, which the API server requires."""
     gvk = reviewer.gvk
     return f"{reviewer.verb}-{gvk.version}-{gvk.kind.lower()}.{gvk.group or 'core.reconciler.dev'}"
 
 
-def _rule(reviewer: Admission) -> dict[str, Any]:
-    assert reviewer.resource is not None  # noqa: S101 - gvk was asked for before
+def _rule(reviewer: Admission) -> JSONObject:
+    assert reviewer.resource is not None  # noqa: S101 - gvk has checked it
     plural = presumed_resource_type(reviewer.resource).plural
     return {
         "apiGroups": [reviewer.gvk.group],

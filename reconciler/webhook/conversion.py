@@ -1,4 +1,4 @@
-"""Convert objects between the versions of a kind, by way of one of them."""
+"""Conversion of objects between the versions of a kind, through a hub version."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.wire import JSONObject
 
 __all__ = ["ConversionFailed", "Converter"]
 
-Document = dict[str, Any]
-Step = Callable[[Document], Document | None]
-"""Changes a document in place, or returns another one; apiVersion is set afterwards."""
+Step = Callable[[JSONObject], JSONObject | None]
+"""A function that changes a document in place or returns another one. ``apiVersion`` is set afterwards."""
 
 CONVERSION_VERSIONS = frozenset({"apiextensions.k8s.io/v1", "apiextensions.k8s.io/v1beta1"})
 
 
 class ConversionFailed(ReconcilerError):
-    """Say why an object cannot be converted."""
+    """The object cannot be converted; the message says why."""
 
 
 class Converter:
-    """Convert the objects of a kind: every version knows the way to the hub and back, so that n versions need n pairs.
+    """A converter for the versions of a kind. Every version converts to the hub and back, so each needs one pair.
 
     ::
 
@@ -30,13 +30,13 @@ class Converter:
         converter.add("v1alpha1", to_hub=gigabytes_from_text, from_hub=text_from_gigabytes)
         server.add(converter)
 
-    A conversion must lose nothing: what the other version has no field for is kept in an annotation, for the way back.
-    Metadata is not to be changed but for labels and annotations; the API server refuses that.
+    A conversion must not lose data: keep what the other version has no field for in an annotation. Of the metadata it
+    may only change labels and annotations; the API server rejects other changes.
 
     Args:
-        group: of the kind.
-        kind: its name.
-        hub: the version that the others are converted by; usually the stored one.
+        group: the API group of the kind.
+        kind: the kind.
+        hub: the version through which all others are converted, usually the storage version.
     """
 
     def __init__(self, group: str, kind: str, *, hub: str) -> None:
@@ -52,32 +52,32 @@ class Converter:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Return the versions that can be converted."""
+        """Return all versions, the hub first."""
         return (self.hub, *self._steps)
 
     def add(self, version: str, *, to_hub: Step, from_hub: Step) -> None:
-        """Teach the way of a version.
+        """Add the conversion of a version to the hub and back.
 
         Raises:
-            ConfigurationError: the version is the hub, or known already.
+            ConfigurationError: the version is the hub, or was already added.
         """
         if version in self.versions:
-            raise ConfigurationError(f"{self.kind}: the way of version {version} is known already")
+            raise ConfigurationError(f"{self.kind}: a conversion of version {version} already exists")
         self._steps[version] = (to_hub, from_hub)
 
-    def convert(self, document: Mapping[str, Any], desired: str) -> Document:
-        """Return an object in another version; the one that was given stays as it is.
+    def convert(self, document: Mapping[str, Any], desired: str) -> JSONObject:
+        """Return a copy of an object in another version.
 
         Args:
-            document: the object.
-            desired: ``group/version``.
+            document: the object; it is not modified.
+            desired: the other version, as ``group/version``.
 
         Raises:
-            ConversionFailed: it is of another kind, or there is no way to that version.
+            ConversionFailed: the object has another kind, a version is unknown, or a conversion function failed.
         """
         version, target = self._version(str(document.get("apiVersion"))), self._version(desired)
         if document.get("kind") != self.kind:
-            raise ConversionFailed(f"{document.get('kind')} is not {self.kind}")
+            raise ConversionFailed(f"the object's kind is {document.get('kind')}, not {self.kind}")
         result = copy.deepcopy(dict(document))
         if version == target:
             return result
@@ -87,12 +87,12 @@ class Converter:
             result = self._step(self._steps[target][1], result, target)
         return result
 
-    def _step(self, step: Step, document: Document, version: str) -> Document:
+    def _step(self, step: Step, document: JSONObject, version: str) -> JSONObject:
         try:
             result = step(document)
         except Exception as error:
             name = (document.get("metadata") or {}).get("name")
-            raise ConversionFailed(f"{self.kind} {name} cannot be converted to {version}: {error}") from error
+            raise ConversionFailed(f"cannot convert {self.kind} {name} to {version}: {error}") from error
         result = document if result is None else result
         result["apiVersion"] = f"{self.group}/{version}"
         return result
@@ -101,5 +101,5 @@ class Converter:
         group, _, version = api_version.rpartition("/")
         if group != self.group or version not in self.versions:
             known = ", ".join(f"{self.group}/{each}" for each in self.versions)
-            raise ConversionFailed(f"{self.kind} is not converted from or to {api_version!r}; known are {known}")
+            raise ConversionFailed(f"{api_version!r} is not a known version of {self.kind}: known are {known}")
         return version

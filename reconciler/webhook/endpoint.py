@@ -1,4 +1,4 @@
-"""Answer the reviews of one path: which code for what, and never without an answer."""
+"""Webhook endpoints: they answer every review of one path, even if a webhook fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec.json
 
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
-from reconciler.webhook.patch import apply_json_patch
+from reconciler.webhook.json_patch import apply_json_patch
 from reconciler.webhook.review import (
     ADMISSION_VERSIONS,
     AdmissionRequest,
@@ -29,13 +29,13 @@ _log = logging.getLogger("reconciler.webhook")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Be an HTTP answer.
+    """The HTTP response to a review.
 
     Attributes:
-        status: of HTTP: 200 for every review, whatever its verdict is.
-        body: JSON, or a sentence for a status of 400 and more.
-        code: the verdict's code.
-        failed: what was asked raised something that is no answer.
+        status: the HTTP status: 200 for all valid reviews, whether allowed or denied.
+        body: JSON, or an error message if the status is 400 or higher.
+        code: the code in the verdict.
+        failed: whether a webhook raised an unexpected exception.
     """
 
     status: int
@@ -45,13 +45,13 @@ class Reply:
 
 
 class AdmissionEndpoint:
-    """Answer AdmissionReviews with the reviewers of a path.
+    """An endpoint that answers AdmissionReviews.
 
-    Of several validators the first refusal counts, and warnings add up. Of several defaulters each sees what those
-    before it made of the object; a refusal drops all their changes.
+    With several validators, the first denial counts and all warnings are returned. With several defaulters, each one
+    sees the changes of those before it; a denial drops all changes.
 
     Args:
-        reviewers: all of one sort; asked in order.
+        reviewers: validators or defaulters, not both; called in order.
     """
 
     def __init__(self, reviewers: Sequence[Admission]) -> None:
@@ -63,11 +63,11 @@ class AdmissionEndpoint:
         return self._reviewers
 
     def add(self, reviewer: Admission) -> None:
-        """Ask this one too."""
+        """Add a reviewer."""
         self._reviewers.append(reviewer)
 
     async def answer(self, body: bytes) -> Reply:
-        """Answer a body. Cancellation answers nothing."""
+        """Return the response to a request body. Cancellation leaves the request unanswered."""
         try:
             version, document = read_review(body, kind="AdmissionReview", versions=ADMISSION_VERSIONS)
             request = request_of(document)
@@ -77,12 +77,12 @@ class AdmissionEndpoint:
         try:
             return Reply(200, write_admission(version, request.uid, verdict), verdict.code, failed)
         except (TypeError, ValueError, RecursionError) as error:
-            _log.exception("the answer to %s %r cannot be written", request.operation, request.name)
-            verdict = _failed(f"the answer cannot be written: {type(error).__name__}")
+            _log.exception("failed to encode the response to %s %r", request.operation, request.name)
+            verdict = _internal_error(f"the response cannot be encoded: {type(error).__name__}")
             return Reply(200, write_admission(version, request.uid, verdict), verdict.code, failed=True)
 
     async def _verdict(self, request: AdmissionRequest) -> tuple[Verdict, bool]:
-        """Return the answer, and whether it is one because a reviewer failed."""
+        """Return the verdict, and whether a reviewer failed."""
         warnings: list[str] = []
         patch: list[object] = []
         for reviewer in self._reviewers:
@@ -90,10 +90,10 @@ class AdmissionEndpoint:
                 verdict = await reviewer.review(_with_patch(request, patch))
             except asyncio.CancelledError:
                 raise
-            except BaseException as error:  # noqa: BLE001 - a reviewer is foreign code, and the API server waits
+            except BaseException as error:  # noqa: BLE001 - user code; the API server needs an answer
                 _log.exception("%s failed on %s %r", type(reviewer).__name__, request.operation, request.name)
-                refusal = _failed(f"{type(reviewer).__name__} failed: {type(error).__name__}")
-                return replace(refusal, warnings=warnings), True
+                denial = _internal_error(f"{type(reviewer).__name__} failed: {type(error).__name__}")
+                return replace(denial, warnings=warnings), True
             warnings += verdict.warnings
             if not verdict.allowed:
                 return replace(verdict, warnings=warnings), False
@@ -101,12 +101,12 @@ class AdmissionEndpoint:
         return Verdict(allowed=True, warnings=warnings, patch=patch), False  # type: ignore[arg-type]
 
 
-def _failed(message: str) -> Verdict:
+def _internal_error(message: str) -> Verdict:
     return Verdict(allowed=False, code=500, reason="InternalError", message=message)
 
 
 def _with_patch(request: AdmissionRequest, patch: list[object]) -> AdmissionRequest:
-    """Return the request with the object as the reviewers before made it."""
+    """Return the request with the changes of earlier reviewers."""
     if not patch:
         return request
     document = dict(request.document)
@@ -115,17 +115,20 @@ def _with_patch(request: AdmissionRequest, patch: list[object]) -> AdmissionRequ
 
 
 class ConversionEndpoint:
-    """Answer ConversionReviews with a converter.
+    """An endpoint that answers ConversionReviews.
 
     Args:
-        converter: does the work.
+        converter: converts the objects.
     """
 
     def __init__(self, converter: Converter) -> None:
         self._converter = converter
 
     async def answer(self, body: bytes) -> Reply:
-        """Answer a body: all objects converted, or none and why. Cancellation answers nothing."""
+        """Return the response to a request body: all objects converted, or none and the reason.
+
+        Cancellation leaves the request unanswered.
+        """
         try:
             version, request = read_review(body, kind="ConversionReview", versions=CONVERSION_VERSIONS)
         except BadReview as error:
@@ -138,18 +141,18 @@ class ConversionEndpoint:
                 self._converter.convert(document, desired) for document in request.get("objects") or ()
             ]
             response["result"] = {"status": "Success"}
-        except Exception as error:  # noqa: BLE001 - a conversion is foreign code, and the API server waits
+        except Exception as error:  # noqa: BLE001 - user code; the API server needs an answer
             code, failed = 422, not isinstance(error, ConversionFailed) or error.__cause__ is not None
             if failed:
                 _log.exception("conversion of %s failed", self._converter.kind)
-            told = str(error) if isinstance(error, ConversionFailed) else f"conversion failed: {type(error).__name__}"
-            response["convertedObjects"] = []
-            response["result"] = {"status": "Failure", "message": told}
+            known = isinstance(error, ConversionFailed)
+            message = str(error) if known else f"conversion failed: {type(error).__name__}"
+            response |= {"convertedObjects": [], "result": {"status": "Failure", "message": message}}
         review = {"apiVersion": version, "kind": "ConversionReview", "response": response}
         try:
             return Reply(200, msgspec.json.encode(review), code, failed)
         except (TypeError, ValueError, RecursionError) as error:
-            _log.exception("the conversion of %s cannot be written", self._converter.kind)
-            told = f"the conversion cannot be written: {type(error).__name__}"
-            response |= {"convertedObjects": [], "result": {"status": "Failure", "message": told}}
+            _log.exception("failed to encode the converted objects of %s", self._converter.kind)
+            message = f"the converted objects cannot be encoded: {type(error).__name__}"
+            response |= {"convertedObjects": [], "result": {"status": "Failure", "message": message}}
             return Reply(200, msgspec.json.encode(review), 422, failed=True)

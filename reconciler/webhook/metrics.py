@@ -1,4 +1,4 @@
-"""Count what webhooks are asked, under controller-runtime's names and with its buckets."""
+"""Metrics of webhooks, with controller-runtime's names and buckets."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 __all__ = ["WebhookMetrics"]
 
 _BUCKETS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
-"""10 ns to 1000 s, a bucket a decade: controller-runtime's."""
+"""10 ns to 1000 s, one bucket per decade; controller-runtime's."""
 
-_LIKELY = ("200", "500")
-"""Codes that are there from the beginning, so that a rate of the first one is seen; controller-runtime's."""
+_INITIAL_CODES = ("200", "500")
+"""Codes exported from the start with 0, so that the first occurrence shows in a rate; controller-runtime's."""
 
 
 class WebhookMetrics:
-    """Hold the metrics of a webhook server.
+    """The metrics of a webhook server.
 
     Args:
-        registry: where they are registered.
+        registry: the registry for the collectors.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -42,12 +42,12 @@ class WebhookMetrics:
         )
         self.panics = Counter(
             "controller_runtime_webhook_panics",
-            "Total number of webhook panics: what a reviewer raised and no caller is told",
+            "Total number of webhook panics: unexpected exceptions of admission webhooks",
             registry=registry,
         )
         self.conversion_panics = Counter(
             "controller_runtime_conversion_webhook_panics",
-            "Total number of conversion webhook panics: what a conversion raised",
+            "Total number of conversion webhook panics: exceptions of conversion functions",
             registry=registry,
         )
         self.reads = Counter(
@@ -62,8 +62,8 @@ class WebhookMetrics:
         )
 
     def expect(self, path: str) -> None:
-        """Begin to count what is asked at a path, at zero."""
+        """Export the metrics of a path with 0 before its first request."""
         self.latency.labels(path)
         self.in_flight.labels(path)
-        for code in _LIKELY:
+        for code in _INITIAL_CODES:
             self.requests.labels(path, code)

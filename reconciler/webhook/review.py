@@ -1,4 +1,4 @@
-"""Read and write AdmissionReview and ConversionReview, as the API server speaks them."""
+"""The wire format of AdmissionReview and ConversionReview."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from typing import Any, Literal
 import msgspec
 
 from reconciler.serving import MAX_LEVELS, exceeds_max_levels
+from reconciler.wire import JSONObject
 
 __all__ = ["AdmissionRequest", "BadReview", "Operation", "Verdict", "read_review", "write_admission"]
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
-"""What is about to happen to an object."""
+"""The operation that the API server is about to perform."""
 
 ADMISSION_VERSIONS = frozenset({"admission.k8s.io/v1", "admission.k8s.io/v1beta1"})
 
 WARNING_LIMIT = 256
-"""Characters of a warning; the API server cuts longer ones, and drops what exceeds 4096 in all."""
+"""Characters of a warning. The API server truncates longer ones, and drops warnings beyond 4096 characters in total."""
 
 
-_TOO_DEEP = f"the body has more than {MAX_LEVELS} levels of objects and lists"
+_TOO_DEEP = f"the body has more than {MAX_LEVELS} levels of nesting"
 
 
 class BadReview(ValueError):
-    """Say that a body is no review."""
+    """The request body is not a valid review."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionRequest:
-    """Hold what the API server tells of a request that it asks about.
+    """A request that the API server asks a webhook to review.
 
     Attributes:
-        uid: of this question.
-        operation: what is about to happen.
-        name: of the object; ``""`` for a create with generateName.
-        namespace: of the object; None for cluster-scoped kinds.
-        subresource: ``"status"``, ``"scale"``; ``""`` for the object itself.
-        username: who asks for it.
-        groups: the groups of that user.
-        dry_run: nothing will be stored, so nothing may be done beside the answer.
-        options: of the operation, such as a delete's propagation policy.
-        document: the request as it was sent.
+        uid: the id of this review.
+        operation: the operation.
+        name: the object's name; ``""`` for a create with generateName.
+        namespace: the object's namespace; None for cluster-scoped kinds.
+        subresource: the subresource, such as ``"status"``; ``""`` for the object itself.
+        username: the user who sent the request.
+        groups: the user's groups.
+        dry_run: whether nothing will be stored. The webhook must then have no side effects.
+        options: options of the operation, such as the propagation policy of a delete.
+        document: the request as sent.
     """
 
     uid: str
@@ -60,15 +61,15 @@ class AdmissionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Hold an answer.
+    """The result of a review.
 
     Attributes:
-        allowed: whether it may happen.
-        code: the HTTP status of a refusal.
-        reason: the machine's reason of a refusal, ``"Forbidden"``.
-        message: for the person who asked.
-        details: of a refusal: causes with fields, as the API server's own.
-        warnings: shown to the person, whatever the answer is.
+        allowed: whether the request is allowed.
+        code: the HTTP status of a denial.
+        reason: the machine-readable reason of a denial, such as ``"Forbidden"``.
+        message: the message for the user.
+        details: details of a denial, with causes by field, as in the API server's own errors.
+        warnings: shown to the user whether the request is allowed or not.
         patch: JSON Patch operations; empty for none.
     """
 
@@ -81,24 +82,24 @@ class Verdict:
     patch: Sequence[Mapping[str, Any]] = ()
 
 
-def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[str, dict[str, Any]]:
+def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[str, JSONObject]:
     """Return the version of a review and its request.
 
     Raises:
-        BadReview: it is none; the message says why.
+        BadReview: the body is not a valid review; the message says why.
     """
     if not body:
         raise BadReview("the body is empty")
     try:
         review = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadReview(f"the body is no JSON: {error}") from None
+        raise BadReview(f"the body is not valid JSON: {error}") from None
     except RecursionError:
         raise BadReview(_TOO_DEEP) from None
     if exceeds_max_levels(review):
         raise BadReview(_TOO_DEEP)
     if not isinstance(review, dict) or review.get("kind") != kind or review.get("apiVersion") not in versions:
-        raise BadReview(f"the body is no {kind} of {' or '.join(sorted(versions))}")
+        raise BadReview(f"the body is not of kind {kind} ({' or '.join(sorted(versions))})")
     request = review.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
         raise BadReview(f"the {kind} has no request with a uid")
@@ -118,16 +119,16 @@ class _Sent(msgspec.Struct, rename="camel"):
     sub_resource: str | None = None
     user_info: _User | None = None
     dry_run: bool | None = None
-    options: dict[str, Any] | None = None
-    object: dict[str, Any] | None = None
-    old_object: dict[str, Any] | None = None
+    options: JSONObject | None = None
+    object: JSONObject | None = None
+    old_object: JSONObject | None = None
 
 
-def request_of(document: dict[str, Any]) -> AdmissionRequest:
-    """Return a request of an AdmissionReview.
+def request_of(document: JSONObject) -> AdmissionRequest:
+    """Return the request of an AdmissionReview.
 
     Raises:
-        BadReview: a member has the wrong type; the message names it.
+        BadReview: a field has the wrong type; the message names it.
     """
     try:
         sent = msgspec.convert(document, _Sent)
@@ -149,8 +150,8 @@ def request_of(document: dict[str, Any]) -> AdmissionRequest:
 
 
 def write_admission(version: str, uid: str, verdict: Verdict) -> bytes:
-    """Return an AdmissionReview with an answer."""
-    response: dict[str, Any] = {"uid": uid, "allowed": verdict.allowed}
+    """Return an AdmissionReview with its response as JSON."""
+    response: JSONObject = {"uid": uid, "allowed": verdict.allowed}
     if not verdict.allowed:
         status = {"code": verdict.code, "reason": verdict.reason, "message": verdict.message, "status": "Failure"}
         if verdict.details:

@@ -1,4 +1,4 @@
-"""Serve reviews over HTTPS."""
+"""The webhook server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.serving import BadBody, Limits
 from reconciler.webhook.admission import Admission
-from reconciler.webhook.certificates import Certificates
+from reconciler.webhook.certwatcher import CertWatcher
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
 from reconciler.webhook.metrics import WebhookMetrics
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 __all__ = ["WebhookServer"]
 
 BODY_LIMIT = 7 * 1024 * 1024
-"""Most bytes of a review; controller-runtime's number: two objects of the largest size, and room."""
+"""Maximum size of a review in bytes; controller-runtime's number: two objects of maximum size, with some margin."""
 
 _SHUTDOWN_SECONDS = 5.0
 
 
 class WebhookServer:
-    """Serve validators, defaulters and converters. It is a runnable, and runs on every replica, leader or not.
+    """An HTTPS server for validators, defaulters and converters. It runs on every replica, not only on the leader.
 
-    What is answered without asking anybody: 400 for an empty body, another content type, no JSON or no review; 413 for
-    more than 7 MiB; 404 for another path; 405 for another method. Every review gets 200 and its verdict.
+    Every valid review gets status 200 with its verdict. Other requests get 400 (empty body, wrong content type, invalid
+    JSON, not a review), 404 (unknown path), 405 (not a POST) or 413 (more than 7 MiB).
 
     Args:
-        address: ``host:port``. Default ``0.0.0.0:9443``, controller-runtime's port; port 0 for a free one.
-        certificates: directory with ``tls.crt`` and ``tls.key``; followed when they rotate.
-        client_ca: PEM file of the authorities that clients must be certified by. Default: none is asked for.
+        address: ``host:port``; port 0 for a free one. Default ``0.0.0.0:9443``, controller-runtime's port.
+        certificates: directory with ``tls.crt`` and ``tls.key``, which are reloaded when they change.
+        client_ca: PEM file of the CAs that must have signed client certificates. Default: clients need no certificate.
 
     Raises:
-        ConfigurationError: the address or the certificates cannot be used.
+        ConfigurationError: the address is invalid, or a certificate cannot be loaded.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class WebhookServer:
     ) -> None:
         host, colon, port = address.rpartition(":")
         if not colon or not port.isdigit() or int(port) > 65535:
-            raise ConfigurationError(f"{address!r} is no address: write 'host:port', such as '0.0.0.0:9443'")
+            raise ConfigurationError(f"{address!r} is not a valid address: write 'host:port', such as '0.0.0.0:9443'")
         self._host, self._port = host.strip("[]"), int(port)
-        self._certificates = Certificates(certificates, client_ca=client_ca)
+        self._certificates = CertWatcher(certificates, client_ca=client_ca)
         self._admissions: dict[str, AdmissionEndpoint] = {}
         self._conversions: dict[str, ConversionEndpoint] = {}
         self._metrics: WebhookMetrics | None = None
@@ -63,28 +63,28 @@ class WebhookServer:
         self._listening = asyncio.Event()
 
     def add(self, handler: Admission | Converter) -> None:
-        """Serve a validator, defaulter or converter; several of one sort may share a path.
+        """Add a validator, defaulter or converter. Several validators, or several defaulters, may share a path.
 
         Raises:
-            ConfigurationError: its path is taken by another sort, or it names no kind.
-            TypeError: it is none of the three, such as a class instead of an instance.
+            ConfigurationError: its path is used by another type of webhook, or it has no kind.
+            TypeError: it is not an instance of one of the three classes.
         """
-        self._take(handler)
+        self._register(handler)
         if self._metrics is not None:
             self._metrics.expect(handler.served_at)
 
-    def _take(self, handler: Admission | Converter) -> None:
+    def _register(self, handler: Admission | Converter) -> None:
         if isinstance(handler, Converter):
             if handler.served_at in (*self._admissions, *self._conversions):
-                raise ConfigurationError(f"the webhook path {handler.served_at} is taken")
+                raise ConfigurationError(f"the webhook path {handler.served_at} is already used")
             self._conversions[handler.served_at] = ConversionEndpoint(handler)
             return
         if not isinstance(handler, Admission):
-            raise TypeError(f"a webhook server serves instances of Validator, Defaulter and Converter, not {handler!r}")
+            raise TypeError(f"add() takes instances of Validator, Defaulter and Converter, not {handler!r}")
         path = handler.served_at
         existing = self._admissions.get(path)
         if path in self._conversions or (existing is not None and existing.reviewers[0].verb != handler.verb):
-            raise ConfigurationError(f"the webhook path {path} is taken by something of another sort")
+            raise ConfigurationError(f"the webhook path {path} is already used by another type of webhook")
         if existing is not None:
             existing.add(handler)
         else:
@@ -92,36 +92,36 @@ class WebhookServer:
 
     @property
     def admissions(self) -> Mapping[str, AdmissionEndpoint]:
-        """Return what is served, by path."""
+        """Return the admission endpoints by path."""
         return self._admissions
 
     @property
     def port(self) -> int:
-        """Return the port that is listened on; the one that was asked for while nothing is."""
+        """Return the port that the server listens on; the configured one while it does not listen."""
         return self._port if self._bound is None else self._bound
 
     def observe(self, registry: CollectorRegistry) -> None:
-        """Count requests for Prometheus, under controller-runtime's names."""
+        """Register metrics with controller-runtime's names."""
         self._metrics = self._certificates.metrics = WebhookMetrics(registry)
-        self._metrics.reads.inc()  # the first time was before anybody counted
+        self._metrics.reads.inc()  # for the read in the constructor
         for path in (*self._admissions, *self._conversions):
             self._metrics.expect(path)
 
     def check_started(self) -> None:
-        """Raise unless the server listens: a check for ``/readyz``.
+        """Raise unless the server is listening; a check for ``/readyz``.
 
         Raises:
-            ConfigurationError: it does not.
+            ConfigurationError: the server is not listening.
         """
         if self._bound is None:
-            raise ConfigurationError("the webhook server does not listen")
+            raise ConfigurationError("the webhook server is not listening")
 
     async def listening(self) -> None:
         """Wait until the server listens for the first time. Cancellation changes nothing."""
         await self._listening.wait()
 
     async def run(self) -> None:
-        """Serve until it is cancelled; then reviews under way are answered, five seconds at most.
+        """Serve until cancelled; then finish the reviews in progress, for at most five seconds.
 
         Raises:
             ConfigurationError: the address cannot be listened on, or time is virtual.
@@ -129,14 +129,14 @@ class WebhookServer:
         from reconciler.serving.server import HTTPServer
 
         if getattr(current_clock(), "virtual", False):
-            raise ConfigurationError("webhooks need sockets, which do not work under virtual time: call review() there")
+            raise ConfigurationError("a webhook server cannot run under virtual time: call review() instead")
         server = HTTPServer(self._handle, self._limits)
         try:
             try:
                 await server.start(self._host or None, self._port, context=self._certificates.context)
             except OSError as error:
                 where = f"{self._host}:{self._port}"
-                raise ConfigurationError(f"webhooks cannot listen on {where}: {error.strerror}") from error
+                raise ConfigurationError(f"the webhook server cannot listen on {where}: {error.strerror}") from error
             self._bound = server.addresses[0][1]
             self._listening.set()
             await self._certificates.follow()
@@ -150,30 +150,30 @@ class WebhookServer:
         endpoint = self._admissions.get(request.path) or self._conversions.get(request.path)
         if endpoint is None:
             known = ", ".join([*self._admissions, *self._conversions])
-            return web.Response(status=404, text=f"nothing is served here but {known}\n")
+            return web.Response(status=404, text=f"404: this server serves {known}\n")
         if request.method != "POST":
-            return web.Response(status=405, text="only POST\n", headers={"allow": "POST"})
+            return web.Response(status=405, text="405: only POST is supported\n", headers={"allow": "POST"})
         if self._metrics is None:
-            return (await self._answered(request, endpoint))[0]
+            return (await self._respond(request, endpoint))[0]
         name = request.path
         with self._metrics.in_flight.labels(name).track_inprogress(), self._metrics.latency.labels(name).time():
-            response, failed = await self._answered(request, endpoint)
+            response, failed = await self._respond(request, endpoint)
         self._metrics.requests.labels(name, str(response.status)).inc()
         if failed:
-            reviewed = isinstance(endpoint, AdmissionEndpoint)
-            (self._metrics.panics if reviewed else self._metrics.conversion_panics).inc()
+            admission = isinstance(endpoint, AdmissionEndpoint)
+            (self._metrics.panics if admission else self._metrics.conversion_panics).inc()
         return response
 
-    async def _answered(
+    async def _respond(
         self, request: web.BaseRequest, endpoint: AdmissionEndpoint | ConversionEndpoint
     ) -> tuple[web.Response, bool]:
-        """Return the answer, and whether the reviewer failed."""
+        """Return the response, and whether the webhook failed."""
         from aiohttp import web
 
         from reconciler.serving.server import read_body
 
         if request.content_type != "application/json":
-            return web.Response(status=400, text="the content type must be application/json\n"), False
+            return web.Response(status=400, text="400: the content type must be application/json\n"), False
         try:
             body = await read_body(request, self._limits)
         except BadBody as error:

@@ -1,4 +1,4 @@
-"""``reconciler apiserver``, as a person starts it in a process of its own."""
+"""``reconciler apiserver`` in a separate process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WIDGET = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name":
 
 
 class Started:
-    """Be a server that runs: its process, what it said, and how to ask it."""
+    """A running server: its process, its output, and requests to it."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.directory = directory
@@ -84,7 +84,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_how_to_reach_it_serves_what_it_was_given_and_ends_in_order(
+def test_apiserver_prints_how_to_reach_it_serves_objects_and_stops_cleanly(
     start: Callable[..., Started], tmp_path: Path, number: int
 ) -> None:
     manifests = tmp_path / "manifests"
@@ -99,7 +99,7 @@ def test_it_says_how_to_reach_it_serves_what_it_was_given_and_ends_in_order(
     assert server.end(number) == (0, "")
 
 
-def test_it_prints_writes_as_they_come(start: Callable[..., Started]) -> None:
+def test_log_option_prints_writes_as_they_happen(start: Callable[..., Started]) -> None:
     server = start("--log", "writes")
     for _ in range(3):
         server.line()
@@ -139,19 +139,19 @@ def test_chaos_is_reproducible(start: Callable[..., Started]) -> None:
         (["--port=-1"], 2, "0"),
         (["--log", "all"], 2, "--log"),
         (["--chaos", "1.5"], 2, "--chaos"),
-        (["absent.yaml"], 1, "there is no file absent.yaml"),
+        (["absent.yaml"], 1, "no such file: absent.yaml"),
         (["."], 1, "no YAML or JSON file in ."),
-        (["--kubeconfig", "absent/kubeconfig"], 1, "choose another place with --kubeconfig"),
+        (["--kubeconfig", "absent/kubeconfig"], 1, "--kubeconfig absent/kubeconfig: cannot write"),
     ],
 )
-def test_a_mistake_is_one_line(start: Callable[..., Started], arguments: list[str], code: int, says: str) -> None:
+def test_mistake_is_one_line(start: Callable[..., Started], arguments: list[str], code: int, says: str) -> None:
     server = start(*arguments)
     found, err = server.process.wait(30), server.end()[1]
     assert (found, len(err.splitlines())) == (code, 1), err
     assert says in err
 
 
-def test_help_tells_of_every_option(start: Callable[..., Started]) -> None:
+def test_help_lists_every_option(start: Callable[..., Started]) -> None:
     server = start("--help")
     out, err = server.process.communicate(timeout=30)
     assert (server.process.returncode, err) == (0, "")

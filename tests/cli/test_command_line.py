@@ -1,4 +1,4 @@
-"""What a person sees: exit codes, and one line for each mistake."""
+"""Exit codes, and one line per mistake."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return (code if isinstance(code, int) else 0), output.out, output.err
 
 
-def test_version_names_the_file_it_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_names_the_installation(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--version")
     assert code == 0
     assert out.startswith("kube-reconciler ")
@@ -30,7 +30,7 @@ def test_version_names_the_file_it_came_from(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("arguments", [["dmeo"], ["demo", "--sped", "3"], ["demo", "--speed", "fast"], ["run"]])
-def test_a_wrong_command_line_exits_2_with_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+def test_usage_error_exits_2_with_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert err.startswith("reconciler: ")
@@ -51,7 +51,7 @@ def test_a_negative_speed_is_refused(capsys: pytest.CaptureFixture[str]) -> None
         ("json:loads", "not a subclass of reconciler.Resource"),
     ],
 )
-def test_a_wrong_target_says_what_is_wrong(capsys: pytest.CaptureFixture[str], target: str, says: str) -> None:
+def test_invalid_target_is_one_line(capsys: pytest.CaptureFixture[str], target: str, says: str) -> None:
     code, _, err = run(capsys, "crd", target)
     assert code == 1
     assert says in err
@@ -67,7 +67,7 @@ def test_crd_prints_yaml_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "kind: CustomResourceDefinition" in out
 
 
-def test_the_demo_prints_the_facts_of_the_timeline(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_prints_the_timeline_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "demo", "--output", "json")
     facts = json.loads(out)
     assert code == 0
@@ -79,7 +79,7 @@ def test_the_demo_prints_the_facts_of_the_timeline(capsys: pytest.CaptureFixture
     assert facts["phaseAt"] == pytest.approx(450, abs=0.01)
 
 
-def test_the_naive_demo_shows_the_storm(capsys: pytest.CaptureFixture[str]) -> None:
+def test_naive_demo_shows_the_storm(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "demo", "--naive", "--output", "json")
     facts = json.loads(out)
     assert code == 0
@@ -88,7 +88,7 @@ def test_the_naive_demo_shows_the_storm(capsys: pytest.CaptureFixture[str]) -> N
     assert facts["statusWrites"] > 5
 
 
-def test_the_demo_at_once_draws_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_at_speed_0_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "demo", "--speed", "0")
     assert code == 0
     assert "0 s, 30 s, 90 s, 210 s, 450 s" in out
@@ -113,7 +113,7 @@ def test_a_broken_kubeconfig_is_one_line(capsys: pytest.CaptureFixture[str], tmp
     assert len(err.strip().splitlines()) == 1
 
 
-def test_without_the_extra_the_command_says_which_to_install() -> None:
+def test_missing_extra_names_the_package_to_install() -> None:
     program = "import sys; sys.modules['cyclopts'] = None; from reconciler.cli import main; main(['demo'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The roles that ``reconciler manifests`` prints, as a person reads them."""
+"""The roles that ``reconciler manifests`` prints."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_cluster_role_for_all_namespaces(capsys: pytest.CaptureFixture[str]) -
     assert binding["roleRef"]["name"] == "rack-operator"
     maps, racks = err.splitlines()
     assert "Maps declares no permissions" in maps
-    assert "racks of example.com" in racks
+    assert "racks in example.com" in racks
 
 
 def test_roles_for_the_namespaces_that_are_watched(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def test_roles_for_the_namespaces_that_are_watched(capsys: pytest.CaptureFixture
     assert allowed(found["ClusterRole", ""]) == {"nodes": "get list watch", "nodes/status": "patch"}
     assert allowed(found["Role", "prod"]) == allowed(found["Role", "test"])
     assert allowed(found["Role", "prod"])["secrets"] == "get list watch"
-    assert allowed(found["Role", "default"]) == {"events": "create patch"}  # those of nodes are there
+    assert allowed(found["Role", "default"]) == {"events": "create patch"}  # for the events of nodes
     assert found["Role", "operators"]["rules"] == [
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         {
@@ -135,14 +135,14 @@ def test_roles_for_the_namespaces_that_are_watched(capsys: pytest.CaptureFixture
             "resourceNames": ["rack-lock"],
             "verbs": ["get", "update"],
         },
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},  # who leads
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},  # leader election
     ]
     assert found["RoleBinding", "prod"]["subjects"] == [
         {"kind": "ServiceAccount", "name": "racks", "namespace": "operators"}
     ]
 
 
-def test_what_the_cache_was_told_to_watch_is_allowed_where_it_is_watched(capsys: pytest.CaptureFixture[str]) -> None:
+def test_roles_cover_informers_in_their_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = manifests(capsys, "rack_operator:indexed", "--namespace=prod")
     found = documents(out)
     assert code == 0
@@ -152,7 +152,7 @@ def test_what_the_cache_was_told_to_watch_is_allowed_where_it_is_watched(capsys:
 
 
 @pytest.mark.parametrize("attribute", ["Nodes", "instance"])
-def test_a_reconciler_or_its_class_is_an_operator(capsys: pytest.CaptureFixture[str], attribute: str) -> None:
+def test_target_can_be_a_reconciler_or_its_class(capsys: pytest.CaptureFixture[str], attribute: str) -> None:
     code, out, _ = manifests(capsys, f"rack_operator:{attribute}")
     assert code == 0
     assert allowed(documents(out)["ClusterRole", ""])["nodes/status"] == "patch"
@@ -173,17 +173,15 @@ def test_json_is_one_list(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["rack_operator:Nobody"], "has no 'Nobody'"),
         (["rack_operator:nobody"], "no controller was added"),
-        (["rack_operator:asks"], "GET /api/v1: there is no cluster while manifests are made"),
+        (["rack_operator:asks"], "GET /api/v1: manifests are generated without a cluster"),
         (["rack_operator:broken"], "KeyError"),
         (["rack_operator:pair"], "already"),
         (["rack_operator:Maps"], "does not state its kind"),
-        (["rack_operator:Nodes", "--name=Rack_Operator"], "'Rack_Operator' is none"),
-        (["rack_operator:Nodes", "--install-namespace=A"], "'A' is none"),
+        (["rack_operator:Nodes", "--name=Rack_Operator"], "'Rack_Operator' is not a valid name"),
+        (["rack_operator:Nodes", "--install-namespace=A"], "'A' is not a valid namespace"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
-) -> None:
+def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
     code, out, err = manifests(capsys, *arguments)
     assert code == 1
     assert out == ""
@@ -191,7 +189,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert len(err.strip().splitlines()) == 1
 
 
-def test_a_reader_that_has_enough_is_no_error() -> None:
+def test_closed_output_pipe_is_not_an_error() -> None:
     program = "from reconciler.cli import main; main(['manifests', 'rack_operator:both'])"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

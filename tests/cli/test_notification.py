@@ -1,4 +1,4 @@
-"""The notification operator from the command line: options from three places, routes, and what installs it."""
+"""The notification operator on the command line: options from three sources, routes, and its manifests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ receivers:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What `run` was asked to do, in place of doing it."""
+    """Record the options of `run` instead of running."""
     seen: list[Any] = []
 
     def run_target(target: str, options: Any) -> int:
@@ -39,7 +39,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
-def test_options_come_from_the_line_the_environment_and_a_file_in_this_order(
+def test_command_line_takes_precedence_over_environment_over_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[Any]
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -59,7 +59,7 @@ def test_options_come_from_the_line_the_environment_and_a_file_in_this_order(
     ("text", "words"),
     [("wokers: 7", "wokers"), ("workers: many", "many"), ("delivery-timeout: -1", "delivery"), ("workers: [", "")],
 )
-def test_a_wrong_key_or_value_in_the_file_is_one_line(
+def test_invalid_key_or_value_in_the_config_file_is_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, taken: list[Any], text: str, words: str
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -70,23 +70,23 @@ def test_a_wrong_key_or_value_in_the_file_is_one_line(
     assert taken == []
 
 
-def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_missing_config_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = run(capsys, "run", "notification", f"--config={tmp_path / 'none.yaml'}")
     assert code == 1
-    assert "none.yaml: there is no such file" in err
+    assert "none.yaml: no such file" in err
 
 
 @pytest.mark.parametrize(
     ("option", "content", "words"),
     [
-        ("--routing-file", "route: {receiver: x}", "line 1: receivers: at least one is needed"),
-        ("--routing-file", ROUTING, "there is no credential 'hook'"),
-        ("--routing-file", None, "cannot be read"),
-        ("--credentials", None, "cannot be read"),
-        ("--audit-file", None, "cannot be written"),
+        ("--routing-file", "route: {receiver: x}", "line 1: receivers: at least one receiver is required"),
+        ("--routing-file", ROUTING, "credential 'hook' not found"),
+        ("--routing-file", None, "cannot read the routing configuration"),
+        ("--credentials", None, "cannot read the credentials directory"),
+        ("--audit-file", None, "cannot write the audit file"),
     ],
 )
-def test_what_the_operator_cannot_use_is_told_before_it_starts(
+def test_invalid_options_are_reported_before_the_start(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str, content: str | None, words: str
 ) -> None:
     file = tmp_path / "directory" / "file"
@@ -102,7 +102,7 @@ def test_two_sources_of_routing_are_refused(capsys: pytest.CaptureFixture[str], 
     code, _, err = run(
         capsys, "run", "notification", "--routing-file", str(tmp_path), "--routing-config-map", "default/rules"
     )
-    assert (code, "give one of them" in err) == (1, True)
+    assert (code, "set only one of" in err) == (1, True)
     code, _, err = run(capsys, "run", "notification", "--routing-config-map", "rules")
     assert (code, "NAMESPACE/NAME" in err) == (1, True)
 
@@ -110,7 +110,7 @@ def test_two_sources_of_routing_are_refused(capsys: pytest.CaptureFixture[str], 
 # routes test
 
 
-def test_routes_tell_receivers_and_channels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_routes_test_prints_receivers_and_channels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "routing.yaml"
     file.write_text(ROUTING)
     assert run(capsys, "routes", "test", str(file), "type=Simple")[1] == "everybody: console\n"
@@ -135,15 +135,13 @@ def test_routes_tell_receivers_and_channels(capsys: pytest.CaptureFixture[str], 
     }
 
 
-def test_routes_of_a_wrong_file_are_every_mistake_with_its_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_routes_test_lists_every_mistake_with_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "routing.yaml"
     file.write_text("route:\n  receiver: x\n  routs: []\nreceivers:\n  - nam: y\n")
     code, out, err = run(capsys, "routes", "test", str(file))
     assert (code, out) == (1, "")
-    assert "line 2: route.receiver: no receiver is called 'x'" in err
-    assert "line 3: route.routs: a route has no such key" in err
+    assert "line 2: route.receiver: unknown receiver 'x'" in err
+    assert "line 3: route.routs: unknown key; a route has" in err
     assert "line 5: receivers[0]: a receiver needs a name" in err
     assert run(capsys, "routes", "test", str(tmp_path / "none"))[0] == 1
     assert run(capsys, "routes", "test", str(file), "nonsense")[0] == 1
@@ -158,7 +156,7 @@ def manifests(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[
     return list(yaml.safe_load_all(out))
 
 
-def test_everything_that_runs_the_operator_is_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_manifests_contain_the_complete_installation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     documents = manifests(capsys, "--install-namespace", "ops", "--image", "registry.example/n:1")
     kinds = {document["kind"] for document in documents}
     assert {
@@ -188,7 +186,7 @@ def test_everything_that_runs_the_operator_is_printed(capsys: pytest.CaptureFixt
     }
 
 
-def test_the_printed_configuration_is_what_run_takes(
+def test_run_accepts_the_printed_configuration(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, taken: list[Any]
 ) -> None:
     documents = manifests(capsys, "--namespace", "prod", "--install-namespace", "ops")
@@ -203,12 +201,10 @@ def test_the_printed_configuration_is_what_run_takes(
     assert options.notification.routing_file == Path("/etc/notification/routing/routing.yaml")
 
 
-async def test_an_api_server_takes_the_manifests_as_they_are(
-    capsys: pytest.CaptureFixture[str], cluster: Cluster
-) -> None:
+async def test_api_server_accepts_the_printed_manifests(capsys: pytest.CaptureFixture[str], cluster: Cluster) -> None:
     documents = manifests(capsys, "--name", "manifests-test", "--install-namespace", cluster.namespace)
     for document in documents:
         if document["kind"] == "CustomResourceDefinition":
             await cluster.install(document)
-        elif document["kind"] != "ServiceMonitor":  # a kind of somebody else's
+        elif document["kind"] != "ServiceMonitor":  # not a built-in kind
             await cluster.client.create(document, field_validation="Strict")

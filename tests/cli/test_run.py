@@ -1,4 +1,4 @@
-"""What ``reconciler run`` does from start to end, in a process of its own against the embedded API server."""
+"""``reconciler run`` from start to exit, in a separate process against the embedded API server."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def hangs(manager):
 PROGRAM = """
 import sys
 import reconciler.manager.lifecycle as lifecycle
-lifecycle.CUT_OFF = 0.2
+lifecycle.CANCEL_TIMEOUT = 0.2
 from reconciler.cli import main
 main(sys.argv[1:])
 """
 
 
 async def run_until_reconciled(directory: Path, target: str, *options: str) -> tuple[int, str]:
-    """Run a target until it has reconciled an object, then send SIGTERM; return exit code and standard error."""
+    """Run a target until it has reconciled an object, send SIGTERM, and return exit code and standard error."""
     (directory / "an_operator.py").write_text(OPERATOR)
     async with APIServer() as server, Client(server) as client:
         server.write_kubeconfig(directory / "kubeconfig")
@@ -75,25 +75,25 @@ async def run_until_reconciled(directory: Path, target: str, *options: str) -> t
 async def test_sigterm_drains_and_exits_with_0(tmp_path: Path) -> None:
     code, err = await run_until_reconciled(tmp_path, "an_operator:maps")
     assert code == 0
-    assert "started the controllers configmap" in err
-    assert "SIGTERM: draining" in err
+    assert "started controllers: configmap" in err
+    assert "SIGTERM received: draining" in err
     assert "Traceback" not in err
 
 
-async def test_function_that_fills_the_manager_may_be_async(tmp_path: Path) -> None:
+async def test_setup_function_may_be_async(tmp_path: Path) -> None:
     code, _ = await run_until_reconciled(tmp_path, "an_operator:maps_async")
     assert code == 0
 
 
-async def test_thread_that_never_ends_does_not_hold_the_process(tmp_path: Path) -> None:
+async def test_hung_thread_does_not_block_the_exit(tmp_path: Path) -> None:
     code, err = await run_until_reconciled(tmp_path, "an_operator:hangs", "--grace-period", "0.2")
     assert code == 1
-    assert "not ended within the grace period of 0.2 s" in err
-    assert "default/a in hand" in err
+    assert "did not stop within the grace period of 0.2 s" in err
+    assert "default/a in progress" in err
     assert "Traceback" not in err
 
 
-async def test_it_runs_on_uvloop_where_that_is_installed(tmp_path: Path) -> None:
+async def test_uvloop_is_used_if_installed(tmp_path: Path) -> None:
     (tmp_path / "which.py").write_text(
         "import asyncio\nfrom reconciler.cli.run import _loop_factory\n"
         "with asyncio.Runner(loop_factory=_loop_factory()) as runner:\n"

@@ -141,3 +141,22 @@ async def test_unreachable_server_keeps_the_object_until_its_status_is_written(w
     await quiet(600)
     assert await is_gone(world)
     assert reconciler.finalized == 2
+
+
+@pytest.mark.virtual_time
+async def test_status_that_finalize_saved_no_longer_counts_as_refused(world: World) -> None:
+    """Also while the finalizer is still being removed."""
+    reconciler = WidgetFinalizer()
+    controller = await world.start(reconciler)
+    refusal = world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    await world.widget()
+    await quiet(60)
+    assert controller.statistics().unsaved.blocked == 1
+    refusal.remove()
+    world.server.faults.add(verb="patch", name="w", user_agent="controller", subresource="", latency=30)
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(10)
+    assert (await world.read()).status.phase == "Gone"
+    assert controller.statistics().unsaved.kept == controller.statistics().unsaved.blocked == 0
+    await quiet(60)
+    assert await is_gone(world)

@@ -82,7 +82,7 @@ def test_labels_match_passes_what_is_selected_or_was():
         assert predicate(update(bare, web))
         assert not predicate(update(bare, bare))
         assert not predicate(CacheEvent(EventType.ADDED, new=bare))
-    with pytest.raises(ValueError, match="no label requirement"):
+    with pytest.raises(ValueError, match="not a valid label requirement"):
         labels_match("app in web")
 
 

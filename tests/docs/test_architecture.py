@@ -23,3 +23,15 @@ def test_the_table_of_rooms_has_them_all() -> None:
     table = PAGE.read_text().partition("cli      ")[2].partition("```")[0]
     left = " ".join(line[:26] for line in ("cli      " + table).splitlines())
     assert set(re.findall(r"[a-z]+", left)) == rooms
+
+
+def test_the_page_names_every_room_in_a_room() -> None:
+    inner = {f"{path.parent.relative_to(HOUSE)}/" for path in HOUSE.glob("*/*/__init__.py")}
+    assert {place for place in inner if f"`{place}`" not in PAGE.read_text()} == set()
+
+
+def test_the_picture_names_rooms_that_exist() -> None:
+    picture = (PAGE.parent / "architecture.svg").read_text()
+    named = re.findall(r">([a-z]+(?:/[a-z]+)*/)<", picture)
+    assert len(named) >= 6
+    assert [place for place in named if not (HOUSE / place).is_dir()] == []

@@ -1,7 +1,7 @@
 """The 22 end-to-end scenarios of a notification controller, each with exact expectations.
 
-Every scenario runs the whole operator, as `reconciler run notification` puts it together, on a server of either kind.
-Waits are one second and its multiples, so that the timeline 0, 30, 90, 210, 450 s is 0, 1, 3, 7, 15 s here.
+Every scenario runs the complete operator of `reconciler run notification` on the embedded or on a real server. Backoffs
+are multiples of one second, so the timeline 0, 30, 90, 210, 450 s becomes 0, 1, 3, 7, 15 s.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def scenario(theme: str) -> Callable[[Scenario], Scenario]:
 
 @dataclass
 class Pager:
-    """A channel that fails as it is told: so many times, or for ever with None."""
+    """A channel that fails a given number of times, or always if None."""
 
     name: str = "pager"
     fails: int | None = 0
@@ -64,7 +64,7 @@ class Pager:
 
 @dataclass
 class Stage:
-    """Where a scenario plays."""
+    """The environment of a scenario."""
 
     cluster: Cluster
     directory: Path
@@ -99,7 +99,7 @@ class Stage:
         return (await self.cluster.client.create(document, field_validation="Strict")).uid
 
     async def ends(self, name: str = "alert") -> dict[str, Any]:
-        """Wait for the last phase and return the status."""
+        """Wait for a terminal phase and return the status."""
         found = await self.cluster.client.wait_for(
             NotificationRequest,
             name,
@@ -113,11 +113,11 @@ class Stage:
     async def written(self, name: str = "alert") -> None:
         """Wait for the first status write."""
         async with asyncio.timeout(30):
-            while self.writes(name) < 1:  # noqa: ASYNC110 - the server tells nobody of it
+            while self.writes(name) < 1:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.05)
 
     async def settled(self, name: str = "alert") -> dict[str, Any]:
-        """Wait for the last phase, and until what follows its write has been told."""
+        """Wait for a terminal phase, and until the events and metrics after its write are recorded."""
         status = await self.ends(name)
         await asyncio.sleep(0.5)
         return status
@@ -140,7 +140,7 @@ class Stage:
 
 
 def due(offsets: list[float], expected: list[float]) -> None:
-    """Never early, and late only by what the machine is slow."""
+    """Assert that attempts are never early, and late only because the machine is slow."""
     assert len(offsets) == len(expected), offsets
     for offset, time in zip(offsets, expected, strict=True):
         assert time - 0.001 <= offset <= time + SLACK * (1 + expected.index(time)), (offsets, expected)

@@ -1,4 +1,4 @@
-"""What users of the notification operator get wrong: refused by the API server, or told in the status; in words."""
+"""Mistakes of the notification operator's users: refused by the API server or reported in the status."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_invalid_request_is_refused_with_the_field(client: Client, spec, f
     assert raised.value.causes[0].field == field
 
 
-async def test_unknown_channel_is_told_with_those_that_there_are(client: Client) -> None:
+async def test_unknown_channel_is_reported_with_the_known_ones(client: Client) -> None:
     manager = Manager(client)
     manager.add_controller(NotificationReconciler(channels=[LogChannel()]))
     async with manager.running():
@@ -78,10 +78,10 @@ async def test_unknown_channel_is_told_with_those_that_there_are(client: Client)
         await asyncio.sleep(5)
         status = (await client.get(NotificationRequest, "n", "default")).status
     assert status.phase == "PartiallySent"
-    assert "no channel is called 'pigeon' here; there are: log" in (status.message or "")
+    assert "unknown channel 'pigeon'; registered channels: log" in (status.message or "")
 
 
-async def test_directory_that_cannot_be_written_is_told_and_tried_again(client: Client, tmp_path: Path) -> None:
+async def test_unwritable_directory_is_reported_and_retried(client: Client, tmp_path: Path) -> None:
     directory = tmp_path / "occupied" / "below"
     directory.parent.write_text("")
     manager = Manager(client)

@@ -1,7 +1,7 @@
-"""The timeline under any disturbance: hypothesis chooses what happens, and when.
+"""The retry timeline under disturbances that hypothesis chooses.
 
-Foreign writes, restarts of the manager, and status writes that fail before or after they landed. Whatever comes: no
-attempt is early, none is lost or counted twice, what was delivered is not delivered again, and a cycle writes once.
+Writes by others, restarts of the manager, and status writes that fail before or after they take effect. In all cases no
+attempt is early, lost or counted twice, no delivery is repeated, and a reconcile writes once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FAULTS = [
 
 @dataclass
 class Sink:
-    """A channel that notes each call, and fails if told to."""
+    """A channel that records each call and fails on demand."""
 
     name: str
     fails: bool
@@ -56,7 +56,7 @@ class Sink:
 
 @dataclass
 class Story:
-    """What came of one run."""
+    """The result of one run."""
 
     console: Sink
     pager: Sink
@@ -66,7 +66,7 @@ class Story:
 
 
 async def play(disturbances: Sequence[Disturbance], event_order: Any = "seeded") -> Story:
-    """Run one request to its end while the disturbances happen at their moments."""
+    """Run one request to its end while the disturbances happen at their times."""
     console, pager = Sink("console", fails=False), Sink("pager", fails=True)
     cycles = 0
     async with APIServer(event_order=event_order) as server, Client(server, user_agent="somebody else") as client:
@@ -113,7 +113,7 @@ async def play(disturbances: Sequence[Disturbance], event_order: Any = "seeded")
 
 
 async def disturb(server: APIServer, client: Client, what: str, moment: float) -> None:
-    """Do one thing that somebody else does, or that goes wrong."""
+    """Cause one disturbance."""
     address = (NotificationRequest, NAME, NAMESPACE)
     match what:
         case "annotation":
@@ -140,12 +140,12 @@ async def disturb(server: APIServer, client: Client, what: str, moment: float) -
 
 
 def fail_next_status_write(server: APIServer, **how: Any) -> None:
-    """Let the operator's next status write fail."""
+    """Make the operator's next status write fail."""
     server.faults.add(times=1, verb="patch", subresource="status", user_agent="the operator", **how)
 
 
 async def write_foreign_condition(client: Client, message: str) -> None:
-    """Set a condition of our own beside the operator's, as another controller would: read, change, write, repeat."""
+    """Set another condition as another controller would: read, change, write, retry."""
     for _ in range(10):
         found = (await client.get(NotificationRequest, NAME, NAMESPACE)).to_dict()
         conditions = [c for c in (found.get("status") or {}).get("conditions") or [] if c["type"] != "Acknowledged"]
@@ -169,7 +169,7 @@ async def write_foreign_condition(client: Client, message: str) -> None:
 
 
 def check(story: Story, disturbances: Sequence[Disturbance]) -> None:
-    """Hold the promises."""
+    """Check the guarantees."""
     gaps = [after - before for before, after in zip(story.pager.calls, story.pager.calls[1:], strict=False)]
     assert all(gap >= delay - 1e-3 for gap, delay in zip(gaps, DELAYS, strict=True)), f"early: {story.pager.calls}"
     assert len(story.pager.calls) == 5
@@ -202,20 +202,20 @@ moments = st.floats(min_value=0, max_value=500, allow_nan=False).map(lambda mome
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(moments, st.sampled_from(FOREIGN)), max_size=12))
 @example([(0.0, "foreign condition"), (30.0, "foreign condition"), (30.0, "annotation")])
-def test_foreign_writes_at_any_moment(disturbances: list[Disturbance]) -> None:
+def test_writes_by_others_at_any_time(disturbances: list[Disturbance]) -> None:
     run(disturbances)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(moments, st.sampled_from(PROCESS)), max_size=6))
 @example([(15.0, "restart"), (29.999, "restart"), (60.0, "compact"), (449.99, "restart")])
-def test_restarts_and_broken_watches_at_any_moment(disturbances: list[Disturbance]) -> None:
+def test_restarts_and_broken_watches_at_any_time(disturbances: list[Disturbance]) -> None:
     run(disturbances)
 
 
 @pytest.mark.parametrize("cycle", range(5), ids=lambda cycle: f"cycle {cycle + 1}")
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_status_write_fails_at_each_cycle_in_turn(fault: str, cycle: int) -> None:
+def test_status_write_fails_in_each_reconcile_in_turn(fault: str, cycle: int) -> None:
     before = [0.0, 20.0, 80.0, 200.0, 440.0][cycle]
     run([(before, fault)])
 

@@ -1,4 +1,4 @@
-"""The 22 scenarios: on the embedded server in virtual time, and on a real kube-apiserver on the wall clock."""
+"""The 22 scenarios: on the embedded server under virtual time, and on a real kube-apiserver in real time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconciler.testing.control_plane import ControlPlane
 from tests.e2e.scenarios import SCENARIOS, Stage
 
 
-def test_there_are_twenty_two() -> None:
+def test_there_are_22_scenarios() -> None:
     assert len(SCENARIOS) == 22
 
 

@@ -1,4 +1,4 @@
-"""What must hold on the embedded server and on a real kube-apiserver alike, on the wall clock."""
+"""Guarantees that hold on the embedded server and on a real kube-apiserver, in real time."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def database(cluster: Cluster, name: str, **spec: Any) -> Database:
 
 
 async def until(condition: Any) -> None:
-    """Wait for a condition that must come true; the limit is only there to end a hanging test."""
+    """Wait for a condition that must become true; the timeout only ends a hanging test."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - what is awaited has no event to wait for
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.05)
 
 
@@ -65,7 +65,7 @@ class Sink:
             raise ConnectionError("no route to host")
 
 
-async def test_the_timeline_keeps_its_delays_and_writes_status_once_a_cycle(cluster: Cluster) -> None:
+async def test_timeline_keeps_its_delays_with_one_status_write_per_reconcile(cluster: Cluster) -> None:
     await cluster.install(NotificationRequest)
     console, pager = Sink("console", fails=False), Sink("pager", fails=True)
     manager = Manager(cluster.client, namespaces=[cluster.namespace])
@@ -88,7 +88,7 @@ async def test_the_timeline_keeps_its_delays_and_writes_status_once_a_cycle(clus
         await cluster.client.wait_for(
             NotificationRequest, "n", cluster.namespace, until=lambda n: n.status.phase == "PartiallySent", timeout=60
         )
-        await asyncio.sleep(0.5)  # an echo would come now
+        await asyncio.sleep(0.5)  # an echo would arrive now
         cycles = controller.statistics().reconciles
     gaps = [after - before for before, after in zip(pager.calls, pager.calls[1:], strict=False)]
     assert len(console.calls) == 1
@@ -98,7 +98,7 @@ async def test_the_timeline_keeps_its_delays_and_writes_status_once_a_cycle(clus
     assert cluster.writes(name="n") == [200] * cycles
 
 
-# One write a cycle, and none for nothing
+# One write per reconcile, none without changes
 
 
 class Counting(ResourceReconciler[Database]):
@@ -129,14 +129,14 @@ async def test_a_hundred_objects_cost_one_reconcile_and_one_status_write_each(cl
     controller = manager.add_controller(Once(), workers=10)
     async with manager.running():
         await until(lambda: controller.statistics().reconciles >= 100)
-        await asyncio.sleep(0.5)  # an echo would come now
+        await asyncio.sleep(0.5)  # an echo would arrive now
         assert controller.statistics().reconciles == 100
     found = await cluster.client.list(Database, cluster.namespace)
     assert {item.status.runs for item in found} == {1}
     assert [cluster.writes(name=name) for name in names] == [[200]] * 100
 
 
-async def test_a_cycle_that_changes_nothing_sends_nothing(cluster: Cluster) -> None:
+async def test_reconcile_without_changes_sends_nothing(cluster: Cluster) -> None:
     await cluster.install(Database)
     reconciler = Counting()
     manager = Manager(cluster.client, namespaces=[cluster.namespace])
@@ -147,7 +147,7 @@ async def test_a_cycle_that_changes_nothing_sends_nothing(cluster: Cluster) -> N
     assert cluster.writes(name="a") == [200]
 
 
-async def test_a_status_field_that_the_crd_lacks_is_reported_once_and_not_sent_in_every_cycle(
+async def test_status_field_missing_in_the_crd_is_reported_once_and_not_resent(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     narrow = Database.crd()
@@ -189,7 +189,7 @@ async def test_a_status_field_that_the_crd_lacks_is_reported_once_and_not_sent_i
 # The batcher alone
 
 
-async def test_foreign_fields_and_counters_survive_a_conflict(cluster: Cluster) -> None:
+async def test_fields_of_others_and_counters_survive_a_conflict(cluster: Cluster) -> None:
     await cluster.install(Database)
     obj = await cluster.client.create(database(cluster, "a"))
     async with StatusBatcher(cluster.client, obj) as status:
@@ -206,7 +206,7 @@ async def test_foreign_fields_and_counters_survive_a_conflict(cluster: Cluster) 
     assert cluster.writes(name="a") == [200, 409, 200]
 
 
-async def test_an_object_that_took_the_name_is_not_written(cluster: Cluster) -> None:
+async def test_new_object_with_the_same_name_is_not_written(cluster: Cluster) -> None:
     await cluster.install(Database)
     obj = await cluster.client.create(database(cluster, "a"))
     async with StatusBatcher(cluster.client, obj) as status:
@@ -218,7 +218,7 @@ async def test_an_object_that_took_the_name_is_not_written(cluster: Cluster) -> 
     assert found.status.phase is None
 
 
-async def test_a_kind_without_the_status_subresource_is_told_from_a_deleted_object(cluster: Cluster) -> None:
+async def test_missing_status_subresource_is_distinguished_from_a_deleted_object(cluster: Cluster) -> None:
     plain = Database.crd()
     del plain["spec"]["versions"][0]["subresources"]
     plain["spec"]["names"] |= {"plural": "plains", "singular": "plain", "kind": "Plain", "listKind": "PlainList"}
@@ -245,7 +245,7 @@ async def test_a_kind_without_the_status_subresource_is_told_from_a_deleted_obje
     assert status.written is False
 
 
-async def test_a_status_too_large_says_so_and_is_not_repeated(cluster: Cluster) -> None:
+async def test_oversized_status_is_reported_and_not_retried(cluster: Cluster) -> None:
     await cluster.install(Database)
     obj = await cluster.client.create(database(cluster, "a"))
     with pytest.raises(StatusTooLarge):
@@ -254,7 +254,7 @@ async def test_a_status_too_large_says_so_and_is_not_repeated(cluster: Cluster) 
     assert len(cluster.writes(name="a")) == 1
 
 
-async def test_a_status_that_validation_refuses_names_the_field(cluster: Cluster) -> None:
+async def test_invalid_status_names_the_field(cluster: Cluster) -> None:
     await cluster.install(Database)
     obj = await cluster.client.create(database(cluster, "a"))
     with pytest.raises(StatusInvalid, match=r"status\.runs"):

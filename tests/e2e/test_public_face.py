@@ -1,4 +1,4 @@
-"""The public face, word for word as people and their tools write it: each form runs and does what it says."""
+"""The public API, exactly as users write it: every form runs and works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example operator on a real kube-apiserver with RBAC: it runs with exactly the printed roles, not with less."""
+"""The example operator on a real kube-apiserver with RBAC: it needs exactly the printed roles."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Installed:
-    """Hold an operator that was installed with roles: who installed it, and the client of its service account."""
+    """An operator that was installed with roles: the administrator's client, and that of its service account."""
 
     admin: Client
     operator: Client
@@ -43,7 +43,7 @@ class Installed:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(LONG):
-        while not await condition():  # noqa: ASYNC110 - what is awaited has no event to wait for
+        while not await condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.05)
 
 
@@ -57,7 +57,7 @@ async def installed(
     kind: type[Resource] = Database,
     without: tuple[str, str] | None = None,
 ) -> AsyncIterator[Installed]:
-    """Apply what the command prints, all of it or without some verbs of one resource, and log in as the operator."""
+    """Apply the printed manifests, optionally without some verbs of a resource, and log in as the operator."""
     number = next(_numbers)
     name, namespace = f"database-operator-{number}", f"rbac-{number}"
     arguments = [
@@ -85,7 +85,7 @@ async def installed(
         path = tmp_path / f"{name}.kubeconfig"
         path.write_text(json.dumps(kubeconfig))
 
-        async def served() -> bool:  # the authorizer learns of roles by a watch of its own, and of kinds likewise
+        async def served() -> bool:  # the authorizer watches roles, and the server watches CRDs: both take a moment
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "metadata": {}}
             rules = await operator.create(review | {"spec": {"namespace": namespace}})
             return any(
@@ -121,11 +121,11 @@ async def create_database(admin: Client, namespace: str) -> None:
 
 
 class Lock(Resource[Model, ConditionedStatus], group="rbac.reconciler.dev", version="v1", scope="Cluster"):
-    """What has to be cleaned up, and has no namespace."""
+    """A cluster-scoped object that needs cleaning up."""
 
 
 class Locks(ResourceReconciler[Lock]):
-    """Write the status by apply, tell of it, and finalize."""
+    """A reconciler that applies the status, records an event, and finalizes."""
 
     permissions = ()
     status_strategy = "apply"
@@ -221,7 +221,7 @@ async def test_the_example_runs_with_the_printed_roles(
         ("create", "deployments", 'cannot create resource "deployments" in API group "apps"'),
     ],
 )
-async def test_a_verb_that_is_missing_is_named_in_the_log(
+async def test_missing_verb_is_named_in_the_log(
     control_plane: ControlPlane,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -241,7 +241,7 @@ async def test_a_verb_that_is_missing_is_named_in_the_log(
                 await until(said)
 
 
-async def test_where_owner_references_are_guarded_the_printed_roles_suffice_and_less_does_not(
+async def test_printed_roles_are_necessary_and_sufficient_with_owner_reference_protection(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     guarded = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement"
@@ -260,7 +260,7 @@ async def test_where_owner_references_are_guarded_the_printed_roles_suffice_and_
 
 
 @pytest.mark.parametrize("kind", ["databases", "deployments"])
-async def test_a_kind_that_may_not_be_listed_or_watched_is_named_by_the_start(
+async def test_kind_without_list_or_watch_permission_is_named_at_the_start(
     control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     async with installed(control_plane, tmp_path, capsys, without=("list watch", kind)) as it:
@@ -271,7 +271,7 @@ async def test_a_kind_that_may_not_be_listed_or_watched_is_named_by_the_start(
                 await asyncio.sleep(LONG)
 
 
-async def test_a_lease_that_may_not_be_made_is_named_in_the_log(
+async def test_missing_lease_permission_is_named_in_the_log(
     control_plane: ControlPlane,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Etcd is restored from a backup under a running manager: no cache keeps what is gone, and no change is dropped."""
+"""etcd is restored from a backup under a running manager: the cache keeps no deleted objects and loses no change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def install(client: Client) -> None:
 
 
 class Gate:
-    """Send requests while it is open, as a network that is cut for a while."""
+    """A transport that fails while it is closed, like a network that is down for a while."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -54,7 +54,7 @@ def config_map(name: str, value: str = "1") -> dict[str, object]:
 
 @pytest.mark.parametrize("bump", [None, 1_000_000], ids=["plain", "bumped"])
 @pytest.mark.parametrize("pages", [False, True], ids=["streamed", "pages"])
-async def test_a_restored_backup_is_a_new_beginning(tmp_path: Path, *, bump: int | None, pages: bool) -> None:
+async def test_restored_backup_leads_to_a_new_list(tmp_path: Path, *, bump: int | None, pages: bool) -> None:
     async with ControlPlane() as plane, plane.client() as client:
         await install(client)
         gates: list[Gate] = []
@@ -75,7 +75,7 @@ async def test_a_restored_backup_is_a_new_beginning(tmp_path: Path, *, bump: int
             before = await client.list(Lamp, "default")
             gates[0].closed = True
             await plane.restore(backup, bump_revision=bump)
-            for number in range(100):  # past the version that the manager knows
+            for number in range(100):  # beyond the version that the manager has seen
                 past = await client.apply(config_map("filler", str(number)))
             assert int(past.resource_version) > int(before.resource_version)
             gates[0].closed = False
@@ -91,7 +91,7 @@ async def test_a_restored_backup_is_a_new_beginning(tmp_path: Path, *, bump: int
             await shining(client, "changed", bright=9)
 
 
-async def test_a_snapshot_that_is_none_stops_nothing(tmp_path: Path) -> None:
+async def test_invalid_snapshot_stops_nothing(tmp_path: Path) -> None:
     async with ControlPlane() as plane, plane.client() as client:
         await client.create(config_map("a"))
         with pytest.raises(ControlPlaneFailed, match="etcdutl failed to restore"):

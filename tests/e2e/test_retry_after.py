@@ -1,4 +1,4 @@
-"""A server that asks for a wait gets it, from every part that sends requests."""
+"""Every part that sends requests obeys Retry-After."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def filled(server: APIServer, client: Client, number: int) -> None:
 
 
 @pytest.mark.parametrize("code", [429, 503])
-async def test_a_hundred_objects_whose_status_is_refused_do_not_hammer_the_server(code: int) -> None:
+async def test_a_hundred_refused_status_writes_do_not_overload_the_server(code: int) -> None:
     async with APIServer() as server, Client(server) as client:
         await filled(server, client, 100)
         server.faults.add(status=code, retry_after=60, subresource="status", times=100)
@@ -48,7 +48,7 @@ async def test_a_hundred_objects_whose_status_is_refused_do_not_hammer_the_serve
         assert len(server.requests(subresource="status", effective=True)) == 100
 
 
-async def test_a_reconcile_that_was_told_to_wait_runs_again_after_that() -> None:
+async def test_reconcile_is_retried_after_the_requested_wait() -> None:
     times: list[float] = []
 
     class Reads(Reconciler):
@@ -71,7 +71,7 @@ async def test_a_reconcile_that_was_told_to_wait_runs_again_after_that() -> None
     assert 600 <= times[1] - times[0] <= 661
 
 
-async def test_a_status_that_was_not_written_says_how_long_to_wait() -> None:
+async def test_status_error_has_the_requested_wait() -> None:
     async with APIServer() as server, Client(server) as client:
         await filled(server, client, 1)
         server.faults.add(status=429, retry_after=60, subresource="status")
@@ -83,7 +83,7 @@ async def test_a_status_that_was_not_written_says_how_long_to_wait() -> None:
         assert longest_retry_after(caught.value) == 60
 
 
-async def test_the_holder_of_a_lease_heeds_the_server_but_not_past_its_deadline() -> None:
+async def test_leader_obeys_retry_after_but_not_beyond_its_deadline() -> None:
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client, leader_election="operator", leader_election_namespace="default")
         async with manager.running():

@@ -1,6 +1,6 @@
-"""The case that started the project: a working and a failing channel, retried by the policy, one status write a cycle.
+"""The case that started the project: a working and a failing channel, retried with one status write per reconcile.
 
-Read it from top to bottom: the world, the timeline, and what tries to disturb it.
+First the setup, then the timeline, then disturbances.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TIMELINE = [0, 30, 90, 210, 450]
 
 @dataclass
 class Recorder:
-    """A channel that notes when it is called, and fails if told to."""
+    """A channel that records when it is called and fails on demand."""
 
     name: str
     error: Exception | None = None
@@ -71,7 +71,7 @@ def status_writes(server: APIServer) -> int:
     return len(server.requests(verb="patch", subresource="status", name="disk-full"))
 
 
-async def test_attempts_come_at_0_30_90_210_450_and_each_cycle_writes_once() -> None:
+async def test_attempts_are_at_0_30_90_210_450_and_each_reconcile_writes_once() -> None:
     console, pager = Recorder("console"), Recorder("pager", ConnectionError("no route to host"))
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
@@ -81,9 +81,7 @@ async def test_attempts_come_at_0_30_90_210_450_and_each_cycle_writes_once() -> 
             await asyncio.sleep(449)
             assert (await status_of(client))["phase"] == "Retrying"
             await asyncio.sleep(2)
-            assert (await status_of(client))[
-                "phase"
-            ] == "PartiallySent"  # with the last attempt, not one back-off later
+            assert (await status_of(client))["phase"] == "PartiallySent"  # with the last attempt, not one backoff later
             await asyncio.sleep(86_400)
             cycles = controller.statistics().reconciles
     assert [call - start for call in pager.calls] == pytest.approx(TIMELINE, abs=0.01)
@@ -92,7 +90,7 @@ async def test_attempts_come_at_0_30_90_210_450_and_each_cycle_writes_once() -> 
     assert cycles == 5
 
 
-async def test_the_file_channel_whose_directory_leads_through_a_file_is_retried_by_the_policy(tmp_path: Path) -> None:
+async def test_file_channel_with_an_impossible_directory_is_retried_by_the_policy(tmp_path: Path) -> None:
     occupied = tmp_path / "occupied"
     occupied.write_text("not a directory")
     channels = [ConsoleChannel(stream=io.StringIO()), FileChannel(occupied / "notes")]
@@ -109,7 +107,7 @@ async def test_the_file_channel_whose_directory_leads_through_a_file_is_retried_
     assert status_writes(server) == 5
 
 
-async def test_foreign_writes_at_any_moment_bring_no_attempt_forward() -> None:
+async def test_writes_by_others_never_advance_an_attempt() -> None:
     pager = Recorder("pager", ConnectionError("no route to host"))
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
@@ -124,7 +122,7 @@ async def test_foreign_writes_at_any_moment_bring_no_attempt_forward() -> None:
     assert status["phase"] == "Failed"  # no channel delivered
 
 
-async def test_a_restart_in_the_middle_of_a_wait_keeps_the_due_time() -> None:
+async def test_restart_during_a_wait_keeps_the_due_time() -> None:
     pager = Recorder("pager", ConnectionError("no route to host"))
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
@@ -138,7 +136,7 @@ async def test_a_restart_in_the_middle_of_a_wait_keeps_the_due_time() -> None:
 
 
 @pytest.mark.parametrize("status", [409, 500, 503])
-async def test_a_failing_status_write_loses_no_attempt_and_delivers_nothing_twice(status: int) -> None:
+async def test_failed_status_write_loses_no_attempt_and_repeats_no_delivery(status: int) -> None:
     console, pager = Recorder("console"), Recorder("pager", ConnectionError("no route to host"))
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
@@ -153,7 +151,7 @@ async def test_a_failing_status_write_loses_no_attempt_and_delivers_nothing_twic
     assert final["totalAttempts"] == 6
 
 
-async def test_an_unknown_channel_ends_failed_with_a_reason_and_never_loops() -> None:
+async def test_unknown_channel_fails_with_a_reason_and_never_loops() -> None:
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
         async with operator(server, client, Recorder("console")) as controller:

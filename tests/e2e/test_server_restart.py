@@ -1,4 +1,4 @@
-"""The API server is restarted, with and without its data, under a running manager: it converges, and nobody hurries."""
+"""The API server is restarted, with and without its data, under a running manager, which converges without a storm."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Lamps(ResourceReconciler[Lamp]):
 
 
 async def lit(client: Client, *names: str, bright: int = 1) -> None:
-    """Make lamps, and wait until each shines."""
+    """Create lamps, and wait until each is on."""
     for name in names:
         await client.create(Lamp(metadata=ObjectMeta(name=name, namespace="default"), spec=LampSpec(bright=bright)))
     for name in names:
@@ -66,7 +66,7 @@ async def shining(client: Client, name: str, *, bright: int) -> None:
 
 
 async def played(server: Any, client: Client, *, install: Any, restart: Any) -> Counter[str]:
-    """Restart the server twice under a manager; return how often each lamp was reconciled."""
+    """Restart the server twice under a manager; return the number of reconciles per lamp."""
     await install()
     manager = Manager(client)
     lamps = Lamps()
@@ -87,7 +87,7 @@ async def played(server: Any, client: Client, *, install: Any, restart: Any) -> 
     return lamps.runs
 
 
-# Of what was lost each key runs once more, to find it gone; b was made again.
+# Each lost object is reconciled once more and found gone; b was created again.
 EXPECTED = {"a": 3, "b": 3, "c": 2, "d": 2, "e": 1}
 
 

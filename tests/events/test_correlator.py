@@ -1,4 +1,4 @@
-"""The correlator: client-go's numbers for combining, counting and filtering."""
+"""The correlator: client-go's numbers for aggregation, counting and filtering."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -49,7 +49,7 @@ def test_an_identical_event_raises_the_count_and_keeps_name_and_first_time() -> 
     [occurrence("n"), occurrence(name="db2"), occurrence(type="Warning"), occurrence(reason="Lost")],
     ids=["message", "object", "type", "reason"],
 )
-def test_an_event_that_differs_is_a_new_one(other: Occurrence) -> None:
+def test_different_event_is_a_new_event(other: Occurrence) -> None:
     c = correlator()
     c.decide(occurrence())
     assert decided(c.decide(other)).count == 1
@@ -65,14 +65,14 @@ def test_from_the_tenth_different_message_on_similar_events_are_combined() -> No
     assert decisions[9].first == START + timedelta(seconds=9)
 
 
-def test_the_same_message_over_and_over_is_never_combined() -> None:
+def test_repeated_message_is_never_combined() -> None:
     c = correlator()
     decisions = [decided(c.decide(occurrence(at=n))) for n in range(20)]
     assert [d.count for d in decisions] == list(range(1, 21))
     assert {d.message for d in decisions} == {"m"}
 
 
-def test_counting_similar_events_starts_anew_after_600_quiet_seconds() -> None:
+def test_count_of_similar_events_is_reset_after_600_quiet_seconds() -> None:
     def tenth(gap: float) -> str:
         c = correlator()
         for n in range(9):
@@ -83,7 +83,7 @@ def test_counting_similar_events_starts_anew_after_600_quiet_seconds() -> None:
     assert tenth(600.1) == "m9"
 
 
-def test_a_slow_but_steady_stream_is_combined_too() -> None:
+def test_slow_steady_stream_is_combined() -> None:
     c = correlator()
     messages = [decided(c.decide(occurrence(f"m{n}", at=n * 500))).message for n in range(12)]
     assert [m.startswith("(combined") for m in messages] == [False] * 9 + [True] * 3
@@ -97,7 +97,7 @@ def test_memory_of_messages_is_bounded() -> None:
     assert len(messages.seen) < 10
 
 
-def test_a_long_quiet_time_saves_up_no_more_than_the_burst() -> None:
+def test_bucket_never_holds_more_than_the_burst() -> None:
     c = correlator()
     c.decide(occurrence())
     passed = [c.decide(occurrence(at=1e6)) is not None for _ in range(30)]
@@ -120,7 +120,7 @@ def test_a_filtered_event_is_counted_in_the_next_one_that_passes() -> None:
     assert decided(c.decide(occurrence(at=301))).count == 31
 
 
-def test_events_of_one_object_and_type_share_the_filter_whatever_their_reason() -> None:
+def test_events_of_one_object_and_type_share_the_filter_for_all_reasons() -> None:
     c = correlator()
     for n in range(25):
         c.decide(occurrence(reason=f"R{n}"))
@@ -129,7 +129,7 @@ def test_events_of_one_object_and_type_share_the_filter_whatever_their_reason() 
     assert c.decide(occurrence(name="db2")) is not None
 
 
-def test_the_least_recently_used_entry_is_forgotten() -> None:
+def test_least_recently_used_entry_is_evicted() -> None:
     c = correlator(size=2)
     for name in ("a", "b", "a", "c"):
         c.decide(occurrence(name=name))
@@ -153,8 +153,8 @@ def test_reading_an_entry_counts_as_use() -> None:
         st.tuples(st.sampled_from("abcdefghijklm"), st.sampled_from(["x", "y"]), st.floats(0, 700)), max_size=80
     )
 )
-def test_counts_of_stored_events_add_up_to_what_occurred(steps: list[tuple[str, str, float]]) -> None:
-    """Whatever is combined or filtered, each occurrence is in exactly one count."""
+def test_counts_of_stored_events_add_up_to_the_occurrences(steps: list[tuple[str, str, float]]) -> None:
+    """Each occurrence is in exactly one count, combined or filtered or not."""
     c = correlator()
     now, counts = 0.0, dict[str, int]()
     for message, name, gap in steps:

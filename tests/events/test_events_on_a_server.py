@@ -1,4 +1,4 @@
-"""The recorder's requests, as API servers take them."""
+"""API servers accept the recorder's requests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ async def test_events_are_created_counted_and_combined(client: Client) -> None:
     assert recorder.statistics().rejected == 0
 
 
-async def test_the_event_of_a_cluster_scoped_object_is_taken(client: Client) -> None:
+async def test_event_of_a_cluster_scoped_object_is_accepted(client: Client) -> None:
     namespace = await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "events-"}})
     recorder = EventRecorder(client, source="test-controller", host="here")
     running = asyncio.create_task(recorder.run())

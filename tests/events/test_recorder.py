@@ -1,4 +1,4 @@
-"""The recorder: callers never wait, the server is never flooded, what is dropped is counted."""
+"""The recorder: callers never wait, the server is never flooded, dropped events are counted."""
 
 import asyncio
 import random
@@ -40,7 +40,7 @@ NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
 
 
 class Server:
-    """Keep Events by name; fail when told to."""
+    """A server that stores Events by name and fails on demand."""
 
     def __init__(self) -> None:
         self.events: dict[tuple[str, str], dict[str, Any]] = {}
@@ -106,7 +106,7 @@ async def settle() -> None:
     await asyncio.sleep(1)
 
 
-async def test_an_event_as_the_server_gets_it(events: EventRecorder, server: Server) -> None:
+async def test_event_as_sent_to_the_server(events: EventRecorder, server: Server) -> None:
     await asyncio.sleep(90.5)
     events.normal(POD, "Started", "it runs")
     await settle()
@@ -138,7 +138,7 @@ async def test_an_event_as_the_server_gets_it(events: EventRecorder, server: Ser
     assert int(name.removeprefix("web."), 16) > 0
 
 
-async def test_a_warning_from_a_host(server: Server) -> None:
+async def test_warning_with_a_host(server: Server) -> None:
     recorder = EventRecorder(server, source="c", host="pod-1")
     task = asyncio.create_task(recorder.run())
     recorder.warning(POD, "Failed", "no")
@@ -163,7 +163,7 @@ async def test_a_warning_from_a_host(server: Server) -> None:
     ],
     ids=["Resource", "Unstructured"],
 )
-async def test_any_form_of_object(events: EventRecorder, server: Server, obj: object) -> None:
+async def test_all_forms_of_objects_are_accepted(events: EventRecorder, server: Server, obj: object) -> None:
     events.normal(obj, "Made", "m")
     await settle()
     assert server.only()["involvedObject"] == {
@@ -175,7 +175,7 @@ async def test_any_form_of_object(events: EventRecorder, server: Server, obj: ob
     }
 
 
-async def test_the_event_of_a_cluster_scoped_object_lives_in_default(events: EventRecorder, server: Server) -> None:
+async def test_event_of_a_cluster_scoped_object_is_in_default(events: EventRecorder, server: Server) -> None:
     events.normal(NODE, "Ready", "m")
     await settle()
     assert server.only()["metadata"]["namespace"] == "default"
@@ -212,7 +212,7 @@ async def test_combined_events_are_one_event_on_the_server(events: EventRecorder
     assert [(e["count"], e["message"]) for e in combined] == [(6, "(combined from similar events): attempt 14")]
 
 
-async def test_an_object_that_reports_without_end_gets_25_through(events: EventRecorder, server: Server) -> None:
+async def test_endless_events_of_an_object_are_limited_to_25(events: EventRecorder, server: Server) -> None:
     for _ in range(100):
         events.normal(POD, "Started", "it runs")
     await settle()
@@ -220,33 +220,33 @@ async def test_an_object_that_reports_without_end_gets_25_through(events: EventR
     assert events.statistics().filtered == 75
 
 
-async def test_events_of_one_instant_have_different_names(events: EventRecorder, server: Server) -> None:
+async def test_events_at_the_same_time_have_different_names(events: EventRecorder, server: Server) -> None:
     for n in range(5):
         events.normal(POD, "Started", f"{n}")
     await settle()
     assert len(server.events) == 5
 
 
-async def test_a_long_name_leaves_room_for_the_stamp(events: EventRecorder, server: Server) -> None:
+async def test_long_name_is_truncated_for_the_timestamp(events: EventRecorder, server: Server) -> None:
     events.normal(POD | {"metadata": {"name": "x" * 253, "namespace": "prod"}}, "Started", "m")
     await settle()
     assert len(server.only()["metadata"]["name"]) == 253
 
 
-async def test_a_name_cut_at_a_dot_stays_a_name(events: EventRecorder, server: Server) -> None:
+async def test_name_truncated_at_a_dot_stays_valid(events: EventRecorder, server: Server) -> None:
     events.normal(POD | {"metadata": {"name": "x" * 230 + "." * 23, "namespace": "prod"}}, "Started", "m")
     await settle()
     assert ".." not in server.only()["metadata"]["name"]
 
 
-async def test_a_message_that_is_no_text_of_utf8_is_mended(events: EventRecorder, server: Server) -> None:
+async def test_message_that_is_not_valid_utf8_is_repaired(events: EventRecorder, server: Server) -> None:
     events.normal(POD, "Started", "a\udc80b")
     await settle()
     assert server.only()["message"] == "a?b"
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "😀"])
-async def test_a_message_is_cut_to_1024_bytes_between_letters(
+async def test_message_is_truncated_to_1024_bytes_at_a_character_boundary(
     events: EventRecorder, server: Server, letter: str
 ) -> None:
     events.normal(POD, "Started", letter * 1025)
@@ -256,7 +256,7 @@ async def test_a_message_is_cut_to_1024_bytes_between_letters(
     assert message == letter * (len(message) - 1) + "…"
 
 
-async def test_a_message_that_fits_is_not_cut(events: EventRecorder, server: Server) -> None:
+async def test_short_message_is_not_truncated(events: EventRecorder, server: Server) -> None:
     events.normal(POD, "Started", "x" * 1024)
     await settle()
     assert server.only()["message"] == "x" * 1024
@@ -267,7 +267,7 @@ async def test_a_message_that_fits_is_not_cut(events: EventRecorder, server: Ser
     [NotSent("refused"), OutcomeUnknown("reset"), error_from_response(503), error_from_response(429)],
     ids=lambda e: type(e).__name__,
 )
-async def test_a_passing_failure_is_tried_again(events: EventRecorder, server: Server, failure: Exception) -> None:
+async def test_transient_failure_is_retried(events: EventRecorder, server: Server, failure: Exception) -> None:
     server.failures = [failure, failure]
     events.normal(POD, "Started", "it runs")
     await asyncio.sleep(60)
@@ -277,7 +277,7 @@ async def test_a_passing_failure_is_tried_again(events: EventRecorder, server: S
     assert server.only()["count"] == 1
 
 
-async def test_after_twelve_tries_an_event_is_abandoned(events: EventRecorder, server: Server) -> None:
+async def test_event_is_abandoned_after_twelve_attempts(events: EventRecorder, server: Server) -> None:
     server.failures = [NotSent("refused")] * 13
     events.normal(POD, "Started", "it runs")
     await asyncio.sleep(3600)
@@ -286,7 +286,7 @@ async def test_after_twelve_tries_an_event_is_abandoned(events: EventRecorder, s
     assert server.events == {}
 
 
-async def test_the_first_delay_is_a_random_part_of_ten_seconds(server: Server) -> None:
+async def test_first_delay_is_a_random_fraction_of_ten_seconds(server: Server) -> None:
     delays = []
     for seed in range(5):
         server = Server()
@@ -304,7 +304,7 @@ async def test_the_first_delay_is_a_random_part_of_ten_seconds(server: Server) -
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422])
-async def test_what_the_server_refuses_is_not_tried_again(events: EventRecorder, server: Server, status: int) -> None:
+async def test_rejected_event_is_not_retried(events: EventRecorder, server: Server, status: int) -> None:
     server.failures = [error_from_response(status)]
     events.normal(POD, "Started", "it runs")
     events.normal(POD, "Stopped", "it stopped")
@@ -314,7 +314,7 @@ async def test_what_the_server_refuses_is_not_tried_again(events: EventRecorder,
     assert server.only()["reason"] == "Stopped"
 
 
-async def test_an_event_stored_by_a_try_whose_answer_was_lost_is_not_doubled(
+async def test_event_stored_by_an_attempt_with_a_lost_response_is_not_duplicated(
     events: EventRecorder, server: Server
 ) -> None:
     server.lose_answers = True
@@ -326,7 +326,7 @@ async def test_an_event_stored_by_a_try_whose_answer_was_lost_is_not_doubled(
 
 
 @pytest.mark.parametrize("fault", [ReconcilerError("not the leader"), ZeroDivisionError()], ids=["ours", "bug"])
-async def test_a_fault_in_the_client_does_not_end_the_sending(
+async def test_exception_of_the_client_does_not_stop_the_recorder(
     events: EventRecorder, server: Server, fault: Exception
 ) -> None:
     server.failures = [fault]
@@ -337,7 +337,7 @@ async def test_a_fault_in_the_client_does_not_end_the_sending(
     assert events.statistics().rejected == 1
 
 
-async def test_what_is_reported_before_run_waits(server: Server) -> None:
+async def test_events_recorded_before_run_wait(server: Server) -> None:
     recorder = EventRecorder(server, source="c")
     recorder.normal(POD, "Started", "it runs")
     assert recorder.statistics().waiting == 1
@@ -348,7 +348,7 @@ async def test_what_is_reported_before_run_waits(server: Server) -> None:
     await task
 
 
-async def test_a_full_queue_drops_and_counts(server: Server) -> None:
+async def test_full_queue_drops_and_counts(server: Server) -> None:
     recorder = EventRecorder(server, source="c")
     for n in range(1005):
         recorder.normal(POD, "Started", f"{n}")
@@ -358,7 +358,7 @@ async def test_a_full_queue_drops_and_counts(server: Server) -> None:
 
 
 async def test_events_from_threads(events: EventRecorder, server: Server) -> None:
-    asyncio.get_running_loop().set_debug(True)  # refuses calls of other threads that are not safe
+    asyncio.get_running_loop().set_debug(True)  # refuses unsafe calls from other threads
     await settle()
     threads = [threading.Thread(target=events.normal, args=(POD, "Started", f"{n}")) for n in range(5)]
     for thread in threads:
@@ -369,7 +369,7 @@ async def test_events_from_threads(events: EventRecorder, server: Server) -> Non
     assert len(server.events) == 5
 
 
-async def test_close_sends_what_is_queued_and_takes_no_more(server: Server) -> None:
+async def test_close_sends_queued_events_and_accepts_no_more(server: Server) -> None:
     recorder = EventRecorder(server, source="c")
     task = asyncio.create_task(recorder.run())
     for n in range(5):
@@ -382,7 +382,7 @@ async def test_close_sends_what_is_queued_and_takes_no_more(server: Server) -> N
     assert recorder.statistics().waiting == 0
 
 
-async def test_close_drops_what_it_could_not_send_in_time(server: Server) -> None:
+async def test_close_drops_events_not_sent_in_time(server: Server) -> None:
     recorder = EventRecorder(server, source="c")
     task = asyncio.create_task(recorder.run())
     server.hang = True
@@ -395,7 +395,7 @@ async def test_close_drops_what_it_could_not_send_in_time(server: Server) -> Non
     assert recorder.statistics().dropped == 5
 
 
-async def test_close_without_run_drops_what_is_queued(server: Server) -> None:
+async def test_close_without_run_drops_queued_events(server: Server) -> None:
     recorder = EventRecorder(server, source="c")
     recorder.normal(POD, "Started", "it runs")
     await recorder.close()
@@ -404,7 +404,7 @@ async def test_close_without_run_drops_what_is_queued(server: Server) -> None:
     assert server.requests == []
 
 
-async def test_a_cancelled_run_stops_and_drops(server: Server) -> None:
+async def test_cancelled_run_stops_and_drops(server: Server) -> None:
     recorder = EventRecorder(server, source="c")
     task = asyncio.create_task(recorder.run())
     server.hang = True
@@ -418,18 +418,18 @@ async def test_a_cancelled_run_stops_and_drops(server: Server) -> None:
     await recorder.close()
 
 
-async def test_run_runs_once(events: EventRecorder) -> None:
+async def test_run_can_be_called_only_once(events: EventRecorder) -> None:
     await settle()
-    with pytest.raises(RuntimeError, match="runs already"):
+    with pytest.raises(RuntimeError, match="already running"):
         await events.run()
 
 
-async def test_wrong_arguments_are_refused_at_the_call(events: EventRecorder) -> None:
+async def test_invalid_arguments_are_refused_at_the_call(events: EventRecorder) -> None:
     with pytest.raises(ValueError, match="needs a reason"):
         events.normal(POD, "", "m")
-    with pytest.raises(ValueError, match="this Pod has none"):
+    with pytest.raises(ValueError, match="it has no name"):
         events.normal({"apiVersion": "v1", "kind": "Pod", "metadata": {}}, "Started", "m")
     with pytest.raises(ValueError, match="has no apiVersion or no kind"):
         events.normal({"metadata": {"name": "a"}}, "Started", "m")
-    with pytest.raises(TypeError, match="no Kubernetes object"):
+    with pytest.raises(TypeError, match="not a Kubernetes object"):
         events.normal(3, "Started", "m")

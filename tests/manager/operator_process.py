@@ -1,8 +1,8 @@
-"""An operator in a process of its own, for the tests to signal, stop and starve. Tells on stdout what it does.
+"""An operator in a separate process, which tests signal, stop and block. It prints what it does.
 
 Usage: operator_process.py KUBECONFIG MODE [leader] [short] [running]
 
-leader: with a leader election. short: with hardly any time to end. running: in a block of `Manager.running`.
+leader: with leader election. short: with very short timeouts. running: in a block of `Manager.running`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Endless(Reconciler):
 
 
 class Blocking(Reconciler):
-    """Block the event loop."""
+    """A reconciler that blocks the event loop."""
 
     async def reconcile(self, request: Request, /) -> Outcome:
         tell("reconciling")
@@ -57,7 +57,7 @@ class Blocking(Reconciler):
 
 
 class Hung(Reconciler):
-    """Hang in a thread, deaf to everything."""
+    """A reconciler that hangs in a thread."""
 
     def reconcile(self, request: Request, /) -> Outcome:
         tell("reconciling")
@@ -66,7 +66,7 @@ class Hung(Reconciler):
 
 
 class HungInWait(Reconciler):
-    """Hang in a thread, and wait again each time that it is told to end."""
+    """A reconciler that hangs in a thread and waits again each time it is told to end."""
 
     def reconcile(self, request: Request, /) -> Outcome:
         tell("reconciling")
@@ -77,7 +77,7 @@ class HungInWait(Reconciler):
 
 
 class HungFinalize(ResourceReconciler[Unstructured], resource="v1/ConfigMap"):
-    """Hang in a thread while an object is deleted."""
+    """A reconciler that hangs in a thread while an object is deleted."""
 
     async def reconcile_object(self, obj: Unstructured, status: StatusBatcher, /) -> Outcome:
         await self.client.delete("v1/ConfigMap", obj.name, obj.namespace)
@@ -88,7 +88,7 @@ class HungFinalize(ResourceReconciler[Unstructured], resource="v1/ConfigMap"):
 
 
 class Writing(Reconciler):
-    """Write without pause, so that a step is always ready when the process wakes up."""
+    """A reconciler that writes continuously, so that a step is always ready when the process resumes."""
 
     async def reconcile(self, request: Request, /) -> Outcome:
         tell("reconciling")
@@ -99,7 +99,7 @@ class Writing(Reconciler):
 
 
 class Recording(ResourceReconciler[Unstructured], resource="v1/Pod"):
-    """Write the status without pause."""
+    """A reconciler that writes the status continuously."""
 
     async def reconcile_object(self, obj: Unstructured, status: StatusBatcher, /) -> Outcome:
         tell("reconciling")
@@ -111,7 +111,7 @@ class Recording(ResourceReconciler[Unstructured], resource="v1/Pod"):
 
 
 class Delivering(Reconciler):
-    """Do something outside the cluster without pause, and say when, by a clock that all processes share."""
+    """A reconciler with continuous effects outside the cluster, timed by a clock that all processes share."""
 
     async def reconcile(self, request: Request, /) -> Outcome:
         tell("reconciling")
@@ -128,7 +128,7 @@ MODES = {each.__name__.lower(): each for each in KINDS}
 async def main(kubeconfig: str, mode: str, options: Sequence[str]) -> None:
     grace = 30.0
     if "short" in options:
-        grace = lifecycle.CUT_OFF = 0.2
+        grace = lifecycle.CANCEL_TIMEOUT = 0.2
     async with Client.from_config(kubeconfig=kubeconfig, user_agent="child") as client:
         manager = Manager(client, leader_election=LEASE if "leader" in options else None, grace_period=grace)
         manager.add_controller(MODES[mode](), resource="v1/Pod" if mode == "recording" else "v1/ConfigMap")
@@ -142,5 +142,5 @@ async def main(kubeconfig: str, mode: str, options: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background processes with SIGINT ignored
     asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

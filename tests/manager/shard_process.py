@@ -1,4 +1,4 @@
-"""A shard in a process of its own. Writes a line to a file when a reconcile begins and when it ends.
+"""A shard in a separate process. It writes a line to a file when a reconcile starts and when it ends.
 
 Usage: shard_process.py KUBECONFIG NAMESPACE SHARD FILE
 """
@@ -22,10 +22,10 @@ RING = "maps"
 
 
 class Logging(Reconciler):
-    """Take a while, write, and come back."""
+    """A reconciler that takes a while, writes, and requeues."""
 
     def __init__(self, file: Path, shard: str) -> None:
-        # Unbuffered: what a killed process has begun must be in the file.
+        # Unbuffered: the file must contain the reconciles that a killed process has started.
         self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._shard = shard
         self._rng = random.Random(shard)
@@ -41,7 +41,7 @@ class Logging(Reconciler):
         return Result(requeue_after=self._rng.uniform(0.2, 0.6))
 
     def _note(self, what: str, request: Request) -> None:
-        # One clock for all processes of a machine, which nobody sets.
+        # One clock for all processes of the machine, which cannot be set.
         os.write(self._file, f"{time.monotonic():.6f} {self._shard} {what} {request.name}\n".encode())
 
 

@@ -1,8 +1,8 @@
-"""Be the other side of a ring: a sharder, as small as the tests need it, that speaks kubernetes-controller-sharding.
+"""The other side of a ring: a minimal sharder that implements the contract of kubernetes-controller-sharding.
 
-It watches Leases and objects, assigns what nobody has by rendezvous hash, has objects drained that belong elsewhere by
-now, and moves by force what a dead shard had. A shard whose Lease has expired is dead once the sharder has taken the
-Lease itself, so that it cannot come back meanwhile.
+It watches Leases and objects, assigns objects by rendezvous hash, drains objects that belong to another shard, and
+moves the objects of a dead shard by force. A shard whose Lease has expired is dead once the sharder has acquired the
+Lease itself, so that the shard cannot come back in the meantime.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ RING_LABEL = "alpha.sharding.timebertt.dev/controllerring"
 
 
 class Sharder:
-    """Assign the objects of a kind to the shards of a ring.
+    """A sharder that assigns the objects of one kind to the shards of a ring.
 
     Args:
         client: reads and writes.
         ring: the ring's name.
-        kind: what is assigned.
-        namespace: where Leases and objects are.
+        kind: the kind to assign.
+        namespace: the namespace of Leases and objects.
     """
 
     def __init__(self, client: Client, ring: str, kind: KindLike, namespace: str) -> None:
@@ -48,7 +48,7 @@ class Sharder:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Sharder]:
-        """Work during the block."""
+        """Run during the block."""
         async with Cache(self._client, namespaces=[self._namespace]) as cache:
             leases = await cache.informer(LEASE, label_selector={RING_LABEL: self.ring})
             objects = await cache.informer(self._kind, metadata_only=True)
@@ -59,7 +59,7 @@ class Sharder:
             async def work() -> None:
                 while True:
                     self._news.clear()
-                    with contextlib.suppress(APIError, TransportError):  # it looks again
+                    with contextlib.suppress(APIError, TransportError):  # it tries again
                         self.alive = [each.name for each in leases.store.list() if await self._is_alive(each)]
                         await asyncio.gather(*map(self._assign, objects.store.list()))
                     with contextlib.suppress(TimeoutError):
@@ -100,7 +100,7 @@ class Sharder:
             labels = {self.drain_label: "true"}
         elif has is not None:
             self.forced += 1
-        with contextlib.suppress(APIError):  # somebody else has written: the watch tells
+        with contextlib.suppress(APIError):  # another writer was faster: its watch event follows
             await self._client.patch(
                 self._kind,
                 obj.name,

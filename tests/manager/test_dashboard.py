@@ -1,4 +1,4 @@
-"""The Grafana dashboard and the alerts ask for what a running manager tells."""
+"""The Grafana dashboard and the alerts use only metrics that a running manager exports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.manager import LeaderElection
-from reconciler.manager.lifecycle import CUT_OFF, SYNC_TIMEOUT
+from reconciler.manager.lifecycle import CANCEL_TIMEOUT, SYNC_TIMEOUT
 from tests.manager.working import Working, config_map
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def expressions_of_the_alerts() -> list[str]:
     return [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
 
 
-def test_the_deployment_of_the_page_fits_a_manager() -> None:
+def test_documented_deployment_fits_the_manager() -> None:
     documents = [
         doc
         for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -57,11 +57,11 @@ def test_the_deployment_of_the_page_fits_a_manager() -> None:
     assert {each["httpGet"]["port"] for each in probes.values()} <= {each["name"] for each in container["ports"]}
     assert probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"] > SYNC_TIMEOUT
     grace = inspect.signature(Manager).parameters["grace_period"].default
-    assert pod["terminationGracePeriodSeconds"] >= grace + CUT_OFF + 2
+    assert pod["terminationGracePeriodSeconds"] >= grace + CANCEL_TIMEOUT + 2
 
 
 @pytest.mark.virtual_time
-async def test_every_metric_and_label_that_is_asked_for_is_told(server: APIServer, client: Client) -> None:
+async def test_every_metric_and_label_in_dashboard_and_alerts_is_exported(server: APIServer, client: Client) -> None:
     manager = Manager(client, leader_election=LeaderElection("operator", namespace="default"))
     manager.add_controller(Working(), resource="v1/ConfigMap")
     async with manager.running():
@@ -84,8 +84,8 @@ async def test_every_metric_and_label_that_is_asked_for_is_told(server: APIServe
         assert set(LABEL.findall(selector)) - GIVEN_BY_PROMETHEUS <= known[name], (name, selector)
 
 
-def test_every_metric_of_the_expressions_has_a_selector() -> None:
-    """Else the test above would not see it."""
+def test_every_metric_in_an_expression_has_a_selector() -> None:
+    """Otherwise the test above would not find it."""
     for expr in expressions_of_the_dashboard() + expressions_of_the_alerts():
         names = re.findall(
             r"\b(?:controller_runtime|workqueue|reconciler|rest_client|leader_election|process)_\w+", expr

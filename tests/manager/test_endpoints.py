@@ -1,4 +1,4 @@
-"""Health, readiness, metrics and the queue over HTTP."""
+"""Health, readiness, metrics and the queue endpoint over HTTP."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def get(http: aiohttp.ClientSession, url: str, **headers: str) -> tuple[in
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - nothing tells of these moments
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0)
 
 
@@ -69,7 +69,7 @@ async def test_verbose_lists_the_checks(client: Client, http: aiohttp.ClientSess
     assert (status, text) == (200, "[+]ping ok\n[+]database ok\nhealthz check passed\n")
 
 
-async def test_a_failing_check_is_500_and_its_reason_goes_to_the_log_once(
+async def test_failing_check_returns_500_and_its_reason_is_logged_once(
     client: Client, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     healthy = False
@@ -91,12 +91,12 @@ async def test_a_failing_check_is_500_and_its_reason_goes_to_the_log_once(
             healthy = True
             assert await get(http, f"{manager.health_url}/readyz") == (200, "ok")
     assert [record.getMessage() for record in caplog.records if "check database" in record.getMessage()] == [
-        "readyz check database fails: ConnectionError: password=hunter2",
+        "readyz check database failed: ConnectionError: password=hunter2",
         "readyz check database passes again",
     ]
 
 
-async def test_a_check_fails_by_returning_false_too(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_check_fails_when_it_returns_false(client: Client, http: aiohttp.ClientSession) -> None:
     manager = Manager(client, health="127.0.0.1:0")
     manager.add_health_check("no", lambda: False)
     async with manager.running():
@@ -104,16 +104,16 @@ async def test_a_check_fails_by_returning_false_too(client: Client, http: aiohtt
 
 
 @pytest.mark.virtual_time
-async def test_a_check_that_hangs_fails(client: Client) -> None:
-    from reconciler.manager.endpoints.health import CHECK_TIMEOUT, Checks
+async def test_hanging_check_fails(client: Client) -> None:
+    from reconciler.manager.endpoints.checks import CHECK_TIMEOUT, Checks
 
     checks = Checks("healthz")
     checks.add("hangs", lambda: asyncio.sleep(1000))
     (verdict,) = await checks.run(["hangs"])
-    assert verdict.reason == f"no answer within {CHECK_TIMEOUT:g} s"
+    assert verdict.reason == f"timed out after {CHECK_TIMEOUT:g} s"
 
 
-async def test_an_unknown_check_or_path_is_404(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_unknown_check_or_path_returns_404(client: Client, http: aiohttp.ClientSession) -> None:
     manager = Manager(client, health="127.0.0.1:0")
     async with manager.running():
         assert (await get(http, f"{manager.health_url}/healthz/unknown"))[0] == 404
@@ -126,19 +126,19 @@ async def test_an_unknown_check_or_path_is_404(client: Client, http: aiohttp.Cli
             assert answer.status == 200
 
 
-async def test_names_of_checks_are_unique_and_have_no_slash(client: Client) -> None:
+async def test_check_names_are_unique_and_contain_no_slash(client: Client) -> None:
     manager = Manager(client)
     manager.add_health_check("a", lambda: None)
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(ValueError, match="already exists"):
         manager.add_health_check("a", lambda: None)
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(ValueError, match="already exists"):
         manager.add_ready_check("ping", lambda: None)
     for name in ("", "a/b"):
         with pytest.raises(ValueError, match="without '/'"):
             manager.add_ready_check(name, lambda: None)
 
 
-async def test_a_manager_is_not_ready_while_it_starts_or_stops(
+async def test_manager_is_not_ready_while_starting_or_stopping(
     server: APIServer, client: Client, http: aiohttp.ClientSession
 ) -> None:
     fault = server.faults.add(verb={"list", "watch"}, resource="configmaps", status=503, times=None)
@@ -192,7 +192,7 @@ async def test_metrics_are_served(client: Client, http: aiohttp.ClientSession) -
         assert (await get(http, f"{manager.metrics_url}/healthz"))[0] == 404
 
 
-async def test_scrapes_beyond_four_at_once_get_503_and_the_loop_goes_on(
+async def test_more_than_four_concurrent_scrapes_get_503_and_do_not_block_the_loop(
     client: Client, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go = asyncio.Semaphore(0), threading.Event()
@@ -217,14 +217,14 @@ async def test_scrapes_beyond_four_at_once_get_503_and_the_loop_goes_on(
 
 
 @pytest.mark.parametrize("limit", ["9" * 5000, "²", "-1", "", "0"])
-async def test_any_limit_of_the_queue_is_answered(client: Client, http: aiohttp.ClientSession, limit: str) -> None:
+async def test_queue_endpoint_accepts_any_limit(client: Client, http: aiohttp.ClientSession, limit: str) -> None:
     manager = Manager(client, health="127.0.0.1:0")
     async with manager.running():
         status, _ = await get(http, f"{manager.health_url}/debug/queue?limit={limit}")
         assert status == 200
 
 
-async def test_one_address_serves_both(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_metrics_and_health_can_share_an_address(client: Client, http: aiohttp.ClientSession) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -235,7 +235,7 @@ async def test_one_address_serves_both(client: Client, http: aiohttp.ClientSessi
         assert (await get(http, f"http://{address}/readyz"))[0] == 200
 
 
-async def test_nothing_listens_after_the_end(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_nothing_listens_after_the_stop(client: Client, http: aiohttp.ClientSession) -> None:
     manager = Manager(client, metrics="127.0.0.1:0")
     async with manager.running():
         url = manager.metrics_url
@@ -246,7 +246,7 @@ async def test_nothing_listens_after_the_end(client: Client, http: aiohttp.Clien
 # Addresses
 
 
-async def test_a_port_in_use_is_one_line_that_names_the_option(client: Client) -> None:
+async def test_error_for_a_port_in_use_names_the_option(client: Client) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -255,22 +255,22 @@ async def test_a_port_in_use_is_one_line_that_names_the_option(client: Client) -
             with pytest.raises(ConfigurationError) as raised:
                 await Manager(client, **{option: address}).run()  # type: ignore[arg-type]
             text = str(raised.value)
-            assert text.startswith(f"{option}='{address}': cannot listen there: Address already in use")
+            assert text.startswith(f"{option}='{address}': cannot listen on this address: Address already in use")
             assert "\n" not in text
 
 
-async def test_a_host_that_is_not_ours_names_the_option(client: Client) -> None:
-    with pytest.raises(ConfigurationError, match=r"health='192\.0\.2\.1:8081': cannot listen there"):
+async def test_error_for_a_foreign_host_names_the_option(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match=r"health='192\.0\.2\.1:8081': cannot listen on this address"):
         await Manager(client, health="192.0.2.1:8081").run()
 
 
 @pytest.mark.parametrize("address", ["8080", "localhost", "", "host:port", "1.2.3.4:99999", "::1:8080", "http://a:80"])
-def test_an_address_that_cannot_be_read_names_the_option(address: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"metrics='.*' is no address: write 'host:port'"):
+def test_error_for_an_invalid_address_names_the_option(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"metrics='.*' is not a valid address: write 'host:port'"):
         Manager(Client(APIServer()), metrics=address)
 
 
-async def test_all_interfaces_and_ipv6_can_be_named(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_all_interfaces_and_ipv6_are_accepted(client: Client, http: aiohttp.ClientSession) -> None:
     async with Manager(client, health=":0").running() as manager:
         assert manager.health_url is not None
         assert (await get(http, f"{manager.health_url}/healthz"))[0] == 200
@@ -285,7 +285,7 @@ async def test_all_interfaces_and_ipv6_can_be_named(client: Client, http: aiohtt
 
 
 @pytest.mark.virtual_time
-async def test_under_virtual_time_an_address_is_refused_with_the_reason(client: Client) -> None:
+async def test_address_is_refused_under_virtual_time(client: Client) -> None:
     with pytest.raises(ConfigurationError, match=r"metrics='127\.0\.0\.1:0': sockets do not work under virtual time"):
         await Manager(client, metrics="127.0.0.1:0").run()
 
@@ -293,7 +293,9 @@ async def test_under_virtual_time_an_address_is_refused_with_the_reason(client: 
 # The queue
 
 
-async def test_the_queue_tells_who_waits_why_and_until_when(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_queue_endpoint_lists_keys_with_reasons_and_due_times(
+    client: Client, http: aiohttp.ClientSession
+) -> None:
     in_hand = asyncio.Event()
 
     async def work(request: Any) -> Result | None:
@@ -331,6 +333,6 @@ async def test_the_queue_tells_who_waits_why_and_until_when(client: Client, http
         assert await get_queue(http, manager.metrics_url or "", "?controller=other") == []
 
 
-async def test_the_queue_is_served_with_health_alone_too(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_queue_endpoint_is_served_with_health_only(client: Client, http: aiohttp.ClientSession) -> None:
     async with Manager(client, health="127.0.0.1:0").running() as manager:
         assert await get_queue(http, manager.health_url or "") == []

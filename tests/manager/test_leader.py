@@ -1,4 +1,4 @@
-"""Leader election: who leads when, what is refused, what the lease shows."""
+"""Leader election: who leads when, which writes are refused, and the content of the lease."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def elects(identity: str, **times: float) -> LeaderElection:
 
 
 def replica(server: APIServer, identity: str, working: Working | None = None, **options: Any) -> Manager:
-    """Make one of several processes; its requests carry its identity."""
+    """Return the manager of one of several processes; its requests contain its identity."""
     times = options.pop("times", {})
     manager = Manager(
         Client(server, user_agent=identity),
@@ -56,7 +56,7 @@ async def record(client: Client) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def in_background(manager: Manager) -> AsyncIterator[asyncio.Task[None]]:
-    """Run a manager beside the test, which goes on when it leads, or does not."""
+    """Run a manager in the background during the block."""
     task = asyncio.create_task(manager.run())
     await asyncio.sleep(0.001)
     try:
@@ -67,17 +67,17 @@ async def in_background(manager: Manager) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def elected(manager: Manager) -> float:
-    """Wait until a manager leads; return how long that took."""
+    """Wait until a manager leads; return the seconds that it took."""
     before = now()
-    while not manager.statistics().leading:  # noqa: ASYNC110 - nothing tells of this moment
+    while not manager.statistics().leading:  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0.01)
     return now() - before
 
 
-# A lone process
+# One process
 
 
-async def test_a_lone_process_leads_at_once_and_writes_the_lease(server: APIServer, client: Client) -> None:
+async def test_single_process_leads_immediately_and_writes_the_lease(server: APIServer, client: Client) -> None:
     working = Working()
     await client.create(config_map("a"))
     async with replica(server, "one", working).running() as manager:
@@ -93,7 +93,7 @@ async def test_a_lone_process_leads_at_once_and_writes_the_lease(server: APIServ
         }
 
 
-async def test_the_lease_is_renewed_every_two_seconds_without_reading_it(server: APIServer, client: Client) -> None:
+async def test_lease_is_renewed_every_two_seconds_without_reading_it(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running():
         await asyncio.sleep(20.5)
         found = await record(client)
@@ -105,7 +105,7 @@ async def test_the_lease_is_renewed_every_two_seconds_without_reading_it(server:
         assert len(server.requests(verb="get", resource="leases", user_agent="one")) == 1
 
 
-async def test_a_clean_stop_releases_the_lease_after_the_workers_ended(server: APIServer, client: Client) -> None:
+async def test_clean_stop_releases_the_lease_after_the_workers_ended(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     working = Working(lambda _: asyncio.sleep(20))
     async with replica(server, "one", working).running():
@@ -117,7 +117,7 @@ async def test_a_clean_stop_releases_the_lease_after_the_workers_ended(server: A
     assert (releases[-1].time - releases[0].time).total_seconds() > 15, "it was renewed during the drain"
 
 
-async def test_the_lease_is_not_released_while_a_worker_works(server: APIServer, client: Client) -> None:
+async def test_lease_is_not_released_while_a_worker_runs(server: APIServer, client: Client) -> None:
     end = asyncio.Event()
 
     async def stubborn(_: object) -> None:
@@ -131,7 +131,7 @@ async def test_the_lease_is_not_released_while_a_worker_works(server: APIServer,
     await asyncio.sleep(1)
     manager.stop()
     await asyncio.wait({task})
-    assert "default/a in hand" in str(task.exception())
+    assert "default/a in progress" in str(task.exception())
     assert (await record(client))["holderIdentity"] == "one"
     renewals = len(server.requests(verb="update", resource="leases"))
     await asyncio.sleep(30)
@@ -139,7 +139,7 @@ async def test_the_lease_is_not_released_while_a_worker_works(server: APIServer,
     end.set()
 
 
-async def test_a_foreign_change_of_the_lease_is_no_loss(server: APIServer, client: Client) -> None:
+async def test_change_of_the_lease_by_others_is_tolerated(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running() as manager:
         await asyncio.sleep(5)
         await client.patch(LEASE, "operator", "default", patch={"metadata": {"labels": {"a": "b"}}})
@@ -150,14 +150,14 @@ async def test_a_foreign_change_of_the_lease_is_no_loss(server: APIServer, clien
         assert lease.to_dict()["metadata"]["labels"] == {"a": "b"}
 
 
-async def test_the_lease_carries_the_labels_that_it_is_given(server: APIServer, client: Client) -> None:
+async def test_lease_has_the_given_labels(server: APIServer, client: Client) -> None:
     election = LeaderElection("operator", namespace="default", labels={"app": "operator"})
     async with Manager(client, leader_election=election).running() as manager:
         await elected(manager)
         assert (await client.get(LEASE, "operator", "default")).to_dict()["metadata"]["labels"] == {"app": "operator"}
 
 
-async def test_a_deleted_lease_is_made_again(server: APIServer, client: Client) -> None:
+async def test_leader_creates_a_deleted_lease_again(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running() as manager:
         await asyncio.sleep(5)
         await client.delete(LEASE, "operator", "default")
@@ -166,7 +166,7 @@ async def test_a_deleted_lease_is_made_again(server: APIServer, client: Client) 
         assert (await record(client))["holderIdentity"] == "one"
 
 
-async def test_short_trouble_is_survived(server: APIServer, client: Client) -> None:
+async def test_short_outage_is_tolerated(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running() as manager:
         await asyncio.sleep(5)
         server.faults.add(resource="leases", status=503, times=3)
@@ -174,7 +174,7 @@ async def test_short_trouble_is_survived(server: APIServer, client: Client) -> N
         assert manager.statistics().leading
 
 
-async def test_lost_answers_of_the_own_writes_do_not_confuse(server: APIServer, client: Client) -> None:
+async def test_lost_responses_to_own_writes_are_tolerated(server: APIServer, client: Client) -> None:
     server.faults.add(resource="leases", verb="create", after_commit=True, lost=True)
     async with replica(server, "one").running() as manager:
         assert await elected(manager) < 5
@@ -184,7 +184,7 @@ async def test_lost_answers_of_the_own_writes_do_not_confuse(server: APIServer, 
         assert (await record(client))["leaseTransitions"] == 0
 
 
-async def test_metrics_tell_who_leads(server: APIServer) -> None:
+async def test_metrics_show_who_leads(server: APIServer) -> None:
     async with replica(server, "one").running() as manager, replica(server, "two").running() as other:
         await asyncio.sleep(10)
         assert 'leader_election_master_status{name="operator"} 1.0' in manager.metrics.render()[1].decode()
@@ -192,7 +192,7 @@ async def test_metrics_tell_who_leads(server: APIServer) -> None:
     assert not manager.metrics.leader("operator").leading
 
 
-async def test_events_about_the_lease_tell_who_leads(server: APIServer, client: Client) -> None:
+async def test_events_about_the_lease_show_who_leads(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running() as manager:
         await elected(manager)
         await asyncio.sleep(1)
@@ -208,7 +208,7 @@ async def test_events_about_the_lease_tell_who_leads(server: APIServer, client: 
     assert events[0]["source"] == {"component": "leader-election"}
 
 
-async def test_events_that_may_not_be_written_hold_nobody_up(server: APIServer, client: Client) -> None:
+async def test_forbidden_events_do_not_delay_the_election(server: APIServer, client: Client) -> None:
     server.faults.add(resource="events", stall=True, times=None)
     async with replica(server, "one").running() as manager:
         assert await elected(manager) < 0.1
@@ -219,21 +219,21 @@ async def test_events_that_may_not_be_written_hold_nobody_up(server: APIServer, 
     assert (await record(client))["holderIdentity"] == ""
 
 
-async def test_a_standby_logs_who_leads_once(server: APIServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_standby_logs_the_leader_once(server: APIServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "reconciler.manager")
     async with replica(server, "one").running() as first:
         await elected(first)
         async with replica(server, "two").running():
             await asyncio.sleep(60)
-    assert [each for each in caplog.messages if "holds" in each and each.startswith("one")] == [
-        "one holds the lease default/operator"
+    assert [each for each in caplog.messages if each.startswith("new leader")] == [
+        "new leader elected: one holds lease default/operator"
     ]
 
 
 # Two processes
 
 
-async def test_the_second_process_waits_and_runs_no_controller(server: APIServer, client: Client) -> None:
+async def test_second_process_waits_and_runs_no_controller(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     working = Working()
     async with replica(server, "one").running(), replica(server, "two", working).running() as second:
@@ -243,7 +243,7 @@ async def test_the_second_process_waits_and_runs_no_controller(server: APIServer
         assert working.started == []
 
 
-async def test_after_a_release_the_standby_takes_over_soon(server: APIServer, client: Client) -> None:
+async def test_standby_takes_over_soon_after_a_release(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     working = Working()
     async with in_background(first := replica(server, "one")) as running:
@@ -258,14 +258,16 @@ async def test_after_a_release_the_standby_takes_over_soon(server: APIServer, cl
             assert (await record(client))["leaseTransitions"] == 1
 
 
-async def test_a_released_lease_is_taken_at_once_by_a_newcomer(server: APIServer) -> None:
+async def test_new_process_acquires_a_released_lease_immediately(server: APIServer) -> None:
     async with replica(server, "one").running() as first:
         await elected(first)
     async with replica(server, "two").running() as second:
         assert await elected(second) < 0.1
 
 
-async def test_a_silent_leader_is_followed_after_its_lease_and_not_before(server: APIServer, client: Client) -> None:
+async def test_standby_takes_over_from_a_silent_leader_when_its_lease_expires(
+    server: APIServer, client: Client
+) -> None:
     await client.create(config_map("a"))
     async with in_background(first := replica(server, "one")) as running, replica(server, "two").running() as second:
         await elected(first)
@@ -276,14 +278,14 @@ async def test_a_silent_leader_is_followed_after_its_lease_and_not_before(server
         assert isinstance(running.exception(), LeadershipLost)
         assert now() == pytest.approx(last + 10, abs=0.1)
         await elected(second)
-        # The standby looks every 2 to 4.4 s, so it may have seen the last renewal that much later.
+        # The standby reads the lease every 2 to 4.4 s, so it may have seen the last renewal that much later.
         assert last + 15 <= now() <= last + 15 + 2 * 4.4 + 0.1
         assert (await record(client))["leaseTransitions"] == 1
         server.faults.clear()
 
 
-async def test_whether_a_lease_is_over_is_not_read_from_its_times(server: APIServer, client: Client) -> None:
-    """Another machine's clock may be years off: what counts is how long its record has not changed here."""
+async def test_expiry_does_not_depend_on_the_times_in_the_lease(server: APIServer, client: Client) -> None:
+    """Another machine's clock may be years off: expiry depends on how long the record has not changed locally."""
     await client.create(
         {
             "apiVersion": "coordination.k8s.io/v1",
@@ -301,7 +303,7 @@ async def test_whether_a_lease_is_over_is_not_read_from_its_times(server: APISer
         assert 15 <= await elected(manager) <= 15 + 4.5
 
 
-async def test_the_duration_that_counts_is_the_holder_s(server: APIServer) -> None:
+async def test_expiry_uses_the_duration_of_the_holder(server: APIServer) -> None:
     first = replica(server, "one", times={"lease_duration": 60, "renew_deadline": 40, "retry_period": 5})
     async with in_background(first) as running:
         await elected(first)
@@ -313,21 +315,21 @@ async def test_the_duration_that_counts_is_the_holder_s(server: APIServer) -> No
             server.faults.clear()
 
 
-async def test_another_holder_seen_is_a_loss_at_once(server: APIServer, client: Client) -> None:
+async def test_leadership_is_lost_immediately_when_another_holder_is_seen(server: APIServer, client: Client) -> None:
     manager = replica(server, "one")
     async with in_background(manager) as running:
         await asyncio.sleep(5)
         await client.patch(LEASE, "operator", "default", patch={"spec": {"holderIdentity": "usurper"}})
         await asyncio.sleep(2.1)
         assert isinstance(running.exception(), LeadershipLost)
-        assert "usurper has taken it" in str(running.exception())
+        assert "usurper acquired it" in str(running.exception())
 
 
-# Loss
+# Losing the lease
 
 
-async def test_a_partitioned_leader_starts_no_write_after_the_deadline(server: APIServer, client: Client) -> None:
-    """The lease cannot be renewed, everything else goes through: what is sent is what the fence lets pass."""
+async def test_partitioned_leader_starts_no_write_after_the_deadline(server: APIServer, client: Client) -> None:
+    """The lease cannot be renewed, but all other requests succeed: only the fence decides what is sent."""
 
     async def work(request: Any) -> None:
         while True:
@@ -347,7 +349,7 @@ async def test_a_partitioned_leader_starts_no_write_after_the_deadline(server: A
         assert now() == pytest.approx(18, abs=0.1), "no grace period"
 
 
-async def test_a_lost_leader_cancels_its_workers_before_the_block_has_taken_notice(
+async def test_workers_are_cancelled_before_the_block_when_leadership_is_lost(
     server: APIServer, client: Client
 ) -> None:
     await client.create(config_map("a"))
@@ -368,7 +370,7 @@ async def test_a_lost_leader_cancels_its_workers_before_the_block_has_taken_noti
         await block()
 
 
-async def test_a_loss_during_the_drain_cuts_it_short(server: APIServer, client: Client) -> None:
+async def test_losing_the_lease_during_the_drain_cuts_it_short(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     working = Working(lambda _: asyncio.sleep(FAR))
     manager = replica(server, "one", working, grace_period=500)
@@ -389,15 +391,13 @@ async def test_a_loss_during_the_drain_cuts_it_short(server: APIServer, client: 
 # Fence
 
 
-async def test_writes_of_a_process_that_does_not_lead_are_refused_and_reads_are_not(
-    server: APIServer, client: Client
-) -> None:
+async def test_only_writes_are_refused_while_not_leading(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     async with replica(server, "one").running() as leader, replica(server, "two").running() as standby:
         await asyncio.sleep(5)
         await leader.client.patch(KIND, "a", "default", patch={"data": {"a": "b"}})
         leader.check_leader()
-        with pytest.raises(NotLeader, match=r"two does not lead \(lease default/operator, one holds it\)"):
+        with pytest.raises(NotLeader, match=r"two is not the leader: lease default/operator is held by one"):
             await standby.client.patch(KIND, "a", "default", patch={"data": {"a": "c"}})
         with pytest.raises(NotLeader):
             await standby.client.live.delete(KIND, "a", "default")
@@ -409,7 +409,7 @@ async def test_writes_of_a_process_that_does_not_lead_are_refused_and_reads_are_
         leader.check_leader()
 
 
-async def test_the_client_of_the_caller_is_not_fenced(server: APIServer, client: Client) -> None:
+async def test_client_of_the_caller_is_not_fenced(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running():
         manager = Manager(client, leader_election=elects("two"))
         async with manager.running():
@@ -419,7 +419,7 @@ async def test_the_client_of_the_caller_is_not_fenced(server: APIServer, client:
 # Stopping before being elected
 
 
-async def test_a_standby_that_stops_never_leads_and_starts_nothing(server: APIServer, client: Client) -> None:
+async def test_stopping_standby_never_leads(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     working, ran = Working(), asyncio.Event()
 
@@ -438,7 +438,7 @@ async def test_a_standby_that_stops_never_leads_and_starts_nothing(server: APISe
 
 
 class Late:
-    """Let the answers to writes come late, after they have taken effect."""
+    """A transport that delays the responses to writes until after they have taken effect."""
 
     def __init__(self, server: APIServer, seconds: float) -> None:
         self._server = server
@@ -451,7 +451,7 @@ class Late:
         return answer
 
 
-async def test_an_attempt_under_way_when_it_stops_is_taken_back(server: APIServer, client: Client) -> None:
+async def test_lease_acquired_during_the_stop_is_released(server: APIServer, client: Client) -> None:
     manager = Manager(Client(Late(server, 3)), leader_election=elects("one"))
     async with manager.running():
         await asyncio.sleep(1)
@@ -460,26 +460,26 @@ async def test_an_attempt_under_way_when_it_stops_is_taken_back(server: APIServe
     assert (await record(client))["holderIdentity"] == ""
 
 
-async def test_the_deadline_counts_from_the_start_of_the_request_that_succeeded(server: APIServer) -> None:
+async def test_deadline_counts_from_the_start_of_the_successful_request(server: APIServer) -> None:
     late = Late(server, 0)
     manager = Manager(Client(late, user_agent="one"), leader_election=elects("one"))
     async with in_background(manager) as running:
         await asyncio.sleep(9)
-        late.seconds = 4  # the renewal that starts at 10 is answered at 14
+        late.seconds = 4  # the renewal that starts at 10 gets its response at 14
         await asyncio.sleep(4)
         server.faults.add(user_agent="one", stall=True, times=None)
         await asyncio.wait({running})
         assert now() == pytest.approx(20, abs=0.2)
 
 
-async def test_a_lease_that_somebody_else_took_is_not_released(server: APIServer, client: Client) -> None:
+async def test_lease_of_another_holder_is_not_released(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running():
         await asyncio.sleep(4.5)
         await client.patch(LEASE, "operator", "default", patch={"spec": {"holderIdentity": "usurper"}})
     assert (await record(client))["holderIdentity"] == "usurper"
 
 
-async def test_a_standby_leaves_nothing_behind(server: APIServer) -> None:
+async def test_standby_leaves_nothing_behind(server: APIServer) -> None:
     async with replica(server, "one").running():
         await asyncio.sleep(1)
         before = asyncio.all_tasks()
@@ -488,7 +488,7 @@ async def test_a_standby_leaves_nothing_behind(server: APIServer) -> None:
         assert asyncio.all_tasks() == before
 
 
-async def test_a_stop_while_the_controllers_start_ends_them(server: APIServer, client: Client) -> None:
+async def test_stop_during_the_start_of_controllers_stops_them(server: APIServer, client: Client) -> None:
     before = asyncio.all_tasks()
     server.faults.add(resource="configmaps", status=503, times=None)
     working = Working()
@@ -503,7 +503,7 @@ async def test_a_stop_while_the_controllers_start_ends_them(server: APIServer, c
 
 
 class Jumping:
-    """The clock of a machine that was suspended: boot time has gone on, timers have not."""
+    """The clock of a machine that was suspended: boot time has advanced, timers have not."""
 
     virtual = True
 
@@ -520,8 +520,8 @@ class Jumping:
         return current_clock().now()
 
 
-async def test_after_a_suspension_no_write_passes_before_any_timer_has_fired(server: APIServer, client: Client) -> None:
-    """A step that was queued before the machine slept runs first when it wakes up."""
+async def test_no_write_passes_after_a_suspension_before_timers_fire(server: APIServer, client: Client) -> None:
+    """A step that was queued before the suspension runs first afterwards."""
     await client.create(config_map("a"))
     clock = Jumping()
     manager = Manager(Client(server, user_agent="one"), leader_election=elects("one"), clock=clock)
@@ -536,7 +536,7 @@ async def test_after_a_suspension_no_write_passes_before_any_timer_has_fired(ser
     assert len(server.requests(verb="patch", user_agent="one")) == 1
 
 
-async def test_runnables_of_the_leader_run_while_it_leads(server: APIServer) -> None:
+async def test_leader_only_runnables_run_while_leading(server: APIServer) -> None:
     story: list[str] = []
 
     async def only_leader() -> None:
@@ -560,7 +560,7 @@ async def test_runnables_of_the_leader_run_while_it_leads(server: APIServer) -> 
     assert story == ["starts", "ends"]
 
 
-async def test_a_leader_that_cannot_sync_ends(server: APIServer, client: Client) -> None:
+async def test_leader_that_cannot_sync_stops(server: APIServer, client: Client) -> None:
     manager = replica(server, "one")
     manager.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
     with pytest.raises(Exception, match="could not be listed"):
@@ -583,14 +583,14 @@ async def test_a_leader_that_cannot_sync_ends(server: APIServer, client: Client)
         {"renew_deadline": float("nan")},
     ],
 )
-def test_times_that_do_not_fit_are_refused(times: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="do not fit"):
+def test_inconsistent_times_are_refused(times: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="are inconsistent"):
         elects("one", **times)
 
 
-def test_a_lease_needs_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_lease_needs_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     client = Client(APIServer())
-    with pytest.raises(ConfigurationError, match="names no lease"):
+    with pytest.raises(ConfigurationError, match="is not a valid lease name"):
         Manager(client, leader_election="")
     with pytest.raises(ConfigurationError, match="leader_election_namespace="):
         Manager(client, leader_election="operator")

@@ -1,4 +1,4 @@
-"""Whatever happens to their requests, no two processes lead at one moment, and somebody leads when all is well."""
+"""With any faults of requests, no two processes lead at the same time, and without faults one leads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client, Retries
 from reconciler.clock import current_clock
 from reconciler.manager import LeaderElection, LeadershipLost
-from reconciler.manager.election.leader import Elector
+from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.telemetry import LeaderCounters
 from reconciler.testing import virtual_time
@@ -34,17 +34,17 @@ TROUBLE: dict[str, dict[str, Any]] = {
 
 events = st.lists(
     st.tuples(
-        st.floats(0.5, 25),  # seconds until it happens
+        st.floats(0.5, 25),  # seconds until the fault
         st.integers(0, PROCESSES - 1),
         st.sampled_from([*TROUBLE, "stop", "kill"]),
-        st.floats(1, 30),  # seconds that trouble lasts
+        st.floats(1, 30),  # duration of the fault in seconds
     ),
     max_size=8,
 )
 
 
 class Process:
-    """A process that takes part, again and again: when it ends, a new one takes its place."""
+    """A candidate that is replaced by a new process whenever it ends."""
 
     def __init__(self, server: APIServer, number: int) -> None:
         self.server = server
@@ -108,7 +108,7 @@ async def play(story: list[tuple[float, int, str, float]]) -> None:
                 await look(1)
                 await ending
                 processes[number].start()
-        await look(60)  # for trouble to pass
+        await look(60)  # until all faults have ended
         server.faults.clear()
         await look(40)
         assert violations == []
@@ -119,6 +119,6 @@ async def play(story: list[tuple[float, int, str, float]]) -> None:
 
 @settings(deadline=None, max_examples=15)
 @given(events)
-def test_no_two_processes_lead_at_one_moment(story: list[tuple[float, int, str, float]]) -> None:
+def test_no_two_processes_lead_at_the_same_time(story: list[tuple[float, int, str, float]]) -> None:
     with virtual_time():
         asyncio.run(play(story))

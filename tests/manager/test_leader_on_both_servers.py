@@ -1,4 +1,4 @@
-"""The lease on the embedded server and on a real kube-apiserver alike, on the wall clock."""
+"""Leader election on the embedded server and on a real kube-apiserver, in real time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def election(cluster: Cluster, identity: str) -> LeaderElection:
 
 async def elected(manager: Manager) -> None:
     async with asyncio.timeout(LONG):
-        while not manager.statistics().leading:  # noqa: ASYNC110 - nothing tells of this moment
+        while not manager.statistics().leading:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
 
 
@@ -48,7 +48,7 @@ async def holder(client: Client, cluster: Cluster) -> str:
     return str(spec["holderIdentity"])
 
 
-async def test_a_lease_is_taken_renewed_released_and_taken_over(cluster: Cluster) -> None:
+async def test_lease_is_acquired_renewed_released_and_taken_over(cluster: Cluster) -> None:
     client = cluster.client
     document = config_map("a")
     document["metadata"]["namespace"] = cluster.namespace
@@ -73,7 +73,7 @@ async def test_a_lease_is_taken_renewed_released_and_taken_over(cluster: Cluster
         assert record["leaseDurationSeconds"] == 2
 
 
-async def test_a_lease_that_is_deleted_is_made_again(cluster: Cluster) -> None:
+async def test_deleted_lease_is_created_again(cluster: Cluster) -> None:
     async with Manager(cluster.client, leader_election=election(cluster, "one")).running() as manager:
         await elected(manager)
         before = (await cluster.client.get(LEASE, "operator", cluster.namespace)).uid
@@ -88,7 +88,7 @@ async def test_a_lease_that_is_deleted_is_made_again(cluster: Cluster) -> None:
         assert manager.statistics().leading
 
 
-async def test_another_holder_is_a_loss(cluster: Cluster) -> None:
+async def test_another_holder_means_leadership_lost(cluster: Cluster) -> None:
     manager = Manager(
         cluster.client, leader_election=replace(election(cluster, "one"), lease_duration=30, renew_deadline=20)
     )
@@ -101,6 +101,6 @@ async def test_another_holder_is_a_loss(cluster: Cluster) -> None:
             )
             await asyncio.sleep(LONG)
 
-    with pytest.raises(LeadershipLost, match="usurper has taken it"):
+    with pytest.raises(LeadershipLost, match="usurper acquired it"):
         await block()
     assert await holder(cluster.client, cluster) == "usurper"

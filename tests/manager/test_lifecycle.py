@@ -1,4 +1,4 @@
-"""Starting in order, stopping the other way round, and what happens when a part fails."""
+"""The order of starting and stopping, and failures of parts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def during(manager: Manager, block: Callable[[], Awaitable[None]]) -> None
 
 
 class Crash(Exception):
-    """What a runnable fails with."""
+    """The exception of a failing runnable."""
 
 
 async def crash_after(seconds: float) -> None:
@@ -41,7 +41,7 @@ async def crash_after(seconds: float) -> None:
     raise Crash(f"after {seconds:g} s")
 
 
-# Start and end
+# Start and stop
 
 
 async def test_running_is_started_and_synced_on_entry_and_drained_on_exit(client: Client) -> None:
@@ -58,7 +58,7 @@ async def test_running_is_started_and_synced_on_entry_and_drained_on_exit(client
     assert manager.statistics().state == "stopped"
 
 
-async def test_events_after_the_stop_began_are_not_reconciled(client: Client) -> None:
+async def test_events_after_the_start_of_a_stop_are_not_reconciled(client: Client) -> None:
     working = Working(lambda _: asyncio.sleep(5))
     manager = Manager(client)
     manager.add_controller(working, resource=KIND)
@@ -75,7 +75,7 @@ async def create_later(client: Client, name: str, seconds: float) -> None:
     await client.create(config_map(name))
 
 
-async def test_runnables_start_before_controllers_and_end_after_them(client: Client) -> None:
+async def test_runnables_start_before_controllers_and_stop_after_them(client: Client) -> None:
     story: list[str] = []
 
     async def consumer() -> None:
@@ -99,7 +99,7 @@ async def test_runnables_start_before_controllers_and_end_after_them(client: Cli
     assert story == ["consumer starts", "reconcile starts", "reconcile ends", "consumer ends"]
 
 
-async def test_the_cache_runs_as_long_as_anything_that_reads_it(client: Client) -> None:
+async def test_cache_outlives_its_readers(client: Client) -> None:
     found: list[bool] = []
     await client.create(config_map("a"))
 
@@ -133,9 +133,7 @@ async def test_run_returns_after_stop_and_drains(client: Client) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_drains_and_ends_run_and_leaves_the_handlers_as_they_were(
-    client: Client, number: signal.Signals
-) -> None:
+async def test_signal_drains_ends_run_and_restores_the_handlers(client: Client, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     await client.create(config_map("a"))
     working = Working(lambda _: asyncio.sleep(5))
@@ -149,7 +147,7 @@ async def test_a_signal_drains_and_ends_run_and_leaves_the_handlers_as_they_were
     assert signal.getsignal(number) is before
 
 
-async def test_a_second_signal_exits_at_once_with_1(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handler_of_a_second_signal_exits_with_1(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     await client.create(config_map("a"))
@@ -166,7 +164,7 @@ async def test_a_second_signal_exits_at_once_with_1(client: Client, monkeypatch:
     await running
 
 
-async def test_a_signal_during_a_start_that_hangs_ends_run(server: APIServer, client: Client) -> None:
+async def test_signal_during_a_hanging_start_ends_run(server: APIServer, client: Client) -> None:
     server.faults.add(verb={"list", "watch"}, resource="configmaps", stall=True, times=None)
     manager = Manager(client)
     manager.add_controller(Working(), resource=KIND)
@@ -177,22 +175,22 @@ async def test_a_signal_during_a_start_that_hangs_ends_run(server: APIServer, cl
     assert now() < 10
 
 
-async def test_a_manager_runs_once(client: Client) -> None:
+async def test_manager_runs_only_once(client: Client) -> None:
     manager = Manager(client)
     async with manager.running():
-        with pytest.raises(ManagerError, match="runs once, and this one is running"):
+        with pytest.raises(ManagerError, match="runs only once, and this one is running"):
             await manager.run()
-    with pytest.raises(ManagerError, match="runs once, and this one is stopped"):
+    with pytest.raises(ManagerError, match="runs only once, and this one is stopped"):
         async with manager.running():
             pass
 
 
-async def test_an_empty_manager_runs_and_stops(client: Client) -> None:
+async def test_empty_manager_runs_and_stops(client: Client) -> None:
     async with Manager(client).running() as manager:
         assert manager.statistics().controllers == ()
 
 
-async def test_nothing_is_left_behind(client: Client) -> None:
+async def test_no_tasks_are_left_behind(client: Client) -> None:
     await client.create(config_map("a"))
     before = asyncio.all_tasks()
     manager = Manager(client, leader_election="m", leader_election_namespace="default")
@@ -206,7 +204,7 @@ async def test_nothing_is_left_behind(client: Client) -> None:
 # The grace period
 
 
-async def test_work_that_outlives_the_grace_period_is_cancelled(client: Client) -> None:
+async def test_work_is_cancelled_after_the_grace_period(client: Client) -> None:
     await client.create(config_map("a"))
     working = Working(lambda _: asyncio.sleep(1000))
     manager = Manager(client, grace_period=20)
@@ -217,7 +215,7 @@ async def test_work_that_outlives_the_grace_period_is_cancelled(client: Client) 
     assert now() == pytest.approx(21, abs=0.1)
 
 
-async def test_a_grace_period_of_0_cancels_at_once(client: Client) -> None:
+async def test_grace_period_of_0_cancels_immediately(client: Client) -> None:
     await client.create(config_map("a"))
     working = Working(lambda _: asyncio.sleep(1000))
     manager = Manager(client, grace_period=0)
@@ -229,14 +227,14 @@ async def test_a_grace_period_of_0_cancels_at_once(client: Client) -> None:
 
 
 async def stubborn(_: object = None) -> None:
-    """Take a minute to end, however often it is cancelled."""
+    """Take a minute to end, even if cancelled repeatedly."""
     end = now() + 100
     while now() < end:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(end - now())
 
 
-async def test_what_does_not_end_is_named(client: Client) -> None:
+async def test_error_names_what_did_not_stop(client: Client) -> None:
     await client.create(config_map("a"))
     manager = Manager(client, grace_period=5)
     manager.add_controller(Working(stubborn), resource=KIND)
@@ -245,13 +243,13 @@ async def test_what_does_not_end_is_named(client: Client) -> None:
         async with manager.running():
             await asyncio.sleep(1)
     assert "grace period of 5 s" in str(raised.value)
-    assert "controller configmap (default/a in hand)" in str(raised.value)
+    assert "controller configmap (default/a in progress)" in str(raised.value)
     assert "runnable stubborn" in str(raised.value)
     assert now() < 60
     await asyncio.sleep(100)
 
 
-async def test_a_second_cancellation_cuts_the_grace_period_short(client: Client) -> None:
+async def test_second_cancellation_cuts_the_grace_period_short(client: Client) -> None:
     await client.create(config_map("a"))
     working = Working(lambda _: asyncio.sleep(1000))
     manager = Manager(client)
@@ -269,7 +267,7 @@ async def test_a_second_cancellation_cuts_the_grace_period_short(client: Client)
 
 
 @pytest.mark.parametrize("grace", [-1, float("inf"), float("nan")])
-def test_the_grace_period_must_be_a_number(grace: float) -> None:
+def test_invalid_grace_period_is_refused(grace: float) -> None:
     with pytest.raises(ConfigurationError, match="grace_period"):
         Manager(Client(APIServer()), grace_period=grace)
 
@@ -277,7 +275,7 @@ def test_the_grace_period_must_be_a_number(grace: float) -> None:
 # Failures
 
 
-async def test_a_crash_cancels_the_block_and_is_raised_in_its_place(client: Client) -> None:
+async def test_crash_cancels_the_block_and_is_raised_instead(client: Client) -> None:
     manager = Manager(client)
     manager.add(lambda: crash_after(3))
     ended = asyncio.Event()
@@ -298,7 +296,7 @@ async def test_a_crash_cancels_the_block_and_is_raised_in_its_place(client: Clie
     await asyncio.sleep(1)
 
 
-async def test_a_crash_is_raised_from_run_and_drains(client: Client) -> None:
+async def test_crash_drains_and_is_raised_from_run(client: Client) -> None:
     await client.create(config_map("a"))
     working = Working(lambda _: asyncio.sleep(10))
     manager = Manager(client)
@@ -309,7 +307,7 @@ async def test_a_crash_is_raised_from_run_and_drains(client: Client) -> None:
     assert working.ended == ["a"]
 
 
-async def test_a_crash_keeps_its_cause_and_context(client: Client) -> None:
+async def test_crash_keeps_its_cause_and_context(client: Client) -> None:
     async def crash() -> None:
         await asyncio.sleep(1)
         try:
@@ -326,7 +324,7 @@ async def test_a_crash_keeps_its_cause_and_context(client: Client) -> None:
     assert raised.value.__context__ is raised.value.__cause__
 
 
-async def test_a_crash_during_the_start_is_raised(server: APIServer, client: Client) -> None:
+async def test_crash_during_the_start_is_raised(server: APIServer, client: Client) -> None:
     server.faults.add(verb={"list", "watch"}, resource="configmaps", stall=True, times=None)
     manager = Manager(client)
     manager.add_controller(Working(), resource=KIND)
@@ -337,7 +335,7 @@ async def test_a_crash_during_the_start_is_raised(server: APIServer, client: Cli
     assert now() < 20
 
 
-async def test_the_block_s_own_exception_goes_first_and_tells_of_the_crash(client: Client) -> None:
+async def test_exception_of_the_block_takes_precedence_and_notes_the_crash(client: Client) -> None:
     manager = Manager(client)
     manager.add(lambda: crash_after(3))
 
@@ -355,7 +353,7 @@ async def test_the_block_s_own_exception_goes_first_and_tells_of_the_crash(clien
     assert task.cancelling() == 0
 
 
-async def test_the_block_s_own_exception_drains_and_is_raised(client: Client) -> None:
+async def test_exception_of_the_block_drains_and_is_raised(client: Client) -> None:
     await client.create(config_map("a"))
     working = Working(lambda _: asyncio.sleep(10))
     manager = Manager(client)
@@ -370,7 +368,7 @@ async def test_the_block_s_own_exception_drains_and_is_raised(client: Client) ->
     assert working.ended == ["a"]
 
 
-async def test_cancellation_from_elsewhere_is_not_swallowed(client: Client) -> None:
+async def test_cancellation_from_outside_is_not_swallowed(client: Client) -> None:
     manager = Manager(client)
     manager.add(lambda: crash_after(3))
 
@@ -385,7 +383,7 @@ async def test_cancellation_from_elsewhere_is_not_swallowed(client: Client) -> N
         await task
 
 
-async def test_a_crash_and_an_exceeded_grace_period_are_both_told(client: Client) -> None:
+async def test_crash_and_exceeded_grace_period_are_both_reported(client: Client) -> None:
     await client.create(config_map("a"))
     manager = Manager(client, grace_period=5)
     manager.add_controller(Working(stubborn), resource=KIND)
@@ -396,7 +394,7 @@ async def test_a_crash_and_an_exceeded_grace_period_are_both_told(client: Client
     await asyncio.sleep(100)
 
 
-async def test_a_runnable_that_returns_or_is_cancelled_by_itself_ends_nothing(client: Client) -> None:
+async def test_runnable_that_returns_or_cancels_itself_stops_nothing(client: Client) -> None:
     async def gives_up() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -410,7 +408,7 @@ async def test_a_runnable_that_returns_or_is_cancelled_by_itself_ends_nothing(cl
         await asyncio.sleep(100)
 
 
-async def test_a_second_crash_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_second_crash_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     async def crash_on_end() -> None:
         try:
             await asyncio.sleep(1000)
@@ -425,7 +423,7 @@ async def test_a_second_crash_is_logged(client: Client, caplog: pytest.LogCaptur
     assert "the second" in caplog.text
 
 
-async def test_a_crash_while_it_stops_is_raised(client: Client) -> None:
+async def test_crash_during_the_stop_is_raised(client: Client) -> None:
     async def crash_on_end() -> None:
         try:
             await asyncio.sleep(1000)
@@ -439,7 +437,7 @@ async def test_a_crash_while_it_stops_is_raised(client: Client) -> None:
             await asyncio.sleep(1)
 
 
-async def test_a_kind_that_cannot_be_listed_is_named_with_verb_and_answer(server: APIServer, client: Client) -> None:
+async def test_sync_timeout_names_kind_verb_and_response(server: APIServer, client: Client) -> None:
     server.faults.add(verb={"list", "watch"}, resource="configmaps", status=403, times=None)
     manager = Manager(client)
     manager.add_controller(Working(), resource=KIND, sync_timeout=30)
@@ -453,7 +451,7 @@ async def test_a_kind_that_cannot_be_listed_is_named_with_verb_and_answer(server
     assert now() == pytest.approx(30, abs=1)
 
 
-async def test_a_kind_that_is_not_served_is_named(client: Client) -> None:
+async def test_sync_timeout_names_a_kind_that_is_not_served(client: Client) -> None:
     manager = Manager(client)
     manager.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
     with pytest.raises(CacheSyncTimeout, match=r"example\.com/v1/Nothing"):
@@ -463,7 +461,7 @@ async def test_a_kind_that_is_not_served_is_named(client: Client) -> None:
 # What can be added, and when
 
 
-async def test_names_of_controllers_are_unique_in_a_manager(client: Client) -> None:
+async def test_controller_names_are_unique_in_a_manager(client: Client) -> None:
     manager = Manager(client)
     manager.add_controller(Working(), resource=KIND)
     with pytest.raises(ConfigurationError, match="a controller named 'configmap' already"):
@@ -472,7 +470,7 @@ async def test_names_of_controllers_are_unique_in_a_manager(client: Client) -> N
     Manager(client).add_controller(Working(), resource=KIND)
 
 
-async def test_what_is_added_while_it_runs_starts_at_once(client: Client) -> None:
+async def test_parts_added_while_running_start_immediately(client: Client) -> None:
     await client.create(config_map("a"))
     working, ran = Working(), asyncio.Event()
 
@@ -492,7 +490,7 @@ async def test_what_is_added_while_it_runs_starts_at_once(client: Client) -> Non
         manager.add_controller(Working(), resource=KIND, name="late")
 
 
-async def test_a_controller_added_while_it_runs_that_cannot_sync_ends_it(client: Client) -> None:
+async def test_controller_added_while_running_that_cannot_sync_stops_the_manager(client: Client) -> None:
     manager = Manager(client)
 
     async def block() -> None:
@@ -525,7 +523,7 @@ async def test_objects_with_run_and_async_functions_are_runnables(client: Client
     assert seen == ["object", "callable", "function"]
 
 
-async def test_what_cannot_run_is_refused_with_what_can(client: Client) -> None:
+async def test_error_for_an_invalid_runnable_names_the_valid_forms(client: Client) -> None:
     manager = Manager(client)
 
     class Thing:
@@ -539,7 +537,7 @@ async def test_what_cannot_run_is_refused_with_what_can(client: Client) -> None:
         manager.add(crash_after(1))  # type: ignore[arg-type]
 
 
-async def test_namespaces_narrow_what_is_watched(server: APIServer, client: Client) -> None:
+async def test_namespaces_restrict_watches(server: APIServer, client: Client) -> None:
     await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "prod"}})
     await client.create(config_map("a"))
     await client.create({**config_map("b"), "metadata": {"name": "b", "namespace": "prod"}})

@@ -1,4 +1,4 @@
-"""A mistake in what a manager is given is told at once, and says what to write."""
+"""Invalid arguments of a manager are refused immediately, with advice."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class ByKey(Reconciler):
         pass
 
 
-async def test_transport_in_place_of_a_client() -> None:
+async def test_transport_instead_of_a_client() -> None:
     async with APIServer() as server:
         with pytest.raises(ConfigurationError, match=r"takes a Client.*Client\(apiserver\)"):
             Manager(server)  # type: ignore[arg-type]
 
 
-async def test_manager_in_place_of_a_client() -> None:
+async def test_manager_instead_of_a_client() -> None:
     async with APIServer() as server, Client(server) as client:
-        with pytest.raises(ConfigurationError, match="`reconciler run` calls is given the manager itself"):
+        with pytest.raises(ConfigurationError, match="`reconciler run` passes the manager itself"):
             Manager(Manager(client))  # type: ignore[arg-type]
 
 
@@ -42,5 +42,5 @@ async def test_controller_that_cannot_be_added(reconciler, options, message) -> 
         manager = Manager(client)
         with pytest.raises(ConfigurationError, match=message):
             manager.add_controller(reconciler, **options)
-        manager.add_controller(ByKey(), resource="v1/Node")  # nothing is left of the attempt
+        manager.add_controller(ByKey(), resource="v1/Node")  # the failed attempt leaves nothing behind
         assert len(manager.statistics().controllers) == 1

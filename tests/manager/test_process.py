@@ -1,4 +1,4 @@
-"""A real process on real time: signals, and what a lease can promise of a process that is stopped, blocked or hung."""
+"""Real processes in real time: signals, and the lease's guarantees for stopped, blocked and hung processes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def seconds_since(moment: datetime) -> float:
     return (current_clock().now() - moment).total_seconds()
 
 
-async def test_sigterm_drains_and_ends_with_0(server: APIServer, tmp_path: Path) -> None:
+async def test_sigterm_drains_and_exits_with_0(server: APIServer, tmp_path: Path) -> None:
     async with child(server, tmp_path, "slow") as operator:
         await operator.says("reconciling")
         operator.process.send_signal(signal.SIGTERM)
@@ -93,20 +93,22 @@ async def test_sigterm_drains_and_ends_with_0(server: APIServer, tmp_path: Path)
         assert await operator.ends() == 0
 
 
-async def test_a_second_signal_ends_with_1_at_once(server: APIServer, tmp_path: Path) -> None:
+async def test_second_signal_exits_immediately_with_1(server: APIServer, tmp_path: Path) -> None:
     async with child(server, tmp_path, "endless") as operator:
         await operator.says("reconciling")
         operator.process.send_signal(signal.SIGINT)
         operator.process.send_signal(signal.SIGTERM)
         assert await operator.ends() == 1
-        assert "again: exit at once" in await operator.errors()
+        assert "again: exiting immediately" in await operator.errors()
 
 
-HUNG = "GracePeriodExceeded: not ended within the grace period of 0.2 s: controller configmap (default/a in hand)"
+HUNG = (
+    "GracePeriodExceeded: did not stop within the grace period of 0.2 s: controller configmap (default/a in progress)"
+)
 
 
 @pytest.mark.parametrize("mode", ["hung", "hunginwait", "hungfinalize"])
-async def test_hung_thread_does_not_keep_the_process_from_its_end(server: APIServer, tmp_path: Path, mode: str) -> None:
+async def test_hung_thread_does_not_keep_the_process_running(server: APIServer, tmp_path: Path, mode: str) -> None:
     async with child(server, tmp_path, mode, "short") as operator:
         await operator.says("reconciling")
         operator.process.send_signal(signal.SIGTERM)
@@ -116,10 +118,8 @@ async def test_hung_thread_does_not_keep_the_process_from_its_end(server: APISer
         assert "gave up waiting for the threads of the reconciles of default/a" in errors
 
 
-async def test_hung_thread_of_a_leader_does_not_keep_the_process_from_its_end(
-    server: APIServer, tmp_path: Path
-) -> None:
-    """The lease is left to expire: the thread may still work until the process is gone."""
+async def test_hung_thread_of_a_leader_does_not_keep_the_process_running(server: APIServer, tmp_path: Path) -> None:
+    """The lease is left to expire: the thread may run until the process has exited."""
     async with child(server, tmp_path, "hung", "leader", "short") as operator:
         await operator.says("reconciling")
         operator.process.send_signal(signal.SIGTERM)
@@ -134,14 +134,14 @@ async def test_keyboard_interrupt_ends_a_block_with_a_hung_thread(server: APISer
     async with child(server, tmp_path, "hung", "short", "running") as operator:
         await operator.says("reconciling")
         operator.process.send_signal(signal.SIGINT)
-        assert await operator.ends() == -signal.SIGINT  # how Python ends after a KeyboardInterrupt
+        assert await operator.ends() == -signal.SIGINT  # Python's exit code after a KeyboardInterrupt
         errors = await operator.errors()
         assert "gave up waiting for the threads of the reconciles of default/a" in errors
         assert "KeyboardInterrupt" in errors
 
 
 @pytest.mark.parametrize("mode", ["blocking", "hung"])
-async def test_a_blocked_loop_or_a_hung_thread_does_not_outlive_the_lease(
+async def test_blocked_loop_or_hung_thread_does_not_outlive_the_lease(
     server: APIServer, tmp_path: Path, mode: str
 ) -> None:
     async with child(server, tmp_path, mode, "leader") as operator:
@@ -149,43 +149,41 @@ async def test_a_blocked_loop_or_a_hung_thread_does_not_outlive_the_lease(
         server.faults.add(resource="leases", user_agent="child", status=503, times=None)
         assert await operator.ends() == 70
         assert seconds_since(last_renewal(server)) < LEASE.lease_duration + 1
-        assert "the lease has ended and workers have not stopped" in await operator.errors()
+        assert "the lease expired and workers have not stopped" in await operator.errors()
 
 
-async def test_a_process_that_was_stopped_past_its_lease_begins_no_further_write(
-    server: APIServer, tmp_path: Path
-) -> None:
+async def test_process_stopped_past_its_lease_starts_no_further_write(server: APIServer, tmp_path: Path) -> None:
     async with child(server, tmp_path, "writing", "leader") as operator, Client(server) as client:
         await operator.says("reconciling")
         async with asyncio.timeout(LONG):
-            while len(writes(server)) < 5:  # noqa: ASYNC110 - what the child has sent is known by the server only
+            while len(writes(server)) < 5:  # noqa: ASYNC110 - only the server knows what the child has sent
                 await asyncio.sleep(0.01)
         operator.process.send_signal(signal.SIGSTOP)
         async with successor(client):
-            # What was on its way when the process was stopped is none of its doing afterwards.
+            # Requests that were in flight when the process was stopped do not count.
             before = len(writes(server))
             operator.process.send_signal(signal.SIGCONT)
             assert await operator.ends() in (1, 70)
-            # One write can have passed the fence when the process was stopped and not reached the socket: the window
-            # that time-based leases leave. Any more would have passed it after the lease was over.
+            # One write can have passed the fence without reaching the socket when the process was stopped: the window
+            # of time-based leases. Any further write would have passed the fence after the lease expired.
             assert len(writes(server)) - before <= 1
 
 
 @contextlib.asynccontextmanager
 async def successor(client: Client, *controllers: Reconciler) -> AsyncIterator[Manager]:
-    """Another process that leads when the child's lease is over."""
+    """Another process that leads after the child's lease has expired."""
     other = Manager(client, leader_election=replace(LEASE, identity="other"))
     for each in controllers:
         other.add_controller(each)
     async with other.running():
         async with asyncio.timeout(LONG):
-            while not other.statistics().leading:  # noqa: ASYNC110 - nothing tells of this moment
+            while not other.statistics().leading:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.01)
         yield other
 
 
 class Taken(ResourceReconciler[Unstructured], resource="v1/Pod"):
-    """Write the status once, as the next leader does."""
+    """A reconciler that writes the status once, as the next leader."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
@@ -197,9 +195,7 @@ class Taken(ResourceReconciler[Unstructured], resource="v1/Pod"):
         return None
 
 
-async def test_of_a_process_that_was_stopped_past_its_lease_no_status_write_is_accepted(
-    server: APIServer, tmp_path: Path
-) -> None:
+async def test_status_writes_of_a_process_stopped_past_its_lease_are_refused(server: APIServer, tmp_path: Path) -> None:
     async with Client(server) as client:
         await client.create(POD)
         async with child(server, tmp_path, "recording", "leader") as operator:
@@ -220,7 +216,7 @@ async def test_of_a_process_that_was_stopped_past_its_lease_no_status_write_is_a
             assert written[-1].user_agent != "child"
 
 
-async def test_a_process_that_was_stopped_past_its_lease_does_one_step_at_most_that_was_checked_before(
+async def test_process_stopped_past_its_lease_takes_at_most_one_step_that_was_already_checked(
     server: APIServer, tmp_path: Path
 ) -> None:
     async with child(server, tmp_path, "delivering", "leader") as operator, Client(server) as client:
@@ -236,7 +232,7 @@ async def test_a_process_that_was_stopped_past_its_lease_does_one_step_at_most_t
     assert len([each for each in moments if each > took_over]) <= 1
 
 
-async def test_a_partitioned_process_ends_and_writes_nothing_after_another_took_over(
+async def test_partitioned_process_exits_and_writes_nothing_after_the_takeover(
     server: APIServer, tmp_path: Path
 ) -> None:
     async with child(server, tmp_path, "writing", "leader") as operator, Client(server) as client:
@@ -246,10 +242,10 @@ async def test_a_partitioned_process_ends_and_writes_nothing_after_another_took_
             before = len(writes(server))
             assert await operator.ends() == 1
             assert len(writes(server)) == before > 0
-        assert "LeadershipLost: child has lost the lease default/operator: not renewed" in await operator.errors()
+        assert "LeadershipLost: child lost lease default/operator: not renewed" in await operator.errors()
 
 
-async def test_a_killed_leader_is_followed(server: APIServer, tmp_path: Path) -> None:
+async def test_standby_takes_over_from_a_killed_leader(server: APIServer, tmp_path: Path) -> None:
     async with child(server, tmp_path, "writing", "leader") as operator, Client(server) as client:
         await operator.says("reconciling")
         operator.process.kill()

@@ -1,6 +1,6 @@
-"""What a lease promises, sentence by sentence.
+"""The guarantees of a lease, one by one.
 
-Who may take a lease when stands in test_leader.py, what real processes do in test_process.py.
+See test_leader.py for who may acquire a lease when, and test_process.py for real processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PARTITIONS: dict[str, dict[str, Any]] = {
 
 
 class Writes(ResourceReconciler[Unstructured], resource="v1/Pod"):
-    """Write a word into the status."""
+    """A reconciler that writes a word into the status."""
 
     def __init__(self, word: str) -> None:
         self.word = word
@@ -61,7 +61,7 @@ def writer(transport: Any, word: str, **options: Any) -> Manager:
 
 
 class Sent:
-    """Take down when which request starts."""
+    """A transport that records the start time of each request."""
 
     def __init__(self, server: APIServer) -> None:
         self._server = server
@@ -74,13 +74,13 @@ class Sent:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("partition", PARTITIONS)
-async def test_of_a_partitioned_leader_no_request_starts_after_the_deadline(
+async def test_partitioned_leader_starts_no_request_after_the_deadline(
     server: APIServer, client: Client, partition: str
 ) -> None:
     detached: list[asyncio.Task[None]] = []
 
     async def stubborn() -> None:
-        """Write whatever happens, even after the reconcile was cancelled."""
+        """Keep writing, even after the reconcile was cancelled."""
         while True:
             with contextlib.suppress(APIError, TransportError, TimeoutError, NotLeader):
                 await manager.client.live.patch(KIND, "a", "default", patch={"data": {"at": str(now())}})
@@ -112,7 +112,7 @@ async def test_of_a_partitioned_leader_no_request_starts_after_the_deadline(
 
 
 @pytest.mark.virtual_time
-async def test_the_lease_s_end_counts_from_the_start_of_the_renewal_too(server: APIServer) -> None:
+async def test_lease_duration_counts_from_the_start_of_the_renewal(server: APIServer) -> None:
     manager = Manager(Client(Late(server, 3), user_agent="one"), leader_election=elects("one"))
     async with manager.running():
         began = now()
@@ -126,7 +126,7 @@ async def test_the_lease_s_end_counts_from_the_start_of_the_renewal_too(server: 
 
 
 class Network:
-    """Let status writes arrive late, whether or not anybody still waits for their answers."""
+    """A transport that delivers status writes late, even if their senders were cancelled."""
 
     def __init__(self, server: APIServer, seconds: float) -> None:
         self._server = server
@@ -146,9 +146,7 @@ class Network:
 
 
 @pytest.mark.virtual_time
-async def test_a_deposed_leader_s_write_that_was_on_its_way_is_refused_and_not_merged(
-    server: APIServer, client: Client
-) -> None:
+async def test_late_write_of_a_former_leader_is_refused_and_not_merged(server: APIServer, client: Client) -> None:
     await client.create(POD)
     network = Network(server, 60)
     async with in_background(first := writer(network, "one")) as running:
@@ -160,15 +158,15 @@ async def test_a_deposed_leader_s_write_that_was_on_its_way_is_refused_and_not_m
             assert network.answers == []
             await elected(second)
             await asyncio.sleep(100)
-            assert set(network.answers) == {409}  # one for each time that the first leader sent it
+            assert set(network.answers) == {409}  # one per attempt of the first leader
             assert (await client.get("v1/Pod", "a", "default")).to_dict()["status"]["message"] == "two"
 
 
-# (5) The lease is released when everything has ended
+# (5) The lease is released after everything has ended
 
 
 class Noted:
-    """Take down what was answered, in that order."""
+    """A transport that records the responses in order."""
 
     def __init__(self, server: APIServer) -> None:
         self._server = server
@@ -181,7 +179,7 @@ class Noted:
 
 
 @pytest.mark.virtual_time
-async def test_the_lease_is_released_after_the_last_flush(server: APIServer, client: Client) -> None:
+async def test_lease_is_released_after_the_last_flush(server: APIServer, client: Client) -> None:
     await client.create(POD)
     server.faults.add(verb="patch", subresource="status", latency=1.5)
     noted = Noted(server)
@@ -205,19 +203,19 @@ class InAThread(Reconciler):
         return None
 
 
-async def test_the_lease_is_not_released_while_a_thread_works(
+async def test_lease_is_not_released_while_a_thread_runs(
     server: APIServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "CUT_OFF", 0.2)
+    monkeypatch.setattr(lifecycle, "CANCEL_TIMEOUT", 0.2)
     await client.create(config_map("a"))
     reconciler = InAThread()
     manager = Manager(Client(server, user_agent="one"), leader_election=elects("one"), grace_period=0)
     manager.add_controller(reconciler, resource=KIND)
-    with pytest.raises(GracePeriodExceeded, match="default/a in hand"):
+    with pytest.raises(GracePeriodExceeded, match="default/a in progress"):
         async with manager.running():
             await asyncio.to_thread(reconciler.started.wait)
     assert manager._elector is not None
-    manager._elector._watchdog.disarm()  # it would end the process that runs the tests
+    manager._elector._watchdog.disarm()  # it would exit the test process
     worked_on, holder = not reconciler.ended.is_set(), (await record(client))["holderIdentity"]
     reconciler.end.set()
     await asyncio.to_thread(reconciler.ended.wait)
@@ -226,7 +224,7 @@ async def test_the_lease_is_not_released_while_a_thread_works(
         manager.check_leader()
 
 
-async def test_the_lease_is_released_when_the_thread_has_ended(server: APIServer, client: Client) -> None:
+async def test_lease_is_released_when_the_thread_has_ended(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     reconciler = InAThread()
     manager = Manager(Client(server, user_agent="one"), leader_election=elects("one"))
@@ -238,11 +236,11 @@ async def test_the_lease_is_released_when_the_thread_has_ended(server: APIServer
     assert (await record(client))["holderIdentity"] == ""
 
 
-# (6) Lost is lost
+# (6) A process that lost the lease never leads again
 
 
 @pytest.mark.virtual_time
-async def test_who_has_lost_takes_no_part_any_more(server: APIServer, client: Client) -> None:
+async def test_process_that_lost_the_lease_does_not_take_part_again(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     working = Working()
     async with in_background(manager := replica(server, "one", working)) as running:
@@ -257,7 +255,7 @@ async def test_who_has_lost_takes_no_part_any_more(server: APIServer, client: Cl
     assert len(server.requests(user_agent="one")) == before
     assert working.started == ["a"]
     assert manager.statistics().leading is False
-    with pytest.raises(ManagerError, match="runs once"):
+    with pytest.raises(ManagerError, match="runs only once"):
         await manager.run()
     async with replica(server, "two").running() as second:
         assert await elected(second) <= 15 + 4.5

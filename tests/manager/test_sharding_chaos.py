@@ -1,4 +1,4 @@
-"""Shards that come, go, are cut off and come back, while a tenth of their requests goes wrong."""
+"""Shards that start, stop, are partitioned and come back, while a tenth of their requests fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.virtual_time, pytest.mark.timeout(120)]
 
 
 class Operator:
-    """Be a pod: a process that is started anew when it has lost its Lease."""
+    """A pod: a process that is restarted when it has lost its Lease."""
 
     def __init__(self, server: APIServer, name: str, log: Log) -> None:
         self.name = name
@@ -46,16 +46,14 @@ class Operator:
         await self._task
 
     async def cut_off(self, seconds: float) -> None:
-        """Let nothing through to the server, nor from it."""
+        """Drop all requests and responses."""
         fault = self._server.faults.add(lost=True, user_agent=self.name, times=None)
         self._server.cut_watches()
         await asyncio.sleep(seconds)
         fault.remove()
 
 
-async def test_a_shard_that_is_cut_off_has_stopped_when_its_objects_are_moved(
-    server: APIServer, client: Client
-) -> None:
+async def test_partitioned_shard_has_stopped_before_its_objects_move(server: APIServer, client: Client) -> None:
     for name in NAMES:
         await client.create(config_map(name))
     log = Log()
@@ -85,7 +83,7 @@ async def test_a_shard_that_is_cut_off_has_stopped_when_its_objects_are_moved(
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_goes_wrong_no_key_is_in_two_hands_and_none_is_left_out(
+async def test_each_key_has_exactly_one_shard_despite_random_faults(
     server: APIServer, client: Client, seed: int
 ) -> None:
     rng = random.Random(seed)

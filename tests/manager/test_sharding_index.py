@@ -1,4 +1,4 @@
-"""Replicas that share objects by the hash of the uid: what each reconciles, and what cannot be."""
+"""Sharding by the hash of the uid: what each replica reconciles, and which options are invalid."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_each_object_is_reconciled_by_one_replica(server: APIServer, clien
 
 
 @pytest.mark.virtual_time
-async def test_what_concerns_an_object_wakes_the_replica_that_answers_for_it(server: APIServer, client: Client) -> None:
+async def test_events_enqueue_only_on_the_replica_that_owns_the_object(server: APIServer, client: Client) -> None:
     for number in range(20):
         await client.create(config_map(f"map-{number}"))
     workings = [Working() for _ in range(3)]
@@ -64,7 +64,7 @@ async def test_what_concerns_an_object_wakes_the_replica_that_answers_for_it(ser
 
 
 @pytest.mark.virtual_time
-async def test_a_key_of_another_replica_is_not_reconciled_whoever_asks(server: APIServer, client: Client) -> None:
+async def test_key_of_another_replica_is_never_reconciled(server: APIServer, client: Client) -> None:
     for number in range(20):
         await client.create(config_map(f"map-{number}"))
     manager = replica(client, 0, working := Working(), of=2)
@@ -81,7 +81,7 @@ async def test_a_key_of_another_replica_is_not_reconciled_whoever_asks(server: A
 
 
 @pytest.mark.virtual_time
-async def test_one_replica_answers_for_everything(server: APIServer, client: Client) -> None:
+async def test_single_replica_owns_everything(server: APIServer, client: Client) -> None:
     for number in range(10):
         await client.create(config_map(f"map-{number}"))
     async with replica(client, 0, working := Working(), of=1).running():
@@ -89,13 +89,13 @@ async def test_one_replica_answers_for_everything(server: APIServer, client: Cli
     assert len(working.started) == 10
 
 
-async def test_metrics_and_the_queue_tell_the_shard(server: APIServer, client: Client) -> None:
+async def test_metrics_and_queue_endpoint_show_the_shard(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     manager = Manager(client, sharding=ShardByIndex(3, [MAP], index=1), metrics="127.0.0.1:0")
     manager.add_controller(Working(), resource=MAP)
     async with manager.running(), aiohttp.ClientSession() as http:
         manager.controllers[0].enqueue(Request("nobody", "default"))
-        while not manager.statistics().controllers[0].reconciles:  # noqa: ASYNC110 - nothing tells of this moment
+        while not manager.statistics().controllers[0].reconciles:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
         async with http.get(f"{manager.metrics_url}/metrics") as answer:
             lines = (await answer.text()).splitlines()
@@ -112,7 +112,7 @@ async def test_metrics_and_the_queue_tell_the_shard(server: APIServer, client: C
     assert manager.statistics().leading is None
 
 
-def test_the_index_is_the_ordinal_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_the_ordinal_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "operator-12")
     assert ShardByIndex(20, [MAP]).index == 12
 
@@ -124,10 +124,10 @@ def test_the_index_is_the_ordinal_of_the_host(monkeypatch: pytest.MonkeyPatch) -
         ("operator-3", lambda: ShardByIndex(3, [MAP]), "index 3 of 3 replicas"),
         ("operator-0", lambda: ShardByIndex(0, [MAP]), "replicas must be 1 or more"),
         ("operator-0", lambda: ShardByIndex(3, [MAP], index=-1), "index -1"),
-        ("operator-0", lambda: ShardByIndex(3, []), "names no kind"),
+        ("operator-0", lambda: ShardByIndex(3, []), "is not a sequence of kinds"),
     ],
 )
-def test_what_cannot_be_an_index_is_refused(
+def test_invalid_index_is_refused(
     monkeypatch: pytest.MonkeyPatch, host: str, make: Callable[[], ShardByIndex], message: str
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: host)
@@ -135,13 +135,13 @@ def test_what_cannot_be_an_index_is_refused(
         make()
 
 
-async def test_an_owned_kind_cannot_be_shared_out_by_its_own_uid(client: Client) -> None:
+async def test_owned_kind_cannot_be_sharded_by_its_own_uid(client: Client) -> None:
     manager = Manager(client, sharding=ShardByIndex(3, [MAP, "v1/Secret"], index=0))
-    with pytest.raises(ConfigurationError, match="shared out by the hash of its own uid"):
+    with pytest.raises(ConfigurationError, match="sharded by the hash of its own uid"):
         manager.add_controller(Working(), resource=MAP, owns=["v1/Secret"])
 
 
-async def test_no_lease_is_taken_and_none_is_in_the_roles(client: Client) -> None:
+async def test_sharding_by_index_uses_no_lease(client: Client) -> None:
     manager = Manager(client, sharding=ShardByIndex(3, [MAP], index=0))
     manager.add_controller(Working(), resource=MAP)
     resources = [rule["resources"] for each in manager.rbac("apps") for rule in each.get("rules", ())]

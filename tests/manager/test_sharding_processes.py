@@ -1,4 +1,4 @@
-"""Shards in processes of their own, on sockets: one is killed, one comes, one goes, under load."""
+"""Shards in separate processes over sockets: one is killed, one is added, one is stopped, under load."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Line(NamedTuple):
 
 
 class Processes:
-    """Start shards, and read what they have written."""
+    """The processes of shards, and the files that they write."""
 
     def __init__(self, cluster: Cluster, directory: Path) -> None:
         self.cluster = cluster
@@ -69,7 +69,7 @@ class Processes:
         return sorted(Line(float(at), shard, what, name) for at, shard, what, name in found)
 
     async def all_reconciled_by(self, shards: set[str], names: set[str]) -> None:
-        """Wait until each object was reconciled, since now, and by nobody but these shards, each of which had some."""
+        """Wait until each object is reconciled again, only by these shards, and by each shard at least once."""
         since = time.monotonic()
         async with asyncio.timeout(LONG):
             while True:
@@ -92,27 +92,27 @@ async def processes(cluster: Cluster, directory: Path) -> AsyncIterator[Processe
 
 
 def overlaps(lines: list[Line], killed: str, at: float) -> list[tuple[Line, Line]]:
-    """Return pairs of reconciles of one key of which the second began before the first ended.
+    """Return pairs of reconciles of one key where the second started before the first ended.
 
-    What the killed process had begun ended with it.
+    The reconciles of a killed process ended when it was killed.
     """
     found = []
     by_name = sorted(lines, key=lambda line: line.name)
     for _, of_one in itertools.groupby(by_name, key=lambda line: line.name):
-        in_hand: dict[str, Line] = {}
+        in_progress: dict[str, Line] = {}
         for line in of_one:
             if line.what == "end":
-                in_hand.pop(line.shard, None)
+                in_progress.pop(line.shard, None)
                 continue
             if line.at > at:
-                in_hand.pop(killed, None)
-            found += [(other, line) for other in in_hand.values()]
-            in_hand[line.shard] = line
+                in_progress.pop(killed, None)
+            found += [(other, line) for other in in_progress.values()]
+            in_progress[line.shard] = line
     return found
 
 
 async def load(client: Client, namespace: str) -> None:
-    """Change objects without pause."""
+    """Change objects continuously."""
     for number in itertools.count():
         with contextlib.suppress(APIError):
             name = f"map-{number % OBJECTS}"
@@ -121,13 +121,13 @@ async def load(client: Client, namespace: str) -> None:
 
 
 @pytest.mark.parametrize("expected", [[], [(0.2, 0.3)]])
-def test_overlaps_are_found(expected: list[tuple[float, float]]) -> None:
+def test_overlaps_are_detected(expected: list[tuple[float, float]]) -> None:
     lines = [Line(0.1, "one", "begin", "a"), Line(0.15, "one", "end", "a"), Line(0.2, "two", "begin", "a")]
     lines += [Line(at, "one", "begin", "a") for _, at in expected]
     assert [(first.at, second.at) for first, second in overlaps(lines, "killed", 0)] == expected
 
 
-async def test_one_killed_and_one_added_under_load_no_key_is_in_two_hands_or_in_none(
+async def test_killing_and_adding_shards_under_load_leaves_each_key_to_exactly_one_shard(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     names = {f"map-{number}" for number in range(OBJECTS)}
@@ -140,7 +140,7 @@ async def test_one_killed_and_one_added_under_load_no_key_is_in_two_hands_or_in_
         loading = asyncio.create_task(load(client, namespace))
         for shard in ("one", "two", "three"):
             await shards.start(shard)
-        # A real cluster holds a map of its own in each namespace; the sharder assigns it like the rest.
+        # A real cluster has a ConfigMap of its own in each namespace; the sharder assigns it as well.
         names |= {each.name for each in await client.list(KIND, namespace)}
         await shards.all_reconciled_by({"one", "two", "three"}, names)
 
@@ -163,7 +163,7 @@ async def test_one_killed_and_one_added_under_load_no_key_is_in_two_hands_or_in_
         lines = shards.lines()
         assert overlaps(lines, "two", killed_at) == []
         print(f"{len(lines)} lines, {sharder.drained} drained, {sharder.forced} moved by force")  # noqa: T201 - for -s
-        # What anybody wrote last is what the object's shard wrote.
+        # The last write of each object is that of its shard.
         await asyncio.sleep(1)
         for each in await client.list(KIND, namespace):
             document = each.to_dict()

@@ -1,4 +1,4 @@
-"""A shard of a ring: its Lease, its watches, drains, objects that move, and the hand-over, on virtual time."""
+"""A shard of a ring: its Lease, its watches, drains, moved objects, and the handover, under virtual time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AppStatus(ConditionedStatus):
 
 
 class App(Resource[AppSpec, AppStatus], group="example.com", version="v1"):
-    """What is shared."""
+    """A sharded kind."""
 
 
 def app(name: str, **labels: str) -> App:
@@ -65,7 +65,7 @@ def ring(shard: str = "one", **options: Any) -> ShardRing:
 
 
 class Recording:
-    """Send requests on, and keep them."""
+    """A transport that records requests."""
 
     def __init__(self, server: APIServer) -> None:
         self.server = server
@@ -84,7 +84,7 @@ def shard(server: Transport, name: str, working: Any = None, **options: Any) -> 
 
 
 async def label(client: Client, name: str, **labels: str | None) -> None:
-    """Label, with ``shard`` and ``drain`` for the ring's labels."""
+    """Set labels; ``shard`` and ``drain`` stand for the ring's labels."""
     keys = {"shard": SHARD, "drain": DRAIN}
     patch = {"metadata": {"labels": {keys.get(key, key): value for key, value in labels.items()}}}
     await client.patch(MAP, name, "default", patch=patch)
@@ -105,7 +105,7 @@ async def at_work(server: Transport, name: str, working: Any, **options: Any) ->
 # The Lease
 
 
-async def test_a_shard_holds_a_lease_of_its_own_name_and_gives_it_back(server: APIServer, client: Client) -> None:
+async def test_shard_holds_a_lease_with_its_name_and_releases_it(server: APIServer, client: Client) -> None:
     async with at_work(server, "one", Working()):
         lease = (await client.get(LEASE, "one", "default")).to_dict()
         assert lease["metadata"]["labels"] == {RING_LABEL: "apps"}
@@ -116,7 +116,7 @@ async def test_a_shard_holds_a_lease_of_its_own_name_and_gives_it_back(server: A
     assert lease["metadata"]["labels"] == {RING_LABEL: "apps"}
 
 
-async def test_labels_that_a_sharder_puts_on_the_lease_stay(server: APIServer, client: Client) -> None:
+async def test_sharder_labels_on_the_lease_are_kept(server: APIServer, client: Client) -> None:
     async with at_work(server, "one", Working()):
         await client.patch(
             LEASE, "one", "default", patch={"metadata": {"labels": {"state": "ready", RING_LABEL: None}}}
@@ -139,9 +139,7 @@ async def test_nothing_runs_before_the_lease_is_held(server: APIServer, client: 
         assert working.started == ["a"]
 
 
-async def test_a_shard_whose_lease_the_sharder_takes_stops_and_writes_no_more(
-    server: APIServer, client: Client
-) -> None:
+async def test_shard_stops_writing_when_the_sharder_acquires_its_lease(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     refused: list[Exception] = []
 
@@ -162,13 +160,13 @@ async def test_a_shard_whose_lease_the_sharder_takes_stops_and_writes_no_more(
             await client.patch(LEASE, "one", "default", patch={"spec": {"holderIdentity": "sharder"}})
             await asyncio.sleep(60)
 
-    with pytest.raises(LeadershipLost, match="sharder has taken it"):
+    with pytest.raises(LeadershipLost, match="sharder acquired it"):
         await run()
     assert len(refused) == 1
     assert (await client.get(MAP, "a", "default")).to_dict().get("data", {}) == {}
 
 
-async def test_a_shard_that_cannot_renew_stops_at_the_deadline(server: APIServer, client: Client) -> None:
+async def test_shard_that_cannot_renew_stops_at_the_deadline(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     started: list[float] = []
 
@@ -188,10 +186,10 @@ async def test_a_shard_that_cannot_renew_stops_at_the_deadline(server: APIServer
     assert max(started) - began == pytest.approx(14, abs=0.2), "the last renewal began after 4 s"
 
 
-# What is watched
+# Watches
 
 
-async def test_only_what_is_labelled_with_the_shard_is_watched(server: APIServer, client: Client) -> None:
+async def test_only_objects_labeled_with_the_shard_are_watched(server: APIServer, client: Client) -> None:
     await server.apply(App)
     for name, owner in (("a", "one"), ("b", "two")):
         await client.create(mine(name, owner))
@@ -210,7 +208,7 @@ async def test_only_what_is_labelled_with_the_shard_is_watched(server: APIServer
     assert asked == {"configmaps": f"{SHARD}=one", "apps": f"{SHARD}=one", "secrets": None}
 
 
-async def test_a_shard_wakes_nobody_for_what_concerns_the_objects_of_others(server: APIServer, client: Client) -> None:
+async def test_events_for_objects_of_other_shards_enqueue_nothing(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     await client.create(mine("b", "two"))
     working = Working()
@@ -227,7 +225,7 @@ async def test_a_shard_wakes_nobody_for_what_concerns_the_objects_of_others(serv
 # Drain
 
 
-async def test_a_drain_is_acknowledged_by_one_patch_of_one_version_and_not_reconciled(
+async def test_drain_is_acknowledged_by_one_conditional_patch_instead_of_a_reconcile(
     server: APIServer, client: Client
 ) -> None:
     await client.create(mine("a"))
@@ -257,7 +255,7 @@ async def test_predicates_do_not_hide_a_drain(
         assert await labels_of(client, "a") == {}
 
 
-async def test_a_drain_waits_for_the_reconcile_in_hand(server: APIServer, client: Client) -> None:
+async def test_drain_waits_for_the_reconcile_in_progress(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     working = Working(lambda _: asyncio.sleep(20))
     async with at_work(server, "one", working):
@@ -271,7 +269,7 @@ async def test_a_drain_waits_for_the_reconcile_in_hand(server: APIServer, client
 
 
 class Telling(ResourceReconciler[App]):
-    """Write into the status who it was, after a while."""
+    """A reconciler that writes its shard into the status after a while."""
 
     def __init__(self, by: str) -> None:
         self.by = by
@@ -284,7 +282,9 @@ class Telling(ResourceReconciler[App]):
         return None
 
 
-async def test_a_drain_that_arrives_under_a_status_write_is_no_echo(server: APIServer, client: Client) -> None:
+async def test_drain_that_arrives_with_a_status_write_is_not_taken_for_an_echo(
+    server: APIServer, client: Client
+) -> None:
     await server.apply(App)
     await client.create(App(metadata=ObjectMeta(name="a", namespace="default", labels={SHARD: "one"}), spec=AppSpec()))
     manager = shard(server, "one")
@@ -299,9 +299,7 @@ async def test_a_drain_that_arrives_under_a_status_write_is_no_echo(server: APIS
         assert found.metadata.labels == {}
 
 
-async def test_a_drain_that_meets_other_writes_is_acknowledged_on_the_newest_version(
-    server: APIServer, client: Client
-) -> None:
+async def test_drain_is_acknowledged_on_the_newest_version_after_conflicts(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     async with at_work(server, "one", Working()):
         server.faults.add(latency=5, verb="patch", user_agent="one")
@@ -316,7 +314,7 @@ async def test_a_drain_that_meets_other_writes_is_acknowledged_on_the_newest_ver
     assert answers == [409, 200]
 
 
-async def test_a_drain_that_is_withdrawn_is_reconciled_instead(server: APIServer, client: Client) -> None:
+async def test_withdrawn_drain_is_reconciled_instead(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     working = Working()
     async with at_work(server, "one", working):
@@ -329,9 +327,7 @@ async def test_a_drain_that_is_withdrawn_is_reconciled_instead(server: APIServer
         assert working.started[:2] == ["a", "a"]
 
 
-async def test_a_drain_that_comes_too_late_leaves_the_object_to_its_new_shard(
-    server: APIServer, client: Client
-) -> None:
+async def test_late_drain_leaves_the_object_to_its_new_shard(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     working = Working()
     async with at_work(server, "one", working):
@@ -347,7 +343,7 @@ async def test_a_drain_that_comes_too_late_leaves_the_object_to_its_new_shard(
 # Objects that move
 
 
-async def test_a_label_that_moves_lets_go_of_a_delayed_key(server: APIServer, client: Client) -> None:
+async def test_moved_label_drops_a_delayed_key(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
 
     async def later(_: Request) -> Result:
@@ -362,7 +358,7 @@ async def test_a_label_that_moves_lets_go_of_a_delayed_key(server: APIServer, cl
         assert working.started == ["a"]
 
 
-async def test_a_label_that_moves_ends_the_back_off(server: APIServer, client: Client) -> None:
+async def test_moved_label_ends_the_backoff(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
 
     async def fail(_: Request) -> None:
@@ -378,10 +374,8 @@ async def test_a_label_that_moves_ends_the_back_off(server: APIServer, client: C
         assert manager.controllers[0].queue.retries(Request("a", "default")) == 0
 
 
-async def test_the_label_is_looked_at_again_before_a_reconcile_that_was_delayed(
-    server: APIServer, client: Client
-) -> None:
-    """An own write has moved the object, which the watch has not told of yet."""
+async def test_label_is_checked_again_before_a_delayed_reconcile(server: APIServer, client: Client) -> None:
+    """An own write has moved the object, and its watch event has not arrived yet."""
     await client.create(mine("a"))
 
     async def later(_: Request) -> Result:
@@ -396,7 +390,7 @@ async def test_the_label_is_looked_at_again_before_a_reconcile_that_was_delayed(
         assert working.started == ["a"]
 
 
-async def test_a_key_that_moves_while_in_hand_ends_and_writes_no_status(server: APIServer, client: Client) -> None:
+async def test_key_that_moves_during_a_reconcile_writes_no_status(server: APIServer, client: Client) -> None:
     await server.apply(App)
     await client.create(App(metadata=ObjectMeta(name="a", namespace="default", labels={SHARD: "one"}), spec=AppSpec()))
     first, second = shard(server, "one"), shard(server, "two")
@@ -415,7 +409,7 @@ async def test_a_key_that_moves_while_in_hand_ends_and_writes_no_status(server: 
     assert accepted == ["two"]
 
 
-async def test_what_is_gone_is_not_reconciled(server: APIServer, client: Client) -> None:
+async def test_deleted_objects_are_not_reconciled(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     working = Working()
     async with at_work(server, "one", working) as manager:
@@ -429,7 +423,7 @@ async def test_what_is_gone_is_not_reconciled(server: APIServer, client: Client)
 
 
 class Log:
-    """Take down who reconciles what, and find overlaps."""
+    """A log of reconciles by shard that detects overlaps."""
 
     def __init__(self) -> None:
         self.in_hand: dict[str, str] = {}
@@ -450,7 +444,7 @@ class Log:
         return Working(work)
 
 
-async def test_shards_come_and_go_and_no_key_is_in_two_hands_or_in_none(server: APIServer, client: Client) -> None:
+async def test_each_key_has_exactly_one_shard_while_shards_come_and_go(server: APIServer, client: Client) -> None:
     names = {f"map-{number}" for number in range(30)}
     for name in names:
         await client.create(config_map(name))
@@ -486,17 +480,17 @@ async def test_shards_come_and_go_and_no_key_is_in_two_hands_or_in_none(server: 
         assert log.overlaps == []
 
 
-# Configuration, and what is told
+# Configuration and permissions
 
 
-async def test_a_ring_and_a_leader_election_exclude_each_other(client: Client) -> None:
+async def test_ring_and_leader_election_exclude_each_other(client: Client) -> None:
     with pytest.raises(ConfigurationError, match="exclude each other"):
         Manager(client, sharding=ring(), leader_election="operator", leader_election_namespace="default")
     with pytest.raises(ConfigurationError, match="takes a ShardRing or a ShardByIndex"):
         Manager(client, sharding="apps")  # type: ignore[arg-type]
 
 
-async def test_a_controller_of_a_kind_that_is_not_shared_is_refused(client: Client) -> None:
+async def test_controller_of_a_kind_that_is_not_sharded_is_refused(client: Client) -> None:
     manager = Manager(client, sharding=ShardRing("apps", ["v1/Secret"], shard="one", namespace="default"))
     with pytest.raises(ConfigurationError, match="not among the kinds="):
         manager.add_controller(Working(), resource=MAP)
@@ -505,33 +499,33 @@ async def test_a_controller_of_a_kind_that_is_not_shared_is_refused(client: Clie
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ShardRing("", [MAP], shard="one"), "ring's name"),
+        (lambda: ShardRing("", [MAP], shard="one"), "ring name"),
         (lambda: ShardRing("a" * 64, [MAP], shard="one"), "at most 63"),
-        (lambda: ShardRing("apps", [MAP], shard="One"), "shard's name 'One'"),
-        (lambda: ShardRing("apps", [], shard="one"), "names no kind"),
-        (lambda: ShardRing("apps", "v1/ConfigMap", shard="one"), "names no kind"),  # type: ignore[arg-type]
+        (lambda: ShardRing("apps", [MAP], shard="One"), "shard name 'One'"),
+        (lambda: ShardRing("apps", [], shard="one"), "is not a sequence of kinds"),
+        (lambda: ShardRing("apps", "v1/ConfigMap", shard="one"), "is not a sequence of kinds"),  # type: ignore[arg-type]
         (lambda: ShardRing("apps", ["nonsense"], shard="one"), "nonsense"),
-        (lambda: ShardRing("apps", [MAP], shard="one", lease_duration=5), "do not fit"),
+        (lambda: ShardRing("apps", [MAP], shard="one", lease_duration=5), "are inconsistent"),
     ],
 )
-def test_what_cannot_be_a_ring_is_refused(make: Callable[[], ShardRing], message: str) -> None:
+def test_invalid_ring_is_refused(make: Callable[[], ShardRing], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make()
 
 
-def test_a_shard_is_named_after_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shard_is_named_after_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "operator-5vwpj")
     assert ShardRing("apps", [MAP]).name == "operator-5vwpj"
 
 
-async def test_a_ring_needs_to_know_where_its_lease_is(client: Client) -> None:
+async def test_ring_needs_a_namespace_for_its_lease(client: Client) -> None:
     with pytest.raises(ConfigurationError, match="give namespace="):
         Manager(client, sharding=ShardRing("apps", [MAP], shard="one"))
     watched = Manager(client, sharding=ShardRing("apps", [MAP], shard="one"), namespaces=["prod"])
     assert watched.statistics().shard == "one"
 
 
-async def test_the_roles_allow_the_lease_of_any_name_and_the_drain(client: Client) -> None:
+async def test_roles_allow_leases_of_any_name_and_drains(client: Client) -> None:
     manager = Manager(client, sharding=ring(), namespaces=["default"])
     manager.add_controller(Working(), resource=MAP)
     roles = [each for each in manager.rbac("apps") if each["kind"] in ("Role", "ClusterRole")]

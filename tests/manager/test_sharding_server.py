@@ -1,4 +1,4 @@
-"""Kubernetes' own sharded lists and watches, where the server has them, and the same result where it has not."""
+"""Kubernetes' sharded lists and watches on servers that support them, and the same result on others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sharded:
     namespace: str
 
     async def page(self, selector: str, **query: str) -> Any:
-        """Return a page of the ConfigMaps as it comes."""
+        """Return a page of ConfigMaps as sent by the server."""
         kind = await self.client.resource_type(MAP)
         asked = {"shardSelector": selector, **query}
         return msgspec.json.decode(await self.client.session.raw_list(kind, self.namespace, list(asked.items())))
@@ -42,7 +42,7 @@ class Sharded:
 
 @pytest.fixture(scope="module")
 def gated(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """Start a real server of which the feature gate is on."""
+    """Start a real server with the feature gate enabled."""
     binaries = control_plane.kubectl.parent
     with ControlPlane(binaries=binaries, apiserver_flags=["--feature-gates=ShardedListAndWatch=true"]) as plane:
         yield plane
@@ -77,8 +77,8 @@ async def create(sharded: Sharded, *names: str) -> None:
         await sharded.client.create(document)
 
 
-async def test_three_indexes_split_disjoint_and_complete(sharded: Sharded) -> None:
-    """By the server, and by the filter on this side where the server ignores the selector."""
+async def test_three_indexes_are_disjoint_and_complete(sharded: Sharded) -> None:
+    """Filtered by the server, or by the client if the server ignores the selector."""
     client, names = sharded.client, {f"{how}-{number}" for how in ("listed", "watched") for number in range(30)}
     await create(sharded, *(name for name in names if name.startswith("listed")))
     managers, workings = [], [Working() for _ in range(3)]
@@ -102,7 +102,7 @@ async def test_three_indexes_split_disjoint_and_complete(sharded: Sharded) -> No
         assert all(each.elsewhere > 0 for each in figures)
 
 
-async def test_the_hash_here_is_the_hash_there(sharded: Sharded) -> None:
+async def test_client_and_server_compute_the_same_hash(sharded: Sharded) -> None:
     await create(sharded, *(f"map-{number}" for number in range(50)))
     page = await sharded.page(LOWER)
     uids = {item["metadata"]["uid"] for item in page["items"]}
@@ -117,7 +117,7 @@ async def test_the_hash_here_is_the_hash_there(sharded: Sharded) -> None:
         assert uids == everything
 
 
-async def test_the_pages_of_a_shard_make_up_the_shard(sharded: Sharded) -> None:
+async def test_pages_of_a_shard_add_up_to_the_shard(sharded: Sharded) -> None:
     await create(sharded, *(f"map-{number}" for number in range(50)))
     uids, more = [], ""
     while True:
@@ -135,8 +135,8 @@ async def test_the_pages_of_a_shard_make_up_the_shard(sharded: Sharded) -> None:
     assert (kept == uids) is sharded.filters
 
 
-async def test_a_list_that_is_streamed_is_of_the_shard_too(sharded: Sharded) -> None:
-    """The list after the first one comes as a watch, whose lines do not say whether the server filters."""
+async def test_streamed_list_is_filtered_by_shard(sharded: Sharded) -> None:
+    """The second list is streamed as a watch, whose lines do not show if the server filters."""
     await create(sharded, *(f"map-{number}" for number in range(30)))
     partition = Partition(hashes=HashRange.share(0, 2))
     async with Cache(sharded.client, namespaces=[sharded.namespace], partition=lambda _: partition) as cache:
@@ -187,7 +187,7 @@ async def test_a_list_that_is_streamed_is_of_the_shard_too(sharded: Sharded) -> 
         ("shardRange(object.metadata.uid, '00', '1')", "hexStart must have '0x' prefix, got \"00\""),
     ],
 )
-async def test_selectors_are_read_as_the_real_server_reads_them(sharded: Sharded, selector: str, problem: str) -> None:
+async def test_selectors_are_parsed_as_by_the_real_server(sharded: Sharded, selector: str, problem: str) -> None:
     if not problem or not sharded.filters:
         page = await sharded.page(selector)
         assert ("shardInfo" in page["metadata"]) is sharded.filters

@@ -1,4 +1,4 @@
-"""A replica that waits for its election: it watches, catches up when it is elected, and then works at once."""
+"""A standby: it watches, catches up when it is elected, and then reconciles immediately."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.manager.working import Working, config_map
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_a_standby_watches_and_reconciles_nothing(server: APIServer, client: Client) -> None:
+async def test_standby_watches_but_does_not_reconcile(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     working = Working()
     async with replica(server, "one").running(), replica(server, "two", working).running() as second:
@@ -27,14 +27,14 @@ async def test_a_standby_watches_and_reconciles_nothing(server: APIServer, clien
         assert working.started == []
 
 
-async def test_a_cold_standby_watches_nothing_until_it_is_elected(server: APIServer, client: Client) -> None:
+async def test_cold_standby_watches_nothing_before_it_is_elected(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     async with replica(server, "one").running(), replica(server, "two", warm_up=False).running() as second:
         await asyncio.sleep(100)
         assert second.cache.statistics().objects == 0
 
 
-async def test_a_new_leader_works_on_what_the_leader_before_wrote_last(server: APIServer, client: Client) -> None:
+async def test_new_leader_sees_the_last_write_of_the_previous_leader(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     seen: list[str] = []
     second = replica(server, "two", working := Working())
@@ -51,7 +51,7 @@ async def test_a_new_leader_works_on_what_the_leader_before_wrote_last(server: A
             server.faults.add(stall=True, verb="watch", user_agent="two")
             server.faults.add(cut_watches=True, verb="create")
             await client.create(config_map("b"))
-            await asyncio.sleep(5)  # the watch of the standby was opened again, and hears nothing
+            await asyncio.sleep(5)  # the standby has opened its watch again and receives nothing
             await client.patch("v1/ConfigMap", "a", "default", patch={"data": {"by": "one"}})
             first.stop()
             await running
@@ -61,7 +61,7 @@ async def test_a_new_leader_works_on_what_the_leader_before_wrote_last(server: A
 
 
 class Slow:
-    """Hold back the answers to lists of ConfigMaps in a namespace; the server has read them by then."""
+    """A transport that delays the responses to lists of ConfigMaps in a namespace after the server has read them."""
 
     def __init__(self, server: APIServer, namespace: str) -> None:
         self.server = server
@@ -80,7 +80,7 @@ class Slow:
 @pytest.mark.parametrize("namespaces", [None, ["default"], ["default", "other"]])
 @pytest.mark.parametrize("role", ["primary", "watched"])
 @pytest.mark.parametrize("failures", [0, 3])
-async def test_a_list_that_was_read_before_the_election_does_not_count(
+async def test_list_read_before_the_election_is_repeated(
     server: APIServer, client: Client, role: str, namespaces: list[str] | None, failures: int
 ) -> None:
     for namespace in ("default", "other"):
@@ -125,7 +125,7 @@ async def test_a_list_that_was_read_before_the_election_does_not_count(
     assert set(seen) == {"one"}
 
 
-async def test_the_catch_up_covers_every_kind_that_a_controller_reads(server: APIServer, client: Client) -> None:
+async def test_catch_up_covers_every_kind_that_a_controller_reads(server: APIServer, client: Client) -> None:
     kinds = ["v1/ConfigMap", "v1/Secret", "v1/Service"]
     for kind in kinds:
         await client.create(of_kind(kind))
@@ -162,7 +162,7 @@ def of_kind(kind: str) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": name, "metadata": {"name": "a", "namespace": "default"}, **more}
 
 
-async def test_a_kind_that_is_not_served_holds_up_no_election(server: APIServer, client: Client) -> None:
+async def test_kind_that_is_not_served_does_not_block_the_election(server: APIServer, client: Client) -> None:
     second = replica(server, "two", working := Working())
     await client.create(config_map("a"))
     async with in_background(first := replica(server, "one")) as running:
@@ -177,7 +177,7 @@ async def test_a_kind_that_is_not_served_holds_up_no_election(server: APIServer,
             assert working.ended == ["a"]
 
 
-async def test_a_standby_that_cannot_watch_says_so_before_it_is_needed(server: APIServer) -> None:
+async def test_standby_that_cannot_watch_fails_before_it_is_elected(server: APIServer) -> None:
     async with replica(server, "one").running():
         second = replica(server, "two")
         second.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)

@@ -1,4 +1,4 @@
-"""What the manager's ``/metrics`` tells of status writes, under the names that the documentation gives."""
+"""The metrics of status writes at ``/metrics``, with the names in the documentation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Database(Resource[Spec, Status], group="example.com", version="v1"):
 
 class Sizes(ResourceReconciler[Database]):
     async def reconcile_object(self, db: Database, status: StatusBatcher[Status]) -> Result | None:
-        if db.status.size is None:  # somebody else writes while this works
+        if db.status.size is None:  # another writer changes the object during the reconcile
             body = {"status": {"conditions": []}, "metadata": {"annotations": {"a": "b"}}}
             await self.client.patch(Database, db.name, db.namespace, patch=body)
         status.set(size=db.spec.size)
@@ -42,14 +42,14 @@ class Sizes(ResourceReconciler[Database]):
 
 
 class ByKey(Reconciler):
-    """Opens a batcher of its own."""
+    """A reconciler that opens its own batcher."""
 
     async def reconcile(self, request: Request) -> None:
         async with StatusBatcher(self.client, Database, name=request.name, namespace=request.namespace) as status:
             status.set(size=7)
 
 
-async def test_batchers_that_a_reconciler_opens_by_hand_count_for_its_controller() -> None:
+async def test_batchers_opened_by_a_reconciler_count_for_its_controller() -> None:
     async with APIServer() as server, Client(server) as client:
         await server.apply(Database)
         manager = Manager(client)
@@ -62,7 +62,7 @@ async def test_batchers_that_a_reconciler_opens_by_hand_count_for_its_controller
     )
 
 
-async def test_each_documented_metric_of_status_writes_is_there_and_counts() -> None:
+async def test_documented_metrics_of_status_writes_are_exported_and_counted() -> None:
     async with APIServer() as server, Client(server) as client, aiohttp.ClientSession() as http:
         await server.apply(Database)
         manager = Manager(client, metrics="127.0.0.1:0")
@@ -72,7 +72,7 @@ async def test_each_documented_metric_of_status_writes_is_there_and_counts() -> 
             await client.wait_for(Database, "db1", "default", until=lambda db: db.status.size == 3, timeout=10)
             await client.patch(Database, "db1", "default", patch={"metadata": {"labels": {"a": "b"}}})
             controller = manager.controllers[0]
-            while controller.statistics().reconciles < 2:  # noqa: ASYNC110 - nothing tells of it
+            while controller.statistics().reconciles < 2:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0)
             async with http.get(f"{manager.metrics_url}/metrics") as answer:
                 text = await answer.text()

@@ -1,4 +1,4 @@
-"""What a manager hands on to its controllers: sources, and how long a change waits for others."""
+"""Options that a manager passes to its controllers: sources and debounce; and names in its manifests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.manager.working import Working, config_map
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_a_burst_of_changes_is_one_run_and_a_source_wakes_at_once() -> None:
+async def test_burst_of_changes_is_one_reconcile_and_a_source_enqueues_immediately() -> None:
     working = Working()
     keys: asyncio.Queue[Request] = asyncio.Queue()
     async with APIServer() as server, Client(server) as client:
@@ -32,7 +32,7 @@ async def test_a_burst_of_changes_is_one_run_and_a_source_wakes_at_once() -> Non
     assert working.ended == ["b", "a"]
 
 
-async def test_a_source_that_fails_ends_the_manager() -> None:
+async def test_failing_source_stops_the_manager() -> None:
     async def breaks(enqueue) -> None:
         raise ConnectionError("the broker is gone")
 
@@ -44,11 +44,11 @@ async def test_a_source_that_fails_ends_the_manager() -> None:
                 await asyncio.sleep(3600)
 
 
-async def test_the_name_of_a_service_account_is_checked() -> None:
+async def test_invalid_service_account_name_is_refused() -> None:
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client)
         manager.add_controller(Working(), resource="v1/ConfigMap")
-        with pytest.raises(ConfigurationError, match="'My Operator' is none"):
+        with pytest.raises(ConfigurationError, match="'My Operator' is not a valid name"):
             manager.rbac("My Operator")
         assert [document["kind"] for document in manager.rbac("mine")] == [
             "ServiceAccount",

@@ -1,4 +1,4 @@
-"""The thread that ends a process whose workers outlive its lease."""
+"""The watchdog thread that ends a process whose workers outlive its lease."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONG = 30.0
 
 
 class Hand:
-    """A clock that somebody moves."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -29,7 +29,7 @@ class Hand:
         raise NotImplementedError
 
 
-def test_it_ends_the_process_at_the_lease_s_end() -> None:
+def test_watchdog_ends_the_process_when_the_lease_expires() -> None:
     clock, ended = Hand(), threading.Event()
     watchdog = Watchdog(clock, end=ended.set)
     watchdog.extend(15.0)
@@ -40,7 +40,7 @@ def test_it_ends_the_process_at_the_lease_s_end() -> None:
     assert ended.wait(LONG)
 
 
-def test_each_renewal_puts_the_end_off() -> None:
+def test_each_renewal_extends_the_watchdog() -> None:
     clock, ended = Hand(), threading.Event()
     watchdog = Watchdog(clock, end=ended.set)
     watchdog.extend(15.0)
@@ -52,7 +52,7 @@ def test_each_renewal_puts_the_end_off() -> None:
     assert ended.wait(LONG)
 
 
-def test_disarmed_it_ends_nothing_and_its_thread_ends() -> None:
+def test_disarmed_watchdog_ends_its_thread_only() -> None:
     clock, ended = Hand(), threading.Event()
     watchdog = Watchdog(clock, end=ended.set)
     watchdog.extend(15.0)
@@ -66,7 +66,7 @@ def test_disarmed_it_ends_nothing_and_its_thread_ends() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_under_virtual_time_there_is_no_thread() -> None:
+async def test_no_thread_under_virtual_time() -> None:
     watchdog = Watchdog(current_clock())
     watchdog.extend(0.0)
     watchdog.start()

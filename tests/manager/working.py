@@ -1,4 +1,4 @@
-"""Reconcilers that do what a test tells them, and objects for them."""
+"""A reconciler that tests control, and objects for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.meta import Request
 
 
 class Working(Reconciler):
-    """Take down each run, and do something."""
+    """A reconciler that records each reconcile and then calls a function."""
 
     def __init__(self, work: Callable[[Request], Awaitable[Any]] | None = None) -> None:
         self.started: list[str] = []

@@ -1,4 +1,4 @@
-"""Channels of a third party that write down each call, with fsync, before they act and after.
+"""Third-party channels that record each call in a file with fsync, before and after it.
 
 The proof of the kills (test_kills) offers it to ``reconciler run notification`` by entry points; what it writes is the
 truth that the operator's promises are held against.
@@ -19,7 +19,7 @@ SHARE = 0.1
 
 
 class Ledger:
-    """Deliver by a line in a file."""
+    """A channel that delivers by writing a line to a file."""
 
     def __init__(self, name: str) -> None:
         self.name = name

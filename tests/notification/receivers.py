@@ -1,4 +1,4 @@
-"""Real receivers: an HTTP server that misbehaves as it is told, over TLS or not, and a mail server."""
+"""Real receivers: an HTTP server with scripted misbehavior, with or without TLS, and a mail server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Behaviour = Callable[["Receiver", asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Received:
-    """One request, as it came over the wire."""
+    """One request as it was received."""
 
     method: str
     path: str
@@ -27,7 +27,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """An HTTP/1.1 server by hand, since a library would not misbehave."""
+    """A hand-written HTTP/1.1 server, since a library would not misbehave."""
 
     requests: list[Received] = field(default_factory=list)
     behaviours: list[Behaviour] = field(default_factory=list)
@@ -80,7 +80,7 @@ def reset() -> Behaviour:
 
 
 def endless(status: int = 500) -> Behaviour:
-    """Answer with a body that never ends."""
+    """Send a body that never ends."""
 
     async def behave(_: Receiver, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 1000000000\r\n\r\n".encode())
@@ -92,7 +92,7 @@ def endless(status: int = 500) -> Behaviour:
 
 
 def slow(status: int = 500) -> Behaviour:
-    """Answer with a body that drips."""
+    """Send a body very slowly."""
 
     async def behave(_: Receiver, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 1000\r\n\r\n".encode())
@@ -135,7 +135,7 @@ def server_context(ca: trustme.CA, name: str = "localhost", **options: object) -
 
 @dataclass
 class MailServer:
-    """What a mail server got, and what it is to refuse."""
+    """The emails that a mail server got, and what it rejects."""
 
     port: int = 0
     mails: list[Envelope] = field(default_factory=list)

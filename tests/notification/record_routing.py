@@ -1,4 +1,4 @@
-"""Make routing configurations, and record what Alertmanager's own amtool answers: run it with the path of amtool.
+"""A script that generates routing configurations and records the results of Alertmanager's amtool.
 
 ``python tests/notification/record_routing.py $(which amtool) [number] [seed]``. ``go install
 github.com/prometheus/alertmanager/cmd/amtool@latest`` builds it. `test_routing_agreement` compares with the record.
@@ -79,7 +79,7 @@ def attributes(rng: random.Random) -> dict[str, str]:
 
 
 def answer(amtool: str, text: str, given: dict[str, str]) -> list[str] | None:
-    """Return the receivers that amtool names, or None when it refuses the configuration."""
+    """Return the receivers that amtool names, or None if it rejects the configuration."""
     with tempfile.NamedTemporaryFile("w", suffix=".yml", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -1,4 +1,4 @@
-"""Start ``reconciler run`` again and again in processes of their own, without the seconds that importing it takes.
+"""A script that starts ``reconciler run`` repeatedly in new processes without importing it again.
 
 Run as a script: for each line on standard input it forks a process that runs the command, and prints its number; when
 that has ended it prints how.

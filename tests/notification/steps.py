@@ -1,4 +1,4 @@
-"""The cost of a call in steps, which no machine changes."""
+"""The cost of a call in steps, which do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def steps(call: Callable[[], object]) -> int:
-    """Lines and calls that are executed; a search that a pattern makes counts once, whatever it costs."""
+    """Return the number of executed lines and calls; a pattern search counts once, whatever it costs."""
     count = 0
 
     def note(frame: Any, event: str, argument: Any) -> Any:

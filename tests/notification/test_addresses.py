@@ -1,4 +1,4 @@
-"""Where an HTTP receiver may be: the host that is really connected to is checked, however it is written."""
+"""The address guard of HTTP receivers: the address that is connected to is checked, in every notation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.notification import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 from reconciler.notification.channels import WebhookChannel, WebhookConfig
-from reconciler.notification.channels.addresses import is_local
+from reconciler.notification.channels.address_guard import is_local
 from tests.notification.receivers import Receiver, answer, receiver
 from tests.notification.test_receivers import NOBODY, message, sent
 
@@ -83,7 +83,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """What names resolve to: one list of addresses after the other, the last one from then on."""
+    """The addresses that names resolve to: one list after the other, then the last one."""
     known: dict[str, list[list[str]]] = {}
     real = socket.getaddrinfo
 
@@ -122,7 +122,7 @@ async def test_a_local_address_is_refused_in_every_notation_and_through_a_proxy(
 @pytest.mark.parametrize(
     "address", ["8.8.8.8", "10.0.0.1", "192.168.1.1", "2606:4700::1111", "fd12::1", "64:ff9b::808:808"]
 )
-def test_addresses_elsewhere_are_not_local(address: str) -> None:
+def test_public_addresses_are_not_local(address: str) -> None:
     assert not is_local(address)
 
 
@@ -226,7 +226,7 @@ async def test_nothing_of_netrc_is_sent_to_receivers_or_proxies(
         assert {"authorization", "proxy-authorization"} & set(found) == set()
 
 
-async def test_a_proxy_of_the_environment_gets_the_credentials_of_its_url_and_no_proxy_is_honoured(
+async def test_a_proxy_from_the_environment_gets_the_credentials_of_its_url_and_no_proxy_is_honored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with receiver() as target, receiver() as proxy:

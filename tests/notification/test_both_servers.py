@@ -1,4 +1,4 @@
-"""What must hold on a real API server as on the embedded one: the kind's rules, and a pass of the operator."""
+"""The rules of the CRD and a reconcile, on a real API server and on the embedded one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_the_server_fills_in_the_defaults(cluster: Cluster) -> None:
     ],
     ids=str,
 )
-async def test_the_server_refuses_what_is_out_of_bounds_and_says_which_field(
+async def test_the_server_rejects_invalid_values_and_names_the_field(
     cluster: Cluster, changes: dict[str, Any], words: str
 ) -> None:
     await cluster.install(NotificationRequest)
@@ -74,15 +74,15 @@ async def test_the_server_refuses_what_is_out_of_bounds_and_says_which_field(
         await cluster.client.create(document(cluster, **changes))
 
 
-async def test_the_server_refuses_a_change_of_the_spec_in_words(cluster: Cluster) -> None:
+async def test_the_server_rejects_a_change_of_the_spec_with_advice(cluster: Cluster) -> None:
     await cluster.install(NotificationRequest)
     await cluster.client.create(document(cluster))
-    with pytest.raises(Invalid, match="delete it and create another one"):
+    with pytest.raises(Invalid, match="delete the request and create another one"):
         await cluster.client.patch(NotificationRequest, "n", cluster.namespace, patch={"spec": {"subject": "other"}})
 
 
 class Down:
-    """A channel that fails, for now or for good."""
+    """A channel that fails, temporarily or permanently."""
 
     def __init__(self, name: str, error: Exception) -> None:
         self.name = name
@@ -92,7 +92,7 @@ class Down:
         raise self.error
 
 
-async def test_a_pass_is_stored_as_it_was_decided_with_one_write(cluster: Cluster) -> None:
+async def test_a_reconcile_stores_its_decision_with_one_write(cluster: Cluster) -> None:
     await cluster.install(NotificationRequest)
     channels = [
         ConsoleChannel(io.StringIO()),

@@ -1,4 +1,4 @@
-"""The channels that come along, and the registry."""
+"""The built-in channels, and the registry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from reconciler.notification import (
     installed_channels,
 )
 from reconciler.notification import channel as channel_module
-from reconciler.notification.channels import file as file_module
+from reconciler.notification.channels import local
 
 
 def message(**changes: Any) -> Message:
@@ -56,13 +56,13 @@ class Pager:
 # Messages
 
 
-def test_the_idempotency_key_is_the_same_over_attempts_and_differs_by_channel_and_incarnation() -> None:
+def test_the_idempotency_key_is_the_same_for_all_attempts_and_differs_by_channel_and_uid() -> None:
     assert message(attempt=1).idempotency_key == message(attempt=2).idempotency_key
     assert len({m.idempotency_key for m in (message(), message(channel="log"), message(uid="other"))}) == 3
 
 
 def test_requests_of_the_same_name_do_not_share_an_idempotency_key() -> None:
-    """B16: a bare name collides across namespaces and after the request was made anew."""
+    """B16: a bare name collides across namespaces and with a recreated request."""
     assert message(uid="a").idempotency_key != message(uid="b").idempotency_key
 
 
@@ -75,12 +75,12 @@ async def test_console_prints_priority_type_subject_and_body() -> None:
     assert stream.getvalue() == "[High] [Escalation] Disk almost full\n93 %\nsince noon\n"
 
 
-async def test_console_writes_to_standard_output_unless_told(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_console_writes_to_standard_output_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     await ConsoleChannel().deliver(message())
     assert capsys.readouterr().out.startswith("[High] [Escalation] Disk almost full\n")
 
 
-async def test_console_lets_no_body_move_the_cursor() -> None:
+async def test_console_replaces_control_characters_in_a_body() -> None:
     stream = io.StringIO()
     await ConsoleChannel(stream).deliver(message(subject="a\nb\x1b[2J", body="c\rd\te\x00"))
     assert stream.getvalue() == "[High] [Escalation] a b�[2J\nc�d\te�\n"
@@ -111,7 +111,7 @@ async def test_log_writes_one_json_object_in_one_line(caplog: pytest.LogCaptureF
 # File
 
 
-async def test_file_makes_the_directory_and_writes_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+async def test_file_creates_the_directory_and_writes_a_file_with_mode_0600(tmp_path: Path) -> None:
     await FileChannel(tmp_path / "a" / "b").deliver(message())
     (file,) = files(tmp_path / "a" / "b")
     assert file.name == "prod_disk-full_6ba7b810-9dad-11d1-80b4-00c04fd430c8_2.json"
@@ -125,9 +125,9 @@ async def test_file_mode_is_an_option(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
 
 
-async def test_a_slow_disk_does_not_hold_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_disk_does_not_block_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
-    monkeypatch.setattr(file_module, "_write_whole", lambda *_: threads.append(threading.get_ident()))
+    monkeypatch.setattr(local, "_write_atomically", lambda *_: threads.append(threading.get_ident()))
     await FileChannel(tmp_path).deliver(message())
     assert len(threads) == 1
     assert threads != [threading.get_ident()]
@@ -155,8 +155,8 @@ async def test_file_stays_in_its_directory_whatever_the_names_are(tmp_path: Path
     assert len(files(tmp_path / "in")) == 2
 
 
-async def test_file_failures_are_retryable_and_leave_no_half_file(tmp_path: Path) -> None:
-    """NT-BUG-006: a directory that cannot be made was a permanent failure."""
+async def test_file_errors_are_retryable_and_leave_no_partial_file(tmp_path: Path) -> None:
+    """NT-BUG-006: a directory that could not be created was a permanent failure."""
     occupied = tmp_path / "occupied"
     occupied.write_text("a file")
     with pytest.raises(RetryableDeliveryError, match=r"Not a directory|File exists"):
@@ -168,11 +168,11 @@ async def test_file_failures_are_retryable_and_leave_no_half_file(tmp_path: Path
     assert files(tmp_path / "dir") == [target]
 
 
-def test_a_directory_that_cannot_be_written_is_found_out_at_the_start(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_an_error_at_startup(tmp_path: Path) -> None:
     FileChannel(tmp_path / "a" / "b").check()
     assert files(tmp_path / "a" / "b") == []
     (tmp_path / "occupied").touch()
-    with pytest.raises(ConfigurationError, match=r"'file' cannot write into .*occupied"):
+    with pytest.raises(ConfigurationError, match=r"'file' cannot write to .*occupied"):
         FileChannel(tmp_path / "occupied" / "n").check()
 
 
@@ -189,22 +189,22 @@ def test_the_registry_finds_channels_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "x" * 64, None, 3])
-def test_a_name_that_no_request_could_write_is_refused(name: Any) -> None:
+def test_an_invalid_channel_name_is_rejected(name: Any) -> None:
     pager = Pager()
     pager.name = name
     with pytest.raises(ConfigurationError, match=r"spec\.channels"):
         ChannelRegistry([pager])
 
 
-def test_two_channels_of_one_name_are_refused() -> None:
+def test_duplicate_channel_names_are_rejected() -> None:
     with pytest.raises(ConfigurationError, match="'pager'"):
         ChannelRegistry([Pager(), Pager()])
 
 
 @pytest.mark.parametrize("thing", [object(), Pager, "console", None])
-def test_what_is_no_channel_is_refused_at_once(thing: Any) -> None:
-    """B11: a service that is there by type and nothing inside failed at the first delivery."""
-    with pytest.raises(ConfigurationError, match="no channel"):
+def test_an_object_that_is_not_a_channel_is_rejected(thing: Any) -> None:
+    """B11: an incomplete service of the right type failed only at the first delivery."""
+    with pytest.raises(ConfigurationError, match="is not a channel"):
         ChannelRegistry([thing])
 
 
@@ -212,14 +212,14 @@ def entry(name: str, value: str) -> EntryPoint:
     return EntryPoint(name, value, "reconciler.channels")
 
 
-def test_installed_channels_are_made_from_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_channels_are_created_from_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     found = EntryPoints([entry("log", "reconciler.notification:LogChannel")])
     monkeypatch.setattr(channel_module, "entry_points", lambda group: found.select(group=group))
     assert [channel.name for channel in installed_channels()] == ["log"]
 
 
 @pytest.mark.parametrize("value", ["reconciler.nowhere:Channel", "reconciler.notification:FileChannel"])
-def test_a_broken_entry_point_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_broken_entry_point_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setattr(channel_module, "entry_points", lambda group: EntryPoints([entry("mine", value)]))
     with pytest.raises(ConfigurationError, match=f"'mine'.*{value}"):
         installed_channels()

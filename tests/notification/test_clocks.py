@@ -1,4 +1,4 @@
-"""Machines whose clocks differ take turns with a request: no attempt is early, none is parked."""
+"""Machines with different clocks deliver one request in turn: no attempt is early or delayed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SKEWS = [timedelta(seconds=60), timedelta(seconds=-60), timedelta(days=400), tim
 
 
 class Skewed:
-    """A machine's clock that is wrong by so much."""
+    """A machine's clock with a fixed error."""
 
     def __init__(self, ahead: timedelta) -> None:
         self.ahead = ahead
@@ -38,7 +38,7 @@ class Skewed:
 
 
 class Dated:
-    """Stamp each answer with the server's time, which is the one in force."""
+    """A transport that sets the Date header of each response to the server's time."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -51,7 +51,7 @@ class Dated:
 
 @asynccontextmanager
 async def machine(server: APIServer, ahead: timedelta, *channels: Any, **options: Any) -> AsyncIterator[World]:
-    """Run the operator on a machine whose clock is wrong."""
+    """Run the operator on a machine with a wrong clock."""
     clock = Skewed(ahead)
     async with Client(server, clock=clock) as bare:
         w = World(server, bare.through(Dated))
@@ -61,7 +61,7 @@ async def machine(server: APIServer, ahead: timedelta, *channels: Any, **options
 
 @virtual
 @pytest.mark.parametrize("ahead", SKEWS)
-async def test_a_machine_with_a_wrong_clock_that_takes_over_sends_neither_early_nor_late(ahead: timedelta) -> None:
+async def test_a_new_leader_with_a_wrong_clock_delivers_neither_early_nor_late(ahead: timedelta) -> None:
     pager = Recorder("pager", [DOWN])
     async with APIServer() as server:
         await server.apply(NotificationRequest)
@@ -81,7 +81,7 @@ async def test_a_machine_with_a_wrong_clock_that_takes_over_sends_neither_early_
 
 @virtual
 @pytest.mark.parametrize("ahead", SKEWS)
-async def test_what_is_stored_is_the_servers_time(ahead: timedelta) -> None:
+async def test_stored_times_are_the_servers_time(ahead: timedelta) -> None:
     async with APIServer() as server:
         await server.apply(NotificationRequest)
         async with machine(server, ahead, Recorder("pager", [DOWN])) as w:
@@ -95,7 +95,7 @@ async def test_what_is_stored_is_the_servers_time(ahead: timedelta) -> None:
 
 
 @virtual
-async def test_clocks_that_agree_change_nothing_about_the_timeline() -> None:
+async def test_equal_clocks_do_not_change_the_timeline() -> None:
     pager = Recorder("pager", [DOWN])
     async with APIServer() as server:
         await server.apply(NotificationRequest)
@@ -107,7 +107,7 @@ async def test_clocks_that_agree_change_nothing_about_the_timeline() -> None:
 
 
 @virtual
-async def test_the_skew_is_a_metric() -> None:
+async def test_the_clock_offset_is_a_metric() -> None:
     registry = CollectorRegistry()
     metrics = NotificationMetrics(registry)
     async with APIServer() as server, Client(server, clock=Skewed(timedelta(hours=1))) as bare:

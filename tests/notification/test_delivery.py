@@ -1,4 +1,4 @@
-"""Calling channels: side by side, contained, bounded in time, and what counts as an attempt."""
+"""Calls of channels: concurrent, isolated, limited in time; and what counts as an attempt."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.delivery.delivery import Deliverer
-from reconciler.notification.delivery.outcome import Delivery, Verdict
+from reconciler.notification.delivery.deliverer import Deliverer
+from reconciler.notification.delivery.schedule import Delivery, Verdict
 
 pytestmark = pytest.mark.virtual_time
 
 
 class Scripted:
-    """A channel that does what it is told."""
+    """A channel with scripted behavior."""
 
     def __init__(self, name: str, action: Callable[[], Awaitable[Any]]) -> None:
         self.name = name
@@ -72,7 +72,7 @@ async def only(error: BaseException) -> Delivery:
     return (await delivered(Scripted("a", raising(error))))["a"]
 
 
-async def test_channels_deliver_side_by_side() -> None:
+async def test_channels_deliver_concurrently() -> None:
     clock = current_clock()
     began = clock.now()
     results = await delivered(*(Scripted(f"c{n}", sleeping(10 + n)) for n in range(5)))
@@ -81,7 +81,7 @@ async def test_channels_deliver_side_by_side() -> None:
     assert all((result.ended - result.started).total_seconds() == result.seconds for result in results.values())
 
 
-async def test_no_more_than_max_concurrent_deliveries_run_at_a_time() -> None:
+async def test_at_most_max_concurrent_deliveries_run_at_once() -> None:
     running, most = 0, 0
 
     async def action() -> None:
@@ -93,7 +93,7 @@ async def test_no_more_than_max_concurrent_deliveries_run_at_a_time() -> None:
 
     results = await delivered(*(Scripted(f"c{n}", action) for n in range(7)), max_concurrent=2)
     assert (most, len(results)) == (2, 7)
-    assert all(result.seconds == 1 for result in results.values()), "waiting for a slot is no part of the attempt"
+    assert all(result.seconds == 1 for result in results.values()), "waiting for a slot is not part of the attempt"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_no_more_than_max_concurrent_deliveries_run_at_a_time() -> None:
         (BaseException("odd"), Verdict.DOUBTFUL),
     ],
 )
-async def test_the_type_of_the_error_decides_never_its_text(error: BaseException, verdict: Verdict) -> None:
+async def test_the_type_of_the_error_decides_and_not_its_text(error: BaseException, verdict: Verdict) -> None:
     assert (await only(error)).verdict is verdict
 
 
@@ -133,16 +133,16 @@ async def test_whatever_a_channel_raises_the_others_deliver(error: BaseException
     assert results["bad"].verdict is not Verdict.DELIVERED
 
 
-async def test_retry_after_is_passed_on_and_nonsense_is_not() -> None:
+async def test_a_valid_retry_after_is_returned_and_an_invalid_one_is_not() -> None:
     for given, kept in ((5, 5.0), (0, None), (-1, None), (float("nan"), None), (float("inf"), None), ("soon", None)):
         result = await only(RetryableDeliveryError("429", retry_after=given))  # type: ignore[arg-type]
         assert result.retry_after == kept
 
 
-async def test_a_delivery_that_takes_too_long_is_an_attempt_whose_outcome_nobody_knows() -> None:
+async def test_a_delivery_that_times_out_is_an_attempt_of_unknown_outcome() -> None:
     slow = Scripted("slow", sleeping(1e6))
     result = (await delivered(slow, timeout=7.5))["slow"]
-    assert (result.verdict, result.seconds, result.error) == (Verdict.UNKNOWN, 7.5, "no answer within 7.5 s")
+    assert (result.verdict, result.seconds, result.error) == (Verdict.UNKNOWN, 7.5, "no response within 7.5 s")
 
 
 async def test_a_channel_that_is_a_plain_function_has_delivered_when_it_returns() -> None:
@@ -158,14 +158,14 @@ async def test_a_channel_that_is_a_plain_function_has_delivered_when_it_returns(
     assert plain.calls == 1
 
 
-async def test_an_unregistered_channel_is_named_with_those_there_are() -> None:
+async def test_the_error_for_an_unknown_channel_lists_the_registered_ones() -> None:
     results: list[Delivery] = []
     await deliverer(Scripted("a", sleeping(0)), Scripted("b", sleeping(0))).deliver([message("telegraph")], results)
     assert results[0].verdict is Verdict.UNKNOWN_CHANNEL
-    assert results[0].error == "no channel is called 'telegraph' here; there are: a, b"
+    assert results[0].error == "unknown channel 'telegraph'; registered channels: a, b"
 
 
-async def test_a_shutdown_is_no_attempt_and_what_was_delivered_before_it_is_kept() -> None:
+async def test_a_delivery_cancelled_at_shutdown_is_not_an_attempt_and_earlier_results_are_kept() -> None:
     """B14: a delivery cancelled at shutdown was recorded as a failed attempt."""
 
     async def stubborn() -> None:
@@ -184,7 +184,7 @@ async def test_a_shutdown_is_no_attempt_and_what_was_delivered_before_it_is_kept
     assert [(result.channel, result.verdict) for result in results] == [("fast", Verdict.DELIVERED)]
 
 
-async def test_a_shutdown_while_waiting_for_a_slot_is_no_attempt() -> None:
+async def test_a_shutdown_while_waiting_for_a_slot_is_not_an_attempt() -> None:
     channels = (Scripted("a", sleeping(100)), Scripted("b", sleeping(100)))
     results: list[Delivery] = []
     work = deliverer(*channels, max_concurrent=1).deliver([message(c.name) for c in channels], results)
@@ -196,8 +196,8 @@ async def test_a_shutdown_while_waiting_for_a_slot_is_no_attempt() -> None:
     assert (results, sum(channel.calls for channel in channels)) == ([], 1)
 
 
-async def test_a_slot_is_given_back_whatever_happens() -> None:
-    """B11: a panic leaked the reservation of its attempt for ever."""
+async def test_a_slot_is_always_released() -> None:
+    """B11: a panic leaked the reservation of its attempt."""
     bad, good = Scripted("bad", raising(SystemExit(1))), Scripted("good", sleeping(1))
     one = deliverer(bad, good, max_concurrent=1)
     for _ in range(3):
@@ -207,7 +207,7 @@ async def test_a_slot_is_given_back_whatever_happens() -> None:
 
 
 async def test_a_secret_in_an_error_is_not_in_the_result() -> None:
-    """B12: network errors carried the webhook's URL, which is its password, into status and logs."""
+    """B12: network errors carried the webhook's URL, which is a secret, into status and logs."""
     url = "https://hooks.slack.com/services/T0/B0/abcdefghijklmnop"
     result = await only(ConnectionError(f"cannot connect to {url}"))
     assert result.error == "ConnectionError: cannot connect to https://hooks.slack.com/services/[REDACTED]"

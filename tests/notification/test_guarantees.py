@@ -1,4 +1,4 @@
-"""What each delivery guarantee, the frozen channel set, the fence and the ttl promise a user."""
+"""Delivery guarantees, fixed channels of a request, leader checks and ttl, as a user sees them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from reconciler.meta import parse_time
 from reconciler.notification import (
     DeferredDeliveryError,
     NotificationRequest,
-    Recorded,
     Resolution,
     RetryableDeliveryError,
+    StatusChange,
     UnknownDeliveryError,
 )
 from tests.notification.world import DOWN, Recorder, World, virtual, world
@@ -26,7 +26,7 @@ LOST = UnknownDeliveryError("no answer")
 
 
 async def killed_during_the_call(w: World, guarantee: str, **policy: object) -> None:
-    """Run the operator until its first call, and end it there without a trace of what became of the call."""
+    """Run the operator until its first call, and kill it without recording the result."""
     reached = asyncio.Event()
 
     async def hang() -> None:
@@ -43,7 +43,7 @@ async def killed_during_the_call(w: World, guarantee: str, **policy: object) -> 
 
 
 @virtual
-async def test_at_least_once_makes_a_call_again_whose_result_died_with_the_process() -> None:
+async def test_at_least_once_repeats_a_call_whose_result_was_lost_with_the_process() -> None:
     pager = Recorder("pager")
     async with world() as w:
         await killed_during_the_call(w, "AtLeastOnce")
@@ -54,7 +54,7 @@ async def test_at_least_once_makes_a_call_again_whose_result_died_with_the_proce
 
 
 @virtual
-async def test_bounded_counts_the_call_that_died_and_waits_as_after_a_failure() -> None:
+async def test_bounded_counts_a_lost_call_and_backs_off_as_after_a_failure() -> None:
     pager = Recorder("pager", [BUSY])
     async with world() as w:
         await killed_during_the_call(w, "Bounded", maxAttempts=3)
@@ -69,7 +69,7 @@ async def test_bounded_counts_the_call_that_died_and_waits_as_after_a_failure() 
 
 
 @virtual
-async def test_at_most_once_never_repeats_a_call_whose_result_is_not_known() -> None:
+async def test_at_most_once_never_repeats_a_call_of_unknown_outcome() -> None:
     pager = Recorder("pager")
     async with world() as w:
         await killed_during_the_call(w, "AtMostOnce")
@@ -85,7 +85,7 @@ async def test_at_most_once_never_repeats_a_call_whose_result_is_not_known() -> 
 
 @virtual
 @pytest.mark.parametrize("error", [LOST, DOWN, TimeoutError()])
-async def test_at_most_once_ends_with_an_error_that_does_not_say_that_nothing_arrived(error: BaseException) -> None:
+async def test_at_most_once_ends_with_an_error_after_which_the_message_may_have_arrived(error: BaseException) -> None:
     pager, other = Recorder("pager", [error]), Recorder("other")
     async with world() as w, w.operator(pager, other):
         await w.create("pager", "other", spec={"delivery": "AtMostOnce"})
@@ -96,7 +96,7 @@ async def test_at_most_once_ends_with_an_error_that_does_not_say_that_nothing_ar
 
 
 @virtual
-async def test_at_most_once_tries_again_what_was_refused_or_put_off() -> None:
+async def test_at_most_once_retries_rejected_and_deferred_deliveries() -> None:
     pager = Recorder("pager", [BUSY, DeferredDeliveryError("open", retry_after=5), None])
     async with world() as w, w.operator(pager):
         await w.create("pager", spec={"delivery": "AtMostOnce"})
@@ -108,7 +108,7 @@ async def test_at_most_once_tries_again_what_was_refused_or_put_off() -> None:
 
 @virtual
 @pytest.mark.parametrize(("guarantee", "writes"), [("AtLeastOnce", 3), ("Bounded", 6), ("AtMostOnce", 6)])
-async def test_an_intent_costs_one_more_write_a_cycle(guarantee: str, writes: int) -> None:
+async def test_a_write_ahead_attempt_costs_one_more_write_per_reconcile(guarantee: str, writes: int) -> None:
     pager, other = Recorder("pager", [BUSY, BUSY, None]), Recorder("other")
     async with world() as w, w.operator(pager, other):
         await w.create("pager", "other", spec={"delivery": guarantee})
@@ -118,7 +118,7 @@ async def test_an_intent_costs_one_more_write_a_cycle(guarantee: str, writes: in
 
 
 @virtual
-async def test_an_intent_that_another_writer_came_before_is_not_followed_by_a_call() -> None:
+async def test_a_write_ahead_attempt_that_conflicts_is_not_followed_by_a_call() -> None:
     async with world() as w:
         w.server.faults.add(status=409, times=1, verb="patch", subresource="status")
         pager = Recorder("pager")
@@ -130,7 +130,7 @@ async def test_an_intent_that_another_writer_came_before_is_not_followed_by_a_ca
 
 
 @virtual
-async def test_b14_a_stop_before_anything_was_sent_is_no_attempt_under_any_guarantee() -> None:
+async def test_b14_a_cancellation_before_anything_was_sent_is_not_an_attempt_under_any_guarantee() -> None:
     for guarantee in ("AtLeastOnce", "Bounded", "AtMostOnce"):
         async with world() as w:
             first = Recorder("pager", action=lambda: asyncio.sleep(1e6))
@@ -146,7 +146,7 @@ async def test_b14_a_stop_before_anything_was_sent_is_no_attempt_under_any_guara
 
 
 @virtual
-async def test_a_stop_after_the_message_was_sent_is_an_attempt_that_nobody_knows_the_outcome_of() -> None:
+async def test_a_cancellation_after_the_message_was_sent_is_an_attempt_of_unknown_outcome() -> None:
     for guarantee, calls, phase in (("AtLeastOnce", 1, "Sent"), ("Bounded", 1, "Sent"), ("AtMostOnce", 0, "Failed")):
         async with world() as w:
             first = Recorder("pager", action=lambda: asyncio.sleep(1e6))
@@ -166,7 +166,7 @@ async def test_a_stop_after_the_message_was_sent_is_an_attempt_that_nobody_knows
 
 
 class Table:
-    """A router that can be told something else at any time."""
+    """A router whose result can change at any time."""
 
     def __init__(self, *channels: str) -> None:
         self.channels = channels
@@ -178,7 +178,7 @@ class Table:
 
 
 @virtual
-async def test_routing_is_asked_once_and_its_answer_is_written_before_the_first_call() -> None:
+async def test_a_request_is_routed_once_and_the_result_is_written_before_the_first_call() -> None:
     table = Table("pager", "pager", "other")
     seen: list[object] = []
 
@@ -202,7 +202,7 @@ async def test_routing_is_asked_once_and_its_answer_is_written_before_the_first_
 
 
 @virtual
-async def test_b7_a_routing_that_changes_during_retries_neither_adds_nor_loses_a_channel() -> None:
+async def test_b7_a_routing_change_during_retries_neither_adds_nor_removes_a_channel() -> None:
     table = Table("console", "file")
     console, file, log = Recorder("console"), Recorder("file", [DOWN]), Recorder("log", [DOWN])
     async with world() as w, w.operator(console, file, log, router=table):
@@ -217,7 +217,7 @@ async def test_b7_a_routing_that_changes_during_retries_neither_adds_nor_loses_a
 
 @virtual
 @pytest.mark.parametrize(("router", "reason"), [(None, "NoRouting"), (Table(), "NoChannels")])
-async def test_a_request_that_reaches_no_channel_has_failed_and_says_why(router: Table | None, reason: str) -> None:
+async def test_a_request_without_channels_fails_with_the_reason(router: Table | None, reason: str) -> None:
     async with world() as w, w.operator(Recorder("pager"), router=router):
         await w.create()
         await asyncio.sleep(100)
@@ -228,7 +228,7 @@ async def test_a_request_that_reaches_no_channel_has_failed_and_says_why(router:
 
 
 @virtual
-async def test_a_routed_channel_that_is_gone_before_its_first_call_is_waited_for() -> None:
+async def test_a_routed_channel_that_is_missing_before_its_first_call_is_deferred() -> None:
     async with world() as w:
         async with w.operator(Recorder("other"), router=Table("pager")):
             await w.create()
@@ -245,7 +245,7 @@ async def test_a_routed_channel_that_is_gone_before_its_first_call_is_waited_for
 
 
 @virtual
-async def test_a_process_that_does_not_lead_makes_no_call() -> None:
+async def test_a_process_that_is_not_the_leader_makes_no_call() -> None:
     pager = Recorder("pager")
     async with world() as w, w.operator(pager) as (_, reconciler):
         binding = reconciler._binding
@@ -264,12 +264,12 @@ async def test_a_process_that_does_not_lead_makes_no_call() -> None:
 
 
 class Notes:
-    """An observer that keeps what it hears."""
+    """An observer that records its notifications."""
 
     def __init__(self) -> None:
-        self.records: list[Recorded] = []
+        self.records: list[StatusChange] = []
 
-    def recorded(self, record: Recorded) -> None:
+    def status_saved(self, record: StatusChange) -> None:
         self.records.append(record)
         raise RuntimeError("an observer must not harm anybody")
 
@@ -279,7 +279,7 @@ class Notes:
 
 
 @virtual
-async def test_others_hear_of_an_attempt_after_its_write_and_once() -> None:
+async def test_observers_are_notified_of_an_attempt_once_and_after_its_write() -> None:
     notes, pager = Notes(), Recorder("pager", [BUSY, None])
     async with world() as w:
         w.server.faults.add(status=403, times=3, verb="patch", subresource="status")
@@ -314,7 +314,7 @@ async def test_a_finished_request_is_deleted_after_its_ttl_and_not_before() -> N
 
 
 @virtual
-async def test_a_ttl_that_ended_while_no_operator_ran_is_kept_at_the_next_start() -> None:
+async def test_a_ttl_that_expired_while_no_operator_ran_is_applied_at_the_next_start() -> None:
     async with world() as w:
         async with w.operator(Recorder("pager")):
             await w.create("pager", spec={"ttlSecondsAfterFinished": 60})
@@ -327,7 +327,7 @@ async def test_a_ttl_that_ended_while_no_operator_ran_is_kept_at_the_next_start(
 
 
 @virtual
-async def test_a_request_that_was_deleted_is_cancelled() -> None:
+async def test_a_deleted_request_is_cancelled() -> None:
     pager = Recorder("pager", [BUSY])
     async with world() as w, w.operator(pager) as (controller, _):
         await w.create("pager")
@@ -353,7 +353,7 @@ async def test_a_request_that_was_deleted_is_cancelled() -> None:
         {"lost": True, "times": 12},
     ],
 )
-async def test_an_attempt_whose_count_could_not_be_written_is_neither_spent_nor_taken_for_a_call(
+async def test_a_write_ahead_attempt_whose_write_failed_is_neither_used_up_nor_counted_as_made(
     guarantee: str, fault: dict[str, Any]
 ) -> None:
     pager = Recorder("pager")
@@ -368,8 +368,8 @@ async def test_an_attempt_whose_count_could_not_be_written_is_neither_spent_nor_
 
 
 @virtual
-async def test_the_count_of_another_process_is_not_taken_back() -> None:
-    """Its call may have been made, so it stays, although this process counted the same attempt for nothing."""
+async def test_a_write_ahead_attempt_of_another_process_is_not_removed() -> None:
+    """Its call may have been made, so the entry stays, although this process wrote the same attempt ahead."""
     pager = Recorder("pager")
     async with world() as w:
         entry = {"channel": "pager", "attempt": 1, "timestamp": "2025-12-31T23:59:59Z", "result": "unknown"}
@@ -386,15 +386,15 @@ async def test_the_count_of_another_process_is_not_taken_back() -> None:
         async with w.operator(pager) as (_, reconciler):
             begun = False
 
-            async def announce(*given: Any, **options: Any) -> Any:
+            async def write(*given: Any, **options: Any) -> Any:
                 nonlocal begun
                 if not begun:
                     begun = True
                     await other()
-                return await announce_as_is(*given, **options)
+                return await write_as_is(*given, **options)
 
-            announce_as_is = reconciler._intents.announce
-            reconciler._intents.announce = announce  # type: ignore[method-assign]
+            write_as_is = reconciler._write_ahead.write
+            reconciler._write_ahead.write = write  # type: ignore[method-assign]
             await w.create("pager", spec={"delivery": "AtMostOnce"})
             await asyncio.sleep(1000)
         status = await w.status()
@@ -404,8 +404,8 @@ async def test_the_count_of_another_process_is_not_taken_back() -> None:
 
 
 @virtual
-async def test_no_further_call_is_made_while_the_result_of_an_earlier_one_is_not_saved() -> None:
-    """So a process that dies costs the calls of one pass, however long the server refused its writes."""
+async def test_there_is_no_further_call_while_an_earlier_result_is_unsaved() -> None:
+    """So a process that dies loses the results of one reconcile, however long the server rejected its writes."""
     pager = Recorder("pager", [BUSY])
     async with world() as w:
         async with w.operator(pager):
@@ -421,7 +421,9 @@ async def test_no_further_call_is_made_while_the_result_of_an_earlier_one_is_not
 
 @virtual
 @pytest.mark.parametrize("guarantee", ["Bounded", "AtMostOnce"])
-async def test_others_hear_of_an_attempt_only_when_its_result_is_saved_not_when_its_count_is(guarantee: str) -> None:
+async def test_observers_are_notified_when_the_result_is_saved_and_not_when_the_write_ahead_attempt_is(
+    guarantee: str,
+) -> None:
     notes, pager = Notes(), Recorder("pager")
 
     async with world() as w:
@@ -442,8 +444,8 @@ async def test_others_hear_of_an_attempt_only_when_its_result_is_saved_not_when_
 
 
 @virtual
-async def test_a_routed_channel_set_that_could_not_be_written_is_written_before_the_first_call() -> None:
-    """Or a process that dies would leave a call behind, and its successor another set."""
+async def test_routed_channels_whose_write_failed_are_written_before_the_first_call() -> None:
+    """Otherwise a process could die after a call, and its successor could use other channels."""
     pager = Recorder("pager")
     async with world() as w:
 
@@ -460,7 +462,7 @@ async def test_a_routed_channel_set_that_could_not_be_written_is_written_before_
 
 
 @virtual
-async def test_an_outage_of_the_api_server_makes_no_calls_whose_results_would_be_forgotten(
+async def test_during_an_api_server_outage_there_are_no_calls_whose_results_would_be_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("reconciler.notification.reconciler.UNSAVED_LIMIT", 5)

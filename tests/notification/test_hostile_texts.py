@@ -1,4 +1,4 @@
-"""What a user's text can do to the channels: nothing. Each test throws many texts at one of them.
+"""Hostile texts of users have no effect on channels. Each test passes many texts to one channel.
 
 ``FUZZ_EXAMPLES`` says how many texts each test throws (200 by default), ``FUZZ_SEED`` which (1 by default).
 """
@@ -33,8 +33,7 @@ from reconciler.notification import (
 )
 from reconciler.notification.channels import EmailChannel, EmailConfig, SlackChannel, SlackConfig
 from reconciler.notification.channels.email import email_message
-from reconciler.notification.channels.mrkdwn import mrkdwn
-from reconciler.notification.channels.slack import slack_payload
+from reconciler.notification.channels.slack import mrkdwn, slack_payload
 from reconciler.telemetry import JSONFormatter
 from tests.notification.receivers import mail_server
 from tests.notification.steps import steps
@@ -123,7 +122,7 @@ def test_a_mail_has_the_headers_that_it_should_and_no_others(seed: int) -> None:
     "subject",
     ["=?utf-8?q?a=0d=0aBcc:_x?=", "x =?utf-8?b?DQpCY2M6IHg=?= y", "ü" * 500, "a" * 500, "w " * 250, "🚒=?a?q?b?="],
 )
-def test_a_subject_arrives_as_it_was_written(subject: str) -> None:
+def test_a_subject_arrives_unchanged(subject: str) -> None:
     raw = email_message(message(subject=subject), CONFIG).as_bytes()
     assert max(len(line) for line in raw.split(b"\r\n")) <= 998
     parsed: Any = message_from_bytes(raw, policy=email.policy.default)  # type: ignore[arg-type]
@@ -146,7 +145,7 @@ def test_a_subject_arrives_as_it_was_written(subject: str) -> None:
     ],
 )
 def test_an_address_that_is_more_than_one_is_refused(recipient: str) -> None:
-    with pytest.raises(PermanentDeliveryError, match="not an address"):
+    with pytest.raises(PermanentDeliveryError, match="is not a valid email address"):
         email_message(message(recipients=(recipient,)), CONFIG)
 
 
@@ -166,7 +165,7 @@ async def test_a_mail_server_gets_one_mail_whatever_the_text(tmp_path: Path) -> 
 
 
 def lines_of(text: str) -> list[str]:
-    """Split as the most generous program does, Python's `str.splitlines` among them."""
+    """Split a text at all line separators that any program knows, like Python's `str.splitlines`."""
     return text.splitlines()
 
 
@@ -240,7 +239,7 @@ def test_slack_gets_no_mention_and_no_open_code(seed: int) -> None:
         ("> " * 40 + "deep", "&gt; " * 40 + "deep"),
     ],
 )
-def test_markdown_is_shown_in_the_mark_up_of_slack(markdown: str, shown: str) -> None:
+def test_markdown_is_converted_to_mrkdwn(markdown: str, shown: str) -> None:
     assert mrkdwn(markdown) == shown
 
 
@@ -248,7 +247,7 @@ def test_markdown_is_shown_in_the_mark_up_of_slack(markdown: str, shown: str) ->
 
 
 @virtual
-async def test_no_channel_gets_a_secret_and_a_text_is_redacted_once_for_all_of_them(
+async def test_no_channel_gets_a_secret_and_each_text_is_redacted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     redacted: list[str] = []
@@ -276,7 +275,7 @@ async def test_no_channel_gets_a_secret_and_a_text_is_redacted_once_for_all_of_t
 
 def test_a_planted_secret_leaves_no_trace_among_hostile_pieces() -> None:
     source = random.Random(SEED)
-    # Pieces that change the form itself, as a quotation mark inside of a name does, are no neighbours here.
+    # Excludes neighbors that change the form itself, such as a quotation mark inside a name.
     neighbours = [piece for piece in PIECES if not set(piece) & set("\\\"'`{}%=:;,&<>|-_[]().!\ud800\udfff")]
     for _ in range(EXAMPLES):
         before, after = (
@@ -298,7 +297,7 @@ class Rude(Exception):
 
 
 @virtual
-async def test_a_channel_whose_error_cannot_be_shown_harms_no_other_request() -> None:
+async def test_an_error_whose_text_fails_does_not_affect_other_requests() -> None:
     rude, pager = Recorder("rude", [Rude()]), Recorder("pager")
     async with world() as w, w.operator(rude, pager):
         await w.create("rude", "pager", maxAttempts=1)
@@ -325,14 +324,14 @@ def test_the_steps_of_markdown_grow_with_the_text_and_not_faster(piece: str) -> 
     assert steps(lambda: mrkdwn(large)) <= 5 * steps(lambda: mrkdwn(small)) + 2_000
 
 
-def test_no_more_of_a_body_is_converted_than_slack_shows() -> None:
+def test_only_the_part_of_a_body_that_slack_shows_is_converted() -> None:
     slack_payload(message())
     shown, more = (steps(lambda size=size: slack_payload(message(body="[" * size))) for size in (30_000, 65_536))
     assert more <= 1.1 * shown
 
 
-async def test_the_conversion_holds_nobody_up(tmp_path: Path) -> None:
-    """It runs in a thread, so the loop goes on: a lease is renewed, other requests are delivered."""
+async def test_the_conversion_does_not_block_the_event_loop(tmp_path: Path) -> None:
+    """It runs in a thread, so the event loop continues: a lease is renewed, other requests are delivered."""
     config = SlackConfig(url="http://127.0.0.1:9/", allow_local_addresses=True)
     channel = SlackChannel("slack:x", config, Credentials(tmp_path))
     task = asyncio.create_task(channel.deliver(message(body="![" * 32_000)))

@@ -1,4 +1,4 @@
-"""What is in examples/notification can be used as it is: the routing file, the dashboard, what the container runs."""
+"""The files of examples/notification work unchanged: routing, dashboard, container."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cli import main
 from reconciler.notification import Message, NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.notification.channels import message_document
-from reconciler.notification.channels.template import Template
+from reconciler.notification.channels.webhook import Template
 from tests.notification.world import document
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "notification"
@@ -35,7 +35,7 @@ ROUTING = EXAMPLES / "routing.yaml"
         ("team=storage type=Approval namespace=sandbox", ["slack:storage"]),
     ],
 )
-def test_the_routing_of_the_example_leads_where_its_comments_say(
+def test_the_example_routing_matches_its_comments(
     attributes: str, channels: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
@@ -55,7 +55,7 @@ def operator(tmp_path: Path) -> NotificationOperator:
 
 
 @pytest.mark.parametrize("extensions", [{}, {"team": 'sto"rage'}])
-def test_the_template_of_the_example_writes_json_whatever_the_message_says(extensions: dict[str, str]) -> None:
+def test_the_example_template_renders_json_for_any_message(extensions: dict[str, str]) -> None:
     (receiver,) = (each for each in yaml.safe_load(ROUTING.read_text())["receivers"] if each["name"] == "on-call")
     template = Template(receiver["webhook_configs"][0]["template"], name="on-call")
     message = Message(
@@ -82,7 +82,7 @@ def queried() -> set[str]:
     return words - {"histogram_quantile", "__rate_interval", "_rate_interval"}
 
 
-async def test_every_metric_of_the_dashboard_is_one_that_a_running_operator_has(tmp_path: Path) -> None:
+async def test_every_metric_of_the_dashboard_exists(tmp_path: Path) -> None:
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
         manager = Manager(client, metrics="127.0.0.1:0")
@@ -103,7 +103,7 @@ async def test_every_metric_of_the_dashboard_is_one_that_a_running_operator_has(
     assert {name.removesuffix("_bucket") for name in queried() if name.startswith("notification_")} >= told
 
 
-def test_the_example_is_what_the_operator_takes_with_its_credentials_and_names_those_that_are_missing(
+def test_the_example_configuration_is_valid_and_missing_credentials_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     channels = operator(tmp_path).channels
@@ -113,10 +113,10 @@ def test_the_example_is_what_the_operator_takes_with_its_credentials_and_names_t
         main(["run", "notification", "--routing-file", str(ROUTING), "--credentials", str(tmp_path / "none")])
     err = capsys.readouterr().err
     for name in ("alerts-token", "alerts-signing-key", "slack-on-call", "slack-storage", "smtp-password"):
-        assert f"there is no credential '{name}'" in err
+        assert f"credential '{name}' not found" in err
 
 
-def test_the_container_runs_what_the_deployment_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_container_runs_the_command_of_the_deployment(capsys: pytest.CaptureFixture[str]) -> None:
     lines = (EXAMPLES / "Containerfile").read_text().splitlines()
     command = next(json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD "))
     user = next(line.removeprefix("USER ").partition(":")[0] for line in lines if line.startswith("USER "))

@@ -1,4 +1,4 @@
-"""Breaker, rate and concurrency around a receiver: what they refuse is put off and costs no attempt."""
+"""Circuit breaker, rate and concurrency limits of a receiver: deliveries above them are deferred without an attempt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.channels import BreakerState, CircuitBreaker, GuardedChannel, GuardedConfig
+from reconciler.notification.channels import BreakerState, CircuitBreaker, LimitedChannel, LimitsConfig
 from tests.notification.world import Recorder, virtual, world
 
 FAULTS = (RetryableDeliveryError, UnknownDeliveryError)
@@ -29,11 +29,11 @@ def told(name: str = "a") -> Message:
     return Message(name=name, subject="s", body="b", channel="pager", **members)
 
 
-def guarded(channel: Recorder, **limits: Any) -> GuardedChannel:
-    return GuardedChannel(channel, GuardedConfig(**limits))
+def guarded(channel: Recorder, **limits: Any) -> LimitedChannel:
+    return LimitedChannel(channel, LimitsConfig(**limits))
 
 
-async def deliver(channel: GuardedChannel, name: str = "a") -> str:
+async def deliver(channel: LimitedChannel, name: str = "a") -> str:
     try:
         await channel.deliver(told(name))
     except DeferredDeliveryError as error:
@@ -47,7 +47,7 @@ async def deliver(channel: GuardedChannel, name: str = "a") -> str:
 
 
 @virtual
-async def test_a_receiver_that_fails_again_and_again_is_left_alone_and_tried_with_one_message() -> None:
+async def test_the_breaker_opens_after_consecutive_failures_and_lets_one_message_through() -> None:
     pager = Recorder("pager", [BUSY] * 6 + [None])
     channel = guarded(pager, breaker_failures=5, breaker_open_seconds=30)
     assert [await deliver(channel) for _ in range(5)] == ["503"] * 5
@@ -64,7 +64,7 @@ async def test_a_receiver_that_fails_again_and_again_is_left_alone_and_tried_wit
 
 
 @virtual
-async def test_twenty_messages_at_the_moment_of_the_probe_make_one_call() -> None:
+async def test_twenty_concurrent_messages_make_one_probe() -> None:
     pager = Recorder("pager", [BUSY], action=lambda: asyncio.sleep(1))
     channel = guarded(pager, breaker_failures=1, breaker_open_seconds=10, max_concurrent=50)
     await deliver(channel)
@@ -75,7 +75,7 @@ async def test_twenty_messages_at_the_moment_of_the_probe_make_one_call() -> Non
 
 
 @virtual
-async def test_b5_a_wrong_address_does_not_open_the_breaker_and_a_cancelled_call_tells_nothing() -> None:
+async def test_b5_neither_permanent_errors_nor_cancelled_calls_open_the_breaker() -> None:
     pager = Recorder("pager", [PermanentDeliveryError("404")])
     channel = guarded(pager, breaker_failures=2)
     assert [await deliver(channel) for _ in range(5)] == ["404"] * 5
@@ -89,9 +89,9 @@ async def test_b5_a_wrong_address_does_not_open_the_breaker_and_a_cancelled_call
 
 
 @virtual
-async def test_b5_refusals_of_the_breaker_spend_no_attempt_of_a_request() -> None:
+async def test_b5_an_open_breaker_uses_no_attempt() -> None:
     pager = Recorder("pager", [BUSY, BUSY, BUSY, None])
-    channel = GuardedChannel(pager, GuardedConfig(breaker_failures=3, breaker_open_seconds=1000))
+    channel = LimitedChannel(pager, LimitsConfig(breaker_failures=3, breaker_open_seconds=1000))
     async with world() as w, w.operator(channel):
         for name in "abc":
             await w.create("pager", name=name, maxAttempts=2)
@@ -102,7 +102,7 @@ async def test_b5_refusals_of_the_breaker_spend_no_attempt_of_a_request() -> Non
 
 
 class BreakerMachine(RuleBasedStateMachine):
-    """A breaker against what may be seen of it from outside."""
+    """A model of the circuit breaker's observable behavior."""
 
     @initialize(limit=st.integers(1, 3))
     def begin(self, limit: int) -> None:
@@ -169,9 +169,9 @@ TestBreaker.settings = settings(max_examples=100, stateful_step_count=30, deadli
 
 
 @virtual
-async def test_messages_over_the_rate_are_put_off_and_go_out_later() -> None:
+async def test_messages_above_the_rate_limit_are_deferred_and_delivered_later() -> None:
     pager = Recorder("pager")
-    channel = GuardedChannel(pager, GuardedConfig(rate_per_minute=60))
+    channel = LimitedChannel(pager, LimitsConfig(rate_per_minute=60))
     async with world() as w, w.operator(channel, workers=10):
         for number in range(10):
             await w.create("pager", name=f"n-{number}")
@@ -183,7 +183,7 @@ async def test_messages_over_the_rate_are_put_off_and_go_out_later() -> None:
 
 
 @virtual
-async def test_no_more_messages_at_a_time_than_the_receiver_takes() -> None:
+async def test_the_concurrency_limit_of_a_receiver_holds() -> None:
     running, most = 0, 0
 
     async def work() -> None:

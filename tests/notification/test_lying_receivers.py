@@ -1,4 +1,4 @@
-"""Receivers that lie: whatever they answer, a delivery ends in bounded time and memory, and its text is cut."""
+"""Malicious receivers: whatever they respond, a delivery ends in limited time and memory with a limited text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.notification.test_receivers import NOBODY, message, outcome, sent, we
 
 
 def raw(*parts: bytes, pause: float = 0.0, repeat: bytes = b"", reset: bool = False) -> Behaviour:
-    """Write these bytes, then the repeated ones for as long as somebody reads."""
+    """Write the first bytes once, then the others as long as the client reads."""
 
     async def behave(_: Receiver, writer: asyncio.StreamWriter) -> None:
         for part in parts:
@@ -82,10 +82,10 @@ async def test_a_compressed_answer_is_neither_asked_for_nor_unpacked() -> None:
     async with receiver(answer(400, BOMB, Content_Encoding="gzip")) as target:
         error = await sent(webhook(target))
     assert target.requests[0].headers["accept-encoding"] == "identity"
-    assert str(error) == "HTTP 400: (a compressed answer)"
+    assert str(error) == "HTTP 400: (compressed response)"
 
 
-async def test_a_wait_that_a_receiver_asks_for_is_a_number_that_can_be_waited() -> None:
+async def test_an_invalid_retry_after_is_ignored() -> None:
     for asked in ("9" * 400, "1e999", "-5", "inf", "nan"):
         error = await outcome(answer(503, Retry_After=asked))
         assert isinstance(error, RetryableDeliveryError)

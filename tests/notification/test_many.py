@@ -1,4 +1,4 @@
-"""500 requests, 20 workers, 3 channels, faults on a tenth of everything: exact calls, one write a cycle, all at an end.
+"""500 requests, 20 workers, 3 channels, and faults on a tenth of all calls and writes.
 
 What is expected is computed by a model of its own, from the same faults: it knows channels, policy and nothing else.
 """
@@ -33,7 +33,7 @@ FAULTS = ("busy", "lost", "gone", "deferred", "busy", "crash")
 
 
 def fate(seed: int, name: str, channel: str, call: int) -> str:
-    """What the nth call for a request on a channel meets: a fault in one of ten."""
+    """Return the fault of the nth call for a request on a channel, or None in nine of ten cases."""
     digest = hashlib.sha256(f"{seed}/{name}/{channel}/{call}".encode()).digest()
     rng = random.Random(digest)
     return rng.choice(FAULTS) if rng.random() < SHARE else "ok"
@@ -41,7 +41,7 @@ def fate(seed: int, name: str, channel: str, call: int) -> str:
 
 @dataclass
 class Faulty:
-    """A channel that takes its time, and fails as it is fated to."""
+    """A slow channel with predetermined faults."""
 
     name: str
     seed: int
@@ -66,7 +66,7 @@ class Faulty:
 
 @dataclass
 class Expected:
-    """How a channel ends, after how many calls and attempts."""
+    """The final state of a channel, and its numbers of calls and attempts."""
 
     calls: int = 0
     attempts: int = 0
@@ -99,7 +99,7 @@ def phase(states: set[str]) -> str:
 @virtual
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("seed", "writes_fail"), [(1, False), (2, True)])
-async def test_five_hundred_requests_end_with_exactly_the_calls_they_need(seed: int, writes_fail: bool) -> None:
+async def test_five_hundred_requests_end_with_the_exact_number_of_calls(seed: int, writes_fail: bool) -> None:
     channels = [Faulty(name, seed) for name in CHANNELS]
     guarantee = {f"n-{number}": GUARANTEES[number % 3] for number in range(REQUESTS)}
     async with world() as w:
@@ -133,7 +133,7 @@ async def test_five_hundred_requests_end_with_exactly_the_calls_they_need(seed: 
     for channel in channels:
         assert channel.calls == {name: wanted_of[name][channel.name].calls for name in guarantee}
     assert counted.finished == REQUESTS
-    assert (counted.active, counted.untold) == (0, 0)
+    assert (counted.active, counted.unpublished) == (0, 0)
     most = {"AtLeastOnce": 1, "Bounded": 2, "AtMostOnce": 2}
     assert sum(len(cycle) for cycle in cycles) == written >= REQUESTS
     for cycle in cycles:

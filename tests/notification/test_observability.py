@@ -1,4 +1,4 @@
-"""Audit, metrics and redaction as a user reads them: true values, after the durable write, without secrets."""
+"""Audit log, metrics and redaction: correct values, after the status write, without secrets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def values(registry: CollectorRegistry) -> dict[str, float]:
 
 
 @virtual
-async def test_each_attempt_and_each_end_is_one_line(tmp_path: Path) -> None:
+async def test_each_attempt_and_each_finished_request_is_one_audit_line(tmp_path: Path) -> None:
     audit = AuditLog(tmp_path / "audit.jsonl")
     writing = asyncio.create_task(audit.run())
     async with world() as w, w.operator(Recorder("pager", [BUSY, None]), observers=[audit]):
@@ -67,7 +67,7 @@ async def test_each_attempt_and_each_end_is_one_line(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_an_audit_file_that_cannot_be_written_delays_nothing_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+async def test_an_unwritable_audit_file_delays_nothing_and_lost_lines_are_counted(tmp_path: Path) -> None:
     directory = tmp_path / "gone"
     audit = AuditLog(directory / "audit.jsonl", limit=3)
     writing = asyncio.create_task(audit.run())
@@ -85,8 +85,8 @@ async def test_an_audit_file_that_cannot_be_written_delays_nothing_and_what_is_l
     assert audit.statistics().written == 3
 
 
-def test_an_audit_file_that_can_never_be_written_is_told_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be written: No such file"):
+def test_an_unwritable_audit_file_is_an_error_at_startup(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot write the audit file .*: No such file"):
         NotificationOperator(NotificationOptions(audit_file=tmp_path / "a" / "b"))
 
 
@@ -94,7 +94,7 @@ def test_an_audit_file_that_can_never_be_written_is_told_at_the_start(tmp_path: 
 
 
 @virtual
-async def test_every_metric_has_the_value_that_is_true() -> None:
+async def test_every_metric_has_the_correct_value() -> None:
     registry = CollectorRegistry()
     metrics = NotificationMetrics(registry)
     pager = Recorder("pager", [BUSY, DeferredDeliveryError("open", retry_after=5), None])
@@ -209,21 +209,21 @@ def test_credentials_are_files_and_nothing_else(tmp_path: Path) -> None:
     credentials = Credentials(tmp_path)
     assert credentials.get("token") == "secret"
     for name in ("empty", "directory", "..data", ".hidden", "../token", "", "binary", "nothing"):
-        with pytest.raises(RetryableDeliveryError, match="there is no credential"):
+        with pytest.raises(RetryableDeliveryError, match=r"credential '.*' not found"):
             credentials.get(name)
     assert list(credentials.missing(["token", "nothing", "nothing"])) == [
-        f"there is no credential 'nothing' in {tmp_path}"
+        f"credential 'nothing' not found in {tmp_path}"
     ]
     assert "secret" not in repr(credentials)
 
 
-def test_a_credentials_directory_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"credentials directory .* cannot be read"):
+def test_a_missing_credentials_directory_is_an_error_at_startup(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot read the credentials directory"):
         NotificationOperator(NotificationOptions(credentials=tmp_path / "nowhere"))
 
 
 @virtual
-async def test_an_attempt_is_told_although_its_request_was_deleted_meanwhile(tmp_path: Path) -> None:
+async def test_observers_are_notified_of_an_attempt_whose_request_was_deleted(tmp_path: Path) -> None:
     audit = AuditLog(tmp_path / "audit.jsonl")
     writing = asyncio.create_task(audit.run())
     pager = Recorder("pager", action=lambda: asyncio.sleep(10))
@@ -241,7 +241,7 @@ async def test_an_attempt_is_told_although_its_request_was_deleted_meanwhile(tmp
 
 
 @virtual
-async def test_a_channel_that_was_replaced_is_closed_when_its_deliveries_have_ended() -> None:
+async def test_a_replaced_channel_is_closed_after_its_deliveries() -> None:
     closed: list[str] = []
 
     class Closing(Recorder):

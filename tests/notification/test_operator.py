@@ -1,4 +1,4 @@
-"""The operator as a user sees it: on an API server, by a manager, on a virtual clock.
+"""The operator as a user sees it: on an API server, in a manager, with virtual time.
 
 The names of the tests say what a fault would do to a user; B1 to B18 are the numbers under which such faults were found
 in another controller of this kind.
@@ -29,7 +29,7 @@ from reconciler.notification import (
     PermanentDeliveryError,
     RetryableDeliveryError,
 )
-from reconciler.notification.delivery import newest as newest_module
+from reconciler.notification.ledger import live_reads
 from reconciler.testing import virtual_time
 from tests.notification.world import DOWN, TIMELINE, Recorder, World, document, offsets, virtual, world
 
@@ -37,7 +37,7 @@ from tests.notification.world import DOWN, TIMELINE, Recorder, World, document, 
 
 
 @virtual
-async def test_the_seed_timeline_with_the_channels_that_come_along(tmp_path: Path) -> None:
+async def test_the_default_timeline_with_the_built_in_channels(tmp_path: Path) -> None:
     (tmp_path / "occupied").touch()
     stream = io.StringIO()
     async with (
@@ -67,7 +67,7 @@ async def test_the_seed_timeline_with_the_channels_that_come_along(tmp_path: Pat
 
 
 @virtual
-async def test_the_stored_due_time_is_what_the_policy_says_after_every_cycle() -> None:
+async def test_the_stored_due_time_follows_the_policy_after_every_reconcile() -> None:
     pager = Recorder("pager", [DOWN])
     async with world() as w, w.operator(pager):
         await w.create("pager")
@@ -81,7 +81,7 @@ async def test_the_stored_due_time_is_what_the_policy_says_after_every_cycle() -
 
 
 @virtual
-async def test_b1_a_request_whose_only_channel_fails_is_not_tried_five_times_in_a_row() -> None:
+async def test_b1_a_failing_channel_is_not_attempted_five_times_without_backoff() -> None:
     pager = Recorder("pager", [ConnectionError(f"error {n}") for n in range(5)])
     async with world() as w, w.operator(pager) as (controller, _):
         await w.create("pager")
@@ -97,7 +97,7 @@ async def test_b1_a_request_whose_only_channel_fails_is_not_tried_five_times_in_
 
 
 @virtual
-async def test_b9_b10_channels_do_not_share_a_timer_and_the_end_does_not_wait_for_one_more_back_off() -> None:
+async def test_b9_b10_channels_have_separate_timers_and_the_end_does_not_wait_for_another_backoff() -> None:
     slow = Recorder("slow", [DOWN], action=lambda: asyncio.sleep(10))
     fast = Recorder("fast", [DOWN, None])
     gone = Recorder("gone", [PermanentDeliveryError("410")])
@@ -105,7 +105,7 @@ async def test_b9_b10_channels_do_not_share_a_timer_and_the_end_does_not_wait_fo
         await w.create("slow", "fast", "gone", maxAttempts=2)
         await asyncio.sleep(60)
         status = await w.status()
-    # Both were tried at 0; the waits count from the ends of the attempts, at 10 and 0.
+    # Both were attempted at 0; the backoffs start when the attempts end, at 10 and 0.
     assert (fast.calls, slow.calls, gone.calls) == ([0, 30], [0, 40], [0])
     assert status["phase"] == "PartiallySent"
     assert parse_time(status["completionTime"]) == parse_time(status["queuedAt"]) + timedelta(seconds=50)
@@ -116,7 +116,7 @@ async def test_b9_b10_channels_do_not_share_a_timer_and_the_end_does_not_wait_fo
 
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.floats(0, 460), min_size=1, max_size=12))
-def test_events_at_any_instant_cause_no_call_and_no_write(moments: list[float]) -> None:
+def test_watch_events_at_any_time_cause_neither_call_nor_write(moments: list[float]) -> None:
     async def main() -> tuple[list[float], list[float], int]:
         console, pager = Recorder("console"), Recorder("pager", [DOWN])
         async with world() as w, w.operator(console, pager):
@@ -130,13 +130,13 @@ def test_events_at_any_instant_cause_no_call_and_no_write(moments: list[float]) 
     with virtual_time():
         console, pager, writes = asyncio.run(main())
     assert (console, writes) == ([0], 5)
-    # Never early. Late by no more than a run needs that waits for its due time in place.
+    # Never early, and late only by the time of a reconcile that waits in place.
     assert [round(call, 3) for call in pager] == TIMELINE
 
 
 @settings(deadline=None, max_examples=10)
 @given(st.lists(st.floats(0.5, 200), min_size=1, max_size=5))
-def test_restarts_at_any_instant_lose_no_due_time(lives: list[float]) -> None:
+def test_restarts_at_any_time_keep_the_due_times(lives: list[float]) -> None:
     async def main() -> tuple[list[float], list[float], str]:
         console, pager = Recorder("console"), Recorder("pager", [DOWN])
         async with world() as w:
@@ -155,7 +155,7 @@ def test_restarts_at_any_instant_lose_no_due_time(lives: list[float]) -> None:
 
 
 @virtual
-async def test_b8_events_while_waiting_do_not_roll_the_jitter_again() -> None:
+async def test_b8_watch_events_while_waiting_do_not_change_the_jitter() -> None:
     pager = Recorder("pager", [DOWN])
     async with world() as w, w.operator(pager):
         await w.create("pager", jitter=0.5)
@@ -171,7 +171,7 @@ async def test_b8_events_while_waiting_do_not_roll_the_jitter_again() -> None:
 
 
 @virtual
-async def test_b2_two_passes_that_find_the_same_say_the_same() -> None:
+async def test_b2_two_reconciles_with_the_same_results_write_the_same_status() -> None:
     names = [f"c{n}" for n in range(8)]
     async with world() as w, w.operator(*(Recorder(name, [DOWN]) for name in names)):
         await w.create(*names)
@@ -184,7 +184,7 @@ async def test_b2_two_passes_that_find_the_same_say_the_same() -> None:
 
 
 @virtual
-async def test_a_finished_request_is_left_alone() -> None:
+async def test_a_finished_request_does_not_change() -> None:
     console = Recorder("console")
     async with world() as w, w.operator(console):
         await w.create("console")
@@ -196,7 +196,7 @@ async def test_a_finished_request_is_left_alone() -> None:
 
 
 @virtual
-async def test_a_restart_finds_a_finished_request_finished() -> None:
+async def test_a_finished_request_does_not_change_after_a_restart() -> None:
     console = Recorder("console")
     async with world() as w:
         async with w.operator(console):
@@ -208,8 +208,8 @@ async def test_a_restart_finds_a_finished_request_finished() -> None:
 
 
 @virtual
-async def test_deleting_a_request_cancels_it_and_one_of_the_same_name_is_another_one() -> None:
-    """B16: what was remembered by name was taken for the new request's."""
+async def test_deleting_a_request_cancels_it_and_a_new_one_with_the_same_name_is_independent() -> None:
+    """B16: memory by name was used for the recreated request."""
     console, pager = Recorder("console"), Recorder("pager", [DOWN])
     async with world() as w, w.operator(console, pager):
         await w.create("console", "pager")
@@ -237,7 +237,7 @@ async def test_a_request_that_is_being_deleted_is_not_delivered() -> None:
 
 
 @virtual
-async def test_a_run_that_comes_a_moment_early_waits_in_place() -> None:
+async def test_a_reconcile_slightly_before_the_due_time_waits_in_place() -> None:
     pager = Recorder("pager", [DOWN, None])
     async with world() as w, w.operator(pager) as (controller, reconciler):
         await w.create("pager")
@@ -249,7 +249,7 @@ async def test_a_run_that_comes_a_moment_early_waits_in_place() -> None:
 
 
 class Behind:
-    """A clock that is a day behind the one in force."""
+    """A clock that is one day behind."""
 
     def monotonic(self) -> float:
         return current_clock().monotonic()
@@ -259,7 +259,7 @@ class Behind:
 
 
 @virtual
-async def test_a_machine_whose_clock_is_behind_parks_a_request_for_no_more_than_one_delay() -> None:
+async def test_a_clock_that_is_behind_delays_a_request_by_one_backoff_at_most() -> None:
     pager = Recorder("pager", [DOWN, None])
     async with world() as w:
         async with w.operator(pager):
@@ -273,7 +273,7 @@ async def test_a_machine_whose_clock_is_behind_parks_a_request_for_no_more_than_
 
 
 @virtual
-async def test_a_phase_that_is_behind_its_ledger_is_put_right_without_a_call() -> None:
+async def test_a_phase_that_lags_behind_the_attempts_is_corrected_without_a_call() -> None:
     pager = Recorder("pager")
     async with world() as w:
         await w.create("pager")
@@ -304,7 +304,7 @@ async def test_a_phase_that_is_behind_its_ledger_is_put_right_without_a_call() -
     ids=str,
 )
 @virtual
-async def test_b3_a_failing_status_write_loses_no_attempt_and_delivers_nothing_twice(
+async def test_b3_a_failing_status_write_neither_loses_an_attempt_nor_repeats_a_delivery(
     fault: dict[str, Any], write: int
 ) -> None:
     console, pager = Recorder("console"), Recorder("pager", [DOWN])
@@ -338,8 +338,8 @@ async def test_b3_a_delivered_channel_never_ends_failed_although_its_write_fails
 
 
 @virtual
-async def test_a_foreign_status_field_survives_and_the_attempt_too() -> None:
-    """L8: a writer that reads from a cache overwrote what others had written."""
+async def test_status_fields_of_other_writers_survive_and_so_does_the_attempt() -> None:
+    """L8: a write based on a cached object overwrote the fields of other writers."""
 
     async def meanwhile() -> None:
         condition = {
@@ -375,7 +375,7 @@ async def test_a_foreign_status_field_survives_and_the_attempt_too() -> None:
 
 
 @virtual
-async def test_b14_a_shutdown_in_the_middle_of_a_pass_records_what_was_delivered_and_counts_nothing_else() -> None:
+async def test_b14_a_shutdown_during_a_reconcile_records_the_deliveries_and_nothing_else() -> None:
     fast, slow = Recorder("fast"), Recorder("slow", action=lambda: asyncio.sleep(25))
     async with world() as w:
         async with w.operator(fast, slow, grace=2):
@@ -392,7 +392,7 @@ async def test_b14_a_shutdown_in_the_middle_of_a_pass_records_what_was_delivered
 
 
 @virtual
-async def test_a_shutdown_before_anything_was_delivered_leaves_the_request_as_it_was() -> None:
+async def test_a_shutdown_before_any_delivery_does_not_change_the_request() -> None:
     slow = Recorder("slow", action=lambda: asyncio.sleep(25))
     async with world() as w:
         async with w.operator(slow, grace=2):
@@ -406,7 +406,7 @@ async def test_a_shutdown_before_anything_was_delivered_leaves_the_request_as_it
 
 @pytest.mark.parametrize("fate", ["deleted", "made anew", "being deleted"])
 @virtual
-async def test_a_request_that_is_gone_is_not_delivered_although_the_cache_still_has_it(fate: str) -> None:
+async def test_a_deleted_request_in_a_stale_cache_is_not_delivered(fate: str) -> None:
     pager = Recorder("pager", [DOWN])
     async with world() as w:
         doc = document(["pager"])
@@ -426,7 +426,7 @@ async def test_a_request_that_is_gone_is_not_delivered_although_the_cache_still_
 
 
 @virtual
-async def test_a_new_leader_with_an_old_cache_does_not_send_what_was_sent_already() -> None:
+async def test_a_new_leader_with_a_stale_cache_does_not_repeat_deliveries() -> None:
     pager = Recorder("pager", [DOWN])
     async with world() as w:
         async with w.operator(pager):
@@ -456,7 +456,7 @@ async def test_a_new_leader_with_an_old_cache_does_not_send_what_was_sent_alread
 
 
 @virtual
-async def test_a_request_that_replaced_another_one_is_delivered_and_the_other_one_is_not() -> None:
+async def test_a_recreated_request_is_delivered_and_the_deleted_one_is_not() -> None:
     pager = Recorder("pager")
     async with world() as w, w.operator(pager):
         w.server.faults.add(verb="get", resource="notificationrequests", latency=5)
@@ -469,7 +469,7 @@ async def test_a_request_that_replaced_another_one_is_delivered_and_the_other_on
 
 
 @virtual
-async def test_the_server_is_asked_once_for_each_request_and_not_at_every_attempt() -> None:
+async def test_each_request_is_read_from_the_server_once_and_not_at_every_attempt() -> None:
     pager = Recorder("pager", [DOWN])
     async with world() as w, w.operator(pager) as (_, reconciler):
         await w.create("pager")
@@ -480,18 +480,18 @@ async def test_the_server_is_asked_once_for_each_request_and_not_at_every_attemp
 
 
 @virtual
-async def test_what_is_remembered_of_requests_is_bounded_and_forgetting_costs_a_read(
+async def test_the_remembered_progress_is_limited_and_forgotten_progress_costs_a_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(newest_module, "KNOWN_LIMIT", 2)
+    monkeypatch.setattr(live_reads, "PROGRESS_LIMIT", 2)
     pager = Recorder("pager", [DOWN, DOWN, DOWN, None])
     async with world() as w, w.operator(pager) as (_, reconciler):
         for number in range(3):
             await w.create("pager", name=f"n-{number}")
         await asyncio.sleep(1)
-        assert len(reconciler._newest._known) == 2
+        assert len(reconciler._staleness._known) == 2
         await asyncio.sleep(100)
-        assert (len(reconciler._newest._known), len(reconciler._wakes)) == (0, 0)
+        assert (len(reconciler._staleness._known), len(reconciler._due_times)) == (0, 0)
         assert reconciler.statistics().live_reads > 3
     assert len(pager.calls) == 6
 
@@ -500,7 +500,7 @@ async def test_what_is_remembered_of_requests_is_bounded_and_forgetting_costs_a_
 
 
 @virtual
-async def test_an_unknown_channel_is_named_and_never_looped_on() -> None:
+async def test_an_unknown_channel_fails_by_name_and_is_not_retried() -> None:
     console = Recorder("console")
     async with world() as w, w.operator(console) as (controller, _):
         await w.create("console", "telegraph")
@@ -509,11 +509,11 @@ async def test_an_unknown_channel_is_named_and_never_looped_on() -> None:
         first, second = await w.status(), await w.status("other")
         assert controller.statistics().reconciles == 2
     assert (first["phase"], second["phase"], second["reason"]) == ("PartiallySent", "Failed", "UnknownChannel")
-    assert "no channel is called 'telegraph' here; there are: console" in second["message"]
+    assert "unknown channel 'telegraph'; registered channels: console" in second["message"]
 
 
 @virtual
-async def test_b7_a_channel_that_is_gone_after_a_rollout_makes_nothing_sent_and_comes_back() -> None:
+async def test_b7_a_channel_that_disappears_in_a_rollout_is_deferred_until_it_returns() -> None:
     console, pager = Recorder("console"), Recorder("pager", [DOWN, None])
     async with world() as w:
         async with w.operator(console, pager):
@@ -543,7 +543,7 @@ async def test_b7_a_channel_that_is_gone_after_a_rollout_makes_nothing_sent_and_
     ids=str,
 )
 @virtual
-async def test_what_slipped_through_a_server_without_validation_fails_and_is_never_looped_on(
+async def test_an_invalid_request_that_the_server_accepted_fails_and_is_not_retried(
     changes: dict[str, Any],
 ) -> None:
     crd = NotificationRequest.crd()
@@ -569,10 +569,10 @@ async def test_what_slipped_through_a_server_without_validation_fails_and_is_nev
 
 
 @virtual
-async def test_the_server_refuses_a_change_of_the_spec_in_words_and_a_spec_out_of_bounds() -> None:
+async def test_the_server_rejects_changes_of_the_spec_and_invalid_specs() -> None:
     async with world() as w:
         await w.create("console")
-        with pytest.raises(Invalid, match="delete it and create another one"):
+        with pytest.raises(Invalid, match="delete the request and create another one"):
             await w.client.patch(NotificationRequest, "disk-full", "default", patch={"spec": {"subject": "other"}})
         for number, bad in enumerate(
             ({"maxAttempts": 0}, {"initialBackoffSeconds": 60, "maxBackoffSeconds": 30}, {"jitter": 2})
@@ -588,7 +588,7 @@ async def test_the_server_refuses_a_change_of_the_spec_in_words_and_a_spec_out_o
 
 
 @virtual
-async def test_b4_the_same_channel_twice_is_delivered_once_and_is_sent() -> None:
+async def test_b4_a_duplicate_channel_is_delivered_once() -> None:
     console = Recorder("console")
     async with world() as w, w.operator(console):
         await w.create("console", "console")
@@ -597,7 +597,7 @@ async def test_b4_the_same_channel_twice_is_delivered_once_and_is_sent() -> None
 
 
 @virtual
-async def test_b5_a_deferral_spends_no_attempt_and_is_stored() -> None:
+async def test_b5_a_deferral_uses_no_attempt_and_is_stored() -> None:
     busy = DeferredDeliveryError("429", retry_after=20)
     pager = Recorder("pager", [busy, busy, None])
     async with world() as w:
@@ -614,7 +614,7 @@ async def test_b5_a_deferral_spends_no_attempt_and_is_stored() -> None:
 
 
 @virtual
-async def test_b6_the_message_is_true_after_every_cycle() -> None:
+async def test_b6_the_message_is_correct_after_every_reconcile() -> None:
     pager = Recorder("pager", [DOWN, DOWN, None])
     async with world() as w, w.operator(Recorder("console"), pager):
         await w.create("console", "pager")
@@ -623,7 +623,7 @@ async def test_b6_the_message_is_true_after_every_cycle() -> None:
             await asyncio.sleep(0.5)
             said.append((await w.status())["message"])
             await asyncio.sleep(59.5)
-    assert "Delivered to 1 of 2 channels (console); pager is tried again at 2026-01-01T00:00:30" in said[0]
+    assert "Delivered to 1 of 2 channels (console); pager will be retried at 2026-01-01T00:00:30" in said[0]
     assert "(attempt 3 of 5)" in said[1]
     assert said[2] == "Delivered to 2 of 2 channels (console, pager)" or "attempt" in said[2]
 
@@ -641,7 +641,7 @@ async def test_b12_no_secret_of_an_error_reaches_the_status_or_an_event() -> Non
 
 
 @virtual
-async def test_channels_get_what_the_request_says() -> None:
+async def test_channels_get_the_values_of_the_request() -> None:
     pager = Recorder("pager", [DOWN, None])
     async with world() as w, w.operator(pager):
         created = await w.create("pager")
@@ -667,7 +667,7 @@ async def test_the_condition_ready_follows_the_phase() -> None:
 
 
 @virtual
-async def test_an_event_is_recorded_when_the_phase_changes_and_not_at_every_pass() -> None:
+async def test_an_event_is_emitted_only_when_the_phase_changes() -> None:
     async with world() as w, w.operator(Recorder("pager", [DOWN])):
         await w.create("pager")
         await asyncio.sleep(1000)
@@ -689,7 +689,7 @@ async def test_requests_do_not_wait_for_each_other() -> None:
 
 
 @virtual
-async def test_a_receiver_that_asks_for_more_time_gets_it() -> None:
+async def test_a_longer_retry_after_is_honored() -> None:
     pager = Recorder("pager", [RetryableDeliveryError("429", retry_after=100), None])
     async with world() as w, w.operator(pager):
         await w.create("pager")

@@ -1,4 +1,4 @@
-"""Faults of the original, B1 to B18 of its review, that no other file of this directory takes up; here they are absent.
+"""Bugs B1 to B18 of the original that other files do not cover. They must be absent here.
 
 B1, B2, B6, B8 to B10 stand in test_operator; B3, B4, B5, B7, B12 and B14 there and where their parts are tested.
 """
@@ -41,7 +41,7 @@ def message(**changes: Any) -> Message:
 
 
 class Broken:
-    """A channel that falls over, as one without its configuration does."""
+    """A channel that crashes, as one without its configuration does."""
 
     name = "broken"
 
@@ -55,7 +55,7 @@ class Broken:
 
 
 @virtual
-async def test_b11_a_channel_that_falls_over_numbers_its_attempts_rightly_and_harms_no_other_request() -> None:
+async def test_b11_a_crashing_channel_has_correct_attempt_numbers_and_does_not_affect_other_requests() -> None:
     broken, pager = Broken(), Recorder("pager")
     async with world() as w, w.operator(broken, pager) as (_, reconciler):
         await w.create("broken", "pager", maxAttempts=3)
@@ -69,7 +69,7 @@ async def test_b11_a_channel_that_falls_over_numbers_its_attempts_rightly_and_ha
 
 
 @pytest.mark.parametrize("body", ["ü" * 65_536, "🚒" * 40_000, "&<>" * 20_000, "`" * 65_536, "# x\n" * 10_000, " "])
-def test_b13_slack_refuses_no_message_for_its_length_and_no_character_is_cut_in_two(body: str) -> None:
+def test_b13_slack_messages_are_within_the_limits_and_no_character_is_split(body: str) -> None:
     payload = slack_payload(message(subject="🚒" * 500, body=body))
     header, *_ = payload["blocks"]
     assert len(header["text"]["text"]) <= 150
@@ -79,7 +79,7 @@ def test_b13_slack_refuses_no_message_for_its_length_and_no_character_is_cut_in_
     json.dumps(payload, ensure_ascii=False).encode()
 
 
-async def test_b15_a_rotated_address_is_used_by_the_next_message_without_a_new_routing_file(tmp_path: Path) -> None:
+async def test_b15_a_rotated_url_is_used_by_the_next_message_without_reloading_the_routing(tmp_path: Path) -> None:
     async with receiver(answer(200)) as old, receiver(answer(200)) as new:
         (tmp_path / "hook").write_text(old.url)
         config = WebhookConfig(url_credential="hook", allow_local_addresses=True)
@@ -92,7 +92,7 @@ async def test_b15_a_rotated_address_is_used_by_the_next_message_without_a_new_r
 
 
 @virtual
-async def test_b16_requests_of_one_name_in_two_namespaces_and_one_made_anew_are_three_for_the_receiver() -> None:
+async def test_b16_requests_with_one_name_in_two_namespaces_and_a_recreated_one_have_different_keys() -> None:
     pager = Recorder("pager")
     async with world() as w, w.operator(pager):
         await w.client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "prod"}})
@@ -110,7 +110,7 @@ async def test_b16_requests_of_one_name_in_two_namespaces_and_one_made_anew_are_
 
 
 @virtual
-async def test_b17_a_request_made_anew_while_the_first_is_delivered_is_not_delivered_at_the_same_time() -> None:
+async def test_b17_a_recreated_request_is_not_delivered_concurrently_with_the_deleted_one() -> None:
     running, most = 0, 0
 
     async def work() -> None:
@@ -151,5 +151,5 @@ async def test_b18_a_receiver_that_answers_with_a_novel_for_ever_fills_neither_s
     assert [event.get("count", 1) for event in events] == [1, 1]
 
 
-def test_b5_and_b13_slack_is_asked_no_faster_than_it_takes() -> None:
+def test_b5_and_b13_the_rate_limit_of_slack_is_respected() -> None:
     assert SlackConfig(url_credential="hook").rate_per_minute == 60

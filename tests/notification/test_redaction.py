@@ -1,4 +1,4 @@
-"""What a channel's error may say in a status."""
+"""Redaction of texts, errors and log records."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import RedactingFilter, Redactor, RetryableDeliveryError
-from reconciler.notification.redaction import redact_forms as redact
-from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT, describe
+from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT, redact_forms
 from reconciler.telemetry import JSONFormatter, TextFormatter
 from tests.notification.steps import steps
 
+redact = redact_forms
+describe = Redactor().describe
 SECRET = "s3cr3tValue0123456789abcdef"
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 
@@ -171,11 +172,11 @@ def test_a_secret_leaves_no_trace(text: str) -> None:
         "50%25 off",
     ],
 )
-def test_an_innocent_text_stays_as_it_is(text: str) -> None:
+def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
-def test_what_follows_a_secret_in_a_query_stays() -> None:
+def test_the_rest_of_a_query_after_a_secret_is_unchanged() -> None:
     assert redact("https://e.com/?token=abc&page=2") == "https://e.com/?token=[REDACTED]&page=2"
 
 
@@ -185,21 +186,21 @@ def test_the_text_is_redacted_before_it_is_cut() -> None:
     assert SECRET[:4] not in text
 
 
-def test_an_error_text_is_bounded_and_has_no_control_characters() -> None:
+def test_an_error_text_is_limited_and_has_no_control_characters() -> None:
     text = describe(ValueError("\x1b[31m\ud800" + "y" * 100_000))
     assert len(text) == ERROR_LIMIT
     assert text.startswith("ValueError: [31m")
     text.encode()
 
 
-def test_an_exception_is_named_by_type_unless_a_channel_raised_it_on_purpose() -> None:
+def test_an_exception_other_than_a_delivery_error_starts_with_its_type() -> None:
     assert describe(RetryableDeliveryError("503")) == "503"
     assert describe(KeyError("x")) == "KeyError: 'x'"
     assert describe(ConnectionResetError()) == "ConnectionResetError"
     assert describe(RetryableDeliveryError()) == "RetryableDeliveryError"
 
 
-def test_an_exception_that_cannot_even_be_shown_is_named() -> None:
+def test_an_exception_whose_text_fails_is_named_by_type() -> None:
     assert describe(Rude()) == "Rude"
 
 
@@ -278,7 +279,7 @@ def test_a_password_of_any_characters_leaves_no_trace_in_json(password: str, dep
     assert found == {"before": 1, "password": "[REDACTED]", "after": [2]}
 
 
-def test_what_is_no_secret_keeps_its_spelling() -> None:
+def test_everything_but_secrets_keeps_its_spelling() -> None:
     text = '{ "a" : 1.50e3, "b":"\\u00e9\\/", "password" :"x" ,"c": [null,true] }'
     assert redact(text) == text.replace('"x"', '"[REDACTED]"')
 
@@ -309,10 +310,10 @@ def test_the_steps_grow_with_the_text_and_not_faster(piece: str) -> None:
 
 
 def test_no_pattern_of_the_redaction_can_look_back_over_what_it_took() -> None:
-    """Unbounded repetitions are possessive, or end a pattern; so no search takes more than one look at a character."""
+    """Unlimited repetitions are possessive or end a pattern, so no search looks at a character twice."""
     modules = [
         importlib.import_module(f"reconciler.notification.redaction.{name}")
-        for name in ("json", "marks", "names", "tokens", "urls", "values")
+        for name in ("forms", "json", "names", "text", "values")
     ]
     patterns = [value for module in modules for value in vars(module).values() if isinstance(value, re.Pattern)]
     assert len(patterns) > 20

@@ -1,4 +1,4 @@
-"""The kind: what the schema says, and the same bounds in Python."""
+"""The CRD: its schema, and the same limits in Python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def schema(*path: str) -> dict[str, Any]:
     return found
 
 
-def test_the_names_of_the_kind() -> None:
+def test_the_names_of_the_crd() -> None:
     crd = NotificationRequest.crd()["spec"]
     assert (crd["group"], crd["scope"], crd["versions"][0]["name"]) == (
         "notify.reconciler.dev",
@@ -48,7 +48,7 @@ def test_the_columns_of_kubectl_get() -> None:
 def test_the_spec_cannot_change_and_the_message_says_what_to_do() -> None:
     (rule,) = schema()["x-kubernetes-validations"]
     assert rule["rule"] == "self.spec == oldSelf.spec"
-    assert "delete it and create another one" in rule["message"]
+    assert "delete the request and create another one" in rule["message"]
 
 
 def test_the_lists_of_the_status_are_maps_so_that_writers_do_not_replace_each_others_items() -> None:
@@ -110,7 +110,7 @@ def test_a_multiplier_may_be_fractional() -> None:
         {"retryPolicy": {"initialBackoffSeconds": 60, "maxBackoffSeconds": 30}},
     ],
 )
-def test_what_the_schema_refuses_the_models_refuse_too(changes: dict[str, Any]) -> None:
+def test_what_the_schema_rejects_the_models_reject_too(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         NotificationRequestSpec.model_validate(spec(**changes))
     with pytest.raises(InvalidObject, match=r"spec\."):
@@ -118,8 +118,8 @@ def test_what_the_schema_refuses_the_models_refuse_too(changes: dict[str, Any]) 
 
 
 def test_a_request_at_all_its_limits_fits_into_what_etcd_takes() -> None:
-    """B18: attempts, error texts and bodies were unbounded; the last status write then failed for ever."""
-    from reconciler.notification.api.spec import BODY_LIMIT, CHANNEL_LIMIT
+    """B18: attempts, error texts and bodies were unlimited, so the last status write failed permanently."""
+    from reconciler.notification.api.types import BODY_LIMIT, CHANNEL_LIMIT
     from reconciler.notification.redaction.redactor import ERROR_LIMIT
 
     widest = "\U0001f4a3"

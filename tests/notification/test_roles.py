@@ -1,4 +1,4 @@
-"""The operator on a real kube-apiserver with RBAC: what the account that it is installed with may do is enough."""
+"""The printed roles are sufficient on a real kube-apiserver with RBAC."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 async def installed(
     plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str], namespace: str
 ) -> AsyncIterator[tuple[Client, Client]]:
-    """Install the kind and the printed roles; yield the admin's client and the operator's."""
+    """Install the CRD and the printed roles; yield the client of the admin and that of the operator."""
     options = [f"--install-namespace={namespace}", f"--namespace={namespace}", f"--name={namespace}", "--output=json"]
     with pytest.raises(SystemExit):
         await asyncio.to_thread(main, ["manifests", "notification", *options])

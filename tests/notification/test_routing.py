@@ -1,4 +1,4 @@
-"""What a person who writes routing rules sees: where they lead, every mistake at once, and a safe exchange."""
+"""Routing: the matching receivers, all errors at once, and safe reloads."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def table() -> tuple[RoutingTable, ChannelRegistry]:
 def problems(text: str, channels: list[str] | None = None) -> list[str]:
     with pytest.raises(RoutingConfigError) as caught:
         read_routing(text, name="routing.yaml", kinds=KINDS, channels=channels)
-    assert str(caught.value).startswith("the routing configuration routing.yaml cannot be used:\n")
+    assert str(caught.value).startswith("invalid routing configuration routing.yaml:\n")
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_request_reaches_every_receiver_that_its_attributes_lead_to() -> None:
+def test_a_request_reaches_every_matching_receiver() -> None:
     routing, _ = table()
     routing.load(GOOD)
     assert routing.resolve({"priority": "Low"}).channels == ("console",)
@@ -91,7 +91,7 @@ def test_b4_a_channel_that_two_receivers_share_is_used_once() -> None:
     assert routing.resolve({}).channels == ("console",)
 
 
-def test_every_mistake_is_told_at_once_with_its_line() -> None:
+def test_all_errors_are_reported_at_once_with_their_lines() -> None:
     text = """\
 route:
   receiver: nobody
@@ -117,27 +117,27 @@ extra: 1
 """
     found = problems(text, channels=["console", "log"])
     expected = [
-        ("line 2: route.receiver:", "no receiver is called 'nobody'"),
+        ("line 2: route.receiver:", "unknown receiver 'nobody'"),
         ("line 3: route.matchers:", "matches everything"),
-        ("line 4: route.continue:", "nothing lies behind"),
-        ("line 6: route.routes[0].matchers[0]:", "cannot be read: missing"),
-        ("line 7: route.routes[0].reciever:", "no such key"),
+        ("line 4: route.continue:", "no siblings to continue with"),
+        ("line 6: route.routes[0].matchers[0]:", "invalid regular expression '(': missing"),
+        ("line 7: route.routes[0].reciever:", "unknown key"),
         ("line 8: route.routes[1].matchers[0]:", "expected a name, found '='"),
         ("line 8: route.routes[1].matchers[1]:", "not 7"),
-        ("line 9: route.routes[1].receiver:", "no receiver is called 'gone'; there are: oncall"),
+        ("line 9: route.routes[1].receiver:", "unknown receiver 'gone'; defined receivers: oncall"),
         ("line 10: route.routes[1].continue:", "not 'perhaps'"),
-        ("line 11: route.routes[2].match_re.env:", "cannot be read"),
-        ("line 12: route.routes[3]:", "a route is a mapping"),
+        ("line 11: route.routes[2].match_re.env:", "invalid regular expression"),
+        ("line 12: route.routes[3]:", "a route must be a mapping"),
         ("line 15: receivers[0].pager_configs[0].number:", "valid integer"),
         ("line 15: receivers[0].pager_configs[1].number:", "Field required"),
         ("line 15: receivers[0].pager_configs[1].nummer:", "Extra inputs"),
         ("line 16: receivers[0].fax_configs:", "name, channels, pager_configs"),
-        ("line 17: receivers[1].name:", "two receivers are called 'oncall'"),
-        ("line 18: receivers[1].channels[0]:", "no channel is called 'telegraph' here; there are: console, log"),
+        ("line 17: receivers[1].name:", "duplicate receiver name 'oncall'"),
+        ("line 18: receivers[1].channels[0]:", "unknown channel 'telegraph'; registered channels: console, log"),
         ("line 18: receivers[1].channels[1]:", "is not a valid channel name"),
         ("line 19: receivers[2]:", "needs a name"),
         ("line 20: receivers[3]:", "needs a name"),
-        ("line 21: extra:", "no such key"),
+        ("line 21: extra:", "unknown key"),
     ]
     assert len(found) == len(expected), "\n".join(found)
     for problem, (place, words) in zip(found, expected, strict=True):
@@ -148,23 +148,23 @@ extra: 1
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it is empty"),
-        ("just words", "it is empty"),
-        ("route: [", "not YAML: "),
-        ("route: {receiver: a}\nroute: {receiver: b}\nreceivers: [{name: a}]", "the key 'route' stands twice"),
+        ("", "the configuration is empty"),
+        ("just words", "the configuration is empty"),
+        ("route: [", "invalid YAML: "),
+        ("route: {receiver: a}\nroute: {receiver: b}\nreceivers: [{name: a}]", "duplicate key 'route'"),
         ("receivers: [{name: a}]", "the root route is missing"),
-        ("route: {receiver: a}", "receivers: at least one is needed"),
+        ("route: {receiver: a}", "receivers: at least one receiver is required"),
         ("route: {routes: []}\nreceivers: [{name: a}]", "the root route needs a receiver"),
         ("route: {receiver: a}\nreceivers: {name: a}", "a list, not"),
         ("route: {receiver: 'ü b'}\nreceivers: [{name: 'ü b', pager_configs: [{number: 1}]}]", "letters, digits"),
         ("a: &a [*a]", ""),
     ],
 )
-def test_what_is_no_configuration_is_refused_in_plain_words(text: str, words: str) -> None:
+def test_an_invalid_configuration_has_a_clear_error(text: str, words: str) -> None:
     assert any(words in problem for problem in problems(text))
 
 
-def test_files_of_alertmanager_are_taken_with_what_only_it_needs() -> None:
+def test_files_of_alertmanager_are_accepted_with_their_timing_keys() -> None:
     config = read_routing(
         "route: {receiver: a, group_by: [x], group_wait: 30s, routes: [{repeat_interval: 4h, match: {team: x}}]}\n"
         "receivers: [{name: a}]",
@@ -184,14 +184,14 @@ def test_a_bad_configuration_leaves_the_old_one_in_force_with_its_channels() -> 
         routing.load(GOOD.replace("receiver: oncall", "receiver: nobody"), name="f")
     assert routing.resolve({"priority": "Critical"}).channels == ("pager:oncall",)
     assert list(registry) == before
-    assert "no receiver is called 'nobody'" in (routing.resolve({}).problem or "")
+    assert "unknown receiver 'nobody'" in (routing.resolve({}).problem or "")
     statistics = routing.statistics()
     assert (statistics.loaded, statistics.refused, statistics.receivers) == (1, 1, 3)
     routing.load(GOOD)
     assert routing.resolve({}).problem is None
 
 
-def test_channels_come_and_go_with_the_configuration_and_the_operators_own_stay() -> None:
+def test_channels_of_receivers_follow_the_configuration_and_others_stay() -> None:
     routing, registry = table()
     routing.load(GOOD)
     assert list(registry) == ["console", "log", "pager:oncall", "pager:storage:0", "pager:storage:1"]
@@ -203,7 +203,7 @@ def test_channels_come_and_go_with_the_configuration_and_the_operators_own_stay(
     assert routing.load(GOOD.replace("number: 7", "number: 8").replace(", {number: 2}", "")) is False
 
 
-def test_a_channel_that_cannot_be_made_refuses_the_whole_configuration() -> None:
+def test_a_channel_that_cannot_be_created_makes_the_configuration_invalid() -> None:
     def fails(name: str, config: ReceiverConfig) -> Pager:
         raise ConfigurationError(f"{name}: no such number")
 
@@ -214,7 +214,7 @@ def test_a_channel_that_cannot_be_made_refuses_the_whole_configuration() -> None
     assert (routing.config, list(registry)) == (None, ["console", "log"])
 
 
-def test_what_the_operator_checks_is_a_mistake_like_others() -> None:
+def test_errors_of_the_operators_checks_are_reported_like_others() -> None:
     registry = ChannelRegistry([Recorder("console"), Recorder("log")])
     routing = RoutingTable(registry, kinds=KINDS, build=built, check=lambda config: ["credential x is missing"])
     with pytest.raises(RoutingConfigError, match="credential x is missing"):
@@ -225,11 +225,11 @@ def test_what_the_operator_checks_is_a_mistake_like_others() -> None:
 
 
 @virtual
-async def test_a_file_is_followed_and_one_that_vanishes_changes_nothing(tmp_path: Path) -> None:
+async def test_a_file_is_reloaded_and_a_deleted_one_changes_nothing(tmp_path: Path) -> None:
     routing, _ = table()
     file = tmp_path / "routing.yaml"
     source = FileSource(file, routing, interval=5)
-    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+    with pytest.raises(ConfigurationError, match=r"cannot read the routing configuration .*: No such file"):
         source.load()
     file.write_text(GOOD)
     source.load()
@@ -252,7 +252,7 @@ async def test_a_file_is_followed_and_one_that_vanishes_changes_nothing(tmp_path
 
 
 @virtual
-async def test_a_mounted_config_map_is_followed_through_its_symbolic_link(tmp_path: Path) -> None:
+async def test_a_mounted_config_map_is_reloaded_through_its_symbolic_link(tmp_path: Path) -> None:
     routing, _ = table()
     for version, text in (("v1", GOOD), ("v2", GOOD.replace("= Critical", "= High"))):
         (tmp_path / version).mkdir()
@@ -270,7 +270,7 @@ async def test_a_mounted_config_map_is_followed_through_its_symbolic_link(tmp_pa
 
 
 @virtual
-async def test_a_config_map_is_followed_and_a_bad_one_shows_on_the_requests() -> None:
+async def test_a_config_map_is_reloaded_and_an_invalid_one_shows_in_the_conditions() -> None:
     async with world() as w:
         await w.client.create(
             {
@@ -301,7 +301,7 @@ async def test_a_config_map_is_followed_and_a_bad_one_shows_on_the_requests() ->
             await asyncio.sleep(1)
             second = await w.condition("RoutingResolved", "second")
             assert (second["status"], second["reason"]) == ("True", "StaleRouting")
-            assert "no receiver is called 'x'" in second["message"]
+            assert "unknown receiver 'x'" in second["message"]
             assert (await w.status("second"))["phase"] == "Sent"
             await w.client.delete("v1/ConfigMap", "rules", "default")
             await asyncio.sleep(1)

@@ -1,4 +1,4 @@
-"""The same receivers as Alertmanager's amtool, over generated trees; its answers were recorded by `record_routing`."""
+"""The same receivers as Alertmanager's amtool, for generated trees; `record_routing` recorded its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routing configurations that are larger than they look, or that have more mistakes than anybody reads."""
+"""Routing configurations that expand beyond the limits, or that have thousands of errors."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def load(text: str) -> RoutingTable:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (LAUGHS, r"line 6: it has more than 250000 values"),
-        (MERGES, r"line 7: it has more than 250000 values"),
-        (CHAIN, r"line 63: it is nested more than 64 levels deep"),
-        ("route: &a {routes: [*a]}", r"line 1: the alias \*a stands inside of what it refers to"),
+        (LAUGHS, r"line 6: more than 250000 values"),
+        (MERGES, r"line 7: more than 250000 values"),
+        (CHAIN, r"line 63: nested more than 64 levels deep"),
+        ("route: &a {routes: [*a]}", r"line 1: the alias \*a refers to a value that contains it"),
         ("a:\n- &a [*a]", r"line 2: the alias \*a"),
         ("[" * 100_000, r"line 1: .*nest"),
-        ("{a: " * 100_000, r"line 1: it is nested more than 64 levels deep"),
-        ("- " * 100_000, r"line 1: it is nested more than 64 levels deep"),
-        ("? " * 100_000, r"line 1: it is nested more than 64 levels deep"),
-        ("".join(" " * level + "a:\n" for level in range(1000)), r"line 65: it is nested more than 64 levels deep"),
-        ("x" * 2_000_000, r"it has 2000000 characters; at most 1048576 are read"),
-        ("a: *b", r"line 1: not YAML: found undefined alias"),
-        ("!!python/object:os.system x", r"line 1: not YAML: could not determine a constructor"),
-        ("route: {}\nroute: {}", r"line 1: route: the key 'route' stands twice, also on line 2"),
+        ("{a: " * 100_000, r"line 1: nested more than 64 levels deep"),
+        ("- " * 100_000, r"line 1: nested more than 64 levels deep"),
+        ("? " * 100_000, r"line 1: nested more than 64 levels deep"),
+        ("".join(" " * level + "a:\n" for level in range(1000)), r"line 65: nested more than 64 levels deep"),
+        ("x" * 2_000_000, r"the document has 2000000 characters; the maximum is 1048576"),
+        ("a: *b", r"line 1: invalid YAML: found undefined alias"),
+        ("!!python/object:os.system x", r"line 1: invalid YAML: could not determine a constructor"),
+        ("route: {}\nroute: {}", r"line 1: route: duplicate key 'route', also on line 2"),
     ],
 )
 def test_what_is_larger_than_it_looks_is_refused_with_its_line(text: str, words: str) -> None:
@@ -66,7 +66,7 @@ def test_an_alias_is_a_route_like_any_other() -> None:
     assert len(config.route.routes) == 2
 
 
-def test_a_configuration_with_thousands_of_mistakes_tells_some_of_them() -> None:
+def test_a_configuration_with_thousands_of_errors_lists_some_of_them() -> None:
     routes = "".join(f"    - receiver: nobody-{number}\n" for number in range(5_000))
     receivers = "".join(f"  - name: r{number}\n" for number in range(5_000))
     with pytest.raises(RoutingConfigError, match="and 951 more") as caught:
@@ -74,14 +74,14 @@ def test_a_configuration_with_thousands_of_mistakes_tells_some_of_them() -> None
     assert len(str(caught.value)) < 50_000
 
 
-def test_a_value_that_is_no_list_is_quoted_by_its_beginning() -> None:
+def test_a_value_that_is_not_a_list_is_quoted_by_its_beginning() -> None:
     with pytest.raises(RoutingConfigError) as caught:
         load(f"route: {{receiver: a, routes: {'x' * 500_000}}}\nreceivers: [{{name: a}}]")
     assert len(str(caught.value)) < 1_000
 
 
 @pytest.mark.parametrize("text", ["a" * 200_000, '"' * 100_001, "a=~(" + "(" * 100_000, 'a= x"' + " " * 200_000 + "y"])
-def test_what_is_said_about_a_matcher_is_short(text: str) -> None:
+def test_an_error_about_a_matcher_is_short(text: str) -> None:
     with pytest.raises(MatcherError) as caught:
         parse_matchers(text)
     assert len(str(caught.value)) <= 300

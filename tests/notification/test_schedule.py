@@ -1,4 +1,4 @@
-"""The decisions: who is due when, and what the results of a pass make of a request."""
+"""Scheduling decisions: which channels are due when, and the status that results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
-from reconciler.notification.api.status import TERMINAL_PHASES, DeliveryAttempt
-from reconciler.notification.delivery.outcome import Delivery, Verdict
-from reconciler.notification.delivery.schedule import Decision, channels_of, plan, settle
+from reconciler.notification.api.types import TERMINAL_PHASES, DeliveryAttempt
+from reconciler.notification.delivery.schedule import Decision, Delivery, Verdict, channels_of, plan, settle
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE = NotificationRequestStatus()
@@ -69,7 +68,7 @@ def wait(wanted: NotificationRequestSpec, status: NotificationRequestStatus, now
 def played(
     wanted: NotificationRequestSpec, verdicts: dict[str, Sequence[Verdict]], *, limit: int = 100
 ) -> tuple[NotificationRequestStatus, dict[str, list[float]], list[str | None]]:
-    """Run passes whenever something is due; the verdicts of a channel are used in order, the last one for ever."""
+    """Reconcile whenever something is due; the verdicts of a channel are used in order, then the last one."""
     status, now, calls, phases = NONE, 0.0, {name: [] for name in verdicts}, []
     for _ in range(limit):
         names = due(wanted, status, now)
@@ -90,7 +89,7 @@ def played(
 # The timeline
 
 
-def test_the_seed_timeline_is_0_30_90_210_450_and_ends_with_the_last_attempt() -> None:
+def test_the_default_timeline_is_0_30_90_210_450_and_ends_with_the_last_attempt() -> None:
     status, calls, phases = played(spec("console", "file"), {"console": [OK], "file": [RETRY]})
     assert calls == {"console": [0], "file": [0, 30, 90, 210, 450]}
     assert phases == ["Retrying", "Retrying", "Retrying", "Retrying", "PartiallySent"]
@@ -100,7 +99,7 @@ def test_the_seed_timeline_is_0_30_90_210_450_and_ends_with_the_last_attempt() -
     assert all(channel.next_attempt_time is channel.delay_seconds is None for channel in status.channels)
 
 
-def test_the_wait_is_capped_by_the_policy() -> None:
+def test_the_backoff_is_limited_by_the_policy() -> None:
     _, calls, _ = played(spec("a", maxAttempts=7, maxBackoffSeconds=100), {"a": [RETRY]})
     assert calls["a"] == [0, 30, 90, 190, 290, 390, 490]
 
@@ -110,7 +109,7 @@ def test_a_fractional_multiplier_and_a_multiplier_of_one_are_kept() -> None:
     assert played(spec("a", maxAttempts=4, backoffMultiplier=1), {"a": [RETRY]})[1]["a"] == [0, 30, 60, 90]
 
 
-def test_the_wait_counts_from_the_end_of_the_attempt() -> None:
+def test_the_backoff_starts_at_the_end_of_the_attempt() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0, took=12.5), now=13).status
     assert status.channels[0].next_attempt_time == at(42.5)
@@ -118,7 +117,7 @@ def test_the_wait_counts_from_the_end_of_the_attempt() -> None:
     assert due(wanted, status, 42.5) == ["a"]
 
 
-def test_jitter_is_drawn_once_and_stored() -> None:
+def test_jitter_is_computed_once_and_stored() -> None:
     wanted = spec("a", jitter=0.5)
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0, seed=7).status
     stored = status.channels[0].delay_seconds
@@ -149,7 +148,7 @@ def test_each_channel_has_its_own_due_time() -> None:
     assert wait(wanted, second, 30) == 10
 
 
-def test_dues_within_a_second_run_together_and_the_first_one_waits() -> None:
+def test_due_times_within_a_second_are_delivered_together() -> None:
     wanted = spec("a", "b", "c")
     status = decide(
         wanted, NONE, result("a", RETRY, 0), result("b", RETRY, 0, took=1), result("c", RETRY, 0, took=1.000001), now=2
@@ -160,13 +159,13 @@ def test_dues_within_a_second_run_together_and_the_first_one_waits() -> None:
     assert due(wanted, status, 31.5) == ["a", "b", "c"]
 
 
-def test_a_channel_that_was_not_tried_yet_waits_for_nobody() -> None:
+def test_a_channel_without_attempts_does_not_wait_for_others() -> None:
     wanted = spec("a", "b")
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
     assert due(wanted, status, 29.5) == ["b"]
 
 
-def test_a_longer_retry_after_goes_before_the_back_off_and_a_shorter_one_does_not() -> None:
+def test_a_longer_retry_after_replaces_the_backoff_and_a_shorter_one_does_not() -> None:
     for asked, waited in ((5.0, 30), (100.0, 100), (1e9, 3600)):
         status = decide(spec("a"), NONE, result("a", RETRY, 0, retry_after=asked), now=0).status
         assert status.channels[0].delay_seconds == waited
@@ -176,72 +175,72 @@ def test_a_longer_retry_after_goes_before_the_back_off_and_a_shorter_one_does_no
 # Clocks
 
 
-def test_a_clock_set_back_by_a_year_parks_a_channel_for_no_more_than_one_delay() -> None:
+def test_a_clock_set_back_by_a_year_delays_a_channel_by_one_backoff_at_most() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
     year = 365 * 86_400
     early = plan(wanted, ("a",), status, now=at(-year))
-    assert (early.wait, early.amend) == (30, True)
+    assert (early.wait, early.needs_repair) == (30, True)
     amended = decide(wanted, status, now=-year).status
     assert amended.channels[0].next_attempt_time == at(30 - year)
     assert due(wanted, amended, 30 - year) == ["a"]
-    assert not plan(wanted, ("a",), amended, now=at(-year)).amend
+    assert not plan(wanted, ("a",), amended, now=at(-year)).needs_repair
 
 
-def test_a_small_difference_of_clocks_leaves_the_stored_time_alone() -> None:
+def test_a_small_clock_difference_does_not_change_the_stored_time() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
     early = plan(wanted, ("a",), status, now=at(-2))
-    assert (early.wait, early.amend) == (32, False)
+    assert (early.wait, early.needs_repair) == (32, False)
 
 
 # The ends
 
 
-def test_all_channels_failing_wait_with_back_off_and_fail_with_the_last_attempt() -> None:
+def test_failing_channels_back_off_and_fail_with_the_last_attempt() -> None:
     status, calls, phases = played(spec("a", "b"), {"a": [RETRY], "b": [RETRY]})
     assert calls == {"a": [0, 30, 90, 210, 450], "b": [0, 30, 90, 210, 450]}
     assert phases == ["Retrying"] * 4 + ["Failed"]
     assert (status.reason, status.completion_time) == ("MaxRetriesExhausted", at(450))
 
 
-def test_a_permanent_error_ends_the_channel_at_once() -> None:
+def test_a_permanent_error_fails_the_channel_immediately() -> None:
     status, calls, phases = played(spec("a"), {"a": [PERMANENT]})
     assert (calls["a"], phases, status.reason) == ([0], ["Failed"], "AllDeliveriesFailed")
     status, calls, phases = played(spec("a", "b"), {"a": [PERMANENT], "b": [OK]})
     assert (calls, phases) == ({"a": [0], "b": [0]}, ["PartiallySent"])
 
 
-def test_a_single_attempt_that_fails_is_the_end() -> None:
+def test_a_failed_single_attempt_is_final() -> None:
     status, calls, _ = played(spec("a", maxAttempts=1), {"a": [RETRY]})
     assert (calls["a"], status.phase, status.reason) == ([0], "Failed", "MaxRetriesExhausted")
 
 
-def test_everything_delivered_is_sent() -> None:
+def test_the_phase_is_sent_if_all_channels_delivered() -> None:
     status, _, phases = played(spec("a", "b"), {"a": [OK], "b": [RETRY, OK]})
     assert phases == ["Retrying", "Sent"]
     assert (status.reason, status.completion_time) == ("AllDeliveriesSucceeded", at(30))
 
 
-def test_the_same_channel_twice_is_once() -> None:
+def test_duplicate_channels_are_ignored() -> None:
     status, calls, phases = played(spec("a", "a"), {"a": [OK]})
     assert (calls["a"], phases, status.successful_deliveries) == ([0], ["Sent"], 1)
 
 
-def test_no_channel_at_all_is_a_failure_and_not_a_success() -> None:
+def test_a_request_without_channels_fails() -> None:
     wanted = spec("a")
     decision = settle(wanted, (), NONE, now=START)
     assert (decision.status.phase, decision.status.reason) == ("Failed", "NoChannelsResolved")
 
 
-def test_a_channel_that_nobody_knows_fails_without_an_attempt() -> None:
+def test_an_unknown_channel_fails_without_an_attempt() -> None:
     status, _, phases = played(spec("a", "nobody"), {"a": [OK], "nobody": [UNKNOWN]})
     assert phases == ["PartiallySent"]
     assert (status.total_attempts, status.failed_deliveries) == (1, 1)
     assert played(spec("nobody"), {"nobody": [UNKNOWN]})[0].reason == "UnknownChannel"
 
 
-def test_a_channel_that_was_known_at_the_first_pass_is_deferred_when_it_is_gone() -> None:
+def test_a_channel_that_existed_before_is_deferred_when_it_is_missing() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
     later = decide(wanted, status, result("a", UNKNOWN, 30, retry_after=60.0), now=30).status
@@ -258,7 +257,7 @@ def test_a_terminal_phase_never_changes() -> None:
     assert plan(wanted, ("a", "b"), status, now=at(1e6)).due == ()
 
 
-def test_a_phase_that_somebody_else_made_terminal_ends_the_request() -> None:
+def test_a_terminal_phase_by_another_writer_ends_the_request() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status.model_copy(update={"phase": "Failed"})
     assert due(wanted, status, 100) == []
@@ -268,25 +267,25 @@ def test_a_phase_that_somebody_else_made_terminal_ends_the_request() -> None:
 # Deferrals
 
 
-def test_a_deferral_spends_no_attempt() -> None:
+def test_a_deferral_uses_no_attempt() -> None:
     wanted = spec("a", maxAttempts=2)
     status, calls, _ = played(wanted, {"a": [DEFERRED, DEFERRED, DEFERRED, RETRY, DEFERRED, OK]})
     assert (status.phase, status.total_attempts, len(calls["a"])) == ("Sent", 2, 6)
 
 
-def test_a_deferral_waits_what_was_asked_between_a_second_and_an_hour() -> None:
+def test_a_deferral_waits_as_long_as_asked_between_a_second_and_an_hour() -> None:
     for asked, waited in ((20.0, 20), (0.0, 1), (None, 1), (1e9, 3600)):
         status = decide(spec("a"), NONE, result("a", DEFERRED, 0, retry_after=asked), now=0).status
         assert status.channels[0].delay_seconds == waited
         assert (status.channels[0].state, status.phase, status.reason) == ("Pending", "Retrying", "DeliveryDeferred")
 
 
-def test_deferring_ends_after_24_hours_and_survives_a_restart() -> None:
+def test_deferrals_end_after_24_hours_across_restarts() -> None:
     wanted = spec("a", maxAttempts=2)
     status, now, deferrals = NONE, 0.0, 0
     while status.total_attempts == 0:
         decision = decide(wanted, status, result("a", DEFERRED, now, retry_after=3500.0), now=now)
-        # What is stored is all that the next pass knows.
+        # The next reconcile knows only what is stored.
         status = NotificationRequestStatus.model_validate_json(decision.status.model_dump_json(by_alias=True))
         assert decision.next_due is not None
         before, now, deferrals = now, (decision.next_due - START).total_seconds(), deferrals + 1
@@ -295,7 +294,7 @@ def test_deferring_ends_after_24_hours_and_survives_a_restart() -> None:
     assert status.delivery_attempts[0].result == "failure"
 
 
-def test_a_real_attempt_ends_the_run_of_deferrals() -> None:
+def test_an_attempt_ends_a_series_of_deferrals() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", DEFERRED, 0, retry_after=60.0), now=0).status
     assert status.channels[0].deferred_since == at(0)
@@ -306,17 +305,17 @@ def test_a_real_attempt_ends_the_run_of_deferrals() -> None:
 # What is said
 
 
-def test_the_message_is_true_after_every_pass() -> None:
+def test_the_message_is_correct_after_every_reconcile() -> None:
     wanted = spec("console", "file", maxAttempts=2)
     first = decide(wanted, NONE, result("console", OK, 0), result("file", RETRY, 0, error="disk full"), now=0).status
     assert first.message == (
-        "Delivered to 1 of 2 channels (console); file is tried again at 2026-01-01T00:00:30.000000Z (attempt 2 of 2)"
+        "Delivered to 1 of 2 channels (console); file will be retried at 2026-01-01T00:00:30.000000Z (attempt 2 of 2)"
     )
     second = decide(wanted, first, result("file", RETRY, 30, error="disk full"), now=30).status
     assert second.message == "Delivered to 1 of 2 channels (console); file failed after 2 attempts: disk full"
 
 
-def test_a_channel_that_was_tried_and_waits_counts_as_failed_until_it_delivers() -> None:
+def test_a_channel_with_failed_attempts_counts_as_failed_until_it_delivers() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
     assert (status.successful_deliveries, status.failed_deliveries) == (0, 1)
@@ -324,7 +323,7 @@ def test_a_channel_that_was_tried_and_waits_counts_as_failed_until_it_delivers()
     assert (status.successful_deliveries, status.failed_deliveries) == (1, 0)
 
 
-def test_the_ledger_holds_every_attempt_once() -> None:
+def test_every_attempt_is_recorded_once() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0, took=0.25, error="e1"), now=1).status
     assert status.delivery_attempts == [
@@ -337,7 +336,7 @@ def test_the_ledger_holds_every_attempt_once() -> None:
     ]
 
 
-def test_where_the_ledger_knows_more_than_the_channel_the_ledger_is_right() -> None:
+def test_recorded_attempts_take_precedence_over_the_channel_state() -> None:
     wanted = spec("a", "b", maxAttempts=3)
     entries = [
         DeliveryAttempt(channel="a", attempt=1, timestamp=at(0), result="success"),
@@ -345,11 +344,11 @@ def test_where_the_ledger_knows_more_than_the_channel_the_ledger_is_right() -> N
     ]
     status = NotificationRequestStatus(phase="Retrying", delivery_attempts=entries)
     found = plan(wanted, ("a", "b"), status, now=at(10))
-    assert (found.due, found.amend) == ((), True)
+    assert (found.due, found.needs_repair) == ((), True)
     assert decide(wanted, status, now=10).status.phase == "PartiallySent"
 
 
-def test_settling_without_results_changes_nothing_once_settled() -> None:
+def test_settle_without_results_is_idempotent() -> None:
     wanted = spec("a", "b")
     status = decide(wanted, NONE, result("a", OK, 0), result("b", RETRY, 0), now=0).status
     assert decide(wanted, status, now=5).status == status
@@ -386,7 +385,7 @@ PASS = st.fixed_dictionaries(
     passes=st.lists(PASS, min_size=1, max_size=14),
     seed=st.integers(0, 2**32),
 )
-def test_whatever_happens_the_promises_hold(
+def test_the_invariants_hold_for_any_sequence_of_events(
     names: list[str], policy: dict[str, Any], passes: list[dict[str, Any]], seed: int
 ) -> None:
     wanted, rng = spec(*names, **policy), random.Random(seed)
@@ -433,7 +432,7 @@ def test_whatever_happens_the_promises_hold(
             assert settle(wanted, channels, status, results, now=now, rng=rng).status == status
             break
         assert decision.next_due >= now
-        # Whoever comes before the due time is told to wait for exactly the rest.
+        # A reconcile before the due time waits for exactly the rest.
         for share in step["peeks"]:
             early = now + (decision.next_due - now) * share
             if early < decision.next_due:

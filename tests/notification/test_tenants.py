@@ -1,4 +1,4 @@
-"""Tenants: a namespace with many requests, or with receivers that hang, does not delay another one's.
+"""Tenants: a namespace with many requests, or with hanging receivers, does not delay other namespaces.
 
 What is compared is the order of deliveries, and virtual time in units of one delivery.
 """
@@ -19,7 +19,7 @@ from reconciler.notification import (
     NotificationRequest,
     RetryableDeliveryError,
 )
-from reconciler.notification.channels import GuardedChannel, GuardedConfig
+from reconciler.notification.channels import LimitedChannel, LimitsConfig
 from tests.notification.world import TIMELINE, World, document, offsets, virtual, world
 
 BUSY = RetryableDeliveryError("503")
@@ -27,7 +27,7 @@ BUSY = RetryableDeliveryError("503")
 
 @dataclass
 class Slow:
-    """A receiver that takes its time, and notes who came when."""
+    """A slow receiver that records its calls with their times."""
 
     name: str
     seconds: float = 10.0
@@ -55,8 +55,8 @@ class Slow:
         return [namespace for _, namespace, _ in self.calls]
 
 
-def guarded(channel: Any, **limits: Any) -> GuardedChannel:
-    return GuardedChannel(channel, GuardedConfig(**limits))
+def guarded(channel: Any, **limits: Any) -> LimitedChannel:
+    return LimitedChannel(channel, LimitsConfig(**limits))
 
 
 async def send(
@@ -105,7 +105,7 @@ async def test_a_thousand_requests_of_one_namespace_delay_no_other(workers: int,
 
 @virtual
 @pytest.mark.timeout(120)
-async def test_fifty_namespaces_take_turns_at_a_receiver() -> None:
+async def test_fifty_namespaces_share_a_receiver_fairly() -> None:
     slow = Slow("slow")
     names = [f"ns-{number}" for number in range(50)]
     async with world() as w, w.operator(guarded(slow), workers=10):
@@ -179,7 +179,7 @@ async def test_receivers_that_hang_take_no_worker_from_another_namespace_or_rece
         (DeferredDeliveryError("429", retry_after=20), {}),
     ],
 )
-async def test_a_thousand_requests_that_fail_or_are_put_off_delay_no_other_namespace(
+async def test_a_thousand_failing_or_deferred_requests_delay_no_other_namespace(
     error: BaseException, limits: dict[str, Any]
 ) -> None:
     slow = Slow("slow", outcome=lambda message: error if message.namespace == "a" else None)
@@ -216,7 +216,7 @@ async def test_a_restart_over_a_backlog_delays_no_other_namespace() -> None:
 
 @virtual
 @pytest.mark.parametrize("guarantee", ["AtLeastOnce", "Bounded", "AtMostOnce"])
-async def test_waiting_is_no_attempt_writes_no_intent_and_keeps_the_timeline(guarantee: str) -> None:
+async def test_waiting_uses_no_attempt_writes_nothing_and_keeps_the_timeline(guarantee: str) -> None:
     slow = Slow("slow", seconds=1000)
     pager = Slow("pager", seconds=0, outcome=lambda _: BUSY)
     async with world() as w, w.operator(guarded(slow, max_concurrent=1), pager, workers=4, timeout=2000):
@@ -241,7 +241,7 @@ async def test_waiting_is_no_attempt_writes_no_intent_and_keeps_the_timeline(gua
 
 
 @virtual
-async def test_a_request_that_is_deleted_while_it_waits_holds_up_nobody() -> None:
+async def test_a_request_deleted_while_waiting_blocks_nobody() -> None:
     slow = Slow("slow")
     async with world() as w, w.operator(guarded(slow, max_concurrent=1), workers=4) as (_, reconciler):
         await flood(w, "a", "slow", count=5)
@@ -258,7 +258,7 @@ async def test_a_request_that_is_deleted_while_it_waits_holds_up_nobody() -> Non
 
 
 @virtual
-async def test_a_receiver_that_is_down_is_told_in_the_status_and_the_fair_next_finds_out() -> None:
+async def test_an_outage_shows_in_the_status_and_the_next_request_in_turn_is_the_probe() -> None:
     back = [False]
     slow = Slow("slow", seconds=1, outcome=lambda _: None if back[0] else BUSY)
     channel = guarded(slow, breaker_failures=3, breaker_open_seconds=100)
@@ -282,7 +282,7 @@ async def test_a_receiver_that_is_down_is_told_in_the_status_and_the_fair_next_f
 
 
 @virtual
-async def test_a_receiver_that_stays_down_ends_a_request_by_the_time_for_being_put_off() -> None:
+async def test_a_receiver_that_stays_down_fails_a_request_after_the_deferral_limit() -> None:
     down = Slow("down", seconds=1, outcome=lambda _: BUSY)
     channel = guarded(down, breaker_failures=1, breaker_open_seconds=4000)
     async with world() as w, w.operator(channel, workers=10):
@@ -292,13 +292,13 @@ async def test_a_receiver_that_stays_down_ends_a_request_by_the_time_for_being_p
 
 
 @virtual
-async def test_a_place_that_was_offered_to_a_key_that_never_comes_goes_to_the_next(
+async def test_a_slot_offered_to_a_key_that_is_not_reconciled_goes_to_the_next(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, "reconciler")
     slow = Slow("slow")
     channel = guarded(slow, max_concurrent=1)
-    channel.gate.reserve("somebody else")
+    channel.limiter.reserve("somebody else")
     async with world() as w, w.operator(channel, workers=4):
         await flood(w, "a", "slow", count=2)
         await asyncio.sleep(59)

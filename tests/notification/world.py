@@ -1,4 +1,4 @@
-"""What the tests of the operator share: a server with the kind, an operator on it, and channels that do as told."""
+"""Helpers of the operator tests: a server with the CRD, an operator, and scripted channels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ virtual = pytest.mark.virtual_time
 
 @dataclass
 class Recorder:
-    """A channel that notes when it is called, and does what it is told: the errors in order, the last one for ever."""
+    """A channel that records its calls and raises the given errors in order, then the last one."""
 
     name: str
     errors: list[BaseException | None] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Recorder:
 def document(
     channels: Sequence[str], *, name: str = "disk-full", spec: dict[str, Any] | None = None, **policy: Any
 ) -> dict[str, Any]:
-    """A request, exact in its waits; no channels leaves them to the routing."""
+    """Return a request with exact backoffs; without channels it is routed."""
     return {
         "apiVersion": "notify.reconciler.dev/v1alpha1",
         "kind": "NotificationRequest",
@@ -65,7 +65,7 @@ def document(
 
 @dataclass
 class World:
-    """A server with the kind, a client, and what the tests look at."""
+    """A server with the CRD, a client, and what the tests inspect."""
 
     server: APIServer
     client: Client
@@ -91,7 +91,7 @@ class World:
 
     @property
     def writes(self) -> int:
-        """Status writes that took effect."""
+        """Return the status writes that took effect."""
         found = self.server.requests(verb="patch", subresource="status", resource="notificationrequests")
         return sum(1 for request in found if request.effective)
 
@@ -104,7 +104,7 @@ class World:
         grace: float = 30.0,
         **options: Any,
     ) -> AsyncIterator[tuple[Controller, NotificationReconciler]]:
-        """Run the operator; `options` are the reconciler's."""
+        """Run the operator; `options` go to the reconciler."""
         reconciler = NotificationReconciler(channels=registry or channels, **options)
         async with Cache(self.client) as cache:
             self.cache = cache
@@ -125,7 +125,7 @@ async def world() -> AsyncIterator[World]:
 
 
 def offsets(status: dict[str, Any], channel: str) -> list[float]:
-    """When the attempts on a channel began, by the ledger, in seconds since the first cycle."""
+    """Return when the attempts on a channel started, in seconds since the first reconcile."""
     start = parse_time(status["queuedAt"])
     return [
         (parse_time(entry["timestamp"]) - start).total_seconds()

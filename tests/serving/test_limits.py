@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
-from reconciler.manager.endpoints import http as manager_http
+from reconciler.manager.endpoints import server as manager_http
 from reconciler.serving import Limits
 from reconciler.serving.server import HTTPServer, read_body
 from reconciler.webhook import WebhookServer

@@ -431,3 +431,36 @@ async def test_outside_a_reconcile_only_the_error_has_the_unsaved_mutations(serv
         await write(server, lambda s: s.append("log", 1))
     await write(server, lambda s: s.record(*caught.value.unsaved))
     assert server.status == {"log": [1]}
+
+
+async def lose_the_answer_of_a_checkpoint(server: ScriptedServer, status: StatusBatcher, **foreign: Any) -> None:
+    """Write a checkpoint whose answer is lost; another writer changes other fields before it is read back."""
+    server.on_write.append(lost())
+    server.on_read.append(meanwhile(lambda s: s.foreign(lambda d: d.update(foreign))))
+    status.set(phase="Working")
+    await status.flush()
+    assert status.written
+
+
+async def test_a_conflict_found_before_the_first_request_leaves_the_rest_to_the_next_reconcile(server, cycle):
+    with pytest.raises(StatusContested, match="another writer changed size"):
+        async with batcher(server) as status:
+            await lose_the_answer_of_a_checkpoint(server, status, size=9)
+            status.set(size=1)
+            status.append("log", 1)
+    assert len(server.writes) == 1
+    assert status.statistics().failed == 1
+    await write(server)
+    assert server.status == {"phase": "Working", "size": 9, "log": [1]}
+
+
+async def test_a_checkpoint_that_conflicts_before_its_first_request_returns_the_mutations(server, cycle):
+    async with batcher(server) as status:
+        await lose_the_answer_of_a_checkpoint(server, status, size=9)
+        status.append("log", 1)
+        with pytest.raises(StatusConflict) as caught:
+            await status.flush()
+        assert [mutation.item for mutation in caught.value.unsaved] == [1]
+        assert status.current == {"phase": "Working"}
+    assert server.status == {"phase": "Working", "size": 9}
+    assert status.statistics().failed == 1

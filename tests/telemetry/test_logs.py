@@ -1,4 +1,4 @@
-"""Log lines: what they carry, and that nothing loses one."""
+"""Log lines: their fields, and that no line is lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_json_has_time_level_logger_message_first_and_extra_after() -> None:
 
 
 @pytest.mark.usefixtures("_in_reconcile")
-def test_json_adds_the_reconcile_to_everybody_s_records() -> None:
+def test_json_adds_the_reconcile_to_records_of_other_libraries() -> None:
     fields = json.loads(JSONFormatter().format(record()))
     assert fields["controller"] == "database"
     assert fields["object_namespace"] == "prod"
@@ -49,7 +49,7 @@ def test_json_adds_the_reconcile_to_everybody_s_records() -> None:
 
 
 @pytest.mark.usefixtures("_in_reconcile")
-def test_what_a_record_says_itself_goes_before_the_context() -> None:
+def test_fields_of_a_record_take_precedence_over_the_context() -> None:
     fields = json.loads(JSONFormatter().format(record(object_name="db2", level_of_detail=1)))
     assert (fields["object_name"], fields["controller"], fields["level_of_detail"]) == ("db2", "database", 1)
 
@@ -65,7 +65,7 @@ def test_json_is_one_line_whatever_the_message_holds() -> None:
     assert json.loads(line)["message"] == 'quotes " and\nnew lines \x00 \u2028'
 
 
-def test_json_writes_values_that_json_does_not_have_as_text() -> None:
+def test_json_writes_unsupported_values_as_text() -> None:
     class Odd:
         def __str__(self) -> str:
             return "odd"
@@ -75,7 +75,7 @@ def test_json_writes_values_that_json_does_not_have_as_text() -> None:
     assert (fields["key"], fields["odd"], fields["keys"], fields["nan"]) == ("prod/db1", "odd", ["b"], None)
 
 
-def test_a_value_that_cannot_be_written_does_not_lose_the_line() -> None:
+def test_value_that_cannot_be_encoded_does_not_lose_the_line() -> None:
     fields = json.loads(JSONFormatter().format(record("still here", odd={(1, 2): "key"}, surrogate="\ud800")))
     assert "still here" in fields["message"]
 
@@ -90,7 +90,7 @@ def test_exceptions_are_in_both_formats() -> None:
     assert TextFormatter().format(failed).splitlines()[-1] == "ValueError: bad"
 
 
-def test_text_is_a_line_for_people() -> None:
+def test_text_is_one_readable_line() -> None:
     assert TextFormatter().format(record(severity=logging.WARNING)) == (
         "2026-01-01T00:00:00.125Z WARNING reconciler.controller reconciled"
     )

@@ -1,4 +1,4 @@
-"""Metrics as a scrape shows them: names, labels and buckets of controller-runtime, and numbers that are right."""
+"""Metrics in a scrape: controller-runtime's names, labels and buckets, and correct numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bounds(metrics: MetricsRegistry, name: str) -> list[str]:
     return [line.partition('le="')[2].partition('"')[0] for line in lines]
 
 
-def test_the_names_of_controller_runtime_are_there() -> None:
+def test_metric_names_of_controller_runtime_are_exported() -> None:
     metrics = MetricsRegistry()
     WorkQueue[str](metrics=metrics.queue("database"))
     metrics.controller("database")
@@ -68,14 +68,14 @@ def test_the_names_of_controller_runtime_are_there() -> None:
     assert {"process_cpu_seconds", "python_info", "python_gc_collections"} <= types.keys()
 
 
-def test_counters_of_a_quiet_controller_are_there_as_zero() -> None:
+def test_counters_of_an_idle_controller_are_exported_as_zero() -> None:
     metrics = MetricsRegistry()
     metrics.controller("database")
     for result in ("success", "error", "requeue", "requeue_after"):
         assert value(metrics, "controller_runtime_reconcile_total", controller="database", result=result) == 0
 
 
-def test_the_buckets_are_those_of_client_go_and_controller_runtime() -> None:
+def test_buckets_are_those_of_client_go_and_controller_runtime() -> None:
     metrics = MetricsRegistry()
     WorkQueue[str](metrics=metrics.queue("database"))
     metrics.controller("database")
@@ -118,7 +118,7 @@ async def test_a_queue_is_measured() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_many_priorities_do_not_make_many_series() -> None:
+async def test_number_of_series_for_priorities_is_bounded() -> None:
     metrics = MetricsRegistry()
     queue: WorkQueue[int] = WorkQueue(metrics=metrics.queue("q"))
     for number in range(100):
@@ -157,7 +157,7 @@ def test_a_controller_is_measured() -> None:
     assert value(metrics, "reconciler_storms_total", **name) == 1
 
 
-def test_many_reasons_do_not_make_many_series() -> None:
+def test_number_of_series_for_reasons_is_bounded() -> None:
     metrics = MetricsRegistry()
     controller = metrics.controller("database")
     for number in range(100):
@@ -189,7 +189,7 @@ def test_status_writes_are_counted_from_any_thread() -> None:
     assert value(metrics, "reconciler_status_flush_seconds_count", controller="database") == 6000
 
 
-def test_leadership_and_requests_are_told() -> None:
+def test_leadership_and_requests_are_exported() -> None:
     metrics = MetricsRegistry()
     leader = metrics.leader("operator")
     assert value(metrics, "leader_election_master_status", name="operator") == 0
@@ -202,7 +202,7 @@ def test_leadership_and_requests_are_told() -> None:
     assert value(metrics, "rest_client_requests_total", code="409", method="PATCH", host="host") == 2
 
 
-def test_a_name_asked_for_twice_is_the_same_counter_and_registries_are_apart() -> None:
+def test_same_name_returns_the_same_counters_per_registry() -> None:
     one, two = MetricsRegistry(), MetricsRegistry()
     assert one.controller("a") is one.controller("a")
     assert one.queue("a") is one.queue("a")
@@ -210,7 +210,7 @@ def test_a_name_asked_for_twice_is_the_same_counter_and_registries_are_apart() -
     assert two.controller("a").storms == 0
 
 
-def test_collectors_of_the_user_are_scraped_too() -> None:
+def test_collectors_of_the_user_are_scraped() -> None:
     class Mine:
         def collect(self):
             family = CounterMetricFamily("mine", "My own.")
@@ -222,7 +222,7 @@ def test_collectors_of_the_user_are_scraped_too() -> None:
     assert value(metrics, "mine_total") == 42
 
 
-def test_the_scrape_chooses_the_format() -> None:
+def test_accept_header_selects_the_format() -> None:
     metrics = MetricsRegistry()
     metrics.controller("database")
     kind, body = metrics.render("application/openmetrics-text; version=1.0.0")
@@ -233,7 +233,7 @@ def test_the_scrape_chooses_the_format() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_scrape_in_a_thread_while_the_queue_works() -> None:
+async def test_scrape_in_a_thread_while_the_queue_is_in_use() -> None:
     metrics = MetricsRegistry()
     queue: WorkQueue[int] = WorkQueue(metrics=metrics.queue("q"))
     errors: list[BaseException] = []
@@ -243,7 +243,7 @@ async def test_a_scrape_in_a_thread_while_the_queue_works() -> None:
         try:
             while not stop.is_set():
                 list(metrics.collect())
-        except Exception as error:  # noqa: BLE001 - told to the test
+        except Exception as error:  # noqa: BLE001 - reported to the test
             errors.append(error)
 
     thread = threading.Thread(target=scrape)
@@ -259,7 +259,7 @@ async def test_a_scrape_in_a_thread_while_the_queue_works() -> None:
     assert errors == []
 
 
-def test_the_counters_fit_the_protocols_of_the_rooms() -> None:
+def test_counters_implement_the_protocols() -> None:
     from reconciler.controller import ControllerMetrics
     from reconciler.status import StatusMetrics
     from reconciler.workqueue import QueueMetrics

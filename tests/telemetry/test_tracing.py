@@ -1,4 +1,4 @@
-"""Spans as a person sees them in a tracing system; and no trace of tracing where the package is not installed."""
+"""Spans as shown in a tracing system, and no cost if the package is not installed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def exporter() -> InMemorySpanExporter:
     made = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(made))
-    trace.set_tracer_provider(provider)  # once in a process: OpenTelemetry refuses a second one
+    trace.set_tracer_provider(provider)  # once per process: OpenTelemetry refuses a second provider
     return made
 
 
@@ -70,7 +70,7 @@ def config_map() -> dict[str, object]:
 
 
 @pytest.mark.virtual_time
-async def test_a_reconcile_is_a_span_and_its_requests_are_below_it(spans: InMemorySpanExporter) -> None:
+async def test_reconcile_is_a_span_with_its_requests_as_children(spans: InMemorySpanExporter) -> None:
     await reconciled(Maps(), config_map(), "v1/ConfigMap")
     reconcile = named(spans, "reconcile configmap")
     paths = {str((each.attributes or {}).get("url.path")): each for each in spans.get_finished_spans()}
@@ -95,7 +95,7 @@ async def test_a_reconcile_is_a_span_and_its_requests_are_below_it(spans: InMemo
 
 
 @pytest.mark.virtual_time
-async def test_the_status_write_is_below_the_reconcile_that_made_it(spans: InMemorySpanExporter) -> None:
+async def test_status_write_is_a_child_of_its_reconcile(spans: InMemorySpanExporter) -> None:
     containers = [{"name": "c", "image": "i"}]
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "default"}}
     await reconciled(Pods(), {**pod, "spec": {"containers": containers}}, "v1/Pod")
@@ -129,7 +129,7 @@ async def test_an_error_is_recorded(spans: InMemorySpanExporter, error: Exceptio
     assert span.events[0].name == "exception"
 
 
-def test_without_the_package_nothing_is_traced_and_nothing_of_it_is_loaded() -> None:
+def test_without_the_package_nothing_is_traced_or_imported() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from reconciler.telemetry import tracer\n"
@@ -145,7 +145,7 @@ def test_without_the_package_nothing_is_traced_and_nothing_of_it_is_loaded() -> 
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_without_a_provider_a_cycle_makes_no_span() -> None:
+def test_without_a_provider_a_reconcile_creates_no_span() -> None:
     program = """
 import asyncio
 from unittest import mock

@@ -36,6 +36,7 @@ from reconciler import (
 from reconciler.apiserver import APIServer, Delay, Match, Refuse
 from reconciler.cache import CachedClient
 from reconciler.client import Written, retry_on_conflict
+from reconciler.controller import ControllerOptions
 from reconciler.events import EventRecorder
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind
@@ -190,6 +191,7 @@ async def main() -> None:
             watches=[Watch("v1/ConfigMap", mapper=lambda cm: [Request(cm.name, "prod")])],
         )
         manager.add_controller(Nodes(), resource="v1/Node")
+        manager.add_controller(Nodes(), options=ControllerOptions(resource="v1/Node", workers=2), name="others")
         await manager.run()
 
 

@@ -152,6 +152,7 @@ def outcomes(client: Client, reconciler: WrongFinalize) -> None:
     manager = Manager(client, workers=3)  # type: ignore[call-arg]
     manager.add_controller(WrongFinalize)  # type: ignore[arg-type]
     manager.add_controller(reconciler, owns="apps/v1/Deployment", workers="4")  # type: ignore[arg-type]
+    manager.add_controller(reconciler, worker=4)  # type: ignore[call-arg]
 
 
 # The client.

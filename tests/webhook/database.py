@@ -1,4 +1,4 @@
-"""A kind with rules, for the tests of this room."""
+"""A kind with webhooks for these tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Rules(Validator[Database]):
 
     def validate_delete(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
         if obj.metadata.annotations.get("keep"):
-            raise Denied("it is to be kept", code=409, reason="Conflict")
+            raise Denied("it must be kept", code=409, reason="Conflict")
         return None
 
 

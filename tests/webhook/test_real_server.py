@@ -1,4 +1,4 @@
-"""A real kube-apiserver asks: it is refused, completed, warned and converted as the handlers say."""
+"""A real kube-apiserver calls the webhooks: denials, defaults, warnings and conversions take effect."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ async def refused(client: Client, obj: Any, verb: str = "create") -> APIError:
     return caught.value
 
 
-async def test_the_api_server_asks_and_does_as_it_is_told(control_plane: ControlPlane, tmp_path: Path) -> None:
+async def test_api_server_calls_the_webhooks_and_applies_their_verdicts(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
     ca = trustme.CA()
     write_certificate(tmp_path, ca)
     converter = Converter("example.com", "Database", hub="v1")
@@ -121,7 +123,7 @@ async def _asked(client: Client) -> None:
 
 
 async def _when_asked(client: Client) -> APIError:
-    """Return the refusal of what is too large; the API server takes a moment to know of a webhook."""
+    """Return the denial of an object that is too large; the API server needs a moment to notice a webhook."""
     import asyncio
 
     async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""What is answered to a review, without sockets."""
+"""Responses to reviews, without sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reconciler.webhook import (
 )
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
-from reconciler.webhook.patch import apply_json_patch, json_patch
+from reconciler.webhook.json_patch import apply_json_patch, json_patch
 from tests.webhook.database import Database, Defaults, Rules, database
 
 
@@ -61,13 +61,13 @@ def patched(response: dict[str, Any], document: dict[str, Any]) -> dict[str, Any
     return result
 
 
-async def test_what_is_allowed_is_allowed_with_the_warnings() -> None:
+async def test_allowed_request_returns_the_warnings() -> None:
     assert await answered(review("CREATE", database("db1", 5)), Rules()) == {"uid": "u-1", "allowed": True}
     response = await answered(review("CREATE", database("db1", 1)), Rules())
     assert (response["allowed"], response["warnings"]) == (True, ["1 GB is little"])
 
 
-async def test_a_refusal_says_what_and_where() -> None:
+async def test_denial_has_message_and_causes() -> None:
     response = await answered(review("CREATE", database("db1", 51)), Rules())
     assert response["allowed"] is False
     assert response["status"] == {
@@ -80,7 +80,7 @@ async def test_a_refusal_says_what_and_where() -> None:
     assert (await answered(review("CREATE", database("db1", 51), groups=("admins",)), Rules()))["allowed"]
 
 
-async def test_an_update_sees_both_objects_and_a_delete_the_old_one() -> None:
+async def test_update_gets_both_objects_and_delete_the_old_one() -> None:
     response = await answered(review("UPDATE", database("db1", 4), database("db1", 5)), Rules())
     assert (response["status"]["code"], response["status"]["message"]) == (403, "a database never shrinks")
     response = await answered(review("DELETE", None, database("db1", 5, annotations={"keep": "y"})), Rules())
@@ -89,14 +89,14 @@ async def test_an_update_sees_both_objects_and_a_delete_the_old_one() -> None:
     assert (await answered(review("CONNECT", None, None), Rules()))["allowed"]
 
 
-async def test_a_fault_of_a_validator_refuses_and_tells_nobody_its_text(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_validator_denies_without_revealing_the_exception_text(caplog: pytest.LogCaptureFixture) -> None:
     response = await answered(review("UPDATE", database("db1", 13), database("db1", 5)), Rules())
     assert response["status"]["code"] == 500
     assert response["status"]["message"] == "Rules failed: RuntimeError"
     assert "a secret inside" in caplog.text
 
 
-async def test_a_typed_error_of_the_api_is_passed_on_with_its_code() -> None:
+async def test_typed_api_error_denies_with_its_code() -> None:
     class Asks(Validator[Database]):
         def validate_create(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
             raise Forbidden("quota is used up", status=403, reason="Forbidden")
@@ -105,14 +105,14 @@ async def test_a_typed_error_of_the_api_is_passed_on_with_its_code() -> None:
     assert (response["status"]["code"], response["status"]["message"]) == (403, "quota is used up")
 
 
-async def test_an_object_that_its_model_refuses_is_invalid() -> None:
+async def test_object_that_its_model_rejects_is_invalid() -> None:
     broken = {"apiVersion": "example.com/v1", "kind": "Database", "metadata": {"name": "x"}, "spec": {"size": "big"}}
     response = await answered(review("CREATE", broken), Rules())
     assert response["status"]["code"] == 422
     assert "size" in response["status"]["message"]
 
 
-async def test_a_defaulter_patches_what_it_changed_and_nothing_else() -> None:
+async def test_defaulter_patches_only_its_changes() -> None:
     document = database("db1", 5).to_dict()
     document["spec"]["unknown"] = {"kept": [1, None]}
     document["metadata"]["annotations"] = {"x": "1"}
@@ -124,13 +124,13 @@ async def test_a_defaulter_patches_what_it_changed_and_nothing_else() -> None:
     assert "patch" not in await answered(review("DELETE", None, document), Defaults())
 
 
-async def test_an_omitted_field_with_a_default_is_not_written_down_by_the_way() -> None:
+async def test_omitted_field_with_a_model_default_is_not_patched() -> None:
     document = {"apiVersion": "example.com/v1", "kind": "Database", "metadata": {"name": "x"}, "spec": {}}
     result = patched(await answered(review("CREATE", document), Defaults()), document)
     assert result["spec"] == {"engine": "postgres"}
 
 
-async def test_true_is_not_one_where_a_default_says_so() -> None:
+async def test_patch_distinguishes_true_from_one() -> None:
     class Strict(Defaulter[Unstructured], resource="v1/ConfigMap"):
         def default(self, obj: Unstructured, request: AdmissionRequest, /) -> Warnings:
             obj["flags"] = [True]
@@ -140,7 +140,7 @@ async def test_true_is_not_one_where_a_default_says_so() -> None:
     assert patched(await answered(review("CREATE", document), Strict()), document)["flags"][0] is True
 
 
-async def test_of_several_defaulters_each_sees_the_work_of_those_before_and_a_refusal_drops_it_all() -> None:
+async def test_defaulters_see_earlier_changes_and_a_denial_drops_all() -> None:
     class Grows(Defaulter[Database]):
         def default(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
             if obj.spec.engine != "postgres":
@@ -156,7 +156,7 @@ async def test_of_several_defaulters_each_sees_the_work_of_those_before_and_a_re
     assert (refused["allowed"], "patch" in refused) == (False, False)
 
 
-async def test_of_several_validators_the_first_refusal_counts_and_warnings_add_up() -> None:
+async def test_first_denial_of_several_validators_counts_and_warnings_add_up() -> None:
     class Second(Validator[Database]):
         def validate_create(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
             raise Denied("no")
@@ -169,7 +169,7 @@ async def test_of_several_validators_the_first_refusal_counts_and_warnings_add_u
     )
 
 
-async def test_the_old_version_of_the_review_is_answered_in_kind() -> None:
+async def test_v1beta1_review_gets_a_v1beta1_response() -> None:
     reply = await AdmissionEndpoint([Rules()]).answer(review("CREATE", database("db1", 5), version="v1beta1"))
     assert msgspec.json.decode(reply.body)["apiVersion"] == "admission.k8s.io/v1beta1"
 
@@ -178,20 +178,20 @@ async def test_the_old_version_of_the_review_is_answered_in_kind() -> None:
     ("body", "words"),
     [
         (b"", "empty"),
-        (b"{", "no JSON"),
-        (b"\xff", "no JSON"),
-        (b"[]", "no AdmissionReview"),
-        (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v2"}', "no AdmissionReview"),
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[]", "not of kind AdmissionReview"),
+        (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v2"}', "not of kind AdmissionReview"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', "no request"),
     ],
 )
-async def test_a_body_that_is_no_review_gets_400_and_the_reason(body: bytes, words: str) -> None:
+async def test_body_that_is_not_a_review_gets_400_with_the_reason(body: bytes, words: str) -> None:
     reply = await AdmissionEndpoint([Rules()]).answer(body)
     assert reply.status == 400
     assert words in reply.body.decode()
 
 
-def test_a_kind_without_a_class_is_named() -> None:
+def test_kind_without_a_class_is_given_as_resource() -> None:
     class Pods(Validator[Unstructured], resource="v1/Pod"):
         pass
 
@@ -202,7 +202,7 @@ def test_a_kind_without_a_class_is_named() -> None:
     class Nothing(Validator):  # type: ignore[type-arg]
         pass
 
-    with pytest.raises(ConfigurationError, match=r"names no kind|is not a valid kind"):
+    with pytest.raises(ConfigurationError, match="has no kind"):
         _ = Nothing().gvk
     with pytest.raises(ConfigurationError, match=r"names no kind|is not a valid kind"):
 
@@ -224,7 +224,7 @@ json_values = st.recursive(
     st.dictionaries(st.text(max_size=2), json_values, max_size=4),
     st.dictionaries(st.text(max_size=2), json_values, max_size=4),
 )
-def test_a_patch_makes_the_one_document_of_the_other(before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_patch_turns_one_document_into_the_other(before: dict[str, Any], after: dict[str, Any]) -> None:
     operations = json_patch(before, after)
     for result in (jsonpatch.apply_patch(before, operations), apply_json_patch(before, operations)):
         assert msgspec.json.encode(result, order="sorted") == msgspec.json.encode(after, order="sorted")
@@ -252,23 +252,23 @@ def old(size: str = "5G") -> dict[str, Any]:
     return {"apiVersion": "example.com/v1alpha1", "kind": "Database", "metadata": {"name": "x"}, "spec": {"size": size}}
 
 
-def test_objects_are_converted_by_way_of_the_hub() -> None:
+def test_objects_are_converted_through_the_hub() -> None:
     found = converter().convert(old(), "example.com/v1beta1")
     assert (found["apiVersion"], found["spec"]) == ("example.com/v1beta1", {"size": 5})
     assert converter().convert(found, "example.com/v1alpha1") == old()
     assert converter().convert(old(), "example.com/v1alpha1") == old()
 
 
-def test_a_way_that_is_not_known_is_refused_by_name() -> None:
+def test_unknown_version_is_refused_by_name() -> None:
     with pytest.raises(ConversionFailed, match=r"known are example\.com/v1, example\.com/v1alpha1"):
         converter().convert(old(), "example.com/v7")
-    with pytest.raises(ConversionFailed, match=r"not converted from or to 'other\.com/v1'"):
+    with pytest.raises(ConversionFailed, match=r".other\.com/v1. is not a known version"):
         converter().convert({**old(), "apiVersion": "other.com/v1"}, "example.com/v1")
-    with pytest.raises(ConversionFailed, match="Table is not Database"):
+    with pytest.raises(ConversionFailed, match="kind is Table, not Database"):
         converter().convert({**old(), "kind": "Table"}, "example.com/v1")
-    with pytest.raises(ConversionFailed, match="x cannot be converted to v1"):
+    with pytest.raises(ConversionFailed, match="cannot convert Database x to v1"):
         converter().convert(old("much"), "example.com/v1")
-    with pytest.raises(ConfigurationError, match="known already"):
+    with pytest.raises(ConfigurationError, match="already exists"):
         converter().add("v1", to_hub=gigabytes, from_hub=text)
 
 
@@ -287,16 +287,16 @@ async def converted(*objects: Any, to: str) -> dict[str, Any]:
     return response
 
 
-async def test_a_review_converts_all_objects_or_none() -> None:
+async def test_review_converts_all_objects_or_none() -> None:
     response = await converted(old("1G"), old("2G"), to="example.com/v1")
     assert response["result"] == {"status": "Success"}
     assert [each["spec"]["size"] for each in response["convertedObjects"]] == [1, 2]
     response = await converted(old("1G"), old("much"), to="example.com/v1")
     assert (response["convertedObjects"], response["result"]["status"]) == ([], "Failure")
-    assert "cannot be converted" in response["result"]["message"]
+    assert "cannot convert" in response["result"]["message"]
 
 
-async def test_what_is_no_object_is_answered_too() -> None:
+async def test_objects_that_are_not_documents_get_a_response() -> None:
     response = await converted("text", to="example.com/v1")
     assert (response["convertedObjects"], response["result"]["status"]) == ([], "Failure")
     assert response["result"]["message"] == "conversion failed: AttributeError"
@@ -319,11 +319,11 @@ def _nested(levels: int) -> bytes:
         (b'{"uid":"u","object":[]}', "$.object"),
         (b'{"uid":"u","oldObject":"x"}', "$.oldObject"),
         (b'{"uid":"u","options":1}', "$.options"),
-        (b'{"uid":"\\ud800"}', "no JSON"),
-        (b'{"uid":"\xff"}', "no JSON"),
+        (b'{"uid":"\\ud800"}', "not valid JSON"),
+        (b'{"uid":"\xff"}', "not valid JSON"),
     ],
 )
-async def test_a_review_that_is_malformed_gets_400_and_the_place(
+async def test_malformed_review_gets_400_with_the_field(
     request_: bytes, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":%b}' % request_
@@ -340,15 +340,15 @@ class Unwritable(Validator[Database]):
         raise Denied("a lone surrogate: \ud800")
 
 
-async def test_a_refusal_that_cannot_be_written_still_refuses() -> None:
+async def test_denial_that_cannot_be_encoded_still_denies() -> None:
     reply = await AdmissionEndpoint([Unwritable()]).answer(review("CREATE", database("a", 1)))
     response = msgspec.json.decode(reply.body)["response"]
     assert (reply.status, reply.failed, response["allowed"]) == (200, True, False)
-    assert response["status"]["message"] == "the answer cannot be written: UnicodeEncodeError"
+    assert response["status"]["message"] == "the response cannot be encoded: UnicodeEncodeError"
 
 
 @pytest.mark.parametrize("request_", ['"objects":1', '"objects":[1]', '"objects":[[]]', '"desiredAPIVersion":[]'])
-async def test_a_conversion_of_what_are_no_objects_is_answered(request_: str) -> None:
+async def test_conversion_of_non_objects_gets_a_response(request_: str) -> None:
     body = b'{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","request":{"uid":"u",%b}}'
     reply = await ConversionEndpoint(converter()).answer(body % request_.encode())
     assert reply.status == 200

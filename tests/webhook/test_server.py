@@ -1,4 +1,4 @@
-"""The server over HTTPS: codes, certificates that rotate, and a place in the manager."""
+"""The webhook server over HTTPS: status codes, certificate rotation, and its place in the manager."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.webhook import Converter, WebhookServer
-from reconciler.webhook import certificates as certificates_module
+from reconciler.webhook import Converter, WebhookServer, certwatcher
 from tests.manager.working import Working, config_map
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review
@@ -63,7 +62,7 @@ async def post(
             return response.status, await response.read()
 
 
-async def test_each_mistake_of_a_caller_has_its_code(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_each_invalid_request_has_its_status_code(tmp_path: Path, ca: trustme.CA) -> None:
     write_certificate(tmp_path, ca)
     server = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     server.add(Rules())
@@ -78,10 +77,10 @@ async def test_each_mistake_of_a_caller_has_its_code(tmp_path: Path, ca: trustme
             assert response.status == 405
 
 
-async def test_a_certificate_that_rotates_is_used_without_a_restart(
+async def test_rotated_certificate_is_used_without_a_restart(
     tmp_path: Path, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(certificates_module, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(certwatcher, "INTERVAL", 0.05)
     write_certificate(tmp_path, ca)
     server = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     server.add(Rules())
@@ -104,7 +103,7 @@ async def test_a_certificate_that_rotates_is_used_without_a_restart(
             await post(url + PATH, body, ca)
 
 
-async def test_a_client_without_the_certificate_that_is_asked_for_is_refused(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_client_without_the_required_certificate_is_refused(tmp_path: Path, ca: trustme.CA) -> None:
     write_certificate(tmp_path, ca)
     (tmp_path / "clients.pem").write_bytes(ca.cert_pem.bytes())
     server = WebhookServer("127.0.0.1:0", certificates=tmp_path, client_ca=tmp_path / "clients.pem")
@@ -121,7 +120,7 @@ async def test_a_client_without_the_certificate_that_is_asked_for_is_refused(tmp
             assert response.status == 400
 
 
-async def test_the_manager_serves_them_and_is_ready_when_they_listen(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_manager_serves_webhooks_and_is_ready_when_they_listen(tmp_path: Path, ca: trustme.CA) -> None:
     write_certificate(tmp_path, ca)
     webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     webhooks.add(Rules())
@@ -143,7 +142,7 @@ async def test_the_manager_serves_them_and_is_ready_when_they_listen(tmp_path: P
     assert f'controller_runtime_webhook_latency_seconds_count{{webhook="{PATH}"}} 1.0' in text
 
 
-async def test_what_is_asked_is_counted_from_zero_and_faults_are_told_apart(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_requests_are_counted_from_zero_and_failures_separately(tmp_path: Path, ca: trustme.CA) -> None:
     write_certificate(tmp_path, ca)
     webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     webhooks.add(Rules())
@@ -169,7 +168,7 @@ async def test_what_is_asked_is_counted_from_zero_and_faults_are_told_apart(tmp_
 
 
 class ByWebhook:
-    """An API server that needs the webhooks to answer for a kind, and counts when they do not."""
+    """An API server that needs the webhooks to list a kind, and counts failed calls."""
 
     def __init__(self, server: APIServer, webhooks: WebhookServer) -> None:
         self._server = server
@@ -183,7 +182,7 @@ class ByWebhook:
 
 
 async def test_webhooks_listen_before_the_cache_lists(tmp_path: Path, ca: trustme.CA) -> None:
-    """Objects of several versions are listed by way of the conversion webhook, which may be this very process."""
+    """Lists of a kind with several versions need the conversion webhook, which may be this process."""
     write_certificate(tmp_path, ca)
     webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     webhooks.add(converter())
@@ -199,7 +198,7 @@ async def test_webhooks_listen_before_the_cache_lists(tmp_path: Path, ca: trustm
         assert transport.refused == 0
 
 
-async def test_webhooks_answer_until_the_controllers_have_ended(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_webhooks_answer_until_the_controllers_have_stopped(tmp_path: Path, ca: trustme.CA) -> None:
     write_certificate(tmp_path, ca)
     webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     webhooks.add(Rules())
@@ -207,9 +206,9 @@ async def test_webhooks_answer_until_the_controllers_have_ended(tmp_path: Path, 
 
     async def work(_: object) -> None:
         begun.set()
-        while manager.statistics().state == "running":  # noqa: ASYNC110 - nothing tells of this moment
+        while manager.statistics().state == "running":  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.3)  # what were to stop before would have stopped by now
+        await asyncio.sleep(0.3)  # parts that stop before the webhooks have stopped by now
         url = f"https://127.0.0.1:{webhooks.port}{PATH}"
         answers.append((await post(url, review("CREATE", database("db1", 5)), ca))[0])
 
@@ -221,25 +220,25 @@ async def test_webhooks_answer_until_the_controllers_have_ended(tmp_path: Path, 
         async with manager.running():
             await begun.wait()
         assert answers == [200]
-        with pytest.raises(ConfigurationError, match="does not listen"):
+        with pytest.raises(ConfigurationError, match="is not listening"):
             webhooks.check_started()
 
 
-async def test_a_webhook_that_cannot_listen_ends_the_start(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_webhook_that_cannot_listen_fails_the_start(tmp_path: Path, ca: trustme.CA) -> None:
     write_certificate(tmp_path, ca)
     first = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     async with serving(first), APIServer() as server, Client(server) as client:
         manager = Manager(client)
         manager.add_webhooks(WebhookServer(f"127.0.0.1:{first.port}", certificates=tmp_path))
-        with pytest.raises(ConfigurationError, match="webhooks cannot listen on 127"):
+        with pytest.raises(ConfigurationError, match="cannot listen on 127"):
             await manager.run()
 
 
-def test_what_cannot_be_served_is_told_at_once(tmp_path: Path, ca: trustme.CA) -> None:
+def test_invalid_webhooks_are_refused_immediately(tmp_path: Path, ca: trustme.CA) -> None:
     with pytest.raises(ConfigurationError, match=r"tls\.crt, tls\.key"):
         WebhookServer(certificates=tmp_path / "nowhere")
     write_certificate(tmp_path, ca)
-    with pytest.raises(ConfigurationError, match="no address"):
+    with pytest.raises(ConfigurationError, match="is not a valid address"):
         WebhookServer("nine", certificates=tmp_path)
     server = WebhookServer(certificates=tmp_path)
     wrong: Any = Rules
@@ -251,8 +250,8 @@ def test_what_cannot_be_served_is_told_at_once(tmp_path: Path, ca: trustme.CA) -
     class Same(Defaults):
         path = Rules().served_at
 
-    with pytest.raises(ConfigurationError, match="another sort"):
+    with pytest.raises(ConfigurationError, match="another type"):
         server.add(Same())
     server.add(Converter("example.com", "Database", hub="v1"))
-    with pytest.raises(ConfigurationError, match="is taken"):
+    with pytest.raises(ConfigurationError, match="is already used"):
         server.add(Converter("example.com", "Database", hub="v2"))

@@ -1,7 +1,7 @@
-"""Play the scenario of the demo and collect the facts.
+"""The scenario of the demo, and the naive reconciler that it can run instead of the real one.
 
-A NotificationRequest with a channel that works and one that cannot: the directory of ``file`` leads through a regular
-file, so that not even root can make it.
+A NotificationRequest has a channel that works and one that fails: the directory of ``file`` is below a regular file, so
+not even root can create it.
 """
 
 from __future__ import annotations
@@ -9,30 +9,38 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.clock import current_clock
+from reconciler.controller import Outcome, Reconciler, Result
 from reconciler.manager import Manager
-from reconciler.meta import parse_time
-from reconciler.notification import Channel, ConsoleChannel, FileChannel, NotificationReconciler, NotificationRequest
+from reconciler.meta import Request, format_micro_time, parse_time
+from reconciler.notification import (
+    Channel,
+    ConsoleChannel,
+    FileChannel,
+    Message,
+    NotificationReconciler,
+    NotificationRequest,
+)
+from reconciler.wire import JSONObject
 
 __all__ = ["Attempt", "Facts", "play"]
 
 _TERMINAL = {"Sent", "PartiallySent", "Failed"}
 _POLICY = {"maxAttempts": 5, "initialBackoffSeconds": 30, "backoffMultiplier": 2, "maxBackoffSeconds": 480, "jitter": 0}
 _NAIVE_LATENCY = 0.04
-"""Seconds that the API server takes to answer the naive reconciler; about what a real one needs."""
+"""Seconds per patch of the naive reconciler; about the latency of a real API server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Be one row of the timeline; times are seconds since the notification was created."""
+    """A row of the timeline; times are seconds since the notification was created."""
 
     at: float
     number: int
@@ -45,7 +53,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Facts:
-    """Hold what the scenario came to."""
+    """The result of the scenario."""
 
     naive: bool
     attempts: list[Attempt] = field(default_factory=list)
@@ -57,14 +65,14 @@ class Facts:
 
     @property
     def console_deliveries(self) -> int:
-        """Return how often the working channel delivered."""
+        """Return the number of deliveries by the working channel."""
         return sum(1 for attempt in self.attempts if attempt.channel == "console" and attempt.result == "success")
 
     def attempts_of(self, channel: str) -> list[float]:
-        """Return when a channel was tried, in seconds."""
+        """Return the times of a channel's attempts, in seconds."""
         return [attempt.at for attempt in self.attempts if attempt.channel == channel]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Return the facts as JSON, in camelCase like the API."""
         return {
             "naive": self.naive,
@@ -93,39 +101,37 @@ class Facts:
 async def play(
     *, naive: bool, on_attempt: Callable[[Attempt], None], on_tick: Callable[[float], None], tick: float
 ) -> Facts:
-    """Play the scenario to its end.
+    """Run the scenario to its end.
 
     Args:
-        naive: run the reconciler that writes status while it works.
-        on_attempt: called with each attempt when the watch brings it.
-        on_tick: called with the time as it passes.
-        tick: seconds of virtual time between two calls of `on_tick`.
+        naive: run the naive reconciler.
+        on_attempt: called with each attempt when its watch event arrives.
+        on_tick: called with the current time.
+        tick: seconds of virtual time between calls of `on_tick`.
 
     Cancellation stops the manager and the server and leaves nothing behind.
     """
     facts = Facts(naive=naive)
     with tempfile.TemporaryDirectory() as folder:
         occupied = Path(folder, "occupied")
-        occupied.write_text("A regular file where the channel wants a directory.\n")
+        occupied.write_text("A regular file where the channel needs a directory.\n")
         channels: list[Channel] = [ConsoleChannel(stream=io.StringIO()), FileChannel(occupied / "notifications")]
         async with APIServer() as server, Client(server) as client:
             await server.apply(NotificationRequest)
             manager = Manager(client)
             if naive:
-                from reconciler.cli.demo.naive import NaiveReconciler
-
                 server.faults.add(latency=_NAIVE_LATENCY, times=None, verb="patch")
                 controller = manager.add_controller(NaiveReconciler(channels), resource=NotificationRequest)
             else:
                 controller = manager.add_controller(NotificationReconciler(channels=channels))
             async with manager.running():
                 start = current_clock().monotonic()
-                ticker = asyncio.create_task(_tell_time(start, on_tick, tick))
+                ticker = asyncio.create_task(_report_time(start, on_tick, tick))
                 try:
                     await _follow(client, server, facts, on_attempt)
                 finally:
                     ticker.cancel()
-                await _settle()
+                await asyncio.sleep(3600)  # nothing may happen any more
                 facts.cycles = controller.statistics().reconciles
             facts.status_writes = len(server.requests(verb="patch", subresource="status"))
     return facts
@@ -171,20 +177,86 @@ async def _follow(client: Client, server: APIServer, facts: Facts, on_attempt: C
             return
 
 
-def _next_due(status: dict[str, Any], channel: str, born: datetime) -> float | None:
+def _next_due(status: JSONObject, channel: str, born: datetime) -> float | None:
     for state in status.get("channels") or ():
         if state.get("name") == channel and state.get("nextAttemptTime"):
             return round((parse_time(state["nextAttemptTime"]) - born).total_seconds(), 6)
     return None
 
 
-async def _settle() -> None:
-    """Let an hour pass, in which nothing may happen any more."""
-    await asyncio.sleep(3600)
-
-
-async def _tell_time(start: float, on_tick: Callable[[float], None], tick: float) -> None:
+async def _report_time(start: float, on_tick: Callable[[float], None], tick: float) -> None:
     clock = current_clock()
     while True:
         on_tick(clock.monotonic() - start)
         await asyncio.sleep(tick)
+
+
+class NaiveReconciler(Reconciler):
+    """A reconciler that writes the status while it works; the retry storm of `reconciler demo --naive`.
+
+    It differs from the real reconciler in two ways: it writes each attempt at once, with a plain patch, and it returns
+    the delay without storing it. The patch enqueues the object again, which discards the delay, and nothing in the
+    object says that it is too early for the next attempt.
+    """
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        super().__init__()
+        self._channels: Mapping[str, Channel] = {channel.name: channel for channel in channels}
+
+    async def reconcile(self, request: Request, /) -> Outcome:
+        """Deliver through every channel that has not succeeded yet."""
+        notification = await self.client.get(NotificationRequest, request.name, request.namespace)
+        policy = notification.spec.retry_policy
+        document = notification.to_dict()
+        attempts: list[JSONObject] = list((document.get("status") or {}).get("deliveryAttempts") or [])
+        waiting = False
+        for name in notification.spec.channels or ():
+            tried = [attempt for attempt in attempts if attempt["channel"] == name]
+            if any(attempt["result"] == "success" for attempt in tried) or len(tried) >= policy.max_attempts:
+                continue
+            error = await self._deliver(notification, name, len(tried) + 1)
+            attempts.append(
+                {
+                    "channel": name,
+                    "attempt": len(tried) + 1,
+                    "timestamp": format_micro_time(current_clock().now()),
+                    "result": "failure" if error else "success",
+                    **({"error": error} if error else {}),
+                }
+            )
+            exhausted = error is not None and len(tried) + 1 >= policy.max_attempts
+            waiting = waiting or (error is not None and not exhausted)
+            await self.client.patch(
+                NotificationRequest,
+                request.name,
+                request.namespace,
+                patch={
+                    "status": {
+                        "deliveryAttempts": attempts,
+                        "totalAttempts": len(attempts),
+                        "phase": "PartiallySent" if exhausted else "Retrying",
+                    }
+                },
+                subresource="status",
+            )
+        return Result(requeue_after=policy.initial_backoff_seconds) if waiting else None
+
+    async def _deliver(self, notification: NotificationRequest, name: str, attempt: int) -> str | None:
+        message = Message(
+            name=notification.name,
+            namespace=notification.namespace or "",
+            uid=notification.uid,
+            type=notification.spec.type,
+            priority=notification.spec.priority,
+            subject=notification.spec.subject,
+            body=notification.spec.body,
+            channel=name,
+            attempt=attempt,
+        )
+        try:
+            await self._channels[name].deliver(message)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - any exception of a channel is a failed attempt
+            return str(error)
+        return None

@@ -12,8 +12,8 @@ reconcile of this controller has observed. While a key is in progress, four more
 ``late``
     the highest version in a watch event since then, with the wake-up that the events asked for;
 ``void``
-    the object was absent at the start or was deleted, or history was rewritten: this reconcile does not
-    raise `seen`.
+    the object was absent at the start or was deleted, or history was rewritten: this reconcile does not raise
+    `seen`.
 
 *Why no change is lost.* An event is dropped only if its version is at most `seen`, and `seen` rises only from `basis`,
 over writes that the server accepted on condition of the version before. No version exists between the two of such a

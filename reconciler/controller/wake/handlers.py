@@ -21,9 +21,9 @@ from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueue
-from reconciler.controller.wake.predicates import passes_all
+from reconciler.controller.wake.predicates import EventFilter, passes_all
 from reconciler.controller.wake.user_code import describe, discard
-from reconciler.controller.wake.watches import EventFilter, OwnerMapper, Watch, check_requests
+from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
 from reconciler.wire import JSONObject

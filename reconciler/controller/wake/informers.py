@@ -97,7 +97,7 @@ class WatchedInformers:
         self._primary: Informer | None = None
         self.mapper_queues: list[MapperQueue] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self._deadline = 0.0
+        self._deadline: float  # for the first lists; set by `connect`
 
     def stored(self, request: Request) -> CachedObject | None:
         """Return the primary object of a key in the informer's store, or None."""

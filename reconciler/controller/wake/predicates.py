@@ -8,14 +8,11 @@ another one of the same name. Predicates filter events, not memory or traffic; u
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from reconciler.cache import EventType, LabelSelector
-
-if TYPE_CHECKING:
-    from reconciler.cache import CachedObject, CacheEvent
+from reconciler.cache import CachedObject, CacheEvent, EventType, LabelSelector
 
 __all__ = [
+    "EventFilter",
     "Predicate",
     "annotations_changed",
     "generation_changed",
@@ -24,6 +21,9 @@ __all__ = [
     "passes_all",
     "resource_version_changed",
 ]
+
+EventFilter = Callable[[CacheEvent], bool]
+"""A function that returns whether an event matters; a `Predicate` is one."""
 
 
 class Predicate:
@@ -34,7 +34,7 @@ class Predicate:
         name: what ``repr`` shows. Default: the function's name.
     """
 
-    def __init__(self, matches: Callable[[CacheEvent], bool], *, name: str | None = None) -> None:
+    def __init__(self, matches: EventFilter, *, name: str | None = None) -> None:
         self._matches = matches
         self._name = name or _name(matches)
 
@@ -70,10 +70,10 @@ class Predicate:
         """Return whether the event matters."""
         return self._matches(event)
 
-    def __and__(self, other: Callable[[CacheEvent], bool]) -> Predicate:
+    def __and__(self, other: EventFilter) -> Predicate:
         return Predicate(lambda event: self(event) and other(event), name=f"({self!r} & {_name(other)})")
 
-    def __or__(self, other: Callable[[CacheEvent], bool]) -> Predicate:
+    def __or__(self, other: EventFilter) -> Predicate:
         return Predicate(lambda event: self(event) or other(event), name=f"({self!r} | {_name(other)})")
 
     def __invert__(self) -> Predicate:
@@ -107,7 +107,7 @@ def labels_match(selector: str | Mapping[str, str]) -> Predicate:
     return Predicate(matches, name=f"labels_match({text!r})")
 
 
-def passes_all(predicates: Sequence[Callable[[CacheEvent], bool]], event: CacheEvent) -> bool:
+def passes_all(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
     """Return whether an event passes every predicate; without predicates every event passes."""
     return all(predicate(event) for predicate in predicates)
 

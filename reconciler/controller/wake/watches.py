@@ -11,14 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from reconciler.cache import CachedObject, CacheEvent
+from reconciler.cache import CachedObject
+from reconciler.controller.wake.predicates import EventFilter
 from reconciler.meta import Request, ResourceType
 from reconciler.objects import KindLike
 
-__all__ = ["EventFilter", "Mapper", "OwnerMapper", "Watch", "check_requests", "controller_owner", "every_owner"]
-
-EventFilter = Callable[[CacheEvent], bool]
-"""Returns whether an event matters; a `Predicate` is one."""
+__all__ = ["Mapper", "OwnerMapper", "Watch", "check_requests", "controller_owner", "every_owner"]
 
 Mapper = Callable[[Any], Iterable[Request] | Awaitable[Iterable[Request]]]
 """Returns the keys to enqueue for an object of the watched kind: an instance of its class, or an Unstructured."""

@@ -1,1 +1,1 @@
-"""Leader election."""
+"""Leader election on Leases."""

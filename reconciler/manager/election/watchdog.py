@@ -1,7 +1,6 @@
-"""End the process when workers outlive the lease, from a thread that no blocked event loop can hold up.
+"""A watchdog thread that ends the process when workers outlive the lease, even if the event loop is blocked.
 
-A thread that runs native code and keeps the interpreter's lock holds up every other one; nothing in the process helps
-against that.
+It cannot help against native code that holds the interpreter lock, which blocks every thread of the process.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ __all__ = ["EXIT_CODE", "Watchdog"]
 EXIT_CODE = 70
 """Exit code of a process whose workers outlived its lease: ``EX_SOFTWARE`` of sysexits.h."""
 
-_LOOK_EVERY = 0.2
-"""Seconds. Waits of threads do not go on while the machine is suspended, so the clock is looked at often."""
+_INTERVAL = 0.2
+"""Seconds between checks. A thread's timeout does not advance while the machine is suspended, so it must be short."""
 
 
 class Watchdog:
-    """Exit at a moment that is put off again and again, unless disarmed before.
+    """A timer that ends the process unless it is extended or disarmed in time.
 
-    Under virtual time there is no thread: real time means nothing there.
+    Under virtual time it starts no thread.
 
     Args:
-        clock: tells the time, suspensions counted in.
-        end: is called in the thread when the time is over. Default: one line on stderr, then ``os._exit(70)``.
+        clock: source of time; suspensions count.
+        end: called in the thread when the time is up. Default: one line on stderr, then ``os._exit(70)``.
     """
 
     def __init__(self, clock: Clock, *, end: Callable[[], None] | None = None) -> None:
@@ -41,27 +40,27 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start the thread."""
         if self._thread is None and not self._virtual:
             self._thread = threading.Thread(target=self._watch, name="lease watchdog", daemon=True)
             self._thread.start()
 
     def extend(self, until: float) -> None:
-        """Put the end off to a moment of the clock."""
+        """Set the time at which the process ends."""
         self._until = until
 
     def disarm(self) -> None:
-        """Watch no more."""
+        """Stop the thread."""
         self._disarmed.set()
 
     def _watch(self) -> None:
-        while not self._disarmed.wait(min(_LOOK_EVERY, max(0.0, self._until - self._now()))):
+        while not self._disarmed.wait(min(_INTERVAL, max(0.0, self._until - self._now()))):
             if self._now() >= self._until:
                 self._end()
                 return
 
 
 def _exit() -> None:
-    # Nothing that could block comes before the exit; buffers are not flushed.
-    os.write(2, b"the lease has ended and workers have not stopped: exit\n")
+    # Nothing here may block before the exit, so buffers are not flushed.
+    os.write(2, b"the lease expired and workers have not stopped: exiting\n")
     os._exit(EXIT_CODE)

@@ -1,1 +1,1 @@
-"""HTTP endpoints: health, readiness, metrics."""
+"""The HTTP endpoints of a manager: health, readiness, metrics and the debug view of the queues."""

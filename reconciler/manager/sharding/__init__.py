@@ -1,1 +1,1 @@
-"""Sharding: the share of the objects that a replica reconciles."""
+"""Sharding: several active replicas, each of which reconciles a part of the objects."""

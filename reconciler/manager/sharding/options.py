@@ -1,4 +1,4 @@
-"""Say how several replicas share the objects of some kinds: by a ring with a sharder, or by the replica's index."""
+"""Options of sharding: a ring whose sharder assigns objects, or a fixed number of replicas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.objects import KindLike, gvk_from
 
 __all__ = ["ShardByIndex", "ShardRing", "Sharding"]
 
-_LONGEST = 63
+_MAX_LABEL = 63
 """Characters of a label's value, and of a label's key after the slash."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -22,24 +22,24 @@ _ORDINAL = re.compile(r"-(\d+)$")
 
 @dataclass(frozen=True, slots=True)
 class ShardRing:
-    """Be one shard of a ring, to which a sharder assigns objects: kubernetes-controller-sharding's contract.
+    """Options of one shard of a ring, to which a sharder assigns objects as in kubernetes-controller-sharding.
 
-    The process keeps a Lease of its own, works only while it holds it, watches only what is labelled with its name, and
+    The process holds its own Lease and works only while it holds it. It watches only objects labeled with its name, and
     hands an object over when the sharder asks for it. The times are those of `LeaderElection`.
 
     Attributes:
         ring: the name of the ControllerRing, at most 63 characters.
-        kinds: what the sharder assigns: the ring's ``resources`` and ``controlledResources``. The kinds of all
-            controllers of the manager must be among them.
-        shard: the name of this process, at most 63 characters; no two that run may have the same. Default: the host's
-            name, which is the pod's.
-        namespace: where the Lease is. Default: the pod's own, or the one namespace that the manager watches.
-        lease_duration: seconds after which the sharder may take the shard for dead. Default 15.
-        renew_deadline: seconds after the last renewal that succeeded, when this process gives up. Default 10.
+        kinds: the kinds that the sharder assigns: the ring's ``resources`` and ``controlledResources``. They must
+            include the kinds of all controllers of the manager.
+        shard: the name of this process, at most 63 characters, unique among running shards. Default: the host name,
+            which in a pod is the pod's name.
+        namespace: the Lease's namespace. Default: the pod's namespace, or the only namespace that the manager watches.
+        lease_duration: seconds after which the sharder may consider the shard dead. Default 15.
+        renew_deadline: seconds after the start of its last successful renewal at which this process stops. Default 10.
         retry_period: seconds between renewals. Default 2.
 
     Raises:
-        ConfigurationError: a name cannot be a label, no kind is given, or the times do not fit.
+        ConfigurationError: a name is not a valid label value, no kind is given, or the times are inconsistent.
     """
 
     ring: str
@@ -55,10 +55,10 @@ class ShardRing:
         _check_kinds(f"ShardRing({self.ring!r})", self.kinds)
         object.__setattr__(self, "shard", self.shard or socket.gethostname())
         for what, name in (("ring", self.ring), ("shard", self.name)):
-            if not _NAME.fullmatch(name) or len(name) > _LONGEST:
+            if not _NAME.fullmatch(name) or len(name) > _MAX_LABEL:
                 raise ConfigurationError(
-                    f"ShardRing: the {what}'s name {name!r} cannot be a label: use lower case, digits, '-' and '.', at "
-                    f"most {_LONGEST} characters"
+                    f"ShardRing: the {what} name {name!r} is not a valid label value: use lower-case letters, digits, "
+                    f"'-' and '.', at most {_MAX_LABEL} characters"
                 )
         self.election(self.namespace)
 
@@ -68,7 +68,7 @@ class ShardRing:
         return self.shard or ""
 
     def election(self, namespace: str | None) -> LeaderElection:
-        """Return the election that nobody else takes part in: the one for this shard's own Lease."""
+        """Return the election options of this shard's own Lease, for which no other process competes."""
         return LeaderElection(
             self.name,
             namespace=namespace,
@@ -81,20 +81,20 @@ class ShardRing:
 
 @dataclass(frozen=True, slots=True)
 class ShardByIndex:
-    """Be one of a fixed number of replicas, each of which answers for an equal range of the hashes of uids.
+    """Options of one of a fixed number of replicas, each of which reconciles an equal range of the hashes of uids.
 
-    Nothing has to be installed, and nothing is handed over: which replica answers for an object never changes while
-    `replicas` stays the same. What a replica that is down answers for waits until it is back.
+    Nothing needs to be installed, and nothing is handed over: an object stays with its replica unless `replicas`
+    changes. While a replica is down, its objects wait.
 
     Attributes:
-        replicas: how many there are. All that run at the same time must be given the same number.
-        kinds: what is shared out: the kinds of the manager's controllers, all of them. What these own or watch is not:
-            it has a uid of its own.
-        index: which of them this is, from 0. Default: the ordinal at the end of the host's name, as a StatefulSet gives
-            it (``operator-2``).
+        replicas: the number of replicas. All replicas that run at the same time must use the same number.
+        kinds: the sharded kinds: those that the manager's controllers reconcile, all of them. Kinds that these own or
+            watch are not sharded, because their objects have their own uids.
+        index: the index of this replica, from 0. Default: the ordinal at the end of the host name, as a StatefulSet
+            sets it (``operator-2``).
 
     Raises:
-        ConfigurationError: no kind is given, or the index is not below `replicas` or cannot be read.
+        ConfigurationError: no kind is given, or the index is missing or not below `replicas`.
     """
 
     replicas: int
@@ -109,8 +109,8 @@ class ShardByIndex:
         object.__setattr__(self, "index", _ordinal(socket.gethostname()) if self.index is None else self.index)
         if not 0 <= self.number < self.replicas:
             raise ConfigurationError(
-                f"ShardByIndex: index {self.number} of {self.replicas} replicas: it counts from 0, so it must be below "
-                f"{self.replicas}. Does every replica know how many there are?"
+                f"ShardByIndex: index {self.number} of {self.replicas} replicas: the index starts at 0 and must be "
+                f"below {self.replicas}. Check that all replicas are given the same number"
             )
 
     @property
@@ -120,22 +120,22 @@ class ShardByIndex:
 
 
 Sharding = ShardRing | ShardByIndex
-"""How replicas share objects."""
+"""Options of sharding."""
 
 
 def _ordinal(host: str) -> int:
     found = _ORDINAL.search(host)
     if found is None:
         raise ConfigurationError(
-            f"ShardByIndex: the host's name {host!r} does not end with an ordinal, as that of a StatefulSet's pod "
-            "does: give index="
+            f"ShardByIndex: the host name {host!r} does not end with an ordinal, as the names of a StatefulSet's pods "
+            "do: give index="
         )
     return int(found[1])
 
 
 def _check_kinds(what: str, kinds: Sequence[KindLike]) -> None:
     if isinstance(kinds, str) or not kinds:
-        raise ConfigurationError(f"{what}: kinds={kinds!r} names no kind: give a sequence of what is shared out")
+        raise ConfigurationError(f"{what}: kinds={kinds!r} is not a sequence of kinds: name the sharded kinds")
     for kind in kinds:
         try:
             gvk_from(kind)

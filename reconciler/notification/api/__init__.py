@@ -1,1 +1,1 @@
-"""The NotificationRequest kind: spec, status, summary."""
+"""The NotificationRequest kind."""

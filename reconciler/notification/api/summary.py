@@ -1,4 +1,4 @@
-"""Derive what a status says as a whole from the states of its channels."""
+"""Phase, reason, message and counts of a request, derived from the states of its channels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import TypedDict
 
 from reconciler.meta import format_micro_time
-from reconciler.notification.api.spec import RetryPolicy
-from reconciler.notification.api.status import ChannelStatus, Phase
+from reconciler.notification.api.types import ChannelStatus, Phase, RetryPolicy
 
 __all__ = ["Summary", "summarize"]
 
@@ -16,7 +15,7 @@ _MESSAGE_LIMIT = 1024
 
 
 class Summary(TypedDict):
-    """Hold the fields of a status that follow from its channels."""
+    """The status fields that are derived from the channels."""
 
     phase: Phase
     reason: str
@@ -28,12 +27,12 @@ class Summary(TypedDict):
 
 
 def summarize(channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime) -> Summary:
-    """Return phase, reason, message and counts for these states of all channels.
+    """Return phase, reason, message and counts for the channels of a request.
 
     Args:
-        channels: every channel of the request; none at all is a failure, not a success.
-        policy: for the words about attempts that are left.
-        now: becomes the completion time when the phase is terminal.
+        channels: all channels of the request. Without any channel the request has failed.
+        policy: the retry policy; the message mentions how many attempts are left.
+        now: becomes the completion time if the phase is terminal.
     """
     delivered = [channel for channel in channels if channel.state == "Delivered"]
     failed = [channel for channel in channels if channel.state in {"Failed", "Unknown"}]
@@ -63,10 +62,10 @@ def _phase(
     if delivered:
         unknown = any(channel.state == "Unknown" for channel in failed)
         return "PartiallySent", "DeliveryUnknown" if unknown else "PartialDeliverySuccess"
-    return "Failed", _reason_of_failure({channel.reason for channel in failed})
+    return "Failed", _failure_reason({channel.reason for channel in failed})
 
 
-def _reason_of_failure(reasons: set[str | None]) -> str:
+def _failure_reason(reasons: set[str | None]) -> str:
     if not reasons:
         return "NoChannelsResolved"
     if reasons == {"UnknownChannel"}:
@@ -86,8 +85,8 @@ def _message(
     if not channels:
         return "No channel to deliver to."
     sentences = [f"Delivered to {len(delivered)} of {len(channels)} channels" + _names(delivered)]
-    sentences += [f"{channel.name} {_gave_up(channel)}: {_cause(channel)}" for channel in failed]
-    sentences += [_waits(channel, policy) for channel in waiting]
+    sentences += [f"{channel.name} {_outcome(channel)}: {_cause(channel)}" for channel in failed]
+    sentences += [_next_attempt(channel, policy) for channel in waiting]
     text = "; ".join(sentences)
     return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
 
@@ -96,11 +95,11 @@ def _names(channels: Sequence[ChannelStatus]) -> str:
     return f" ({', '.join(channel.name for channel in channels)})" if channels else ""
 
 
-def _gave_up(channel: ChannelStatus) -> str:
+def _outcome(channel: ChannelStatus) -> str:
     if channel.state == "Unknown":
-        return "may have delivered, and is not tried again"
+        return "may have delivered and will not be retried"
     if not channel.attempts:
-        return "was not tried"
+        return "was not attempted"
     return "failed after 1 attempt" if channel.attempts == 1 else f"failed after {channel.attempts} attempts"
 
 
@@ -108,8 +107,8 @@ def _cause(channel: ChannelStatus) -> str:
     return (channel.last_error or channel.reason or "unknown")[:128]
 
 
-def _waits(channel: ChannelStatus, policy: RetryPolicy) -> str:
+def _next_attempt(channel: ChannelStatus, policy: RetryPolicy) -> str:
     if channel.next_attempt_time is None:
-        return f"{channel.name} is due"
+        return f"{channel.name} is due now"
     when = format_micro_time(channel.next_attempt_time)
-    return f"{channel.name} is tried again at {when} (attempt {channel.attempts + 1} of {policy.max_attempts})"
+    return f"{channel.name} will be retried at {when} (attempt {channel.attempts + 1} of {policy.max_attempts})"

@@ -1,20 +1,16 @@
-"""Deliver messages: one module a medium. What a channel is stands in `reconciler.notification.channel`.
+"""The channels of this library. `reconciler.notification.channel` defines the `Channel` protocol.
 
-``console``, ``log`` and ``file`` serve as they are. ``webhook``, ``slack`` and ``email`` are made from the receivers of
-a routing configuration, each inside its receiver's limits (`_guarded`): a rate, a number at a time, a circuit breaker.
+``console``, ``log`` and ``file`` need no configuration. ``webhook``, ``slack`` and ``email`` channels are created from
+the receivers of a routing configuration, each with its receiver's limits (`LimitedChannel`).
 """
 
-from reconciler.notification.channels.breaker import BreakerState, CircuitBreaker
-from reconciler.notification.channels.configured import RECEIVER_KINDS, ReceiverChannels
-from reconciler.notification.channels.console import ConsoleChannel
-from reconciler.notification.channels.document import message_document
 from reconciler.notification.channels.email import EmailChannel, EmailConfig
-from reconciler.notification.channels.file import FileChannel
-from reconciler.notification.channels.gate import Gate
-from reconciler.notification.channels.guarded import GuardedChannel, GuardedConfig
-from reconciler.notification.channels.log import LogChannel
+from reconciler.notification.channels.limits import BreakerState, CircuitBreaker, LimitedChannel, Limiter, LimitsConfig
+from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.channels.slack import SlackChannel, SlackConfig
 from reconciler.notification.channels.webhook import WebhookChannel, WebhookConfig
+from reconciler.notification.message import message_document
 
 __all__ = [
     "RECEIVER_KINDS",
@@ -24,9 +20,9 @@ __all__ = [
     "EmailChannel",
     "EmailConfig",
     "FileChannel",
-    "Gate",
-    "GuardedChannel",
-    "GuardedConfig",
+    "LimitedChannel",
+    "Limiter",
+    "LimitsConfig",
     "LogChannel",
     "ReceiverChannels",
     "SlackChannel",

@@ -1,4 +1,4 @@
-"""Deliver by mail."""
+"""The email channel."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
-from reconciler.notification.channels.addresses import check_mail_server
-from reconciler.notification.channels.guarded import GuardedConfig
+from reconciler.notification.channels.address_guard import check_mail_server
+from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import (
     DeliveryError,
@@ -29,7 +29,7 @@ from reconciler.notification.errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.characters import one_line, visible
+from reconciler.notification.redaction.text import one_line, visible
 
 if TYPE_CHECKING:
     import aiosmtplib
@@ -40,80 +40,80 @@ _log = logging.getLogger("reconciler.notification")
 
 
 class _Policy(email.policy.EmailPolicy):
-    """A policy that writes a subject as it is given, rather than what the parser of headers makes of it.
+    """An email policy that writes a subject verbatim, without the header parser.
 
-    The parser decodes what looks like an encoded word, ``=?utf-8?q?a=0d=0aBcc:_x?=``, and some versions of Python write
-    the line ends in it into the header.
+    The parser decodes encoded words such as ``=?utf-8?q?a=0d=0aBcc:_x?=``, and some versions of Python write the line
+    breaks in them to the header.
     """
 
     def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
-        """Return the header as it is stored."""
+        """Return the header to store."""
         return (name, _subject(value)) if name == "Subject" else super().header_store_parse(name, value)
 
 
 _POLICY = _Policy(linesep="\r\n", cte_type="7bit", refold_source="none")
-"""Not every server on the way takes eight bits."""
+"""Seven bits, because not every mail server accepts eight."""
 
 _ADDRESS = r"^[^\s@<>,;:\"()\[\]]+@[^\s@<>,;:\"()\[\]]+$"
 _SENDABLE = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,255}")
-"""Addresses that go into a command of SMTP and a header as they are, without quotation marks."""
+"""Addresses that need no quoting in an SMTP command or a header."""
 
 _PLAIN_SUBJECT = re.compile(r"[ -~]{1,200}")
 _PRIORITY = {"Critical": "1", "High": "2", "Medium": "3", "Low": "5"}
 
 
-class EmailConfig(GuardedConfig):
-    """Say how mail is sent."""
+class EmailConfig(LimitsConfig):
+    """The options of an email receiver."""
 
     host: str
-    """The server."""
+    """Host name of the mail server."""
 
     port: int = Field(default=587, ge=1, le=65535)
-    """Its port: 587 for STARTTLS, 465 for TLS from the start, 25 for neither."""
+    """Port of the mail server: 587 for STARTTLS, 465 for implicit TLS, 25 for neither."""
 
     security: Literal["starttls", "tls", "none"] = "starttls"
-    """``none`` sends everything in the clear, the password too, and so refuses one."""
+    """``none`` is unencrypted, so a password is not allowed with it."""
 
     username: str | None = None
-    """For AUTH; needs `password_credential`."""
+    """User name for AUTH; requires `password_credential`."""
 
     password_credential: str | None = None
-    """Name of the credential that is the password."""
+    """Name of the credential that holds the password."""
 
     sender: str = Field(pattern=_ADDRESS)
-    """Whom the mail comes from."""
+    """Address of the sender."""
 
     to: list[str] = Field(default_factory=list)
-    """Whom it goes to, unless the request says so itself under ``recipients.email``."""
+    """Addresses of the recipients, unless the request names others under ``recipients.email``."""
 
     ca_file: str | None = None
-    """PEM file of the authorities to trust in place of the system's."""
+    """PEM file of the certificate authorities to trust instead of the system's."""
 
     timeout: float = Field(default=20.0, gt=0, le=300)
-    """Seconds for each step of the conversation."""
+    """Timeout of each SMTP command in seconds."""
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _check_login(self) -> Self:
         if (self.username is None) != (self.password_credential is None):
-            raise ValueError("username and password_credential belong together")
+            raise ValueError("username and password_credential must be set together")
         if self.username is not None and self.security == "none":
-            raise ValueError("security: none would send the password in the clear")
+            raise ValueError("security: none would send the password unencrypted")
         return self
 
     def credential_names(self) -> Sequence[str]:
-        """Return the name of the password."""
+        """Return the name of the credential that holds the password."""
         return [self.password_credential] if self.password_credential is not None else []
 
 
 class EmailChannel:
-    """Send each message as a mail of its own, as text and as HTML.
+    """A channel that sends each message as an email with a text and an HTML part.
 
-    All attempts of a message have the same ``Message-ID``, by which mail servers know a repeated one.
+    All attempts of a message have the same ``Message-ID``, by which mail servers recognize duplicates.
 
     Args:
         name: the channel's name.
-        config: how mail is sent.
-        credentials: looked up for each mail.
+        config: the receiver's options.
+        credentials: read for each email.
 
     Raises:
         MissingExtra: aiosmtplib is not installed.
@@ -126,12 +126,12 @@ class EmailChannel:
         self._credentials = credentials
 
     async def deliver(self, message: Message) -> None:
-        """Send the mail. Cancellation breaks the conversation off; a mail that was handed over stays so.
+        """Send the email. Cancellation closes the connection; the server may have accepted the email by then.
 
         Raises:
-            PermanentDeliveryError: the server refuses it for good (5xx), or nobody is named.
-            RetryableDeliveryError: it refuses it for now (4xx), or cannot be reached.
-            UnknownDeliveryError: the connection was lost after the mail was sent.
+            PermanentDeliveryError: the server rejects it permanently (5xx), or there is no recipient.
+            RetryableDeliveryError: the server rejects it temporarily (4xx), or is unreachable.
+            UnknownDeliveryError: the connection was lost after the email was sent.
         """
         library = _library()
         mail = email_message(message, self._config)
@@ -149,15 +149,15 @@ class EmailChannel:
             async with client:
                 if self._config.username is not None and password is not None:
                     await client.login(self._config.username, password)
-                await _hand_over(client, mail, message)
+                await _transfer(client, mail, message)
         except DeliveryError:
             raise
         except (TimeoutError, library.SMTPException, OSError) as error:
             raise _failure(error, message, self._config) from error
 
 
-async def _hand_over(client: aiosmtplib.SMTP, mail: EmailMessage, message: Message) -> None:
-    """Send the mail; the receiver may have it from the moment when its text goes out."""
+async def _transfer(client: aiosmtplib.SMTP, mail: EmailMessage, message: Message) -> None:
+    """Send the email. The message counts as sent from the DATA command on."""
     recipients = [address.addr_spec for address in mail["To"].addresses]
     await client.mail(mail["From"].addresses[0].addr_spec)
     refused: list[str] = []
@@ -169,23 +169,26 @@ async def _hand_over(client: aiosmtplib.SMTP, mail: EmailMessage, message: Messa
                 raise
             refused.append(f"{error.code} {error.message}")
     if len(refused) == len(recipients):
-        raise PermanentDeliveryError(f"the mail server refuses every recipient: {refused[0]}")
+        raise PermanentDeliveryError(f"the mail server rejected all recipients: {refused[0]}")
     if refused:
-        told = message.namespace, message.name, len(refused), len(recipients), message.channel
-        _log.warning("%s/%s: %d of %d recipients are refused by the mail server of %s", *told)
+        counts = len(refused), len(recipients)
+        _log.warning(
+            "%s/%s: the mail server of channel %s rejected %d of %d recipients; the others get the email",
+            *(message.namespace, message.name, message.channel, *counts),
+        )
     message.mark_sent()
     await client.data(mail.as_bytes())
 
 
 def email_message(message: Message, config: EmailConfig) -> EmailMessage:
-    """Return the mail for a message.
+    """Return the email for a message.
 
     Raises:
-        PermanentDeliveryError: nobody is named, or an address cannot be read.
+        PermanentDeliveryError: there is no recipient, or an address is invalid.
     """
     recipients = message.recipients or tuple(config.to)
     if not recipients:
-        raise PermanentDeliveryError("nobody is named: give recipients.email in the request, or 'to' in the receiver")
+        raise PermanentDeliveryError("no recipients: set recipients.email in the request, or 'to' in the receiver")
     mail = EmailMessage(_POLICY)
     mail["From"] = _address(config.sender)
     mail["To"] = tuple(_address(recipient) for recipient in recipients)
@@ -201,7 +204,7 @@ def email_message(message: Message, config: EmailConfig) -> EmailMessage:
 
 
 def _subject(text: str) -> str:
-    """Return a subject as a header has it: in ASCII, and as encoded words if it could be taken for something else."""
+    """Return a subject for a header: as ASCII, or as encoded words if it is not plain text."""
     text = " ".join(visible(one_line(text)).split())
     if _PLAIN_SUBJECT.fullmatch(text) and "=?" not in text:
         return text
@@ -212,19 +215,19 @@ def _address(text: str) -> Address:
     """Return an address.
 
     Raises:
-        PermanentDeliveryError: it is not a plain address in ASCII; a server that takes others is rare.
+        PermanentDeliveryError: the address is not plain ASCII; servers that accept others are rare.
     """
     if not _SENDABLE.fullmatch(text) or "=?" in text:
-        raise PermanentDeliveryError(f"{visible(one_line(text))[:80]!r} is not an address that mail can be sent to")
+        raise PermanentDeliveryError(f"{visible(one_line(text))[:80]!r} is not a valid email address")
     try:
         return Address(addr_spec=text)
     except (ValueError, IndexError) as error:
-        raise PermanentDeliveryError(f"{text!r} is not an address that mail can be sent to: {error}") from error
+        raise PermanentDeliveryError(f"{text!r} is not a valid email address: {error}") from error
 
 
 def _text(message: Message) -> str:
     links = "".join(f"\n{one_line(link.label)}: {one_line(link.url)}" for link in message.links)
-    return visible(f"{message.body.rstrip()}\n{links}\n\n-- \n{_about(message)}\n")
+    return visible(f"{message.body.rstrip()}\n{links}\n\n-- \n{_footer(message)}\n")
 
 
 def _html(message: Message) -> str:
@@ -234,11 +237,11 @@ def _html(message: Message) -> str:
     return visible(
         f"<html><body><h2>{html.escape(message.subject)}</h2>"
         f'<div style="white-space: pre-wrap">{html.escape(message.body)}</div>'
-        f"{f'<ul>{links}</ul>' if links else ''}<p><small>{html.escape(_about(message))}</small></p></body></html>"
+        f"{f'<ul>{links}</ul>' if links else ''}<p><small>{html.escape(_footer(message))}</small></p></body></html>"
     )
 
 
-def _about(message: Message) -> str:
+def _footer(message: Message) -> str:
     return one_line(f"{message.priority} | {message.type} | {message.namespace}/{message.name}")
 
 
@@ -247,22 +250,21 @@ def _context(config: EmailConfig) -> ssl.SSLContext | None:
 
 
 def _failure(error: Any, message: Message, config: EmailConfig) -> DeliveryError:
-    """Return what an error of the conversation means."""
+    """Return the delivery error for an error of the SMTP session."""
     library = _library()
     certificate = error.__cause__ if isinstance(error.__cause__, ssl.SSLCertVerificationError) else error
     if isinstance(certificate, ssl.SSLCertVerificationError):
         return RetryableDeliveryError(f"the mail server's certificate is not trusted: {certificate.verify_message}")
     if isinstance(error, library.SMTPAuthenticationError):
-        # A password that was rotated on one side arrives on the other in a moment.
-        return RetryableDeliveryError(f"the mail server refuses the login: {error.code} {error.message}")
+        # Retryable, because a rotated password may not have reached both sides yet.
+        return RetryableDeliveryError(f"the mail server rejected the login: {error.code} {error.message}")
     if isinstance(error, library.SMTPResponseException) and error.code >= 400:
-        said = f"the mail server says {error.code} {error.message}"
-        return PermanentDeliveryError(said) if error.code >= 500 else RetryableDeliveryError(said)
+        reply = f"the mail server responded {error.code} {error.message}"
+        return PermanentDeliveryError(reply) if error.code >= 500 else RetryableDeliveryError(reply)
     if isinstance(error, library.SMTPNotSupported):
-        return PermanentDeliveryError(f"the mail server cannot do what is configured: {error}")
-    where = f"{config.host}:{config.port}"
-    what = f"{where}: {error}" if str(error) else f"{where}: {type(error).__name__}"
-    return UnknownDeliveryError(what) if message.is_sent else RetryableDeliveryError(what)
+        return PermanentDeliveryError(f"the mail server does not support the configured options: {error}")
+    text = f"{config.host}:{config.port}: {str(error) or type(error).__name__}"
+    return UnknownDeliveryError(text) if message.is_sent else RetryableDeliveryError(text)
 
 
 def _library() -> Any:

@@ -1,4 +1,4 @@
-"""Send a message in one HTTP request, and say by the answer what became of it."""
+"""HTTP delivery: one request for each message, and the delivery error that each kind of response means."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment, proxy_bypass
 
 from reconciler.clock import current_clock
-from reconciler.notification.channels.addresses import (
+from reconciler.notification.channels.address_guard import (
     canonical_host,
     check_literal,
     check_name,
@@ -36,30 +36,30 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPOptions", "HTTPSender"]
 
-ANSWER_LIMIT = 2_048
-"""Most bytes of an answer that are read, for the error text; the rest is not, and the connection is closed."""
+RESPONSE_LIMIT = 2_048
+"""Maximum bytes of a response that are read, for the error text. Then the connection is closed."""
 
 _UNREADABLE = re.compile(r"[\\\s\x00-\x20\x7f]")
-"""Characters that no URL has, and that parsers of URLs read differently."""
+"""Characters that no valid URL contains, and that URL parsers treat differently."""
 
-ANSWER_TAIL = 256
-"""Bytes that are dropped from the end of an answer that is longer than that."""
+RESPONSE_TAIL = 256
+"""Bytes that are dropped from the end of a truncated response: they could be half a secret, which is not recognized."""
 
 _RETRYABLE = frozenset({408, 425, 500, 501, 502, 503, 504})
 _DOUBTFUL = frozenset({500, 502, 504})
-"""Answers behind which the message may have been acted upon: the receiver broke down, or a gateway lost it."""
+"""Responses after which the receiver may have processed the message: it failed halfway, or a gateway lost the reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class HTTPOptions:
-    """Say how requests are made.
+    """Options of HTTP requests.
 
     Attributes:
-        timeout: seconds for a request as a whole. Default 10.
-        ca_file: PEM file of the authorities to trust in place of the system's.
-        proxy: URL of a proxy. Default: what ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` say.
-        allow_local_addresses: whether the address guard is off: loopback, link-local and metadata addresses may be
-            reached, and a proxy may resolve names as it likes. Default False.
+        timeout: seconds for a whole request. Default 10.
+        ca_file: PEM file of the certificate authorities to trust instead of the system's.
+        proxy: URL of a proxy. Default: from ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``.
+        allow_local_addresses: whether the address guard is disabled: loopback, link-local and metadata addresses are
+            allowed, and a proxy may resolve names by itself. Default False.
     """
 
     timeout: float = 10.0
@@ -69,13 +69,13 @@ class HTTPOptions:
 
 
 class HTTPSender:
-    """Send requests over kept connections; made inside a running loop at the first use, closed by `close`.
+    """An HTTP client with persistent connections, opened in a running event loop at first use and closed by `close`.
 
-    Redirects are not followed: they would lead a secret, or a message, to somebody else. Nothing is kept from one
-    request for the next but connections, and nothing is read from ``.netrc``.
+    Redirects are not followed, since they could send a secret or a message elsewhere. Requests share nothing but
+    connections, and ``.netrc`` is not read.
 
     Args:
-        options: how requests are made.
+        options: options of the requests.
     """
 
     def __init__(self, options: HTTPOptions) -> None:
@@ -86,14 +86,14 @@ class HTTPSender:
     async def send(
         self, message: Message, url: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST"
     ) -> None:
-        """Send a body, and return when the receiver says that it has it.
+        """Send a request, and return when the receiver has confirmed it with a 2xx response.
 
-        Cancellation closes the connection; what was sent stays sent, and is marked on the message.
+        Cancellation closes the connection. If the request was sent by then, the message is marked as sent.
 
         Raises:
-            PermanentDeliveryError: the URL cannot be used, or the answer says that no repetition will help.
-            DeferredDeliveryError: 429.
-            RetryableDeliveryError: 408, 425, 5xx, or nobody could be reached.
+            PermanentDeliveryError: the URL is invalid, or the response says that a retry cannot succeed.
+            DeferredDeliveryError: the response is 429.
+            RetryableDeliveryError: the response is 408, 425 or 5xx, or the receiver is unreachable.
             UnknownDeliveryError: the connection was lost after the message was sent.
         """
         import aiohttp
@@ -113,20 +113,20 @@ class HTTPSender:
                 proxy=proxy,
                 trace_request_ctx=message,
             ) as response:
-                await _judge(response)
+                await _raise_for_status(response)
         except DeliveryError:
             raise
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise _failure(error, message, self._options) from error
 
     async def close(self) -> None:
-        """Close the connections. Cancellation leaves them to the loop."""
+        """Close the connections. If cancelled, they are left to the event loop."""
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
 
     def _parsed(self, url: str) -> URL:
-        """Return the URL as it is requested. What is checked is what is requested, so it is read once."""
+        """Return the URL as it is requested. It is parsed once, so that the checked URL is the requested one."""
         from yarl import URL
 
         try:
@@ -136,8 +136,8 @@ class HTTPSender:
             if target.scheme in {"http", "https"} and target.host:
                 return target.with_host(canonical_host(target.host))
         except ValueError:
-            raise PermanentDeliveryError("the URL cannot be read") from None
-        raise PermanentDeliveryError("the URL of a receiver begins with http:// or https:// and names a host")
+            raise PermanentDeliveryError("the receiver's URL is invalid") from None
+        raise PermanentDeliveryError("the receiver's URL must start with http:// or https:// and contain a host")
 
     async def _check(self, target: URL, *, through_proxy: bool) -> None:
         if self._options.allow_local_addresses:
@@ -157,11 +157,11 @@ class HTTPSender:
         return session
 
     def _new_session(self, *, guarded: bool) -> aiohttp.ClientSession:
-        """Return a session; one that is not guarded is for a proxy that the environment names, which may be local."""
+        """Return a new session. An unguarded one is for proxies from the environment, which may be local."""
         import aiohttp
 
         trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_mark)
+        trace.on_request_headers_sent.append(_mark_sent)
         guarded = guarded and not self._options.allow_local_addresses
         connector = aiohttp.TCPConnector(
             ssl=ssl.create_default_context(cafile=self._options.ca_file),
@@ -184,47 +184,47 @@ def _proxy_of_environment(target: URL) -> str | None:
     return getproxies_environment().get(target.scheme)
 
 
-async def _mark(_session: Any, context: Any, _parameters: Any) -> None:
+async def _mark_sent(_session: Any, context: Any, _parameters: Any) -> None:
     message = getattr(context, "trace_request_ctx", None)
     if isinstance(message, Message):
         message.mark_sent()
 
 
-async def _judge(response: aiohttp.ClientResponse) -> None:
+async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     status = response.status
     if 200 <= status < 300:
         return
-    text = await _beginning(response)
-    said = f"HTTP {status}" + (f": {text}" if text else "")
+    text = await _text(response)
+    error = f"HTTP {status}" + (f": {text}" if text else "")
     if status == 429:
-        raise DeferredDeliveryError(said, retry_after=_retry_after(response) or 60.0)
+        raise DeferredDeliveryError(error, retry_after=_retry_after(response) or 60.0)
     if status in _RETRYABLE or status >= 500:
-        raise RetryableDeliveryError(said, retry_after=_retry_after(response), doubtful=status in _DOUBTFUL)
+        raise RetryableDeliveryError(error, retry_after=_retry_after(response), doubtful=status in _DOUBTFUL)
     if 300 <= status < 400:
-        raise PermanentDeliveryError(f"HTTP {status}: redirects are not followed; give the address that it leads to")
-    raise PermanentDeliveryError(said)
+        raise PermanentDeliveryError(f"HTTP {status}: redirects are not followed; configure the URL that it leads to")
+    raise PermanentDeliveryError(error)
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> str:
-    """Return the first words of an answer; how it goes on matters to nobody."""
+async def _text(response: aiohttp.ClientResponse) -> str:
+    """Return the beginning of a response's text, in one line."""
     import aiohttp
 
     try:
-        found = await response.content.read(ANSWER_LIMIT)
+        content = await response.content.read(RESPONSE_LIMIT)
     except (aiohttp.ClientError, OSError, TimeoutError):
         return ""
     finally:
         response.close()
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        return "(a compressed answer)"
-    # Not cut any further: the text is redacted first. The end of one that goes on could be half a secret.
-    found = found if len(found) < ANSWER_LIMIT else found[:-ANSWER_TAIL]
-    text = " ".join(found.decode("utf-8", "replace").split())
+        return "(compressed response)"
+    # Not cut any further, because texts are redacted before they are cut.
+    content = content if len(content) < RESPONSE_LIMIT else content[:-RESPONSE_TAIL]
+    text = " ".join(content.decode("utf-8", "replace").split())
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    """Return the seconds that ``Retry-After`` asks for, written as a number or as a date."""
+    """Return the seconds that ``Retry-After`` asks for, as a number or a date."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
@@ -238,27 +238,27 @@ def _retry_after(response: aiohttp.ClientResponse) -> float | None:
 
 
 def _failure(error: BaseException, message: Message, options: HTTPOptions) -> DeliveryError:
-    """Return what a lost connection means: nothing was delivered, or nobody knows.
+    """Return the delivery error for a failed request: not delivered, or unknown.
 
-    The texts of the library quote the URL, which may be a secret; so they are not used.
+    aiohttp's messages contain the URL, which may be a secret, so they are not used.
     """
     import aiohttp
 
-    refused = next((each for each in _causes(error) if isinstance(each, DeliveryError)), None)
-    if refused is not None:
-        return refused
+    delivery_error = next((each for each in _causes(error) if isinstance(each, DeliveryError)), None)
+    if delivery_error is not None:
+        return delivery_error
     if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)):
         inner = getattr(error, "certificate_error", error)
         reason = getattr(inner, "verify_message", "") or type(inner).__name__
         return RetryableDeliveryError(f"the receiver's certificate is not trusted: {reason}")
     if isinstance(error, TimeoutError):
-        what = f"no answer within {options.timeout:g} s"
+        what = f"no response within {options.timeout:g} s"
     elif isinstance(error, (aiohttp.ClientConnectorDNSError, aiohttp.ClientConnectorError)):
         what = f"cannot connect: {_reason(error.os_error)}"
     elif isinstance(error, (aiohttp.InvalidURL, ValueError)):
-        return PermanentDeliveryError("the URL or a header cannot be used")
+        return PermanentDeliveryError("the receiver's URL or a configured header is invalid")
     else:
-        what = f"the connection was lost: {_reason(error)}"
+        what = f"connection lost: {_reason(error)}"
     return UnknownDeliveryError(what) if message.is_sent else RetryableDeliveryError(what)
 
 

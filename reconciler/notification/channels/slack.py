@@ -1,50 +1,69 @@
-"""Deliver to Slack by an incoming webhook."""
+"""The Slack channel: messages to an incoming webhook, with Markdown converted to Slack's mrkdwn.
+
+Markdown is parsed by markdown-it with a limit on nesting, so that the cost is linear in the length of the text.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec.json
 from pydantic import Field
 
+from reconciler.errors import MissingExtra
 from reconciler.notification.channels.http import HTTPSender
-from reconciler.notification.channels.mrkdwn import chunks, escape, markdown_parser, mrkdwn
 from reconciler.notification.channels.webhook import HTTPConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.characters import one_line, visible
+from reconciler.notification.redaction.text import one_line, visible
+from reconciler.wire import JSONObject
 
-__all__ = ["SlackChannel", "SlackConfig", "slack_payload"]
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+
+__all__ = ["SlackChannel", "SlackConfig", "chunks", "escape", "markdown_parser", "mrkdwn", "slack_payload"]
 
 HEADER_LIMIT = 150
 SECTION_LIMIT = 3_000
 SECTIONS = 10
-"""Slack's limits for a header and a section, and how many sections a message gets; it takes 50 blocks in all."""
+"""Slack's limits for a header and a section, and the maximum sections of a message; Slack accepts 50 blocks in all."""
 
 BODY_LIMIT = SECTIONS * SECTION_LIMIT
-"""Characters of a body that are converted: no more are shown."""
+"""Maximum characters of a body that are converted; the rest is dropped."""
 
 FALLBACK_LIMIT = 300
-"""Characters of the text that is shown where blocks are not, such as in the pop-up on a phone."""
+"""Maximum characters of the text that is shown instead of blocks, such as in push notifications."""
 
 _EMOJI = {"Critical": "🚨", "High": "⚠️", "Medium": "ℹ️", "Low": "💬"}  # noqa: RUF001 - the sign is meant
 
+NESTING_LIMIT = 20
+"""Maximum nesting of quotations and lists, and of brackets. A text with deeper quotations or lists is not converted."""
+
+_RULES = [
+    *("fence", "heading", "blockquote", "list"),
+    *("backticks", "emphasis", "strikethrough", "link", "image", "autolink", "escape", "newline"),
+]
+_MARKS = {"strong_open": "*", "strong_close": "*", "em_open": "_", "em_close": "_", "s_open": "~", "s_close": "~"}
+
 
 class SlackConfig(HTTPConfig):
-    """Say how an incoming webhook of Slack is called; its address is a secret, so give `url_credential`."""
+    """The options of a Slack receiver. The URL of an incoming webhook is a secret, so set `url_credential`."""
 
     rate_per_minute: float | None = Field(default=60.0, gt=0)
-    """Slack takes one message a second for each webhook."""
+    """Maximum messages a minute; Slack accepts one message a second for each webhook."""
 
 
 class SlackChannel:
-    """Post messages as blocks: a header, the body as mrkdwn, links as buttons, and what it is about.
+    """A channel that posts messages as blocks: a header, the body as mrkdwn, links as buttons, and a context line.
 
     Args:
         name: the channel's name.
-        config: the webhook.
-        credentials: looked up at each request.
+        config: the receiver's options.
+        credentials: read for each request.
 
     Raises:
         MissingExtra: markdown-it-py is not installed.
@@ -58,26 +77,26 @@ class SlackChannel:
         self._sender = HTTPSender(config.options())
 
     async def deliver(self, message: Message) -> None:
-        """Post the message. Cancellation closes the connection; what was sent stays sent.
+        """Post the message. Cancellation closes the connection; Slack may have the message by then.
 
         Raises:
-            DeliveryError: by what Slack answers; see `HTTPSender.send`.
+            DeliveryError: depends on the response; see `HTTPSender.send`.
         """
         body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "kube-reconciler"}
-        await self._sender.send(message, self._config.address(self._credentials), body, headers)
+        await self._sender.send(message, self._config.current_url(self._credentials), body, headers)
 
     async def close(self) -> None:
-        """Close the connections. Cancellation leaves them to the loop."""
+        """Close the connections. If cancelled, they are left to the event loop."""
         await self._sender.close()
 
 
-def slack_payload(message: Message) -> dict[str, Any]:
-    """Return what is posted for a message, within Slack's limits whatever the message is."""
+def slack_payload(message: Message) -> JSONObject:
+    """Return the payload for a message. It is within Slack's limits for any message."""
     subject = visible(" ".join(message.subject.split()))
     body = message.body if len(message.body) <= BODY_LIMIT else f"{message.body[:BODY_LIMIT]} …"
     header = _shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
-    blocks: list[dict[str, Any]] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
+    blocks: list[JSONObject] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
     if len(header) < len(subject):
         blocks.append(_section(f"*{escape(subject)}*"))
     blocks += [_section(part) for part in chunks(mrkdwn(body), SECTION_LIMIT, most=SECTIONS)]
@@ -92,14 +111,169 @@ def slack_payload(message: Message) -> dict[str, Any]:
             for number, link in enumerate(message.links)
         ]
         blocks.append({"type": "actions", "elements": buttons})
-    about = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(about)}]})
+    context = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(context)}]})
     return {"text": escape(_shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
 
 
-def _section(text: str) -> dict[str, Any]:
+def _section(text: str) -> JSONObject:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
 
 
 def _shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+# Markdown
+
+
+@functools.cache
+def markdown_parser() -> MarkdownIt:
+    """Return the Markdown parser.
+
+    Raises:
+        MissingExtra: markdown-it-py is not installed.
+    """
+    try:
+        from markdown_it import MarkdownIt
+    except ImportError:
+        raise MissingExtra("markdown_it", extra="notification", purpose="Slack") from None
+    return MarkdownIt("zero", {"maxNesting": NESTING_LIMIT}).enable(_RULES)
+
+
+def escape(text: str) -> str:
+    """Return the text escaped so that Slack finds no mention, channel or link in it, such as ``<!here>``.
+
+    Code fences are escaped as well, because an unclosed one would swallow the rest of the message.
+    """
+    text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("```", "`\u200b`\u200b`")
+
+
+def mrkdwn(text: str) -> str:
+    """Return Markdown converted to mrkdwn: code is kept; links, bold, strikethrough and headings are rewritten."""
+    tokens = markdown_parser().parse(visible(text))
+    if any(token.level >= NESTING_LIMIT - 1 for token in tokens):  # the parser drops deeper levels
+        return escape(text).strip()
+    return _Renderer().render(tokens)
+
+
+class _Renderer:
+    """The rendering of one text: a stack of open containers, each with its blocks so far."""
+
+    def __init__(self) -> None:
+        self._blocks: list[list[str]] = [[]]
+        self._numbers: list[int | None] = []
+        self._is_heading = False
+
+    def render(self, tokens: Sequence[Token]) -> str:
+        for token in tokens:
+            self._token(token)
+        return "\n\n".join(self._blocks[0]).strip()
+
+    def _token(self, token: Token) -> None:
+        match token.type:
+            case "inline":
+                text = _plain(token.children or ()) if self._is_heading else _inline(token.children or ())
+                self._add(f"*{text}*" if self._is_heading and text else text)
+            case "heading_open" | "heading_close":
+                self._is_heading = token.type == "heading_open"
+            case "fence":
+                if token.content.strip():
+                    code = escape(token.content.removesuffix("\n"))
+                    self._add(f"```{code}```")
+            case "bullet_list_open" | "ordered_list_open":
+                start = token.attrGet("start")
+                self._numbers.append(int(1 if start is None else start) if token.type == "ordered_list_open" else None)
+                self._blocks.append([])
+            case "blockquote_open" | "list_item_open":
+                self._blocks.append([])
+            case "blockquote_close":
+                inner = "\n\n".join(self._blocks.pop())
+                self._add("\n".join(f"> {line}" for line in inner.split("\n")))
+            case "list_item_close":
+                inner = "\n".join(self._blocks.pop()).replace("\n", "\n    ")
+                self._add(f"{self._marker()} {inner}")
+            case "bullet_list_close" | "ordered_list_close":
+                self._numbers.pop()
+                self._add("\n".join(self._blocks.pop()))
+
+    def _add(self, block: str) -> None:
+        self._blocks[-1].append(block)
+
+    def _marker(self) -> str:
+        number = self._numbers[-1]
+        if number is None:
+            return "•"
+        self._numbers[-1] = number + 1
+        return f"{number}."
+
+
+def _inline(tokens: Sequence[Token]) -> str:
+    out: list[str] = []
+    position = 0
+    while position < len(tokens):
+        token = tokens[position]
+        position += 1
+        match token.type:
+            case "text" | "text_special":
+                out.append(escape(token.content))
+            case "code_inline":
+                out.append(f"`{escape(token.content).replace('`', chr(39))}`")
+            case "softbreak" | "hardbreak":
+                out.append("\n")
+            case "image":
+                out.append(_link(str(token.attrGet("src") or ""), _plain(token.children or ())))
+            case "link_open":
+                end = next(place for place in range(position, len(tokens)) if tokens[place].type == "link_close")
+                out.append(_link(str(token.attrGet("href") or ""), _plain(tokens[position:end])))
+                position = end + 1
+            case mark:
+                out.append(_MARKS.get(mark, ""))
+    return "".join(out)
+
+
+def _link(address: str, label: str) -> str:
+    if not address.startswith(("http://", "https://", "mailto:")):
+        return f"{label} ({escape(address)})" if address else label
+    address = escape(address).replace("|", "%7C")
+    return f"<{address}|{label.replace('|', '/') or address}>"
+
+
+def _plain(tokens: Sequence[Token]) -> str:
+    """Return the text of tokens without markup, for labels and headings, where Slack supports none."""
+    parts = (" " if token.type in ("softbreak", "hardbreak") else token.content for token in tokens)
+    return escape("".join(parts)).strip()
+
+
+def chunks(text: str, size: int, *, most: int) -> list[str]:
+    """Return the text split at line ends, at words or, if necessary, anywhere; text beyond the last part is dropped.
+
+    Args:
+        text: the text to split.
+        size: maximum characters in a part.
+        most: maximum number of parts; the last one ends with ``…`` if text was dropped.
+    """
+    parts: list[str] = []
+    while text:
+        if len(text) <= size:
+            parts.append(text)
+            break
+        if len(parts) == most - 1:
+            parts.append(_cut(text, size - 2).rstrip() + " …")
+            break
+        part = _cut(text, size)
+        parts.append(part.rstrip("\n"))
+        text = text[len(part) :].lstrip("\n")
+    return parts
+
+
+def _cut(text: str, size: int) -> str:
+    head = text[:size]
+    for end in ("\n", " "):
+        position = head.rfind(end)
+        if position > size // 2:
+            return head[:position]
+    # Not inside an escape such as &amp;, which would then be visible.
+    position = head.rfind("&", size - 6)
+    return head[:position] if position > 0 and ";" not in head[position:] else head

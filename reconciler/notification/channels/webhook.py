@@ -1,4 +1,4 @@
-"""Deliver as one HTTP request of any form."""
+"""The webhook channel: one HTTP request for each message, with an optional template and signature."""
 
 from __future__ import annotations
 
@@ -11,65 +11,138 @@ from typing import Literal, Self
 import msgspec.json
 from pydantic import Field, model_validator
 
-from reconciler.notification.channels.document import message_document
-from reconciler.notification.channels.guarded import GuardedConfig
+from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.notification.channels.http import HTTPOptions, HTTPSender
-from reconciler.notification.channels.template import Template
+from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.message import Message
+from reconciler.notification.errors import PermanentDeliveryError
+from reconciler.notification.message import Message, message_document
+from reconciler.wire import JSONObject
 
-__all__ = ["HTTPConfig", "WebhookChannel", "WebhookConfig"]
+__all__ = ["HTTPConfig", "Template", "WebhookChannel", "WebhookConfig"]
+
+FUEL = 100_000
+"""Maximum instructions for one rendering; stops an endless template within milliseconds."""
+
+OUTPUT_LIMIT = 1_048_576
+"""Maximum characters in a rendering."""
+
+
+class Template:
+    """A Jinja template (minijinja's dialect) that renders a message; the filter ``tojson`` encodes a value as JSON.
+
+    Undefined values render as the empty string, because a lost message would be worse than a missing extension.
+
+    Args:
+        source: the template.
+        name: name of the receiver, for errors.
+
+    Raises:
+        ConfigurationError: the template has a syntax error.
+        MissingExtra: minijinja is not installed.
+    """
+
+    def __init__(self, source: str, *, name: str) -> None:
+        try:
+            import minijinja
+        except ImportError:
+            raise MissingExtra("minijinja", extra="notification", purpose="a template") from None
+        self._error = minijinja.TemplateError
+        self._environment = minijinja.Environment(
+            templates={name: source}, fuel=FUEL, undefined_behavior="lenient", auto_escape_callback=lambda _name: False
+        )
+        self._name = name
+        try:
+            self._environment.render_template(name, **_SAMPLE)
+        except minijinja.TemplateError as error:
+            if error.kind in {"SyntaxError", "UnknownFilter", "UnknownTest", "UnknownFunction"}:
+                raise ConfigurationError(f"invalid template of {name}: {error}") from error
+
+    def render(self, document: JSONObject) -> str:
+        """Render the template with the members of a document.
+
+        Raises:
+            PermanentDeliveryError: the template fails, or reaches a limit.
+        """
+        try:
+            # The engine may change its arguments, so it gets a copy.
+            members = {"recipients": [], "extensions": {}, "actionLinks": [], **document}
+            text = self._environment.render_template(self._name, **members)
+        except self._error as error:
+            raise PermanentDeliveryError(f"the template of {self._name} failed: {error.kind}") from error
+        if len(text) > OUTPUT_LIMIT:
+            raise PermanentDeliveryError(f"the template of {self._name} exceeded {OUTPUT_LIMIT} characters")
+        return text
+
+
+_SAMPLE: JSONObject = {
+    "notification": "sample",
+    "namespace": "default",
+    "uid": "00000000-0000-0000-0000-000000000000",
+    "type": "Simple",
+    "priority": "Medium",
+    "subject": "subject",
+    "body": "body",
+    "channel": "webhook:sample",
+    "attempt": 1,
+    "idempotencyKey": "sample/webhook:sample",
+    "recipients": [],
+    "extensions": {},
+    "actionLinks": [],
+}
+"""Sample values for checking a template when it is loaded. A template may fail on these and still work on others."""
+
 
 _FORBIDDEN = frozenset({"host", "content-length", "transfer-encoding", "connection", "idempotency-key"})
 _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 
 
-class HTTPConfig(GuardedConfig):
-    """Say what every receiver that is reached over HTTP can be told."""
+class HTTPConfig(LimitsConfig):
+    """The options of all receivers that use HTTP."""
 
     url: str | None = Field(default=None, pattern=r"^https?://\S+$")
-    """The address; give `url_credential` instead when it is a secret."""
+    """The URL; use `url_credential` instead if it is a secret."""
 
     url_credential: str | None = None
-    """Name of the credential that is the address."""
+    """Name of the credential that holds the URL."""
 
     timeout: float = Field(default=10.0, gt=0, le=300)
-    """Seconds for one request."""
+    """Timeout of one request in seconds."""
 
     ca_file: str | None = None
-    """PEM file of the authorities to trust in place of the system's."""
+    """PEM file of the certificate authorities to trust instead of the system's."""
 
     proxy: str | None = Field(default=None, pattern=r"^https?://\S+$")
-    """URL of a proxy. Default: what the environment says."""
+    """URL of a proxy. Default: the proxy that the environment variables name."""
 
     allow_local_addresses: bool = False
-    """Whether the address may be loopback or link-local."""
+    """Whether the URL may lead to a loopback, link-local or metadata address."""
 
     @model_validator(mode="after")
-    def _addressed(self) -> Self:
+    def _check_url(self) -> Self:
         if (self.url is None) == (self.url_credential is None):
-            raise ValueError("give url or url_credential, one of them")
+            raise ValueError("set exactly one of url and url_credential")
         return self
 
     def credential_names(self) -> Sequence[str]:
-        """Return the name of the address's credential."""
+        """Return the name of the credential that holds the URL."""
         return [self.url_credential] if self.url_credential is not None else []
 
     def options(self) -> HTTPOptions:
-        """Return how requests are made."""
+        """Return the options of the HTTP requests."""
         return HTTPOptions(self.timeout, self.ca_file, self.proxy, self.allow_local_addresses)
 
-    def address(self, credentials: Credentials) -> str:
-        """Return the address as it is now.
+    def current_url(self, credentials: Credentials) -> str:
+        """Return the URL, from its current credential if it has one.
 
         Raises:
-            RetryableDeliveryError: its credential is missing.
+            RetryableDeliveryError: the credential does not exist.
         """
         return self.url if self.url is not None else credentials.get(self.url_credential or "")
 
 
 class WebhookConfig(HTTPConfig):
-    """Say how a webhook is called."""
+    """The options of a webhook receiver."""
 
     method: Literal["POST", "PUT"] = "POST"
     """The HTTP method."""
@@ -78,49 +151,49 @@ class WebhookConfig(HTTPConfig):
     """Headers with fixed values."""
 
     header_credentials: dict[str, str] = Field(default_factory=dict)
-    """Headers whose values are credentials, by the credential's name."""
+    """Headers whose values are credentials: header name to credential name."""
 
     template: str | None = None
-    """The body as a Jinja template over the message's members. Default: the message as JSON."""
+    """Jinja template of the request body, over the members of the message. Default: the message as JSON."""
 
     content_type: str = "application/json"
-    """The body's media type."""
+    """Media type of the body."""
 
     hmac_credential: str | None = None
-    """Name of the credential that the body is signed with, by HMAC-SHA256."""
+    """Name of the credential that signs the body with HMAC-SHA256."""
 
     hmac_header: str = Field(default="X-Signature-256", pattern=_HEADER_NAME)
-    """The header of the signature, whose value is ``sha256=`` and the digest in hexadecimal."""
+    """Header of the signature, whose value is ``sha256=`` and the digest in hexadecimal."""
 
     @model_validator(mode="after")
-    def _sendable(self) -> Self:
+    def _check_headers(self) -> Self:
         for name, value in {**self.headers, **self.header_credentials}.items():
             if not re.match(_HEADER_NAME, name):
-                raise ValueError(f"{name!r} is no name of a header")
+                raise ValueError(f"{name!r} is not a valid header name")
             if name.lower() in _FORBIDDEN:
-                raise ValueError(f"the header {name} is set by the channel itself")
+                raise ValueError(f"the header {name} cannot be configured: the channel sets it")
             if "\n" in value or "\r" in value:
-                raise ValueError(f"the value of the header {name} has a line end")
+                raise ValueError(f"the value of the header {name} contains a line break")
         return self
 
     def credential_names(self) -> Sequence[str]:
-        """Return the names of all its credentials."""
+        """Return the names of all credentials of the receiver."""
         signed = [self.hmac_credential] if self.hmac_credential is not None else []
         return [*super().credential_names(), *self.header_credentials.values(), *signed]
 
 
 class WebhookChannel:
-    """Call a webhook: the message as JSON, or as a template makes it; signed if wanted.
+    """A channel that calls a webhook with the message as JSON or rendered by a template, signed if configured.
 
     Each request has an ``Idempotency-Key``, the same for all attempts of a message.
 
     Args:
         name: the channel's name.
-        config: how it is called.
-        credentials: looked up at each request.
+        config: the receiver's options.
+        credentials: read for each request.
 
     Raises:
-        ConfigurationError: the template cannot be read.
+        ConfigurationError: the template has a syntax error.
     """
 
     def __init__(self, name: str, config: WebhookConfig, credentials: Credentials) -> None:
@@ -131,35 +204,35 @@ class WebhookChannel:
         self._template = Template(config.template, name=name) if config.template is not None else None
 
     async def deliver(self, message: Message) -> None:
-        """Send the message. Cancellation closes the connection; what was sent stays sent.
+        """Send the message. Cancellation closes the connection; the receiver may have the message by then.
 
         Raises:
-            DeliveryError: by what the answer is; see `HTTPSender.send`.
+            DeliveryError: depends on the response; see `HTTPSender.send`.
         """
         config = self._config
         document = message_document(message)
         body = msgspec.json.encode(document) if self._template is None else self._rendered(document)
-        given = {
+        configured = {
             **config.headers,
             **{name: self._credentials.get(credential) for name, credential in config.header_credentials.items()},
         }
-        own = {"Content-Type": config.content_type, "User-Agent": "kube-reconciler"}
-        names = {name.lower() for name in given}
+        defaults = {"Content-Type": config.content_type, "User-Agent": "kube-reconciler"}
+        names = {name.lower() for name in configured}
         headers = {
-            **{name: value for name, value in own.items() if name.lower() not in names},
-            **given,
+            **{name: value for name, value in defaults.items() if name.lower() not in names},
+            **configured,
             "Idempotency-Key": message.idempotency_key,
         }
         if config.hmac_credential is not None:
             key = self._credentials.get(config.hmac_credential).encode()
             headers[config.hmac_header] = "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
-        await self._sender.send(message, config.address(self._credentials), body, headers, method=config.method)
+        await self._sender.send(message, config.current_url(self._credentials), body, headers, method=config.method)
 
     async def close(self) -> None:
-        """Close the connections. Cancellation leaves them to the loop."""
+        """Close the connections. If cancelled, they are left to the event loop."""
         await self._sender.close()
 
-    def _rendered(self, document: dict[str, object]) -> bytes:
-        assert self._template is not None  # noqa: S101 - asked by the caller
+    def _rendered(self, document: JSONObject) -> bytes:
+        assert self._template is not None  # noqa: S101 - checked by the caller
         whole = {"recipients": [], "extensions": {}, "actionLinks": [], **document}
         return self._template.render(whole).encode()

@@ -1,1 +1,1 @@
-"""Delivery: schedule, turns, channel calls, outcomes."""
+"""Delivery: scheduling, fair queuing, and the calls of channels."""

@@ -1,15 +1,15 @@
-"""Decide, without doing anything: which channels are due, and what the results of a pass make of the status.
+"""Scheduling decisions as pure functions: which channels are due, and the status that results from a reconcile.
 
-Everything here is a function of values. A pass is `plan` (who is due, or how long until somebody is), the deliveries,
-and `settle` (the new status and the next due time). What holds for every input:
+A reconcile calls `plan` (which channels are due, or how long to wait), makes the deliveries, and calls `settle` (the
+new status and the next due time). Invariants for all inputs:
 
-* a channel that delivered is never due again, and a request in a terminal phase is never changed again;
-* no channel is tried more often than ``maxAttempts``;
-* an attempt that was counted before its call (`intend`) and has no result is never taken for one that was not made:
-  under ``Bounded`` it is spent, under ``AtMostOnce`` the channel ends ``Unknown``;
-* every channel has its own due time, drawn once, counted from the end of its attempt and stored: whoever comes early
-  (an event, a restart, a foreign write) is told to wait for the rest;
-* the phase is decided on sets of channels, and becomes terminal with the last attempt, not one back-off later.
+* A channel that delivered is never due again, and a request in a terminal phase never changes again.
+* No channel is attempted more often than ``maxAttempts``.
+* An attempt that was written ahead of its call and has no result counts as made: under ``Bounded`` it is used up, under
+  ``AtMostOnce`` the channel ends ``Unknown``.
+* Each channel has its own due time, computed once from the end of its attempt and stored. A reconcile that comes early
+  (a watch event, a restart, a write by someone else) waits for the rest of the time.
+* The phase is derived from the channels. It becomes terminal with the last attempt, not one backoff later.
 """
 
 from __future__ import annotations
@@ -19,67 +19,114 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import Enum
 
 from reconciler.backoff import Backoff
-from reconciler.notification.api.spec import CHANNEL_LIMIT, NotificationRequestSpec, RetryPolicy
-from reconciler.notification.api.status import (
+from reconciler.notification.api.summary import summarize
+from reconciler.notification.api.types import (
+    CHANNEL_LIMIT,
     TERMINAL_PHASES,
     AttemptResult,
     ChannelStatus,
     DeliveryAttempt,
+    NotificationRequestSpec,
     NotificationRequestStatus,
+    RetryPolicy,
 )
-from reconciler.notification.api.summary import summarize
-from reconciler.notification.delivery.outcome import Delivery, Verdict
 
-__all__ = ["Decision", "Plan", "channels_of", "intend", "is_deferred", "next_due", "plan", "settle"]
+__all__ = [
+    "Decision",
+    "Delivery",
+    "Plan",
+    "Verdict",
+    "channels_of",
+    "is_deferred",
+    "next_due",
+    "plan",
+    "settle",
+]
 
-TOGETHER = timedelta(seconds=1)
-"""Channels that are due within this time of the first one run with it, so that they cost one cycle and one write."""
+
+class Verdict(Enum):
+    """How a delivery ended."""
+
+    DELIVERED = "delivered"
+    RETRYABLE = "retryable"
+    PERMANENT = "permanent"
+    DEFERRED = "deferred"
+    UNKNOWN = "unknown"  # the receiver may have the message
+    DOUBTFUL = "doubtful"  # it failed, but the receiver may still have the message
+    UNKNOWN_CHANNEL = "unknown channel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """The result of one delivery.
+
+    Attributes:
+        channel: name of the channel.
+        verdict: how the delivery ended.
+        started: when it started.
+        ended: when it ended; the backoff starts here.
+        seconds: its duration.
+        error: the error text, redacted and of limited length.
+        retry_after: seconds that the receiver asked to wait, or None.
+    """
+
+    channel: str
+    verdict: Verdict
+    started: datetime
+    ended: datetime
+    seconds: float = 0.0
+    error: str = ""
+    retry_after: float | None = None
+
+
+BATCH_WINDOW = timedelta(seconds=1)
+"""Channels due within this time of the first one are delivered with it, in one reconcile and one status write."""
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
-"""How far clocks of two machines may be apart before a stored due time is taken for one of a wrong clock."""
+"""How far the clocks of two machines may differ before a stored due time counts as written by a wrong clock."""
 
-MOST_ASKED = 3600.0
-"""Longest wait in seconds that a receiver can ask for."""
+MAX_RETRY_AFTER = 3600.0
+"""Maximum wait in seconds that a receiver can ask for."""
 
-LEAST_DEFERRAL = 1.0
-"""Shortest deferral in seconds: a deferral spends no attempt, so nothing else would bound how fast it repeats."""
+MIN_DEFERRAL = 1.0
+"""Minimum deferral in seconds. A deferral uses no attempt, so nothing else limits how fast deferrals repeat."""
 
-DEFERRAL_END = timedelta(hours=24)
-"""How long a channel can be deferred in a row before a deferral counts as a failed attempt."""
-
+MAX_DEFERRED_TIME = timedelta(hours=24)
+"""How long a channel can be deferred without a break before a deferral counts as a failed attempt."""
 
 ERRORS_LIMIT = CHANNEL_LIMIT * 512
-"""Most characters of errors for one attempt on every channel: routing can name more channels than a request can."""
+"""Maximum error characters for one attempt on all channels: routing can select more than a request can name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Say what to do at a moment.
+    """What to do now.
 
     Attributes:
-        due: the channels to try now; empty when it is too early or everything has ended.
-        waiting: all channels that will be tried, those that are due included.
-        wait: seconds until channels are due; None when some are, or none will be.
-        amend: whether the stored status is to be settled although nothing is due: a due time of a wrong clock, an
-            attempt without a result, or a phase that is behind its channels.
+        due: the channels to deliver to now; empty if it is too early or all have ended.
+        waiting: all channels that have attempts left, including those that are due.
+        wait: seconds until channels are due; None if some are due now or none will be.
+        needs_repair: whether the stored status must be settled although nothing is due: it has a due time from a wrong
+            clock, an attempt without a result, or a phase that lags behind its channels.
     """
 
     due: tuple[ChannelStatus, ...] = ()
     waiting: tuple[ChannelStatus, ...] = ()
     wait: float | None = None
-    amend: bool = False
+    needs_repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Hold what a pass came to.
+    """The result of a reconcile.
 
     Attributes:
         status: the new status.
-        attempts: the attempts that the pass adds to the ledger.
-        next_due: when channels are due again, never before the decision; None in a terminal phase.
+        attempts: the attempts to add to ``deliveryAttempts``.
+        next_due: when channels are due next, never before the decision; None in a terminal phase.
     """
 
     status: NotificationRequestStatus
@@ -88,69 +135,56 @@ class Decision:
 
 
 def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus) -> tuple[str, ...]:
-    """Return the request's channels, each once: those that it names, and those that its status was made with."""
+    """Return the channels of a request without duplicates: those in its spec, then those in its status."""
     return tuple(dict.fromkeys([*(spec.channels or ()), *(channel.name for channel in status.channels)]))
 
 
 def plan(
     spec: NotificationRequestSpec, channels: Sequence[str], status: NotificationRequestStatus, *, now: datetime
 ) -> Plan:
-    """Say which channels are due at `now`, or how long to wait.
+    """Return which channels are due at `now`, or how long to wait.
 
     Args:
-        spec: what was asked for.
-        channels: all channels of the request, in order, each once.
+        spec: the request's spec.
+        channels: all channels of the request, in order, without duplicates.
         status: the stored status.
-        now: the time.
+        now: the current time.
     """
     if status.phase in TERMINAL_PHASES:
         return Plan()
-    known = _progress(channels, status, spec.retry_policy)
-    waiting = [channel for channel in known if channel.state in _OPEN]
+    states = _channel_states(channels, status, spec.retry_policy)
+    waiting = [channel for channel in states if channel.state in _OPEN]
     interrupted = _interrupted(status)
     ready = [channel for channel in waiting if channel.name not in interrupted]
     if not ready:
-        return Plan(amend=True)
-    anchored = [_anchored(channel, now) for channel in ready]
-    moment = _next_due(anchored, now)
+        return Plan(needs_repair=True)
+    bounded = [_with_bounded_wait(channel, now) for channel in ready]
+    moment = _batch_due(bounded, now)
     if moment > now:
-        return Plan(wait=(moment - now).total_seconds(), amend=anchored != waiting)  # an interrupted one differs too
-    due = tuple(channel for channel in anchored if _due_time(channel, now) <= now)
-    return Plan(due=due, waiting=tuple(anchored))
+        return Plan(wait=(moment - now).total_seconds(), needs_repair=bounded != waiting)  # interrupted ones differ too
+    due = tuple(channel for channel in bounded if _due_time(channel, now) <= now)
+    return Plan(due=due, waiting=tuple(bounded))
 
 
 def is_deferred(channel: ChannelStatus, *, now: datetime) -> bool:
-    """Return whether a channel is put off, for less than the longest time that this may go on."""
+    """Return whether a channel is deferred, for less than `MAX_DEFERRED_TIME` so far."""
     return channel.reason == "Deferred" and _deferral_end(channel, now) > now
 
 
-def next_due(channels: Iterable[ChannelStatus], *, now: datetime, in_line: Collection[str] = ()) -> datetime | None:
-    """Return when a request runs next by the clock, never before `now`; None if it does not.
+def next_due(channels: Iterable[ChannelStatus], *, now: datetime, queued: Collection[str] = ()) -> datetime | None:
+    """Return when a request must be reconciled next, never before `now`; None if no timer is needed.
 
     Args:
-        channels: its channels.
-        now: the time.
-        in_line: those of them that wait for a turn. A turn comes by itself; of these channels only the end of a
-            deferral counts.
+        channels: the channels of the request.
+        now: the current time.
+        queued: the channels for which the request waits in the `FairQueue`, which wakes it. For these, only the end of
+            a deferral needs a timer.
     """
     waiting = [channel for channel in channels if channel.state in _OPEN]
-    due = [channel for channel in waiting if channel.name not in in_line]
-    deferred = [channel for channel in waiting if channel.name in in_line and is_deferred(channel, now=now)]
-    times = [max(_next_due(due, now), now)] if due else []
+    due = [channel for channel in waiting if channel.name not in queued]
+    deferred = [channel for channel in waiting if channel.name in queued and is_deferred(channel, now=now)]
+    times = [max(_batch_due(due, now), now)] if due else []
     return min([*times, *(_deferral_end(channel, now) for channel in deferred)], default=None)
-
-
-def intend(due: Sequence[ChannelStatus], *, now: datetime) -> tuple[DeliveryAttempt, ...]:
-    """Return the entries that count attempts before their calls; each stands until its result takes its place.
-
-    Args:
-        due: the channels that are about to be tried.
-        now: the time.
-    """
-    return tuple(
-        DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
-        for channel in due
-    )
 
 
 def settle(
@@ -162,30 +196,30 @@ def settle(
     now: datetime,
     rng: random.Random | None = None,
 ) -> Decision:
-    """Make the new status from the old one and the results of a pass.
+    """Return the new status, computed from the old one and the results of the deliveries.
 
     Args:
-        spec: what was asked for.
-        channels: all channels of the request, in order, each once.
-        status: the status that the pass began with.
-        deliveries: the results; channels without one were not tried. Those of channels that have ended are ignored.
-        now: the time of the decision.
+        spec: the request's spec.
+        channels: all channels of the request, in order, without duplicates.
+        status: the status at the start of the reconcile.
+        deliveries: the results. Channels without a result were not attempted; results of finished channels are ignored.
+        now: the current time.
         rng: source of the jitter.
     """
     if status.phase in TERMINAL_PHASES:
         return Decision(status)
     most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
-    results = {**_interrupted(status), **{each.channel: _shortened(each, most) for each in deliveries}}
+    results = {**_interrupted(status), **{each.channel: _truncated(each, most) for each in deliveries}}
     attempts: list[DeliveryAttempt] = []
     states: list[ChannelStatus] = []
-    for channel in _progress(channels, status, spec.retry_policy):
+    for channel in _channel_states(channels, status, spec.retry_policy):
         delivery = results.get(channel.name)
         if channel.state not in _OPEN or delivery is None:
-            states.append(_anchored(channel, now))
+            states.append(_with_bounded_wait(channel, now))
             continue
-        after = _advance(channel, delivery, spec, rng)
+        after = _state_after(channel, delivery, spec, rng)
         if after.attempts > channel.attempts:
-            attempts.append(_entry(delivery, after))
+            attempts.append(_attempt(delivery, after))
         states.append(after)
     new = status.model_copy(
         update={
@@ -198,18 +232,20 @@ def settle(
     return Decision(new, tuple(attempts), next_due(states, now=now))
 
 
-def _shortened(delivery: Delivery, most: int) -> Delivery:
+def _truncated(delivery: Delivery, most: int) -> Delivery:
     return delivery if len(delivery.error) <= most else replace(delivery, error=delivery.error[: most - 1] + "…")
 
 
 _OPEN = frozenset({"Pending", "Retrying"})
-_NOTHING_DUE: dict[str, None] = {"delay_seconds": None, "next_attempt_time": None, "deferred_since": None}
+_NO_NEXT_ATTEMPT: dict[str, None] = {"delay_seconds": None, "next_attempt_time": None, "deferred_since": None}
 
 
-def _progress(channels: Sequence[str], status: NotificationRequestStatus, policy: RetryPolicy) -> list[ChannelStatus]:
-    """Return the state of each channel; where the ledger knows more than the stored state, the ledger is right.
+def _channel_states(
+    channels: Sequence[str], status: NotificationRequestStatus, policy: RetryPolicy
+) -> list[ChannelStatus]:
+    """Return the state of each channel. Where ``deliveryAttempts`` is ahead of the stored state, it takes precedence.
 
-    An attempt without a result does not count here: `_interrupted` makes a delivery of it, which does.
+    An attempt without a result does not count here: `_interrupted` turns it into a `Delivery`, which does.
     """
     stored = {channel.name: channel for channel in status.channels}
     made: dict[str, int] = {}
@@ -226,15 +262,15 @@ def _progress(channels: Sequence[str], status: NotificationRequestStatus, policy
         if made.get(name, 0) > channel.attempts:
             channel = channel.model_copy(update={"attempts": made[name]})
         if name in delivered and channel.state != "Delivered":
-            channel = channel.model_copy(update={"state": "Delivered", "reason": "Delivered", **_NOTHING_DUE})
+            channel = channel.model_copy(update={"state": "Delivered", "reason": "Delivered", **_NO_NEXT_ATTEMPT})
         elif channel.state in _OPEN and channel.attempts >= policy.max_attempts:
-            channel = channel.model_copy(update={"state": "Failed", "reason": "AttemptsExhausted", **_NOTHING_DUE})
+            channel = channel.model_copy(update={"state": "Failed", "reason": "AttemptsExhausted", **_NO_NEXT_ATTEMPT})
         result.append(channel)
     return result
 
 
 def _interrupted(status: NotificationRequestStatus) -> dict[str, Delivery]:
-    """Return what became of attempts that were counted before their calls, and of which nobody wrote a result."""
+    """Return a result of unknown outcome for each attempt that was written ahead of its call and has no result."""
     counted = {channel.name: channel.attempts for channel in status.channels}
     last: dict[str, DeliveryAttempt] = {}
     for attempt in status.delivery_attempts:
@@ -246,17 +282,18 @@ def _interrupted(status: NotificationRequestStatus) -> dict[str, Delivery]:
             verdict=Verdict.UNKNOWN,
             started=attempt.timestamp,
             ended=attempt.timestamp,
-            error="the process ended before it could write the result",
+            error="the operator stopped before it could save the result",
         )
         for name, attempt in last.items()
         if attempt.result == "unknown" and attempt.attempt > counted.get(name, 0)
     }
 
 
-def _anchored(channel: ChannelStatus, now: datetime) -> ChannelStatus:
-    """Give a due time that lies further off than its own delay back its delay, counted from now.
+def _with_bounded_wait(channel: ChannelStatus, now: datetime) -> ChannelStatus:
+    """Return the channel with a due time at most one delay from now.
 
-    It was stored by a clock that was ahead of this one. No jump of a clock parks a channel for longer than one delay.
+    A later due time was stored by a clock that was ahead of this one. So a clock that jumps delays a channel by one
+    delay at most.
     """
     if channel.next_attempt_time is None:
         return channel
@@ -267,64 +304,64 @@ def _anchored(channel: ChannelStatus, now: datetime) -> ChannelStatus:
 
 
 def _due_time(channel: ChannelStatus, now: datetime) -> datetime:
-    """Return when a waiting channel is due; one that was never tried is due at once."""
+    """Return when a waiting channel is due; a channel without attempts is due now."""
     return channel.next_attempt_time or now
 
 
-def _next_due(waiting: Sequence[ChannelStatus], now: datetime) -> datetime:
-    """Return when the channels run that are due first: those due within `TOGETHER`, at the time of their last one."""
+def _batch_due(waiting: Sequence[ChannelStatus], now: datetime) -> datetime:
+    """Return when the next batch of channels is due: the last due time within `BATCH_WINDOW` of the first."""
     times = [_due_time(channel, now) for channel in waiting]
     first = min(times)
     if any(channel.next_attempt_time is None for channel in waiting):
         return first
-    return max(time for time in times if time <= first + TOGETHER)
+    return max(time for time in times if time <= first + BATCH_WINDOW)
 
 
-def _advance(
+def _state_after(
     channel: ChannelStatus, delivery: Delivery, spec: NotificationRequestSpec, rng: random.Random | None
 ) -> ChannelStatus:
-    """Return a channel's state after a delivery."""
+    """Return the state of a channel after a delivery."""
     policy = spec.retry_policy
     match delivery.verdict:
         case Verdict.DELIVERED:
-            return _ended(channel, delivery, "Delivered", "Delivered", spent=1)
+            return _final(channel, delivery, "Delivered", "Delivered", used=1)
         case Verdict.PERMANENT:
-            return _ended(channel, delivery, "Failed", "PermanentError", spent=1)
+            return _final(channel, delivery, "Failed", "PermanentError", used=1)
         case Verdict.UNKNOWN | Verdict.DOUBTFUL if spec.delivery == "AtMostOnce":
-            return _ended(channel, delivery, "Unknown", "OutcomeUnknown", spent=1)
+            return _final(channel, delivery, "Unknown", "OutcomeUnknown", used=1)
         case Verdict.UNKNOWN_CHANNEL if channel.reason is None:
-            return _ended(channel, delivery, "Failed", "UnknownChannel", spent=0)
-        # One that was known when the request began may come back: another process, another configuration.
+            return _final(channel, delivery, "Failed", "UnknownChannel", used=0)
+        # A channel that existed at an earlier reconcile may come back: another process, another configuration.
         case Verdict.UNKNOWN_CHANNEL | Verdict.DEFERRED:
-            return _deferred(channel, delivery, policy, rng)
+            return _after_deferral(channel, delivery, policy, rng)
         case Verdict.RETRYABLE | Verdict.UNKNOWN | Verdict.DOUBTFUL:
-            return _failed(channel, delivery, policy, rng)
+            return _after_failure(channel, delivery, policy, rng)
 
 
-def _ended(channel: ChannelStatus, delivery: Delivery, state: str, reason: str, *, spent: int) -> ChannelStatus:
+def _final(channel: ChannelStatus, delivery: Delivery, state: str, reason: str, *, used: int) -> ChannelStatus:
     return channel.model_copy(
         update={
             "state": state,
             "reason": reason,
-            "attempts": channel.attempts + spent,
-            "last_attempt_time": delivery.ended if spent else channel.last_attempt_time,
+            "attempts": channel.attempts + used,
+            "last_attempt_time": delivery.ended if used else channel.last_attempt_time,
             "last_error": delivery.error or None,
-            **_NOTHING_DUE,
+            **_NO_NEXT_ATTEMPT,
         }
     )
 
 
-def _failed(
+def _after_failure(
     channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None
 ) -> ChannelStatus:
     made = channel.attempts + 1
     if made >= policy.max_attempts:
-        return _ended(channel, delivery, "Failed", "AttemptsExhausted", spent=1)
+        return _final(channel, delivery, "Failed", "AttemptsExhausted", used=1)
     backoff = Backoff(
         policy.initial_backoff_seconds, policy.backoff_multiplier, policy.max_backoff_seconds, policy.jitter
     )
-    asked = min(delivery.retry_after or 0.0, MOST_ASKED)
-    return _waiting(channel, delivery, max(backoff.delay(made - 1, rng), asked)).model_copy(
+    asked = min(delivery.retry_after or 0.0, MAX_RETRY_AFTER)
+    return _scheduled(channel, delivery, max(backoff.delay(made - 1, rng), asked)).model_copy(
         update={
             "state": "Retrying",
             "reason": "AttemptFailed",
@@ -335,24 +372,24 @@ def _failed(
     )
 
 
-def _deferred(
+def _after_deferral(
     channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None
 ) -> ChannelStatus:
     since = channel.deferred_since or delivery.ended
     left = _deferral_end(channel, delivery.ended) - delivery.ended
     if left <= timedelta():
-        return _failed(channel, delivery, policy, rng)
-    asked = min(max(delivery.retry_after or 0.0, LEAST_DEFERRAL), MOST_ASKED)
-    delay = min(asked, max(left.total_seconds(), LEAST_DEFERRAL))
-    return _waiting(channel, delivery, delay).model_copy(update={"reason": "Deferred", "deferred_since": since})
+        return _after_failure(channel, delivery, policy, rng)
+    asked = min(max(delivery.retry_after or 0.0, MIN_DEFERRAL), MAX_RETRY_AFTER)
+    delay = min(asked, max(left.total_seconds(), MIN_DEFERRAL))
+    return _scheduled(channel, delivery, delay).model_copy(update={"reason": "Deferred", "deferred_since": since})
 
 
 def _deferral_end(channel: ChannelStatus, now: datetime) -> datetime:
-    return min(channel.deferred_since or now, now) + DEFERRAL_END
+    return min(channel.deferred_since or now, now) + MAX_DEFERRED_TIME
 
 
-def _waiting(channel: ChannelStatus, delivery: Delivery, delay: float) -> ChannelStatus:
-    # Rounded up to what a MicroTime holds, so that what is read back is never early.
+def _scheduled(channel: ChannelStatus, delivery: Delivery, delay: float) -> ChannelStatus:
+    # Rounded up to the precision of MicroTime, so that the time read back is never early.
     wait = timedelta(microseconds=math.ceil(delay * 1_000_000))
     return channel.model_copy(
         update={
@@ -363,7 +400,7 @@ def _waiting(channel: ChannelStatus, delivery: Delivery, delay: float) -> Channe
     )
 
 
-def _entry(delivery: Delivery, after: ChannelStatus) -> DeliveryAttempt:
+def _attempt(delivery: Delivery, after: ChannelStatus) -> DeliveryAttempt:
     return DeliveryAttempt(
         channel=delivery.channel,
         attempt=after.attempts,

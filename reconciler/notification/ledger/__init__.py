@@ -1,1 +1,1 @@
-"""The durable record of attempts in the status."""
+"""Durable progress: what is read from the API server and recorded in the status around a delivery."""

@@ -1,1 +1,1 @@
-"""Events, audit records and metrics of deliveries."""
+"""Observers of status changes: Events, metrics and the audit log."""

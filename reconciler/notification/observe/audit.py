@@ -1,4 +1,4 @@
-"""Write down what was delivered, for those who must be able to show it: JSON lines, after the durable write."""
+"""The audit log: a JSON line for each attempt and each finished request, after the status write."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ import msgspec.json
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.meta import format_micro_time
-from reconciler.notification.ledger.recorded import Recorded
+from reconciler.notification.observe.outbox import StatusChange
+from reconciler.wire import JSONObject
 
 __all__ = ["AuditLog", "AuditStatistics"]
 
 _log = logging.getLogger("reconciler.notification")
 
 RETRY = 5.0
-"""Seconds until a file that could not be written is tried again."""
+"""Seconds between attempts to write to a file that could not be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditStatistics:
-    """Count audit records.
+    """Counts of audit records.
 
     Attributes:
-        written: lines that are in the file.
-        waiting: lines that wait.
-        dropped: lines that were lost, because the file could not be written for too long.
+        written: lines written to the file.
+        waiting: lines waiting to be written.
+        dropped: lines lost because the file could not be written for too long.
     """
 
     written: int
@@ -42,21 +43,22 @@ class AuditStatistics:
 
 
 class AuditLog:
-    """Append a line for each attempt, and one for each request that ended, to a file.
+    """An observer that appends a line to a file for each attempt and each finished request.
 
-    A line is a JSON object: ``time``, ``event`` (``notification.attempted`` or ``notification.finished``),
-    ``namespace``, ``name``, ``uid``, ``type``, ``priority``; for an attempt ``channel``, ``attempt``, ``result``
-    (``success``, ``failure``, ``unknown``), ``error`` (redacted), ``durationSeconds``, ``idempotencyKey``; for an end
-    ``phase``, ``reason``, ``attempts``. Subject and body are not in it.
+    A line is a JSON object with ``time``, ``event`` (``notification.attempted`` or ``notification.finished``),
+    ``namespace``, ``name``, ``uid``, ``type`` and ``priority``. An attempt also has ``channel``, ``attempt``,
+    ``result`` (``success``, ``failure``, ``unknown``), ``error`` (redacted), ``durationSeconds`` and
+    ``idempotencyKey``; a finished request has ``phase``, ``reason`` and ``attempts``. Subject and body are not
+    included.
 
-    A line is written once its status write is durable, so each attempt has one line at most; a process that dies in
-    between loses it. Give it to the reconciler as an observer, and to the manager to run.
+    A line is written after its status write, so each attempt has at most one line. A process that dies in between loses
+    it. Pass the log to the reconciler as an observer, and add it to the manager to run it.
 
     Args:
-        path: the file; made if it is missing, with permission 0600. It is opened for each batch, so it may be moved
-            away by a log rotation at any time.
-        limit: lines that wait in memory. Default 10000; the oldest are dropped first, and counted.
-        clock: defaults to the clock in force at each use.
+        path: the file, created with mode 0600 if it does not exist. It is opened for each batch, so a log rotation may
+            rename it at any time.
+        limit: maximum lines that wait in memory. Default 10000; the oldest are dropped first, and counted.
+        clock: defaults to `current_clock()` at each use.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, limit: int = 10_000, clock: Clock | None = None) -> None:
@@ -64,73 +66,71 @@ class AuditLog:
         self._limit = limit
         self._clock = clock
         self._waiting: deque[bytes] = deque()
-        self._some = asyncio.Event()
+        self._has_lines = asyncio.Event()
         self._written = 0
         self._dropped = 0
 
     def check(self) -> None:
-        """Try whether the file can be written, for a start that should fail at once.
+        """Check that the file can be written, to fail at startup rather than later.
 
         Raises:
-            ConfigurationError: it cannot.
+            ConfigurationError: the file cannot be written.
         """
         try:
             self._append(b"")
         except OSError as error:
-            raise ConfigurationError(
-                f"the audit file {self._path} cannot be written: {error.strerror or error}"
-            ) from error
+            raise ConfigurationError(f"cannot write the audit file {self._path}: {error.strerror or error}") from error
 
     def statistics(self) -> AuditStatistics:
-        """Return the counts at this moment."""
+        """Return the current counts."""
         return AuditStatistics(self._written, len(self._waiting), self._dropped)
 
-    def recorded(self, record: Recorded) -> None:
-        """Put the lines of a pass in the queue."""
-        for line in self._lines(record):
+    def status_saved(self, change: StatusChange, /) -> None:
+        """Queue the lines for a saved status change."""
+        for line in self._lines(change):
             if len(self._waiting) >= self._limit:
                 self._waiting.popleft()
                 self._dropped += 1
             self._waiting.append(msgspec.json.encode(line) + b"\n")
-        self._some.set()
+        self._has_lines.set()
 
     async def run(self) -> None:
-        """Write what waits until it is cancelled; then once more, and what cannot be written is counted as lost."""
+        """Write queued lines until cancelled, then write once more; lines that cannot be written count as lost."""
         writing: asyncio.Task[None] | None = None
-        told = False
+        logged = False
         try:
             while True:
-                await self._some.wait()
-                self._some.clear()
+                await self._has_lines.wait()
+                self._has_lines.clear()
                 writing = asyncio.create_task(asyncio.to_thread(self._write))
                 try:
                     await asyncio.shield(writing)
-                    told = False
+                    logged = False
                 except OSError as error:
-                    if not told:
-                        _log.error("the audit file %s cannot be written: %s", self._path, error)
-                    told = True
+                    if not logged:
+                        _log.error("cannot write the audit file %s, retrying every %g s: %s", self._path, RETRY, error)
+                    logged = True
                     await asyncio.sleep(RETRY)
-                    self._some.set()
+                    self._has_lines.set()
         finally:
             if writing is not None:
-                await asyncio.wait([writing])  # or its lines would be written twice
+                await asyncio.wait([writing])  # otherwise its lines would be written twice
             with contextlib.suppress(OSError):
                 self._write()
             self._dropped += len(self._waiting)
             self._waiting.clear()
             if self._dropped:
-                _log.error("%d audit records were lost", self._dropped)
+                _log.error("audit file %s: %d records were lost", self._path, self._dropped)
 
     def _write(self) -> None:
-        """Write in one piece what waits now; lines leave the queue only when they are written."""
+        """Write the queued lines in one batch; lines leave the queue only after they are written."""
         batch = list(self._waiting)
         if not batch:
             return
         self._append(b"".join(batch))
         self._written += len(batch)
         for line in batch:
-            if self._waiting and self._waiting[0] is line:  # else it was dropped meanwhile, to make room
+            if self._waiting and self._waiting[0] is line:  # otherwise it was dropped to make room
                 self._waiting.popleft()
 
     def _append(self, content: bytes) -> None:
@@ -138,11 +138,11 @@ class AuditLog:
         with os.fdopen(descriptor, "ab", buffering=0) as file:
             file.write(content)
 
-    def _lines(self, record: Recorded) -> list[dict[str, Any]]:
-        obj, after = record.request, record.after
+    def _lines(self, change: StatusChange) -> list[JSONObject]:
+        obj, after = change.request, change.after
         time = format_micro_time((self._clock or current_clock()).now())
 
-        def line(event: str, **members: Any) -> dict[str, Any]:
+        def line(event: str, **members: Any) -> JSONObject:
             about = {"namespace": obj.namespace, "name": obj.name, "uid": obj.uid}
             kind = {"type": obj.spec.type, "priority": obj.spec.priority}
             return {"time": time, "event": event, **about, **kind, **members}
@@ -157,9 +157,9 @@ class AuditLog:
                 durationSeconds=attempt.duration_seconds,
                 idempotencyKey=f"{obj.uid}/{attempt.channel}",
             )
-            for attempt in record.attempts
+            for attempt in change.attempts
         ]
-        if record.finished:
+        if change.finished:
             lines.append(
                 line("notification.finished", phase=after.phase, reason=after.reason, attempts=after.total_attempts)
             )

@@ -1,4 +1,4 @@
-"""Count deliveries for Prometheus; every figure is of what was durably recorded."""
+"""Prometheus metrics of the operator. All counts are of saved status changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from reconciler.notification.channels import BreakerState, CircuitBreaker
-from reconciler.notification.ledger.recorded import Recorded
+from reconciler.notification.observe.outbox import StatusChange
 
 if TYPE_CHECKING:
     from reconciler.notification.channel import ChannelRegistry
@@ -21,69 +21,57 @@ if TYPE_CHECKING:
 __all__ = ["NotificationMetrics"]
 
 HEALTH_WINDOW = 20
-"""Attempts of a channel that its health is the share of."""
+"""Number of recent attempts that a channel's health score covers."""
 
 _BREAKER: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class NotificationMetrics:
-    """Be the operator's metrics: an observer of the reconciler and of the routing.
+    """The operator's metrics: an observer of the reconciler, and a collector for its parts.
 
-    ==============================================  =========  ===============  ==============================
-    ``notification_delivery_attempts_total``        counter    channel, result  success, failure, unknown
-    ``notification_delivery_duration_seconds``      histogram  channel          of each attempt
-    ``notification_delivery_retries_total``         counter    channel, reason  attempts after the first
-    ``notification_deliveries_deferred_total``      counter    channel          put off, without an attempt
-    ``notification_requests_finished_total``        counter    phase            Sent, PartiallySent, Failed
-    ``notification_request_duration_seconds``       histogram  phase            from the first cycle to the end
-    ``notification_reconciler_active``              gauge                       requests being delivered now
-    ``notification_deliveries_waiting``             gauge      channel          waiting for a turn now
-    ``notification_clock_offset_seconds``           gauge                       how far the API server is ahead
-    ``notification_channel_circuit_breaker_state``  gauge      channel          0 closed, 1 half open, 2 open
-    ``notification_channel_health_score``           gauge      channel          share of successes, last 20
-    ``notification_routing_config_valid``           gauge                       1 while the newest is in force
-    ``notification_routing_config_loads_total``     counter    result           loaded, refused
-    ``notification_audit_records_total``            counter    result           written, dropped
-    ==============================================  =========  ===============  ==============================
+    The names and labels are below; each metric has a help text, and docs/notification.md lists them.
 
     Args:
-        registry: where they are registered, such as ``manager.metrics.registry``.
+        registry: the registry to register with, such as ``manager.metrics.registry``.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._attempts = Counter(
-            "notification_delivery_attempts", "Attempts, by how they ended.", ["channel", "result"], registry=registry
+            "notification_delivery_attempts", "Delivery attempts by result.", ["channel", "result"], registry=registry
         )
         self._duration = Histogram(
             "notification_delivery_duration_seconds",
-            "How long an attempt took.",
+            "Duration of a delivery attempt.",
             ["channel"],
             buckets=_BUCKETS,
             registry=registry,
         )
         self._retries = Counter(
             "notification_delivery_retries",
-            "Attempts after a channel's first, by why the one before failed.",
+            "Attempts after a channel's first, by the reason why the previous one failed.",
             ["channel", "reason"],
             registry=registry,
         )
         self._deferred = Counter(
-            "notification_deliveries_deferred", "Deliveries put off without an attempt.", ["channel"], registry=registry
+            "notification_deliveries_deferred",
+            "Deliveries deferred without an attempt.",
+            ["channel"],
+            registry=registry,
         )
         self._finished = Counter(
-            "notification_requests_finished", "Requests that ended, by their last phase.", ["phase"], registry=registry
+            "notification_requests_finished", "Finished requests by final phase.", ["phase"], registry=registry
         )
         self._lifetime = Histogram(
             "notification_request_duration_seconds",
-            "From the first cycle of a request to its end.",
+            "Time from the first reconcile of a request to its completion.",
             ["phase"],
             buckets=(0.1, 1, 10, 60, 300, 600, 1800, 3600, 86_400),
             registry=registry,
         )
         self._health = Gauge(
             "notification_channel_health_score",
-            f"Share of successes among the last {HEALTH_WINDOW} attempts.",
+            f"Success ratio of the last {HEALTH_WINDOW} attempts.",
             ["channel"],
             registry=registry,
         )
@@ -91,10 +79,10 @@ class NotificationMetrics:
         self._sources: list[Callable[[], Iterable[Metric]]] = []
         registry.register(self)
 
-    def recorded(self, record: Recorded) -> None:
-        """Count what a pass recorded."""
-        before = {channel.name: channel.reason for channel in record.before.channels}
-        for attempt in record.attempts:
+    def status_saved(self, change: StatusChange, /) -> None:
+        """Count a saved status change."""
+        before = {channel.name: channel.reason for channel in change.before.channels}
+        for attempt in change.attempts:
             self._attempts.labels(attempt.channel, attempt.result).inc()
             self._duration.labels(attempt.channel).observe(attempt.duration_seconds)
             if attempt.attempt > 1:
@@ -102,13 +90,13 @@ class NotificationMetrics:
             window = self._window.setdefault(attempt.channel, deque(maxlen=HEALTH_WINDOW))
             window.append(attempt.result == "success")
             self._health.labels(attempt.channel).set(sum(window) / len(window))
-        for channel in record.deferred:
+        for channel in change.deferred:
             self._deferred.labels(channel).inc()
-        if record.finished and record.after.phase is not None:
-            self._finished.labels(record.after.phase).inc()
-            if record.after.queued_at is not None and record.after.completion_time is not None:
-                seconds = (record.after.completion_time - record.after.queued_at).total_seconds()
-                self._lifetime.labels(record.after.phase).observe(seconds)
+        if change.finished and change.after.phase is not None:
+            self._finished.labels(change.after.phase).inc()
+            if change.after.queued_at is not None and change.after.completion_time is not None:
+                seconds = (change.after.completion_time - change.after.queued_at).total_seconds()
+                self._lifetime.labels(change.after.phase).observe(seconds)
 
     def watch(
         self,
@@ -118,7 +106,7 @@ class NotificationMetrics:
         routing: RoutingTable | None = None,
         audit: AuditLog | None = None,
     ) -> None:
-        """Show the figures of these parts as well; they are read at each scrape."""
+        """Add the metrics of these parts, which are read at each scrape."""
         if reconciler is not None:
             self._sources.append(lambda: _reconciler_families(reconciler))
         if channels is not None:
@@ -129,7 +117,7 @@ class NotificationMetrics:
             self._sources.append(lambda: _audit_families(audit))
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the figures of the parts that are watched."""
+        """Yield the metrics of the parts that were passed to `watch`."""
         for source in self._sources:
             yield from source()
 
@@ -139,14 +127,14 @@ def _reconciler_families(reconciler: NotificationReconciler) -> Iterable[Metric]
         "notification_reconciler_active", "Requests being delivered now.", value=reconciler.statistics().active
     )
     waiting = GaugeMetricFamily(
-        "notification_deliveries_waiting", "Deliveries that wait for a turn now.", labels=["channel"]
+        "notification_deliveries_waiting", "Deliveries that wait for a slot.", labels=["channel"]
     )
     for channel, count in reconciler.waiting().items():
         waiting.add_metric([channel], count)
     yield waiting
     yield GaugeMetricFamily(
         "notification_clock_offset_seconds",
-        "How far the API server's clock is ahead of this machine's; 0 while they agree.",
+        "How far the API server's clock is ahead of this machine's; 0 if the difference is insignificant.",
         value=reconciler.clock_offset.total_seconds(),
     )
 
@@ -163,24 +151,22 @@ def _channel_families(channels: ChannelRegistry) -> Iterable[Metric]:
 
 
 def _routing_families(routing: RoutingTable) -> Iterable[Metric]:
-    figures = routing.statistics()
+    statistics = routing.statistics()
     valid = routing.config is not None and routing.problem is None
     yield GaugeMetricFamily(
-        "notification_routing_config_valid", "1 while the newest routing configuration is in force.", value=int(valid)
+        "notification_routing_config_valid", "1 if the latest routing configuration is in use.", value=int(valid)
     )
     loads = CounterMetricFamily(
-        "notification_routing_config_loads", "Routing configurations, by what became of them.", labels=["result"]
+        "notification_routing_config_loads", "Loads of the routing configuration by result.", labels=["result"]
     )
-    loads.add_metric(["loaded"], figures.loaded)
-    loads.add_metric(["refused"], figures.refused)
+    loads.add_metric(["loaded"], statistics.loaded)
+    loads.add_metric(["refused"], statistics.refused)
     yield loads
 
 
 def _audit_families(audit: AuditLog) -> Iterable[Metric]:
-    figures = audit.statistics()
-    records = CounterMetricFamily(
-        "notification_audit_records", "Audit records, by what became of them.", labels=["result"]
-    )
-    records.add_metric(["written"], figures.written)
-    records.add_metric(["dropped"], figures.dropped)
+    statistics = audit.statistics()
+    records = CounterMetricFamily("notification_audit_records", "Audit records by result.", labels=["result"])
+    records.add_metric(["written"], statistics.written)
+    records.add_metric(["dropped"], statistics.dropped)
     yield records

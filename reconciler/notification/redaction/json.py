@@ -1,4 +1,4 @@
-"""Redaction of a text that is JSON."""
+"""Redaction of JSON texts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.notification.redaction.marks import PLACEHOLDER
 from reconciler.notification.redaction.names import Kind, kind_of_name, strong
+from reconciler.notification.redaction.text import PLACEHOLDER
 from reconciler.notification.redaction.values import USER_FLAGS, without_password
 
 __all__ = ["JSONText", "is_json"]
@@ -17,7 +17,7 @@ _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\s"{}\[\]:,]++|[{}\[\]:,]|\s++
 
 
 def is_json(text: str) -> bool:
-    """Return whether a text is JSON; one that is nested too deeply for the parser is not."""
+    """Return whether a text is JSON that is not nested too deeply for the parser."""
     try:
         json.loads(text, parse_int=bool, parse_float=bool, parse_constant=bool)
     except (ValueError, RecursionError):
@@ -27,14 +27,14 @@ def is_json(text: str) -> bool:
 
 @dataclass(slots=True)
 class _Frame:
-    """An object or array that is being read.
+    """The object or array that is being parsed.
 
     Attributes:
-        is_object: whether it has keys.
-        kind: what the name above it says about everything in it.
-        key: the key whose value comes next; None where a key, or an item, comes next.
+        is_object: whether it is an object.
+        kind: what the surrounding name says about all values in it.
+        key: the key whose value comes next; None if a key or an array item comes next.
         named: what the member ``name`` says about the member ``value``.
-        before: the item before, in an array.
+        before: the previous item of an array.
     """
 
     is_object: bool
@@ -44,7 +44,7 @@ class _Frame:
     before: str = ""
 
     def kind_of_value(self) -> Kind | None:
-        """Return what the names above and before a value say about it."""
+        """Return what the surrounding and preceding names say about a value."""
         if self.kind is not None:
             return self.kind
         if self.is_object:
@@ -55,10 +55,10 @@ class _Frame:
 
 
 class JSONText:
-    """The redaction of a text that is JSON; what is not redacted keeps its spelling.
+    """The redaction of one JSON text. Everything that is not redacted keeps its spelling.
 
     Args:
-        redact_text: redacts the text of one string.
+        redact_text: redacts the content of a string.
     """
 
     def __init__(self, redact_text: Callable[[str], str]) -> None:
@@ -103,6 +103,6 @@ class JSONText:
 def _quoted(text: str) -> str:
     try:
         text.encode()
-    except UnicodeEncodeError:  # lone surrogates, which JSON can only write as escapes
+    except UnicodeEncodeError:  # lone surrogates, which JSON can only escape
         return json.dumps(text)
     return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What the name of a value says about it: whether the value is a secret."""
+"""Names of values, and whether such a value is a secret."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["KEY_OWNERS", "Kind", "kind_of_name", "strong"]
 Kind = Literal["secret", "countable", "header", "weak"]
 """What a name says about its value.
 
-``secret``: it is one. ``countable``: it is one, unless it is a number (``max_tokens: 4096``). ``header``: the rest
-of the line belongs to it (``Authorization``, ``Cookie``). ``weak``: a secret only where it can be
-nothing else (``auth=``).
+``secret``: the value is a secret. ``countable``: a secret unless it is a number (``max_tokens: 4096``). ``header``: a
+secret that extends to the end of the line (``Authorization``, ``Cookie``). ``weak``: a secret only in an unambiguous
+position (``auth=``).
 """
 
 
@@ -46,14 +46,14 @@ _DESCRIPTIONS = frozenset(
         *("url", "usage", "used", "valid", "version"),
     ]
 )
-"""Words behind a secret word that make of the name something else: ``token_count``, ``password policy``."""
+"""Words after a secret word that turn the name into something else: ``token_count``, ``password policy``."""
 
 
 def kind_of_name(name: str) -> Kind | None:
-    """Return what a name says about its value, None for nothing.
+    """Return what a name says about its value, or None.
 
-    A secret word must be a part of the name, or its end: ``DB_PASSWORD``, ``clientSecret``, ``authtoken``; neither
-    ``monkey`` nor ``tokenizer`` has one.
+    A secret word must be a part of the name or its end: ``DB_PASSWORD``, ``clientSecret``, ``authtoken``, but not
+    ``monkey`` or ``tokenizer``.
     """
     return _kind_of_short_name(name[-256:])
 
@@ -81,7 +81,7 @@ def _kind_of_part(part: str, before: str) -> Kind | None:
 
 
 def strong(kind: Kind | None, quote: str, operator: str = "") -> Kind | None:
-    """Return the kind, where a weak one is a secret: behind a quoted name, or before an equals sign."""
+    """Return the kind in its context: a weak name is a secret if it is quoted or followed by an equals sign."""
     if kind != "weak":
         return kind
     return "countable" if quote or "=" in operator else None

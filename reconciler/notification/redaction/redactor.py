@@ -1,8 +1,16 @@
-"""Redaction of everything that leaves: known secrets, and what has the form of one.
+"""Redaction of everything that leaves the process: known secrets, and text that looks like a secret.
 
-An error of an HTTP library quotes the URL, and the URL of a webhook is its password. Texts are redacted first and cut
-afterwards, since half a secret has no form. A form is only a guess, so a channel should still put no secret into an
-error.
+A text that is JSON is parsed as JSON: keys decide about their values, each string is redacted by itself, including JSON
+inside a string, and the result is JSON again. Any other text is scanned for known forms: names with a value
+(``password=…`` in its many spellings), headers, URLs, command lines, private keys, and tokens with a known prefix.
+
+The cost is linear in the length of the text. Two rules ensure it. A pattern either consumes the characters that it
+looked at, or looks at a limited number of them: repetitions are possessive or limited. A scan that is not a pattern
+consumes what it scanned.
+
+Texts are redacted first and truncated afterwards, since half a secret is not recognized. An HTTP library's error
+contains the URL, and the URL of an incoming webhook is a secret. Recognition by form is a guess, so channels should
+still keep secrets out of their errors.
 """
 
 from __future__ import annotations
@@ -15,35 +23,77 @@ from urllib.parse import quote
 
 from reconciler.errors import error_text
 from reconciler.notification.errors import DeliveryError
-from reconciler.notification.redaction import PLACEHOLDER, is_secret_name, redact_forms
-from reconciler.notification.redaction.characters import visible
+from reconciler.notification.redaction.forms import redact_private_keys, redact_schemes, redact_tokens, redact_urls
+from reconciler.notification.redaction.json import JSONText, is_json
+from reconciler.notification.redaction.names import kind_of_name
+from reconciler.notification.redaction.text import PLACEHOLDER, visible
+from reconciler.notification.redaction.values import redact_values
 
-__all__ = ["ERROR_LIMIT", "RedactingFilter", "Redactor", "describe", "redact"]
-
-redact = redact_forms
+__all__ = [
+    "ERROR_LIMIT",
+    "PLACEHOLDER",
+    "RedactingFilter",
+    "Redactor",
+    "is_secret_name",
+    "redact_forms",
+]
 
 ERROR_LIMIT = 512
-"""Most characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
-quarter of the 1.5 MiB that etcd takes for an object."""
+"""Maximum characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
+quarter of the 1.5 MiB that etcd accepts for an object."""
 
-LEAST_SECRET = 4
-"""Fewest characters of a known secret that is replaced: a shorter one would be found in every other word."""
+MIN_SECRET = 4
+"""Minimum characters of a known secret; a shorter one would occur in ordinary words."""
 
-LEAST_PART = 8
-"""Fewest characters of a part of a secret URL that is taken for a secret by itself: shorter ones are words."""
+MIN_PART = 8
+"""Minimum characters of a part of a secret URL that counts as a secret by itself; shorter ones are words."""
 
 SCAN_LIMIT = 65_536
-"""Most characters of an error that are searched for the forms of secrets; known secrets are replaced in all of it."""
+"""Maximum characters of an error that are scanned for secrets by form; known secrets are replaced everywhere."""
 
 TAIL = 256
-"""Characters that are dropped from the end of an error that was cut: half a secret has no form."""
+"""Characters that are dropped from the end of a truncated error, because half a secret is not recognized."""
+
+NESTING_LIMIT = 16
+"""Maximum levels of JSON inside JSON strings. Each level doubles the backslashes of its quotes."""
+
+PASS_LIMIT = 4
+"""Maximum scans of a text. A redaction can change how the surrounding text is read; a text without secrets is scanned
+once."""
+
+_HARMLESS = re.compile(r"[\w-]{0,15}\Z")
+"""A word that is too short for a token with a known prefix."""
+
+
+def redact_forms(text: str) -> str:
+    """Return the text with `PLACEHOLDER` instead of everything that looks like a secret."""
+    return _redact(text, NESTING_LIMIT)
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether the value of this name is a secret, as for ``dbPassword``."""
+    return kind_of_name(name) is not None
+
+
+def _redact(text: str, levels: int) -> str:
+    if _HARMLESS.match(text):
+        return text
+    if levels and text.lstrip()[:1] in ("{", "[", '"') and is_json(text):
+        return JSONText(lambda inner: _redact(inner, levels - 1)).redact(text)
+    for _ in range(PASS_LIMIT):
+        before = text
+        for redact in (redact_private_keys, redact_urls, redact_tokens, redact_values, redact_schemes):
+            text = redact(text)
+        if text == before:
+            break
+    return text
 
 
 class Redactor:
-    """Replaces the secrets that are known, whatever their form, and what has the form of one.
+    """Replaces known secrets and text that looks like a secret.
 
     Args:
-        secrets: returns the secret values that are known at this moment; asked at each use, since they rotate.
+        secrets: returns the currently known secrets; called at each use, because secrets rotate.
     """
 
     def __init__(self, secrets: Callable[[], Iterable[str]] = tuple) -> None:
@@ -56,10 +106,10 @@ class Redactor:
         return redact_forms(self.redact_known(text))
 
     def redact_known(self, text: str) -> str:
-        """Return the text without the secrets that are known. The longest goes first, as one may contain another."""
+        """Return the text without known secrets. Longer ones are replaced first, since one may contain another."""
         values = frozenset(self._secrets())
         if values != self._values:
-            found = {part for value in values for part in _telling(value)}
+            found = {part for value in values for part in _spellings(value)}
             self._values, self._known = values, tuple(sorted(found, key=len, reverse=True))
         for secret in self._known:
             if secret in text:
@@ -67,7 +117,7 @@ class Redactor:
         return text
 
     def brief(self, text: str, limit: int) -> str:
-        """Return the text in one line without secrets, redacted first and then cut to `limit` characters."""
+        """Return the text in one line, redacted first and then truncated to `limit` characters."""
         text = self.redact_known(text)
         clean = redact_forms(text[:SCAN_LIMIT])
         if len(text) > SCAN_LIMIT:
@@ -76,47 +126,38 @@ class Redactor:
         return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
 
     def redact_member(self, name: str, value: str) -> str:
-        """Return a value without secrets; the placeholder alone when its name says that it is one."""
+        """Return a value without secrets; only the placeholder if its name is that of a secret."""
         return PLACEHOLDER if value and is_secret_name(name) else self.redact(value)
 
     def describe(self, error: BaseException) -> str:
-        """Return an error as a text for a status; see `describe`."""
-        return _described(error, self)
+        """Return the text of an error for a status: redacted first, then truncated to `ERROR_LIMIT` characters.
+
+        Errors other than `DeliveryError` start with their type. Never raises, whatever the exception does.
+        """
+        name = type(error).__name__
+        text = error_text(error)
+        if text.strip() in ("", name):
+            return name
+        return self.brief(text if isinstance(error, DeliveryError) else f"{name}: {text}", ERROR_LIMIT) or name
 
 
-def describe(error: BaseException) -> str:
-    """Return an error as a text for a status: redacted first, then cut to `ERROR_LIMIT` characters.
-
-    Errors that a channel did not raise on purpose are named by their type. Never raises, whatever the exception does.
-    """
-    return _described(error, Redactor())
-
-
-def _described(error: BaseException, redactor: Redactor) -> str:
-    name = type(error).__name__
-    text = error_text(error)
-    if text.strip() in ("", name):
-        return name
-    return redactor.brief(text if isinstance(error, DeliveryError) else f"{name}: {text}", ERROR_LIMIT) or name
-
-
-def _telling(value: str) -> Iterator[str]:
-    """Yield the spellings of a secret, and of one that is a URL its path, which a receiver may quote."""
-    if len(value) >= LEAST_SECRET:
+def _spellings(value: str) -> Iterator[str]:
+    """Yield the spellings of a secret. For a URL also its path and the path's parts, which a receiver may quote."""
+    if len(value) >= MIN_SECRET:
         yield from {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")}
     if not value.startswith(("http://", "https://")):
         return
     path = value.partition("://")[2].partition("/")[2]
-    yield from (part for part in {path, *re.split(r"[/?&=]", path)} if len(part) >= LEAST_PART)
+    yield from (part for part in {path, *re.split(r"[/?&=]", path)} if len(part) >= MIN_PART)
 
 
 class RedactingFilter(logging.Filter):
-    """A filter that takes secrets out of log records: the message, the traceback, the stack and what is in ``extra``.
+    """A logging filter that redacts records: the message, the traceback, the stack, and values in ``extra``.
 
-    Put it on a handler. It changes the record itself, so handlers that come later see the clean one.
+    Add it to a handler. It changes the record itself, so later handlers see the redacted one.
 
     Args:
-        redactor: knows the secrets.
+        redactor: the redactor.
     """
 
     def __init__(self, redactor: Redactor) -> None:
@@ -124,12 +165,12 @@ class RedactingFilter(logging.Filter):
         self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return True: every record passes, without secrets. One whose message cannot be made says so instead."""
+        """Return True after redacting the record. A message that cannot be formatted is replaced by a note."""
         redact = self._redactor.redact
         try:
             message = record.getMessage()
-        except Exception as error:  # noqa: BLE001 - the arguments are foreign code; logging would print them as they are
-            message = f"{record.msg!s} (its arguments cannot be shown: {type(error).__name__})"
+        except Exception as error:  # noqa: BLE001 - arguments are user code; logging would print them unredacted
+            message = f"{record.msg!s} (cannot format the arguments: {type(error).__name__})"
         record.msg, record.args = redact(message), None
         if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
             record.exc_text = _traceback(record.exc_info)
@@ -150,5 +191,5 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 def _traceback(exc_info: tuple[type[BaseException], BaseException, object]) -> str:
     try:
         return logging.Formatter().formatException(exc_info)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001 - an exception is foreign code
+    except Exception:  # noqa: BLE001 - exceptions are user code
         return error_text(exc_info[1])

@@ -1,20 +1,20 @@
-"""Redaction of values by the name that stands before them, in the many ways of writing that."""
+"""Redaction of values by the name before them, in many notations: assignments, YAML, XML, command lines."""
 
 from __future__ import annotations
 
 import re
 
-from reconciler.notification.redaction.marks import PLACEHOLDER, closing_quote
 from reconciler.notification.redaction.names import KEY_OWNERS, Kind, kind_of_name, strong
+from reconciler.notification.redaction.text import PLACEHOLDER, closing_quote
 
 __all__ = ["USER_FLAGS", "redact_values", "without_password"]
 
 STRUCTURE_LIMIT = 4096
-"""Most characters of a mapping or list under a secret name that are redacted outside of JSON."""
+"""Maximum characters of a mapping or list under a secret name that are redacted outside JSON."""
 
 _LETTER = r"(?:2[dDeE]|3\d|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])"
 _WORD = re.compile(rf"(?:(?<=\\)[nrt])?((?:[\w.-]|%(?:25)*+{_LETTER}|\\{{1,16}}u00{_LETTER})++)")
-"""A name, without the letter of an escaped line end before it."""
+"""A name, without the letter of an escaped line break before it."""
 _QUOTE = r"(?:\\{0,32}[\"'`]|%(?:25)*+2[27]|&(?:quot|apos|\#0{0,4}3[49]|\#[xX]0{0,4}2[27]);)"
 _CLOSE = re.compile(_QUOTE)
 _OPEN = re.compile(rf"(?:[bBuUrRfF]{{1,2}}(?=[\"'])|@(?=[\"']))?{_QUOTE}")
@@ -22,7 +22,7 @@ _OPERATOR = re.compile(r":=|={1,3}>?|->|:(?!//)|%(?:25)*+3[aAdD]|\\{1,16}u003[aA
 _SPACES = re.compile(r"\s*+")
 _BLANKS = re.compile(r"[ \t]*+")
 _NEWLINE = r"(?:\r?\n|\\{1,16}n)"
-"""The end of a line, or what JSON writes for one."""
+"""A line break, or its escape in JSON."""
 _NEWLINES = re.compile(_NEWLINE)
 _GAP = rf"(?:\s|{_NEWLINE}){{0,64}}+"
 _COMMA = re.compile(rf"\s{{0,64}},\s{{0,64}}(?={_QUOTE})")
@@ -54,7 +54,7 @@ USER_FLAGS = frozenset({"-u", "-U", "--user", "--proxy-user", "--userpwd"})
 
 
 def redact_values(text: str) -> str:
-    """Replace the values behind names that say that they are secrets."""
+    """Replace the values of names that denote secrets."""
     out: list[str] = []
     done = position = 0
     while found := _WORD.search(text, position):
@@ -68,12 +68,12 @@ def redact_values(text: str) -> str:
 
 
 class _NamedValue:
-    """The value that stands behind a name.
+    """The value after a name.
 
     Args:
         text: the whole text.
-        found: the name.
-        kind: what the name says, if that is known already.
+        found: the match of the name.
+        kind: what the name says about the value, if known.
     """
 
     def __init__(self, text: str, found: re.Match[str], *, kind: Kind | None = None) -> None:
@@ -83,7 +83,7 @@ class _NamedValue:
         self._name = found[1]
 
     def find(self) -> tuple[int, int, str] | None:
-        """Return where the value begins and ends and what to put there; None when there is nothing to redact."""
+        """Return the start and end of the value and its replacement; None if there is nothing to redact."""
         if self._name in USER_FLAGS:
             return self._login()
         kind = self._kind()
@@ -139,11 +139,11 @@ class _NamedValue:
         return found.end() if found else position
 
     def _placeholder(self, close: re.Match[str] | None) -> str:
-        """Return the placeholder in the quotes of the name, for a value that had none."""
+        """Return the placeholder in the quotes of the name, for an unquoted value."""
         return f"{close.group()}{PLACEHOLDER}{close.group()}" if close is not None else PLACEHOLDER
 
     def _closing(self, begin: int, opened: str) -> int:
-        """Return where a quoted value ends."""
+        """Return the end of a quoted value."""
         text, sign = self._text, opened[-1]
         if sign not in "\"'`":
             quote = opened.lstrip("@bBuUrRfF") if not opened.startswith(("%", "&")) else opened
@@ -152,7 +152,7 @@ class _NamedValue:
         return closing_quote(text, begin, opened.count("\\"), sign)
 
     def _header_end(self, position: int) -> int:
-        """Return where the rest of a header ends: with its line, or with the quotation that it is in.
+        """Return the end of a header value: the end of its line, or of the quotation that contains it.
 
         Quotation marks behind an equals sign belong to the header, as in ``Digest username="ann"``.
         """
@@ -184,11 +184,11 @@ class _NamedValue:
         return min(end, len(text))
 
     def _takes_line(self) -> bool:
-        """Return whether the rest of the line belongs to the value: of a header, in YAML, and of several words."""
+        """Return whether the value extends to the end of the line: in YAML, and for values of several words."""
         return self._indentation() is not None or self._name.lower().endswith(("passphrase", "mnemonic"))
 
     def _indentation(self) -> int | None:
-        """Return by how much the name's line is indented, None if other text stands before the name."""
+        """Return the indentation of the name's line; None if there is other text before the name."""
         begin = max(0, self._start - 256)
         lines = [found.end() for found in _NEWLINES.finditer(self._text, begin, self._start)]
         line = self._text[lines[-1] if lines else begin : self._start]
@@ -197,7 +197,7 @@ class _NamedValue:
         return len(line) - len(line.lstrip())
 
     def _block(self, begin: int, *, literal: bool) -> tuple[int, int, str] | None:
-        """Return the lines below a name in YAML that belong to it."""
+        """Return the lines of a YAML block below its name."""
         base = self._indentation()
         if base is None:
             return None
@@ -216,7 +216,7 @@ class _NamedValue:
         return (first, last, PLACEHOLDER) if first is not None else None
 
     def _quoted(self, opened: re.Match[str], *, always: bool) -> tuple[int, int, str] | None:
-        """Return the text in quotation marks; None where the first one closes a quotation around the name."""
+        """Return the text in quotation marks; None if the first mark closes a quotation around the name."""
         if not always and _NOT_OPENING.match(self._text, opened.end()):
             return None
         return opened.end(), self._closing(opened.end(), opened.group()), PLACEHOLDER

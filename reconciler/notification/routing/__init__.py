@@ -1,20 +1,16 @@
-"""Decide where a request goes that names no channels: Alertmanager's route tree, read from a file or a ConfigMap.
-
-Read on: `_matchers`, `_tree` (the search), `_config` (reading, with every mistake at once), `_table` (what is in
-force), `_sources` (where it comes from).
-"""
+"""Routing of requests that name no channels, by Alertmanager's routing tree from a file or a ConfigMap."""
 
 from reconciler.notification.routing.config import (
     Receiver,
     ReceiverConfig,
+    Route,
     RoutingConfig,
     RoutingConfigError,
     read_routing,
 )
 from reconciler.notification.routing.matchers import Matcher, MatcherError, parse_matchers
+from reconciler.notification.routing.router import RoutingStatistics, RoutingTable
 from reconciler.notification.routing.sources import ConfigMapSource, FileSource
-from reconciler.notification.routing.table import RoutingObserver, RoutingStatistics, RoutingTable
-from reconciler.notification.routing.tree import Route
 
 __all__ = [
     "ConfigMapSource",
@@ -26,7 +22,6 @@ __all__ = [
     "Route",
     "RoutingConfig",
     "RoutingConfigError",
-    "RoutingObserver",
     "RoutingStatistics",
     "RoutingTable",
     "parse_matchers",

@@ -1,10 +1,10 @@
-"""Read a routing configuration as a whole: the tree of routes and the receivers, or every mistake in it at once."""
+"""The routing configuration: a tree of routes and the receivers, parsed with all errors at once."""
 
 from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,16 +13,51 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import CHANNEL_PATTERN
 from reconciler.notification.routing.matchers import Matcher, MatcherError, Operator, parse_matchers
-from reconciler.notification.routing.tree import Route
 from reconciler.notification.routing.yaml import PROBLEM_LIMIT, Path, Problem, Source, read_yaml
 
-__all__ = ["Receiver", "ReceiverConfig", "RoutingConfig", "RoutingConfigError", "read_routing"]
+__all__ = ["Receiver", "ReceiverConfig", "Route", "RoutingConfig", "RoutingConfigError", "read_routing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A node of the routing tree, with Alertmanager's semantics: requests that match go to a receiver or a child route.
+
+    Attributes:
+        receiver: the receiver if no child route matches.
+        matchers: all must match; no matchers match everything.
+        routes: child routes, in order. The first match ends the search, unless that route continues.
+        continues: whether the search continues with the next sibling after a match (``continue`` in the file).
+    """
+
+    receiver: str
+    matchers: tuple[Matcher, ...] = ()
+    routes: tuple[Route, ...] = ()
+    continues: bool = False
+
+    def receivers(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the receivers for these attributes, in order, without duplicates; empty if nothing matches."""
+        return tuple(dict.fromkeys(route.receiver for route in self.matching(attributes)))
+
+    def matching(self, attributes: Mapping[str, str]) -> Iterator[Route]:
+        """Yield the matching routes without matching children, in order."""
+        if not all(matcher.matches(attributes) for matcher in self.matchers):
+            return
+        reached = False
+        for route in self.routes:
+            below = tuple(route.matching(attributes))
+            yield from below
+            reached = reached or bool(below)
+            if below and not route.continues:
+                break
+        if not reached:
+            yield self
+
 
 ROUTE_LIMIT = 10_000
-"""Most routes of a configuration, and receivers."""
+"""Maximum routes of a configuration."""
 
 NAMES_SHOWN = 20
-"""Names that an error lists of what there is."""
+"""Maximum names that an error message lists."""
 
 _CONFIGS = "_configs"
 _UNUSED = (
@@ -33,27 +68,27 @@ _UNUSED = (
     "mute_time_intervals",
     "active_time_intervals",
 )
-"""Keys of Alertmanager's routes that a notification has no use for; accepted, so that its files can be taken over."""
+"""Keys of Alertmanager's routes that have no effect here; accepted, so that its files can be used unchanged."""
 
 
 class ReceiverConfig(BaseModel):
-    """Be the base of what one entry under ``<kind>_configs`` of a receiver says; unknown keys are refused."""
+    """The base class of the entries under ``<kind>_configs`` of a receiver. Unknown keys are rejected."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     def credential_names(self) -> Sequence[str]:
-        """Return the names of the credentials that it refers to."""
+        """Return the names of the credentials that the entry refers to."""
         return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Say over which channels a receiver is reached.
+    """A receiver: a named set of channels.
 
     Attributes:
-        name: what routes call it.
-        channels: names of channels that the operator has.
-        configured: channels that exist for this receiver alone: their names and what is configured.
+        name: the name that routes use.
+        channels: names of the operator's channels.
+        configured: the receiver's own channels: name and configuration of each.
     """
 
     name: str
@@ -62,17 +97,17 @@ class Receiver:
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """Return the names of all its channels, in order, each once."""
+        """Return the names of all channels of the receiver, in order, without duplicates."""
         return tuple(dict.fromkeys([*self.channels, *(name for name, _ in self.configured)]))
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingConfig:
-    """Hold a configuration that was found right.
+    """A valid routing configuration.
 
     Attributes:
-        route: the root of the tree; it matches everything.
-        receivers: by name.
+        route: the root route, which matches everything.
+        receivers: the receivers by name.
     """
 
     route: Route
@@ -80,55 +115,55 @@ class RoutingConfig:
 
 
 class RoutingConfigError(ConfigurationError):
-    """Say everything that is wrong with a routing configuration.
+    """An invalid routing configuration, with all errors in it.
 
     Attributes:
-        problems: what is wrong where, by line.
+        problems: the errors, sorted by line.
     """
 
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(problems))
-        told = [str(problem) for problem in self.problems[:PROBLEM_LIMIT]]
-        told += [f"… and {len(self.problems) - PROBLEM_LIMIT} more"] if len(self.problems) > PROBLEM_LIMIT else []
-        listed = "".join(f"\n  {problem}" for problem in told)
-        super().__init__(f"the routing configuration {name} cannot be used:{listed}")
+        lines = [str(problem) for problem in self.problems[:PROBLEM_LIMIT]]
+        lines += [f"… and {len(self.problems) - PROBLEM_LIMIT} more"] if len(self.problems) > PROBLEM_LIMIT else []
+        listed = "".join(f"\n  {line}" for line in lines)
+        super().__init__(f"invalid routing configuration {name}:{listed}")
 
 
 def read_routing(
     text: str, *, name: str = "", kinds: Mapping[str, type[ReceiverConfig]], channels: Sequence[str] | None = None
 ) -> RoutingConfig:
-    """Read a configuration.
+    """Parse a routing configuration.
 
     Args:
-        text: YAML, as Alertmanager has it: ``route`` and ``receivers``.
-        name: of the file or object, for the error.
-        kinds: the model of each kind: ``slack`` for entries of ``slack_configs``.
-        channels: names that receivers can give under ``channels``; None accepts every name that is well formed.
+        text: YAML in Alertmanager's format, with ``route`` and ``receivers``.
+        name: name of the file or object, for errors.
+        kinds: the model of each kind of receiver configuration: ``slack`` for ``slack_configs``.
+        channels: names that are valid under ``channels`` of a receiver; None accepts every well-formed name.
 
     Raises:
-        RoutingConfigError: it cannot be used; with every mistake and its line.
-        MissingExtra: RE2 is not installed, and a matcher has an expression.
+        RoutingConfigError: the configuration is invalid; lists all errors with their lines.
+        MissingExtra: RE2 is not installed, and a matcher has a regular expression.
     """
     source = read_yaml(text)
     if source.problems:
         raise RoutingConfigError(name, source.problems)
     if not isinstance(source.data, dict):
-        raise RoutingConfigError(name, [Problem(0, "", "it is empty: it needs a route and receivers")])
-    reader = _Reader(source, kinds, channels)
-    receivers = reader.receivers()
-    route = reader.root(receivers)
+        raise RoutingConfigError(name, [Problem(0, "", "the configuration is empty: it needs a route and receivers")])
+    parser = _Parser(source, kinds, channels)
+    receivers = parser.receivers()
+    route = parser.root(receivers)
     if source.problems or route is None:
         raise RoutingConfigError(name, source.problems)
     return RoutingConfig(route, receivers)
 
 
-class _Reader:
-    """Read the parts of a document and note what is wrong with them.
+class _Parser:
+    """A parser that collects all errors of a document.
 
     Args:
         source: the document.
         kinds: the model of each kind of receiver configuration.
-        channels: names of channels that there are; None when that is not known.
+        channels: names of the existing channels; None if they are unknown.
     """
 
     def __init__(
@@ -137,10 +172,10 @@ class _Reader:
         self._source = source
         self._kinds = kinds
         self._channels = channels
-        self._left = ROUTE_LIMIT
+        self._routes_left = ROUTE_LIMIT
         for key in source.data:
             if key not in {"route", "receivers"}:
-                self._complain((str(key),), "there is no such key here: it has route and receivers")
+                self._add_problem((str(key),), "unknown key; expected route or receivers")
 
     # Receivers
 
@@ -153,17 +188,17 @@ class _Reader:
             if receiver is None:
                 continue
             if receiver.name in found:
-                self._complain((*path, "name"), f"two receivers are called {receiver.name!r}")
+                self._add_problem((*path, "name"), f"duplicate receiver name {receiver.name!r}")
             found[receiver.name] = receiver
         return found
 
     def _receiver(self, path: Path, entry: Any) -> Receiver | None:
         if not isinstance(entry, dict):
-            self._complain(path, "a receiver is a mapping with a name")
+            self._add_problem(path, "a receiver must be a mapping with a name")
             return None
         name = entry.get("name")
         if not isinstance(name, str) or not name:
-            self._complain(path, "a receiver needs a name")
+            self._add_problem(path, "a receiver needs a name")
             return None
         channels: list[str] = []
         configured: list[tuple[str, ReceiverConfig]] = []
@@ -176,17 +211,17 @@ class _Reader:
                 configured += self._configured((*path, key), key.removesuffix(_CONFIGS), name, value)
             else:
                 known = ", ".join(["name", "channels", *(f"{kind}{_CONFIGS}" for kind in sorted(self._kinds))])
-                self._complain((*path, str(key)), f"a receiver has no such key: it has {known}")
+                self._add_problem((*path, str(key)), f"unknown key; a receiver has {known}")
         return Receiver(name, tuple(dict.fromkeys(channels)), tuple(configured))
 
     def _channel_names(self, path: Path, value: Any) -> list[str]:
         names: list[str] = []
         for index, name in enumerate(self._items(path, value)):
             if not isinstance(name, str) or not re.match(CHANNEL_PATTERN, name):
-                self._complain((*path, index), f"{_shown(name)} is not a valid channel name")
+                self._add_problem((*path, index), f"{_quoted(name)} is not a valid channel name")
             elif self._channels is not None and name not in self._channels:
                 known = _listed(self._channels)
-                self._complain((*path, index), f"no channel is called {name!r} here; there are: {known}")
+                self._add_problem((*path, index), f"unknown channel {name!r}; registered channels: {known}")
             else:
                 names.append(name)
         return names
@@ -197,17 +232,17 @@ class _Reader:
         for index, entry in enumerate(entries):
             name = f"{kind}:{receiver}" if len(entries) == 1 else f"{kind}:{receiver}:{index}"
             if len(name) > 63 or not re.match(CHANNEL_PATTERN, name):
-                self._complain(
+                self._add_problem(
                     path,
-                    f"its channel would be called {name!r}: name the receiver with letters, digits and -_. only, "
-                    "so that this has 63 characters at most",
+                    f"{name!r} would not be a valid channel name: use only letters, digits and -_. in the receiver's "
+                    "name, so that the channel name has at most 63 characters",
                 )
                 continue
             try:
                 found.append((name, self._kinds[kind].model_validate(entry)))
             except ValidationError as error:
                 for each in error.errors(include_url=False, include_input=False):
-                    self._complain((*path, index, *each["loc"]), each["msg"])
+                    self._add_problem((*path, index, *each["loc"]), each["msg"])
         return found
 
     # Routes
@@ -215,34 +250,34 @@ class _Reader:
     def root(self, receivers: Mapping[str, Receiver]) -> Route | None:
         entry = self._source.data.get("route")
         if not isinstance(entry, dict):
-            self._complain(("route",), "the root route is missing: it is a mapping with a receiver")
+            self._add_problem(("route",), "the root route is missing: it must be a mapping with a receiver")
             return None
         if entry.get("receiver") in (None, ""):
-            self._complain(("route",), "the root route needs a receiver, for what no other route matches")
+            self._add_problem(("route",), "the root route needs a receiver, for requests that no other route matches")
         for key in ("matchers", "match", "match_re"):
             if entry.get(key):
-                self._complain(("route", key), "the root route matches everything: move this into a route below it")
+                self._add_problem(("route", key), "the root route matches everything: move this to a child route")
         if entry.get("continue"):
-            self._complain(("route", "continue"), "nothing lies behind the root route to continue with")
+            self._add_problem(("route", "continue"), "the root route has no siblings to continue with: remove continue")
         return self._route(("route",), entry, "", receivers)
 
     def _route(self, path: Path, entry: Any, inherited: str, receivers: Mapping[str, Receiver]) -> Route | None:
         if not isinstance(entry, dict):
-            self._complain(path, "a route is a mapping")
+            self._add_problem(path, "a route must be a mapping")
             return None
-        self._left -= 1
-        if self._left < 0:
-            self._complain(path, f"there are more than {ROUTE_LIMIT} routes")
+        self._routes_left -= 1
+        if self._routes_left < 0:
+            self._add_problem(path, f"more than {ROUTE_LIMIT} routes")
             return None
         receiver = self._receiver_of(path, entry, inherited, receivers)
-        goes_on = entry.get("continue", False)
-        if not isinstance(goes_on, bool):
-            self._complain((*path, "continue"), f"true or false, not {_shown(goes_on)}")
+        continues = entry.get("continue", False)
+        if not isinstance(continues, bool):
+            self._add_problem((*path, "continue"), f"must be true or false, not {_quoted(continues)}")
         for key in entry:
             if key not in {"receiver", "continue", "matchers", "match", "match_re", "routes", *_UNUSED}:
-                self._complain(
+                self._add_problem(
                     (*path, str(key)),
-                    "a route has no such key: it has receiver, matchers, match, match_re, continue, routes",
+                    "unknown key; a route has receiver, matchers, match, match_re, continue, routes",
                 )
         routes = [
             self._route((*path, "routes", index), child, receiver, receivers)
@@ -252,7 +287,7 @@ class _Reader:
             receiver,
             tuple(self._matchers(path, entry)),
             tuple(route for route in routes if route is not None),
-            goes_on is True,
+            continues is True,
         )
 
     def _receiver_of(self, path: Path, entry: Any, inherited: str, receivers: Mapping[str, Receiver]) -> str:
@@ -260,8 +295,8 @@ class _Reader:
         if receiver in (None, ""):
             return inherited
         if not isinstance(receiver, str) or receiver not in receivers:
-            self._complain(
-                (*path, "receiver"), f"no receiver is called {_shown(receiver)}; there are: {_listed(receivers)}"
+            self._add_problem(
+                (*path, "receiver"), f"unknown receiver {_quoted(receiver)}; defined receivers: {_listed(receivers)}"
             )
         return str(receiver)
 
@@ -269,21 +304,20 @@ class _Reader:
         found: list[Matcher] = []
         for index, text in enumerate(self._items((*path, "matchers"), entry.get("matchers"))):
             if not isinstance(text, str):
-                self._complain(
-                    (*path, "matchers", index), f"a matcher is a text such as 'team = storage', not {_shown(text)}"
-                )
+                problem = f"a matcher must be a string such as 'team = storage', not {_quoted(text)}"
+                self._add_problem((*path, "matchers", index), problem)
                 continue
             try:
                 found += parse_matchers(text)
             except MatcherError as error:
-                self._complain((*path, "matchers", index), str(error))
+                self._add_problem((*path, "matchers", index), str(error))
         operators: tuple[tuple[str, Operator], ...] = (("match", "="), ("match_re", "=~"))
         for key, operator in operators:
             for name, value in self._mapping((*path, key), entry.get(key)).items():
                 try:
                     found.append(Matcher(str(name), operator, str(value)))
                 except MatcherError as error:
-                    self._complain((*path, key, str(name)), str(error))
+                    self._add_problem((*path, key, str(name)), str(error))
         return found
 
     # Shapes
@@ -291,14 +325,14 @@ class _Reader:
     def _list(self, path: Path, *, required: bool) -> list[Any]:
         value = self._source.data.get(path[0])
         if required and not value:
-            self._complain(path, "at least one is needed")
+            self._add_problem(path, "at least one receiver is required")
         return self._items(path, value)
 
     def _items(self, path: Path, value: Any) -> list[Any]:
         if value is None:
             return []
         if not isinstance(value, list):
-            self._complain(path, f"a list, not {_shown(value)}")
+            self._add_problem(path, f"must be a list, not {_quoted(value)}")
             return []
         return value
 
@@ -306,25 +340,25 @@ class _Reader:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self._complain(path, f"a mapping, not {_shown(value)}")
+            self._add_problem(path, f"must be a mapping, not {_quoted(value)}")
             return {}
         return value
 
-    def _complain(self, path: Path, message: str) -> None:
-        self._source.complain(path, message)
+    def _add_problem(self, path: Path, message: str) -> None:
+        self._source.add_problem(path, message)
 
 
 _short = reprlib.Repr()
 _short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
 
 
-def _shown(value: Any) -> str:
-    """Return a value as an error quotes it: by its beginning."""
+def _quoted(value: Any) -> str:
+    """Return the beginning of a value, for an error message."""
     return _short.repr(value)
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Return the first names of what there is."""
+    """Return the first names in order, for an error message."""
     ordered = sorted(names)
     more = f" and {len(ordered) - NAMES_SHOWN} more" if len(ordered) > NAMES_SHOWN else ""
     return (", ".join(ordered[:NAMES_SHOWN]) or "none") + more

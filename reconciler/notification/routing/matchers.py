@@ -1,8 +1,8 @@
-"""Read and apply matchers in Alertmanager's notation: ``team = "storage"``, ``priority !~ "Low|Medium"``.
+"""Matchers in Alertmanager's syntax: ``team = "storage"``, ``priority !~ "Low|Medium"``.
 
-Alertmanager knows two notations, a classic one and a stricter one that takes any label name, and reads a text by both
-during its migration: the classic reading wins where both read it. That is done here too, so that a text means the same
-in both programs.
+Alertmanager has a classic syntax and a stricter one that allows any label name. During its migration it parses a text
+by both, and the classic result takes precedence if both succeed. This module does the same, so that a text means the
+same in both programs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ __all__ = ["Matcher", "MatcherError", "Operator", "parse_matchers"]
 Operator = Literal["=", "!=", "=~", "!~"]
 """Equal, not equal, matches the whole value, does not match the whole value."""
 
-
 ERROR_LIMIT = 300
-"""Most characters of what is said about a matcher."""
+"""Maximum characters in an error about a matcher."""
 
 
 class MatcherError(ValueError):
-    """The reason why a matcher is invalid, in at most `ERROR_LIMIT` characters: a matcher may be a megabyte."""
+    """The reason why a matcher is invalid, in at most `ERROR_LIMIT` characters because a matcher may be a megabyte."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message if len(message) <= ERROR_LIMIT else f"{message[: ERROR_LIMIT - 1]}…")
@@ -33,15 +32,16 @@ class MatcherError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """Compare one attribute; one that is absent counts as the empty text.
+    """A condition on one attribute. An absent attribute counts as the empty string.
 
     Attributes:
-        name: the attribute.
-        operator: how it is compared.
-        value: with what; an expression in RE2's syntax that must match the whole value, for ``=~`` and ``!~``.
+        name: name of the attribute.
+        operator: the comparison.
+        value: the value to compare with. For ``=~`` and ``!~``, a regular expression in RE2's syntax that must match
+            the whole attribute.
 
     Raises:
-        MatcherError: the expression cannot be read.
+        MatcherError: the regular expression is invalid.
         MissingExtra: RE2 is not installed.
     """
 
@@ -55,7 +55,7 @@ class Matcher:
             object.__setattr__(self, "_expression", _compiled(self.value))
 
     def matches(self, attributes: Mapping[str, str]) -> bool:
-        """Say whether these attributes match."""
+        """Return whether these attributes match."""
         value = attributes.get(self.name, "")
         match self.operator:
             case "=":
@@ -73,10 +73,10 @@ class Matcher:
 
 
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
-    """Read one matcher, or several with commas between them, in braces or not.
+    """Parse one matcher, or several separated by commas, with or without braces.
 
     Raises:
-        MatcherError: it is none; the message says what was expected where.
+        MatcherError: the text is not a valid matcher; the message says what was expected where.
         MissingExtra: RE2 is not installed.
     """
     try:
@@ -89,12 +89,12 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
     except MatcherError:
         if problem is not None:
             raise problem from None
-        assert strict is not None  # noqa: S101 - one of the two was read
+        assert strict is not None  # noqa: S101 - the strict syntax had no problem
         return strict
     return classic
 
 
-# The stricter notation
+# The strict syntax
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<operator>=~|!=|!~|=)|(?P<sign>[{},])|(?P<quoted>"(?:[^"\\]|\\.)*")|
@@ -110,14 +110,14 @@ _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v
 
 
 class _Tokens:
-    """Hand out the tokens of a text one by one."""
+    """The tokens of a text, one by one."""
 
     def __init__(self, text: str) -> None:
         self._found: Iterator[tuple[str, str, int]] = self._scan(text)
         self.next = next(self._found)
 
     def take(self, *wanted: str, expected: str) -> str:
-        """Return the next token, which must be of a wanted kind, or a wanted sign."""
+        """Return the next token, which must have one of these kinds or values."""
         kind, value, column = self.next
         if kind not in wanted and value not in wanted:
             raise MatcherError(
@@ -129,7 +129,7 @@ class _Tokens:
         return value
 
     def at(self, *wanted: str) -> bool:
-        """Say whether the next token is of a kind, or a sign."""
+        """Return whether the next token has one of these kinds or values."""
         return self.next[0] in wanted or self.next[1] in wanted
 
     @staticmethod
@@ -137,7 +137,7 @@ class _Tokens:
         position = 0
         while True:
             found = _TOKEN.match(text, position)
-            assert found is not None  # noqa: S101 - the last two branches take everything
+            assert found is not None  # noqa: S101 - the last two branches match anything
             kind = found.lastgroup or "end"
             yield kind, found.group(kind), found.start(kind) + 1
             if kind == "end":
@@ -172,17 +172,17 @@ def _unquoted(token: str) -> str:
 
     def plain(found: re.Match[str]) -> str:
         if found["wrong"] is not None:
-            raise MatcherError(f"{found.group()} in {token} is no escape: write \\\\ for a backslash")
+            raise MatcherError(f"{found.group()} in {token} is not a valid escape: write \\\\ for a backslash")
         if found["plain"]:
             return _ESCAPED[found["plain"]]
         code = int(found["octal"], 8) if found["octal"] else int(found["byte"] or found["short"] or found["long"], 16)
         try:
             return chr(code)
         except (ValueError, OverflowError):
-            raise MatcherError(f"{found.group()} in {token} is no character") from None
+            raise MatcherError(f"{found.group()} in {token} is not a valid character") from None
 
     if "\n" in token:
-        raise MatcherError(f"{token} runs over a line end: write \\n")
+        raise MatcherError(f"{token} contains a line break: write \\n")
     return _ESCAPE.sub(plain, token[1:-1])
 
 
@@ -190,10 +190,10 @@ def _operator(text: str) -> Operator:
     for operator in get_args(Operator):
         if text == operator:
             return operator  # type: ignore[no-any-return]
-    raise MatcherError(f"{text!r} is no operator")
+    raise MatcherError(f"{text!r} is not a valid operator")
 
 
-# The classic notation
+# The classic syntax
 
 _CLASSIC = re.compile(r"^\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(=~|=|!=|!~)(.*)\Z", re.DOTALL | re.ASCII)
 _CLASSIC_PART = re.compile(r'((?:\\.|"(?:\\.|[^"\\])*"|[^",\\])*)(,|\Z)', re.DOTALL)
@@ -206,7 +206,7 @@ def _classic(text: str) -> Iterator[Matcher]:
     while position <= len(text):
         found = _CLASSIC_PART.match(text, position)
         if found is None:
-            raise MatcherError("a quote is not closed")
+            raise MatcherError("unterminated quote")
         if not (found[2] == "" and not found[1].strip()):
             yield _classic_matcher(found[1])
         position = found.end() if found[2] else len(text) + 1
@@ -215,15 +215,15 @@ def _classic(text: str) -> Iterator[Matcher]:
 def _classic_matcher(text: str) -> Matcher:
     found = _CLASSIC.match(text)
     if found is None:
-        raise MatcherError(f"{text!r} is no matcher")
+        raise MatcherError(f"{text!r} is not a valid matcher")
     name, operator, value = found[1], found[2], found[3].strip()
     quoted = value.startswith('"')
     if quoted:
         if not re.fullmatch(r'"(?:\\.|[^"\\])*"', value, re.DOTALL):
-            raise MatcherError(f"the value {value} is not closed")
+            raise MatcherError(f"unterminated quote in the value {value}")
         value = value[1:-1]
     elif re.search(r'(?<!\\)(?:\\\\)*"', value):
-        raise MatcherError(f"the value {value} has a quote inside")
+        raise MatcherError(f"unescaped quote in the value {value}")
     return Matcher(
         name, _operator(operator), re.sub(r'\\([n"\\])', lambda each: "\n" if each[1] == "n" else each[1], value)
     )
@@ -233,11 +233,11 @@ def _compiled(expression: str) -> Any:
     try:
         import re2  # type: ignore[import-untyped]
     except ImportError:
-        raise MissingExtra("google-re2", extra="notification", purpose="a matcher with an expression") from None
+        raise MissingExtra("google-re2", extra="notification", purpose="a matcher with a regular expression") from None
     options = re2.Options()
     options.log_errors = False
     try:
         return re2.compile(f"(?:{expression})", options)
     except re2.error as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-        raise MatcherError(f"the expression {expression!r} cannot be read: {reason}") from None
+        raise MatcherError(f"invalid regular expression {expression!r}: {reason}") from None

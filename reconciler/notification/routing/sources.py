@@ -1,4 +1,4 @@
-"""Follow where a routing configuration comes from: a file, or a key of a ConfigMap."""
+"""Sources of the routing configuration: a file, or a key of a ConfigMap."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import contextlib
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reconciler.cache import CacheEvent
 from reconciler.errors import ConfigurationError
 from reconciler.notification.routing.config import RoutingConfigError
-from reconciler.notification.routing.table import RoutingTable
+from reconciler.notification.routing.router import RoutingTable
+from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
@@ -23,15 +24,15 @@ _log = logging.getLogger("reconciler.notification")
 
 
 class FileSource:
-    """Load a file, and load it again when its content changes.
+    """A file that is reloaded when its content changes.
 
-    The content decides, not the time of change: a mounted ConfigMap is exchanged by a symbolic link. A file that cannot
-    be read, or used, leaves the configuration in force as it is.
+    Only the content counts, not the modification time, because a mounted ConfigMap is replaced by a symbolic link.
+    While the file is unreadable or invalid, the previous configuration stays in use.
 
     Args:
         path: the file.
-        table: where to load it.
-        interval: seconds between two looks. Default 5.
+        table: the routing table to load it into.
+        interval: seconds between reads. Default 5.
     """
 
     def __init__(self, path: str | os.PathLike[str], table: RoutingTable, *, interval: float = 5.0) -> None:
@@ -40,45 +41,45 @@ class FileSource:
         self._interval = interval
 
     def load(self) -> None:
-        """Load the file now, for a start that should fail rather than run without routing.
+        """Load the file now. Call it at startup to fail rather than run without routing.
 
         Raises:
-            ConfigurationError: the file cannot be read, or what it says cannot be used.
+            ConfigurationError: the file cannot be read, or is invalid.
         """
         try:
             text = self._path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise ConfigurationError(f"the routing configuration {self._path} cannot be read: {reason}") from error
+            raise ConfigurationError(f"cannot read the routing configuration {self._path}: {reason}") from error
         self._table.load(text, name=str(self._path))
 
     async def run(self) -> None:
-        """Follow the file until it is cancelled, which leaves the configuration in force."""
-        unreadable = ""
+        """Reload the file on changes until cancelled; the configuration stays in use."""
+        logged = ""
         while True:
             await asyncio.sleep(self._interval)
             try:
                 self.load()
-                unreadable = ""
+                logged = ""
             except RoutingConfigError:
-                pass  # the table has told everybody
+                pass  # logged by the table
             except ConfigurationError as error:
-                if str(error) != unreadable:
-                    _log.error("%s; the one before stays in force", error)
-                unreadable = str(error)
+                if str(error) != logged:
+                    _log.error("%s; keeping the previous one", error)
+                logged = str(error)
 
 
 class ConfigMapSource:
-    """Load a key of a ConfigMap, and load it again whenever it changes.
+    """A key of a ConfigMap that is reloaded when it changes.
 
-    A ConfigMap or key that is deleted leaves the configuration in force as it is.
+    If the ConfigMap or the key is deleted, the previous configuration stays in use.
 
     Args:
-        cache: watches the one object.
-        namespace: of the ConfigMap.
-        name: of the ConfigMap.
-        table: where to load it.
-        key: what to read of it. Default ``routing.yaml``.
+        cache: the cache that watches the ConfigMap.
+        namespace: namespace of the ConfigMap.
+        name: name of the ConfigMap.
+        table: the routing table to load it into.
+        key: the key to read. Default ``routing.yaml``.
     """
 
     def __init__(
@@ -92,28 +93,28 @@ class ConfigMapSource:
 
     @property
     def label(self) -> str:
-        """Return what errors call it."""
+        """Return the name for errors and logs."""
         return f"ConfigMap {self._namespace}/{self._name}, key {self._key}"
 
     async def run(self) -> None:
-        """Follow the ConfigMap until it is cancelled, which leaves the configuration in force."""
+        """Reload the ConfigMap on changes until cancelled; the configuration stays in use."""
         informer = await self._cache.informer(
             "v1/ConfigMap", namespaces=[self._namespace], field_selector={"metadata.name": self._name}
         )
-        registration = informer.add_handler(self._take)
+        registration = informer.add_handler(self._handle)
         try:
             await asyncio.Event().wait()
         finally:
             registration.remove()
 
-    def _take(self, event: CacheEvent) -> None:
+    def _handle(self, event: CacheEvent) -> None:
         if event.new is None:
-            _log.warning("%s is gone; what it said stays in force", self.label)
+            _log.warning("%s was deleted; keeping the previous routing configuration", self.label)
             return
-        document: dict[str, Any] = event.new.decode()
+        document: JSONObject = event.new.decode()
         text = (document.get("data") or {}).get(self._key)
         if not isinstance(text, str):
-            _log.warning("%s is missing; what it said before stays in force", self.label)
+            _log.warning("%s not found; keeping the previous routing configuration", self.label)
             return
-        with contextlib.suppress(RoutingConfigError):  # the table has told everybody
+        with contextlib.suppress(RoutingConfigError):  # logged by the table
             self._table.load(text, name=self.label)

@@ -1,7 +1,7 @@
-"""Read YAML and remember on which line everything stands, so that errors can say where.
+"""YAML documents with the line of each value, for error messages.
 
-Size, nesting and what aliases stand for are bounded before anything is built: the parser's events are counted, which
-takes no recursion and no memory.
+Size, nesting and expanded aliases are limited before the document is built: the parser's events are counted, which
+needs neither recursion nor memory.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import yaml
 __all__ = ["Path", "Problem", "Source", "read_yaml"]
 
 Path = tuple[str | int, ...]
-"""Keys and indexes from the top of the document."""
+"""The keys and indexes that lead to a value from the top of the document."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """Say what is wrong where.
+    """An error in a document.
 
     Attributes:
-        line: from 1; 0 for the document as a whole.
-        place: the path, as in ``route.routes[0].receiver``.
+        line: line number from 1; 0 for the document as a whole.
+        place: path of the value, such as ``route.routes[0].receiver``.
         message: what is wrong, and what to do.
     """
 
@@ -39,20 +39,20 @@ class Problem:
 
 @dataclass(slots=True)
 class Source:
-    """Hold a document, the lines of its parts, and what was found wrong with it.
+    """A document with line numbers and the errors found so far.
 
     Attributes:
         data: the document.
-        lines: the line of each part, by its path.
-        problems: grows while the document is read.
+        lines: the line of each value, by its path.
+        problems: the errors.
     """
 
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def complain(self, path: Path, message: str) -> None:
-        """Note a problem at a path; the line is that of the nearest part that exists."""
+    def add_problem(self, path: Path, message: str) -> None:
+        """Add an error at a path, with the line of the nearest existing value."""
         if len(self.problems) > PROBLEM_COUNT_LIMIT:
             return
         line = next((self.lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.lines), 0)
@@ -60,7 +60,7 @@ class Source:
 
 
 def place_of(path: Path) -> str:
-    """Return a path as people write it."""
+    """Return a path in the notation ``route.routes[0].receiver``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -68,29 +68,28 @@ def place_of(path: Path) -> str:
 
 
 SIZE_LIMIT = 1_048_576
-"""Most characters of a document: what a ConfigMap takes."""
+"""Maximum characters in a document: the limit of a ConfigMap."""
 
 NESTING_LIMIT = 64
-"""Most levels of mappings and lists."""
+"""Maximum nesting of mappings and lists."""
 
 NODE_LIMIT = 250_000
-"""Most values of a document, those that aliases stand for counted again for each alias."""
+"""Maximum values in a document after expanding aliases."""
 
 PROBLEM_COUNT_LIMIT = 1000
-"""Problems of a document that are noted."""
+"""Maximum errors that are collected for a document."""
 
 PROBLEM_LIMIT = 50
-"""Problems of a document that are told."""
-
+"""Maximum errors that a message lists."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(text: str) -> Source:
-    """Read one YAML document; syntax errors and repeated keys become problems."""
+    """Parse one YAML document; syntax errors and duplicate keys become problems."""
     source = Source()
     if len(text) > SIZE_LIMIT:
-        source.problems.append(Problem(0, "", f"it has {len(text)} characters; at most {SIZE_LIMIT} are read"))
+        source.problems.append(Problem(0, "", f"the document has {len(text)} characters; the maximum is {SIZE_LIMIT}"))
         return source
     loader = _Loader(text)
     try:
@@ -101,14 +100,14 @@ def read_yaml(text: str) -> Source:
         node = loader.get_single_node()
         if node is not None:
             for path, message in _walk(node, (), source.lines):
-                source.complain(path, message)
+                source.add_problem(path, message)
             source.data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        source.problems.append(Problem(mark.line + 1 if mark else 0, "", f"not YAML: {said}"))
+        text = ", ".join(part for part in (error.context, error.problem) if part)
+        source.problems.append(Problem(mark.line + 1 if mark else 0, "", f"invalid YAML: {text}"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        source.problems.append(Problem(0, "", f"not YAML: {error}"))
+        source.problems.append(Problem(0, "", f"invalid YAML: {error}"))
     finally:
         loader.dispose()
     return source
@@ -116,26 +115,26 @@ def read_yaml(text: str) -> Source:
 
 @dataclass(slots=True)
 class _Size:
-    """The size of a value: how many values it is made of, and how deep.
+    """The size of a value.
 
     Attributes:
-        anchor: under what aliases refer to it, if anything.
-        nodes: values, itself counted.
-        depth: levels, itself counted.
+        anchor: the anchor by which aliases refer to it, if any.
+        nodes: number of values, including itself.
+        depth: number of levels, including itself.
     """
 
     anchor: str | None = None
     nodes: int = 1
     depth: int = 1
 
-    def hold(self, inner: _Size) -> None:
-        """Count a value that stands in this one."""
+    def add(self, inner: _Size) -> None:
+        """Add the size of a value inside this one."""
         self.nodes += inner.nodes
         self.depth = max(self.depth, inner.depth + 1)
 
 
 def _excess(text: str) -> Problem | None:
-    """Return what is too large about a document, aliases taken for what they stand for; None when nothing is."""
+    """Return which limit a document exceeds after expanding aliases, or None."""
     anchors: dict[str, _Size] = {}
     open_values: list[_Size] = [_Size()]
     for event in yaml.parse(text, Loader=_Loader):
@@ -147,23 +146,23 @@ def _excess(text: str) -> Problem | None:
             size = open_values[-1]
         elif isinstance(event, yaml.CollectionEndEvent):
             size = open_values.pop()
-            open_values[-1].hold(size)
+            open_values[-1].add(size)
         elif isinstance(event, yaml.ScalarEvent):
             size = _Size(event.anchor)
-            open_values[-1].hold(size)
+            open_values[-1].add(size)
         elif isinstance(event, yaml.AliasEvent):
             if any(value.anchor == event.anchor for value in open_values):
-                return Problem(line, "", f"the alias *{event.anchor} stands inside of what it refers to")
-            size = anchors.get(event.anchor or "", _Size())  # an unknown one is told when the document is built
-            open_values[-1].hold(size)
+                return Problem(line, "", f"the alias *{event.anchor} refers to a value that contains it")
+            size = anchors.get(event.anchor or "", _Size())  # unknown ones are reported when the document is built
+            open_values[-1].add(size)
         else:
             continue
         if not isinstance(event, (yaml.CollectionStartEvent, yaml.AliasEvent)) and size.anchor:
             anchors[size.anchor] = size
         if len(open_values) + (size.depth if isinstance(event, yaml.AliasEvent) else 0) > NESTING_LIMIT + 1:
-            return Problem(line, "", f"it is nested more than {NESTING_LIMIT} levels deep")
+            return Problem(line, "", f"nested more than {NESTING_LIMIT} levels deep")
         if open_values[-1].nodes > NODE_LIMIT:
-            return Problem(line, "", f"it has more than {NODE_LIMIT} values, aliases taken for what they stand for")
+            return Problem(line, "", f"more than {NODE_LIMIT} values after expanding aliases")
     return None
 
 
@@ -177,7 +176,7 @@ def _walk(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Iterator[tuple
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                yield (*path, name), f"the key {name!r} stands twice, also on line {key.start_mark.line + 1}"
+                yield (*path, name), f"duplicate key {name!r}, also on line {key.start_mark.line + 1}"
             seen.add(name)
             lines.setdefault((*path, name), key.start_mark.line + 1)
             yield from _walk(value, (*path, name), lines)

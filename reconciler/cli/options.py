@@ -1,0 +1,78 @@
+"""The options of ``reconciler run``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+__all__ = ["NotificationFlags", "RunOptions"]
+
+
+@Parameter(name="*", group="Notification operator")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationFlags:
+    """The options of the notification operator; see `NotificationOptions`."""
+
+    notification_directory: Annotated[
+        Path | None, Parameter(help="Directory of the channel 'file'; without it the channel is disabled.")
+    ] = None
+    credentials: Annotated[
+        Path | None, Parameter(help="Directory with one file per credential, such as a mounted Secret.")
+    ] = None
+    routing_file: Annotated[Path | None, Parameter(help="Routing configuration; reloaded when the file changes.")] = (
+        None
+    )
+    routing_config_map: Annotated[
+        str | None, Parameter(help="NAMESPACE/NAME of a ConfigMap with the routing configuration in 'routing.yaml'.")
+    ] = None
+    audit_file: Annotated[
+        Path | None, Parameter(help="File to which each attempt and each result is appended as a line.")
+    ] = None
+    console: Annotated[bool, Parameter(help="Enable the channel 'console'.")] = True
+    log_channel: Annotated[bool, Parameter(help="Enable the channel 'log'.")] = True
+    delivery_timeout: Annotated[
+        float, Parameter(help="Timeout of one delivery in seconds.", validator=Number(gt=0))
+    ] = 30.0
+    max_deliveries: Annotated[
+        int, Parameter(help="Maximum number of concurrent deliveries.", validator=Number(gte=1))
+    ] = 64
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of ``reconciler run``."""
+
+    kubeconfig: Annotated[
+        Path | None, Parameter(help="Path of the kubeconfig. Default: KUBECONFIG, in-cluster, ~/.kube/config.")
+    ] = None
+    context: Annotated[str | None, Parameter(help="Context of the kubeconfig. Default: its current context.")] = None
+    namespaces: Annotated[
+        tuple[str, ...],
+        Parameter(name="--namespace", help="Watch only this namespace. Can be repeated.", show_default=False),
+    ] = ()
+    workers: Annotated[int, Parameter(help="Concurrent reconciles per controller.")] = 4
+    leader_election: Annotated[
+        str | None, Parameter(help="Name of the Lease. Without it leader election is disabled.")
+    ] = None
+    leader_election_namespace: Annotated[
+        str | None, Parameter(help="Namespace of the Lease. Default: the pod's namespace, or the only --namespace.")
+    ] = None
+    metrics: Annotated[
+        str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Without it metrics are not served.")
+    ] = None
+    health: Annotated[
+        str | None, Parameter(help="HOST:PORT of /healthz and /readyz. Without it health is not served.")
+    ] = None
+    grace_period: Annotated[
+        float, Parameter(help="Seconds that reconciles in progress have to finish after SIGTERM.")
+    ] = 30.0
+    notification: NotificationFlags = NotificationFlags()
+    log_format: Annotated[Literal["text", "json"], Parameter(help="Format of the log on standard error.")] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")
+    ] = "info"

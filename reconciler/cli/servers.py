@@ -1,0 +1,140 @@
+"""The commands that run an API server: ``reconciler apiserver`` and ``reconciler envtest``."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from reconciler.apiserver import APIServer, LoggedRequest
+from reconciler.cli.targets import load_resource
+from reconciler.errors import ConfigurationError
+
+__all__ = ["APIServerOptions", "build_binaries", "print_binaries_path", "run_apiserver", "run_control_plane"]
+
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+
+@dataclass(frozen=True, slots=True)
+class APIServerOptions:
+    """The options of ``reconciler apiserver``.
+
+    Attributes:
+        port: the port on the loopback interface; 0 for a free one.
+        kubeconfig: the path of the kubeconfig to write.
+        log: the requests to print.
+        chaos: the fraction of requests that fail.
+        seed: the seed of all randomness.
+    """
+
+    port: int
+    kubeconfig: Path
+    log: Literal["none", "writes", "requests"]
+    chaos: float
+    seed: int
+
+
+def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
+    """Run the embedded API server until SIGINT or SIGTERM."""
+    asyncio.run(_run_apiserver(names, options))
+    return 0
+
+
+async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
+    objects = [each for name in names for each in _objects(name)]
+    async with APIServer(seed=options.seed) as server:
+        await server.listen(port=options.port)
+        await server.apply(*objects)
+        _write_kubeconfig(server, options.kubeconfig)
+        print(f"API server on {server.url}; its data is lost when it stops. In another terminal:")
+        print(f"  export KUBECONFIG={options.kubeconfig.resolve()}")
+        print("  kubectl get crd,ns", flush=True)
+        if options.log != "none":
+            server.log.follow(partial(_print, writes=options.log == "writes"))
+        if options.chaos:
+            server.faults.chaos(seed=options.seed, rate=options.chaos)
+        await _wait_for_signal()
+
+
+def _print(entry: LoggedRequest, *, writes: bool) -> None:
+    if entry.writes or not writes:
+        print(entry, flush=True)
+
+
+def _write_kubeconfig(server: APIServer, kubeconfig: Path) -> None:
+    try:
+        server.write_kubeconfig(kubeconfig)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--kubeconfig {kubeconfig}: cannot write the file: {error.strerror}; choose another path"
+        ) from error
+
+
+def _objects(name: str) -> list[object]:
+    path = Path(name)
+    if path.is_dir():
+        found: list[object] = [each for each in sorted(path.iterdir()) if each.suffix in _SUFFIXES]
+        if not found:
+            raise ConfigurationError(f"no YAML or JSON file in {name}")
+        return found
+    if path.suffix in _SUFFIXES:
+        if not path.is_file():
+            raise ConfigurationError(
+                f"no such file: {name}: name a YAML or JSON file, a directory, MODULE:CLASS, or 'notification'"
+            )
+        return [path]
+    return [load_resource(name)]
+
+
+async def _wait_for_signal() -> None:
+    """Wait for SIGINT or SIGTERM. Cancellation removes the signal handlers."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await stop.wait()
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def print_binaries_path(*, as_json: bool) -> int:
+    """Print the directory of the control plane's binaries."""
+    from reconciler.testing import control_plane
+
+    path = control_plane.binaries_path()
+    sys.stdout.write(msgspec.json.encode({"path": str(path)}).decode() + "\n" if as_json else f"{path}\n")
+    return 0
+
+
+def build_binaries() -> int:
+    """Build the control plane's binaries unless they exist, and print their directory."""
+    from reconciler.testing import control_plane
+
+    print(control_plane.build())
+    return 0
+
+
+def run_control_plane(*, kubeconfig: Path) -> int:
+    """Run a real control plane until SIGINT or SIGTERM."""
+    asyncio.run(_run_control_plane(kubeconfig))
+    return 0
+
+
+async def _run_control_plane(kubeconfig: Path) -> None:
+    from reconciler.testing import control_plane
+
+    async with control_plane.ControlPlane() as plane:
+        plane.write_kubeconfig(kubeconfig)
+        print(f"kube-apiserver on {plane.url}; its data is lost when it stops. In another terminal:")
+        print(f"  export KUBECONFIG={kubeconfig.resolve()}")
+        await _wait_for_signal()

@@ -1,0 +1,336 @@
+"""The leader elector: acquires a lease, renews it, and stops this process from leading before the lease can expire.
+
+A lease is exclusion by time; there is no fencing token. What is guaranteed, and what is not:
+
+1. This process stops leading at its *deadline*: the start of its last successful renewal plus the renew deadline,
+   measured by a clock that also runs while the machine is suspended. Another process's lease expires by local time,
+   counted from when its record was last seen to change. The times in the record are ignored, so clocks may differ, but
+   they must run at the same rate.
+2. An OS thread ends the process when the lease expires if workers have not stopped by then; see `Watchdog`. A blocked
+   event loop or a hung thread therefore cannot outlive the lease by more than the scheduler's delay.
+3. Every write of the manager's client first calls `Elector.check`, which compares clocks and refuses the write. The
+   window that remains lies between that check and the socket, for a process that is stopped there.
+4. Status writes are conditional. The server refuses one that arrives too late; it is not merged.
+5. The lease is released only after every worker, thread and flush has ended; otherwise it is left to expire.
+6. A process that lost the lease never leads again: the manager ends, and a new process takes part in the election.
+
+So there is at most one leader, provided that no process is paused for longer than the time between the renew deadline
+and the lease duration. Effects outside the cluster may be repeated once per failover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+from collections.abc import Mapping
+from datetime import datetime
+
+from reconciler.backoff import longest_retry_after, retry_after_delay
+from reconciler.client import Client
+from reconciler.clock import Clock, boottime_of
+from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
+from reconciler.events import EventRecorder
+from reconciler.manager.election.options import LeaderElection
+from reconciler.manager.election.watchdog import Watchdog
+from reconciler.manager.errors import LeadershipLost, NotLeader
+from reconciler.meta import format_micro_time
+from reconciler.telemetry import LeaderCounters
+from reconciler.wire import JSONObject
+
+__all__ = ["Elector"]
+
+_log = logging.getLogger("reconciler.manager")
+
+API = "coordination.k8s.io/v1"
+LEASE = f"{API}/Lease"
+
+EVENTS_TIMEOUT = 1.0
+"""Seconds to wait for the event of a released lease to be sent."""
+
+_FAILURES = (APIError, TransportError, TimeoutError)
+
+
+class Elector:
+    """A participant in one leader election; used once.
+
+    Args:
+        client: reads and writes the lease. It must not retry by itself, and its writes must not be fenced.
+        election: options with namespace and identity filled in.
+        counters: records whether this process leads.
+        clock: source of time.
+        rng: jitters the attempts of several processes.
+        watchdog: ends the process when workers outlive the lease.
+        labels: added to the lease's own labels. Default: none.
+        events: records Events about the lease when this process starts and stops leading. The elector runs and closes
+            it. Default: no Events.
+
+    Attributes:
+        elected: set when this process becomes leader; stays set.
+        holder: the last known holder of the lease; ``""`` if nobody holds it.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        election: LeaderElection,
+        *,
+        counters: LeaderCounters,
+        clock: Clock,
+        rng: random.Random,
+        watchdog: Watchdog,
+        labels: Mapping[str, str] | None = None,
+        events: EventRecorder | None = None,
+    ) -> None:
+        self._client = client
+        self._election = election
+        self._identity = election.identity or ""
+        self._where = f"{election.namespace}/{election.name}"
+        self._counters = counters
+        self._clock = clock
+        self._now = boottime_of(clock)
+        self._rng = rng
+        self._watchdog = watchdog
+        self._labels = dict(labels or {})
+        self._events = events
+        self._recording: asyncio.Task[None] | None = None
+        self._lease: JSONObject | None = None  # as last returned by the server
+        self._observed: JSONObject | None = None  # the record of another holder, and when it was first seen unchanged
+        self._observed_at = -math.inf
+        self._renewed_at = -math.inf  # when the last successful request began
+        self._in_flight = False  # an attempt whose outcome is unknown
+        self._retry_after = 0.0  # seconds that the server asked to wait when the last attempt failed
+        self._ended = False
+        self._released = False
+        self.elected = asyncio.Event()
+        self.holder = ""
+
+    @property
+    def leading(self) -> bool:
+        """Return whether this process may act as leader now; safe to call from any thread."""
+        return not self._ended and self.elected.is_set() and self._now() < self._deadline
+
+    def check(self) -> None:
+        """Raise unless this process may act as leader now; safe to call from any thread.
+
+        Raises:
+            NotLeader: this process was never elected, its deadline has passed, or it stopped leading.
+        """
+        if not self.leading:
+            raise NotLeader(
+                f"{self._identity} is not the leader: lease {self._where} is held by {self.holder or 'nobody'}; "
+                "nothing was sent"
+            )
+
+    def check_renewed(self) -> None:
+        """Raise if this process leads although its lease has expired; a health check.
+
+        Raises:
+            NotLeader: the lease has expired, and this process has not stopped leading.
+        """
+        expired = self._now() - (self._renewed_at + self._election.lease_duration)
+        if self.elected.is_set() and not self._ended and expired > 0:
+            raise NotLeader(f"lease {self._where} expired {expired:.0f} s ago")
+
+    async def run(self) -> None:
+        """Acquire the lease, set `elected`, and renew until cancelled.
+
+        Cancellation stops the renewals and releases nothing. A request in flight may still take effect; `release` finds
+        out.
+
+        Raises:
+            LeadershipLost: the lease was not renewed before the deadline, or another process holds it.
+        """
+        while not await self._try_acquire():
+            # A candidate that waits longer than a lease lasts would notice too late that it is free.
+            asked = min(self._retry_after, self._election.lease_duration)
+            await asyncio.sleep(max(self._election.next_attempt_delay(self._rng.random()), asked))
+        _log.info("acquired lease %s: %s is the leader", self._where, self._identity)
+        self._counters.leading = True
+        self.elected.set()
+        self._watchdog.start()
+        self._record_event("became leader")
+        try:
+            await self._keep_renewing()
+        finally:
+            self._counters.leading = False
+
+    async def release(self) -> None:
+        """Release the lease, so that another process does not have to wait until it expires.
+
+        Call it only after everything that depends on the lease has ended. Errors are ignored: the lease then expires.
+        Cancellation also leaves it to expire.
+        """
+        lost, self._ended = self._ended, True
+        self._watchdog.disarm()
+        if not lost and (self.elected.is_set() or self._in_flight):
+            with contextlib.suppress(*_FAILURES):
+                async with asyncio.timeout(self._election.renew_deadline):
+                    while True:
+                        if await self._try_release():
+                            break
+                        await asyncio.sleep(self._election.retry_period / 10)
+        await self._close_events()
+
+    async def abandon(self) -> None:
+        """Stop leading and leave the lease to expire; whatever is still running must end before then."""
+        self._ended = True
+        await self._close_events()
+
+    @property
+    def _deadline(self) -> float:
+        return self._renewed_at + self._election.renew_deadline
+
+    async def _keep_renewing(self) -> None:
+        failure = "the last renewal took too long"
+        while True:
+            left = self._deadline - self._now()
+            # Retry-After is obeyed only for half of the time left, so that further attempts are possible.
+            pause = max(self._election.retry_period, min(self._retry_after, left / 2))
+            await asyncio.sleep(max(0.0, min(pause, left)))
+            left = self._deadline - self._now()
+            if left <= 0:
+                raise self._lost(f"not renewed within {self._election.renew_deadline:g} s: {failure}")
+            try:
+                if not await self._renew(left):
+                    raise self._lost(f"{self.holder} acquired it")
+                self._retry_after = 0.0
+            except _FAILURES as error:
+                failure = _headline(error)
+                self._retry_after = retry_after_delay(longest_retry_after(error), self._rng)
+                _log.warning("failed to renew lease %s, retrying for %.1f s: %s", self._where, left, failure)
+
+    def _lost(self, why: str) -> LeadershipLost:
+        self._ended = True
+        self._counters.leading = False
+        return LeadershipLost(
+            f"{self._identity} lost lease {self._where}: {why}. End this process; a new one takes part in the election"
+        )
+
+    async def _try_acquire(self) -> bool:
+        self._in_flight = True  # stays True if cancelled
+        self._retry_after = 0.0
+        try:
+            leads = await self._renew(self._election.renew_deadline)
+        except (Conflict, AlreadyExists):
+            leads = False  # another candidate was faster; the next attempt shows which
+        except _FAILURES as error:
+            leads = False
+            self._retry_after = retry_after_delay(longest_retry_after(error), self._rng)
+            _log.warning("failed to acquire lease %s, retrying: %s", self._where, _headline(error))
+        self._in_flight = False
+        return leads
+
+    async def _renew(self, limit: float) -> bool:
+        """Renew or acquire the lease; return False if another process holds it.
+
+        Args:
+            limit: seconds left. An attempt takes at most half of the renew deadline, to leave time for a second one.
+        """
+        async with asyncio.timeout(min(limit, max(1.0, self._election.renew_deadline / 2))):
+            if self._lease is not None and self.elected.is_set():
+                try:
+                    return await self._write(self._lease)
+                except APIError as error:
+                    if error.retry_after:
+                        raise
+                    self._counters.slow_paths += 1
+            return await self._read_and_acquire()
+
+    async def _read_and_acquire(self) -> bool:
+        try:
+            lease = (await self._client.get(LEASE, self._election.name, self._election.namespace)).to_dict()
+        except NotFound:
+            return await self._create()
+        record = lease.get("spec") or {}
+        self._observe_holder(str(record.get("holderIdentity") or ""))
+        if record != self._observed:
+            self._observed, self._observed_at = record, self._now()
+        if self.holder not in ("", self._identity):
+            expires = self._observed_at + float(record.get("leaseDurationSeconds") or 0)
+            if self._now() < expires:
+                return False
+        return await self._write(lease)
+
+    async def _create(self) -> bool:
+        metadata: JSONObject = {"name": self._election.name, "namespace": self._election.namespace}
+        if self._labels:
+            metadata["labels"] = self._labels
+        started, stamp = self._now(), self._clock.now()
+        document = {"apiVersion": API, "kind": "Lease", "metadata": metadata}
+        answer = await self._client.create({**document, "spec": self._record({}, stamp)})
+        self._renewed(answer.to_dict(), started)
+        return True
+
+    async def _write(self, lease: JSONObject) -> bool:
+        started, stamp = self._now(), self._clock.now()
+        if self._labels:
+            metadata = lease.get("metadata") or {}
+            lease = {**lease, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **self._labels}}}
+        answer = await self._client.update({**lease, "spec": self._record(lease.get("spec") or {}, stamp)})
+        self._renewed(answer.to_dict(), started)
+        return True
+
+    def _renewed(self, answer: JSONObject, started: float) -> None:
+        self._lease, self._renewed_at, self.holder = answer, started, self._identity
+        self._watchdog.extend(started + self._election.lease_duration)
+
+    def _observe_holder(self, holder: str) -> None:
+        if holder not in (self.holder, "", self._identity):
+            _log.info("new leader elected: %s holds lease %s", holder, self._where)
+        self.holder = holder
+
+    def _record_event(self, what: str) -> None:
+        if self._events is None or self._lease is None:
+            return
+        if self._recording is None:
+            self._recording = asyncio.create_task(self._events.run(), name=f"events of lease {self._where}")
+        self._events.normal(
+            {"apiVersion": API, "kind": "Lease", **self._lease}, "LeaderElection", f"{self._identity} {what}"
+        )
+
+    async def _close_events(self) -> None:
+        if self._events is not None and self._recording is not None:
+            await self._events.close(EVENTS_TIMEOUT if self._released else 0.0)
+            await asyncio.wait({self._recording})
+
+    # The lease's record
+
+    def _record(self, before: JSONObject, stamp: datetime) -> JSONObject:
+        """Return the record that makes this process the holder, or keeps it so."""
+        ours = before.get("holderIdentity") == self._identity
+        transitions = int(before.get("leaseTransitions") or 0)
+        now = format_micro_time(stamp)
+        return {
+            **before,
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": math.ceil(self._election.lease_duration),
+            "acquireTime": before.get("acquireTime") if ours else now,
+            "renewTime": now,
+            "leaseTransitions": transitions + (not ours and bool(before)),
+        }
+
+    async def _try_release(self) -> bool:
+        try:
+            lease = (await self._client.get(LEASE, self._election.name, self._election.namespace)).to_dict()
+            record = lease.get("spec") or {}
+            if record.get("holderIdentity") != self._identity:
+                return True
+            now = format_micro_time(self._clock.now())
+            empty = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
+            await self._client.update({**lease, "spec": {**record, **empty}})
+        except NotFound:
+            return True
+        except Conflict:
+            return False
+        self.holder = ""
+        self._released = True
+        _log.info("released lease %s", self._where)
+        self._record_event("stopped leading")
+        return True
+
+
+def _headline(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error) or 'no response in time'}"

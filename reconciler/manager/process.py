@@ -1,0 +1,83 @@
+"""Process-wide settings while a manager runs: signal handlers and the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+__all__ = ["EXIT_CODE", "handled_signals", "tuned_garbage_collector"]
+
+_log = logging.getLogger("reconciler.manager")
+
+EXIT_CODE = 1
+"""Exit code after a second signal; controller-runtime's."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_DEFAULT_THRESHOLDS = ((700, 10, 10), (2000, 10, 10), (2000, 10, 0))
+"""The garbage collector's thresholds in Python 3.11 to 3.14."""
+
+_YOUNG_THRESHOLD = 10_000
+"""Net allocations before a collection of the youngest generation: about 2 MB."""
+
+
+@contextlib.contextmanager
+def handled_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Handle SIGTERM and SIGINT until the block ends: the first signal calls `stop`, the next one exits immediately.
+
+    Outside the main thread, where Python delivers no signals, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        _log.debug("not in the main thread: signals are not handled")
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    seen = False
+
+    def handle(number: signal.Signals) -> None:
+        nonlocal seen
+        if seen:
+            # Nothing here may block before the exit, so buffers are not flushed.
+            os.write(2, f"{number.name} received again: exiting immediately\n".encode())
+            os._exit(EXIT_CODE)
+        seen = True
+        _log.info("%s received: draining; send it again to exit immediately", number.name)
+        stop()
+
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, handle, number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def tuned_garbage_collector() -> Iterator[Callable[[], None]]:
+    """Collect garbage now, and yield a function that excludes all existing objects from later collections.
+
+    An operator has about 200,000 modules, classes and models that live as long as the process. A full collection over
+    them blocks the event loop for 30 to 100 ms, and happens every few thousand reconciles. So one full collection runs
+    here, before any work. Collections of young objects become rarer too, unless the program has set its own thresholds,
+    because each reconcile creates hundreds of objects that reference counting soon frees. The end of the block restores
+    all settings.
+    """
+    thresholds = gc.get_threshold()
+    gc.collect()
+    try:
+        if thresholds in _DEFAULT_THRESHOLDS:
+            gc.set_threshold(_YOUNG_THRESHOLD, *thresholds[1:])
+        yield gc.freeze
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()

@@ -1,0 +1,313 @@
+"""Limits of a receiver: rate, concurrency, and a circuit breaker."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from pydantic import Field
+
+from reconciler.clock import current_clock
+from reconciler.notification.channel import Channel
+from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError, UnknownDeliveryError
+from reconciler.notification.message import Message
+from reconciler.notification.routing import ReceiverConfig
+
+__all__ = ["RESERVATION_TIMEOUT", "BreakerState", "CircuitBreaker", "LimitedChannel", "Limiter", "LimitsConfig"]
+
+_log = logging.getLogger("reconciler.notification")
+
+RESERVATION_TIMEOUT = 60.0
+"""Seconds after which a reservation expires. It is normally used within moments, unless the process was stopped."""
+
+_FAILURES = (RetryableDeliveryError, UnknownDeliveryError, OSError, TimeoutError)
+
+BreakerState = Literal["closed", "open", "half-open"]
+"""Calls pass; no call passes; one call passes as a probe."""
+
+
+class LimitsConfig(ReceiverConfig):
+    """The options that limit any configured receiver."""
+
+    rate_per_minute: float | None = Field(default=None, gt=0)
+    """Maximum messages a minute. Others wait, which uses no attempt. Default: no limit."""
+
+    max_concurrent: int = Field(default=4, ge=1)
+    """Maximum concurrent messages; others wait."""
+
+    breaker_failures: int = Field(default=5, ge=1)
+    """Consecutive failures that open the circuit breaker."""
+
+    breaker_open_seconds: float = Field(default=30.0, gt=0)
+    """Seconds until an open circuit breaker lets one message through as a probe."""
+
+
+class CircuitBreaker:
+    """A circuit breaker: opens after consecutive failures, and lets one call through as a probe after a while.
+
+    A permanent error (HTTP 404) is not a failure of the receiver and closes the breaker, because the receiver
+    responded. A cancelled call changes nothing.
+
+    Args:
+        name: name of the receiver, for errors.
+        clock: returns monotonic seconds.
+        failures: consecutive failures that open the breaker. Default 5.
+        open_seconds: seconds until a probe. Default 30.
+        on_change: called with each new state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Callable[[], float],
+        failures: int = 5,
+        open_seconds: float = 30.0,
+        on_change: Callable[[str, BreakerState], None] = lambda _name, _state: None,
+    ) -> None:
+        self._name = name
+        self._clock = clock
+        self._limit = failures
+        self._open_seconds = open_seconds
+        self._on_change = on_change
+        self._failures = 0
+        self._opened: float | None = None
+        self._probing = False
+        self._reported: BreakerState = "closed"
+
+    @property
+    def state(self) -> BreakerState:
+        """Return the current state."""
+        if self._opened is None:
+            return "closed"
+        return "half-open" if self._probing or self.seconds_left <= 0 else "open"
+
+    @property
+    def seconds_left(self) -> float:
+        """Return the seconds until a call is let through; 0 or less for now."""
+        return 0.0 if self._opened is None else self._opened + self._open_seconds - self._clock()
+
+    @contextmanager
+    def call(self, failures: tuple[type[BaseException], ...]) -> Iterator[None]:
+        """Make a call inside the block; exceptions of the given types count as failures of the receiver.
+
+        Raises:
+            DeferredDeliveryError: the breaker does not let the call through; carries the time to wait.
+        """
+        self._enter()
+        try:
+            yield
+        except failures:
+            self._record_failure()
+            raise
+        except Exception:
+            self._record_success()
+            raise
+        except BaseException:
+            self._probing = False
+            raise
+        self._record_success()
+
+    def check(self) -> None:
+        """Raise if a call would be refused now, without claiming the probe.
+
+        Raises:
+            DeferredDeliveryError: a call would be refused; carries the time to wait.
+        """
+        if self._opened is None:
+            return
+        left = self.seconds_left
+        if left > 0 or self._probing:
+            wait = left if left > 0 else self._open_seconds
+            why = "circuit breaker half open: another message is the probe"
+            if not self._probing:
+                why = "circuit breaker open: too many consecutive failures"
+            raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=wait)
+
+    def _enter(self) -> None:
+        self.check()
+        if self._opened is not None:
+            self._probing = True
+            self._report()
+
+    def _record_failure(self) -> None:
+        self._failures += 1
+        if self._probing or self._failures >= self._limit:
+            self._opened = self._clock()
+        self._probing = False
+        self._report()
+
+    def _record_success(self) -> None:
+        self._failures, self._opened, self._probing = 0, None, False
+        self._report()
+
+    def _report(self) -> None:
+        state = self.state
+        if state != self._reported:
+            self._reported = state
+            self._on_change(self._name, state)
+
+
+class Limiter:
+    """The limits of one receiver: concurrent messages, messages a minute, and none while the receiver is down.
+
+    A slot can be reserved for a message, so that a waiting request does not hold a connection or a worker. While the
+    breaker is not closed, at most one message has a slot: the probe.
+
+    Args:
+        name: name of the receiver, for errors.
+        breaker: the receiver's circuit breaker.
+        max_concurrent: maximum concurrent messages.
+        rate_per_minute: maximum messages a minute, or None. The messages of one second may come as a burst.
+
+    Attributes:
+        listeners: called whenever a slot may have become free.
+    """
+
+    def __init__(
+        self, name: str, breaker: CircuitBreaker, *, max_concurrent: int, rate_per_minute: float | None = None
+    ) -> None:
+        self.listeners: list[Callable[[], None]] = []
+        self._name = name
+        self._breaker = breaker
+        self._max_concurrent = max_concurrent
+        self._rate = rate_per_minute
+        self._spacing = 0.0 if rate_per_minute is None else 60 / rate_per_minute
+        self._burst = 0.0 if rate_per_minute is None else max(0.0, rate_per_minute / 60 - 1) * self._spacing
+        self._next = -math.inf  # earliest time of the next message without a burst
+        self._active = 0
+        self._reserved: dict[str, float] = {}
+        self._last_duration = 1.0  # seconds
+
+    @property
+    def is_down(self) -> bool:
+        """Return whether the breaker is open."""
+        return self._breaker.state == "open"
+
+    def wait(self) -> float:
+        """Return the seconds until a message gets a slot: 0 for now, infinite if a slot must become free first."""
+        now = current_clock().monotonic()
+        for token in [token for token, until in self._reserved.items() if until <= now]:
+            del self._reserved[token]
+        if self.is_down:
+            return self._breaker.seconds_left
+        if self._active + len(self._reserved) >= (self._max_concurrent if self._breaker.state == "closed" else 1):
+            return min(self._reserved.values(), default=math.inf) - now
+        wait = self._next - self._burst - now
+        return wait if wait > 1e-9 else 0.0
+
+    def reserve(self, token: str) -> bool:
+        """Reserve a slot for a message, identified by its token; return False if no slot is free."""
+        if self.wait() > 0:
+            return False
+        self._reserved[token] = self._charge() + RESERVATION_TIMEOUT
+        return True
+
+    def cancel(self, token: str) -> None:
+        """Cancel an unused reservation, if there is one."""
+        if self._reserved.pop(token, None) is not None:
+            self._notify()
+
+    @contextmanager
+    def enter(self, token: str) -> Iterator[None]:
+        """Hold a slot for the length of the block: the one reserved for the token, or a free one.
+
+        Raises:
+            DeferredDeliveryError: no slot is free; carries the time to wait.
+        """
+        if self._reserved.pop(token, None) is None:
+            self._check()
+            self._charge()
+        self._active += 1
+        started = current_clock().monotonic()
+        try:
+            yield
+        finally:
+            self._last_duration = current_clock().monotonic() - started
+            self._active -= 1
+            self._notify()
+
+    def _check(self) -> None:
+        self._breaker.check()
+        wait = self.wait()
+        if wait <= 0:
+            return
+        if self._breaker.state != "closed":
+            why = "circuit breaker half open: another message is the probe"
+        elif self._active + len(self._reserved) >= self._max_concurrent:
+            why = f"limit of {self._max_concurrent} concurrent messages reached"
+        else:
+            why = f"rate limit of {self._rate:g} messages per minute reached"
+        retry_after = wait if math.isfinite(wait) else self._last_duration
+        raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=retry_after)
+
+    def _charge(self) -> float:
+        now = current_clock().monotonic()
+        self._next = max(self._next, now) + self._spacing
+        return now
+
+    def _notify(self) -> None:
+        for listener in self.listeners:
+            listener()
+
+
+class LimitedChannel:
+    """A channel with the limits of its receiver.
+
+    The reconciler waits for a slot of the `limiter` before it calls. A call without a reservation is deferred if no
+    slot is free, which uses no attempt.
+
+    Args:
+        channel: the channel to call.
+        config: the limits.
+
+    Attributes:
+        limiter: the limits.
+        breaker: the circuit breaker.
+    """
+
+    def __init__(self, channel: Channel, config: LimitsConfig) -> None:
+        self.name = channel.name
+        self.inner = channel
+        self.breaker = CircuitBreaker(
+            channel.name,
+            clock=lambda: current_clock().monotonic(),
+            failures=config.breaker_failures,
+            open_seconds=config.breaker_open_seconds,
+            on_change=_log_state,
+        )
+        self.limiter = Limiter(
+            channel.name,
+            self.breaker,
+            max_concurrent=config.max_concurrent,
+            rate_per_minute=config.rate_per_minute,
+        )
+
+    async def deliver(self, message: Message) -> None:
+        """Deliver within the limits. Cancellation is up to the channel, and changes nothing in the breaker.
+
+        Raises:
+            DeferredDeliveryError: a limit is reached, or the breaker is open.
+            DeliveryError: raised by the channel.
+        """
+        with self.limiter.enter(message.idempotency_key), self.breaker.call(_FAILURES):
+            answer: Any = self.inner.deliver(message)
+            if inspect.isawaitable(answer):
+                await answer
+
+    async def close(self) -> None:
+        """Close the channel if it has a method ``close``. If cancelled, its connections stay open."""
+        close = getattr(self.inner, "close", None)
+        if close is not None:
+            await close()
+
+
+def _log_state(name: str, state: BreakerState) -> None:
+    if state == "open":
+        _log.warning("circuit breaker of receiver %s opened after consecutive failures; deliveries are deferred", name)
+    elif state == "closed":
+        _log.warning("circuit breaker of receiver %s closed; deliveries continue", name)

@@ -1,0 +1,212 @@
+"""The deliveries of one reconcile: messages are built from the request and delivered concurrently."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from reconciler.clock import Clock, current_clock
+from reconciler.notification.api.types import ChannelStatus, NotificationRequest
+from reconciler.notification.channel import Channel, ChannelRegistry
+from reconciler.notification.delivery.schedule import Delivery, Verdict
+from reconciler.notification.errors import (
+    DeferredDeliveryError,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+)
+from reconciler.notification.message import Link, Message
+from reconciler.notification.redaction.redactor import Redactor
+
+__all__ = ["Deliverer", "build_messages"]
+
+
+def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], redactor: Redactor) -> list[Message]:
+    """Return the messages for the next attempts on these channels, with all texts of the request redacted.
+
+    The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
+    """
+    clean, spec = redactor.redact, obj.spec
+    shared: dict[str, Any] = {
+        "name": obj.name,
+        "namespace": obj.namespace or "",
+        "uid": obj.uid,
+        "type": spec.type,
+        "priority": spec.priority,
+        "subject": clean(spec.subject),
+        "body": clean(spec.body),
+        "extensions": {
+            clean(key): redactor.redact_member(key, value) for key, value in (spec.extensions or {}).items()
+        },
+        "links": tuple(
+            Link(service=clean(link.service), url=clean(link.url), label=clean(link.label))
+            for link in spec.action_links or ()
+        ),
+    }
+    return [
+        Message(
+            **shared,
+            channel=channel.name,
+            attempt=channel.attempts + 1,
+            recipients=tuple((spec.recipients or {}).get(channel.name.partition(":")[0], ())),
+        )
+        for channel in channels
+    ]
+
+
+_UNREGISTERED_RETRY = 60.0
+"""Seconds until an unknown channel is looked up again, if it existed at an earlier reconcile of the request."""
+
+_EXPECTED_RETRY = 5.0
+"""Seconds until an unknown channel is looked up again while the registry is incomplete."""
+
+
+class Deliverer:
+    """Delivers messages over the registered channels and isolates the channels from each other.
+
+    Args:
+        channels: the registered channels.
+        timeout: seconds that one delivery may take before it counts as an attempt of unknown outcome.
+        max_concurrent: maximum concurrent deliveries over all requests.
+        redactor: redacts error texts.
+        now: returns the time for timestamps. Default: the clock's time.
+        clock: measures durations; defaults to `current_clock()` at each use.
+    """
+
+    def __init__(
+        self,
+        channels: ChannelRegistry,
+        *,
+        timeout: float,
+        max_concurrent: int,
+        redactor: Redactor | None = None,
+        now: Callable[[], datetime] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._timestamp = now
+        self._channels = channels
+        self._redactor = redactor or Redactor()
+        self._timeout = timeout
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._clock = clock
+
+    async def deliver(
+        self,
+        messages: Sequence[Message],
+        results: list[Delivery],
+        *,
+        ended: Callable[[str], None] = lambda _channel: None,
+    ) -> None:
+        """Deliver all messages concurrently and append each result to `results` as soon as it is known.
+
+        Cancellation cancels the deliveries and waits for them. `results` then holds the deliveries that had ended and,
+        with unknown outcome, those that had been sent; the others do not count as attempts.
+
+        Args:
+            messages: the messages, each with its channel.
+            results: list that receives the results.
+            ended: called with the channel's name when a delivery has ended.
+        """
+
+        async def attempt(message: Message) -> None:
+            try:
+                await self._attempt(message, results)
+            finally:
+                ended(message.channel)
+
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                group.create_task(attempt(message))
+
+    async def _attempt(self, message: Message, results: list[Delivery]) -> None:
+        channel = self._channels.get(message.channel)
+        if channel is None:
+            results.append(self._unregistered(message))
+            return
+        async with self._slots:
+            clock = self._clock or current_clock()
+            started, monotonic_start = self._now(), clock.monotonic()
+            cancellation: BaseException | None = None
+            try:
+                verdict, error = await self._call(channel, message)
+            except asyncio.CancelledError as cancelled:
+                if not message.is_sent:
+                    raise
+                cancellation = cancelled
+                verdict, error = Verdict.UNKNOWN, UnknownDeliveryError("cancelled while waiting for the response")
+            results.append(
+                Delivery(
+                    channel=message.channel,
+                    verdict=verdict,
+                    started=started,
+                    ended=self._now(),
+                    seconds=clock.monotonic() - monotonic_start,
+                    error="" if error is None else self._redactor.describe(error),
+                    retry_after=_retry_after(error),
+                )
+            )
+            if cancellation is not None:
+                raise cancellation
+
+    async def _call(self, channel: Channel, message: Message) -> tuple[Verdict, BaseException | None]:
+        """Call the channel; raise only if this delivery itself was cancelled."""
+        scope = asyncio.timeout(self._timeout)
+        try:
+            async with scope:
+                answer = channel.deliver(message)
+                # A plain `def` has delivered by now. Awaiting its None would count as a failure and repeat it.
+                if inspect.isawaitable(answer):
+                    await answer
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # a channel may raise anything; other channels go on
+            if _is_task_cancelled():
+                raise asyncio.CancelledError from error
+            if scope.expired():
+                return Verdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
+            return _verdict(error), error
+        return Verdict.DELIVERED, None
+
+    def _now(self) -> datetime:
+        return self._timestamp() if self._timestamp is not None else (self._clock or current_clock()).now()
+
+    def _unregistered(self, message: Message) -> Delivery:
+        now = self._now()
+        registered = ", ".join(self._channels) or "none"
+        complete = self._channels.is_complete
+        return Delivery(
+            channel=message.channel,
+            verdict=Verdict.UNKNOWN_CHANNEL if complete else Verdict.DEFERRED,
+            started=now,
+            ended=now,
+            error=f"unknown channel {message.channel!r}; registered channels: {registered}"
+            + ("" if complete else "; the channels of the routing configuration are not loaded yet"),
+            retry_after=_UNREGISTERED_RETRY if complete else _EXPECTED_RETRY,
+        )
+
+
+def _is_task_cancelled() -> bool:
+    """Return whether the current task was cancelled, as opposed to a channel that raised CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _verdict(error: BaseException) -> Verdict:
+    if isinstance(error, PermanentDeliveryError):
+        return Verdict.PERMANENT
+    if isinstance(error, DeferredDeliveryError):
+        return Verdict.DEFERRED
+    if isinstance(error, RetryableDeliveryError) and not error.doubtful:
+        return Verdict.RETRYABLE
+    return Verdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else Verdict.DOUBTFUL
+
+
+def _retry_after(error: BaseException | None) -> float | None:
+    if not isinstance(error, (RetryableDeliveryError, DeferredDeliveryError)):
+        return None
+    asked = error.retry_after
+    return float(asked) if isinstance(asked, (int, float)) and math.isfinite(asked) and asked > 0 else None

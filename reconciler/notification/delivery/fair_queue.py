@@ -1,0 +1,347 @@
+"""Fair queuing of requests for delivery slots.
+
+A slot is permission for one delivery on one channel. A due request asks for a slot on each of its channels, delivers on
+the channels where it gets one, and waits in a queue for the others without holding a worker. When its turn comes, its
+slots are reserved and its key is enqueued. Invariants:
+
+* **Round robin by namespace.** A slot of a channel goes to the namespace that was served there least recently. If
+  several channels have free slots, the namespace that was served least recently on any channel goes first.
+* **Priorities apply within a namespace**, and none starves: each step of priority counts as `PRIORITY_BOOST` seconds of
+  waiting.
+* **Workers are left for others.** A namespace, and a channel, starts another delivery only while more workers are free
+  than it already holds. So however many requests of one namespace meet hanging receivers, other namespaces find a
+  worker.
+* **Waiting is free**: no attempt, no status write, no timer of the key, no request to the API server. The exception is
+  a receiver that is down, which can last: each request is woken once to record it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable
+
+from reconciler.clock import current_clock
+from reconciler.meta import Request
+from reconciler.notification.api.types import Priority
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.channels import Limiter
+
+__all__ = ["PRIORITY_BOOST", "FairQueue"]
+
+PRIORITY_BOOST = 3600.0
+"""Seconds of waiting that one step of priority is worth."""
+
+OFFER_TIMEOUT = 60.0
+"""Seconds after which slots that were offered to a key go to others, if the key was not reconciled."""
+
+HISTORY_LIMIT = 10_000
+"""Maximum (channel, namespace) pairs whose last turn is remembered. A forgotten one counts as served least recently."""
+
+_PRIORITY_STEPS: dict[Priority, int] = {"Low": 0, "Medium": 1, "High": 2, "Critical": 3}
+
+
+class FairQueue:
+    """The delivery slots of all channels, and the requests that wait for one. For one event loop.
+
+    Args:
+        channels: the channels. A channel with a `Limiter` as its ``limiter`` has limits of its own.
+        workers: number of requests that can be reconciled concurrently.
+        max_deliveries: maximum concurrent deliveries over all channels.
+        wake: enqueues a key whose turn has come.
+        is_stopped: returns whether the controller has stopped.
+    """
+
+    def __init__(
+        self,
+        channels: ChannelRegistry,
+        *,
+        workers: int,
+        max_deliveries: int,
+        wake: Callable[[Request], None],
+        is_stopped: Callable[[], bool],
+    ) -> None:
+        self._channels = channels
+        self._workers = workers
+        self._max_deliveries = max_deliveries
+        self._wake = wake
+        self._is_stopped = is_stopped
+        self._queues: dict[str, _ChannelQueue] = {}
+        self._held: dict[Request, dict[str, Limiter | None]] = {}
+        self._uids: dict[Request, str] = {}
+        self._in_progress: set[Request] = set()
+        self._requests_by_namespace: Counter[str] = Counter()  # requests that hold slots
+        self._slots = 0
+        self._slots_by_channel: Counter[str] = Counter()
+        self._slots_by_namespace: Counter[str] = Counter()
+        self._served: OrderedDict[tuple[str, str], int] = OrderedDict()  # last turn by (channel, namespace); "" is any
+        self._turn = 0
+        self._offers: dict[Request, asyncio.TimerHandle] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def acquire(
+        self,
+        request: Request,
+        uid: str,
+        priority: Priority,
+        channels: Iterable[str],
+        *,
+        outage_recorded: Collection[str] = (),
+    ) -> frozenset[str]:
+        """Return the channels on which the request may deliver now; it waits in the queues of the others.
+
+        Args:
+            request: the key, which must be in progress; it gets no further slots until `release_all`.
+            uid: uid of the object.
+            priority: priority of the request.
+            channels: the due channels. Slots of other channels are released.
+            outage_recorded: those of them whose outage is in the request's status. The request is woken when the
+                receiver of any other channel goes down.
+        """
+        wanted = dict.fromkeys(channels)
+        self._in_progress.add(request)
+        self._uids[request] = uid
+        self._cancel_offer(request)
+        for name in [name for name in self._held.get(request, ()) if name not in wanted]:
+            self.release(request, name)
+        self._leave_queues(request, except_for=wanted)
+        for name in wanted:
+            if name not in self._held.get(request, ()):
+                queue = self._queues.setdefault(name, _ChannelQueue())
+                queue.join(request, priority, outage_recorded=name in outage_recorded)
+        self._assign(request)
+        return frozenset(self._held.get(request, ()))
+
+    def queued(self, request: Request) -> frozenset[str]:
+        """Return the channels for which a request waits."""
+        return frozenset(name for name, queue in self._queues.items() if request in queue)
+
+    def is_down(self, channel: str) -> bool:
+        """Return whether the channel's circuit breaker is open, so that no slot becomes free soon."""
+        limiter = self._limiter(channel)
+        return limiter is not None and limiter.is_down
+
+    def lengths(self) -> dict[str, int]:
+        """Return the number of waiting requests by channel, for channels with a queue."""
+        return {name: len(queue) for name, queue in self._queues.items()}
+
+    def release(self, request: Request, channel: str) -> None:
+        """Release the slot on one channel: the delivery has ended or will not be made."""
+        held = self._held.get(request, {})
+        if channel not in held:
+            return
+        limiter = held.pop(channel)
+        namespace = request.namespace or ""
+        self._slots -= 1
+        _decrement(self._slots_by_channel, channel)
+        _decrement(self._slots_by_namespace, namespace)
+        if not held:
+            del self._held[request]
+            _decrement(self._requests_by_namespace, namespace)
+        if limiter is not None:
+            limiter.cancel(_token(self._uids[request], channel))
+        self._assign()
+
+    def release_all(self, request: Request, *, keep_queued: bool) -> None:
+        """Release all slots of a request at the end of its reconcile.
+
+        Args:
+            request: the key.
+            keep_queued: whether it keeps its places in the queues. A request that has not called `acquire` since its
+                last turn leaves them anyway: it no longer wants to deliver.
+        """
+        self._cancel_offer(request)
+        if not (keep_queued and request in self._in_progress):
+            self._leave_queues(request)
+        self._in_progress.add(request)
+        for name in list(self._held.get(request, ())):
+            self.release(request, name)
+        self._in_progress.remove(request)
+        if not self.queued(request):
+            self._uids.pop(request, None)
+        self._assign()
+
+    # Assignment of free slots
+
+    def _assign(self, current: Request | None = None) -> None:
+        """Assign all free slots. The request `current` is in progress and needs no wake-up."""
+        if self._is_stopped():
+            return
+        self._wake_for_outages()
+        while (found := self._next(current)) is not None:
+            name, request = found
+            limiter = self._limiter(name)
+            if limiter is not None and not limiter.reserve(_token(self._uids[request], name)):
+                break
+            self._hold(request, name, limiter)
+            if request != current and request not in self._offers:
+                self._offers[request] = asyncio.get_running_loop().call_later(OFFER_TIMEOUT, self._withdraw, request)
+                self._wake(request)
+        self._set_timer()
+
+    def _wake_for_outages(self) -> None:
+        for name, queue in list(self._queues.items()):
+            if queue.outage_unrecorded and self.is_down(name):
+                for request in list(queue.outage_unrecorded):
+                    queue.leave(request)
+                    self._wake(request)
+                self._drop_if_empty(name)
+
+    def _next(self, current: Request | None) -> tuple[str, Request] | None:
+        """Return the channel and the request of the next slot, or None."""
+        if len(self._held) >= self._workers and current not in self._held:
+            return None
+        found: tuple[str, Request] | None = None
+        for name, queue in self._queues.items():
+            limiter = self._limiter(name)
+            if limiter is not None and limiter.wait() > 0:
+                continue
+            request = self._first(name, queue, current)
+            if request is not None and (found is None or self._last_turn(request) < self._last_turn(found[1])):
+                found = name, request
+        return found
+
+    def _first(self, name: str, queue: _ChannelQueue, current: Request | None) -> Request | None:
+        for namespace in sorted(queue.namespaces, key=lambda namespace: self._served.get((name, namespace), 0)):
+            if self._has_room(name, namespace):
+                excluded = self._in_progress if current is None else self._in_progress - {current}
+                request = queue.first(namespace, excluded=excluded)
+                if request is not None:
+                    return request
+            elif current is not None and current in self._held and current in queue and current.namespace == namespace:
+                return current if self._has_room(name, None) else None
+        return None
+
+    def _has_room(self, name: str, namespace: str | None) -> bool:
+        """Return whether a delivery may start on a channel; the namespace is None for a request that holds slots."""
+        workers = self._workers - len(self._held) + (namespace is None)
+        slots = self._max_deliveries - self._slots
+        if self._slots_by_channel[name] >= min(workers, slots):
+            return False
+        return namespace is None or (
+            self._requests_by_namespace[namespace] < workers and self._slots_by_namespace[namespace] < slots
+        )
+
+    def _hold(self, request: Request, name: str, limiter: Limiter | None) -> None:
+        namespace = request.namespace or ""
+        if request not in self._held:
+            self._held[request] = {}
+            self._requests_by_namespace[namespace] += 1
+        self._held[request][name] = limiter
+        self._slots += 1
+        self._slots_by_channel[name] += 1
+        self._slots_by_namespace[namespace] += 1
+        self._turn += 1
+        for key in ((name, namespace), ("", namespace)):
+            self._served[key] = self._turn
+            self._served.move_to_end(key)
+        while len(self._served) > HISTORY_LIMIT:
+            self._served.popitem(last=False)
+        self._queues[name].leave(request)
+        self._drop_if_empty(name)
+
+    def _leave_queues(self, request: Request, *, except_for: Iterable[str] = ()) -> None:
+        for name in [name for name, queue in self._queues.items() if name not in except_for and request in queue]:
+            self._queues[name].leave(request)
+            self._drop_if_empty(name)
+
+    def _drop_if_empty(self, name: str) -> None:
+        if not len(self._queues[name]):
+            del self._queues[name]
+
+    def _last_turn(self, request: Request) -> int:
+        return self._served.get(("", request.namespace or ""), 0)
+
+    def _limiter(self, name: str) -> Limiter | None:
+        limiter = getattr(self._channels.get(name), "limiter", None)
+        if not isinstance(limiter, Limiter):
+            return None
+        if self._assign not in limiter.listeners:
+            limiter.listeners.append(self._assign)
+        return limiter
+
+    def _cancel_offer(self, request: Request) -> None:
+        if (offer := self._offers.pop(request, None)) is not None:
+            offer.cancel()
+
+    def _withdraw(self, request: Request) -> None:
+        self.release_all(request, keep_queued=False)
+
+    def _set_timer(self) -> None:
+        """Assign again when the first limiter with a known waiting time has a free slot."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waits = [limiter.wait() for name in self._queues if (limiter := self._limiter(name)) is not None]
+        soonest = min((wait for wait in waits if wait > 0), default=math.inf)
+        if math.isfinite(soonest):
+            self._timer = asyncio.get_running_loop().call_later(soonest, self._assign)
+
+
+class _ChannelQueue:
+    """The requests that wait for one channel: a queue for each priority of each namespace.
+
+    Attributes:
+        outage_unrecorded: the requests to wake when the channel's receiver goes down.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[str, dict[int, OrderedDict[Request, float]]] = {}
+        self._steps: dict[Request, int] = {}
+        self.outage_unrecorded: OrderedDict[Request, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __contains__(self, request: object) -> bool:
+        return request in self._steps
+
+    @property
+    def namespaces(self) -> Iterable[str]:
+        """Return the namespaces with waiting requests."""
+        return self._queues
+
+    def join(self, request: Request, priority: Priority, *, outage_recorded: bool) -> None:
+        """Append a request; a request that already waits keeps its place."""
+        if outage_recorded:
+            self.outage_unrecorded.pop(request, None)
+        else:
+            self.outage_unrecorded[request] = None
+        if request in self._steps:
+            return
+        step = self._steps[request] = _PRIORITY_STEPS[priority]
+        queues = self._queues.setdefault(request.namespace or "", {})
+        queues.setdefault(step, OrderedDict())[request] = current_clock().monotonic() - step * PRIORITY_BOOST
+
+    def leave(self, request: Request) -> None:
+        """Remove a request."""
+        step = self._steps.pop(request)
+        self.outage_unrecorded.pop(request, None)
+        namespace = request.namespace or ""
+        queues = self._queues[namespace]
+        del queues[step][request]
+        if not queues[step]:
+            del queues[step]
+        if not queues:
+            del self._queues[namespace]
+
+    def first(self, namespace: str, *, excluded: Collection[Request]) -> Request | None:
+        """Return the next request of a namespace."""
+        heads = [
+            next((entry for entry in queue.items() if entry[0] not in excluded), None)
+            for queue in self._queues[namespace].values()
+        ]
+        found = min((head for head in heads if head is not None), key=lambda head: head[1], default=None)
+        return None if found is None else found[0]
+
+
+def _token(uid: str, channel: str) -> str:
+    """Return `Message.idempotency_key` of the request's messages on a channel."""
+    return f"{uid}/{channel}"
+
+
+def _decrement(counts: Counter[str], name: str) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]

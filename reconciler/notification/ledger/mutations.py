@@ -1,0 +1,179 @@
+"""Status mutations: what a reconcile records on its `StatusBatcher`.
+
+Attempts and channels are addressed by their keys, so a replay on a newer version adds nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+from pydantic import BaseModel
+
+from reconciler.meta import format_micro_time
+from reconciler.notification.api.types import (
+    TERMINAL_PHASES,
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequestStatus,
+)
+from reconciler.notification.delivery.schedule import Decision
+from reconciler.notification.routing.router import Resolution
+from reconciler.status import StatusBatcher
+from reconciler.wire import JSONObject
+
+__all__ = [
+    "RequestStatusBatcher",
+    "add_write_ahead",
+    "remove_write_ahead",
+    "set_decision",
+    "set_invalid",
+    "set_routing",
+]
+
+RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
+"""The status batcher of a NotificationRequest."""
+
+ROUTED_LIMIT = 64
+"""Maximum channels that routing can select for a request; their attempts must fit into an object."""
+
+MESSAGE_LIMIT = 4096
+"""Maximum characters in a condition message; the API accepts 32,768."""
+
+_DERIVED = (
+    "phase",
+    "reason",
+    "message",
+    "total_attempts",
+    "successful_deliveries",
+    "failed_deliveries",
+    "queued_at",
+    "completion_time",
+)
+
+
+def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus, decision: Decision) -> None:
+    """Record what a decision changes: attempts, channels, derived fields and conditions."""
+    after = decision.status
+    if before.phase is None and not before.channels and after.channels:
+        names = ", ".join(channel.name for channel in after.channels)
+        _set_routing_condition(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
+    for attempt in decision.attempts:
+        status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
+    stored = {channel.name: channel for channel in before.channels}
+    for channel in after.channels:
+        if channel != stored.get(channel.name):
+            status.upsert("channels", _document(channel), key="name")
+    # Derived fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
+    status.set(overwrite=True, **after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True))
+    _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
+
+
+def set_routing(
+    status: RequestStatusBatcher,
+    before: NotificationRequestStatus,
+    resolution: Resolution | None,
+    *,
+    now: datetime,
+) -> NotificationRequestStatus:
+    """Record the channels that routing selected, and return the status with them.
+
+    If routing selected no channels, only the condition changes, which says why.
+
+    Args:
+        status: the status batcher of the reconcile.
+        before: the status at the start of the reconcile.
+        resolution: the result of the routing; None if the operator has no routing.
+        now: becomes ``queuedAt``.
+    """
+    failure = _routing_failure(resolution)
+    if failure is not None:
+        _set_routing_condition(status, *failure)
+    if resolution is None or failure is not None:
+        return before
+    channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
+    for channel in channels:
+        status.upsert("channels", _document(channel), key="name")
+    status.set(queued_at=format_micro_time(now))
+    message = f"receivers {', '.join(resolution.receivers) or 'none'}: channels {', '.join(resolution.channels)}"
+    if resolution.problem:
+        message += f"; from the previous routing configuration, because the latest is invalid: {resolution.problem}"
+    reason = "StaleRouting" if resolution.problem else "RoutingRuleMatched"
+    _set_routing_condition(status, reason, message, resolved=True)
+    return before.model_copy(update={"channels": channels, "queued_at": now})
+
+
+def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
+    """Return the reason and the message if routing selected no channels, or None."""
+    if resolution is None:
+        return "NoRouting", "spec.channels is empty and the operator has no routing: set spec.channels"
+    problem = resolution.problem
+    if resolution.pending:
+        reason = "RoutingFailed" if problem else "RoutingPending"
+        return reason, f"waiting: {problem or 'no routing configuration has been loaded yet'}"
+    receivers = ", ".join(resolution.receivers) or "none"
+    if len(resolution.channels) > ROUTED_LIMIT:
+        count = len(resolution.channels)
+        return "TooManyChannels", f"receivers {receivers}: {count} channels; the maximum is {ROUTED_LIMIT}"
+    if not resolution.channels:
+        return "RoutingFailed" if problem else "NoChannels", problem or f"receivers {receivers}: no channels"
+    return None
+
+
+def add_write_ahead(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
+    """Record attempts ahead of their calls; each result replaces its entry."""
+    for attempt in attempts:
+        status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
+
+
+def remove_write_ahead(
+    status: RequestStatusBatcher,
+    attempts: Sequence[DeliveryAttempt],
+    *,
+    except_for: Sequence[DeliveryAttempt] = (),
+) -> None:
+    """Remove write-ahead attempts that were not made: the call was deferred, or cancelled before it was sent.
+
+    Args:
+        status: the status batcher of the reconcile.
+        attempts: the attempts that were written ahead.
+        except_for: the attempts that were made.
+    """
+    made = {(attempt.channel, attempt.attempt) for attempt in except_for}
+    for attempt in attempts:
+        if (attempt.channel, attempt.attempt) in made:
+            continue
+        # With the timestamp: the entry of another process stays, whatever became of its call.
+        document = _document(attempt)
+        members = {key: document[key] for key in ("channel", "attempt", "timestamp", "result")}
+        status.remove("deliveryAttempts", item=members)
+
+
+def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> None:
+    """Record that a request is invalid and has failed; a request that has ended does not change.
+
+    Args:
+        status: the status batcher of the reconcile.
+        error: the validation error, redacted.
+        now: becomes the completion time.
+    """
+    if status.current.get("phase") in TERMINAL_PHASES:
+        return
+    message = f"Not delivered because the request is invalid: {error}"
+    status.set(
+        phase="Failed", reason="InvalidSpec", message=message, completion_time=format_micro_time(now), overwrite=True
+    )
+    _set_ready_condition(status, "Failed", "InvalidSpec", message)
+
+
+def _set_ready_condition(status: RequestStatusBatcher, phase: str, reason: str, message: str) -> None:
+    status.set_condition("Ready", phase in {"Sent", "PartiallySent"}, reason=reason, message=message)
+
+
+def _set_routing_condition(status: RequestStatusBatcher, reason: str, message: str, *, resolved: bool = False) -> None:
+    status.set_condition("RoutingResolved", resolved, reason=reason, message=message[:MESSAGE_LIMIT])
+
+
+def _document(model: BaseModel) -> JSONObject:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)

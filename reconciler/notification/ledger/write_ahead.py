@@ -1,0 +1,108 @@
+"""Write-ahead attempts: under ``Bounded`` and ``AtMostOnce`` an attempt is written to the status before its call.
+
+A write-ahead attempt is an entry of ``deliveryAttempts`` with the result ``unknown``, which the real result replaces.
+If the process dies in between, the entry remains and counts as made.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from reconciler.notification.api.types import (
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequest,
+    NotificationRequestStatus,
+)
+from reconciler.notification.ledger.mutations import RequestStatusBatcher, add_write_ahead, remove_write_ahead
+
+__all__ = ["WriteAhead"]
+
+UNCALLED_LIMIT = 10_000
+"""Maximum requests whose uncalled attempts are remembered. For a forgotten one, such an attempt counts as made."""
+
+
+class WriteAhead:
+    """Writes attempts ahead of their calls, and remembers those that no call followed.
+
+    Such an attempt may still end up in the status: its write failed with an unknown outcome, or finished too late.
+    Without this memory it would look like the call of a process that died.
+
+    Args:
+        now: returns the time for timestamps.
+        check_leader: raises if this process is not the leader.
+    """
+
+    def __init__(self, now: Callable[[], datetime], check_leader: Callable[[], None]) -> None:
+        self._now = now
+        self._check_leader = check_leader
+        self._uncalled: OrderedDict[str, tuple[DeliveryAttempt, ...]] = OrderedDict()
+
+    async def write(
+        self,
+        obj: NotificationRequest,
+        due: Sequence[ChannelStatus],
+        status: RequestStatusBatcher,
+        *,
+        has_unsaved_results: bool,
+    ) -> Sequence[DeliveryAttempt]:
+        """Write what the status must hold before the calls, and return the write-ahead attempts.
+
+        If cancelled, the attempts are removed again by this reconcile's flush or by the next reconcile.
+
+        Args:
+            obj: the request.
+            due: the channels to call.
+            status: the status batcher of the reconcile.
+            has_unsaved_results: whether results of an earlier reconcile are not saved yet. They are saved first, so
+                that at most the calls of one reconcile are unrecorded at any time.
+
+        Raises:
+            StatusError: the write failed, so no channel may be called.
+            NotLeader: another process is the leader.
+        """
+        self._check_leader()
+        attempts = () if obj.spec.delivery == "AtLeastOnce" else _attempts(due, self._now())
+        add_write_ahead(status, attempts)
+        try:
+            if attempts or has_unsaved_results:
+                await status.flush()
+                self._check_leader()
+        except BaseException:
+            self._remember(obj.uid, attempts)
+            remove_write_ahead(status, attempts)
+            raise
+        return attempts
+
+    def without_uncalled(self, obj: NotificationRequest, status: RequestStatusBatcher) -> NotificationRequestStatus:
+        """Return the stored status without attempts that this process wrote ahead and never made; remove them as well.
+
+        The timestamp distinguishes them from attempts of other processes, whose calls may have been made.
+        """
+        uncalled = self._uncalled.get(obj.uid)
+        if uncalled is None:
+            return obj.status
+        attempts = obj.status.delivery_attempts
+        remove_write_ahead(status, [attempt for attempt in attempts if attempt in uncalled])
+        made = [attempt for attempt in attempts if attempt not in uncalled]
+        return obj.status.model_copy(update={"delivery_attempts": made})
+
+    def forget(self, uid: str) -> None:
+        """Forget a request that has ended."""
+        self._uncalled.pop(uid, None)
+
+    def _remember(self, uid: str, attempts: Sequence[DeliveryAttempt]) -> None:
+        if not attempts:
+            return
+        self._uncalled[uid] = (*self._uncalled.get(uid, ()), *attempts)
+        if len(self._uncalled) > UNCALLED_LIMIT:
+            self._uncalled.popitem(last=False)
+
+
+def _attempts(due: Sequence[ChannelStatus], now: datetime) -> tuple[DeliveryAttempt, ...]:
+    return tuple(
+        DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
+        for channel in due
+    )

@@ -1,0 +1,138 @@
+"""Observers of saved status changes: metrics, audit and Events see a change only once its status write is durable."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from reconciler.events import EventRecorder
+from reconciler.notification.api.types import DeliveryAttempt, NotificationRequest, NotificationRequestStatus
+
+__all__ = ["EventEmitter", "NotificationStatistics", "Observer", "Outbox", "StatusChange"]
+
+_log = logging.getLogger("reconciler.notification")
+
+OUTBOX_LIMIT = 10_000
+"""Maximum requests whose changes wait for their status write. The oldest are dropped first, and counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChange:
+    """What one reconcile changed in the status of a request.
+
+    Attributes:
+        request: the request, as the reconcile read it.
+        before: the status at the start of the reconcile.
+        after: the status that was written.
+        attempts: the attempts that were added.
+        deferred: names of the channels that deferred the delivery.
+    """
+
+    request: NotificationRequest
+    before: NotificationRequestStatus
+    after: NotificationRequestStatus
+    attempts: tuple[DeliveryAttempt, ...] = ()
+    deferred: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the request reached its final phase with this change."""
+        return self.after.completion_time is not None and self.before.completion_time is None
+
+
+class Observer(Protocol):
+    """An observer of saved status changes."""
+
+    def status_saved(self, change: StatusChange, /) -> None:
+        """Called on the event loop after the status write, once for each change. Must not block."""
+        ...
+
+
+class Outbox:
+    """Status changes that wait for their status write before they go to the observers.
+
+    Args:
+        observers: the observers. An exception of an observer is logged and affects nothing else.
+
+    Attributes:
+        dropped: number of changes that were dropped because their status was not written.
+    """
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+        self._waiting: OrderedDict[str, list[StatusChange]] = OrderedDict()
+        self.dropped = 0
+
+    def add(self, change: StatusChange) -> None:
+        """Hold a change until `publish`."""
+        uid = change.request.uid
+        self._waiting.setdefault(uid, []).append(change)
+        self._waiting.move_to_end(uid)
+        if len(self._waiting) > OUTBOX_LIMIT:
+            _, lost = self._waiting.popitem(last=False)
+            self.dropped += len(lost)
+
+    def publish(self, uid: str) -> None:
+        """Pass the changes of a request to the observers, in order: its status is written."""
+        for change in self._waiting.pop(uid, ()):
+            for observer in self._observers:
+                try:
+                    observer.status_saved(change)
+                except Exception as error:  # noqa: BLE001 - observers are user code
+                    name, key = type(observer).__name__, f"{change.request.namespace}/{change.request.name}"
+                    _log.exception("%s: observer %s failed: %s: %s", key, name, type(error).__name__, error)
+
+
+class EventEmitter:
+    """An observer that emits a Kubernetes Event when the phase of a request changes.
+
+    Args:
+        events: returns the recorder; called at each use, since a reconciler has none before it is added to a manager.
+    """
+
+    def __init__(self, events: Callable[[], EventRecorder]) -> None:
+        self._events = events
+
+    def status_saved(self, change: StatusChange) -> None:
+        """Emit an Event if the phase has changed."""
+        after = change.after
+        if after.phase == change.before.phase:
+            return
+        events = self._events()
+        emit = events.warning if after.phase in {"Failed", "PartiallySent"} else events.normal
+        emit(change.request, after.reason or "", after.message or "")
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationStatistics:
+    """Counts of a reconciler since it was created.
+
+    Attributes:
+        delivered: successful attempts.
+        failed: attempts that failed or whose outcome is unknown.
+        deferred: deliveries that were deferred without an attempt.
+        early: reconciles before anything was due, which did nothing.
+        stale: reconciles that stopped because the server had a newer version.
+        live_reads: reads from the server before a first delivery.
+        finished: requests that reached a terminal phase.
+        expired: finished requests that were deleted by ``ttlSecondsAfterFinished``.
+        active: requests that are being delivered now.
+        waiting: deliveries that wait in a queue now.
+        unpublished: status changes that were dropped before observers saw them, because their status could not be
+            written for too long.
+    """
+
+    delivered: int = 0
+    failed: int = 0
+    deferred: int = 0
+    early: int = 0
+    stale: int = 0
+    live_reads: int = 0
+    finished: int = 0
+    expired: int = 0
+    active: int = 0
+    waiting: int = 0
+    unpublished: int = 0

@@ -1,0 +1,150 @@
+"""Redaction of secrets with a known form: private keys, tokens, authentication schemes, and URLs."""
+
+from __future__ import annotations
+
+import re
+
+from reconciler.notification.redaction.text import PLACEHOLDER, backslashes_before
+
+__all__ = ["redact_private_keys", "redact_schemes", "redact_tokens", "redact_urls"]
+
+_KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\"'`]")
+
+
+def redact_private_keys(text: str) -> str:
+    """Replace PEM private keys; an unterminated one is replaced to the end of its quotation, or of the text."""
+    out: list[str] = []
+    done = 0
+    while begin := _KEY_BEGIN.search(text, done):
+        end = _KEY_END.search(text, begin.end())
+        stop = len(text) if end is None else end.end()
+        if end is not None and end.group() in "\"'`":
+            stop = end.start() - backslashes_before(text, end.start(), begin.end())
+        out += [text[done : begin.start()], PLACEHOLDER]
+        done = stop
+    return "".join([*out, text[done:]])
+
+
+_TOKENS = re.compile(
+    r"""(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))(?:
+    (?:gh[opsur]|github_pat|npm|dop_v1|shp(?:at|ca|pa|ss)|lin_api|hf|figd|sntrys|pul|whsec|dckr_pat|dckr_oat|glsa|nvapi
+        |PMAK|NRAK|tskey|gl(?:pat|ptt|dt|rt|cbt|soat|ft|imt|agent)|xox[a-z]|xapp|sq0[a-z]{3}|rubygems
+        |(?:sk|pk|rk)(?:[-_](?:live|test|ant|proj|or|svcacct))?)[-_][A-Za-z0-9_-]{16,}
+    |pypi-[A-Za-z0-9_-]{16,}
+    |(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])
+    |AIza[A-Za-z0-9_-]{30,} |ya29\.[A-Za-z0-9_.-]{16,} |GOCSPX-[A-Za-z0-9_-]{16,}
+    |SG\.[A-Za-z0-9_.-]{20,} |hv[sbr]\.[A-Za-z0-9_.-]{16,} |ATATT3[A-Za-z0-9_=-]{16,}
+    |AGE-SECRET-KEY-1[A-Z0-9]{16,} |key-[0-9a-f]{32} |[SA]K[0-9a-f]{32}
+    |\d{8,10}:AA[A-Za-z0-9_-]{30,}
+    |eyJ[A-Za-z0-9_-]{12,}(?:\.[A-Za-z0-9_-]*+)*+
+    |LS0tLS1CRUdJTiB[QSFPE][A-Za-z0-9+/=_-]{16,}
+    )""",
+    re.VERBOSE,
+)
+_LOGIN = re.compile(r"(\blogin\s++\S++\s++password\s++)\S++", re.IGNORECASE)
+_SCHEME = re.compile(r"(?:\b|(?<=\\[nrt]))(bearer|basic|negotiate|token|apikey)([ \t]{1,8}|%20|\+)", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"[A-Za-z0-9+/._~=-]{6,}+")
+
+
+def redact_tokens(text: str) -> str:
+    """Replace tokens with a known prefix, and the passwords of a ``.netrc``."""
+    return _LOGIN.sub(rf"\1{PLACEHOLDER}", _TOKENS.sub(PLACEHOLDER, text))
+
+
+def redact_schemes(text: str) -> str:
+    """Replace the credentials after the name of an authentication scheme, unless they are an ordinary word."""
+    out: list[str] = []
+    done = position = 0
+    while found := _SCHEME.search(text, position):
+        position = found.end()
+        value = _CREDENTIALS.match(text, position)
+        if value is not None and _is_credentials(found[1].lower(), value.group().rstrip(".")):
+            out += [text[done:position], PLACEHOLDER]
+            done = position = value.end()
+    return "".join([*out, text[done:]])
+
+
+def _is_credentials(scheme: str, value: str) -> bool:
+    has_digit = any(sign.isdigit() for sign in value)
+    if scheme in ("token", "apikey"):
+        return len(value) >= 16 and has_digit
+    return has_digit or len(value) >= 20 or any(sign.isupper() for sign in value[1:]) or "=" in value
+
+
+_COLON = r"(?::|%(?:25)*+3[aA])"
+_SLASH = r"(?:\\{0,16}/|%(?:25)*+2[fF])"
+_AUTHORITY = re.compile(rf"(?P<scheme>{_COLON})?(?:{_SLASH}){{2}}")
+_AUTHORITY_END = re.compile(r"[\s/?#\"'<>\\`]|%(?:25)*+(?:2[fF3]|3[fF])")
+_AT = re.compile(r"@|%(?:25)*+40")
+_COLON_SIGN = re.compile(_COLON)
+_WEBHOOK_PATH = re.compile(
+    r"(?:\\{0,16}/[\w.~-]{1,64}){0,2}?\\{0,16}/"
+    r"(?:services|workflows|triggers|api/webhooks|webhook[a-z0-9]{0,8}|hooks?|integrations?|with/key)\\{0,16}/"
+    r"|\\{0,16}/bot(?=\d{5})",
+    re.IGNORECASE,
+)
+_PATH = re.compile(r"[^\s\"'<>`\\]++(?:\\{1,16}(?=/)[^\s\"'<>`\\]++)*+")
+_DATABASE_LOGIN = re.compile(r"(?<![^\s\"'=])(\w{1,64}:)[^\s@\"']{1,256}(?=@(?:tcp|tcp6|unix|udp)?\()")
+
+
+class _Ahead:
+    """The position of a pattern's next match, searched only once for all positions before it."""
+
+    def __init__(self, pattern: re.Pattern[str], text: str) -> None:
+        self._pattern = pattern
+        self._text = text
+        self._from = self._found = 0
+
+    def find(self, position: int) -> int:
+        """Return the first match at or after a position, or the length of the text. Positions must not decrease."""
+        if position > self._found or self._from == self._found == 0:
+            found = self._pattern.search(self._text, position)
+            self._found = found.start() if found else len(self._text)
+        self._from = position
+        return self._found
+
+
+_SPACE = re.compile(r"[\s\"'<>`]")
+
+
+def redact_urls(text: str) -> str:
+    """Replace passwords and lone tokens before the ``@`` of a URL, and the secret paths of incoming webhooks."""
+    out: list[str] = []
+    done = position = 0
+    ends, ats, spaces = _Ahead(_AUTHORITY_END, text), _Ahead(_AT, text), _Ahead(_SPACE, text)
+    while found := _AUTHORITY.search(text, position):
+        begin = position = found.end()
+        end = ends.find(begin)
+        at = _last_at(text, begin, end)
+        if at < 0 and _COLON_SIGN.search(text, begin, min(end, begin + 256)) and not _has_port(text, begin, end):
+            # A slash in a password ends the authority too early.
+            at = ats.find(end)
+            at = at if at < spaces.find(end) else -1
+        if at >= 0:
+            colon = _COLON_SIGN.search(text, begin, at)
+            if colon is not None or found["scheme"]:
+                secret = colon.end() if colon is not None else begin
+                if secret < at:
+                    out += [text[done:secret], PLACEHOLDER]
+                    done = at
+            position = at
+            end = ends.find(at)
+        path = _WEBHOOK_PATH.match(text, end) if found["scheme"] else None
+        rest = _PATH.match(text, path.end()) if path is not None else None
+        if path is not None and rest is not None:
+            out += [text[done : path.end()], PLACEHOLDER]
+            done = position = rest.end()
+    return _DATABASE_LOGIN.sub(rf"\1{PLACEHOLDER}", "".join([*out, text[done:]]))
+
+
+def _last_at(text: str, begin: int, end: int) -> int:
+    at = text.rfind("@", begin, end)
+    return at if at >= 0 else next((found.start() for found in _AT.finditer(text, begin, end)), -1)
+
+
+_PORT = re.compile(rf"(?:\[[^\]\s]{{0,64}}\]|[^:%\s]*+){_COLON}\d*\Z")
+
+
+def _has_port(text: str, begin: int, end: int) -> bool:
+    return end - begin > 300 or _PORT.match(text[begin:end]) is not None

@@ -1,0 +1,93 @@
+r"""The placeholder, quotation marks with backslashes, and unsafe characters.
+
+Unsafe characters must not reach a line that people read or programs split. Terminals obey control characters and escape
+sequences. Besides ``\n``, programs end lines at vertical tabs, form feeds, U+0085, U+2028 and U+2029. Bidirectional
+controls display a text in another order than it is stored. Lone surrogates cannot be encoded.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "PLACEHOLDER",
+    "REPLACEMENT",
+    "backslashes_before",
+    "closing_quote",
+    "encodable",
+    "escaped",
+    "one_line",
+    "visible",
+]
+
+_CONTINUED = re.compile(r"'\\{1,16}''|''")
+
+PLACEHOLDER = "[REDACTED]"
+"""The text that replaces a secret."""
+
+
+def closing_quote(text: str, begin: int, depth: int, sign: str) -> int:
+    """Return the end of a quotation whose marks have `depth` backslashes before them; the end of the text if unclosed.
+
+    A mark with fewer backslashes ends the surrounding quotation, and so this one too. A mark with more backslashes is
+    escaped, unless they are complete escaped backslashes plus its own.
+    """
+    position = begin
+    while (found := text.find(sign, position)) >= 0:
+        run = backslashes_before(text, found, begin)
+        if run < depth:
+            return found - run
+        if (run - depth) % (2 * (depth + 1)) == 0:
+            if sign == "'" and depth == 0 and (more := _continued(text, found)):
+                position = found + more
+                continue
+            return found - depth
+        position = found + 1
+    return len(text)
+
+
+def _continued(text: str, position: int) -> int:
+    r"""Return the length of an escaped quote that continues a quotation: ``''`` in YAML and SQL, ``'\''`` in shells."""
+    found = _CONTINUED.match(text, position)
+    return len(found.group()) if found else 0
+
+
+def backslashes_before(text: str, position: int, begin: int) -> int:
+    """Return the number of backslashes right before a position and not before `begin`."""
+    count = position
+    while count > begin and text[count - 1] == "\\":
+        count -= 1
+    return position - count
+
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+_UNSAFE = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and line feed, DEL, C1
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls
+    r"\u2028\u2029"  # line and paragraph separator
+    r"\ufeff\ufff9-\ufffb\ud800-\udfff"
+)
+_unsafe = re.compile(f"[{_UNSAFE}]")
+_surrogates = re.compile(r"[\ud800-\udfff]")
+_line_ends = re.compile(r"\r\n?|[\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+
+
+def visible(text: str, replacement: str = REPLACEMENT) -> str:
+    r"""Return the text with each unsafe character replaced; ``\t`` and ``\n`` are kept, ``\r\n`` becomes ``\n``."""
+    return _unsafe.sub(replacement, text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """Return the text with line separators and tabs replaced by spaces."""
+    return _line_ends.sub(" ", text).replace("\t", " ")
+
+
+def escaped(text: str) -> str:
+    """Return JSON with unsafe characters in its strings escaped."""
+    return _unsafe.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def encodable(text: str) -> str:
+    """Return the text with each lone surrogate, which UTF-8 cannot encode, replaced by `REPLACEMENT`."""
+    return _surrogates.sub(REPLACEMENT, text)

@@ -1,0 +1,191 @@
+"""The router: the routing configuration in use, and the resolution of requests to channels."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from reconciler.errors import error_text
+from reconciler.notification.api.types import NotificationRequest
+from reconciler.notification.channel import Channel, ChannelRegistry
+from reconciler.notification.routing.config import ReceiverConfig, RoutingConfig, RoutingConfigError, read_routing
+from reconciler.notification.routing.yaml import Problem
+
+__all__ = ["Resolution", "Router", "RoutingStatistics", "RoutingTable", "attributes_of"]
+
+_log = logging.getLogger("reconciler.notification")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The receivers and channels of a request.
+
+    Attributes:
+        receivers: names of the receivers, in order, without duplicates.
+        channels: names of their channels, in order, without duplicates; empty if they have none.
+        problem: why the latest routing configuration is not in use; None if it is.
+        pending: whether no configuration has been loaded yet, so that the request must wait. Default False.
+    """
+
+    receivers: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    problem: str | None = None
+    pending: bool = False
+
+
+@runtime_checkable
+class Router(Protocol):
+    """Resolves the attributes of a request to receivers and channels."""
+
+    def resolve(self, attributes: Mapping[str, str]) -> Resolution:
+        """Called to resolve a request. Must return the same for the same attributes and configuration."""
+        ...
+
+
+def attributes_of(obj: NotificationRequest) -> dict[str, str]:
+    """Return the attributes for routing: the extensions, then ``type``, ``priority``, ``namespace`` and ``name``.
+
+    The latter four take precedence over extensions of the same name.
+    """
+    return {
+        **(obj.spec.extensions or {}),
+        "type": obj.spec.type,
+        "priority": obj.spec.priority,
+        "namespace": obj.namespace or "",
+        "name": obj.name,
+    }
+
+
+OWNER = "routing"
+"""The owner of the receivers' channels in the registry."""
+
+Build = Callable[[str, ReceiverConfig], Channel]
+"""Creates the channel of a name from its configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingStatistics:
+    """Counts of loaded configurations.
+
+    Attributes:
+        loaded: configurations that were loaded.
+        refused: invalid configurations, which left the previous one in use.
+        receivers: receivers of the configuration in use.
+        digest: the first 12 characters of the SHA-256 of the configuration in use; empty if there is none.
+    """
+
+    loaded: int
+    refused: int
+    receivers: int
+    digest: str
+
+
+class RoutingTable:
+    """A `Router` that uses the latest valid routing configuration.
+
+    A new configuration is parsed and checked, and its channels are created, before anything changes. Then routes and
+    channels change in one step; receivers with an unchanged configuration keep their channels. An invalid configuration
+    changes nothing, and `problem` describes it until the next valid one. Requests wait until the first valid one.
+
+    Args:
+        channels: the operator's channels; those of the receivers are added and removed.
+        kinds: the model of each kind of receiver configuration: ``slack`` for ``slack_configs``.
+        build: creates the channel of a receiver.
+        check: further checks of a well-formed configuration, such as missing credentials; returns the errors, or
+            raises. Default: none.
+
+    Attributes:
+        problem: why the latest configuration is not in use; None if it is.
+    """
+
+    def __init__(
+        self,
+        channels: ChannelRegistry,
+        *,
+        kinds: Mapping[str, type[ReceiverConfig]] | None = None,
+        build: Build | None = None,
+        check: Callable[[RoutingConfig], Sequence[str]] | None = None,
+    ) -> None:
+        self._channels = channels
+        self._kinds = dict(kinds or {})
+        self._build = build
+        self._check = check
+        self._config: RoutingConfig | None = None
+        self._digest = ""
+        self._refused_digest = ""
+        self._loaded = 0
+        self._refused = 0
+        self.problem: str | None = None
+        self._built: dict[str, tuple[ReceiverConfig, Channel]] = {}
+        channels.expect(OWNER)
+
+    @property
+    def config(self) -> RoutingConfig | None:
+        """Return the configuration in use; None before the first."""
+        return self._config
+
+    def statistics(self) -> RoutingStatistics:
+        """Return the current counts."""
+        receivers = len(self._config.receivers) if self._config is not None else 0
+        return RoutingStatistics(self._loaded, self._refused, receivers, self._digest[:12])
+
+    def load(self, text: str, *, name: str = "") -> bool:
+        """Load a configuration; return whether it differs from the one in use.
+
+        Args:
+            text: the configuration as YAML.
+            name: name of the file or object, for errors and logs.
+
+        Raises:
+            RoutingConfigError: the configuration is invalid; the previous one stays in use.
+        """
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if digest == self._digest:
+            self.problem = None
+            return False
+        if digest == self._refused_digest:
+            return False
+        try:
+            config, built = self._prepare(text, name)
+        except Exception as error:
+            self._refuse(digest, error)
+            raise
+        self._channels.replace(OWNER, [channel for _, channel in built.values()])
+        self._built = built
+        self._config, self._digest, self._refused_digest, self.problem = config, digest, "", None
+        self._loaded += 1
+        _log.info("loaded routing configuration %s: %d receivers", name, len(config.receivers))
+        return True
+
+    def resolve(self, attributes: Mapping[str, str]) -> Resolution:
+        """Return the receivers and channels for these attributes; pending before the first configuration."""
+        if self._config is None:
+            return Resolution(problem=self.problem, pending=True)
+        receivers = self._config.route.receivers(attributes)
+        channels = [name for receiver in receivers for name in self._config.receivers[receiver].channel_names]
+        return Resolution(receivers, tuple(dict.fromkeys(channels)), self.problem)
+
+    def _prepare(self, text: str, name: str) -> tuple[RoutingConfig, dict[str, tuple[ReceiverConfig, Channel]]]:
+        """Return a configuration and its channels. Channels with an unchanged configuration are kept."""
+        config = read_routing(text, name=name, kinds=self._kinds, channels=self._channels.names(except_owner=OWNER))
+        wrong = self._check(config) if self._check is not None else ()
+        if wrong:
+            raise RoutingConfigError(name, [Problem(0, "", each) for each in wrong])
+        if self._build is None:
+            return config, {}
+        built: dict[str, tuple[ReceiverConfig, Channel]] = {}
+        for receiver in config.receivers.values():
+            for channel, entry in receiver.configured:
+                before = self._built.get(channel)
+                built[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
+        return config, built
+
+    def _refuse(self, digest: str, error: Exception) -> None:
+        self.problem = error_text(error)
+        self._refused_digest = digest
+        self._refused += 1
+        effect = "keeping the previous one" if self._config is not None else "requests without channels wait"
+        _log.error("%s; %s", self.problem, effect)

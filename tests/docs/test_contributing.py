@@ -1,0 +1,27 @@
+"""The contributing guide names files and folders that exist, and at most three for each recipe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_every_place_that_the_guide_names_exists() -> None:
+    places = re.findall(r"`((?:reconciler|tests|docs)/[\w/.-]+)`", PAGE)
+    assert len(places) > 30
+    assert [place for place in places if not (ROOT / place).exists() and "THEME" not in place] == []
+
+
+def test_a_recipe_has_at_most_three_steps() -> None:
+    recipes = PAGE.partition("## How to add")[2].partition("\n## ")[0].split("\n**")[1:]
+    assert len(recipes) >= 5
+    assert [recipe[:40] for recipe in recipes if len(re.findall(r"^\d\. ", recipe, re.MULTILINE)) > 3] == []
+
+
+def test_every_room_that_a_change_may_be_in_is_on_the_map() -> None:
+    rooms = {path.parent.name for path in (ROOT / "reconciler").glob("*/__init__.py")}
+    small = {"events", "http", "meta", "serving", "telemetry", "testing", "webhook"}
+    assert {room for room in rooms - small if f"`reconciler/{room}/" not in PAGE} == set()

@@ -1,0 +1,56 @@
+"""The garbage collector ignores objects that existed when the manager had started."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from reconciler import Manager
+from reconciler.client import Client
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Cycle:
+    """An object that refers to itself, so that only the garbage collector frees it."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+async def test_running_manager_freezes_old_objects_and_collects_new_garbage(client: Client) -> None:
+    before = gc.get_threshold()
+    manager = Manager(client)
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(1)
+    assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] == 10_000
+    garbage = weakref.ref(Cycle())
+    gc.collect()
+    assert garbage() is None
+    manager.stop()
+    await running
+    assert gc.get_freeze_count() == 0
+    assert gc.get_threshold() == before
+
+
+async def test_thresholds_set_by_the_program_are_kept(client: Client) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(5_000, 20, 30)
+    try:
+        manager = Manager(client)
+        running = asyncio.create_task(manager.run())
+        await asyncio.sleep(1)
+        assert gc.get_threshold() == (5_000, 20, 30)
+        manager.stop()
+        await running
+    finally:
+        gc.set_threshold(*before)
+
+
+async def test_running_block_does_not_change_the_garbage_collector(client: Client) -> None:
+    async with Manager(client).running():
+        assert gc.get_freeze_count() == 0
