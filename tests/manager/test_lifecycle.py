@@ -277,7 +277,7 @@ async def test_runnables_have_the_rest_of_the_grace_period_after_the_controllers
     client: Client, reconcile_seconds: float, end: float
 ) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(reconcile_seconds))
+    working = RecordingReconciler(lambda _: asyncio.sleep(reconcile_seconds))
     manager = Manager(client, grace_period=30)
     manager.add_controller(working, resource=KIND)
     manager.add(stubborn)
