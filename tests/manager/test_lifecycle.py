@@ -266,6 +266,29 @@ async def test_second_cancellation_cuts_the_grace_period_short(client: Client) -
     assert now() == pytest.approx(3, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("reconcile_seconds", "end"),
+    [
+        (10, 30),  # the rest of the 30 seconds
+        (29, 39),  # ten seconds in any case
+    ],
+)
+async def test_runnables_have_the_rest_of_the_grace_period_after_the_controllers(
+    client: Client, reconcile_seconds: float, end: float
+) -> None:
+    await client.create(config_map("a"))
+    working = RecordingReconciler(lambda _: asyncio.sleep(reconcile_seconds))
+    manager = Manager(client, grace_period=30)
+    manager.add_controller(working, resource=KIND)
+    manager.add(stubborn)
+    with pytest.raises(GracePeriodExceeded, match="runnable stubborn"):
+        async with manager.running():
+            pass
+    assert working.ended == ["a"]
+    assert now() == pytest.approx(end, abs=0.1)
+    await asyncio.sleep(100)
+
+
 @pytest.mark.parametrize("grace", [-1, float("inf"), float("nan")])
 def test_invalid_grace_period_is_refused(grace: float) -> None:
     with pytest.raises(ConfigurationError, match="grace_period"):
