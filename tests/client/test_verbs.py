@@ -219,7 +219,7 @@ async def test_dicts_unstructured_and_generated_models_are_objects(script: Any, 
 async def test_an_object_without_a_kind_is_refused_before_sending(script: Any, client: Client) -> None:
     with pytest.raises(ValueError, match="has no apiVersion or no kind"):
         await client.create({"metadata": {"name": "x"}})
-    with pytest.raises(TypeError, match="no Kubernetes object"):
+    with pytest.raises(TypeError, match="is not a Kubernetes object"):
         await client.create("v1/ConfigMap")  # type: ignore[call-overload]
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import msgspec
 from reconciler.client.config.kubeconfig import Entry
 from reconciler.client.transport.redaction import excerpt
 from reconciler.errors import ConfigurationError
+from reconciler.wire import JSONObject
 
 __all__ = ["TIME_LIMIT", "run_plugin"]
 
@@ -64,7 +65,7 @@ async def run_plugin(user: Entry, cluster: Entry) -> Mapping[str, Any]:
 
 
 def _environment(config: Mapping[str, Any], version: str, cluster: Entry) -> dict[str, str]:
-    spec: dict[str, Any] = {"interactive": False}
+    spec: JSONObject = {"interactive": False}
     if config.get("provideClusterInfo"):
         spec["cluster"] = {key: cluster.value[key] for key in _CLUSTER_INFO if cluster.value.get(key)}
     info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
@@ -88,15 +89,16 @@ async def _output(command: list[str], environment: dict[str, str], config: Mappi
         raise ConfigurationError(f"exec: {command[0]}: {reason}{f'. {hint}' if hint else ''}") from None
     assert process.stdout is not None  # noqa: S101 - see above
     assert process.stderr is not None  # noqa: S101 - see above
+    reads = [asyncio.create_task(_read(stream)) for stream in (process.stdout, process.stderr)]
     try:
         async with asyncio.timeout(TIME_LIMIT):
-            output, complaint = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+            output, complaint = await asyncio.gather(*reads)
             code = await process.wait()
     except TimeoutError:
-        await _kill(process)
+        await _kill(process, reads)
         raise ConfigurationError(f"exec: {command[0]} did not end within {TIME_LIMIT:g} s and was killed") from None
     except BaseException:
-        await _kill(process)
+        await _kill(process, reads)
         raise
     if code:
         said = excerpt(complaint.decode(errors="replace"))
@@ -114,15 +116,25 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
     return b"".join(parts)
 
 
-async def _kill(process: asyncio.subprocess.Process) -> None:
+async def _kill(process: asyncio.subprocess.Process, reads: Sequence[asyncio.Task[bytes]]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGKILL)
+    for read in reads:
+        read.cancel()
+    await asyncio.gather(*reads, return_exceptions=True)
     with contextlib.suppress(TimeoutError):  # a process that has left the group may still hold the output
         async with asyncio.timeout(_KILL_TIMEOUT):
+            await asyncio.gather(_drain(process.stdout), _drain(process.stderr))
             await process.wait()
+
+
+async def _drain(stream: asyncio.StreamReader | None) -> None:
+    """Read the rest of an output: a pipe with unread data would stay open."""
+    while stream is not None and await stream.read(2**16):
+        pass
 
 
 def _status(output: bytes, version: str) -> Mapping[str, Any]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.client.transport.network import is_http_address
 from reconciler.client.transport.redaction import without_password
 from reconciler.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import yaml
 
 __all__ = ["Entry", "Kubeconfig", "default_path", "paths_in"]
 
@@ -287,28 +291,12 @@ def _load(path: Path) -> Mapping[str, Any] | None:
     """Return the document in a file; None if the file does not exist."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """A loader that refuses duplicate keys, and merges, which a few lines can make endless."""
-
-        def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            seen: set[str] = set()
-            for key, _ in node.value:
-                name = getattr(key, "value", None)
-                if key.tag == "tag:yaml.org,2002:merge" or (isinstance(name, str) and name in seen):
-                    raise yaml.constructor.ConstructorError(None, None, "a duplicate key, or a merge", key.start_mark)
-                seen.add(str(name))
-
-    # A timestamp without quotes is text, as in client-go.
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
         if len(content) > _LARGEST_FILE:
             raise ConfigurationError(f"kubeconfig {path} is larger than {_LARGEST_FILE // 2**20} MiB")
-        document = yaml.load(content, Loader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(content, _loader())  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -324,6 +312,28 @@ def _load(path: Path) -> Mapping[str, Any] | None:
     if not isinstance(document, Mapping):
         raise ConfigurationError(f"kubeconfig {path} is invalid: it has no clusters, contexts and users")
     return document
+
+
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Return a YAML loader that refuses duplicate keys, and merges, which a few lines can make endless."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                name = getattr(key, "value", None)
+                if key.tag == "tag:yaml.org,2002:merge" or (isinstance(name, str) and name in seen):
+                    raise yaml.constructor.ConstructorError(None, None, "a duplicate key, or a merge", key.start_mark)
+                seen.add(str(name))
+
+    # A timestamp without quotes is text, as in client-go.
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
 
 
 def _where(error: Exception) -> str:

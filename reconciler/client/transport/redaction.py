@@ -1,4 +1,4 @@
-"""What may be quoted of addresses and of foreign output: neither passwords nor tokens."""
+"""Quotations of addresses and of foreign output, without passwords and tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NAMES = r"[\w-]{0,40}(?:token|secret|passw|authorization|api[_-]?key|credential
 _RULES = (
     # PEM blocks, also in one line
     (re.compile(r"-----BEGIN.*?(?:-----END [^-]*-----|\Z)", re.DOTALL), _HIDDEN),
-    # a password in an address
+    # passwords in addresses
     (re.compile(r"(?<=://)[^\s/]*@"), f"{_HIDDEN}@"),
     # Authorization: Bearer …, and the scheme alone
     (re.compile(r"\b(bearer|basic|negotiate)([\s:=\"'\\]+)[\w.~+/=:-]+", re.IGNORECASE), rf"\1\2{_HIDDEN}"),
-    # "token": "…", also inside of quoted JSON
+    # "token": "…", also inside quoted JSON
     (
         re.compile(rf"({_NAMES}\\?[\"']?\s*[:=]\s*)(\\?[\"'])(.*?)(\\?[\"']|\Z)", re.IGNORECASE | re.DOTALL),
         rf"\1\2{_HIDDEN}\4",
@@ -28,14 +28,14 @@ _RULES = (
         rf"\1{_HIDDEN}",
     ),
     (re.compile(rf"(--{_NAMES}\s+)\S+", re.IGNORECASE), rf"\1{_HIDDEN}"),
-    # JSON Web Tokens, and whatever else looks random: long, with letters and digits, and not a path
+    # JSON Web Tokens, and other text that looks random: long, with letters and digits, and not a path
     (re.compile(r"\beyJ[\w.=-]+"), _HIDDEN),
     (re.compile(r"(?<![\w/.-])(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{20,}"), _HIDDEN),
 )
 
 
 def excerpt(text: str) -> str:
-    """Return the beginning of what a foreign program printed, in one line, with what may be secret hidden."""
+    """Return the beginning of a foreign program's output, in one line, with possible secrets hidden."""
     text = text[: 10 * _LONGEST]
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
