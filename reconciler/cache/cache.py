@@ -197,8 +197,8 @@ class Cache:
         limit = self._client.session.max_streams
         if limit is not None and streams > limit:
             raise ConfigurationError(
-                f"the cache would open {streams} watches, one for each kind and namespace, but the client allows "
-                f"{limit}: watch all namespaces (namespaces=None), or raise max_streams of Client.from_config"
+                f"the cache would open {streams} watches, one for each kind and namespace, but the client has a "
+                f"limit of {limit}: watch all namespaces (namespaces=None), or raise max_streams of Client.from_config"
             )
 
     def find(self, gvk: GroupVersionKind, namespace: str | None = None) -> Informer:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 import yaml
 
+from reconciler.cli.options import options_as_typed
 from reconciler.cli.targets import load_resource, load_target, setup_function
 from reconciler.client import Client
 from reconciler.controller import Controller
@@ -66,14 +67,16 @@ def print_manifests(
         )
         _print(notification_manifests(installation, _NoServer()), (), as_json=as_json)
         return 0
-    manager = Manager(
-        Client(_NoServer()),
-        namespaces=list(namespaces) or None,
-        leader_election=leader_election,
-        leader_election_namespace=leader_election_namespace or install_namespace,
-    )
+    with options_as_typed():
+        manager = Manager(
+            Client(_NoServer()),
+            namespaces=list(namespaces) or None,
+            leader_election=leader_election,
+            leader_election_namespace=leader_election_namespace or install_namespace,
+        )
     asyncio.run(setup_function(load_target(target), target)(manager))
-    documents, notes = _rbac_and_notes(manager, name or _operator_name(target), install_namespace)
+    with options_as_typed(name="--name", namespace="--install-namespace"):
+        documents, notes = _rbac_and_notes(manager, name or _operator_name(target), install_namespace)
     _print(documents, notes, as_json=as_json)
     return 0
 

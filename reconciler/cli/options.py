@@ -1,7 +1,10 @@
-"""The options of ``reconciler run``."""
+"""The options of ``reconciler run``, and their names in errors."""
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +12,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-__all__ = ["NotificationFlags", "RunOptions"]
+from reconciler.errors import ConfigurationError
+
+__all__ = ["NotificationFlags", "RunOptions", "options_as_typed"]
+
+_MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "grace_period")
 
 
 @Parameter(name="*", group="Notification operator")
@@ -76,3 +83,22 @@ class RunOptions:
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")
     ] = "info"
+
+
+@contextlib.contextmanager
+def options_as_typed(**names: str) -> Iterator[None]:
+    """Name a manager's options in its errors as they are typed on the command line.
+
+    Args:
+        names: further parameters and the options that set them.
+
+    Raises:
+        ConfigurationError: in place of one with the names of parameters.
+    """
+    typed = {name: "--" + name.replace("_", "-") for name in _MANAGER_OPTIONS} | names
+    pattern = re.compile(rf"\b({'|'.join(typed)})(?==| must)")
+    try:
+        yield
+    except ConfigurationError as error:
+        text = pattern.sub(lambda match: typed[match[1]], str(error))
+        raise ConfigurationError(text.removesuffix("=")) from error

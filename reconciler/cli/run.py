@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from reconciler._version import __version__
+from reconciler.cli.options import RunOptions, options_as_typed
 from reconciler.cli.targets import load_target, setup_function
 from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.manager import GracePeriodExceeded, Manager
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
-if TYPE_CHECKING:
-    from reconciler.cli.options import RunOptions
-
 __all__ = ["run_target"]
-
-
-_MANAGER_OPTION = re.compile(r"\b(leader_election_namespace|leader_election|metrics|health|grace_period)(?==| must)")
 
 
 def run_target(target: str, options: RunOptions) -> int:
@@ -65,7 +57,7 @@ async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions,
         context=options.context,
         user_agent=f"{program} kube-reconciler/{__version__}",
     ) as client:
-        with _options_as_typed():
+        with options_as_typed():
             manager = Manager(
                 client,
                 namespaces=list(options.namespaces) or None,
@@ -77,22 +69,12 @@ async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions,
             )
         await setup(manager)
         try:
-            with _options_as_typed():
+            with options_as_typed():
                 await manager.run()
         except GracePeriodExceeded as error:
             # Whatever did not stop, most likely a thread, would keep the process running.
             print(f"reconciler: {error}", file=sys.stderr, flush=True)
             os._exit(1)
-
-
-@contextlib.contextmanager
-def _options_as_typed() -> Iterator[None]:
-    """Name the manager's options in its errors as they are typed on the command line."""
-    try:
-        yield
-    except ConfigurationError as error:
-        text = _MANAGER_OPTION.sub(lambda match: "--" + match[1].replace("_", "-"), str(error))
-        raise ConfigurationError(text.removesuffix("=")) from error
 
 
 def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Manager], object]:
@@ -105,7 +87,7 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
 
     flags = options.notification
     if flags.routing_file is not None and flags.routing_config_map is not None:
-        raise ConfigurationError("--routing-file and --routing-config-map exclude each other: give one of them")
+        raise ConfigurationError("set only one of --routing-file and --routing-config-map")
     if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
         raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
     operator = NotificationOperator(

@@ -63,7 +63,7 @@ def load_resource(target: str) -> type[Resource]:
         return NotificationRequest
     found = load_target(target)
     if not (isinstance(found, type) and issubclass(found, Resource)):
-        raise ConfigurationError(f"{target!r} is {found!r}, not a subclass of reconciler.Resource")
+        raise ConfigurationError(f"{target!r} must be a subclass of reconciler.Resource, not {found!r}")
     return found
 
 
@@ -89,7 +89,7 @@ def setup_function(found: object, target: str, *, workers: int = 1) -> Callable[
         return add_controllers
     if isinstance(found, type) or not _takes_manager(found):
         raise ConfigurationError(
-            f"{target!r} is {found!r}: name a Reconciler, a sequence of them, or a function that takes the Manager"
+            f"{target!r} must be a Reconciler, a sequence of them, or a function that takes the Manager, not {found!r}"
         )
 
     async def call(manager: Manager) -> None:

@@ -46,7 +46,7 @@ def rbac_documents(
     for what, text in (("name", name), ("namespace", namespace)):
         if not _NAME.fullmatch(text):
             raise ConfigurationError(
-                f"{text!r} is not a valid {what} of a service account: use lower-case letters, digits and '-'"
+                f"{what}={text!r} is not a valid {what} of a service account: use lower-case letters, digits and '-'"
             )
     cluster: list[AccessRule] = []
     local: dict[str, list[AccessRule]] = {}

@@ -74,7 +74,7 @@ class StatusBatcher(Generic[S]):
             removed, and for some built-in kinds labels and other metadata are taken from it too. ``"apply"``:
             server-side apply of all fields that this manager owns, for statuses that several managers share.
         on_error: what is written if the block ends with an exception. ``"flush"`` (default): everything recorded.
-            ``"ledgers"``: everything except what `set`, `merge` and `remove` recorded, which may be half a truth.
+            ``"ledgers"``: everything except what `set`, `merge` and `remove` recorded, which may be incomplete.
             ``"discard"``: nothing.
         subresource: ``"status"`` (default). None writes the main resource, for kinds without the status subresource.
         join: whether to join a batcher that is open around this one. Default True.

@@ -48,7 +48,7 @@ def test_a_negative_speed_is_refused(capsys: pytest.CaptureFixture[str]) -> None
         ("nonsense", "MODULE:ATTR"),
         ("no_such_module:Thing", "no module 'no_such_module'"),
         ("json:Thing", "has no 'Thing'"),
-        ("json:loads", "not a subclass of reconciler.Resource"),
+        ("json:loads", "must be a subclass of reconciler.Resource"),
     ],
 )
 def test_invalid_target_is_one_line(capsys: pytest.CaptureFixture[str], target: str, says: str) -> None:

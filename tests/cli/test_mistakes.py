@@ -26,7 +26,7 @@ class Good(ResourceReconciler[Thing]):
     async def reconcile_object(self, obj, status):
         pass
 
-class Demanding(Good):
+class NeedsArgument(Good):
     def __init__(self, color):
         pass
 
@@ -76,7 +76,7 @@ def kubeconfig(tmp_path: Path) -> str:
     return str(path)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
     """Run a command that must fail with one line, and return the line."""
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
@@ -101,30 +101,30 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) 
     ],
 )
 def test_module_that_cannot_be_imported(capsys, modules: Path, command: str, target: str, says: list[str]) -> None:
-    line = refused(capsys, command, target)
+    line = error_of(capsys, command, target)
     assert all(part in line for part in says), line
 
 
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("an_operator:Demanding", "Demanding cannot be created without arguments: TypeError"),
+        ("an_operator:NeedsArgument", "NeedsArgument cannot be created without arguments: TypeError"),
         ("an_operator:Unfinished", "Unfinished cannot be created without arguments: TypeError"),
-        ("an_operator:no_parameters", "name a Reconciler"),
+        ("an_operator:no_parameters", "must be a Reconciler"),
         ("an_operator:NoKind", "does not state its kind"),
-        ("an_operator:Thing", "name a Reconciler"),
+        ("an_operator:Thing", "must be a Reconciler"),
         ("an_operator:fails_later", "no such color"),
     ],
 )
 def test_target_that_cannot_be_run(capsys, modules: Path, kubeconfig: str, target: str, says: str) -> None:
-    assert says in refused(capsys, "run", target, "--kubeconfig", kubeconfig)
+    assert says in error_of(capsys, "run", target, "--kubeconfig", kubeconfig)
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--health"])
 def test_address_in_use(capsys, modules: Path, kubeconfig: str, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        line = refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, option, address)
+        line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, option, address)
     assert address in line
     assert "Address already in use" in line
     assert option in line
@@ -132,7 +132,7 @@ def test_address_in_use(capsys, modules: Path, kubeconfig: str, option: str) -> 
 
 @pytest.mark.parametrize("address", ["nonsense", ":99999", "127.0.0.1"])
 def test_invalid_address(capsys, modules: Path, kubeconfig: str, address: str) -> None:
-    line = refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--metrics", address)
+    line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--metrics", address)
     assert "host:port" in line
 
 
@@ -140,32 +140,32 @@ def test_invalid_address(capsys, modules: Path, kubeconfig: str, address: str) -
     "arguments", [["--workers", "0"], ["--leader-election", ""], ["--namespace", ""], ["--grace-period", "-1"]]
 )
 def test_option_out_of_range(capsys, modules: Path, kubeconfig: str, arguments: list[str]) -> None:
-    refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, *arguments)
+    error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, *arguments)
 
 
 def test_lease_without_namespace(capsys, modules: Path, kubeconfig: str) -> None:
     arguments = ["run", "an_operator:Good", "--kubeconfig", kubeconfig, "--leader-election", "a-lease"]
-    assert "give --leader-election-namespace" in refused(capsys, *arguments)
+    assert "give --leader-election-namespace" in error_of(capsys, *arguments)
     # With it, the next mistake is reported.
-    line = refused(capsys, *arguments, "--leader-election-namespace", "default", "--metrics", "nonsense")
+    line = error_of(capsys, *arguments, "--leader-election-namespace", "default", "--metrics", "nonsense")
     assert "host:port" in line
 
 
 def test_unknown_context(capsys, modules: Path, kubeconfig: str) -> None:
-    line = refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--context", "y")
+    line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--context", "y")
     assert "'y'" in line
     assert "its contexts are x" in line
 
 
 def test_no_kubeconfig(capsys, modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(modules))
-    line = refused(capsys, "run", "an_operator:Good")
+    line = error_of(capsys, "run", "an_operator:Good")
     assert "KUBECONFIG" in line
 
 
 def test_directory_that_cannot_be_written(capsys, modules: Path, kubeconfig: str) -> None:
     (modules / "a-file").write_text("")
-    line = refused(
+    line = error_of(
         capsys, "run", "notification", "--kubeconfig", kubeconfig, "--notification-directory", "a-file/below"
     )
     assert "a-file/below" in line
@@ -174,7 +174,7 @@ def test_directory_that_cannot_be_written(capsys, modules: Path, kubeconfig: str
 
 @pytest.mark.parametrize("port", ["-1", "65536", "99999999999"])
 def test_invalid_port(capsys, modules: Path, port: str) -> None:
-    line = refused(capsys, "apiserver", f"--port={port}", code=2)
+    line = error_of(capsys, "apiserver", f"--port={port}", code=2)
     assert "--port" in line
     assert "Must be >= 0" in line or "Must be <= 65535" in line
 
@@ -182,26 +182,26 @@ def test_invalid_port(capsys, modules: Path, port: str) -> None:
 def test_port_in_use(capsys, modules: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        line = refused(capsys, "apiserver", "--port", str(port))
+        line = error_of(capsys, "apiserver", "--port", str(port))
     assert f"127.0.0.1:{port}" in line
     assert "choose port 0" in line
 
 
 def test_kubeconfig_that_cannot_be_written(capsys, modules: Path) -> None:
-    line = refused(capsys, "apiserver", "--kubeconfig", str(modules))
+    line = error_of(capsys, "apiserver", "--kubeconfig", str(modules))
     assert "--kubeconfig" in line
 
 
 def test_document_that_is_not_an_object(capsys, modules: Path) -> None:
     (modules / "broken.yaml").write_text("kind: [")
-    assert "broken.yaml" in refused(capsys, "apiserver", "broken.yaml")
+    assert "broken.yaml" in error_of(capsys, "apiserver", "broken.yaml")
     (modules / "half.yaml").write_text("kind: Thing\n")
-    assert "half.yaml" in refused(capsys, "apiserver", "half.yaml")
+    assert "half.yaml" in error_of(capsys, "apiserver", "half.yaml")
 
 
 def test_environment_is_checked_like_the_command_line(capsys, modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECONCILER_RUN_WORKERS", "many")
-    assert "RECONCILER_RUN_WORKERS" in refused(capsys, "run", "an_operator:Good", code=2)
+    assert "RECONCILER_RUN_WORKERS" in error_of(capsys, "run", "an_operator:Good", code=2)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_two_sources_of_routing_are_refused(capsys: pytest.CaptureFixture[str], 
     code, _, err = run(
         capsys, "run", "notification", "--routing-file", str(tmp_path), "--routing-config-map", "default/rules"
     )
-    assert (code, "set only one of" in err) == (1, True)
+    assert (code, "exclude each other" in err) == (1, True)
     code, _, err = run(capsys, "run", "notification", "--routing-config-map", "rules")
     assert (code, "NAMESPACE/NAME" in err) == (1, True)
 

@@ -150,7 +150,7 @@ def due(offsets: list[float], expected: list[float]) -> None:
 
 
 @scenario("lifecycle")
-async def a_request_is_delivered_and_ends_sent_with_one_write(stage: Stage) -> None:
+async def delivered_request_is_sent_with_one_write(stage: Stage) -> None:
     pager = Pager()
     async with stage.operator(pager):
         await stage.request("pager")
@@ -164,7 +164,7 @@ async def a_request_is_delivered_and_ends_sent_with_one_write(stage: Stage) -> N
 
 
 @scenario("lifecycle")
-async def the_audit_has_one_line_an_attempt_and_one_for_the_end(stage: Stage) -> None:
+async def audit_has_one_line_per_attempt_and_one_for_the_result(stage: Stage) -> None:
     async with stage.operator(Pager(fails=1)):
         uid = await stage.request("pager")
         await stage.ends()
@@ -175,7 +175,7 @@ async def the_audit_has_one_line_an_attempt_and_one_for_the_end(stage: Stage) ->
 
 
 @scenario("lifecycle")
-async def a_request_that_is_deleted_is_cancelled(stage: Stage) -> None:
+async def deleted_request_is_cancelled(stage: Stage) -> None:
     pager = Pager(fails=None)
     async with stage.operator(pager):
         await stage.request("pager")
@@ -187,7 +187,7 @@ async def a_request_that_is_deleted_is_cancelled(stage: Stage) -> None:
 
 
 @scenario("lifecycle")
-async def a_finished_request_is_deleted_after_its_ttl(stage: Stage) -> None:
+async def finished_request_is_deleted_after_its_ttl(stage: Stage) -> None:
     async with stage.operator(Pager()):
         await stage.request("pager", ttlSecondsAfterFinished=1)
         await stage.ends()
@@ -205,7 +205,7 @@ async def a_finished_request_is_deleted_after_its_ttl(stage: Stage) -> None:
 
 
 @scenario("correlation")
-async def every_trace_of_a_request_has_its_uid(stage: Stage) -> None:
+async def all_records_of_a_request_have_its_uid(stage: Stage) -> None:
     pager = Pager()
     async with stage.operator(pager):
         uid = await stage.request("pager", "file")
@@ -216,7 +216,7 @@ async def every_trace_of_a_request_has_its_uid(stage: Stage) -> None:
 
 
 @scenario("correlation")
-async def a_request_made_again_under_the_same_name_is_another_one(stage: Stage) -> None:
+async def recreated_request_is_delivered_again(stage: Stage) -> None:
     pager = Pager()
     async with stage.operator(pager):
         first = await stage.request("pager")
@@ -229,7 +229,7 @@ async def a_request_made_again_under_the_same_name_is_another_one(stage: Stage) 
 
 
 @scenario("correlation")
-async def what_the_sender_adds_arrives_with_the_message(stage: Stage) -> None:
+async def extensions_arrive_with_the_message(stage: Stage) -> None:
     async with stage.operator():
         await stage.request("file", extensions={"incident": "INC-7"}, actionLinks=[LINK])
         await stage.ends()
@@ -244,7 +244,7 @@ LINK = {"service": "grafana", "url": "https://grafana.example/d/1", "label": "Da
 
 
 @scenario("file")
-async def a_file_holds_the_whole_message(stage: Stage) -> None:
+async def file_contains_the_whole_message(stage: Stage) -> None:
     async with stage.operator():
         uid = await stage.request("file", priority="Critical")
         await stage.ends()
@@ -265,7 +265,7 @@ async def a_file_holds_the_whole_message(stage: Stage) -> None:
 
 
 @scenario("file")
-async def files_of_different_requests_do_not_meet(stage: Stage) -> None:
+async def files_of_different_requests_do_not_collide(stage: Stage) -> None:
     async with stage.operator():
         for name in ("a", "a-b", "a.b"):
             await stage.request("file", name=name, body=name)
@@ -275,7 +275,7 @@ async def files_of_different_requests_do_not_meet(stage: Stage) -> None:
 
 
 @scenario("file")
-async def a_large_body_in_any_language_arrives_as_it_was(stage: Stage) -> None:
+async def large_body_in_any_language_arrives_unchanged(stage: Stage) -> None:
     body = "Größe 漢字 🚨\n" * 4_000
     async with stage.operator():
         await stage.request("file", body=body)
@@ -287,7 +287,7 @@ async def a_large_body_in_any_language_arrives_as_it_was(stage: Stage) -> None:
 
 
 @scenario("failure")
-async def a_channel_that_never_works_ends_failed_with_the_last_attempt(stage: Stage) -> None:
+async def channel_that_never_works_fails_with_the_last_attempt(stage: Stage) -> None:
     pager = Pager(fails=None)
     async with stage.operator(pager):
         await stage.request("pager", policy={"maxAttempts": 3})
@@ -299,7 +299,7 @@ async def a_channel_that_never_works_ends_failed_with_the_last_attempt(stage: St
 
 
 @scenario("failure")
-async def one_dead_channel_of_two_leaves_it_partially_sent(stage: Stage) -> None:
+async def one_failed_channel_of_two_leaves_the_request_partially_sent(stage: Stage) -> None:
     (stage.directory / "out").write_text("in the way")
     pager = Pager()
     async with stage.operator(pager, Pager("file", fails=None), directory=None):
@@ -311,7 +311,7 @@ async def one_dead_channel_of_two_leaves_it_partially_sent(stage: Stage) -> None
 
 
 @scenario("failure")
-async def a_permanent_error_ends_it_at_once(stage: Stage) -> None:
+async def permanent_error_ends_the_request_immediately(stage: Stage) -> None:
     pager = Pager(fails=None, error=PermanentDeliveryError("no such user"))
     async with stage.operator(pager):
         await stage.request("pager")
@@ -324,7 +324,7 @@ async def a_permanent_error_ends_it_at_once(stage: Stage) -> None:
 
 
 @scenario("metrics")
-async def deliveries_are_counted_as_they_were(stage: Stage) -> None:
+async def deliveries_are_counted_correctly(stage: Stage) -> None:
     async with stage.operator(Pager(fails=2), Pager("other", fails=None, error=PermanentDeliveryError("410"))):
         await stage.request("pager", "other")
         await stage.settled()
@@ -347,7 +347,7 @@ async def deliveries_are_counted_as_they_were(stage: Stage) -> None:
 
 
 @scenario("metrics")
-async def the_controller_is_counted_under_the_usual_names(stage: Stage) -> None:
+async def controller_metrics_have_the_usual_names(stage: Stage) -> None:
     async with stage.operator(Pager(fails=1)):
         await stage.request("pager")
         await stage.settled()
@@ -361,7 +361,7 @@ async def the_controller_is_counted_under_the_usual_names(stage: Stage) -> None:
 
 
 @scenario("retry")
-async def the_timeline_is_kept_and_a_cycle_is_a_write(stage: Stage) -> None:
+async def timeline_is_kept_with_one_write_per_reconcile(stage: Stage) -> None:
     pager, dead = Pager(), Pager("dead", fails=None)
     async with stage.operator(pager, dead):
         await stage.request("pager", "dead")
@@ -372,7 +372,7 @@ async def the_timeline_is_kept_and_a_cycle_is_a_write(stage: Stage) -> None:
 
 
 @scenario("retry")
-async def a_receiver_that_recovers_gets_the_message(stage: Stage) -> None:
+async def recovered_receiver_gets_the_message(stage: Stage) -> None:
     pager = Pager(fails=2)
     async with stage.operator(pager):
         await stage.request("pager")
@@ -382,7 +382,7 @@ async def a_receiver_that_recovers_gets_the_message(stage: Stage) -> None:
 
 
 @scenario("retry")
-async def a_wait_is_never_longer_than_the_policy_says(stage: Stage) -> None:
+async def wait_never_exceeds_the_policy(stage: Stage) -> None:
     pager = Pager(fails=None)
     async with stage.operator(pager):
         await stage.request("pager", policy={"maxAttempts": 4, "maxBackoffSeconds": 2})
@@ -391,7 +391,7 @@ async def a_wait_is_never_longer_than_the_policy_says(stage: Stage) -> None:
 
 
 @scenario("retry")
-async def neither_foreign_writes_nor_a_restart_bring_an_attempt_forward(stage: Stage) -> None:
+async def writes_by_others_and_restarts_never_advance_an_attempt(stage: Stage) -> None:
     first, second = Pager(fails=None), Pager()
     async with stage.operator(first):
         await stage.request("pager", policy={"initialBackoffSeconds": 3})
@@ -410,7 +410,7 @@ async def neither_foreign_writes_nor_a_restart_bring_an_attempt_forward(stage: S
 
 
 @scenario("fan-out")
-async def three_channels_get_it_at_the_same_time_and_once(stage: Stage) -> None:
+async def three_channels_get_the_message_once_at_the_same_time(stage: Stage) -> None:
     channels = [Pager("a"), Pager("b"), Pager("c")]
     async with stage.operator(*channels):
         await stage.request("a", "b", "c")
@@ -420,7 +420,7 @@ async def three_channels_get_it_at_the_same_time_and_once(stage: Stage) -> None:
 
 
 @scenario("fan-out")
-async def a_channel_that_is_named_twice_is_used_once(stage: Stage) -> None:
+async def channel_named_twice_is_used_once(stage: Stage) -> None:
     pager = Pager()
     async with stage.operator(pager):
         await stage.request("pager", "console", "pager")
@@ -432,7 +432,7 @@ async def a_channel_that_is_named_twice_is_used_once(stage: Stage) -> None:
 
 
 @scenario("priority")
-async def every_priority_is_told_and_medium_is_the_default(stage: Stage) -> None:
+async def priority_is_passed_on_and_defaults_to_medium(stage: Stage) -> None:
     pager = Pager()
     async with stage.operator(pager):
         for name in ("Critical", "High", "Low"):

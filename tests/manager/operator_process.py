@@ -28,21 +28,21 @@ LEASE = LeaderElection(
 )
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - the test reads it
 
 
 class Slow(Reconciler):
     async def reconcile(self, request: Request, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         await asyncio.sleep(0.5)
-        tell("reconciled")
+        report("reconciled")
         return None
 
 
 class Endless(Reconciler):
     async def reconcile(self, request: Request, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         await asyncio.sleep(600)
         return None
 
@@ -51,7 +51,7 @@ class Blocking(Reconciler):
     """A reconciler that blocks the event loop."""
 
     async def reconcile(self, request: Request, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         time.sleep(600)  # noqa: ASYNC251 - the fault that is tested
         return None
 
@@ -60,7 +60,7 @@ class Hung(Reconciler):
     """A reconciler that hangs in a thread."""
 
     def reconcile(self, request: Request, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         time.sleep(600)
         return None
 
@@ -69,7 +69,7 @@ class HungInWait(Reconciler):
     """A reconciler that hangs in a thread and waits again each time it is told to end."""
 
     def reconcile(self, request: Request, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         while True:
             with contextlib.suppress(ReconcileCancelled):
                 self.wait(asyncio.sleep(600))
@@ -83,7 +83,7 @@ class HungFinalize(ResourceReconciler[Unstructured], resource="v1/ConfigMap"):
         await self.client.delete("v1/ConfigMap", obj.name, obj.namespace)
 
     def finalize(self, obj: Unstructured, status: StatusBatcher, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         time.sleep(600)
 
 
@@ -91,7 +91,7 @@ class Writing(Reconciler):
     """A reconciler that writes continuously, so that a step is always ready when the process resumes."""
 
     async def reconcile(self, request: Request, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         number = 0
         while True:
             number += 1
@@ -102,7 +102,7 @@ class Recording(ResourceReconciler[Unstructured], resource="v1/Pod"):
     """A reconciler that writes the status continuously."""
 
     async def reconcile_object(self, obj: Unstructured, status: StatusBatcher, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         number = 0
         while True:
             number += 1
@@ -114,14 +114,24 @@ class Delivering(Reconciler):
     """A reconciler with continuous effects outside the cluster, timed by a clock that all processes share."""
 
     async def reconcile(self, request: Request, /) -> Outcome:
-        tell("reconciling")
+        report("reconciling")
         while True:
             self.check_leader()
-            tell(f"delivered {boottime_of(current_clock())()}")
+            report(f"delivered {boottime_of(current_clock())()}")
             await asyncio.sleep(0)
 
 
-KINDS = (Slow, Endless, Blocking, Hung, HungInWait, HungFinalize, Writing, Recording, Delivering)
+KINDS = (
+    Slow,
+    Endless,
+    Blocking,
+    Hung,
+    HungInWait,
+    HungFinalize,
+    Writing,
+    Recording,
+    Delivering,
+)
 MODES = {each.__name__.lower(): each for each in KINDS}
 
 
@@ -137,7 +147,7 @@ async def main(kubeconfig: str, mode: str, options: Sequence[str]) -> None:
                 await asyncio.sleep(600)
         else:
             await manager.run()
-    tell("left")
+    report("left")
 
 
 if __name__ == "__main__":

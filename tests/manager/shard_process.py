@@ -21,7 +21,7 @@ KIND = "v1/ConfigMap"
 RING = "maps"
 
 
-class Logging(Reconciler):
+class LoggingReconciler(Reconciler):
     """A reconciler that takes a while, writes, and requeues."""
 
     def __init__(self, file: Path, shard: str) -> None:
@@ -51,7 +51,7 @@ async def main(kubeconfig: str, namespace: str, shard: str, file: str) -> None:
     )
     async with Client.from_config(kubeconfig=kubeconfig, user_agent=shard) as client:
         manager = Manager(client, namespaces=[namespace], sharding=ring, grace_period=5)
-        manager.add_controller(Logging(Path(file), shard), resource=KIND, workers=4)
+        manager.add_controller(LoggingReconciler(Path(file), shard), resource=KIND, workers=4)
         await manager.run()
 
 

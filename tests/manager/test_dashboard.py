@@ -17,7 +17,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.manager import LeaderElection
 from reconciler.manager.lifecycle import CANCEL_TIMEOUT, SYNC_TIMEOUT
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "examples" / "grafana" / "controllers.json"
@@ -63,7 +63,7 @@ def test_documented_deployment_fits_the_manager() -> None:
 @pytest.mark.virtual_time
 async def test_every_metric_and_label_in_dashboard_and_alerts_is_exported(server: APIServer, client: Client) -> None:
     manager = Manager(client, leader_election=LeaderElection("operator", namespace="default"))
-    manager.add_controller(Working(), resource="v1/ConfigMap")
+    manager.add_controller(RecordingReconciler(), resource="v1/ConfigMap")
     async with manager.running():
         await client.create(config_map("a"))
         await asyncio.sleep(1)

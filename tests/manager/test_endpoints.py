@@ -22,7 +22,7 @@ from reconciler.controller import Result
 from reconciler.errors import ConfigurationError
 from reconciler.telemetry import MetricsRegistry
 from reconciler.workqueue import ExponentialBackoff
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 
 KIND = "v1/ConfigMap"
 
@@ -150,7 +150,7 @@ async def test_manager_is_not_ready_while_starting_or_stopping(
         await go_on.wait()
 
     manager = Manager(client, health="127.0.0.1:0")
-    manager.add_controller(Working(work), resource=KIND)
+    manager.add_controller(RecordingReconciler(work), resource=KIND)
     running = asyncio.create_task(manager.run())
     await until(lambda: manager.health_url is not None)
     url = manager.health_url
@@ -179,7 +179,7 @@ async def test_metrics_are_served(client: Client, http: aiohttp.ClientSession) -
         done.set()
 
     manager = Manager(client, metrics="127.0.0.1:0")
-    manager.add_controller(Working(work), resource=KIND)
+    manager.add_controller(RecordingReconciler(work), resource=KIND)
     async with manager.running():
         await done.wait()
         status, text = await get(http, f"{manager.metrics_url}/metrics")
@@ -309,7 +309,7 @@ async def test_queue_endpoint_lists_keys_with_reasons_and_due_times(
     for name in ("fails", "waits", "z-in-hand"):
         await client.create(config_map(name))
     manager = Manager(client, metrics="127.0.0.1:0", grace_period=0)
-    manager.add_controller(Working(work), resource=KIND, rate_limiter=ExponentialBackoff(60, 600))
+    manager.add_controller(RecordingReconciler(work), resource=KIND, rate_limiter=ExponentialBackoff(60, 600))
     async with manager.running():
         await in_hand.wait()
         (controller,) = await get_queue(http, manager.metrics_url or "")

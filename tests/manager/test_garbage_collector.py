@@ -14,7 +14,7 @@ from reconciler.client import Client
 pytestmark = pytest.mark.virtual_time
 
 
-class Cycle:
+class ReferenceCycle:
     """An object that refers to itself, so that only the garbage collector frees it."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ async def test_running_manager_freezes_old_objects_and_collects_new_garbage(clie
     await asyncio.sleep(1)
     assert gc.get_freeze_count() > 10_000
     assert gc.get_threshold()[0] == 10_000
-    garbage = weakref.ref(Cycle())
+    garbage = weakref.ref(ReferenceCycle())
     gc.collect()
     assert garbage() is None
     manager.stop()

@@ -18,7 +18,7 @@ from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import LeaderElection, LeadershipLost, NotLeader
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
 
@@ -31,20 +31,20 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def elects(identity: str, **times: float) -> LeaderElection:
+def election(identity: str, **times: float) -> LeaderElection:
     return LeaderElection("operator", namespace="default", identity=identity, **times)
 
 
-def replica(server: APIServer, identity: str, working: Working | None = None, **options: Any) -> Manager:
+def replica(server: APIServer, identity: str, working: RecordingReconciler | None = None, **options: Any) -> Manager:
     """Return the manager of one of several processes; its requests contain its identity."""
     times = options.pop("times", {})
     manager = Manager(
         Client(server, user_agent=identity),
-        leader_election=elects(identity, **times),
+        leader_election=election(identity, **times),
         rng=random.Random(identity),
         **options,
     )
-    manager.add_controller(working or Working(), resource=KIND)
+    manager.add_controller(working or RecordingReconciler(), resource=KIND)
     return manager
 
 
@@ -78,7 +78,7 @@ async def elected(manager: Manager) -> float:
 
 
 async def test_single_process_leads_immediately_and_writes_the_lease(server: APIServer, client: Client) -> None:
-    working = Working()
+    working = RecordingReconciler()
     await client.create(config_map("a"))
     async with replica(server, "one", working).running() as manager:
         await asyncio.sleep(1)
@@ -107,7 +107,7 @@ async def test_lease_is_renewed_every_two_seconds_without_reading_it(server: API
 
 async def test_clean_stop_releases_the_lease_after_the_workers_ended(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(20))
+    working = RecordingReconciler(lambda _: asyncio.sleep(20))
     async with replica(server, "one", working).running():
         await asyncio.sleep(1)
     assert working.ended == ["a"]
@@ -126,7 +126,7 @@ async def test_lease_is_not_released_while_a_worker_runs(server: APIServer, clie
                 await end.wait()
 
     await client.create(config_map("a"))
-    manager = replica(server, "one", Working(stubborn), grace_period=5)
+    manager = replica(server, "one", RecordingReconciler(stubborn), grace_period=5)
     task = asyncio.create_task(manager.run())
     await asyncio.sleep(1)
     manager.stop()
@@ -235,7 +235,7 @@ async def test_standby_logs_the_leader_once(server: APIServer, caplog: pytest.Lo
 
 async def test_second_process_waits_and_runs_no_controller(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working()
+    working = RecordingReconciler()
     async with replica(server, "one").running(), replica(server, "two", working).running() as second:
         await asyncio.sleep(FAR)
         assert second.statistics().leading is False
@@ -245,7 +245,7 @@ async def test_second_process_waits_and_runs_no_controller(server: APIServer, cl
 
 async def test_standby_takes_over_soon_after_a_release(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working()
+    working = RecordingReconciler()
     async with in_background(first := replica(server, "one")) as running:
         await elected(first)
         async with replica(server, "two", working).running() as second:
@@ -337,7 +337,7 @@ async def test_partitioned_leader_starts_no_write_after_the_deadline(server: API
             await asyncio.sleep(0.25)
 
     await client.create(config_map("a"))
-    manager = replica(server, "one", Working(work))
+    manager = replica(server, "one", RecordingReconciler(work))
     async with in_background(manager) as running:
         await asyncio.sleep(8.1)
         server.faults.add(resource="leases", status=503, times=None)
@@ -353,7 +353,7 @@ async def test_workers_are_cancelled_before_the_block_when_leadership_is_lost(
     server: APIServer, client: Client
 ) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(FAR))
+    working = RecordingReconciler(lambda _: asyncio.sleep(FAR))
     manager = replica(server, "one", working)
 
     async def block() -> None:
@@ -372,7 +372,7 @@ async def test_workers_are_cancelled_before_the_block_when_leadership_is_lost(
 
 async def test_losing_the_lease_during_the_drain_cuts_it_short(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(FAR))
+    working = RecordingReconciler(lambda _: asyncio.sleep(FAR))
     manager = replica(server, "one", working, grace_period=500)
     async with in_background(manager) as running:
         await asyncio.sleep(1)
@@ -411,7 +411,7 @@ async def test_only_writes_are_refused_while_not_leading(server: APIServer, clie
 
 async def test_client_of_the_caller_is_not_fenced(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running():
-        manager = Manager(client, leader_election=elects("two"))
+        manager = Manager(client, leader_election=election("two"))
         async with manager.running():
             await client.create(config_map("a"))
 
@@ -421,7 +421,7 @@ async def test_client_of_the_caller_is_not_fenced(server: APIServer, client: Cli
 
 async def test_stopping_standby_never_leads(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    working, ran = Working(), asyncio.Event()
+    working, ran = RecordingReconciler(), asyncio.Event()
 
     async def only_leader() -> None:
         ran.set()
@@ -437,7 +437,7 @@ async def test_stopping_standby_never_leads(server: APIServer, client: Client) -
     assert working.started == []
 
 
-class Late:
+class LateResponses:
     """A transport that delays the responses to writes until after they have taken effect."""
 
     def __init__(self, server: APIServer, seconds: float) -> None:
@@ -452,7 +452,7 @@ class Late:
 
 
 async def test_lease_acquired_during_the_stop_is_released(server: APIServer, client: Client) -> None:
-    manager = Manager(Client(Late(server, 3)), leader_election=elects("one"))
+    manager = Manager(Client(LateResponses(server, 3)), leader_election=election("one"))
     async with manager.running():
         await asyncio.sleep(1)
         assert (await record(client))["holderIdentity"] == "one"
@@ -461,8 +461,8 @@ async def test_lease_acquired_during_the_stop_is_released(server: APIServer, cli
 
 
 async def test_deadline_counts_from_the_start_of_the_successful_request(server: APIServer) -> None:
-    late = Late(server, 0)
-    manager = Manager(Client(late, user_agent="one"), leader_election=elects("one"))
+    late = LateResponses(server, 0)
+    manager = Manager(Client(late, user_agent="one"), leader_election=election("one"))
     async with in_background(manager) as running:
         await asyncio.sleep(9)
         late.seconds = 4  # the renewal that starts at 10 gets its response at 14
@@ -491,7 +491,7 @@ async def test_standby_leaves_nothing_behind(server: APIServer) -> None:
 async def test_stop_during_the_start_of_controllers_stops_them(server: APIServer, client: Client) -> None:
     before = asyncio.all_tasks()
     server.faults.add(resource="configmaps", status=503, times=None)
-    working = Working()
+    working = RecordingReconciler()
     async with replica(server, "one", working).running() as manager:
         await elected(manager)
         await asyncio.sleep(5)
@@ -502,7 +502,7 @@ async def test_stop_during_the_start_of_controllers_stops_them(server: APIServer
     assert working.started == []
 
 
-class Jumping:
+class SuspendedClock:
     """The clock of a machine that was suspended: boot time has advanced, timers have not."""
 
     virtual = True
@@ -523,8 +523,8 @@ class Jumping:
 async def test_no_write_passes_after_a_suspension_before_timers_fire(server: APIServer, client: Client) -> None:
     """A step that was queued before the suspension runs first afterwards."""
     await client.create(config_map("a"))
-    clock = Jumping()
-    manager = Manager(Client(server, user_agent="one"), leader_election=elects("one"), clock=clock)
+    clock = SuspendedClock()
+    manager = Manager(Client(server, user_agent="one"), leader_election=election("one"), clock=clock)
     async with in_background(manager) as running:
         await asyncio.sleep(5)
         await manager.client.live.patch(KIND, "a", "default", patch={"data": {"a": "1"}})
@@ -562,7 +562,7 @@ async def test_leader_only_runnables_run_while_leading(server: APIServer) -> Non
 
 async def test_leader_that_cannot_sync_stops(server: APIServer, client: Client) -> None:
     manager = replica(server, "one")
-    manager.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
+    manager.add_controller(RecordingReconciler(), resource="example.com/v1/Nothing", sync_timeout=5)
     with pytest.raises(Exception, match="could not be listed"):
         await manager.run()
     assert (await record(client))["holderIdentity"] == ""
@@ -585,7 +585,7 @@ async def test_leader_that_cannot_sync_stops(server: APIServer, client: Client) 
 )
 def test_inconsistent_times_are_refused(times: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="are inconsistent"):
-        elects("one", **times)
+        election("one", **times)
 
 
 def test_lease_needs_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

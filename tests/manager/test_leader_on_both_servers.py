@@ -12,7 +12,7 @@ from reconciler.client import Client
 from reconciler.errors import NotFound
 from reconciler.manager import LeaderElection, LeadershipLost
 from reconciler.testing import Cluster
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 
 LEASE = "coordination.k8s.io/v1/Lease"
 LONG = 30.0
@@ -56,7 +56,7 @@ async def test_lease_is_acquired_renewed_released_and_taken_over(cluster: Cluste
     async with Manager(client, leader_election=election(cluster, "one")).running() as first:
         await elected(first)
         first_record = (await client.get(LEASE, "operator", cluster.namespace)).to_dict()
-        working = Working()
+        working = RecordingReconciler()
         second = Manager(client, leader_election=election(cluster, "two"), namespaces=[cluster.namespace])
         second.add_controller(working, resource="v1/ConfigMap")
         async with second.running():

@@ -16,7 +16,7 @@ from reconciler.client import Client
 from reconciler.controller import CacheSyncTimeout, Result
 from reconciler.errors import ConfigurationError
 from reconciler.manager import GracePeriodExceeded, ManagerError
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
 
@@ -47,7 +47,7 @@ async def crash_after(seconds: float) -> None:
 async def test_running_is_started_and_synced_on_entry_and_drained_on_exit(client: Client) -> None:
     for name in "abc":
         await client.create(config_map(name))
-    working = Working(lambda _: asyncio.sleep(5))
+    working = RecordingReconciler(lambda _: asyncio.sleep(5))
     manager = Manager(client)
     controller = manager.add_controller(working, resource=KIND)
     assert manager.statistics().state == "new"
@@ -59,7 +59,7 @@ async def test_running_is_started_and_synced_on_entry_and_drained_on_exit(client
 
 
 async def test_events_after_the_start_of_a_stop_are_not_reconciled(client: Client) -> None:
-    working = Working(lambda _: asyncio.sleep(5))
+    working = RecordingReconciler(lambda _: asyncio.sleep(5))
     manager = Manager(client)
     manager.add_controller(working, resource=KIND)
     await client.create(config_map("a"))
@@ -92,7 +92,7 @@ async def test_runnables_start_before_controllers_and_stop_after_them(client: Cl
 
     await client.create(config_map("a"))
     manager = Manager(client)
-    manager.add_controller(Working(work), resource=KIND)
+    manager.add_controller(RecordingReconciler(work), resource=KIND)
     manager.add(consumer)
     async with manager.running():
         await asyncio.sleep(1)
@@ -121,7 +121,7 @@ async def test_cache_outlives_its_readers(client: Client) -> None:
 
 async def test_run_returns_after_stop_and_drains(client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(5))
+    working = RecordingReconciler(lambda _: asyncio.sleep(5))
     manager = Manager(client)
     manager.add_controller(working, resource=KIND)
     running = asyncio.create_task(manager.run())
@@ -136,7 +136,7 @@ async def test_run_returns_after_stop_and_drains(client: Client) -> None:
 async def test_signal_drains_ends_run_and_restores_the_handlers(client: Client, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(5))
+    working = RecordingReconciler(lambda _: asyncio.sleep(5))
     manager = Manager(client)
     manager.add_controller(working, resource=KIND)
     running = asyncio.create_task(manager.run())
@@ -152,7 +152,7 @@ async def test_handler_of_a_second_signal_exits_with_1(client: Client, monkeypat
     monkeypatch.setattr(os, "_exit", exits.append)
     await client.create(config_map("a"))
     manager = Manager(client)
-    manager.add_controller(Working(lambda _: asyncio.sleep(20)), resource=KIND)
+    manager.add_controller(RecordingReconciler(lambda _: asyncio.sleep(20)), resource=KIND)
     running = asyncio.create_task(manager.run())
     await asyncio.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -167,7 +167,7 @@ async def test_handler_of_a_second_signal_exits_with_1(client: Client, monkeypat
 async def test_signal_during_a_hanging_start_ends_run(server: APIServer, client: Client) -> None:
     server.faults.add(verb={"list", "watch"}, resource="configmaps", stall=True, times=None)
     manager = Manager(client)
-    manager.add_controller(Working(), resource=KIND)
+    manager.add_controller(RecordingReconciler(), resource=KIND)
     running = asyncio.create_task(manager.run())
     await asyncio.sleep(1)
     manager.stop()
@@ -194,7 +194,7 @@ async def test_no_tasks_are_left_behind(client: Client) -> None:
     await client.create(config_map("a"))
     before = asyncio.all_tasks()
     manager = Manager(client, leader_election="m", leader_election_namespace="default")
-    manager.add_controller(Working(), resource=KIND)
+    manager.add_controller(RecordingReconciler(), resource=KIND)
     manager.add(lambda: asyncio.sleep(1000))
     async with manager.running():
         await asyncio.sleep(60)
@@ -206,7 +206,7 @@ async def test_no_tasks_are_left_behind(client: Client) -> None:
 
 async def test_work_is_cancelled_after_the_grace_period(client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(1000))
+    working = RecordingReconciler(lambda _: asyncio.sleep(1000))
     manager = Manager(client, grace_period=20)
     manager.add_controller(working, resource=KIND)
     async with manager.running():
@@ -217,7 +217,7 @@ async def test_work_is_cancelled_after_the_grace_period(client: Client) -> None:
 
 async def test_grace_period_of_0_cancels_immediately(client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(1000))
+    working = RecordingReconciler(lambda _: asyncio.sleep(1000))
     manager = Manager(client, grace_period=0)
     manager.add_controller(working, resource=KIND)
     async with manager.running():
@@ -237,7 +237,7 @@ async def stubborn(_: object = None) -> None:
 async def test_error_names_what_did_not_stop(client: Client) -> None:
     await client.create(config_map("a"))
     manager = Manager(client, grace_period=5)
-    manager.add_controller(Working(stubborn), resource=KIND)
+    manager.add_controller(RecordingReconciler(stubborn), resource=KIND)
     manager.add(stubborn)
     with pytest.raises(GracePeriodExceeded) as raised:
         async with manager.running():
@@ -251,7 +251,7 @@ async def test_error_names_what_did_not_stop(client: Client) -> None:
 
 async def test_second_cancellation_cuts_the_grace_period_short(client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(1000))
+    working = RecordingReconciler(lambda _: asyncio.sleep(1000))
     manager = Manager(client)
     manager.add_controller(working, resource=KIND)
     running = asyncio.create_task(manager.run())
@@ -264,6 +264,29 @@ async def test_second_cancellation_cuts_the_grace_period_short(client: Client) -
         await running
     assert working.cancelled == ["a"]
     assert now() == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("reconcile_seconds", "end"),
+    [
+        (10, 30),  # the rest of the 30 seconds
+        (29, 39),  # ten seconds in any case
+    ],
+)
+async def test_runnables_have_the_rest_of_the_grace_period_after_the_controllers(
+    client: Client, reconcile_seconds: float, end: float
+) -> None:
+    await client.create(config_map("a"))
+    working = RecordingReconciler(lambda _: asyncio.sleep(reconcile_seconds))
+    manager = Manager(client, grace_period=30)
+    manager.add_controller(working, resource=KIND)
+    manager.add(stubborn)
+    with pytest.raises(GracePeriodExceeded, match="runnable stubborn"):
+        async with manager.running():
+            pass
+    assert working.ended == ["a"]
+    assert now() == pytest.approx(end, abs=0.1)
+    await asyncio.sleep(100)
 
 
 @pytest.mark.parametrize("grace", [-1, float("inf"), float("nan")])
@@ -298,7 +321,7 @@ async def test_crash_cancels_the_block_and_is_raised_instead(client: Client) -> 
 
 async def test_crash_drains_and_is_raised_from_run(client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(10))
+    working = RecordingReconciler(lambda _: asyncio.sleep(10))
     manager = Manager(client)
     manager.add_controller(working, resource=KIND)
     manager.add(lambda: crash_after(3))
@@ -327,7 +350,7 @@ async def test_crash_keeps_its_cause_and_context(client: Client) -> None:
 async def test_crash_during_the_start_is_raised(server: APIServer, client: Client) -> None:
     server.faults.add(verb={"list", "watch"}, resource="configmaps", stall=True, times=None)
     manager = Manager(client)
-    manager.add_controller(Working(), resource=KIND)
+    manager.add_controller(RecordingReconciler(), resource=KIND)
     manager.add(lambda: crash_after(3))
     with pytest.raises(Crash):
         async with manager.running():
@@ -355,7 +378,7 @@ async def test_exception_of_the_block_takes_precedence_and_notes_the_crash(clien
 
 async def test_exception_of_the_block_drains_and_is_raised(client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working(lambda _: asyncio.sleep(10))
+    working = RecordingReconciler(lambda _: asyncio.sleep(10))
     manager = Manager(client)
     manager.add_controller(working, resource=KIND)
 
@@ -386,7 +409,7 @@ async def test_cancellation_from_outside_is_not_swallowed(client: Client) -> Non
 async def test_crash_and_exceeded_grace_period_are_both_reported(client: Client) -> None:
     await client.create(config_map("a"))
     manager = Manager(client, grace_period=5)
-    manager.add_controller(Working(stubborn), resource=KIND)
+    manager.add_controller(RecordingReconciler(stubborn), resource=KIND)
     manager.add(lambda: crash_after(3))
     with pytest.raises(Crash) as raised:
         await manager.run()
@@ -440,7 +463,7 @@ async def test_crash_during_the_stop_is_raised(client: Client) -> None:
 async def test_sync_timeout_names_kind_verb_and_response(server: APIServer, client: Client) -> None:
     server.faults.add(verb={"list", "watch"}, resource="configmaps", status=403, times=None)
     manager = Manager(client)
-    manager.add_controller(Working(), resource=KIND, sync_timeout=30)
+    manager.add_controller(RecordingReconciler(), resource=KIND, sync_timeout=30)
     with pytest.raises(CacheSyncTimeout) as raised:
         await manager.run()
     text = str(raised.value)
@@ -453,7 +476,7 @@ async def test_sync_timeout_names_kind_verb_and_response(server: APIServer, clie
 
 async def test_sync_timeout_names_a_kind_that_is_not_served(client: Client) -> None:
     manager = Manager(client)
-    manager.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
+    manager.add_controller(RecordingReconciler(), resource="example.com/v1/Nothing", sync_timeout=5)
     with pytest.raises(CacheSyncTimeout, match=r"example\.com/v1/Nothing"):
         await manager.run()
 
@@ -463,16 +486,16 @@ async def test_sync_timeout_names_a_kind_that_is_not_served(client: Client) -> N
 
 async def test_controller_names_are_unique_in_a_manager(client: Client) -> None:
     manager = Manager(client)
-    manager.add_controller(Working(), resource=KIND)
+    manager.add_controller(RecordingReconciler(), resource=KIND)
     with pytest.raises(ConfigurationError, match="a controller named 'configmap' already"):
-        manager.add_controller(Working(), resource=KIND)
-    manager.add_controller(Working(), resource=KIND, name="second")
-    Manager(client).add_controller(Working(), resource=KIND)
+        manager.add_controller(RecordingReconciler(), resource=KIND)
+    manager.add_controller(RecordingReconciler(), resource=KIND, name="second")
+    Manager(client).add_controller(RecordingReconciler(), resource=KIND)
 
 
 async def test_parts_added_while_running_start_immediately(client: Client) -> None:
     await client.create(config_map("a"))
-    working, ran = Working(), asyncio.Event()
+    working, ran = RecordingReconciler(), asyncio.Event()
 
     async def runnable() -> None:
         ran.set()
@@ -487,14 +510,14 @@ async def test_parts_added_while_running_start_immediately(client: Client) -> No
     with pytest.raises(ManagerError, match="stopped"):
         manager.add(runnable)
     with pytest.raises(ManagerError, match="stopped"):
-        manager.add_controller(Working(), resource=KIND, name="late")
+        manager.add_controller(RecordingReconciler(), resource=KIND, name="late")
 
 
 async def test_controller_added_while_running_that_cannot_sync_stops_the_manager(client: Client) -> None:
     manager = Manager(client)
 
     async def block() -> None:
-        manager.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
+        manager.add_controller(RecordingReconciler(), resource="example.com/v1/Nothing", sync_timeout=5)
         await asyncio.sleep(100)
 
     with pytest.raises(CacheSyncTimeout):
@@ -541,7 +564,7 @@ async def test_namespaces_restrict_watches(server: APIServer, client: Client) ->
     await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "prod"}})
     await client.create(config_map("a"))
     await client.create({**config_map("b"), "metadata": {"name": "b", "namespace": "prod"}})
-    working = Working()
+    working = RecordingReconciler()
     manager = Manager(client, namespaces=["prod"])
     manager.add_controller(working, resource=KIND)
     async with manager.running():
@@ -557,7 +580,7 @@ async def test_controllers_work_with_options_of_the_manager(client: Client) -> N
     async def again(_: object) -> Result:
         return Result(requeue_after=10)
 
-    working = Working(again)
+    working = RecordingReconciler(again)
     manager = Manager(client)
     controller = manager.add_controller(working, resource=KIND, name="ten", workers=3, timeout=5)
     async with manager.running():

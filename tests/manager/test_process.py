@@ -182,7 +182,7 @@ async def successor(client: Client, *controllers: Reconciler) -> AsyncIterator[M
         yield other
 
 
-class Taken(ResourceReconciler[Unstructured], resource="v1/Pod"):
+class SuccessorReconciler(ResourceReconciler[Unstructured], resource="v1/Pod"):
     """A reconciler that writes the status once, as the next leader."""
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ async def test_status_writes_of_a_process_stopped_past_its_lease_are_refused(ser
                 while len(server.requests(verb="patch", subresource="status", user_agent="child")) < 5:  # noqa: ASYNC110 - see above
                     await asyncio.sleep(0.01)
             operator.process.send_signal(signal.SIGSTOP)
-            taken = Taken()
+            taken = SuccessorReconciler()
             async with successor(client, taken), asyncio.timeout(LONG):
                 await taken.done.wait()
                 operator.process.send_signal(signal.SIGCONT)

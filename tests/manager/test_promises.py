@@ -22,8 +22,8 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader, lifecycle
 from reconciler.meta import Request
 from reconciler.objects import Unstructured
-from tests.manager.test_leader import KIND, Late, elected, elects, in_background, now, record, replica
-from tests.manager.working import Working, config_map
+from tests.manager.test_leader import KIND, LateResponses, elected, election, in_background, now, record, replica
+from tests.manager.working import RecordingReconciler, config_map
 
 POD = {
     "apiVersion": "v1",
@@ -40,7 +40,7 @@ PARTITIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class Writes(ResourceReconciler[Unstructured], resource="v1/Pod"):
+class StatusWriter(ResourceReconciler[Unstructured], resource="v1/Pod"):
     """A reconciler that writes a word into the status."""
 
     def __init__(self, word: str) -> None:
@@ -52,15 +52,15 @@ class Writes(ResourceReconciler[Unstructured], resource="v1/Pod"):
 
 
 def writer(transport: Any, word: str, **options: Any) -> Manager:
-    manager = Manager(Client(transport, user_agent=word), leader_election=elects(word), **options)
-    manager.add_controller(Writes(word))
+    manager = Manager(Client(transport, user_agent=word), leader_election=election(word), **options)
+    manager.add_controller(StatusWriter(word))
     return manager
 
 
 # (1) The deadline, and (3) the fence
 
 
-class Sent:
+class RequestTimes:
     """A transport that records the start time of each request."""
 
     def __init__(self, server: APIServer) -> None:
@@ -94,9 +94,9 @@ async def test_partitioned_leader_starts_no_request_after_the_deadline(
             await asyncio.sleep(0.25)
 
     await client.create(config_map("a"))
-    sent = Sent(server)
-    manager = Manager(Client(sent, user_agent="one"), leader_election=elects("one"), rng=random.Random(1))
-    manager.add_controller(Working(work), resource=KIND)
+    sent = RequestTimes(server)
+    manager = Manager(Client(sent, user_agent="one"), leader_election=election("one"), rng=random.Random(1))
+    manager.add_controller(RecordingReconciler(work), resource=KIND)
     async with in_background(manager) as running:
         await asyncio.sleep(8.1)
         renewed = max(at for at, method, path in sent.started if method == "PUT" and path.endswith("operator"))
@@ -113,7 +113,7 @@ async def test_partitioned_leader_starts_no_request_after_the_deadline(
 
 @pytest.mark.virtual_time
 async def test_lease_duration_counts_from_the_start_of_the_renewal(server: APIServer) -> None:
-    manager = Manager(Client(Late(server, 3), user_agent="one"), leader_election=elects("one"))
+    manager = Manager(Client(LateResponses(server, 3), user_agent="one"), leader_election=election("one"))
     async with manager.running():
         began = now()
         await elected(manager)
@@ -125,7 +125,7 @@ async def test_lease_duration_counts_from_the_start_of_the_renewal(server: APISe
 # (4) Status writes are conditional
 
 
-class Network:
+class LateNetwork:
     """A transport that delivers status writes late, even if their senders were cancelled."""
 
     def __init__(self, server: APIServer, seconds: float) -> None:
@@ -148,7 +148,7 @@ class Network:
 @pytest.mark.virtual_time
 async def test_late_write_of_a_former_leader_is_refused_and_not_merged(server: APIServer, client: Client) -> None:
     await client.create(POD)
-    network = Network(server, 60)
+    network = LateNetwork(server, 60)
     async with in_background(first := writer(network, "one")) as running:
         await elected(first)
         server.faults.add(user_agent="one", resource="leases", stall=True, times=None)
@@ -165,7 +165,7 @@ async def test_late_write_of_a_former_leader_is_refused_and_not_merged(server: A
 # (5) The lease is released after everything has ended
 
 
-class Noted:
+class ResponseLog:
     """A transport that records the responses in order."""
 
     def __init__(self, server: APIServer) -> None:
@@ -182,7 +182,7 @@ class Noted:
 async def test_lease_is_released_after_the_last_flush(server: APIServer, client: Client) -> None:
     await client.create(POD)
     server.faults.add(verb="patch", subresource="status", latency=1.5)
-    noted = Noted(server)
+    noted = ResponseLog(server)
     async with writer(noted, "one", grace_period=0).running() as manager:
         await elected(manager)
         await asyncio.sleep(0.5)
@@ -192,7 +192,7 @@ async def test_lease_is_released_after_the_last_flush(server: APIServer, client:
     assert ends[-2:] == ["PATCH status", "PUT operator"]
 
 
-class InAThread(Reconciler):
+class ThreadReconciler(Reconciler):
     def __init__(self) -> None:
         self.started, self.end, self.ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -208,8 +208,8 @@ async def test_lease_is_not_released_while_a_thread_runs(
 ) -> None:
     monkeypatch.setattr(lifecycle, "CANCEL_TIMEOUT", 0.2)
     await client.create(config_map("a"))
-    reconciler = InAThread()
-    manager = Manager(Client(server, user_agent="one"), leader_election=elects("one"), grace_period=0)
+    reconciler = ThreadReconciler()
+    manager = Manager(Client(server, user_agent="one"), leader_election=election("one"), grace_period=0)
     manager.add_controller(reconciler, resource=KIND)
     with pytest.raises(GracePeriodExceeded, match="default/a in progress"):
         async with manager.running():
@@ -226,8 +226,8 @@ async def test_lease_is_not_released_while_a_thread_runs(
 
 async def test_lease_is_released_when_the_thread_has_ended(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    reconciler = InAThread()
-    manager = Manager(Client(server, user_agent="one"), leader_election=elects("one"))
+    reconciler = ThreadReconciler()
+    manager = Manager(Client(server, user_agent="one"), leader_election=election("one"))
     manager.add_controller(reconciler, resource=KIND)
     async with manager.running():
         await asyncio.to_thread(reconciler.started.wait)
@@ -242,7 +242,7 @@ async def test_lease_is_released_when_the_thread_has_ended(server: APIServer, cl
 @pytest.mark.virtual_time
 async def test_process_that_lost_the_lease_does_not_take_part_again(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working()
+    working = RecordingReconciler()
     async with in_background(manager := replica(server, "one", working)) as running:
         await elected(manager)
         server.faults.add(user_agent="one", resource="leases", status=503, times=None)

@@ -17,12 +17,12 @@ from reconciler.client import Client
 from reconciler.controller import Watch
 from reconciler.errors import ConfigurationError, NotFound
 from reconciler.manager import ShardByIndex
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 
 MAP = "v1/ConfigMap"
 
 
-def replica(client: Client, index: int, working: Working, *, of: int = 3, **options: Any) -> Manager:
+def replica(client: Client, index: int, working: RecordingReconciler, *, of: int = 3, **options: Any) -> Manager:
     manager = Manager(client, sharding=ShardByIndex(of, [MAP], index=index))
     manager.add_controller(working, resource=MAP, **options)
     return manager
@@ -32,7 +32,7 @@ def replica(client: Client, index: int, working: Working, *, of: int = 3, **opti
 async def test_each_object_is_reconciled_by_one_replica(server: APIServer, client: Client) -> None:
     for number in range(40):
         await client.create(config_map(f"listed-{number}"))
-    workings = [Working() for _ in range(3)]
+    workings = [RecordingReconciler() for _ in range(3)]
     async with contextlib.AsyncExitStack() as stack:
         for index, working in enumerate(workings):
             await stack.enter_async_context(replica(client, index, working).running())
@@ -48,7 +48,7 @@ async def test_each_object_is_reconciled_by_one_replica(server: APIServer, clien
 async def test_events_enqueue_only_on_the_replica_that_owns_the_object(server: APIServer, client: Client) -> None:
     for number in range(20):
         await client.create(config_map(f"map-{number}"))
-    workings = [Working() for _ in range(3)]
+    workings = [RecordingReconciler() for _ in range(3)]
     async with contextlib.AsyncExitStack() as stack:
         for index, working in enumerate(workings):
             await stack.enter_async_context(replica(client, index, working, watches=[Watch("v1/Secret")]).running())
@@ -67,7 +67,7 @@ async def test_events_enqueue_only_on_the_replica_that_owns_the_object(server: A
 async def test_key_of_another_replica_is_never_reconciled(server: APIServer, client: Client) -> None:
     for number in range(20):
         await client.create(config_map(f"map-{number}"))
-    manager = replica(client, 0, working := Working(), of=2)
+    manager = replica(client, 0, working := RecordingReconciler(), of=2)
     async with manager.running():
         await asyncio.sleep(1)
         own = set(working.started)
@@ -84,7 +84,7 @@ async def test_key_of_another_replica_is_never_reconciled(server: APIServer, cli
 async def test_single_replica_owns_everything(server: APIServer, client: Client) -> None:
     for number in range(10):
         await client.create(config_map(f"map-{number}"))
-    async with replica(client, 0, working := Working(), of=1).running():
+    async with replica(client, 0, working := RecordingReconciler(), of=1).running():
         await asyncio.sleep(1)
     assert len(working.started) == 10
 
@@ -92,7 +92,7 @@ async def test_single_replica_owns_everything(server: APIServer, client: Client)
 async def test_metrics_and_queue_endpoint_show_the_shard(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     manager = Manager(client, sharding=ShardByIndex(3, [MAP], index=1), metrics="127.0.0.1:0")
-    manager.add_controller(Working(), resource=MAP)
+    manager.add_controller(RecordingReconciler(), resource=MAP)
     async with manager.running(), aiohttp.ClientSession() as http:
         manager.controllers[0].enqueue(Request("nobody", "default"))
         while not manager.statistics().controllers[0].reconciles:  # noqa: ASYNC110 - there is no event to wait for
@@ -138,12 +138,12 @@ def test_invalid_index_is_refused(
 async def test_owned_kind_cannot_be_sharded_by_its_own_uid(client: Client) -> None:
     manager = Manager(client, sharding=ShardByIndex(3, [MAP, "v1/Secret"], index=0))
     with pytest.raises(ConfigurationError, match="sharded by the hash of its own uid"):
-        manager.add_controller(Working(), resource=MAP, owns=["v1/Secret"])
+        manager.add_controller(RecordingReconciler(), resource=MAP, owns=["v1/Secret"])
 
 
 async def test_sharding_by_index_uses_no_lease(client: Client) -> None:
     manager = Manager(client, sharding=ShardByIndex(3, [MAP], index=0))
-    manager.add_controller(Working(), resource=MAP)
+    manager.add_controller(RecordingReconciler(), resource=MAP)
     resources = [rule["resources"] for each in manager.rbac("apps") for rule in each.get("rules", ())]
     assert ["leases"] not in resources
     async with manager.running():

@@ -20,7 +20,7 @@ from reconciler.manager import LeadershipLost, NotLeader, ShardRing
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta
 from reconciler.status import StatusBatcher
 from tests.manager.sharder import LEASE, RING_LABEL, Sharder
-from tests.manager.working import Working
+from tests.manager.working import RecordingReconciler
 
 pytestmark = pytest.mark.virtual_time
 
@@ -64,7 +64,7 @@ def ring(shard: str = "one", **options: Any) -> ShardRing:
     return ShardRing("apps", [MAP, App], shard=shard, namespace="default", **options)
 
 
-class Recording:
+class RecordingTransport:
     """A transport that records requests."""
 
     def __init__(self, server: APIServer) -> None:
@@ -106,7 +106,7 @@ async def at_work(server: Transport, name: str, working: Any, **options: Any) ->
 
 
 async def test_shard_holds_a_lease_with_its_name_and_releases_it(server: APIServer, client: Client) -> None:
-    async with at_work(server, "one", Working()):
+    async with at_work(server, "one", RecordingReconciler()):
         lease = (await client.get(LEASE, "one", "default")).to_dict()
         assert lease["metadata"]["labels"] == {RING_LABEL: "apps"}
         assert lease["spec"]["holderIdentity"] == "one"
@@ -117,7 +117,7 @@ async def test_shard_holds_a_lease_with_its_name_and_releases_it(server: APIServ
 
 
 async def test_sharder_labels_on_the_lease_are_kept(server: APIServer, client: Client) -> None:
-    async with at_work(server, "one", Working()):
+    async with at_work(server, "one", RecordingReconciler()):
         await client.patch(
             LEASE, "one", "default", patch={"metadata": {"labels": {"state": "ready", RING_LABEL: None}}}
         )
@@ -131,7 +131,7 @@ async def test_nothing_runs_before_the_lease_is_held(server: APIServer, client: 
     spec = {"holderIdentity": "sharder", "leaseDurationSeconds": 15}
     metadata = {"name": "one", "namespace": "default"}
     await client.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec})
-    working = Working()
+    working = RecordingReconciler()
     async with shard(server, "one", working).running():
         await asyncio.sleep(14)
         assert working.started == []
@@ -152,7 +152,7 @@ async def test_shard_stops_writing_when_the_sharder_acquires_its_lease(server: A
             except NotLeader as error:
                 refused.append(error)
 
-    manager = shard(server, "one", Working(write))
+    manager = shard(server, "one", RecordingReconciler(write))
 
     async def run() -> None:
         async with manager.running():
@@ -175,7 +175,7 @@ async def test_shard_that_cannot_renew_stops_at_the_deadline(server: APIServer, 
         return Result(requeue_after=0.1)
 
     async def run() -> None:
-        async with shard(server, "one", Working(often)).running():
+        async with shard(server, "one", RecordingReconciler(often)).running():
             await asyncio.sleep(5)
             server.faults.add(status=503, resource="leases", times=None)
             await asyncio.sleep(60)
@@ -194,7 +194,7 @@ async def test_only_objects_labeled_with_the_shard_are_watched(server: APIServer
     for name, owner in (("a", "one"), ("b", "two")):
         await client.create(mine(name, owner))
     await client.create(config_map("nobodys"))
-    working, recording = Working(), Recording(server)
+    working, recording = RecordingReconciler(), RecordingTransport(server)
     async with at_work(
         recording, "one", working, watches=[Watch(App, mapper=lambda _: []), Watch("v1/Secret")]
     ) as manager:
@@ -211,7 +211,7 @@ async def test_only_objects_labeled_with_the_shard_are_watched(server: APIServer
 async def test_events_for_objects_of_other_shards_enqueue_nothing(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
     await client.create(mine("b", "two"))
-    working = Working()
+    working = RecordingReconciler()
     async with at_work(server, "one", working, watches=[Watch("v1/Secret")]) as manager:
         for name in ("a", "b"):
             await client.create(
@@ -229,7 +229,7 @@ async def test_drain_is_acknowledged_by_one_conditional_patch_instead_of_a_recon
     server: APIServer, client: Client
 ) -> None:
     await client.create(mine("a"))
-    working, recording = Working(), Recording(server)
+    working, recording = RecordingReconciler(), RecordingTransport(server)
     async with at_work(recording, "one", working) as manager:
         await label(client, "a", drain="true", other="stays")
         asked_at = (await client.get(MAP, "a", "default")).resource_version
@@ -249,7 +249,7 @@ async def test_predicates_do_not_hide_a_drain(
     server: APIServer, client: Client, predicate: Callable[[Any], bool]
 ) -> None:
     await client.create(mine("a"))
-    async with at_work(server, "one", Working(), predicates=[predicate]):
+    async with at_work(server, "one", RecordingReconciler(), predicates=[predicate]):
         await label(client, "a", drain="")
         await asyncio.sleep(1)
         assert await labels_of(client, "a") == {}
@@ -257,7 +257,7 @@ async def test_predicates_do_not_hide_a_drain(
 
 async def test_drain_waits_for_the_reconcile_in_progress(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
-    working = Working(lambda _: asyncio.sleep(20))
+    working = RecordingReconciler(lambda _: asyncio.sleep(20))
     async with at_work(server, "one", working):
         await label(client, "a", drain="true")
         await asyncio.sleep(10)
@@ -268,7 +268,7 @@ async def test_drain_waits_for_the_reconcile_in_progress(server: APIServer, clie
         assert await labels_of(client, "a") == {}
 
 
-class Telling(ResourceReconciler[App]):
+class OwnerReporter(ResourceReconciler[App]):
     """A reconciler that writes its shard into the status after a while."""
 
     def __init__(self, by: str) -> None:
@@ -288,7 +288,7 @@ async def test_drain_that_arrives_with_a_status_write_is_not_taken_for_an_echo(
     await server.apply(App)
     await client.create(App(metadata=ObjectMeta(name="a", namespace="default", labels={SHARD: "one"}), spec=AppSpec()))
     manager = shard(server, "one")
-    manager.add_controller(telling := Telling("one"))
+    manager.add_controller(telling := OwnerReporter("one"))
     async with manager.running():
         await asyncio.sleep(5)
         await client.patch(App, "a", "default", patch={"metadata": {"labels": {DRAIN: "true"}}})
@@ -301,7 +301,7 @@ async def test_drain_that_arrives_with_a_status_write_is_not_taken_for_an_echo(
 
 async def test_drain_is_acknowledged_on_the_newest_version_after_conflicts(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
-    async with at_work(server, "one", Working()):
+    async with at_work(server, "one", RecordingReconciler()):
         server.faults.add(latency=5, verb="patch", user_agent="one")
         await label(client, "a", drain="true")
         await asyncio.sleep(1)
@@ -316,7 +316,7 @@ async def test_drain_is_acknowledged_on_the_newest_version_after_conflicts(serve
 
 async def test_withdrawn_drain_is_reconciled_instead(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
-    working = Working()
+    working = RecordingReconciler()
     async with at_work(server, "one", working):
         server.faults.add(latency=5, verb="patch", user_agent="one")
         await label(client, "a", drain="true")
@@ -329,7 +329,7 @@ async def test_withdrawn_drain_is_reconciled_instead(server: APIServer, client: 
 
 async def test_late_drain_leaves_the_object_to_its_new_shard(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
-    working = Working()
+    working = RecordingReconciler()
     async with at_work(server, "one", working):
         server.faults.add(latency=5, verb="patch", user_agent="one")
         await label(client, "a", drain="true")
@@ -349,7 +349,7 @@ async def test_moved_label_drops_a_delayed_key(server: APIServer, client: Client
     async def later(_: Request) -> Result:
         return Result(requeue_after=60)
 
-    working = Working(later)
+    working = RecordingReconciler(later)
     async with at_work(server, "one", working) as manager:
         await label(client, "a", shard="two")
         await asyncio.sleep(1)
@@ -364,7 +364,7 @@ async def test_moved_label_ends_the_backoff(server: APIServer, client: Client) -
     async def fail(_: Request) -> None:
         raise ValueError("again")
 
-    working = Working(fail)
+    working = RecordingReconciler(fail)
     async with at_work(server, "one", working) as manager:
         await label(client, "a", shard="two")
         await asyncio.sleep(1)
@@ -381,7 +381,7 @@ async def test_label_is_checked_again_before_a_delayed_reconcile(server: APIServ
     async def later(_: Request) -> Result:
         return Result(requeue_after=30)
 
-    working = Working(later)
+    working = RecordingReconciler(later)
     async with at_work(server, "one", working) as manager:
         server.faults.add(status=503, verb="watch", times=None)
         server.cut_watches()
@@ -394,8 +394,8 @@ async def test_key_that_moves_during_a_reconcile_writes_no_status(server: APISer
     await server.apply(App)
     await client.create(App(metadata=ObjectMeta(name="a", namespace="default", labels={SHARD: "one"}), spec=AppSpec()))
     first, second = shard(server, "one"), shard(server, "two")
-    first.add_controller(one := Telling("one"))
-    second.add_controller(two := Telling("two"))
+    first.add_controller(one := OwnerReporter("one"))
+    second.add_controller(two := OwnerReporter("two"))
     async with first.running(), second.running():
         await asyncio.sleep(5)
         assert (one.runs, two.runs) == (1, 0)
@@ -411,7 +411,7 @@ async def test_key_that_moves_during_a_reconcile_writes_no_status(server: APISer
 
 async def test_deleted_objects_are_not_reconciled(server: APIServer, client: Client) -> None:
     await client.create(mine("a"))
-    working = Working()
+    working = RecordingReconciler()
     async with at_work(server, "one", working) as manager:
         await client.delete(MAP, "a", "default")
         await asyncio.sleep(10)
@@ -430,7 +430,7 @@ class Log:
         self.overlaps: list[tuple[str, str, str]] = []
         self.last: dict[str, str] = {}
 
-    def working(self, shard: str) -> Working:
+    def working(self, shard: str) -> RecordingReconciler:
         async def work(request: Request) -> Result:
             if request.name in self.in_hand:
                 self.overlaps.append((request.name, self.in_hand[request.name], shard))
@@ -441,7 +441,7 @@ class Log:
                 self.in_hand.pop(request.name, None)
             return Result(requeue_after=1)
 
-        return Working(work)
+        return RecordingReconciler(work)
 
 
 async def test_each_key_has_exactly_one_shard_while_shards_come_and_go(server: APIServer, client: Client) -> None:
@@ -493,7 +493,7 @@ async def test_ring_and_leader_election_exclude_each_other(client: Client) -> No
 async def test_controller_of_a_kind_that_is_not_sharded_is_refused(client: Client) -> None:
     manager = Manager(client, sharding=ShardRing("apps", ["v1/Secret"], shard="one", namespace="default"))
     with pytest.raises(ConfigurationError, match="not among the kinds="):
-        manager.add_controller(Working(), resource=MAP)
+        manager.add_controller(RecordingReconciler(), resource=MAP)
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ async def test_ring_needs_a_namespace_for_its_lease(client: Client) -> None:
 
 async def test_roles_allow_leases_of_any_name_and_drains(client: Client) -> None:
     manager = Manager(client, sharding=ring(), namespaces=["default"])
-    manager.add_controller(Working(), resource=MAP)
+    manager.add_controller(RecordingReconciler(), resource=MAP)
     roles = [each for each in manager.rbac("apps") if each["kind"] in ("Role", "ClusterRole")]
     rules = {resource: rule for role in roles for rule in role["rules"] for resource in rule["resources"]}
     assert set(rules["leases"]["verbs"]) == {"create", "get", "update"}

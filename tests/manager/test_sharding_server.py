@@ -18,7 +18,7 @@ from reconciler.client import Client
 from reconciler.errors import ServerError
 from reconciler.manager import Manager, ShardByIndex
 from reconciler.testing.control_plane import ControlPlane
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 
 MAP = "v1/ConfigMap"
 LOWER, UPPER = (str(HashRange.share(index, 2)) for index in range(2))
@@ -81,7 +81,7 @@ async def test_three_indexes_are_disjoint_and_complete(sharded: Sharded) -> None
     """Filtered by the server, or by the client if the server ignores the selector."""
     client, names = sharded.client, {f"{how}-{number}" for how in ("listed", "watched") for number in range(30)}
     await create(sharded, *(name for name in names if name.startswith("listed")))
-    managers, workings = [], [Working() for _ in range(3)]
+    managers, workings = [], [RecordingReconciler() for _ in range(3)]
     async with contextlib.AsyncExitStack() as stack:
         for index, working in enumerate(workings):
             manager = Manager(client, namespaces=[sharded.namespace], sharding=ShardByIndex(3, [MAP], index=index))

@@ -11,15 +11,15 @@ from reconciler import Manager, Request, Watch
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.http import HTTPRequest, HTTPResponse
-from tests.manager.test_leader import elected, elects, in_background, replica
-from tests.manager.working import Working, config_map
+from tests.manager.test_leader import elected, election, in_background, replica
+from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
 
 
 async def test_standby_watches_but_does_not_reconcile(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    working = Working()
+    working = RecordingReconciler()
     async with replica(server, "one").running(), replica(server, "two", working).running() as second:
         await asyncio.sleep(100)
         assert second.cache.statistics().objects == 1
@@ -37,7 +37,7 @@ async def test_cold_standby_watches_nothing_before_it_is_elected(server: APIServ
 async def test_new_leader_sees_the_last_write_of_the_previous_leader(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
     seen: list[str] = []
-    second = replica(server, "two", working := Working())
+    second = replica(server, "two", working := RecordingReconciler())
 
     async def note(request: object) -> None:
         found = await second.client.get("v1/ConfigMap", "a", "default")
@@ -60,7 +60,7 @@ async def test_new_leader_sees_the_last_write_of_the_previous_leader(server: API
     assert seen[0] == "one"
 
 
-class Slow:
+class SlowLists:
     """A transport that delays the responses to lists of ConfigMaps in a namespace after the server has read them."""
 
     def __init__(self, server: APIServer, namespace: str) -> None:
@@ -86,7 +86,7 @@ async def test_list_read_before_the_election_is_repeated(
     for namespace in ("default", "other"):
         await client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     await client.create(config_map("a"))
-    slow = Slow(server, "/default/" if namespaces else "/")
+    slow = SlowLists(server, "/default/" if namespaces else "/")
     seen: list[str] = []
 
     async def note(request: object) -> None:
@@ -95,19 +95,19 @@ async def test_list_read_before_the_election_is_repeated(
 
     second = Manager(
         Client(slow, user_agent="two"),
-        leader_election=elects("two"),
+        leader_election=election("two"),
         rng=random.Random(2),
         namespaces=namespaces,
         list_in_pages=True,
     )
     if role == "primary":
         second.add_controller(
-            Working(note), resource="v1/ConfigMap", predicates=[lambda event: event.object.name == "a"]
+            RecordingReconciler(note), resource="v1/ConfigMap", predicates=[lambda event: event.object.name == "a"]
         )
     else:
         await client.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "default"}})
         named = Watch("v1/ConfigMap", mapper=lambda found: [Request("a", "default")])
-        second.add_controller(Working(note), resource="v1/Secret", watches=[named])
+        second.add_controller(RecordingReconciler(note), resource="v1/Secret", watches=[named])
     async with in_background(first := replica(server, "one")) as running:
         await elected(first)
         held = slow.held = asyncio.Event()
@@ -136,10 +136,10 @@ async def test_catch_up_covers_every_kind_that_a_controller_reads(server: APISer
         seen.append([metadata.get("labels", {}).get("by", "") for metadata in found])
 
     second = Manager(
-        Client(server, user_agent="two"), leader_election=elects("two"), rng=random.Random(2), list_in_pages=True
+        Client(server, user_agent="two"), leader_election=election("two"), rng=random.Random(2), list_in_pages=True
     )
     named = [Watch(kind, mapper=lambda found: []) for kind in kinds[1:]]
-    second.add_controller(Working(note), resource=kinds[0], watches=named)
+    second.add_controller(RecordingReconciler(note), resource=kinds[0], watches=named)
     async with in_background(first := replica(server, "one")) as running:
         await elected(first)
         async with second.running():
@@ -163,7 +163,7 @@ def of_kind(kind: str) -> dict[str, object]:
 
 
 async def test_kind_that_is_not_served_does_not_block_the_election(server: APIServer, client: Client) -> None:
-    second = replica(server, "two", working := Working())
+    second = replica(server, "two", working := RecordingReconciler())
     await client.create(config_map("a"))
     async with in_background(first := replica(server, "one")) as running:
         await elected(first)
@@ -180,6 +180,6 @@ async def test_kind_that_is_not_served_does_not_block_the_election(server: APISe
 async def test_standby_that_cannot_watch_fails_before_it_is_elected(server: APIServer) -> None:
     async with replica(server, "one").running():
         second = replica(server, "two")
-        second.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
+        second.add_controller(RecordingReconciler(), resource="example.com/v1/Nothing", sync_timeout=5)
         with pytest.raises(Exception, match=r"example\.com/v1/Nothing could not be listed"):
             await second.run()

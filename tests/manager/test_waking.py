@@ -10,13 +10,13 @@ from reconciler import Client, Manager, Request
 from reconciler.apiserver import APIServer
 from reconciler.controller import ChannelSource
 from reconciler.errors import ConfigurationError
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
 
 
 async def test_burst_of_changes_is_one_reconcile_and_a_source_enqueues_immediately() -> None:
-    working = Working()
+    working = RecordingReconciler()
     keys: asyncio.Queue[Request] = asyncio.Queue()
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client)
@@ -38,7 +38,7 @@ async def test_failing_source_stops_the_manager() -> None:
 
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client)
-        manager.add_controller(Working(), resource="v1/ConfigMap", sources=[breaks])
+        manager.add_controller(RecordingReconciler(), resource="v1/ConfigMap", sources=[breaks])
         with pytest.raises(ConnectionError, match="broker"):
             async with asyncio.timeout(60), manager.running():
                 await asyncio.sleep(3600)
@@ -47,7 +47,7 @@ async def test_failing_source_stops_the_manager() -> None:
 async def test_invalid_service_account_name_is_refused() -> None:
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client)
-        manager.add_controller(Working(), resource="v1/ConfigMap")
+        manager.add_controller(RecordingReconciler(), resource="v1/ConfigMap")
         with pytest.raises(ConfigurationError, match="'My Operator' is not a valid name"):
             manager.rbac("My Operator")
         assert [document["kind"] for document in manager.rbac("mine")] == [

@@ -13,7 +13,7 @@ from reconciler.manager.election.watchdog import Watchdog
 LONG = 30.0
 
 
-class Hand:
+class ManualClock:
     """A clock that the test sets."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Hand:
 
 
 def test_watchdog_ends_the_process_when_the_lease_expires() -> None:
-    clock, ended = Hand(), threading.Event()
+    clock, ended = ManualClock(), threading.Event()
     watchdog = Watchdog(clock, end=ended.set)
     watchdog.extend(15.0)
     watchdog.start()
@@ -41,7 +41,7 @@ def test_watchdog_ends_the_process_when_the_lease_expires() -> None:
 
 
 def test_each_renewal_extends_the_watchdog() -> None:
-    clock, ended = Hand(), threading.Event()
+    clock, ended = ManualClock(), threading.Event()
     watchdog = Watchdog(clock, end=ended.set)
     watchdog.extend(15.0)
     watchdog.start()
@@ -53,7 +53,7 @@ def test_each_renewal_extends_the_watchdog() -> None:
 
 
 def test_disarmed_watchdog_ends_its_thread_only() -> None:
-    clock, ended = Hand(), threading.Event()
+    clock, ended = ManualClock(), threading.Event()
     watchdog = Watchdog(clock, end=ended.set)
     watchdog.extend(15.0)
     watchdog.start()

@@ -10,7 +10,7 @@ from reconciler.controller import Outcome, Reconciler
 from reconciler.meta import Request
 
 
-class Working(Reconciler):
+class RecordingReconciler(Reconciler):
     """A reconciler that records each reconcile and then calls a function."""
 
     def __init__(self, work: Callable[[Request], Awaitable[Any]] | None = None) -> None:

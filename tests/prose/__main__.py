@@ -24,7 +24,9 @@ EXCEPTIONS = ("tests/prose/", "tests/conformance/", "docs/_build/", "LICENSE")
 """Places that quote other people's words: this check's own list, and what the real API server answers."""
 
 _RULES = tomllib.loads((HERE / "words.toml").read_text())
-_WORDS = [(re.compile(rf"\b(?:{words})", re.IGNORECASE), advice) for words, advice in _RULES["words"].items()]
+_WORDS = [
+    (re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE), advice) for words, advice in _RULES["words"].items()
+]
 _ANY = frozenset(_RULES["openings"]["any"])
 _VERBS = frozenset(_RULES["openings"]["noun_phrase"])
 _ENDINGS = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n\s*[-*|#]|\n\s*\w+:(?=\s)")

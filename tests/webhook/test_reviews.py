@@ -45,7 +45,7 @@ def review(
     )
 
 
-async def answered(body: bytes, *reviewers: Admission[Any]) -> dict[str, Any]:
+async def response_to(body: bytes, *reviewers: Admission[Any]) -> dict[str, Any]:
     reply = await AdmissionEndpoint(reviewers).answer(body)
     assert reply.status == 200
     found = msgspec.json.decode(reply.body)
@@ -55,20 +55,20 @@ async def answered(body: bytes, *reviewers: Admission[Any]) -> dict[str, Any]:
     return response
 
 
-def patched(response: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+def apply_patch(response: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
     assert response["patchType"] == "JSONPatch"
     result: dict[str, Any] = jsonpatch.apply_patch(document, msgspec.json.decode(base64.b64decode(response["patch"])))
     return result
 
 
 async def test_allowed_request_returns_the_warnings() -> None:
-    assert await answered(review("CREATE", database("db1", 5)), Rules()) == {"uid": "u-1", "allowed": True}
-    response = await answered(review("CREATE", database("db1", 1)), Rules())
+    assert await response_to(review("CREATE", database("db1", 5)), Rules()) == {"uid": "u-1", "allowed": True}
+    response = await response_to(review("CREATE", database("db1", 1)), Rules())
     assert (response["allowed"], response["warnings"]) == (True, ["1 GB is little"])
 
 
 async def test_denial_has_message_and_causes() -> None:
-    response = await answered(review("CREATE", database("db1", 51)), Rules())
+    response = await response_to(review("CREATE", database("db1", 51)), Rules())
     assert response["allowed"] is False
     assert response["status"] == {
         "status": "Failure",
@@ -77,20 +77,20 @@ async def test_denial_has_message_and_causes() -> None:
         "message": "more than 50 GB needs an administrator",
         "details": {"causes": [{"reason": "FieldValueInvalid", "field": "spec.size", "message": "must be at most 50"}]},
     }
-    assert (await answered(review("CREATE", database("db1", 51), groups=("admins",)), Rules()))["allowed"]
+    assert (await response_to(review("CREATE", database("db1", 51), groups=("admins",)), Rules()))["allowed"]
 
 
 async def test_update_gets_both_objects_and_delete_the_old_one() -> None:
-    response = await answered(review("UPDATE", database("db1", 4), database("db1", 5)), Rules())
+    response = await response_to(review("UPDATE", database("db1", 4), database("db1", 5)), Rules())
     assert (response["status"]["code"], response["status"]["message"]) == (403, "a database never shrinks")
-    response = await answered(review("DELETE", None, database("db1", 5, annotations={"keep": "y"})), Rules())
+    response = await response_to(review("DELETE", None, database("db1", 5, annotations={"keep": "y"})), Rules())
     assert (response["status"]["code"], response["status"]["reason"]) == (409, "Conflict")
-    assert (await answered(review("DELETE", None, database("db1", 5)), Rules()))["allowed"]
-    assert (await answered(review("CONNECT", None, None), Rules()))["allowed"]
+    assert (await response_to(review("DELETE", None, database("db1", 5)), Rules()))["allowed"]
+    assert (await response_to(review("CONNECT", None, None), Rules()))["allowed"]
 
 
 async def test_failing_validator_denies_without_revealing_the_exception_text(caplog: pytest.LogCaptureFixture) -> None:
-    response = await answered(review("UPDATE", database("db1", 13), database("db1", 5)), Rules())
+    response = await response_to(review("UPDATE", database("db1", 13), database("db1", 5)), Rules())
     assert response["status"]["code"] == 500
     assert response["status"]["message"] == "Rules failed: RuntimeError"
     assert "a secret inside" in caplog.text
@@ -101,13 +101,13 @@ async def test_typed_api_error_denies_with_its_code() -> None:
         def validate_create(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
             raise Forbidden("quota is used up", status=403, reason="Forbidden")
 
-    response = await answered(review("CREATE", database("db1", 5)), Asks())
+    response = await response_to(review("CREATE", database("db1", 5)), Asks())
     assert (response["status"]["code"], response["status"]["message"]) == (403, "quota is used up")
 
 
 async def test_object_that_its_model_rejects_is_invalid() -> None:
     broken = {"apiVersion": "example.com/v1", "kind": "Database", "metadata": {"name": "x"}, "spec": {"size": "big"}}
-    response = await answered(review("CREATE", broken), Rules())
+    response = await response_to(review("CREATE", broken), Rules())
     assert response["status"]["code"] == 422
     assert "size" in response["status"]["message"]
 
@@ -116,17 +116,17 @@ async def test_defaulter_patches_only_its_changes() -> None:
     document = database("db1", 5).to_dict()
     document["spec"]["unknown"] = {"kept": [1, None]}
     document["metadata"]["annotations"] = {"x": "1"}
-    response = await answered(review("CREATE", document), Defaults())
-    result = patched(response, document)
+    response = await response_to(review("CREATE", document), Defaults())
+    result = apply_patch(response, document)
     assert result["spec"] == {"size": 5, "engine": "postgres", "unknown": {"kept": [1, None]}}
     assert result["metadata"]["labels"] == {"example.com/engine": "defaulted"}
-    assert "patch" not in await answered(review("CREATE", result), Defaults())
-    assert "patch" not in await answered(review("DELETE", None, document), Defaults())
+    assert "patch" not in await response_to(review("CREATE", result), Defaults())
+    assert "patch" not in await response_to(review("DELETE", None, document), Defaults())
 
 
 async def test_omitted_field_with_a_model_default_is_not_patched() -> None:
     document = {"apiVersion": "example.com/v1", "kind": "Database", "metadata": {"name": "x"}, "spec": {}}
-    result = patched(await answered(review("CREATE", document), Defaults()), document)
+    result = apply_patch(await response_to(review("CREATE", document), Defaults()), document)
     assert result["spec"] == {"engine": "postgres"}
 
 
@@ -137,7 +137,7 @@ async def test_patch_distinguishes_true_from_one() -> None:
             return None
 
     document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "flags": [1]}
-    assert patched(await answered(review("CREATE", document), Strict()), document)["flags"][0] is True
+    assert apply_patch(await response_to(review("CREATE", document), Strict()), document)["flags"][0] is True
 
 
 async def test_defaulters_see_earlier_changes_and_a_denial_drops_all() -> None:
@@ -149,10 +149,10 @@ async def test_defaulters_see_earlier_changes_and_a_denial_drops_all() -> None:
             return ["grown"]
 
     document = database("db1", 5).to_dict()
-    response = await answered(review("CREATE", document), Defaults(), Grows())
-    assert patched(response, document)["spec"] == {"size": 6, "engine": "postgres"}
+    response = await response_to(review("CREATE", document), Defaults(), Grows())
+    assert apply_patch(response, document)["spec"] == {"size": 6, "engine": "postgres"}
     assert response["warnings"] == ["grown"]
-    refused = await answered(review("CREATE", document), Grows(), Defaults())
+    refused = await response_to(review("CREATE", document), Grows(), Defaults())
     assert (refused["allowed"], "patch" in refused) == (False, False)
 
 
@@ -161,7 +161,7 @@ async def test_first_denial_of_several_validators_counts_and_warnings_add_up() -
         def validate_create(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
             raise Denied("no")
 
-    response = await answered(review("CREATE", database("db1", 1)), Rules(), Second(), Rules())
+    response = await response_to(review("CREATE", database("db1", 1)), Rules(), Second(), Rules())
     assert (response["allowed"], response["warnings"], response["status"]["message"]) == (
         False,
         ["1 GB is little"],

@@ -20,7 +20,7 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.webhook import Converter, WebhookServer, certwatcher
-from tests.manager.working import Working, config_map
+from tests.manager.working import RecordingReconciler, config_map
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review
 
@@ -167,7 +167,7 @@ async def test_requests_are_counted_from_zero_and_failures_separately(tmp_path: 
         assert value("webhook_requests_total", webhook=PATH, code="200") == 2.0
 
 
-class ByWebhook:
+class NeedsWebhook:
     """An API server that needs the webhooks to list a kind, and counts failed calls."""
 
     def __init__(self, server: APIServer, webhooks: WebhookServer) -> None:
@@ -187,10 +187,10 @@ async def test_webhooks_listen_before_the_cache_lists(tmp_path: Path, ca: trustm
     webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     webhooks.add(converter())
     async with APIServer() as server:
-        transport = ByWebhook(server, webhooks)
+        transport = NeedsWebhook(server, webhooks)
         manager = Manager(Client(transport))
         manager.add_webhooks(webhooks)
-        manager.add_controller(Working(), resource="v1/ConfigMap")
+        manager.add_controller(RecordingReconciler(), resource="v1/ConfigMap")
         await manager.cache.informer("v1/ConfigMap")
         async with manager.running():
             webhooks.check_started()
@@ -216,7 +216,7 @@ async def test_webhooks_answer_until_the_controllers_have_stopped(tmp_path: Path
         await client.create(config_map("a"))
         manager = Manager(client)
         manager.add_webhooks(webhooks)
-        manager.add_controller(Working(work), resource="v1/ConfigMap")
+        manager.add_controller(RecordingReconciler(work), resource="v1/ConfigMap")
         async with manager.running():
             await begun.wait()
         assert answers == [200]

@@ -24,7 +24,6 @@ from reconciler.status import StatusBatcher
 from reconciler.wire import JSONObject
 
 __all__ = [
-    "RequestStatusBatcher",
     "add_write_ahead",
     "remove_write_ahead",
     "set_decision",

@@ -7,7 +7,7 @@ version read: on a newer one it is repeated only where nobody else has changed t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.meta import Version, delete_path, equal, format_path, get_path
@@ -171,7 +171,7 @@ class Unsaved:
     """
 
     mutations: tuple[Mutation, ...]
-    base: Mapping[str, Any]
+    base: Mapping[str, Any] = field(repr=False)
     dropped: int = 0
     unanswered: UnansweredWrites | None = None
 
