@@ -170,7 +170,7 @@ def manifests(
     )
 
 
-@app.command
+@app.command(usage="Usage: reconciler apiserver [OPTIONS] [OBJECTS...]")
 def apiserver(
     *objects: Annotated[
         str,
@@ -197,7 +197,7 @@ def apiserver(
     return run_apiserver(objects, APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
 
 
-@routes.command(name="test")
+@routes.command(name="test", usage="Usage: reconciler routes test [OPTIONS] FILE [ATTRIBUTES...]")
 def routes_test(
     file: Annotated[Path, Parameter(help="The routing configuration.")],
     /,
