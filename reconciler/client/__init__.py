@@ -16,7 +16,20 @@ from typing import TYPE_CHECKING
 from reconciler.client.client import Client
 from reconciler.client.session.answers import InvalidItem, ListResult
 from reconciler.client.session.connection import ClientStatistics
-from reconciler.client.session.requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
+from reconciler.client.session.requests import (
+    ApplyOptions,
+    DeleteOptions,
+    FieldValidation,
+    ListOptions,
+    ObjectLike,
+    PatchOptions,
+    PatchStrategy,
+    Propagation,
+    Query,
+    Selector,
+    WatchOptions,
+    WriteOptions,
+)
 from reconciler.client.session.retry import Retries, retry_on_conflict
 from reconciler.client.verbs.ensure import Written
 from reconciler.client.verbs.watch import WatchEvent
@@ -25,19 +38,25 @@ if TYPE_CHECKING:
     from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
 
 __all__ = [
+    "ApplyOptions",
     "Client",
     "ClientStatistics",
+    "DeleteOptions",
     "FieldValidation",
     "InvalidItem",
     "KubernetesAsyncioTransport",
+    "ListOptions",
     "ListResult",
     "ObjectLike",
+    "PatchOptions",
     "PatchStrategy",
     "Propagation",
     "Query",
     "Retries",
     "Selector",
     "WatchEvent",
+    "WatchOptions",
+    "WriteOptions",
     "Written",
     "retry_on_conflict",
 ]

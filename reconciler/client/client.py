@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import os
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -22,14 +22,13 @@ from reconciler.client.session.requests import (
     FieldValidation,
     ListOptions,
     ObjectLike,
+    PatchDocument,
     PatchOptions,
-    PatchStrategy,
     Propagation,
     Selector,
     StatusSubresource,
     WatchOptions,
     WriteOptions,
-    selector_query,
     split_kind_or_key,
 )
 from reconciler.client.session.retry import Retries
@@ -67,20 +66,11 @@ class Client:
     A client from `from_config` must be opened with ``async with``; around another transport that is optional. It
     belongs to one event loop.
 
-    These arguments mean the same in all verbs:
+    The ``namespace`` of a verb is None for a cluster-scoped kind. In lists and watches, None also means all namespaces.
+    The ``options`` of the verbs are keyword arguments, described by `ListOptions`, `WatchOptions`, `WriteOptions`,
+    `PatchOptions`, `ApplyOptions` and `DeleteOptions`.
 
-    * ``namespace``: the object's namespace; None for a cluster-scoped kind. In lists and watches, None also means all
-      namespaces.
-    * ``label_selector``, ``field_selector``: text in the API's syntax, or a mapping of what must be equal. None selects
-      everything.
-    * ``limit``: objects in a page; 500 by default, 0 for all objects in one answer.
-    * ``dry_run``: the server validates, defaults and answers, but stores nothing. False by default.
-    * ``field_manager``: the name that the write is recorded under; the client's by default.
-    * ``field_validation``: what the server does about unknown fields: ``"Ignore"``, ``"Warn"`` or ``"Strict"``; the
-      client's by default.
-    * ``resource_version`` (of a write): the server refuses the write with `Conflict` unless this version is stored.
-
-    And these errors are raised by all of them:
+    All verbs raise these errors:
 
     * `NotServed`, a `NotFound`: the server does not serve the kind.
     * `APIError`: the server reported a failure. Its subclasses say which.
@@ -297,13 +287,7 @@ class Client:
         self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[ListOptions]
     ) -> ListResult[Unstructured]: ...
     async def list(
-        self,
-        kind: KindLike,
-        namespace: str | None = None,
-        *,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        limit: int = _read.PAGE_SIZE,
+        self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
     ) -> ListResult[Any]:
         """Read all objects of a kind, consistently, page by page.
 
@@ -311,8 +295,7 @@ class Client:
         cannot be decoded or does not fit the class is left out, listed in `ListResult.invalid`, and logged once for
         each version. Cancellation has no effect on the server.
         """
-        query = selector_query(label_selector, field_selector)
-        return await _read.list_all(self.session, kind, namespace, query, limit)
+        return await _read.list_all(self.session, kind, namespace, **options)
 
     @overload
     def list_pages(
@@ -323,13 +306,7 @@ class Client:
         self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[ListOptions]
     ) -> AsyncGenerator[ListResult[Unstructured], None]: ...
     def list_pages(
-        self,
-        kind: KindLike,
-        namespace: str | None = None,
-        *,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        limit: int = _read.PAGE_SIZE,
+        self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
     ) -> AsyncGenerator[ListResult[Any], None]:
         """Read all objects of a kind from the server and yield them page by page.
 
@@ -340,8 +317,7 @@ class Client:
             Expired: the version expired before the last page was read, usually after five minutes: start again.
                 `list` does so by itself; this method has already yielded some of the objects.
         """
-        query = selector_query(label_selector, field_selector)
-        return _read.list_pages(self.session, kind, namespace, query, limit)
+        return _read.list_pages(self.session, kind, namespace, **options)
 
     async def get_metadata(self, kind: KindLike, name: str, namespace: str | None = None) -> Unstructured:
         """Read only the metadata of an object from the server: no spec, status or data is transferred.
@@ -352,20 +328,13 @@ class Client:
         return await _read.get_metadata(self.session, kind, name, namespace)
 
     async def list_metadata(
-        self,
-        kind: KindLike,
-        namespace: str | None = None,
-        *,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        limit: int = _read.PAGE_SIZE,
+        self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
     ) -> ListResult[Unstructured]:
         """Read only the metadata of all objects of a kind from the server. Otherwise the same as `list`.
 
         Cancellation has no effect on the server.
         """
-        query = selector_query(label_selector, field_selector)
-        return await _read.list_metadata(self.session, kind, namespace, query, limit)
+        return await _read.list_metadata(self.session, kind, namespace, **options)
 
     @overload
     def watch(
@@ -376,43 +345,17 @@ class Client:
         self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[WatchOptions]
     ) -> AsyncGenerator[WatchEvent[Unstructured], None]: ...
     def watch(
-        self,
-        kind: KindLike,
-        namespace: str | None = None,
-        *,
-        resource_version: str | None = None,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        timeout: float | None = None,
-        bookmarks: bool = True,
-        send_initial_events: bool = False,
+        self, kind: KindLike, namespace: str | None = None, **options: Unpack[WatchOptions]
     ) -> AsyncGenerator[WatchEvent[Any], None]:
         """Yield the events of a kind until the server ends the watch.
 
         This is one connection. It neither resumes nor retries; `reconciler.cache` does. Cancellation closes it, and so
         does leaving the loop, at once inside ``async with contextlib.aclosing(client.watch(…)) as events``.
 
-        Args:
-            resource_version: yield the events after this version, which a list returned. By default, existing objects
-                come first, as ADDED.
-            timeout: seconds after which the server ends the watch, rounded up; None leaves it to the server.
-            bookmarks: the server reports the watch's version from time to time. These events are yielded too.
-            send_initial_events: start with a consistent list as a stream: existing objects come as ADDED, then a
-                bookmark with the annotation ``k8s.io/initial-events-end``.
-
         Raises:
             Expired: `resource_version` is too old: list again.
         """
-        return _watch.watch(
-            self.session,
-            kind,
-            namespace,
-            selector_query(label_selector, field_selector),
-            resource_version=resource_version,
-            timeout=timeout,
-            bookmarks=bookmarks,
-            send_initial_events=send_initial_events,
-        )
+        return _watch.watch(self.session, kind, namespace, **options)
 
     @overload
     async def wait_for(
@@ -477,12 +420,7 @@ class Client:
     @overload
     async def create(self, obj: ObjectLike, **options: Unpack[WriteOptions]) -> Unstructured: ...
     async def create(
-        self,
-        obj: AnyResource | ObjectLike,
-        *,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
+        self, obj: AnyResource | ObjectLike, **options: Unpack[WriteOptions]
     ) -> AnyResource | Unstructured:
         """Create an object and return it as stored. A cancelled call may have created it.
 
@@ -494,9 +432,7 @@ class Client:
             AlreadyExists: the name is taken.
             Invalid: the object failed validation.
         """
-        return await _write.create(
-            self.session, obj, dry_run=dry_run, field_manager=field_manager, field_validation=field_validation
-        )
+        return await _write.create(self.session, obj, **options)
 
     @overload
     async def update(
@@ -511,9 +447,7 @@ class Client:
         obj: AnyResource | ObjectLike,
         *,
         subresource: StatusSubresource | None = None,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
+        **options: Unpack[WriteOptions],
     ) -> AnyResource | Unstructured:
         """Replace an object and return it as stored. A cancelled call may have replaced it.
 
@@ -529,14 +463,7 @@ class Client:
             Invalid: the object failed validation.
             OutcomeUnknown: there was no answer. Never retried: a second attempt could conflict with the first.
         """
-        return await _write.update(
-            self.session,
-            obj,
-            subresource=subresource,
-            dry_run=dry_run,
-            field_manager=field_manager,
-            field_validation=field_validation,
-        )
+        return await _write.update(self.session, obj, subresource=subresource, **options)
 
     @overload
     async def patch(
@@ -545,6 +472,7 @@ class Client:
         name: str,
         namespace: str | None = None,
         *,
+        patch: PatchDocument,
         subresource: StatusSubresource | None = None,
         **options: Unpack[PatchOptions],
     ) -> R: ...
@@ -555,6 +483,7 @@ class Client:
         name: str,
         namespace: str | None = None,
         *,
+        patch: PatchDocument,
         subresource: str | None = None,
         **options: Unpack[PatchOptions],
     ) -> Unstructured: ...
@@ -564,20 +493,14 @@ class Client:
         name: str,
         namespace: str | None = None,
         *,
-        patch: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        strategy: PatchStrategy = "merge",
+        patch: PatchDocument,
         subresource: str | None = None,
-        resource_version: str | None = None,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
+        **options: Unpack[PatchOptions],
     ) -> AnyResource | Unstructured:
         """Patch an object and return it as stored. A cancelled call may have patched it.
 
         Args:
             patch: an object with the members to set, and None for those to remove; for ``"json"`` a list of operations.
-            strategy: ``"merge"`` (RFC 7386, which replaces whole lists; the default), ``"json"`` (RFC 6902), or
-                ``"strategic"`` (built-in kinds only).
             subresource: such as ``"status"``; or ``"scale"``, whose answer is an Unstructured.
 
         Raises:
@@ -586,19 +509,7 @@ class Client:
             Invalid: the result failed validation, or a ``test`` operation failed.
             OutcomeUnknown: there was no answer. Never retried.
         """
-        return await _patch.patch(
-            self.session,
-            kind,
-            name,
-            namespace,
-            patch=patch,
-            strategy=strategy,
-            subresource=subresource,
-            resource_version=resource_version,
-            dry_run=dry_run,
-            field_manager=field_manager,
-            field_validation=field_validation,
-        )
+        return await _patch.patch(self.session, kind, name, namespace, patch=patch, subresource=subresource, **options)
 
     @overload
     async def patch_from(
@@ -627,9 +538,7 @@ class Client:
         *,
         optimistic_lock: bool = False,
         subresource: StatusSubresource | None = None,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
+        **options: Unpack[WriteOptions],
     ) -> AnyResource | Unstructured:
         """Send the difference of two states of an object as a merge patch; nothing if they mean the same.
 
@@ -651,31 +560,14 @@ class Client:
             OutcomeUnknown: there was no answer. Never retried.
         """
         return await _patch.patch_from(
-            self.session,
-            base,
-            changed,
-            optimistic_lock=optimistic_lock,
-            subresource=subresource,
-            dry_run=dry_run,
-            field_manager=field_manager,
-            field_validation=field_validation,
+            self.session, base, changed, optimistic_lock=optimistic_lock, subresource=subresource, **options
         )
 
     @overload
     async def apply(self, obj: R, **options: Unpack[ApplyOptions]) -> R: ...
     @overload
     async def apply(self, obj: ObjectLike, **options: Unpack[ApplyOptions]) -> Unstructured: ...
-    async def apply(
-        self,
-        obj: AnyResource | ObjectLike,
-        *,
-        owner: AnyResource | ObjectLike | None = None,
-        field_manager: str | None = None,
-        force: bool = True,
-        subresource: StatusSubresource | None = None,
-        resource_version: str | None = None,
-        dry_run: bool = False,
-    ) -> AnyResource | Unstructured:
+    async def apply(self, obj: AnyResource | ObjectLike, **options: Unpack[ApplyOptions]) -> AnyResource | Unstructured:
         """Apply an object (server-side apply), creating it if needed, and return it as stored.
 
         Fields that this field manager applied before and does not specify now are removed. Fields of other managers
@@ -684,9 +576,6 @@ class Client:
 
         Args:
             obj: all the fields that this manager wants to own.
-            owner: an object as read from the server. It becomes the controller of `obj`, which is deleted with it.
-            force: take over fields that other managers own. True by default; False raises `FieldManagerConflict`.
-            subresource: ``"status"`` applies only the status.
 
         Raises:
             FieldManagerConflict: `force` is False and another manager owns a field.
@@ -695,16 +584,7 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no answer. Never retried.
         """
-        return await _patch.apply(
-            self.session,
-            obj,
-            owner=owner,
-            field_manager=field_manager,
-            force=force,
-            subresource=subresource,
-            resource_version=resource_version,
-            dry_run=dry_run,
-        )
+        return await _patch.apply(self.session, obj, **options)
 
     @overload
     async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
@@ -774,12 +654,7 @@ class Client:
         kind_or_obj: KindLike | AnyResource | ObjectLike,
         name: str | None = None,
         namespace: str | None = None,
-        *,
-        propagation: Propagation | None = None,
-        grace_period: int | None = None,
-        uid: str | None = None,
-        resource_version: str | None = None,
-        dry_run: bool = False,
+        **options: Unpack[DeleteOptions],
     ) -> AnyResource | Unstructured | None:
         """Delete an object. A cancelled call may have deleted it.
 
@@ -788,26 +663,12 @@ class Client:
 
         Args:
             kind_or_obj: the kind, with `name` and `namespace`; or the object as it was read, with its uid.
-            propagation: what happens to its dependents: ``"Background"``, ``"Foreground"``, ``"Orphan"``; None for the
-                kind's default.
-            grace_period: seconds; None for the kind's default, 0 for at once.
-            uid: the server refuses the deletion with `Conflict` unless the object has this uid.
 
         Raises:
             NotFound: the object does not exist.
             Conflict: the object has another uid or version.
         """
-        return await _write.delete(
-            self.session,
-            kind_or_obj,
-            name,
-            namespace,
-            propagation=propagation,
-            grace_period=grace_period,
-            uid=uid,
-            resource_version=resource_version,
-            dry_run=dry_run,
-        )
+        return await _write.delete(self.session, kind_or_obj, name, namespace, **options)
 
     async def delete_all_of(
         self,

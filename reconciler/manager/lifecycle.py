@@ -65,21 +65,21 @@ class Lifecycle:
         self._runnable_tasks: list[asyncio.Task[Any]] = []  # runnables that run on every replica
         self._leader_tasks: list[asyncio.Task[Any]] = []  # runnables that run only on the leader
         self._webhook_tasks: list[asyncio.Task[Any]] = []
-        self._warming = False  # controllers watch while they wait for the election
-        self._started_leading = False  # controllers have started or are starting
-        self._starting_leading: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
+        self._standby = False  # controllers watch while they wait for the election
+        self._active = False  # controllers have started or are starting
+        self._election_waiter: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
         self._election: asyncio.Task[Any] | None = None
-        self._stopping_leading: asyncio.Task[list[str]] | None = None  # stops the controllers
+        self._controller_stop: asyncio.Task[list[str]] | None = None  # stops the controllers
         self._stop_requested = asyncio.Event()
         self._grace_cut_short = asyncio.Event()
         self._body: asyncio.Task[Any] | None = None  # the task of the block, while a failure must cancel it
         self._body_cancelled = False
 
     def stop(self) -> None:
-        """Let `stop_requested` return."""
+        """Let `wait_for_stop` return."""
         self._stop_requested.set()
 
-    async def stop_requested(self) -> None:
+    async def wait_for_stop(self) -> None:
         """Wait until `stop` is called. Cancellation changes nothing."""
         await self._stop_requested.wait()
 
@@ -95,15 +95,15 @@ class Lifecycle:
     def add_controller(self, controller: Controller) -> None:
         """Add a controller; it starts immediately if the others have started."""
         self.controllers.append(controller)
-        if self._started_leading:
+        if self._active:
             self._supervisor.start(f"controller {controller.name}", self._run_controller(controller))
-        elif self._warming:
+        elif self._standby:
             self._start_warm_up(controller)
 
     def add_runnable(self, entry: RunnableEntry) -> None:
         """Add a runnable; it starts immediately if its group has started."""
         self._runnables.append(entry)
-        if self._started_leading if entry.leader_only else self.state == "running":
+        if self._active if entry.leader_only else self.state == "running":
             self._start_runnable(entry)
 
     def add_webhooks(self, webhooks: Webhooks) -> None:
@@ -165,7 +165,7 @@ class Lifecycle:
 
     def _on_failure(self, failed: asyncio.Future[BaseException]) -> None:
         if isinstance(failed.result(), LeadershipLost):
-            self._begin_stop_leading(0.0)  # immediately, before the block is cancelled: the lease is running out
+            self._request_controller_stop(0.0)  # immediately, before the block is cancelled: the lease is running out
         if self._body is not None:
             self._body_cancelled = True
             self._body.cancel()
@@ -211,23 +211,21 @@ class Lifecycle:
             if not entry.leader_only:
                 self._start_runnable(entry)
         if self._elector is None:
-            await self._start_leading()
+            await self._start_controllers()
         else:
             self._election = self._supervisor.start("leader election", self._elector.run())
             if self._warm_up:
-                self._warming = True
+                self._standby = True
                 for each in self.controllers:
                     self._start_warm_up(each)
-            self._starting_leading = self._supervisor.start(
-                "start after the election", self._start_leading_when_elected()
-            )
+            self._election_waiter = self._supervisor.start("start after the election", self._start_after_election())
         self.state = "running"
 
-    async def _start_leading_when_elected(self) -> None:
+    async def _start_after_election(self) -> None:
         if self._elector is not None:
             await self._elector.elected.wait()
         await self._catch_up()
-        await self._start_leading()
+        await self._start_controllers()
 
     def _start_warm_up(self, controller: Controller) -> None:
         self._supervisor.start(f"warm-up of controller {controller.name}", controller.warm_up())
@@ -245,9 +243,9 @@ class Lifecycle:
             informer.restart_first_lists()
         await first_failure([asyncio.create_task(informer.refresh(SYNC_TIMEOUT)) for informer in synced])
 
-    async def _start_leading(self) -> None:
+    async def _start_controllers(self) -> None:
         """Start the controllers and the runnables that only the leader may run."""
-        self._started_leading = True
+        self._active = True
         for entry in self._runnables:
             if entry.leader_only:
                 self._start_runnable(entry)
@@ -278,7 +276,7 @@ class Lifecycle:
         lost = isinstance(self._supervisor.failure, LeadershipLost)
         grace = 0.0 if lost else self._grace
         until = self._clock.monotonic() + grace
-        left = await self._begin_stop_leading(grace)
+        left = await self._request_controller_stop(grace)
         await self._leave_election(clean=not left)
         left += await self._cancel_all(self._runnable_tasks, max(until - self._clock.monotonic(), CANCEL_TIMEOUT))
         await self._cache.stop()
@@ -289,32 +287,32 @@ class Lifecycle:
             return None
         return GracePeriodExceeded(f"did not stop within the grace period of {grace:g} s: {', '.join(left)}")
 
-    def _begin_stop_leading(self, grace: float) -> asyncio.Task[list[str]]:
-        if self._stopping_leading is None:
-            self._stopping_leading = asyncio.create_task(self._stop_leading(grace), name="stop of the controllers")
+    def _request_controller_stop(self, grace: float) -> asyncio.Task[list[str]]:
+        if self._controller_stop is None:
+            self._controller_stop = asyncio.create_task(self._stop_controllers(grace), name="stop of the controllers")
         elif grace == 0:
             self._grace_cut_short.set()
-        return self._stopping_leading
+        return self._controller_stop
 
-    async def _stop_leading(self, grace: float) -> list[str]:
+    async def _stop_controllers(self, grace: float) -> list[str]:
         """Stop the controllers and the leader's runnables; return the names of those that did not stop in time."""
-        if self._starting_leading is not None:
-            self._starting_leading.cancel()
-            await asyncio.wait({self._starting_leading})
+        if self._election_waiter is not None:
+            self._election_waiter.cancel()
+            await asyncio.wait({self._election_waiter})
         for task in self._leader_tasks:
             task.cancel()
         stops = [asyncio.create_task(each.stop(grace=grace), name=_describe(each)) for each in self.controllers]
         running = {task for task in (*stops, *self._leader_tasks) if not task.done()}
-        grace_cut_short = asyncio.create_task(self._grace_cut_short.wait())
+        cut_short = asyncio.create_task(self._grace_cut_short.wait())
         try:
-            running = await _wait_ended(running, grace_cut_short, grace)
+            running = await _wait_ended(running, cut_short, grace)
             if self._grace_cut_short.is_set():
                 for stop in stops:
                     stop.cancel()
             if running:
                 _, running = await asyncio.wait(running, timeout=CANCEL_TIMEOUT)
         finally:
-            grace_cut_short.cancel()
+            cut_short.cancel()
             descriptions = {stop: _describe(each) for stop, each in zip(stops, self.controllers, strict=False)}
             for each in self.controllers:
                 each.abandon()  # whatever happens here, a hung thread must not keep the event loop from ending
@@ -322,7 +320,7 @@ class Lifecycle:
             await asyncio.wait(running, timeout=_ABANDON_TIMEOUT)
         for stop in stops:
             if stop.done() and not stop.cancelled() and (error := stop.exception()) is not None:
-                self._supervisor.fail(error)
+                self._supervisor.record_failure(error)
         return sorted(descriptions.get(task, task.get_name()) for task in running)
 
     async def _leave_election(self, *, clean: bool) -> None:
@@ -348,13 +346,13 @@ class Lifecycle:
 
 
 async def _wait_ended(
-    running: set[asyncio.Task[Any]], grace_cut_short: asyncio.Task[Any], grace: float
+    running: set[asyncio.Task[Any]], cut_short: asyncio.Task[Any], grace: float
 ) -> set[asyncio.Task[Any]]:
     """Wait until all tasks have ended, the grace period is over or was cut short; return the tasks still running."""
     if not running:
         return running
     waiting = asyncio.create_task(asyncio.wait(running, timeout=grace))
-    await asyncio.wait({waiting, grace_cut_short}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({waiting, cut_short}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     await asyncio.wait({waiting})
     return {task for task in running if not task.done()}

@@ -246,7 +246,7 @@ class Manager:
         with handled_signals(self.stop), tuned_garbage_collector() as freeze:
             async with self._lifecycle:
                 freeze()
-                await self._lifecycle.stop_requested()
+                await self._lifecycle.wait_for_stop()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:

@@ -100,7 +100,7 @@ class Supervisor:
         task.add_done_callback(self._on_end)
         return task
 
-    def fail(self, error: BaseException) -> None:
+    def record_failure(self, error: BaseException) -> None:
         """Record a failure from outside the tasks."""
         if not self.failed.done():
             self.failed.set_result(error)

@@ -8,13 +8,14 @@ it too. Sets are never changed in schema and may share parts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
+from reconciler.wire import JSONValue
 
 __all__ = [
     "FieldSet",
@@ -118,26 +119,26 @@ def _shown(element: str) -> str:
     return f"[{text}]"
 
 
-def path_element(item: Any, node: Node) -> str:
+def path_element(item: JSONValue, node: Node) -> str:
     """Return the path element of an item of a list of type set or map."""
     if node.list_type == "map":
         return f"k:{go_json(item_key(item, node))}"
     return f"v:{go_json(item)}"
 
 
-def items_by_element(items: list[Any], node: Node) -> dict[str, list[Any]]:
+def items_by_element(items: list[JSONValue], node: Node) -> dict[str, list[JSONValue]]:
     """Return the items of a list of type set or map by path element; duplicates share one."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[JSONValue]] = {}
     for item in items:
         found.setdefault(path_element(item, node), []).append(item)
     return found
 
 
-class _Duplicates(list[Any]):
+class _Duplicates(list[JSONValue]):
     """Items of a list that share a path element, and are owned together."""
 
 
-def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
+def _children(value: JSONValue, node: Node) -> Iterable[tuple[str, JSONValue, Node]]:
     """Return the path elements, values and schemas below a value; nothing for an atomic value."""
     if isinstance(value, dict):
         if node.map_type == "atomic":
@@ -153,14 +154,14 @@ def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
     return ()
 
 
-def is_granular(value: Any, node: Node) -> bool:
+def is_granular(value: JSONValue, node: Node) -> bool:
     """Return whether the parts of a value are owned one by one."""
     if isinstance(value, dict):
         return node.map_type != "atomic"
     return isinstance(value, list) and node.list_type != "atomic"
 
 
-def fields_of(value: Any, node: Node, *, whole: bool) -> FieldSet:
+def fields_of(value: JSONValue, node: Node, *, whole: bool) -> FieldSet:
     """Return the set of fields below a value.
 
     Args:
@@ -186,11 +187,11 @@ def fields_of(value: Any, node: Node, *, whole: bool) -> FieldSet:
 _LEAF: FieldSet = {}
 
 
-def _has_parts(value: Any) -> bool:
+def _has_parts(value: JSONValue) -> bool:
     return isinstance(value, (dict, list)) and not isinstance(value, _Duplicates)
 
 
-def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
+def compare(before: JSONValue, after: JSONValue, node: Node) -> tuple[FieldSet, FieldSet]:
     """Return the fields below a value that were added or modified, and those that were removed."""
     changed: FieldSet = {}
     removed: FieldSet = {}
@@ -213,7 +214,7 @@ def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
     return changed, removed
 
 
-def _compare_values(earlier: Any, value: Any, schema: Node) -> tuple[FieldSet | None, FieldSet | None]:
+def _compare_values(earlier: JSONValue, value: JSONValue, schema: Node) -> tuple[FieldSet | None, FieldSet | None]:
     """Return the changed and removed fields of a value that exists on both sides; None for nothing."""
     if isinstance(earlier, _Duplicates) or isinstance(value, _Duplicates):
         less = None if type(earlier) is type(value) else _added(earlier, schema)
@@ -229,7 +230,7 @@ def _compare_values(earlier: Any, value: Any, schema: Node) -> tuple[FieldSet | 
     return _added(value, schema), fields_of(earlier, schema, whole=True) or None
 
 
-def _added(value: Any, schema: Node) -> FieldSet:
+def _added(value: JSONValue, schema: Node) -> FieldSet:
     """Return the set of a value that exists on one side only, and everything below it."""
     return _LEAF if isinstance(value, _Duplicates) else _with_self(fields_of(value, schema, whole=True))
 

@@ -10,7 +10,7 @@ from reconciler.apiserver.ownership.field_sets import FieldSet, compare, differe
 from reconciler.apiserver.requests.metadata_validation import FIXED_IN_STATUS_WRITES
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import Node
-from reconciler.wire import JSONObject, ManagedFieldsEntry
+from reconciler.wire import JSONObject, JSONValue, ManagedFieldsEntry
 
 __all__ = [
     "NO_RESET_FIELDS",
@@ -186,8 +186,8 @@ class Change(NamedTuple):
         changes_unowned: whether it also asks for other values of fields that have no owner.
     """
 
-    before: Any
-    after: Any
+    before: JSONValue
+    after: JSONValue
     reset: ResetFields = NO_RESET_FIELDS
     changes_unowned: bool = False
 
@@ -214,7 +214,7 @@ class ManagedFields:
             self.sets[ManagerKey.of(entry)] = entry.get("fieldsV1") or {}
 
     def update(
-        self, key: ManagerKey, before: Any, after: Any, schema: Node, reset: ResetFields = NO_RESET_FIELDS
+        self, key: ManagerKey, before: JSONValue, after: JSONValue, schema: Node, reset: ResetFields = NO_RESET_FIELDS
     ) -> None:
         """Give a manager the fields that its update changed, and take from the others what it changed or removed."""
         self._actor = key
@@ -226,7 +226,7 @@ class ManagedFields:
         self._set(key, mine)
 
     def conflicts(
-        self, key: ManagerKey, before: Any, after: Any, schema: Node, reset: ResetFields = NO_RESET_FIELDS
+        self, key: ManagerKey, before: JSONValue, after: JSONValue, schema: Node, reset: ResetFields = NO_RESET_FIELDS
     ) -> dict[ManagerKey, FieldSet]:
         """Return the fields of other managers that an apply would change."""
         changed, _ = compare(before, after, schema)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from reconciler.apiserver.encoding.text import go_json, go_syntax, go_value, quoted
 from reconciler.apiserver.ownership.field_sets import FieldSet, is_granular, items_by_element, path_element
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
-from reconciler.wire import JSONObject
+from reconciler.wire import JSONObject, JSONValue
 
 __all__ = ["merge", "prune", "type_errors"]
 
 
-def merge(live: Any, config: Any, node: Node) -> Any:
+def merge(live: JSONValue, config: JSONValue, node: Node) -> JSONValue:
     """Return a value with an applied one merged into it; unchanged parts are shared.
 
     A null does not replace a granular object or list that has content.
@@ -31,7 +30,7 @@ def merge(live: Any, config: Any, node: Node) -> Any:
     return config
 
 
-def _merge_lists(live: list[Any], config: list[Any], node: Node) -> list[Any]:
+def _merge_lists(live: list[JSONValue], config: list[JSONValue], node: Node) -> list[JSONValue]:
     """Merge lists by path element.
 
     Items in both lists are in the applied order; items that are only live keep their place. Duplicates among the live
@@ -41,7 +40,7 @@ def _merge_lists(live: list[Any], config: list[Any], node: Node) -> list[Any]:
     left, right = [path_element(item, node) for item in live], [path_element(item, node) for item in config]
     old, new = items_by_element(live, node), dict(zip(right, config, strict=True))
     shared = [element for element in right if element in old]
-    found: list[Any] = []
+    found: list[JSONValue] = []
     done: set[str] = set()
     at, to = 0, 0
 
@@ -74,7 +73,7 @@ def _merge_lists(live: list[Any], config: list[Any], node: Node) -> list[Any]:
     return found
 
 
-def prune(value: Any, last: FieldSet, managed: FieldSet, node: Node) -> Any:
+def prune(value: JSONValue, last: FieldSet, managed: FieldSet, node: Node) -> JSONValue:
     """Return a value without what was applied last time and no manager owns any more.
 
     An object or list that loses all its content becomes null, as in the real server's library.
@@ -107,7 +106,7 @@ def _pruned_members(value: JSONObject, last: FieldSet, managed: FieldSet, node: 
     return kept
 
 
-def _pruned_items(value: list[Any], last: FieldSet, managed: FieldSet, node: Node) -> Iterator[Any]:
+def _pruned_items(value: list[JSONValue], last: FieldSet, managed: FieldSet, node: Node) -> Iterator[JSONValue]:
     for item in value:
         element = path_element(item, node)
         below = last.get(element)
@@ -115,7 +114,7 @@ def _pruned_items(value: list[Any], last: FieldSet, managed: FieldSet, node: Nod
             yield prune(item, below, managed[element], node.items or ANYTHING) if below else item
 
 
-def type_errors(value: Any, node: Node, path: str = "") -> Iterator[str]:
+def type_errors(value: JSONValue, node: Node, path: str = "") -> Iterator[str]:
     """Yield how an applied configuration violates the schema, in the words of structured-merge-diff."""
     if node is ANYTHING or value is None:
         return
@@ -129,7 +128,7 @@ def type_errors(value: Any, node: Node, path: str = "") -> Iterator[str]:
             yield f"{path}: {problem}"
 
 
-def _object_problems(value: Any, node: Node, path: str) -> Iterator[str]:
+def _object_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
     if not isinstance(value, dict):
         yield f"{path}: expected map, got {_boxed(value)}"
         return
@@ -142,7 +141,7 @@ def _object_problems(value: Any, node: Node, path: str) -> Iterator[str]:
             yield from type_errors(member, child, f"{path}.{key}")
 
 
-def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
+def _list_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
     if not isinstance(value, list):
         yield f"{path}: expected list, got {_boxed(value)}"
         return
@@ -163,7 +162,7 @@ def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
             yield from type_errors(item, node.items, f"{path}{where}")
 
 
-def _key_error(item: Any, node: Node) -> str:
+def _key_error(item: JSONValue, node: Node) -> str:
     """Return why an item of a set or keyed list has no path element, or nothing."""
     if node.list_type == "set":
         return _NO_KEY.get(type(item), "")
@@ -185,13 +184,13 @@ _NO_KEY: Mapping[type, str] = {
 }
 
 
-def _bracketed(item: Any, node: Node) -> str:
+def _bracketed(item: JSONValue, node: Node) -> str:
     if node.list_type == "set":
         return f"[={_shown(item)}]"
     return f"[{','.join(f'{key}={_shown(value)}' for key, value in sorted(item_key(item, node).items()))}]"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: JSONValue) -> str:
     """Return a value as structured-merge-diff shows it in a path."""
     if isinstance(value, dict):
         return "".join(f"{key}={_shown(member)}" for key, member in value.items())
@@ -200,7 +199,7 @@ def _shown(value: Any) -> str:
     return quoted(value)
 
 
-def _scalar_problem(value: Any, node: Node) -> str:
+def _scalar_problem(value: JSONValue, node: Node) -> str:
     if node.format == "quantity" or (node.type == "string" and node.format not in ("", "byte")):
         return "" if not isinstance(value, (dict, list)) else f"expected any scalar, got {_boxed(value)}"
     if not node.type:
@@ -214,7 +213,7 @@ def _scalar_problem(value: Any, node: Node) -> str:
     return "" if isinstance(value, str) else f"expected string, got {shown}"
 
 
-def _boxed(value: Any) -> str:
+def _boxed(value: JSONValue) -> str:
     """Return a value as structured-merge-diff shows it in an error."""
     return f"&{{{go_value(value)}}}"
 

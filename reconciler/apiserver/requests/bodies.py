@@ -24,7 +24,7 @@ from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, decode_yam
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject
+from reconciler.wire import JSONObject, JSONValue
 
 __all__ = [
     "APPLY_PATCH",
@@ -184,7 +184,7 @@ def yaml_problem(duplicates: list[str]) -> str:
     return "\n  ".join(["yaml: unmarshal errors:", *duplicates])
 
 
-def duplicate_fields(body: bytes, found: Any) -> list[str]:
+def duplicate_fields(body: bytes, found: JSONValue) -> list[str]:
     """Return messages about fields that a JSON body contains more than once, with their dotted paths.
 
     A body that equals its decoded content, written without spaces or as Python writes it, has none. Only other bodies

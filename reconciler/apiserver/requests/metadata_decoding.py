@@ -10,7 +10,7 @@ from typing import Any
 from reconciler.apiserver.builtin.decoding import Malformed, Place, read_time, read_value, restoring_problem
 from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.text import go_type, quoted
-from reconciler.wire import JSONObject
+from reconciler.wire import JSONObject, JSONValue
 
 __all__ = ["OWNER_FIELDS", "decode_metadata", "metadata_warnings"]
 
@@ -34,7 +34,7 @@ OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDe
 
 
 def decode_metadata(
-    found: Any, unknown: list[str], *, where: str = "", restored: bool = False, lenient: bool = False
+    found: JSONValue, unknown: list[str], *, where: str = "", restored: bool = False, lenient: bool = False
 ) -> JSONObject:
     """Return a private copy of metadata with known fields only; empty fields are left out.
 
@@ -61,7 +61,8 @@ def decode_metadata(
             continue
         if value is None:
             continue
-        kept, plain = value, _PLAIN.get(key)
+        kept: Any = value
+        plain = _PLAIN.get(key)
         if plain is None or not plain(value):
             try:
                 kept = read_value(
@@ -79,34 +80,34 @@ def decode_metadata(
     return metadata
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: JSONValue) -> bool:
     return type(value) is str
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: JSONValue) -> bool:
     return type(value) is int
 
 
-def _is_time(value: Any) -> bool:
+def _is_time(value: JSONValue) -> bool:
     with contextlib.suppress(Malformed):
         return type(value) is str and bool(read_time(value, "date-time"))
     return False
 
 
-def _are_named_texts(value: Any) -> bool:
+def _are_named_texts(value: JSONValue) -> bool:
     return type(value) is dict and all(map(_is_text, value.values()))
 
 
-def _are_texts(value: Any) -> bool:
+def _are_texts(value: JSONValue) -> bool:
     return type(value) is list and all(map(_is_text, value))
 
 
-def _are_entries(value: Any) -> bool:
+def _are_entries(value: JSONValue) -> bool:
     # The content of the entries is checked when it is used.
     return type(value) is list and all(type(entry) is dict for entry in value)
 
 
-_PLAIN: dict[str, Callable[[Any], bool]] = {
+_PLAIN: dict[str, Callable[[JSONValue], bool]] = {
     **dict.fromkeys(_STRINGS - _TIMES, _is_text),
     **dict.fromkeys(_NUMBERS, _is_number),
     **dict.fromkeys(_TIMES, _is_time),
@@ -119,7 +120,7 @@ _PLAIN: dict[str, Callable[[Any], bool]] = {
 
 def _owners(owners: list[JSONObject]) -> list[JSONObject]:
     """Return the owners without duplicates, with the required fields filled in."""
-    kept: dict[frozenset[tuple[str, Any]], JSONObject] = {}
+    kept: dict[frozenset[tuple[str, object]], JSONObject] = {}
     for owner in owners:
         cleaned = {key: owner[key] for key in OWNER_FIELDS if owner.get(key) is not None}
         for key in ("apiVersion", "kind", "name", "uid"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
 from reconciler.apiserver.storage.registry import Endpoint, Registry
@@ -44,7 +42,7 @@ class Discovery:
         self._registry = registry
         self._openapi = OpenAPI(registry)
 
-    def answer(self, path: str, accept: str) -> tuple[Any, str]:
+    def answer(self, path: str, accept: str) -> tuple[JSONObject | str, str]:
         """Return the document, or plain text, for a path, and its media type.
 
         Raises:
@@ -65,8 +63,8 @@ class Discovery:
             raise no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else not_served()
         return document, "application/json"
 
-    def _openapi_document(self, parts: list[str]) -> Any:
-        found: Any = None
+    def _openapi_document(self, parts: list[str]) -> JSONObject:
+        found: JSONObject | None = None
         if parts == ["v2"]:
             found = self._openapi.swagger()
         elif parts == ["v3"]:
@@ -79,7 +77,7 @@ class Discovery:
             raise not_served()
         return found
 
-    def _document(self, parts: list[str]) -> Any:
+    def _document(self, parts: list[str]) -> JSONObject | None:
         if not parts:
             return {"paths": list(_ROOT)}
         groups = self._registry.groups()
@@ -121,11 +119,11 @@ _APIS = {
 }
 
 
-def _core(parts: list[str], groups: _Groups) -> Any:
+def _core(parts: list[str], groups: _Groups) -> JSONObject | None:
     return _resource_list("v1", groups[""]["v1"]) if parts == ["api", "v1"] else None
 
 
-def _named_groups(parts: list[str], groups: _Groups) -> Any:
+def _named_groups(parts: list[str], groups: _Groups) -> JSONObject | None:
     """Return the document of a path below ``/apis``."""
     if len(parts) == 1:
         named = [_group(name, list(versions)) for name, versions in groups.items() if name]

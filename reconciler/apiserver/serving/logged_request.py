@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -13,6 +12,7 @@ from reconciler.apiserver.ownership.managed_fields import manager_of
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
+from reconciler.wire import JSONValue
 
 __all__ = ["WRITES", "LoggedRequest", "changed_paths", "log_entry", "printable"]
 
@@ -210,7 +210,7 @@ class _Body(msgspec.Struct):
 _BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})
 
 
-def changed_paths(before: Any, after: Any) -> tuple[str, ...]:
+def changed_paths(before: JSONValue, after: JSONValue) -> tuple[str, ...]:
     """Return the JSON pointers at which two documents differ, lists as wholes; shared parts are not compared."""
     found: list[str] = []
     for path in _differences(before, after, ""):
@@ -221,7 +221,7 @@ def changed_paths(before: Any, after: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _differences(before: Any, after: Any, path: str) -> Iterator[str]:
+def _differences(before: object, after: object, path: str) -> Iterator[str]:
     if before is after:
         return
     if not (isinstance(before, dict) and isinstance(after, dict)):

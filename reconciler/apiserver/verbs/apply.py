@@ -119,7 +119,8 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
     for other, theirs in owners.sets.items():
         if other != key:
             managed = union(managed, theirs)
-    merged = prune(merge(live, content, schema), last, managed, schema) or {}
+    pruned = prune(merge(live, content, schema), last, managed, schema)
+    merged: JSONObject = pruned if isinstance(pruned, dict) else {}
     if "metadata" in live and not merged.get("metadata"):
         merged["metadata"] = {}
     reset = _reset_fields(call, config, before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import cast
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, patch_rejected, too_large
@@ -18,12 +18,12 @@ from reconciler.apiserver.requests.bodies import (
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.store import encode
 from reconciler.apiserver.verbs.strategic_patch import strategic_merge
-from reconciler.wire import JSONObject
+from reconciler.wire import JSONObject, JSONValue
 
 __all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch"]
 
 
-def apply_patch(call: Call, kind: str, before: JSONObject) -> Any:
+def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
     """Return the result of applying a request's patch to a document.
 
     Args:
@@ -47,9 +47,9 @@ def apply_patch(call: Call, kind: str, before: JSONObject) -> Any:
         raise patch_rejected() from None
 
 
-def _read_patch(call: Call, kind: str) -> Any:
+def _read_patch(call: Call, kind: str) -> JSONValue:
     try:
-        patch: Any = decode_patch(call.request.body)
+        patch: JSONValue = decode_patch(call.request.body)
     except Refusal as refusal:
         if kind != STRATEGIC_PATCH:
             raise
@@ -84,7 +84,7 @@ class PatchFailed(Exception):
     """A JSON patch that cannot be applied."""
 
 
-def merge_patch(target: Any, patch: Any) -> Any:
+def merge_patch(target: JSONValue, patch: JSONValue) -> JSONValue:
     """Return `target` with an RFC 7386 merge patch applied; unchanged parts are shared with `target`.
 
     Nulls are removed at any depth of what the patch adds, also in items of lists, as on the real server.
@@ -102,7 +102,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return merged
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: JSONValue) -> JSONValue:
     """Remove null fields of the objects in a list; null items stay."""
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
@@ -111,7 +111,7 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def json_patch(document: Any, operations: Any) -> Any:
+def json_patch(document: JSONValue, operations: JSONValue) -> JSONValue:
     """Return `document` with an RFC 6902 patch applied.
 
     Raises:
@@ -121,9 +121,9 @@ def json_patch(document: Any, operations: Any) -> Any:
         raise PatchFailed("a JSON patch is a list of operations")
     document, copied = _deep_copy(document), 0
     for operation in operations:
-        if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
+        if not isinstance(operation, dict):
             raise PatchFailed(f"unexpected operation: {operation}")
-        op, path = operation.get("op"), _pointer(operation["path"])
+        op, path = operation.get("op"), _pointer_in(operation, "path")
         if op == "test":
             _test(document, path, operation)
         elif op == "remove":
@@ -131,9 +131,7 @@ def json_patch(document: Any, operations: Any) -> Any:
         elif op in ("add", "replace"):
             document = _change(document, path, op, operation.get("value"))
         elif op in ("move", "copy"):
-            if not isinstance(operation.get("from"), str):
-                raise PatchFailed(f"unexpected operation: {operation}")
-            source = _pointer(operation["from"])
+            source = _pointer_in(operation, "from")
             if op == "move":
                 value = _read(document, source)
                 document = _change(document, source, "remove", None)
@@ -148,14 +146,14 @@ def json_patch(document: Any, operations: Any) -> Any:
     return document
 
 
-def _deep_copy(value: Any) -> Any:
+def _deep_copy(value: JSONValue) -> JSONValue:
     """Return a copy that may be changed in place."""
     if isinstance(value, dict):
         return {key: _deep_copy(member) for key, member in value.items()}
     return [_deep_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def _copy_value(document: Any, path: list[str]) -> tuple[Any, int]:
+def _copy_value(document: JSONValue, path: list[str]) -> tuple[JSONValue, int]:
     """Return a copied value and its size as JSON; like the real server, copy null if the field is missing."""
     value = None
     parent = _read(document, path[:-1]) if path else None
@@ -168,7 +166,7 @@ def _copy_value(document: Any, path: list[str]) -> tuple[Any, int]:
     return _deep_copy(value), len(encode(value))
 
 
-def _test(document: Any, path: list[str], operation: JSONObject) -> None:
+def _test(document: JSONValue, path: list[str], operation: JSONObject) -> None:
     try:
         found = _read(document, path)
     except PatchFailed:
@@ -177,7 +175,7 @@ def _test(document: Any, path: list[str], operation: JSONObject) -> None:
         raise PatchFailed(f"testing value {operation['path']} failed: test failed")
 
 
-def _json_equal(one: Any, other: Any) -> bool:
+def _json_equal(one: JSONValue, other: JSONValue) -> bool:
     """Compare JSON values: true is not 1, and 1 is 1.0."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
@@ -186,6 +184,13 @@ def _json_equal(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_json_equal, one, other))
     return bool(one == other)
+
+
+def _pointer_in(operation: JSONObject, member: str) -> list[str]:
+    text = operation.get(member)
+    if not isinstance(text, str):
+        raise PatchFailed(f"unexpected operation: {operation}")
+    return _pointer(text)
 
 
 def _pointer(text: str) -> list[str]:
@@ -197,7 +202,7 @@ def _pointer(text: str) -> list[str]:
     return [part.replace("~1", "/").replace("~0", "~") for part in rest.split("/")]
 
 
-def _read(document: Any, path: list[str]) -> Any:
+def _read(document: JSONValue, path: list[str]) -> JSONValue:
     for part in path:
         if isinstance(document, dict) and part in document:
             document = document[part]
@@ -218,7 +223,7 @@ def _index(part: str, last: int) -> int:
     return index
 
 
-def _change(document: Any, path: list[str], op: str, value: Any) -> Any:
+def _change(document: JSONValue, path: list[str], op: str, value: JSONValue) -> JSONValue:
     """Add, replace or remove one field or item of a document, and return the document."""
     if not path:
         if op == "remove":

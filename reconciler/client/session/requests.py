@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, Required, TypedDict, get_args
+from typing import Any, Literal, Protocol, TypedDict, get_args
 
 import msgspec
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ __all__ = [
     "FieldValidation",
     "ListOptions",
     "ObjectLike",
+    "PatchDocument",
     "PatchOptions",
     "PatchStrategy",
     "Propagation",
@@ -49,6 +50,9 @@ Selector = str | Mapping[str, str]
 
 PatchStrategy = Literal["merge", "json", "strategic"]
 """RFC 7386, RFC 6902, or the strategic merge of built-in kinds."""
+
+PatchDocument = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""An object, or for the strategy ``"json"`` a list of operations."""
 
 FieldValidation = Literal["Ignore", "Warn", "Strict"]
 """What the server does about unknown fields: drop them, drop them with a warning (the server's default), or refuse."""
@@ -85,15 +89,50 @@ SERVER_METADATA = frozenset(
 
 
 class ListOptions(TypedDict, total=False):
-    """Keyword arguments of the verbs that list objects."""
+    """Keyword arguments of `Client.list`, `Client.list_pages` and `Client.list_metadata`.
+
+    Attributes:
+        label_selector: text in the API's syntax, or a mapping of what must be equal; everything by default.
+        field_selector: the same for fields.
+        limit: objects in a page; 500 by default, 0 for all objects in one answer.
+    """
 
     label_selector: Selector | None
     field_selector: Selector | None
     limit: int
 
 
+class WatchOptions(TypedDict, total=False):
+    """Keyword arguments of `Client.watch`.
+
+    Attributes:
+        resource_version: watch from this version, which a list returned. By default, existing objects come first, as
+            ADDED.
+        label_selector: text in the API's syntax, or a mapping of what must be equal; everything by default.
+        field_selector: the same for fields.
+        timeout: seconds after which the server ends the watch, rounded up; by default the server decides.
+        bookmarks: the server reports the watch's version from time to time; True by default. These events are yielded
+            too.
+        send_initial_events: start with a consistent list as a stream: existing objects come as ADDED, then a bookmark
+            with the annotation ``k8s.io/initial-events-end``. False by default.
+    """
+
+    resource_version: str | None
+    label_selector: Selector | None
+    field_selector: Selector | None
+    timeout: float | None
+    bookmarks: bool
+    send_initial_events: bool
+
+
 class WriteOptions(TypedDict, total=False):
-    """Keyword arguments of the verbs that write objects."""
+    """Keyword arguments of the verbs that write objects.
+
+    Attributes:
+        dry_run: the server validates, defaults and answers, but stores nothing; False by default.
+        field_manager: the name that the write is recorded under; the client's by default.
+        field_validation: what the server does about unknown fields; the client's by default.
+    """
 
     dry_run: bool
     field_manager: str | None
@@ -101,15 +140,30 @@ class WriteOptions(TypedDict, total=False):
 
 
 class PatchOptions(WriteOptions, total=False):
-    """Keyword arguments of `Client.patch`, except ``subresource``."""
+    """Keyword arguments of `Client.patch`, in addition to `WriteOptions`.
 
-    patch: Required[Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+    Attributes:
+        strategy: ``"merge"`` (RFC 7386, which replaces whole lists; the default), ``"json"`` (RFC 6902), or
+            ``"strategic"`` (built-in kinds only).
+        resource_version: the server refuses the patch with `Conflict` unless this version is stored.
+    """
+
     strategy: PatchStrategy
     resource_version: str | None
 
 
 class ApplyOptions(TypedDict, total=False):
-    """Keyword arguments of `Client.apply`."""
+    """Keyword arguments of `Client.apply`.
+
+    Attributes:
+        owner: an object as read from the server. It becomes the controller of the applied object, which is deleted
+            with it.
+        field_manager: the name that the write is recorded under; the client's by default.
+        force: take over fields that other managers own. True by default; False raises `FieldManagerConflict`.
+        subresource: ``"status"`` applies only the status.
+        resource_version: the server refuses the apply with `Conflict` unless this version is stored.
+        dry_run: the server validates, defaults and answers, but stores nothing; False by default.
+    """
 
     owner: AnyResource | ObjectLike | None
     field_manager: str | None
@@ -120,24 +174,22 @@ class ApplyOptions(TypedDict, total=False):
 
 
 class DeleteOptions(TypedDict, total=False):
-    """Keyword arguments of `Client.delete`."""
+    """Keyword arguments of `Client.delete`.
+
+    Attributes:
+        propagation: what happens to the object's dependents: ``"Background"``, ``"Foreground"``, ``"Orphan"``; the
+            kind's default if it is not given.
+        grace_period: seconds, 0 for at once; the kind's default if it is not given.
+        uid: the server refuses the deletion with `Conflict` unless the object has this uid.
+        resource_version: the server refuses the deletion with `Conflict` unless this version is stored.
+        dry_run: the server checks and answers, but deletes nothing; False by default.
+    """
 
     propagation: Propagation | None
     grace_period: int | None
     uid: str | None
     resource_version: str | None
     dry_run: bool
-
-
-class WatchOptions(TypedDict, total=False):
-    """Keyword arguments of `Client.watch`."""
-
-    resource_version: str | None
-    label_selector: Selector | None
-    field_selector: Selector | None
-    timeout: float | None
-    bookmarks: bool
-    send_initial_events: bool
 
 
 class ClientModel(Protocol):
@@ -271,9 +323,7 @@ def delete_options(
     return encode(options)
 
 
-def patch_body(
-    patch: Mapping[str, Any] | Sequence[Mapping[str, Any]], strategy: PatchStrategy, resource_version: str | None
-) -> bytes:
+def patch_body(patch: PatchDocument, strategy: PatchStrategy, resource_version: str | None) -> bytes:
     """Return the body of a patch, conditional on `resource_version` if it is given.
 
     Raises:

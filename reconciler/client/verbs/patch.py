@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from reconciler.client.session.requests import (
     CONTENT_TYPES,
     FieldValidation,
     ObjectLike,
+    PatchDocument,
     PatchStrategy,
     StatusSubresource,
     answer_kind,
@@ -41,7 +42,7 @@ async def patch(
     name: str,
     namespace: str | None = None,
     *,
-    patch: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    patch: PatchDocument,
     strategy: PatchStrategy = "merge",
     subresource: str | None = None,
     resource_version: str | None = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.client.session.answers import InvalidItem, ListResult, decode_page
-from reconciler.client.session.requests import Query, query_pairs
+from reconciler.client.session.requests import Query, Selector, query_pairs, selector_query
 from reconciler.client.session.retry import RetryOn
 from reconciler.client.session.session import Session
 from reconciler.errors import Expired
@@ -35,28 +35,49 @@ async def get_metadata(session: Session, kind: KindLike, name: str, namespace: s
 
 
 async def list_all(
-    session: Session, kind: KindLike, namespace: str | None, query: Query, limit: int = PAGE_SIZE
+    session: Session,
+    kind: KindLike,
+    namespace: str | None,
+    *,
+    label_selector: Selector | None = None,
+    field_selector: Selector | None = None,
+    limit: int = PAGE_SIZE,
 ) -> ListResult[Any]:
     """Return all objects of a kind."""
     resource = await session.resource_for(kind, namespace=namespace)
+    query = selector_query(label_selector, field_selector)
     page = await _all_pages(session, resource, namespace, query, limit)
     return _list_result(session, resource.gvk, page, lambda document: from_document(kind, document))
 
 
 async def list_metadata(
-    session: Session, kind: KindLike, namespace: str | None, query: Query, limit: int
+    session: Session,
+    kind: KindLike,
+    namespace: str | None,
+    *,
+    label_selector: Selector | None = None,
+    field_selector: Selector | None = None,
+    limit: int = PAGE_SIZE,
 ) -> ListResult[Unstructured]:
     """Return the metadata of all objects of a kind."""
     resource = await session.resource_for(kind, namespace=namespace)
+    query = selector_query(label_selector, field_selector)
     page = await _all_pages(session, resource, namespace, query, limit, metadata_only=True)
     return _list_result(session, resource.gvk, page, lambda document: _metadata_of(resource.gvk, document))
 
 
 async def list_pages(
-    session: Session, kind: KindLike, namespace: str | None, query: Query, limit: int
+    session: Session,
+    kind: KindLike,
+    namespace: str | None,
+    *,
+    label_selector: Selector | None = None,
+    field_selector: Selector | None = None,
+    limit: int = PAGE_SIZE,
 ) -> AsyncGenerator[ListResult[Any], None]:
     """Yield the objects of a kind, page by page."""
     resource = await session.resource_for(kind, namespace=namespace)
+    query = selector_query(label_selector, field_selector)
     async for page in _pages(session, resource, namespace, query, limit):
         yield _list_result(session, resource.gvk, page, lambda document: from_document(kind, document))
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import msgspec
 
 from reconciler.backoff import Backoff
-from reconciler.client.session.requests import Query, query_pairs, selector_query
+from reconciler.client.session.requests import Selector, selector_query
 from reconciler.client.session.session import Session
 from reconciler.client.verbs.read import list_all
 from reconciler.errors import APIError, Expired, ServerError, TooManyRequests, TransportError, error_from_response
@@ -94,9 +94,10 @@ async def watch(
     session: Session,
     kind: KindLike,
     namespace: str | None,
-    query: Query = (),
     *,
     resource_version: str | None = None,
+    label_selector: Selector | None = None,
+    field_selector: Selector | None = None,
     timeout: float | None = None,
     bookmarks: bool = True,
     send_initial_events: bool = False,
@@ -110,7 +111,10 @@ async def watch(
         "timeoutSeconds": None if timeout is None else str(max(1, -int(-timeout // 1))),
     }
     resource = await session.resource_for(kind, namespace=namespace)
-    pairs = [*query_pairs(query), *((name, value) for name, value in options.items() if value)]
+    pairs = [
+        *selector_query(label_selector, field_selector),
+        *((name, value) for name, value in options.items() if value),
+    ]
     request = session.watch_request(resource, namespace, pairs)
     response = await session.connection.once(request)
     reader = _EventReader(request)
@@ -154,17 +158,17 @@ async def _states(
 ) -> AsyncGenerator[AnyResource | Unstructured | None, None]:
     """Yield each state of an object, None while it does not exist, without an end."""
     session.object_path(await session.resource_for(kind, name, namespace), name, namespace)
-    query = selector_query(None, {"metadata.name": name})
+    selector = {"metadata.name": name}
     failures = 0
     while True:
         try:
-            found = await list_all(session, kind, namespace, query)
+            found = await list_all(session, kind, namespace, field_selector=selector)
             if found.invalid:
                 raise found.invalid[0].error
             yield found[0] if found else None
             version = found.resource_version
             async with aclosing(
-                watch(session, kind, namespace, query, resource_version=version, bookmarks=False)
+                watch(session, kind, namespace, field_selector=selector, resource_version=version, bookmarks=False)
             ) as events:
                 async for event in events:
                     failures = 0

@@ -95,7 +95,7 @@ class Elector:
         self._watchdog = watchdog
         self._labels = dict(labels or {})
         self._events = events
-        self._recording: asyncio.Task[None] | None = None
+        self._event_task: asyncio.Task[None] | None = None
         self._lease: JSONObject | None = None  # as last returned by the server
         self._observed: JSONObject | None = None  # the record of another holder, and when it was first seen unchanged
         self._observed_at = -math.inf
@@ -260,8 +260,8 @@ class Elector:
             metadata["labels"] = self._labels
         started, stamp = self._now(), self._clock.now()
         document = {"apiVersion": API, "kind": "Lease", "metadata": metadata}
-        answer = await self._client.create({**document, "spec": self._record({}, stamp)})
-        self._renewed(answer.to_dict(), started)
+        response = await self._client.create({**document, "spec": self._lease_spec({}, stamp)})
+        self._note_renewal(response.to_dict(), started)
         return True
 
     async def _write(self, lease: JSONObject) -> bool:
@@ -269,12 +269,12 @@ class Elector:
         if self._labels:
             metadata = lease.get("metadata") or {}
             lease = {**lease, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **self._labels}}}
-        answer = await self._client.update({**lease, "spec": self._record(lease.get("spec") or {}, stamp)})
-        self._renewed(answer.to_dict(), started)
+        response = await self._client.update({**lease, "spec": self._lease_spec(lease.get("spec") or {}, stamp)})
+        self._note_renewal(response.to_dict(), started)
         return True
 
-    def _renewed(self, answer: JSONObject, started: float) -> None:
-        self._lease, self._renewed_at, self.holder = answer, started, self._identity
+    def _note_renewal(self, response: JSONObject, started: float) -> None:
+        self._lease, self._renewed_at, self.holder = response, started, self._identity
         self._watchdog.extend(started + self._election.lease_duration)
 
     def _observe_holder(self, holder: str) -> None:
@@ -285,21 +285,19 @@ class Elector:
     def _record_event(self, what: str) -> None:
         if self._events is None or self._lease is None:
             return
-        if self._recording is None:
-            self._recording = asyncio.create_task(self._events.run(), name=f"events of lease {self._where}")
+        if self._event_task is None:
+            self._event_task = asyncio.create_task(self._events.run(), name=f"events of lease {self._where}")
         self._events.normal(
             {"apiVersion": API, "kind": "Lease", **self._lease}, "LeaderElection", f"{self._identity} {what}"
         )
 
     async def _close_events(self) -> None:
-        if self._events is not None and self._recording is not None:
+        if self._events is not None and self._event_task is not None:
             await self._events.close(EVENTS_TIMEOUT if self._released else 0.0)
-            await asyncio.wait({self._recording})
+            await asyncio.wait({self._event_task})
 
-    # The lease's record
-
-    def _record(self, before: JSONObject, stamp: datetime) -> JSONObject:
-        """Return the record that makes this process the holder, or keeps it so."""
+    def _lease_spec(self, before: JSONObject, stamp: datetime) -> JSONObject:
+        """Return the spec of a lease that this process holds."""
         ours = before.get("holderIdentity") == self._identity
         transitions = int(before.get("leaseTransitions") or 0)
         now = format_micro_time(stamp)

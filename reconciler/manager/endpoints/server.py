@@ -128,7 +128,7 @@ class Servers:
             ConfigurationError: an address cannot be listened on, or time is virtual.
         """
         for server in self._servers:
-            await self._start(server)
+            await self._start_server(server)
 
     async def stop(self) -> None:
         """Stop listening. Cancellation leaves open sockets to the event loop, which closes them."""
@@ -136,7 +136,7 @@ class Servers:
             if server.running is not None:
                 await server.running.close(_SHUTDOWN_SECONDS)
 
-    async def _start(self, server: _Server) -> None:
+    async def _start_server(self, server: _Server) -> None:
         address = server.address
         if getattr(self._clock, "virtual", False):
             raise ConfigurationError(
