@@ -179,8 +179,8 @@ class CachedClient(Client):
                 return read()
             except OverlayExpired as expired:
                 # Another object may be invalidated while waiting, hence the loop; each turn resolves what it met.
-                for namespace, doubt in expired.namespaces.items():
-                    await self._renew_all(informer, namespace, doubt)
+                for namespace, invalidation in expired.namespaces.items():
+                    await self._renew_all(informer, namespace, invalidation)
                 for request, entry in expired.objects.items():
                     await self._renew(informer, request, entry)
 
@@ -197,13 +197,13 @@ class CachedClient(Client):
             overlay.resolve(request, entry)
             informer.record_write("get", request, msgspec.json.encode(one.to_dict()))
 
-    async def _renew_all(self, informer: Informer, namespace: str | None, doubt: object) -> None:
+    async def _renew_all(self, informer: Informer, namespace: str | None, invalidation: object) -> None:
         """Ask the server for all objects of a namespace, and trust the answer until the watch has passed it."""
         overlay, scope = informer.overlay, informer.scope
         found = await self.live.list(
             informer.gvk, namespace, label_selector=scope.labels, field_selector=scope.field_selector
         )
-        overlay.resolve(namespace, doubt)
+        overlay.resolve(namespace, invalidation)
         present = {one.key for one in found} | {one.key for one in found.invalid}
         version = parse_version(found.resource_version)
         for cached in overlay.peek_all(namespace):

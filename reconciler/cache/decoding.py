@@ -233,7 +233,7 @@ class WireReader:
             if report:
                 self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
             return None
-        if self._hashes is not None and not self._hashes.holds(head.metadata.uid):
+        if self._hashes is not None and not self._hashes.contains(head.metadata.uid):
             self.elsewhere += 1
             self.server_filters = False
             return None

@@ -109,14 +109,14 @@ class BackoffManager:
         self._rng = rng
         self._failures = 0
         self._resumed = self._clock.monotonic()
-        self._told: set[Hashable] = set()
+        self._logged: set[Hashable] = set()
 
     def delay(self, error: Exception) -> float:
         """Record a failure and return the seconds to wait."""
         now = self._clock.monotonic()
         if now - self._resumed >= HEALTHY_AFTER:
             self._failures = 0
-            self._told.clear()
+            self._logged.clear()
         earlier, self._failures = self._failures, self._failures + 1
         delay = self._delay(error, earlier)
         self._resumed = now + delay
@@ -135,7 +135,7 @@ class BackoffManager:
         error = failure.error
         detail = error.status if isinstance(error, APIError) else getattr(error, "kind", None)
         kind = (type(error), detail)
-        level = logging.DEBUG if kind in self._told else logging.WARNING
-        self._told.add(kind)
+        level = logging.DEBUG if kind in self._logged else logging.WARNING
+        self._logged.add(kind)
         unexpected = None if isinstance(error, ReconcilerError) else error
         _logger.log(level, "%s; next attempt in %.1f s", failure, delay, exc_info=unexpected)

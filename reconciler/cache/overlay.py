@@ -308,13 +308,13 @@ class Overlay:
             if isinstance(entry, _Invalidation) or self._age(entry) > MAX_AGE
         }
         self._forget_old_invalidations()
-        namespaces = {name: doubt for name, doubt in self._invalid_namespaces.items() if namespace in (None, name)}
+        namespaces = {name: entry for name, entry in self._invalid_namespaces.items() if namespace in (None, name)}
         if objects or namespaces:
             self._expired += len(objects) + len(namespaces)
             raise OverlayExpired(objects, namespaces)
 
     def _forget_old_invalidations(self) -> None:
-        for name in [name for name, doubt in self._invalid_namespaces.items() if self._age(doubt) > MAX_AGE]:
+        for name in [name for name, entry in self._invalid_namespaces.items() if self._age(entry) > MAX_AGE]:
             del self._invalid_namespaces[name]
 
     def _age(self, entry: _Entry | _Invalidation) -> float:

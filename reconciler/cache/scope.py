@@ -164,7 +164,7 @@ class HashRange:
         """
         return cls(index * HASHES // of, (index + 1) * HASHES // of)
 
-    def holds(self, uid: str) -> bool:
+    def contains(self, uid: str) -> bool:
         """Return whether an object with this uid is in the range. Takes about 4 µs."""
         return self.start <= fnv1a(uid) < self.end
 

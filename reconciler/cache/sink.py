@@ -98,7 +98,7 @@ class StoreSink:
         """
         restarted = restarted or await self._contradicts(objects, version)
         if restarted:
-            self._start_anew(objects, version)
+            self._replace_all(objects, version)
         else:
             for number, change in enumerate(self._changes(objects), 1):
                 for event in change:
@@ -144,7 +144,7 @@ class StoreSink:
                 await asyncio.sleep(0)
         return False
 
-    def _start_anew(self, objects: Sequence[CachedObject], version: Version) -> None:
+    def _replace_all(self, objects: Sequence[CachedObject], version: Version) -> None:
         """Replace everything before notifying anyone, so that a handler cannot find a version from the lost history."""
         events = [event for change in self._changes(objects, restarted=True) for event in change]
         self.version = version

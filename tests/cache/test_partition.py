@@ -48,7 +48,7 @@ def test_the_hash_is_fnv_1a_of_64_bits(text: str, expected: int) -> None:
 
 @given(of=st.integers(1, 50), uid=st.uuids())
 def test_each_uid_is_in_exactly_one_share(of: int, uid: object) -> None:
-    assert sum(HashRange.share(index, of).holds(str(uid)) for index in range(of)) == 1
+    assert sum(HashRange.share(index, of).contains(str(uid)) for index in range(of)) == 1
 
 
 def test_a_share_is_requested_in_the_syntax_of_the_api() -> None:
@@ -90,7 +90,7 @@ async def test_a_new_object_under_the_same_name_belongs_to_the_share_of_its_own_
             for each in shares:
                 await each.refresh()
             holders = [index for index, each in enumerate(shares) if Request("a", "default") in each.store]
-            assert holders == [index for index in range(2) if ranges[index].holds(made.uid)]
+            assert holders == [index for index in range(2) if ranges[index].contains(made.uid)]
             seen.update(holders)
             await client.delete(MAP, "a", "default")
         assert seen == {0, 1}

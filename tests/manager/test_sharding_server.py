@@ -107,7 +107,7 @@ async def test_client_and_server_compute_the_same_hash(sharded: Sharded) -> None
     page = await sharded.page(LOWER)
     uids = {item["metadata"]["uid"] for item in page["items"]}
     everything = {each.uid for each in await sharded.client.list(MAP, sharded.namespace)}
-    lower = {uid for uid in everything if HashRange.share(0, 2).holds(uid)}
+    lower = {uid for uid in everything if HashRange.share(0, 2).contains(uid)}
     assert 0 < len(lower) < len(everything)
     if sharded.filters:
         assert page["metadata"]["shardInfo"] == {"selector": LOWER}
@@ -129,9 +129,9 @@ async def test_pages_of_a_shard_add_up_to_the_shard(sharded: Sharded) -> None:
             break
         assert page["metadata"]["remainingItemCount"] > 0
     assert len(uids) == len(set(uids))
-    kept = [uid for uid in uids if HashRange.share(1, 2).holds(uid)]
+    kept = [uid for uid in uids if HashRange.share(1, 2).contains(uid)]
     everything = [each.uid for each in await sharded.client.list(MAP, sharded.namespace)]
-    assert sorted(kept) == sorted(uid for uid in everything if HashRange.share(1, 2).holds(uid))
+    assert sorted(kept) == sorted(uid for uid in everything if HashRange.share(1, 2).contains(uid))
     assert (kept == uids) is sharded.filters
 
 
