@@ -42,6 +42,12 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def thorough(session: nox.Session) -> None:
+    """Run the property tests with all their examples, and the tests that take long; arguments go to pytest."""
+    session.run("pytest", "-q", "-m", "hypothesis or thorough", *session.posargs, env={"TEST_DEPTH": "thorough"})
+
+
+@nox.session(python=False)
 def campaign(session: nox.Session) -> None:
     """Compare the embedded server with a real one in thousands of random sequences.
 

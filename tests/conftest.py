@@ -7,6 +7,8 @@ from collections import Counter
 
 import pytest
 
+from tests.depth import THOROUGH
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
@@ -15,6 +17,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone = config.option.usepdb or config.option.collectonly or "PYTEST_XDIST_WORKER" in os.environ
     if whole and not alone and config.option.numprocesses is None:
         config.option.numprocesses = min(len(os.sched_getaffinity(0)), 8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what takes long, unless the run is a thorough one."""
+    for item in items:
+        if not THOROUGH and item.get_closest_marker("thorough") is not None:
+            item.add_marker(pytest.mark.skip(reason="takes long: nox -s thorough"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

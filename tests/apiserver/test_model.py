@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reconciler.apiserver import APIServer
 from reconciler.testing import virtual_time
 from tests.apiserver.api import WIDGETS, Api, definition, widget
+from tests.depth import examples
 
 _names = st.sampled_from("abcd")
 _labels = st.none() | st.sampled_from(["red", "blue"])
@@ -79,7 +80,7 @@ class _Replay:
 
 
 @given(_steps, st.sampled_from(["after", "before", "late", "seeded"]))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_watches_replay_to_what_lists_show(steps: list[tuple[str, Any, Any]], order: Any) -> None:
     async def run() -> None:
         async with APIServer(event_order=order) as server:
@@ -113,7 +114,7 @@ def test_watches_replay_to_what_lists_show(steps: list[tuple[str, Any, Any]], or
 
 
 @given(_steps)
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 def test_the_same_requests_get_the_same_responses(steps: list[tuple[str, Any, Any]]) -> None:
     async def run() -> list[Any]:
         async with APIServer(seed=11, event_order="seeded") as server:

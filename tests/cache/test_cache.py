@@ -19,6 +19,7 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import Request
 from reconciler.objects import Model, Resource
 from reconciler.testing import virtual_time
+from tests.depth import examples
 
 pytestmark = pytest.mark.virtual_time
 
@@ -537,7 +538,7 @@ async def _anything(steps: list[Step], later: list[Step] | None, seed: int) -> N
             assert restarts == {int(later is not None)}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(STEPS, st.integers(0, 5))
 def test_after_any_writes_compactions_and_faults_store_and_replay_equal_the_server(
     steps: list[Step], seed: int
@@ -546,7 +547,7 @@ def test_after_any_writes_compactions_and_faults_store_and_replay_equal_the_serv
         asyncio.run(_anything(steps, None, seed))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 @given(STEPS, STEPS, st.integers(0, 5))
 def test_after_a_loss_of_all_data_store_and_replay_equal_the_server(
     steps: list[Step], later: list[Step], seed: int

@@ -19,6 +19,7 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
 from reconciler.testing import virtual_time
+from tests.depth import examples
 
 pytestmark = pytest.mark.virtual_time
 
@@ -711,7 +712,7 @@ async def _sole_writer(steps: list[tuple[str, int]], seed: int) -> None:
         await world.cache.stop()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(STEPS, st.integers(0, 5))
 def test_a_sole_writer_reads_what_the_server_has(steps: list[tuple[str, int]], seed: int) -> None:
     with virtual_time():

@@ -14,6 +14,7 @@ from reconciler.cache.overlay import Overlay, OverlayExpired
 from reconciler.cache.store import WritableStore
 from reconciler.meta import Request, Version
 from tests.cache.scripted import cached
+from tests.depth import examples
 
 A = Request("a", "prod")
 
@@ -320,7 +321,7 @@ class _Server:
         del self.history[:steps]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.lists(st.one_of(st.booleans(), st.integers(1, 3)), max_size=25))
 def test_a_sole_writer_always_reads_its_last_write(steps: list[bool | int]) -> None:
     server = _Server()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.client.session.memory import WrittenDocuments
 from reconciler.meta import equal
+from tests.depth import examples
 
 KEYS = st.sampled_from(["a", "b", "c", "default"])
 VALUES = st.recursive(
@@ -45,7 +46,7 @@ def mixed(rng: random.Random, left: Any, right: Any, other: Any) -> Any:
     return other if rng.random() < 0.1 else rng.choice([left, right])
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(SPECS, VALUES, st.randoms(use_true_random=False))
 def test_a_document_that_counts_as_stored_would_change_nothing(sent: Any, other: Any, rng: random.Random) -> None:
     stored = completed(sent)

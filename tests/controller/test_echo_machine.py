@@ -24,6 +24,7 @@ from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.meta import GroupVersionKind, Request, Version
+from tests.depth import examples
 
 GVK = GroupVersionKind("example.com", "v1", "Tree")
 A, B = Request("a", "ns"), Request("b", "ns")
@@ -363,7 +364,9 @@ class OpaqueEchoMachine(EchoMachine):
     opaque = True
 
 
-FULL = settings(deadline=None, max_examples=150, stateful_step_count=40, suppress_health_check=list(HealthCheck))
+FULL = settings(
+    deadline=None, max_examples=examples(150), stateful_step_count=40, suppress_health_check=list(HealthCheck)
+)
 HUNT = settings(
     deadline=None,
     max_examples=3000,
@@ -507,6 +510,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())
 def test_the_machine_detects_the_wrong_reading(mutant):
     machine = type("Mutant", (EchoMachine,), {"make_rule": mutant})

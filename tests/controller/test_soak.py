@@ -15,6 +15,7 @@ from reconciler.controller import Result
 from reconciler.errors import APIError
 from reconciler.testing import virtual_time
 from tests.controller.conftest import Widget, WidgetReconciler, World
+from tests.depth import examples
 
 NAMES = ("a", "b", "c")
 STEPS = st.lists(
@@ -116,7 +117,7 @@ async def live(steps, order: str, seed: int, workers: int, debounce: float | Non
         await world.stop()
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
 @given(
     STEPS,
     st.sampled_from(["before", "after", "late", "seeded"]),

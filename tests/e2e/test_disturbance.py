@@ -21,6 +21,7 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import Conflict
 from reconciler.notification import Message, NotificationReconciler, NotificationRequest
 from reconciler.testing import virtual_time
+from tests.depth import examples
 
 DELAYS = [30, 60, 120, 240]
 END = 2000
@@ -199,14 +200,14 @@ moments = st.floats(min_value=0, max_value=500, allow_nan=False).map(lambda mome
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.tuples(moments, st.sampled_from(FOREIGN)), max_size=12))
 @example([(0.0, "foreign condition"), (30.0, "foreign condition"), (30.0, "annotation")])
 def test_writes_by_others_at_any_time(disturbances: list[Disturbance]) -> None:
     run(disturbances)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.tuples(moments, st.sampled_from(PROCESS)), max_size=6))
 @example([(15.0, "restart"), (29.999, "restart"), (60.0, "compact"), (449.99, "restart")])
 def test_restarts_and_broken_watches_at_any_time(disturbances: list[Disturbance]) -> None:
@@ -220,7 +221,7 @@ def test_status_write_fails_in_each_reconcile_in_turn(fault: str, cycle: int) ->
     run([(before, fault)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.tuples(moments, st.sampled_from(FOREIGN + PROCESS + FAULTS)), max_size=10))
 def test_everything_at_once(disturbances: list[Disturbance]) -> None:
     run(disturbances)

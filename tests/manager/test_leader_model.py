@@ -18,6 +18,7 @@ from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.telemetry import LeaderCounters
 from reconciler.testing import virtual_time
+from tests.depth import examples
 
 PROCESSES = 3
 STEP = 0.5
@@ -117,7 +118,7 @@ async def play(story: list[tuple[float, int, str, float]]) -> None:
             await process.end(release=False)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(events)
 def test_no_two_processes_lead_at_the_same_time(story: list[tuple[float, int, str, float]]) -> None:
     with virtual_time():

@@ -18,6 +18,7 @@ from reconciler.notification import (
     UnknownDeliveryError,
 )
 from reconciler.notification.channels import BreakerState, CircuitBreaker, LimitedChannel, LimitsConfig
+from tests.depth import examples
 from tests.notification.world import Recorder, virtual, world
 
 FAULTS = (RetryableDeliveryError, UnknownDeliveryError)
@@ -162,7 +163,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerMachine.TestCase
-TestBreaker.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestBreaker.settings = settings(max_examples=examples(100), stateful_step_count=30, deadline=None)
 
 
 # Rate and concurrency

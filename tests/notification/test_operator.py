@@ -31,6 +31,7 @@ from reconciler.notification import (
 )
 from reconciler.notification.ledger import live_reads
 from reconciler.testing import virtual_time
+from tests.depth import examples
 from tests.notification.world import DOWN, TIMELINE, Recorder, World, document, offsets, virtual, world
 
 # The timeline
@@ -114,7 +115,7 @@ async def test_b9_b10_channels_have_separate_timers_and_the_end_does_not_wait_fo
 # Disturbances
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(st.lists(st.floats(0, 460), min_size=1, max_size=12))
 def test_watch_events_at_any_time_cause_neither_call_nor_write(moments: list[float]) -> None:
     async def main() -> tuple[list[float], list[float], int]:
@@ -134,7 +135,7 @@ def test_watch_events_at_any_time_cause_neither_call_nor_write(moments: list[flo
     assert [round(call, 3) for call in pager] == TIMELINE
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 @given(st.lists(st.floats(0.5, 200), min_size=1, max_size=5))
 def test_restarts_at_any_time_keep_the_due_times(lives: list[float]) -> None:
     async def main() -> tuple[list[float], list[float], str]:

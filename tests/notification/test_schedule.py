@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
 from reconciler.notification.api.types import TERMINAL_PHASES, DeliveryAttempt
 from reconciler.notification.delivery.schedule import Decision, Delivery, Verdict, channels_of, plan, settle
+from tests.depth import examples
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE = NotificationRequestStatus()
@@ -378,7 +379,7 @@ PASS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(
     names=st.lists(st.sampled_from("abcd"), min_size=1, max_size=6),
     policy=POLICIES,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from reconciler.meta import current_cycle
 from reconciler.status import StatusBatcher, StatusConflict, StatusRejected
+from tests.depth import examples
 from tests.status.scripted import GVK, KEY, Doc, ScriptedServer, api_error, meanwhile, refused
 from tests.status.test_cycle import FakeCycle
 
@@ -363,7 +364,7 @@ theirs = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.lists(st.tuples(theirs, changes), max_size=5), st.booleans())
 def test_two_managers_never_lose_each_others_fields(rounds, patched_first) -> None:
     server = Owning()

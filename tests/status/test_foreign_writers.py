@@ -34,6 +34,7 @@ from reconciler.status import (
 )
 from reconciler.testing import virtual_time
 from reconciler.testing.cluster import Cluster, embedded_cluster, real_cluster
+from tests.depth import examples
 
 OTHER = "other-manager"
 OWN = program_name()
@@ -339,19 +340,19 @@ async def judge(cluster: Cluster, plans: list[Any], foreign_plan: Any, strategy:
     return replicas
 
 
-@settings(deadline=None, max_examples=100, phases=PHASES)
+@settings(deadline=None, max_examples=examples(100), phases=PHASES)
 @given(two_replicas, foreign)
 def test_merge_patches_of_replicas_among_foreign_writers_add_up(plans: list[Any], foreign_plan: Any) -> None:
     on_the_embedded_server(lambda cluster: judge(cluster, plans, foreign_plan, "merge"))
 
 
-@settings(deadline=None, max_examples=60, phases=PHASES)
+@settings(deadline=None, max_examples=examples(60), phases=PHASES)
 @given(two_replicas, foreign)
 def test_updates_of_replicas_among_foreign_writers_add_up(plans: list[Any], foreign_plan: Any) -> None:
     on_the_embedded_server(lambda cluster: judge(cluster, plans, foreign_plan, "update"))
 
 
-@settings(deadline=None, max_examples=60, phases=PHASES)
+@settings(deadline=None, max_examples=examples(60), phases=PHASES)
 @given(two_appliers, foreign)
 def test_applies_of_replicas_among_foreign_writers_add_up(plans: list[Any], foreign_plan: Any) -> None:
     on_the_embedded_server(lambda cluster: judge(cluster, plans, foreign_plan, "apply"))
@@ -367,7 +368,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@settings(deadline=None, max_examples=150, phases=PHASES)
+@settings(deadline=None, max_examples=examples(150), phases=PHASES)
 @given(
     cycles(keyed + counting + ordered),
     foreign,

@@ -27,6 +27,7 @@ from reconciler.status import (
     Strategy,
 )
 from reconciler.testing import virtual_time
+from tests.depth import examples
 from tests.status.scripted import (
     ScriptedServer,
     Trouble,
@@ -260,7 +261,7 @@ def assert_own_is_there_at_most_once(server: ScriptedServer, own: Asked, foreign
     assert len(names) == len(set(names))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(own_operations, st.lists(single_troubles, max_size=6), read_troubles, strategies, st.integers(0, 3))
 def test_nothing_is_lost_silently_and_nothing_is_counted_twice(operations, troubles, reads, strategy, seed) -> None:
     server, own, foreign, error, batcher = run(operations, troubles, reads, strategy=strategy, seed=seed)
@@ -278,7 +279,7 @@ def test_nothing_is_lost_silently_and_nothing_is_counted_twice(operations, troub
         assert_own_is_there_once(server, Asked(), foreign)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(idempotent_operations, st.lists(single_troubles, max_size=3), strategies, st.integers(0, 3))
 def test_idempotent_mutations_are_always_written_in_the_end(operations, troubles, strategy, seed) -> None:
     server, own, foreign, error, batcher = run(operations, troubles, [], strategy=strategy, seed=seed)
@@ -288,7 +289,7 @@ def test_idempotent_mutations_are_always_written_in_the_end(operations, troubles
     assert_own_is_there_once(server, own, foreign)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(own_operations, st.lists(single_troubles, max_size=3), strategies, st.integers(0, 3))
 def test_with_a_token_the_outcome_of_a_lost_answer_is_always_known(operations, troubles, strategy, seed) -> None:
     server, own, foreign, error, _ = run(operations, troubles, [], token="lastWrite", strategy=strategy, seed=seed)
@@ -297,7 +298,7 @@ def test_with_a_token_the_outcome_of_a_lost_answer_is_always_known(operations, t
     assert server.applied <= 1
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(own_operations, own_operations, st.lists(single_troubles, max_size=5), strategies, st.integers(0, 3))
 def test_a_checkpoint_is_written_once_or_not_at_all(first, second, troubles, strategy, seed) -> None:
     server, foreign = ScriptedServer(status=copy.deepcopy(START)), Foreign()
@@ -340,7 +341,7 @@ def record_totals(status: StatusBatcher[Any], operations: list[tuple[str, Any]],
             asked.total += value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.lists(
         st.tuples(own_operations, st.sampled_from(["ok", "403", "422", "conflict", "409 each time", "exception"])),

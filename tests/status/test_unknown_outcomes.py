@@ -10,6 +10,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from reconciler.status import StatusBatcher, StatusContested, StatusError, StatusOutcomeUnknown
+from tests.depth import examples
 from tests.status.scripted import ScriptedServer, Trouble, api_error, lost, meanwhile, never_arrived, refused
 
 Doc = dict[str, Any]
@@ -136,7 +137,7 @@ theirs = st.lists(st.sampled_from(["append", "append with a smaller bound", "inc
 outcomes = st.lists(st.sampled_from([lost, never_arrived]), max_size=3)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(ours, st.lists(theirs, max_size=4), outcomes, st.integers(0, 4), st.booleans())
 def test_nothing_is_counted_twice_or_lost_silently_whatever_others_write(verbs, rounds, troubles, length, token):
     server = Watched(status={"log": [{"id": f"old {n}"} for n in range(length)][-3:]})

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from reconciler.testing import virtual_time
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
+from tests.depth import examples
 
 STARVATION_LIMIT = 3
 KEYS = st.sampled_from("abcd")
@@ -343,7 +344,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.stack.close()
 
 
-QueueMachine.TestCase.settings = settings(deadline=None, max_examples=120, stateful_step_count=40)
+QueueMachine.TestCase.settings = settings(deadline=None, max_examples=examples(120), stateful_step_count=40)
 TestQueueAgainstModel = QueueMachine.TestCase
 
 
