@@ -296,11 +296,11 @@ async def test_address_is_refused_under_virtual_time(client: Client) -> None:
 async def test_queue_endpoint_lists_keys_with_reasons_and_due_times(
     client: Client, http: aiohttp.ClientSession
 ) -> None:
-    in_hand = asyncio.Event()
+    in_progress = asyncio.Event()
 
     async def work(request: Any) -> Result | None:
         if request.name == "z-in-hand":
-            in_hand.set()
+            in_progress.set()
             await asyncio.sleep(1000)
         if request.name == "fails":
             raise ValueError("no")
@@ -311,14 +311,14 @@ async def test_queue_endpoint_lists_keys_with_reasons_and_due_times(
     manager = Manager(client, metrics="127.0.0.1:0", grace_period=0)
     manager.add_controller(RecordingReconciler(work), resource=KIND, rate_limiter=ExponentialBackoff(60, 600))
     async with manager.running():
-        await in_hand.wait()
+        await in_progress.wait()
         (controller,) = await get_queue(http, manager.metrics_url or "")
         assert controller["name"] == "configmap"
-        assert (controller["waiting"], controller["in_hand"], controller["ready"]) == (2, 1, 0)
+        assert (controller["waiting"], controller["in_progress"], controller["ready"]) == (2, 1, 0)
         keys = controller["keys"]
         assert [key["name"] for key in keys] == ["z-in-hand", "fails", "waits"]
-        assert keys[0]["run_reasons"] == ["event"]
-        assert keys[0]["in_hand_seconds"] < 60
+        assert keys[0]["current_reasons"] == ["event"]
+        assert keys[0]["in_progress_seconds"] < 60
         assert "due" not in keys[0]
         assert (keys[1]["reasons"], keys[1]["failures"]) == (["retry"], 1)
         assert (keys[2]["reasons"], keys[2]["namespace"]) == (["requeue_after"], "default")
