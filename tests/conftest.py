@@ -17,6 +17,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone = config.option.usepdb or config.option.collectonly or "PYTEST_XDIST_WORKER" in os.environ
     if whole and not alone and config.option.numprocesses is None:
         config.option.numprocesses = min(len(os.sched_getaffinity(0)), 8)
+        config.option.dist = "worksteal"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

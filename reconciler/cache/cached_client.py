@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -13,7 +13,7 @@ from reconciler.cache.informer import Informer
 from reconciler.cache.object import CachedObject
 from reconciler.cache.overlay import OverlayExpired
 from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
-from reconciler.client import Client, InvalidItem, ListResult, Selector
+from reconciler.client import Client, InvalidItem, ListOptions, ListResult, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version
 from reconciler.objects import AnyResource, InvalidObject, KindLike, Unstructured, from_document, gvk_from
@@ -86,32 +86,14 @@ class CachedClient(Client):
 
     @overload
     async def list(
-        self,
-        kind: type[R],
-        namespace: str | None = None,
-        *,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        limit: int = 500,
+        self, kind: type[R], namespace: str | None = None, **options: Unpack[ListOptions]
     ) -> ListResult[R]: ...
     @overload
     async def list(
-        self,
-        kind: str | GroupVersionKind,
-        namespace: str | None = None,
-        *,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        limit: int = 500,
+        self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[ListOptions]
     ) -> ListResult[Unstructured]: ...
     async def list(
-        self,
-        kind: KindLike,
-        namespace: str | None = None,
-        *,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        limit: int = 500,  # noqa: ARG002 - the cache has no pages
+        self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
     ) -> ListResult[Any]:
         """Return objects from the cache, sorted by namespace and name.
 
@@ -121,16 +103,25 @@ class CachedClient(Client):
         Args:
             kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
             namespace: None for all that are cached, or for cluster-scoped kinds.
-            label_selector: text in the API's syntax, or a mapping of required values.
-            field_selector: the same for ``metadata.name``, ``metadata.namespace``, and each field for which the
-                informer's store has an index named after the field's path.
-            limit: ignored: the cache has no pages.
+            options: ``label_selector``: text in the API's syntax, or a mapping of required values. ``field_selector``:
+                the same for ``metadata.name``, ``metadata.namespace``, and each field for which the informer's store
+                has an index named after the field's path. ``limit`` is ignored: the cache has no pages.
 
         Raises:
             NotCached: the kind, the namespace, or a field of the selector is not cached; `live` reads it.
             CacheNotSynced: the initial list is not complete after 30 s.
             ValueError: a selector is malformed.
         """
+        return await self._list(kind, namespace, **options)
+
+    async def _list(
+        self,
+        kind: KindLike,
+        namespace: str | None,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = 0,  # noqa: ARG002 - the cache has no pages
+    ) -> ListResult[Any]:
         gvk = gvk_from(kind)
         informer, namespace = await self._informer(gvk, namespace)
         fields = parse_fields(format_labels(field_selector) or "")

@@ -89,7 +89,7 @@ def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> Own
     path_segment(name, "owner's name")
     reference: OwnerReferenceObject = {"apiVersion": gvk.api_version, "kind": gvk.kind, "name": name, "uid": uid}
     if controller:
-        reference |= {"controller": True, "blockOwnerDeletion": True}
+        reference["controller"] = reference["blockOwnerDeletion"] = True
     return reference
 
 
