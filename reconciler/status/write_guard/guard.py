@@ -188,15 +188,15 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
             reconcile(obj)
 
     It is notified of the writes of every client that sends through urllib3 or requests (``kubernetes``), aiohttp
-    (``kubernetes_asyncio``, ``kubernetes.aio``, kopf), httpx (kr8s), httpx2 (lightkube) or this library's client, in the
-    whole process and in all threads. A library that is imported later is watched from then on; the guard imports none. At the
-    end the libraries are as they were.
+    (``kubernetes_asyncio``, ``kubernetes.aio``, kopf), httpx (kr8s), httpx2 (lightkube) or this library's client, in
+    the whole process and in all threads. A library that is imported later is watched from then on; the guard imports
+    none. At the end the libraries are as they were.
 
     A **write** is a PUT or PATCH of ``/status``, or a PATCH of the object that contains ``status``, which the server
     accepted. A refused one, for example by a conflict, or one without an answer is a request, but not a write.
 
-    A **cycle** is what is marked as one: a block of `guard.cycle`, or a reconcile of this library's controllers. Without
-    marks, writes to one object belong together if each is sent less than `window` seconds after the one before was
+    A **cycle** is what is marked as one: a block of `guard.cycle`, or a reconcile of this library's controllers.
+    Without marks, writes to one object belong together if each is sent less than `window` seconds after the one before was
     answered. A loop that works longer between its writes needs the mark, or a longer window. In addition, more than
     `burst` writes to one object, in marked cycles that follow each other that closely, are a **storm**: each cycle
     writes once, and its own write triggers the next one.
