@@ -196,8 +196,8 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
     accepted. A refused one, for example by a conflict, or one without an answer is a request, but not a write.
 
     A **cycle** is what is marked as one: a block of `guard.cycle`, or a reconcile of this library's controllers.
-    Without marks, writes to one object belong together if each is sent less than `window` seconds after the one before was
-    answered. A loop that works longer between its writes needs the mark, or a longer window. In addition, more than
+    Without marks, writes to one object belong together if each is sent less than `window` seconds after the one before
+    was answered. A loop that works longer between its writes needs the mark, or a longer window. In addition, more than
     `burst` writes to one object, in marked cycles that follow each other that closely, are a **storm**: each cycle
     writes once, and its own write triggers the next one.
 
