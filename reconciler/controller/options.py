@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -71,6 +71,13 @@ class ControllerOptions:
     debounce: float | None = None
     wake_on_own_status: bool = False
     sync_timeout: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Turn iterators into tuples, because the options are read several times."""
+        for name in ("owns", "watches", "sources", "predicates"):
+            given: object = getattr(self, name)
+            if isinstance(given, Iterator):
+                object.__setattr__(self, name, tuple(given))
 
     def replace(self, **keywords: Unpack[ControllerKeywords]) -> ControllerOptions:
         """Return the options with some of them replaced.
