@@ -786,9 +786,8 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no answer. Never retried.
         """
-        return await _write.write_subresource(
+        return await _write.apply_subresource(
             self.session,
-            "apply",
             kind,
             name,
             namespace,
