@@ -851,7 +851,7 @@ class Client:
 
     @property
     def clock_offset(self) -> timedelta:
-        """How far the API server's clock is ahead of this machine's; zero until an answer contradicts that.
+        """The offset of the API server's clock from this machine's; zero until an answer contradicts that.
 
         Estimated from the ``Date`` of answers, with an error of at most one second and the time of one request. Add it
         to the wall time for stamps that other machines act on.

@@ -1,4 +1,4 @@
-"""Runnables: what runs in a manager beside the controllers, and the tasks in which they run."""
+"""Runnables: the parts of a manager besides the controllers, and the tasks in which they run."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def check_options(
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """How a batcher sends.
+    """The options of a batcher that decide how it sends.
 
     Attributes:
         strategy: merge patch, update or apply.

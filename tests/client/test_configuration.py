@@ -1,4 +1,4 @@
-"""Where `Client.from_config` looks, what it loads, and its errors."""
+"""The configurations that `Client.from_config` finds and loads, and its errors."""
 
 from __future__ import annotations
 

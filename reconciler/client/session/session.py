@@ -48,7 +48,7 @@ __all__ = ["Options", "Session", "Write", "WriteObserver"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a client adds to calls that do not specify it.
+    """The defaults that a client adds to calls.
 
     Attributes:
         program: the beginning of the default field manager.
@@ -161,7 +161,7 @@ class Session:
 
     @property
     def max_streams(self) -> int | None:
-        """How many watches may be open at once; None for no limit."""
+        """The limit of watches that may be open at once; None for no limit."""
         return self.connection.max_streams
 
     async def renew(self) -> bool:

@@ -66,7 +66,7 @@ _EXPECTED_RETRY = 5.0
 
 
 class Deliverer:
-    """Delivers messages over the registered channels and isolates the channels from each other.
+    """The sender of messages over the registered channels, which isolates the channels from each other.
 
     Args:
         channels: the registered channels.

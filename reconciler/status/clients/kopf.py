@@ -78,7 +78,7 @@ def is_kopf_patch(api: object) -> bool:
 
 
 class KopfPatch:
-    """What a batcher writes to inside a kopf handler.
+    """The target of a batcher inside a kopf handler.
 
     Args:
         patch: the handler's ``patch``.
@@ -162,7 +162,7 @@ def _check_version(patch: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What one batcher recorded.
+    """The mutations that one batcher recorded.
 
     Attributes:
         mutations: in the order of their calls.
