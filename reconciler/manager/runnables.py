@@ -48,8 +48,8 @@ class Runnable(Protocol):
     async def run(self) -> object:
         """Run until done or cancelled.
 
-        The manager goes on when this returns, and stops when it raises. Cancellation asks it to end, which may take the
-        grace period.
+        The manager continues when this returns, and stops when it raises. Cancellation asks it to end, which may take
+        the grace period.
         """
         ...
 

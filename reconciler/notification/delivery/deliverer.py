@@ -163,7 +163,7 @@ class Deliverer:
                     await answer
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as error:  # a channel may raise anything; other channels go on
+        except BaseException as error:  # a channel may raise anything; other channels continue
             if _is_task_cancelled():
                 raise asyncio.CancelledError from error
             if scope.expired():

@@ -55,7 +55,7 @@ class _Frame:
 
 
 class JSONText:
-    """The redaction of one JSON text. Everything that is not redacted keeps its spelling.
+    """The redaction of one JSON document. Everything that is not redacted is copied verbatim.
 
     Args:
         redact_text: redacts the content of a string.

@@ -86,7 +86,7 @@ class KopfPatch:
 
     Attributes:
         field_manager: the name that the API server records, since kopf does not send one.
-        warnings: always empty; the answers go to kopf.
+        warnings: always empty, since kopf receives the responses.
 
     Raises:
         TypeError: the body is a kind, or belongs to another object than the patch; or kopf is older than 1.44.5.
@@ -177,7 +177,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A status that was given to kopf.
+    """A status that was passed to kopf.
 
     Attributes:
         computed: the whole status.
