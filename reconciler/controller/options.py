@@ -1,4 +1,4 @@
-"""`ControllerOptions`: what a controller can be told, and the checks that report a mistake where it is made."""
+"""`ControllerOptions`: the options of a controller, and the checks that report a mistake where it is made."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class ControllerKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class CheckedOptions:
-    """What `ControllerOptions.checked_for` derives.
+    """The result of `ControllerOptions.checked_for`.
 
     Attributes:
         kind: the primary kind.
