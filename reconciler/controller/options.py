@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from reconciler.controller.reconciler import Reconciler
@@ -85,6 +85,10 @@ class ControllerOptions:
         Raises:
             TypeError: a keyword is not an option.
         """
+        known = [field.name for field in fields(self)]
+        unknown = [name for name in keywords if name not in known]
+        if unknown:
+            raise TypeError(f"unknown option {unknown[0]!r} of a controller; the options are {', '.join(known)}")
         return replace(self, **keywords)
 
     def checked_for(self, reconciler: Reconciler) -> CheckedOptions:
