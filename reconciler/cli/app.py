@@ -76,13 +76,15 @@ app.command(envtest)
 @app.command
 def demo(
     *,
-    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 45.0,
-    naive: Annotated[bool, Parameter(help="Show a controller without the library's protections.")] = False,
+    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 60.0,
+    naive: Annotated[
+        bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
+    ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
 ) -> int:
-    """Show how a notification is retried with exponential backoff. Needs no cluster.
+    """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
-    Each reconcile writes the status at most once.
+    With 'json' the facts are those of this library; with --naive, those of the naive way.
     """
     from reconciler.cli.demo.timeline import run_demo
 
