@@ -92,6 +92,24 @@ def demo(
 
 
 @app.command
+def new(
+    name: Annotated[str, Parameter(help="Name of the package, such as 'my_operator'. The kind is named after it.")],
+    /,
+    *,
+    directory: Annotated[
+        Path | None, Parameter(help="Directory of the project; empty if it exists. Default: NAME.", show_default=False)
+    ] = None,
+) -> int:
+    """Write a small operator project that works at once: a kind, a reconciler, a test and manifests.
+
+    Needs no cluster.
+    """
+    from reconciler.cli.new import create_project
+
+    return create_project(name, directory)
+
+
+@app.command
 def run(
     target: Annotated[str, Parameter(help="MODULE:ATTR, or 'notification' for the built-in notification operator.")],
     /,

@@ -42,7 +42,8 @@ the last two after "export KUBECONFIG=reconciler.kubeconfig".
   reconciler apiserver notification
   python examples/notification/receiver.py
   reconciler run notification --routing-file examples/notification/receiver.yaml
-  kubectl apply -f examples/notification.yaml && kubectl get notif -w"""
+  kubectl apply -f examples/notification.yaml && kubectl get notif -w
+Or write an operator of your own:  reconciler new my_operator"""
 
 _TAKE_AWAY = "Take-away: naive status writes undo the backoff; stored due times keep it."
 
