@@ -73,6 +73,26 @@ envtest = App(name="envtest", help="Find, build or start a real etcd and kube-ap
 app.command(envtest)
 
 
+@app.command(name="--install-completion")
+def install_completion(
+    *,
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"] | None, Parameter(help="The shell. Default: the one that runs this command.")
+    ] = None,
+) -> int:
+    """Install completion of commands and options in the shell, and have its startup file load it."""
+    from cyclopts.completion.detect import ShellDetectionError
+
+    try:
+        path = app.install_completion(shell=shell)
+    except ShellDetectionError as error:
+        raise ConfigurationError("cannot detect the shell: give --shell bash, zsh or fish") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {error.filename}: {error.strerror}") from error
+    print(f"installed {path}; it takes effect in a new shell")
+    return 0
+
+
 @app.command
 def demo(
     *,
