@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Answers 503 until it has failed often enough, and 200 from then on."""
+    """A request handler that answers 503 until it has failed often enough, and 200 from then on."""
 
     failures = 4
 
