@@ -14,6 +14,7 @@ from reconciler.controller import Controller
 from reconciler.manager.election.elector import Elector
 from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
+from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.runnables import RunnableEntry, Supervisor, Webhooks, call_and_wait, first_failure
 
 __all__ = ["Lifecycle", "State"]
@@ -46,10 +47,19 @@ class Lifecycle:
         warm_up: whether controllers watch and queue while they wait for the election.
         grace: seconds that work in progress has to finish.
         clock: source of time.
+        watchdog: reports code that blocks the event loop.
     """
 
     def __init__(
-        self, *, servers: Servers, cache: Cache, elector: Elector | None, warm_up: bool, grace: float, clock: Clock
+        self,
+        *,
+        servers: Servers,
+        cache: Cache,
+        elector: Elector | None,
+        warm_up: bool,
+        grace: float,
+        clock: Clock,
+        watchdog: BlockedLoopWatchdog,
     ) -> None:
         self._servers = servers
         self._cache = cache
@@ -57,6 +67,7 @@ class Lifecycle:
         self._warm_up = warm_up and elector is not None
         self._grace = grace
         self._clock = clock
+        self._watchdog = watchdog
         self.state: State = "new"
         self.controllers: list[Controller] = []
         self._runnables: list[RunnableEntry] = []
@@ -128,6 +139,7 @@ class Lifecycle:
         self.state = "starting"
         self._supervisor = Supervisor()
         self._supervisor.failed.add_done_callback(self._on_failure)
+        self._watchdog.start()
         try:
             await self._start_unless_stopped(self._start())
             if self._supervisor.failure is not None:
@@ -282,6 +294,7 @@ class Lifecycle:
         await self._cache.stop()
         left += await self._cancel_all(self._webhook_tasks, CANCEL_TIMEOUT)
         await self._servers.stop()
+        self._watchdog.stop()
         self.state = "stopped"
         if not left:
             return None

@@ -23,6 +23,7 @@ from reconciler.manager.endpoints.checks import Check, Checks
 from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
 from reconciler.manager.endpoints.server import Address, Servers
 from reconciler.manager.errors import ManagerError
+from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
 from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
@@ -136,6 +137,7 @@ class Manager:
             warm_up=warm_up,
             grace=grace_period,
             clock=self._clock,
+            watchdog=BlockedLoopWatchdog(self._clock, self.metrics.event_loop),
         )
         self._serve(metrics, health)
 
