@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.runnables import RunnableEntry, Supervisor, Webhooks, call_and_wait, first_failure
+from reconciler.manager.waiting import remind, waits
 
 __all__ = ["Lifecycle", "State"]
 
@@ -48,6 +49,7 @@ class Lifecycle:
         grace: seconds that work in progress has to finish.
         clock: source of time.
         watchdog: reports code that blocks the event loop.
+        banner: returns the first log line, once the servers listen.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Lifecycle:
         grace: float,
         clock: Clock,
         watchdog: BlockedLoopWatchdog,
+        banner: Callable[[], str],
     ) -> None:
         self._servers = servers
         self._cache = cache
@@ -68,6 +71,7 @@ class Lifecycle:
         self._grace = grace
         self._clock = clock
         self._watchdog = watchdog
+        self._banner = banner
         self.state: State = "new"
         self.controllers: list[Controller] = []
         self._runnables: list[RunnableEntry] = []
@@ -80,6 +84,7 @@ class Lifecycle:
         self._active = False  # controllers have started or are starting
         self._election_waiter: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
         self._election: asyncio.Task[Any] | None = None
+        self._reminder: asyncio.Task[Any] | None = None  # logs what the start waits for
         self._controller_stop: asyncio.Task[list[str]] | None = None  # stops the controllers
         self._stop_requested = asyncio.Event()
         self._grace_cut_short = asyncio.Event()
@@ -213,6 +218,9 @@ class Lifecycle:
 
     async def _start(self) -> None:
         await self._servers.start()
+        _log.info("%s", self._banner())
+        waiting = remind(lambda: waits(self._cache.informers, self._elector))
+        self._reminder = self._supervisor.start("reminders of the start", waiting)
         for webhooks in self._webhooks:
             self._start_webhooks(webhooks)
         for webhooks in self._webhooks:
@@ -265,10 +273,15 @@ class Lifecycle:
         await first_failure(
             [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
         )
+        self._stop_reminding()
         names = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
         _log.info("started controllers: %s", ", ".join(names) or "none")
         for each in controllers:
             self._supervisor.start(f"controller {each.name}", each.finished())
+
+    def _stop_reminding(self) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
 
     async def _run_controller(self, controller: Controller) -> None:
         await controller.start()
@@ -285,6 +298,7 @@ class Lifecycle:
 
     async def _stop(self) -> GracePeriodExceeded | None:
         self.state = "stopping"
+        self._stop_reminding()
         lost = isinstance(self._supervisor.failure, LeadershipLost)
         grace = 0.0 if lost else self._grace
         until = self._clock.monotonic() + grace
