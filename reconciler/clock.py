@@ -53,7 +53,7 @@ class SystemClock:
 
 
 process_time = time.process_time
-"""Return the seconds of CPU time that this process has used; they stand still while it is stopped."""
+"""Return the seconds of CPU time that this process has used; none are used while it is stopped."""
 
 _system: Clock = SystemClock()
 _in_force: Clock = _system

@@ -37,7 +37,7 @@ _DEBUGGERS = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle"})
 
 
 class BlockedLoopDetector:
-    """Decides when the event loop counts as blocked; without threads and clocks.
+    """The rule for when the event loop counts as blocked, without threads and clocks.
 
     Time counts only if the process ran. A process that was stopped, by a signal or a debugger, or that got no CPU, used
     no CPU time, and this detector was called late. If native code held the interpreter lock, it was called late too,

@@ -1,4 +1,4 @@
-"""What a manager still waits for at its start, and what to do about it, as log lines every 30 seconds."""
+"""Reminders of what a manager still waits for at its start, and of what to do: log lines every 30 seconds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Wait(NamedTuple):
 
     Attributes:
         text: what it is, the last answer of the server if there is one, and what to do.
-        normal: whether nothing has to be done, as for a standby.
+        normal: whether there is nothing to do, as for a standby.
     """
 
     text: str

@@ -19,7 +19,7 @@ _FRAME = re.compile(r'(?P<margin>[ |+-]*)File "(?P<file>.*)", line (?P<line>\d+)
 
 
 class _Place(NamedTuple):
-    """Where a file belongs.
+    """The owner of a file.
 
     Attributes:
         owner: ``"reconciler"``, ``"Python"``, the name of an installed package, or ``""`` for code that is not

@@ -1,4 +1,4 @@
-"""What the log says about failed reconciles: each error once with its traceback, each key once, and then counts."""
+"""Log lines of failed reconciles: each error once with its traceback, each key once, and then counts."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ LONG = 30.0
 
 
 class Reported(logging.Handler):
-    """Sets an event when a block is reported, from the thread that reports it."""
+    """A handler that sets an event when a block is reported, in the thread that reports it."""
 
     def __init__(self) -> None:
         super().__init__()
