@@ -17,6 +17,7 @@ from reconciler.controller.options import CheckedOptions, ControllerKeywords, Co
 from reconciler.controller.permissions import AccessRule, access_rules
 from reconciler.controller.rbac import PermissionCheck, required_permissions
 from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced, traced_status
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
@@ -383,6 +384,7 @@ class Controller:
             deadlines={},
             status_metrics=status_metrics,
             matches=self._shard_filter.matches,
+            failure_log=FailureLog(clock=clock),
         )
 
     def _with_permission_check(self, client: CachedClient, cache: Cache) -> CachedClient:

@@ -407,15 +407,6 @@ async def test_log_records_carry_id_reasons_and_attempt(world: World, caplog) ->
     assert (passed.object_name, passed.object_namespace) == ("w", "ns")
 
 
-async def test_tracebacks_become_rare_while_a_key_fails_repeatedly(world: World, caplog) -> None:
-    _, controller = await started(world, failing(*[RuntimeError("no")] * 20))
-    controller.enqueue(KEY)
-    await quiet(10_000)
-    failures = [record for record in caplog.records if "failed on" in record.message]
-    assert [attempt for attempt, record in enumerate(failures, 1) if record.exc_info] == [1, 2, 4, 8, 16]
-    assert len(failures) == 20
-
-
 async def test_context_variables_of_a_reconcile_do_not_reach_the_next(world: World) -> None:
     import contextvars
 

@@ -22,12 +22,12 @@ from reconciler.clock import Clock
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.outcome import Completion, run_to_completion
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker
-from reconciler.controller.wake.user_code import describe
 from reconciler.meta import GroupVersionKind, Request, current_cycle
 from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
@@ -83,6 +83,7 @@ class WorkerState(NamedTuple):
         deadlines: for each key the monotonic second of the latest `requeue_after`.
         status_metrics: receives each flush of a reconcile's batchers, or None.
         matches: returns whether an object with these labels belongs to this process; see `ShardFilter`.
+        failure_log: logs failed reconciles.
     """
 
     name: str
@@ -99,6 +100,7 @@ class WorkerState(NamedTuple):
     deadlines: dict[Request, float]
     status_metrics: StatusMetrics | None
     matches: Callable[[Mapping[str, str]], bool]
+    failure_log: FailureLog
 
 
 class Worker:
@@ -259,16 +261,10 @@ class Worker:
             panicked=completion.panicked,
         )
         if completion.error is not None:
-            _log.error(
-                "%s failed on %s and is %s: %s",
-                state.name,
-                run.request,
-                "not retried" if completion.terminal else "retried with backoff",
-                describe(completion.error),
-                exc_info=completion.error if _needs_traceback(run.attempt) else None,
-                extra=run.log_fields(),
-            )
-        elif _log.isEnabledFor(logging.DEBUG):
+            state.failure_log.report(run, completion)
+            return
+        state.failure_log.forget(run.request)
+        if _log.isEnabledFor(logging.DEBUG):
             _log.debug("reconciled in %.3f s: %s", seconds, completion.outcome, extra=run.log_fields())
 
 
@@ -277,8 +273,3 @@ def new_reconcile_id() -> str:
     digits = f"{_RNG.getrandbits(128):032x}"
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
-
-
-def _needs_traceback(attempt: int) -> bool:
-    """Return True for the 1st, 2nd, 4th, 8th … failure in a row: a key that fails for hours must not fill the log."""
-    return attempt & (attempt + 1) == 0
