@@ -154,7 +154,7 @@ class Worker:
             priority=queued.priority,
             since=queued.since,
         )
-        self._detect_storm(run)
+        self._detect_storm(run, by_timer=queued.by_timer)
         self._set_active(+1)
         return ReconcileCycle(
             state.gvk,
@@ -239,8 +239,8 @@ class Worker:
         self._state.counters.active += change
         self._state.metrics.set_active_workers(self._state.counters.active)
 
-    def _detect_storm(self, run: ReconcileRun) -> None:
-        storm = self._state.storm.note(run.request, run.reasons)
+    def _detect_storm(self, run: ReconcileRun, *, by_timer: bool) -> None:
+        storm = self._state.storm.note(run.request, run.reasons, by_timer=by_timer)
         if storm is None:
             return
         self._state.metrics.storm()
