@@ -16,6 +16,7 @@ from reconciler.controller.metrics import ControllerMetrics, NoMetrics
 from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions
 from reconciler.controller.permissions import AccessRule, access_rules
 from reconciler.controller.rbac import PermissionCheck, required_permissions
+from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced, traced_status
@@ -137,9 +138,10 @@ class Controller:
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics or NoMetrics()
+        self._limiter = AgainLimiter(options.rate_limiter)
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name,
-            rate_limiter=options.rate_limiter,
+            rate_limiter=self._limiter,
             clock=clock,
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
@@ -372,6 +374,7 @@ class Controller:
             name=self._name,
             gvk=gvk_from(checked.kind),
             queue=self._queue,
+            limiter=self._limiter,
             tracker=self._tracker,
             unsaved=self._unsaved,
             stored=self._informers.stored,

@@ -29,7 +29,7 @@ async def test_object_that_always_fails_is_not_a_tight_loop(world: World, caplog
     assert (controller.statistics().storms, warnings(caplog)) == (0, [])
 
 
-@pytest.mark.parametrize("result", [Result(requeue_after=0.1)])
+@pytest.mark.parametrize("result", [Result(requeue_after=0.1), Result(again=True)])
 async def test_reconcile_that_asks_for_the_next_one_is_not_a_tight_loop(world: World, caplog, result) -> None:
     async def body(reconciler, request):
         return result

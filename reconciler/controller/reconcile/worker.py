@@ -21,6 +21,7 @@ from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
+from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
 from reconciler.controller.reconcile.outcome import Completion, run_to_completion
 from reconciler.controller.reconcile.storm import StormAlarm
@@ -72,6 +73,7 @@ class WorkerState(NamedTuple):
         name: the controller's name.
         gvk: the primary kind.
         queue: the controller's queue.
+        limiter: the queue's rate limiter.
         tracker: its echo tracker.
         unsaved: its store of unsaved mutations.
         stored: returns the primary object of a key in the informer's store, or None.
@@ -88,6 +90,7 @@ class WorkerState(NamedTuple):
     name: str
     gvk: GroupVersionKind
     queue: WorkQueue[Request]
+    limiter: AgainLimiter
     tracker: EchoTracker[Request]
     unsaved: UnsavedStore
     stored: Callable[[Request], CachedObject | None]
@@ -216,14 +219,14 @@ class Worker:
             queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
             self._restore_timer(key, priority)
             return
-        queue.forget(key)
         self._state.deadlines.pop(key, None)
-        if outcome is None:
-            return
-        if outcome.again:
+        if outcome is not None and outcome.again:
             if not queue.shutting_down:  # like a delay, it is left to the next process, which reconciles every key
-                queue.add(key, priority=priority, reason=reasons.AGAIN)
-        elif outcome.requeue_after is not None:
+                after = self._state.limiter.again(key, duplicate=bool(queue.reasons(key)))
+                queue.add(key, after=after, priority=priority, reason=reasons.AGAIN)
+            return
+        queue.forget(key)
+        if outcome is not None and outcome.requeue_after is not None:
             self._state.deadlines[key] = self._state.clock.monotonic() + outcome.requeue_after
             queue.add(key, after=outcome.requeue_after, priority=priority, reason=reasons.REQUEUE_AFTER)
 
