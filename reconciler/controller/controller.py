@@ -18,6 +18,7 @@ from reconciler.controller.permissions import AccessRule, access_rules
 from reconciler.controller.rbac import PermissionCheck, required_permissions
 from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced, traced_status
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
@@ -155,14 +156,22 @@ class Controller:
         )
         self._informers = self._make_informers(cache, options, checked, clock)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
+        recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
+        self._recorder = recorder if events is None else None  # the controller runs its own only
+        self._failures = FailureEvents(
+            gvk_from(checked.kind),
+            events=recorder,
+            stored=self._informers.stored,
+            clock=clock,
+            enabled=options.failure_events,
+        )
         self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)
-        self._recorder = EventRecorder(client.live, source=self._name, clock=clock) if events is None else None
         self._binding = Binding(
             name=self._name,
             kind=checked.kind,
             client=client if reconciler.permissions is None else self._with_permission_check(client, cache),
-            events=events or self._recorder or EventRecorder(client.live, source=self._name),
+            events=recorder,
             clock=clock,
             workers=self._workers,
             enqueue=self.enqueue,
@@ -379,6 +388,7 @@ class Controller:
             unsaved=self._unsaved,
             stored=self._informers.stored,
             storm=StormAlarm(clock=clock),
+            failures=self._failures,
             metrics=self._metrics,
             clock=clock,
             timeout=options.timeout,
@@ -399,6 +409,7 @@ class Controller:
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)
         self._unsaved.forget(request)
+        self._failures.forget(request)
 
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._informers.connect()

@@ -55,6 +55,10 @@ class ControllerOptions:
         wake_on_own_status: let the controller's own status and finalizer writes wake it, as in controller-runtime: for
             ported code that proceeds from step to step by its own events. Default False, so that a status write does
             not cause another reconcile.
+        failure_events: record a Warning Event (``ReconcileFailed``) on an object whose reconcile fails for the third
+            time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
+            (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
+            owner of an object looks. The message is the type and the text of the exception.
         sync_timeout: seconds for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.
     """
@@ -70,6 +74,7 @@ class ControllerOptions:
     rate_limiter: RateLimiter | None = None
     debounce: float | None = None
     wake_on_own_status: bool = False
+    failure_events: bool = True
     sync_timeout: float = 120.0
 
     def replace(self, **keywords: Unpack[ControllerKeywords]) -> ControllerOptions:
@@ -123,6 +128,7 @@ class ControllerKeywords(TypedDict, total=False):
     rate_limiter: RateLimiter | None
     debounce: float | None
     wake_on_own_status: bool
+    failure_events: bool
     sync_timeout: float
 
 

@@ -23,6 +23,7 @@ from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.outcome import Completion, run_to_completion
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.unsaved import UnsavedStore
@@ -78,6 +79,7 @@ class WorkerState(NamedTuple):
         unsaved: its store of unsaved mutations.
         stored: returns the primary object of a key in the informer's store, or None.
         storm: detects tight loops.
+        failures: records Events about failures.
         metrics: receives every reconcile.
         clock: source of time.
         timeout: seconds per reconcile, or None.
@@ -95,6 +97,7 @@ class WorkerState(NamedTuple):
     unsaved: UnsavedStore
     stored: Callable[[Request], CachedObject | None]
     storm: StormAlarm[Request]
+    failures: FailureEvents
     metrics: ControllerMetrics
     clock: Clock
     timeout: float | None
@@ -198,6 +201,7 @@ class Worker:
         self._finish_echo(cycle.request)
         if completion is not None:
             self._report(cycle.run, completion)
+            self._state.failures.note(cycle.request, completion)
             self._requeue(cycle.run, completion)
 
     def _finish_echo(self, key: Request) -> None:
