@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler
+from reconciler.controller.resource_reconciler import ResourceReconciler, has_status_field
 from reconciler.controller.wake.predicates import EventFilter
 from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
 from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
-from reconciler.objects import KindLike, gvk_from
+from reconciler.objects import KindLike, Resource, gvk_from
 from reconciler.status import check_options
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ControllerOptions:
         for option, seconds in (("timeout", self.timeout), ("debounce", self.debounce)):
             if seconds is not None:
                 check_seconds(prefix + option, seconds)
-        _check_status(prefix, reconciler)
+        _check_status(prefix, reconciler, kind)
         return CheckedOptions(
             kind=kind,
             name=name,
@@ -169,13 +169,21 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
     raise ConfigurationError(f"{name} does not state its kind: {what} resource=, such as 'v1/Node'")
 
 
-def _check_status(prefix: str, reconciler: Reconciler) -> None:
+def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:
     """Check the class attributes for the status, which would otherwise fail in the first reconcile."""
-    if isinstance(reconciler, ResourceReconciler):
-        try:
-            check_options(reconciler.status_strategy, reconciler.status_on_error, reconciler.status_subresource)
-        except ValueError as error:
-            raise ConfigurationError(f"{prefix}status_{error}") from None
+    if not isinstance(reconciler, ResourceReconciler):
+        return
+    try:
+        check_options(reconciler.status_strategy, reconciler.status_on_error, reconciler.status_subresource)
+    except ValueError as error:
+        raise ConfigurationError(f"{prefix}status_{error}") from None
+    if not reconciler.kstatus_conditions or not (isinstance(kind, type) and issubclass(kind, Resource)):
+        return
+    if not has_status_field(kind.status_model, "conditions"):
+        model = kind.status_model.__name__
+        raise ConfigurationError(
+            f"{prefix}kstatus_conditions needs a status with conditions: derive {model} from ConditionedStatus"
+        )
 
 
 def _watches(prefix: str, owns: Sequence[KindLike | Watch], watches: Sequence[Watch]) -> list[Watch]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
-from reconciler.controller.reconcile.outcome import Completion
-from reconciler.controller.wake.user_code import describe
+from reconciler.controller.reconcile.outcome import Completion, error_message
 from reconciler.errors import TerminalError
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
@@ -29,9 +28,6 @@ _FAILURES = 3
 
 _INTERVAL = 60.0
 """Seconds between two Events of one object, so that an outage of something that all objects need is not a flood."""
-
-_MAX_PARTS = 3
-"""How many exceptions of a group a message names."""
 
 
 @dataclass(slots=True)
@@ -107,7 +103,7 @@ class FailureEvents:
             return
         if row.reported_at is None or now - row.reported_at >= _INTERVAL:
             row.reported_at = now
-            self._events.warning(self._reference(obj), FAILED, _message(error))
+            self._events.warning(self._reference(obj), FAILED, error_message(error))
 
     def _record_success(self, key: Request, row: _Row) -> None:
         obj = self._stored(key)
@@ -132,11 +128,3 @@ def _has_event(error: Exception) -> bool:
 
 def _is_refused(error: Exception) -> bool:
     return isinstance(error, StatusError) and not error.retryable
-
-
-def _message(error: BaseException) -> str:
-    """Return the type and the text of an error; of a group also those of its first exceptions."""
-    if not isinstance(error, BaseExceptionGroup):
-        return describe(error)
-    parts = [_message(part) for part in error.exceptions[:_MAX_PARTS]]
-    return f"{describe(error)}: {'; '.join(parts)}"
