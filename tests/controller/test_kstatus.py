@@ -60,7 +60,7 @@ async def test_pending_retry_is_reconciling_and_written_once(world: World) -> No
     await quiet(45)
     assert await conditions(world) == {"Reconciling": ("True", "ProgressingWithRetry", "RuntimeError: no disk", 1)}
     assert (await world.read()).status.observed_generation is None
-    assert world.status_writes() == 1  # the same again is no write
+    assert world.status_writes() == 1  # the same again writes nothing
     await quiet(60)
     assert await conditions(world) == {}
     assert (await world.read()).status.observed_generation == 1

@@ -1,4 +1,4 @@
-"""Which reconciles count as a tight loop: those that events cause, not those that somebody asked for."""
+"""The reconciles that count as a tight loop: those that events cause, not those that somebody asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a reconcile ends: its timeout, its errors, and the check of what it returned."""
+"""The end of a reconcile: its timeout, its errors, and the check of the returned outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_PARTS = 3
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """How a reconcile ended.
+    """The outcome or the error of a reconcile that has ended.
 
     Attributes:
         outcome: what it returned; also None if it failed.

@@ -78,9 +78,9 @@ class Storm(Generic[K]):
 
 
 class StormAlarm(Generic[K]):
-    """Counts the reconciles of each key that nobody asked for, in a sliding window.
+    """A detector of keys that reconcile in a tight loop, by counts in a sliding window. Idle keys take no memory.
 
-    Keys without recent ones cost nothing.
+    Reconciles that were asked for do not count; see `is_asked_for`.
 
     Args:
         limit: such reconciles within the window that are normal. Default 10.
