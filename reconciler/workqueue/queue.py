@@ -207,7 +207,7 @@ class WorkQueue(Generic[K]):
         """Wait for a key and return it; it is in progress until you call `done`.
 
         Cancellation leaves the queue unchanged: the key goes to the next worker. A key that was returned is in
-        progress, so use `item` where something may come between.
+        progress, so use `item` if the code before `done` may raise or be cancelled.
 
         Raises:
             QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in progress any more.
