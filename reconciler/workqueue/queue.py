@@ -224,6 +224,7 @@ class WorkQueue(Generic[K]):
         entry.started_at = now
         entry.current_reasons = entry.reasons
         entry.current_priority = entry.priority
+        entry.current_by_timer = entry.by_timer
         entry.reasons = None
         entry.ready = entry.limited = False
         self._in_progress.add(entry)
@@ -321,7 +322,8 @@ class WorkQueue(Generic[K]):
         entry = self._entries.get(key)
         if entry is None or entry.started_at is None:
             return None
-        return InProgress(key, named(entry.current_reasons), entry.current_priority, entry.started_at)
+        reasons = named(entry.current_reasons)
+        return InProgress(key, reasons, entry.current_priority, entry.started_at, entry.current_by_timer)
 
     def reasons(self, key: K) -> frozenset[str]:
         """Return the named reasons that a key is pending for; `in_progress` has those of a key in progress."""
@@ -383,10 +385,11 @@ class WorkQueue(Generic[K]):
     def _deliver(self, key: K, due: float | None, priority: int, reason: str) -> None:
         self.add(key, after=None if due is None else due - self._now(), priority=priority, reason=reason)
 
-    def _make_ready(self, entry: Entry[K]) -> None:
+    def _make_ready(self, entry: Entry[K], *, by_timer: bool = False) -> None:
         if entry.due is not None:
             self._timers.clear(entry)
         entry.ready = True
+        entry.by_timer = by_timer
         entry.ready_at = self._now()
         self._ready += 1
         self._adds += 1
@@ -497,5 +500,5 @@ class WorkQueue(Generic[K]):
             entry = self._timers.pop_due(now)
             if entry is None:
                 break
-            self._make_ready(entry)
+            self._make_ready(entry, by_timer=True)
         self._set_alarm()

@@ -424,20 +424,6 @@ async def test_context_variables_of_a_reconcile_do_not_reach_the_next(world: Wor
     assert seen == ["clean", "clean"]
 
 
-async def test_tight_loop_is_reported_once_with_its_reasons(world: World, caplog) -> None:
-    async def body(reconciler, request):
-        await asyncio.sleep(0.1)
-        return Result(again=True) if len(reconciler.runs) < 50 else None
-
-    _, controller = await started(world, body)
-    controller.enqueue(KEY)
-    await quiet(60)
-    warnings = [record.message for record in caplog.records if "tight loop" in record.message]
-    assert len(warnings) == 1
-    assert "ns/w was reconciled 11 times within 10 s, because of: again x10, enqueue x1" in warnings[0]
-    assert controller.statistics().storms == 1
-
-
 def test_the_id_of_a_reconcile_is_a_random_uuid() -> None:
     ids = [new_reconcile_id() for _ in range(1000)]
     assert len(set(ids)) == 1000

@@ -21,7 +21,9 @@ from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
+from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.outcome import Completion, run_to_completion
 from reconciler.controller.reconcile.storm import StormAlarm
@@ -72,10 +74,12 @@ class WorkerState(NamedTuple):
         name: the controller's name.
         gvk: the primary kind.
         queue: the controller's queue.
+        limiter: the queue's rate limiter.
         tracker: its echo tracker.
         unsaved: its store of unsaved mutations.
         stored: returns the primary object of a key in the informer's store, or None.
         storm: detects tight loops.
+        failures: records Events about failures.
         metrics: receives every reconcile.
         clock: source of time.
         timeout: seconds per reconcile, or None.
@@ -89,10 +93,12 @@ class WorkerState(NamedTuple):
     name: str
     gvk: GroupVersionKind
     queue: WorkQueue[Request]
+    limiter: AgainLimiter
     tracker: EchoTracker[Request]
     unsaved: UnsavedStore
     stored: Callable[[Request], CachedObject | None]
     storm: StormAlarm[Request]
+    failures: FailureEvents
     metrics: ControllerMetrics
     clock: Clock
     timeout: float | None
@@ -156,7 +162,7 @@ class Worker:
             priority=queued.priority,
             since=queued.since,
         )
-        self._detect_storm(run)
+        self._detect_storm(run, by_timer=queued.by_timer)
         self._set_active(+1)
         return ReconcileCycle(
             state.gvk,
@@ -197,6 +203,7 @@ class Worker:
         self._finish_echo(cycle.request)
         if completion is not None:
             self._report(cycle.run, completion)
+            self._state.failures.note(cycle.request, completion)
             self._requeue(cycle.run, completion)
 
     def _finish_echo(self, key: Request) -> None:
@@ -218,14 +225,14 @@ class Worker:
             queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
             self._restore_timer(key, priority)
             return
-        queue.forget(key)
         self._state.deadlines.pop(key, None)
-        if outcome is None:
-            return
-        if outcome.again:
+        if outcome is not None and outcome.again:
             if not queue.shutting_down:  # like a delay, it is left to the next process, which reconciles every key
-                queue.add(key, priority=priority, reason=reasons.AGAIN)
-        elif outcome.requeue_after is not None:
+                after = self._state.limiter.again(key, duplicate=bool(queue.reasons(key)))
+                queue.add(key, after=after, priority=priority, reason=reasons.AGAIN)
+            return
+        queue.forget(key)
+        if outcome is not None and outcome.requeue_after is not None:
             self._state.deadlines[key] = self._state.clock.monotonic() + outcome.requeue_after
             queue.add(key, after=outcome.requeue_after, priority=priority, reason=reasons.REQUEUE_AFTER)
 
@@ -241,8 +248,8 @@ class Worker:
         self._state.counters.active += change
         self._state.metrics.set_active_workers(self._state.counters.active)
 
-    def _detect_storm(self, run: ReconcileRun) -> None:
-        storm = self._state.storm.note(run.request, run.reasons)
+    def _detect_storm(self, run: ReconcileRun, *, by_timer: bool) -> None:
+        storm = self._state.storm.note(run.request, run.reasons, by_timer=by_timer)
         if storm is None:
             return
         self._state.metrics.storm()
