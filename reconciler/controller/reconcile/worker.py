@@ -22,6 +22,7 @@ from reconciler.clock import Clock
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.history import RunHistory
 from reconciler.controller.reconcile.outcome import Completion, run_to_completion
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.unsaved import UnsavedStore
@@ -75,6 +76,7 @@ class WorkerState(NamedTuple):
         tracker: its echo tracker.
         unsaved: its store of unsaved mutations.
         stored: returns the primary object of a key in the informer's store, or None.
+        history: the latest reconciles of each key.
         storm: detects tight loops.
         metrics: receives every reconcile.
         clock: source of time.
@@ -91,6 +93,7 @@ class WorkerState(NamedTuple):
     tracker: EchoTracker[Request]
     unsaved: UnsavedStore
     stored: Callable[[Request], CachedObject | None]
+    history: RunHistory
     storm: StormAlarm[Request]
     metrics: ControllerMetrics
     clock: Clock
@@ -192,15 +195,18 @@ class Worker:
     def _end(self, cycle: ReconcileCycle, completion: Completion | None) -> None:
         cycle.end()
         self._set_active(-1)
+        seconds = self._state.clock.monotonic() - cycle.run.since
+        self._state.history.record(cycle, seconds, completion)
         self._finish_echo(cycle.request)
         if completion is not None:
-            self._report(cycle.run, completion)
+            self._report(cycle.run, completion, seconds)
             self._requeue(cycle.run, completion)
 
     def _finish_echo(self, key: Request) -> None:
         state = self._state
         wake = state.tracker.finish(key)
         if wake is not None:
+            state.history.record_overtaken()
             after = None if wake.due is None else wake.due - state.clock.monotonic()
             state.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
         stored = state.stored(key)
@@ -247,8 +253,8 @@ class Worker:
         if storm.logged:
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
 
-    def _report(self, run: ReconcileRun, completion: Completion) -> None:
-        state, seconds = self._state, self._state.clock.monotonic() - run.since
+    def _report(self, run: ReconcileRun, completion: Completion, seconds: float) -> None:
+        state = self._state
         state.counters.add(completion)
         state.metrics.reconciled(
             completion.result,
