@@ -9,6 +9,7 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller import Controller, RunExplanation
+from reconciler.controller.reconcile.history import MAX_RUNS
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.meta import Request, format_micro_time
 from reconciler.wire import JSONObject
@@ -46,7 +47,7 @@ def debug_keys(
         given = query.get("limit", "")
         limit = int(given.lstrip("0")[:10] or 0) if given.isdecimal() else _MAX_KEYS
         selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
-        document: JSONObject = {"role": role()}
+        document: JSONObject = {"now": format_micro_time(clock.now()), "role": role()}
         if shard is not None:
             document["shard"] = shard
         document["controllers"] = [_controller(each, query, limit, clock, local=request.local) for each in selected]
@@ -76,6 +77,7 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
             _key(controller, key, rows, clock, now=now, full=name is not None, local=local)
             for key, rows in keys[:limit]
         ],
+        "keys_failing": sum(_is_failing(controller, rows) for _, rows in keys),
         "keys_left_out": max(0, len(keys) - limit),
         "keys_forgotten": controller.history.dropped,
     }
@@ -105,11 +107,16 @@ def _rank(controller: Controller, rows: Sequence[int]) -> tuple[bool, float]:
     return last.failure is None, -round(len(rows) / (1.0 + last.since - first.since), 3)
 
 
+def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
+    return bool(rows) and controller.history.run(rows[-1]).failure is not None
+
+
 def _key(
     controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, now: float, full: bool, local: bool
 ) -> JSONObject:
     found = controller.explain(key)
     oldest = controller.history.run(rows[0]).since if rows else now
+    least = 60.0 if len(rows) < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
     runs = found.runs if full else found.runs[-1:]
     fields = {
         "namespace": key.namespace,
@@ -123,7 +130,7 @@ def _key(
         "due": None if found.due is None else format_micro_time(clock.now() + timedelta(seconds=found.due)),
         "next_reasons": sorted(found.next_reasons) or None,
         "failures": found.failures,
-        "reconciles_per_minute": round(60 * len(rows) / max(60.0, now - oldest), 1),
+        "reconciles_per_minute": round(60 * len(rows) / max(now - oldest, least), 1),
         "cached": found.exists,
         "cached_version": _version(found.cached_version),
         "observed_version": _version(found.observed_version),

@@ -21,7 +21,7 @@ __all__ = ["Address", "EndpointRequest", "EndpointResponse", "Handler", "Servers
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]/\s]*):(?P<port>\d{1,5})")
 
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-"""Headers that a proxy adds: the connection is the proxy's, whoever the client is."""
+"""Headers that a proxy adds: the connection is that of the proxy, not of the client."""
 
 _SHUTDOWN_SECONDS = 1.0
 """Time for open connections to end; a scrape or a probe takes milliseconds."""
