@@ -134,6 +134,24 @@ def explain(
 
 
 @app.command
+def top(
+    *,
+    endpoint: Endpoint = DEFAULT_ENDPOINT,
+    watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
+    output: Annotated[
+        Format, Parameter(help="Output format; 'json' with --watch prints one line per update.")
+    ] = "text",
+) -> int:
+    """Print the controllers of a running operator: queues, workers, failing keys and hot keys.
+
+    Asks a running operator; forward the port of its --metrics or --health with 'kubectl port-forward POD 8080'.
+    """
+    from reconciler.cli.top import print_top
+
+    return print_top(endpoint=endpoint, watch=watch, as_json=output == "json")
+
+
+@app.command
 def crd(
     target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, or 'notification'.")],
     /,

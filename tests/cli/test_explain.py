@@ -15,13 +15,19 @@ import pytest_asyncio
 from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.cli import main
+from reconciler.cli.top import print_top
 from reconciler.client import Client
 from reconciler.controller import Reconciler, Result
 from reconciler.workqueue import ExponentialBackoff
 
 
 class Maps(Reconciler):
+    steps = 0
+
     async def reconcile(self, request: Any, /) -> Result | None:
+        if request.name == "busy":
+            self.steps += 1
+            return Result(again=True) if self.steps < 20 else None
         if request.name == "fails":
             raise LookupError("no disk of this size")
         return Result(requeue_after=3600) if request.name == "waits" else None
@@ -30,14 +36,14 @@ class Maps(Reconciler):
 @pytest_asyncio.fixture
 async def endpoint() -> AsyncIterator[str]:
     async with APIServer() as server, Client(server) as client:
-        for name in ("fails", "idle", "waits"):
+        for name in ("busy", "fails", "idle", "waits"):
             await client.create(
                 {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
             )
         manager = Manager(client, metrics="127.0.0.1:0", grace_period=0)
         made = manager.add_controller(Maps(), resource="v1/ConfigMap", rate_limiter=ExponentialBackoff(60, 600))
         async with manager.running():
-            while made.statistics().reconciles < 3:  # noqa: ASYNC110 - there is no event to wait for
+            while made.statistics().reconciles < 23:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0)
             yield manager.metrics_url or ""
 
@@ -108,7 +114,49 @@ async def test_an_unknown_kind_or_object_is_one_line(capsys: Any, endpoint: str)
         assert f"{key!r} is not a valid object: write NAMESPACE/NAME" in line
 
 
-COMMANDS = [("explain", "ConfigMap", "default/a")]
+async def test_top_shows_controllers_failing_keys_and_where_they_are(capsys: Any, endpoint: str) -> None:
+    code, out, _ = await run(capsys, "top", "--endpoint", endpoint)
+    assert code == 0
+    heads = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert heads[:3] == ["CONTROLLER", "configmap", "FAILING"]
+    assert out.splitlines()[1].split() == ["configmap", "ConfigMap", "0/1", "0", "2", "23", "1", "1"]
+    (failing,) = [line for line in out.splitlines() if line.startswith("default/fails")]
+    assert "LookupError: no disk" in failing
+
+
+async def test_top_shows_keys_that_are_reconciled_too_often(capsys: Any, endpoint: str) -> None:
+    _, out, _ = await run(capsys, "top", "--endpoint", endpoint)
+    (head,) = [number for number, line in enumerate(out.splitlines()) if line.startswith("HOT KEY")]
+    (hot,) = out.splitlines()[head + 1 :]
+    assert hot.split()[:3] == ["default/busy", "configmap", "again"]
+    assert float(hot.split()[3]) > 100
+
+
+async def test_top_as_json_and_repeatedly(capsys: Any, endpoint: str) -> None:
+    _, out, _ = await run(capsys, "top", "--endpoint", endpoint, "--output", "json")
+    assert json.loads(out)["controllers"][0]["waiting"] == 2
+    pauses: list[float] = []
+
+    def interrupted_at_the_second(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            raise InterruptedError
+
+    for as_json in (True, False):
+        pauses.clear()
+        with pytest.raises(InterruptedError):
+            await asyncio.to_thread(
+                print_top, endpoint=endpoint, watch=5.0, as_json=as_json, sleep=interrupted_at_the_second
+            )
+        assert pauses == [5.0, 5.0]
+        out = capsys.readouterr().out
+        assert len([line for line in out.splitlines() if line.startswith('{"now"')]) == (2 if as_json else 0)
+    for text in ("0", "-1", "nan", "inf"):
+        line = await error_of(capsys, "top", "--endpoint", endpoint, f"--watch={text}")
+        assert "--watch must be a number of seconds above 0" in line
+
+
+COMMANDS = [("explain", "ConfigMap", "default/a"), ("top",)]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
