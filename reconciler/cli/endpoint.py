@@ -97,7 +97,9 @@ def key_text(key: Mapping[str, str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as a person would say it: ``"0.12 s"``, ``"48 s"``, ``"5 min"``, ``"2.5 h"``, ``"3 days"``."""
+    """Return a duration as a person would say it: ``"12 ms"``, ``"48 s"``, ``"5 min"``, ``"2.5 h"``, ``"3 days"``."""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.2g} ms"
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 7200:

@@ -124,8 +124,8 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
         yield "  No reconcile of it is remembered."
         return
     run = runs[0]
-    yield f"  It ran last {_ago(run, now)} ago, at {run['started']}, because {_because(run['reasons'])}."
-    yield f"  The reconcile {_result(run)} after {duration(run['seconds'])}."
+    yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {_because(run['reasons'])}."
+    yield f"  The reconcile took {duration(run['seconds'])} and {_result(run)}."
     error = run.get("error")
     if error is not None:
         yield f"    {error['type']}: {error.get('message', _WITHHELD)}"
@@ -138,7 +138,7 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
 
 def _next(key: JSONObject) -> Iterator[str]:
     if "due_in_seconds" in key:
-        yield f"  It runs next in {duration(key['due_in_seconds'])}, at {key['due']}, or when it changes."
+        yield f"  It runs next in {duration(key['due_in_seconds'])}, at {_clock(key['due'])}, or when it changes."
     elif "ready_seconds" in key:
         again = "again " if "in_progress_seconds" in key else ""
         reasons = _because(key.get("next_reasons", ()))
@@ -172,7 +172,12 @@ def _result(run: JSONObject) -> str:
     if "error" in run and run["error"]["timed_out"]:
         return "timed out"
     delay = run.get("requeue_after_seconds")
-    return _RESULTS[run["result"]] + (f" and asked for another in {duration(delay)}" if delay is not None else "")
+    return _RESULTS[run["result"]] + (f", to run again after {duration(delay)}" if delay is not None else "")
+
+
+def _clock(time: str) -> str:
+    """Return a time of the JSON without the fraction of the second."""
+    return f"{time.partition('.')[0]}Z"
 
 
 def _ago(run: JSONObject, now: datetime) -> str:

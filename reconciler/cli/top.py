@@ -81,7 +81,7 @@ def _view(document: JSONObject) -> RenderableType:
         parts.append(_hot(hot[:_MAX_ROWS]))
     if document["role"] != "running":
         parts.append(f"This process is {document['role']}, so it does not reconcile.")
-    return Group(*parts)
+    return Group(*(each for part in parts for each in (part, "")))
 
 
 def _controllers(controllers: list[JSONObject]) -> Table:
@@ -94,7 +94,7 @@ def _controllers(controllers: list[JSONObject]) -> Table:
 
 
 def _failing(keys: list[tuple[JSONObject, JSONObject]], total: int) -> Table:
-    table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", numbers=("IN A ROW",))
+    table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", numbers=("FAILURES",))
     table.caption = f"{total - len(keys)} more" if total > len(keys) else None
     for each, key in keys:
         error = key["runs"][0]["error"]
