@@ -64,8 +64,8 @@ def current_clock() -> Clock:
 def boottime_of(clock: Clock) -> Callable[[], float]:
     """Return a function that returns a clock's seconds, including those during which the machine was suspended.
 
-    Use it for promises to other machines, such as a lease: their time goes on. A clock without ``boottime`` is never
-    suspended, and its `monotonic` is returned. The start is arbitrary: never compare the two.
+    Use it for promises to other machines, such as a lease: their clocks continue to run. A clock without ``boottime``
+    is never suspended, and its `monotonic` is returned. The start is arbitrary: never compare the two.
     """
     return getattr(clock, "boottime", None) or clock.monotonic
 

@@ -116,7 +116,7 @@ class MissingExtra(ReconcilerError):
 
 
 class TerminalError(ReconcilerError):
-    """Tells the controller that a retry cannot help: it reports the error and forgets the key.
+    """An error that a retry cannot fix: the controller reports it and waits for the next event of the key.
 
     Only a change reconciles the key again: a change of the object by someone else, or of an object that the controller
     watches for it. The key's earlier failures and its timer are cleared. Explicit requests stay: ``Controller.enqueue``

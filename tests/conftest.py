@@ -1,4 +1,4 @@
-"""How the whole suite runs: on all cores, and with a word at the end about what it did not run."""
+"""Settings of the whole suite: it runs on all cores, and reports at the end what it did not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the tests take: a quarter of the examples by default, and everything in ``nox -s thorough``."""
+"""The depth of the tests: a quarter of the examples by default, and everything in ``nox -s thorough``."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ RELIST_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """What a cache contains.
+    """The numbers of objects and informers in a cache.
 
     Attributes:
         objects: number of objects in all informers.

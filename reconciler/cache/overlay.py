@@ -75,7 +75,7 @@ class _Entry(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def final(self) -> bool:
-        """Return whether the object is gone for good."""
+        """Return whether the object is gone permanently."""
         return self.cached is None and not self.left
 
 
@@ -212,7 +212,7 @@ class Overlay:
         self._invalid_namespaces.clear()
 
     def statistics(self) -> OverlayStatistics:
-        """Return the number of entries and what happened to others."""
+        """Return the number of current entries, and the counts of earlier ones by how they ended."""
         self._forget_old_invalidations()
         return OverlayStatistics(
             len(self._current_in(None)) + len(self._invalid_namespaces), self._expired, self._dropped

@@ -467,7 +467,7 @@ class Reflector:
 
 
 class Source(Protocol):
-    """What a reflector needs from a client: one request per call, bytes, typed errors."""
+    """The part of a client that a reflector uses: one request per call, bytes, typed errors."""
 
     async def raw_list(
         self,

@@ -1,4 +1,4 @@
-"""What an informer watches: kind, namespaces, selectors, and its part of a partitioned kind.
+"""The scope of an informer: kind, namespaces, selectors, and its part of a partitioned kind.
 
 A hash range is sent to the server as ``shardSelector`` (KEP-5866, alpha in Kubernetes 1.36, feature gate
 ``ShardedListAndWatch``). A server without the feature ignores it, so the client checks every object as well. The result
@@ -135,7 +135,7 @@ _MASK = HASHES - 1
 
 
 def fnv1a(text: str) -> int:
-    """Return the 64-bit FNV-1a hash of a text, as kube-apiserver computes it from a uid."""
+    """Return the 64-bit FNV-1a hash of a string, as kube-apiserver computes it from a uid."""
     found = _OFFSET
     for byte in text.encode():
         found = (found ^ byte) * _PRIME & _MASK

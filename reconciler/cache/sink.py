@@ -24,7 +24,7 @@ _logger = logging.getLogger("reconciler.cache")
 
 
 class Sink(Protocol):
-    """What a reflector delivers to, in order."""
+    """The receiver of the results of a reflector, in order."""
 
     async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         """Replace the contents with a complete list; return whether the server's history was rewritten.

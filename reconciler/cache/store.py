@@ -117,7 +117,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """What a store contains.
+    """The numbers of objects and indexes in a store.
 
     Attributes:
         objects: number of objects.

@@ -68,7 +68,7 @@ class ReflectorStatistics:
 
 @dataclass(slots=True)
 class Position:
-    """How far a reflector has read.
+    """The position of a reflector in the history of its kind.
 
     Attributes:
         version: the newest version received; kept when `current` becomes False. 0 or ``""`` for a server whose lists

@@ -575,7 +575,7 @@ class Client:
         can be applied as it was read. A cancelled call may have applied it.
 
         Args:
-            obj: all the fields that this manager wants to own.
+            obj: all fields that this manager must own.
 
         Raises:
             FieldManagerConflict: `force` is False and another manager owns a field.
@@ -778,7 +778,7 @@ class Client:
         Args:
             kind: the kind of the object, not of the body.
             subresource: its name in the path. For ``"status"`` there is `apply`.
-            body: the fields that this manager wants to own, with apiVersion and kind.
+            body: all fields that this manager must own, with apiVersion and kind.
             force: take over fields that other managers own. True by default; False raises `FieldManagerConflict`.
 
         Raises:
@@ -786,9 +786,8 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no answer. Never retried.
         """
-        return await _write.write_subresource(
+        return await _write.apply_subresource(
             self.session,
-            "apply",
             kind,
             name,
             namespace,
@@ -851,7 +850,7 @@ class Client:
 
     @property
     def clock_offset(self) -> timedelta:
-        """How far the API server's clock is ahead of this machine's; zero until an answer contradicts that.
+        """The offset of the API server's clock from this machine's; zero until an answer contradicts that.
 
         Estimated from the ``Date`` of answers, with an error of at most one second and the time of one request. Add it
         to the wall time for stamps that other machines act on.

@@ -99,7 +99,7 @@ class Controller:
         cache: provides the informers; its creator starts it.
         client: reads from `cache`; the reconciler's ``self.client``.
         options: see `ControllerOptions`. Default: all defaults.
-        clock: source of time. Default: the clock in force.
+        clock: source of time. Default: the current clock.
         metrics: receives each reconcile. Default: none; `statistics` works anyway.
         queue_metrics: receives the durations of the queue. Default: none.
         status_metrics: receives each flush of the reconciles' batchers. Default: none.

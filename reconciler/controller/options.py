@@ -1,10 +1,10 @@
-"""`ControllerOptions`: what a controller can be told, and the checks that report a mistake where it is made."""
+"""`ControllerOptions`: the options of a controller, and the checks that report a mistake where it is made."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -72,6 +72,13 @@ class ControllerOptions:
     wake_on_own_status: bool = False
     sync_timeout: float = 120.0
 
+    def __post_init__(self) -> None:
+        """Turn iterators into tuples, because the options are read several times."""
+        for name in ("owns", "watches", "sources", "predicates"):
+            given: object = getattr(self, name)
+            if isinstance(given, Iterator):
+                object.__setattr__(self, name, tuple(given))
+
     def replace(self, **keywords: Unpack[ControllerKeywords]) -> ControllerOptions:
         """Return the options with some of them replaced.
 
@@ -128,7 +135,7 @@ class ControllerKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class CheckedOptions:
-    """What `ControllerOptions.checked_for` derives.
+    """The result of `ControllerOptions.checked_for`.
 
     Attributes:
         kind: the primary kind.

@@ -18,7 +18,7 @@ _EXPANDED = {"apply": ("create", "patch")}
 
 
 class Permission:
-    """What a reconciler does to the objects of a kind, beyond what its watches and its status need anyway.
+    """A declared permission: verbs that a reconciler uses on a kind, besides those for its watches and its status.
 
     ::
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Binding:
-    """What a controller provides to its reconciler.
+    """The objects that a controller provides to its reconciler.
 
     Attributes:
         name: the controller's name.

@@ -163,6 +163,8 @@ class _ObjectReconcile:
         binding = binding_of(reconciler, "client")
         self._reconciler = reconciler
         self._request = request
+        self._name = binding.name  # from the binding, because a subclass may use every public name for itself
+        self._events = binding.events
         self._client = binding.client
         self._kind = binding.kind
         self._clock = binding.clock
@@ -174,7 +176,7 @@ class _ObjectReconcile:
     @property
     def _finalizer(self) -> str:
         group = gvk_from(self._kind).group or CORE_GROUP
-        return self._reconciler.finalizer or f"{group}/{self._reconciler.name}"
+        return self._reconciler.finalizer or f"{group}/{self._name}"
 
     async def run(self) -> Outcome:
         """Read the object and reconcile it. Cancellation cancels the override and waits for the flush."""
@@ -285,7 +287,7 @@ class _ObjectReconcile:
         if not isinstance(obj, Resource) or not obj.problems:
             return
         fields = ", ".join(dict.fromkeys(path for path, _ in obj.problems))
-        self._reconciler.events.warning(
+        self._events.warning(
             obj, "InvalidObject", f"not reconciled until it changes, because these fields are invalid: {fields}"
         )
         raise InvalidPrimary(f"{obj.gvk.kind} {self._request} is invalid", obj.problems)
@@ -317,7 +319,7 @@ class _ObjectReconcile:
             error,
             extra=self._log_fields(),
         )
-        self._reconciler.events.warning(obj, "StatusNotSaved", error_text(error))
+        self._events.warning(obj, "StatusNotSaved", error_text(error))
 
     def _batcher(self, obj: Any) -> StatusBatcher[Any]:
         return StatusBatcher(

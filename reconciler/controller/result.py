@@ -10,7 +10,7 @@ __all__ = ["Outcome", "Result"]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A request for another reconcile. Without one, return None: the next change of somebody else wakes the key.
+    """A request for another reconcile. Return None instead to wait for the next event.
 
     A key has one timer, which belongs to the outcome of the latest reconcile; every reconcile of the key clears it. For
     a period, return `requeue_after` from every path. Store a wait that must survive events in the object's status.

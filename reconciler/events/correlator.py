@@ -75,7 +75,7 @@ class Occurrence:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How to store an occurrence.
+    """The decision how to store an occurrence.
 
     Attributes:
         name: the Event's name.

@@ -1,4 +1,4 @@
-"""One HTTP exchange, whatever carries it.
+"""The types of an HTTP exchange, for any transport.
 
 A `Transport` takes an `HTTPRequest` and returns an `HTTPResponse`. The client uses anything with ``send``: the embedded
 API server in the same process, or connections over sockets.

@@ -1,4 +1,4 @@
-"""An HTTP exchange: the request, the response, and the protocol of what carries them."""
+"""An HTTP exchange: the request, the response, and the `Transport` protocol."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class HTTPResponse:
 
 
 class Transport(Protocol):
-    """The way of requests to one API server."""
+    """A sender of requests to one API server."""
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its answer, whatever its status.

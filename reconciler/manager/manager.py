@@ -1,4 +1,4 @@
-"""The manager: puts cache, client, controllers and endpoints together, and runs them."""
+"""The manager: connects cache, client, controllers and endpoints, and runs them."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Manager:
     def add(self, runnable: Runnable | Callable[[], Awaitable[object]], *, leader_only: bool = False) -> None:
         """Add a runnable beside the controllers. It starts before they do, and is cancelled after they have stopped.
 
-        The manager goes on when it returns; when it raises, the manager stops and raises the same exception. If the
+        The manager continues when it returns; when it raises, the manager stops and raises the same exception. If the
         manager is already running, the runnable starts immediately.
 
         Args:

@@ -1,4 +1,4 @@
-"""Runnables: what runs in a manager beside the controllers, and the tasks in which they run."""
+"""Runnables: the parts of a manager besides the controllers, and the tasks in which they run."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Runnable(Protocol):
     async def run(self) -> object:
         """Run until done or cancelled.
 
-        The manager goes on when this returns, and stops when it raises. Cancellation asks it to end, which may take the
-        grace period.
+        The manager continues when this returns, and stops when it raises. Cancellation asks it to end, which may take
+        the grace period.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The current reconcile, as lower layers see it: they report what they did to its object.
+"""The current reconcile as seen by lower layers, which report their reads and writes of its object.
 
 The controller sets `current_cycle` to a `Cycle` around each reconcile. Cached reads and the `StatusBatcher` report to
 it, which lets the controller recognize the watch event of its own write. Outside a controller there is no cycle, and

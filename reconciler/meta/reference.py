@@ -101,7 +101,7 @@ class GroupVersionKind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """How a kind is served: the answer of discovery.
+    """The discovered endpoint of a kind: its plural, its scope and its subresources.
 
     Attributes:
         gvk: the kind.

@@ -86,7 +86,7 @@ class _AllQueued(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """What a reconcile has read, and where it records its results.
+    """The objects that one reconcile reads from and records to.
 
     Attributes:
         obj: the request.

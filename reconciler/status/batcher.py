@@ -120,6 +120,8 @@ class StatusBatcher(Generic[S]):
         check_options(strategy, on_error, subresource, flush_timeout, max_conflicts)
         self._api = api
         self._given = obj_or_kind
+        # Before the client sees it, whose error could not name the alternatives.
+        self._document = None if is_kind(obj_or_kind) else document_of(obj_or_kind)
         self._binding = bind(
             api, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager, timeout=flush_timeout
         )
@@ -139,7 +141,6 @@ class StatusBatcher(Generic[S]):
             patience=flush_timeout,
         )
         self._target = self._binding.target()
-        self._document = None if is_kind(obj_or_kind) else document_of(obj_or_kind)
         self._block = Block(
             self._target,
             policy,

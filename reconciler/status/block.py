@@ -33,7 +33,7 @@ _logger = logging.getLogger("reconciler.status")
 
 
 class _OpenBatcher(msgspec.Struct, frozen=True, eq=False, weakref=True):
-    """What an inner batcher needs of the one that it joins.
+    """The part of an outer batcher that an inner one uses when it joins.
 
     Attributes:
         key: what both must have in common: server, client, field manager, object, and how it is written.

@@ -51,7 +51,7 @@ MAX_NAMED = 12
 
 
 class StatusError(ReconcilerError):
-    """What was recorded is not saved.
+    """An error after which the recorded mutations are not saved.
 
     Attributes:
         unsaved: the mutations, in the order of their calls; pass them to `StatusBatcher.record` to try again.

@@ -38,14 +38,14 @@ def check_options(
     """Check a batcher's options, whatever its client is. A batcher does it itself.
 
     Raises:
-        ValueError: an option is out of range, or does not go with another one.
+        ValueError: an option is out of range, or cannot be combined with another one.
     """
     if strategy not in _STRATEGIES:
         raise ValueError(f"strategy must be 'merge', 'update' or 'apply', not {strategy!r}")
     if subresource not in ("status", None):
         raise ValueError(f"subresource must be 'status' or None, not {subresource!r}")
     if strategy == "update" and subresource != "status":
-        raise ValueError("strategy='update' goes with subresource='status': elsewhere it would write the whole object")
+        raise ValueError("strategy='update' needs subresource='status': elsewhere it would write the whole object")
     if on_error not in _ON_ERROR:
         raise ValueError(f"on_error must be 'flush', 'ledgers' or 'discard', not {on_error!r}")
     if not flush_timeout > 0:
@@ -55,7 +55,7 @@ def check_options(
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """How a batcher sends.
+    """The options of a batcher that decide how it sends.
 
     Attributes:
         strategy: merge patch, update or apply.

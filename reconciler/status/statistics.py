@@ -11,7 +11,7 @@ __all__ = ["StatusMetrics", "StatusStatistics", "counters"]
 
 @dataclass(frozen=True, slots=True)
 class StatusStatistics:
-    """What one batcher has done since it was opened.
+    """The counters of one batcher since it was opened.
 
     Attributes:
         flushes: ends of a block and checkpoints, with or without a request.

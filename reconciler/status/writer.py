@@ -17,7 +17,7 @@ Strategy = Literal["merge", "update", "apply"]
 
 
 class StatusWriter(Protocol):
-    """Reads one object and writes its status over an asynchronous client.
+    """The protocol for reading one object and writing its status over an asynchronous client.
 
     A writer may have more attributes:
 
@@ -78,7 +78,7 @@ class StatusWriter(Protocol):
 
 
 class SyncStatusWriter(Protocol):
-    """Reads one object and writes its status over a blocking client; otherwise the same as `StatusWriter`.
+    """The protocol for reading one object and writing its status over a blocking client; see `StatusWriter`.
 
     One more attribute is optional: ``request_timeout`` (float). Before each request of a flush the batcher sets it to
         the

@@ -1,4 +1,4 @@
-"""Timelines in the report of a failed test: what happened on its API servers."""
+"""Timelines in the report of a failed test: the requests to its API servers and their effects."""
 
 from __future__ import annotations
 

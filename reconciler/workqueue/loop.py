@@ -1,4 +1,4 @@
-"""What connects a queue to its event loop: waiting tasks, and adds from other threads."""
+"""The connection of a queue to its event loop: waiting tasks, and adds from other threads."""
 
 from __future__ import annotations
 

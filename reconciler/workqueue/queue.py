@@ -44,7 +44,7 @@ class WorkQueue(Generic[K]):
         name: for error messages and statistics. Defaults to ``""``.
         rate_limiter: computes the delays of `add_rate_limited`. Defaults to ``ExponentialBackoff(0.005, 1000)``,
             controller-runtime's default.
-        clock: source of monotonic time. Defaults to the clock in force.
+        clock: source of monotonic time. Defaults to the current clock.
         metrics: receives the durations of waits and processing. Defaults to None.
         fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one key per
             turn, and priorities count within a group. Defaults to one group.

@@ -133,7 +133,7 @@ class TokenBucket:
     Args:
         rate: tokens per second.
         burst: the capacity of the bucket, which starts full.
-        clock: source of monotonic time. Defaults to the clock in force.
+        clock: source of monotonic time. Defaults to the current clock.
 
     Raises:
         ValueError: the rate is not positive and finite, or the burst is below 1.

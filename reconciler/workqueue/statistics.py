@@ -1,4 +1,4 @@
-"""What a queue reports: snapshots of a key and of the queue, and the protocol for metrics."""
+"""The reports of a queue: snapshots of a key and of the queue, and the protocol for metrics."""
 
 from __future__ import annotations
 

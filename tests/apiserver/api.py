@@ -172,7 +172,7 @@ class Stream:
 
 
 class Api:
-    """Sends requests to a server."""
+    """A sender of requests to a server."""
 
     def __init__(self, server: APIServer) -> None:
         self.server = server

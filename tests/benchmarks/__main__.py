@@ -42,7 +42,7 @@ WORKS = ("converge", "start", "start-text", "latency", "steady", "queue", "decod
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of each work.
+    """The size of each work.
 
     Attributes:
         converge: objects, in one series of runs each.

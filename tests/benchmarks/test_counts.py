@@ -1,4 +1,4 @@
-"""What a reconcile and an event cost, in counts: operations, calls, tasks, memory. Never in seconds.
+"""The cost of a reconcile and of an event, in counts: operations, calls, tasks, memory. Never in seconds.
 
 The bounds have slack over what was counted when they were set; each test says what that was. A bound that must be
 raised means that every reconcile of every controller became more expensive: look for a reason first.
@@ -74,7 +74,7 @@ async def world(**options: Any) -> AsyncIterator[World]:
 
 
 def library_calls(profile: cProfile.Profile) -> int:
-    """Return how many calls of this library's functions, and of built-in ones by them, were made; not the witness's."""
+    """Return the number of calls of this library's functions, and of built-ins by them, without the API server's."""
     calls = 0
     for (path, _, _), (_, count, _, _, callers) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
         if is_ours(path):

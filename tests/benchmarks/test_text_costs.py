@@ -1,4 +1,4 @@
-"""What the worst texts cost: twice the text may cost about twice as much, not four times.
+"""The cost of the worst texts: twice the text may cost about twice as much, not four times.
 
 The figure is a ratio of two measurements in one process, so it means the same on a slow or busy machine. Run it as
 ``python -m tests.benchmarks.test_text_costs``, which prints it for each text. As a test it checks only that the texts

@@ -30,7 +30,7 @@ _WORKERS = 10
 
 
 class Rounds:
-    """What the benchmarks have in common: the contenders, the repetitions, and their order."""
+    """The common part of the benchmarks: the contenders, the repetitions, and their order."""
 
     def __init__(self, contenders: Sequence[Contender], repeats: int, seed: int) -> None:
         self.contenders = contenders

@@ -97,7 +97,7 @@ class Run:
 
 @dataclass
 class Record:
-    """What all processes did, in order."""
+    """The actions of all processes, in order."""
 
     runs: list[Run] = field(default_factory=list)
     active: dict[tuple[str, Request], Run] = field(default_factory=dict)
@@ -174,7 +174,7 @@ async def noted(record: Record, run: Run, work: Any) -> Outcome:
 
 
 class Gadgets(ResourceReconciler[Gadget], Recorded):
-    """Keeps a ConfigMap per Gadget, and makes attempts with stored due times."""
+    """A reconciler that keeps a ConfigMap per Gadget, and makes attempts with stored due times."""
 
     kind = "Gadget"
 
@@ -232,7 +232,7 @@ class Gadgets(ResourceReconciler[Gadget], Recorded):
 
 
 class Tallies(Recorded):
-    """Counts its reconciles by key, with its own batcher."""
+    """A reconciler that counts its reconciles by key, with its own batcher."""
 
     kind = "Tally"
 

@@ -1,4 +1,4 @@
-"""What must hold in each life, judged from the server's log, its objects, and the record of the reconciles."""
+"""The conditions of each life, judged from the server's log, its objects, and the record of the reconciles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where `Client.from_config` looks, what it loads, and its errors."""
+"""The configurations that `Client.from_config` finds and loads, and its errors."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_several_files_are_merged_and_the_first_wins(tmp_path: Path, monke
 async def test_without_a_configuration_the_error_lists_the_places_searched() -> None:
     text = await problem()
     assert "KUBECONFIG is not set, this is not a pod, and" in text
-    assert ".kube/config does not exist: set KUBECONFIG, or give kubeconfig=" in text
+    assert ".kube/config does not exist: set KUBECONFIG, or pass the path of a kubeconfig" in text
 
 
 async def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ async def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         (f"- {SECRET}", "has no clusters"),
         ("clusters: 3", "clusters must be a list of entries with names"),
         (f"users: [{{user: {SECRET}}}]", "users must be a list of entries with names"),
-        ("clusters: []", "has no current-context: give context=, its contexts are none"),
+        ("clusters: []", "has no current-context: choose a context, its contexts are none"),
     ],
 )
 async def test_a_broken_file_is_named(tmp_path: Path, content: str, words: str) -> None:
@@ -107,7 +107,7 @@ async def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 async def test_contexts_that_cannot_be_used(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path / "config", current=None)
-    assert "has no current-context: give context=, its contexts are main" in await problem(kubeconfig=path)
+    assert "has no current-context: choose a context, its contexts are main" in await problem(kubeconfig=path)
     assert "has no context 'nope': its contexts are main" in await problem(kubeconfig=path, context="nope")
     change(path, "contexts", user="nobody")
     assert "context 'main' names user 'nobody', which does not exist" in await problem(kubeconfig=path, context="main")

@@ -49,7 +49,7 @@ def plugin(tmp_path: Path, code: str, **config: Any) -> dict[str, Any]:
 
 
 def hang(tmp_path: Path, *, first: str = "") -> str:
-    """Return code that starts a child and waits with it forever, but for the first run if that does something."""
+    """Return code that starts a child and waits with it forever; the code in `first` replaces the first run."""
     return (
         f"if runs == 1 and {bool(first)!r}:\n    {first or 'pass'}\nelse:\n"
         f"    child = subprocess.Popen(['sleep', '1000'])\n"

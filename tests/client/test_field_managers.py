@@ -94,7 +94,7 @@ def test_long_and_unprintable_program_names_stay_different(character: str) -> No
 
 
 class Applies(Reconciler):
-    """Applies a ConfigMap and patches another, by clients of every kind."""
+    """A reconciler that applies a ConfigMap and patches another, by clients of every kind."""
 
     def __init__(self, data: dict[str, str], foreign: Client) -> None:
         self.data, self.foreign = data, foreign

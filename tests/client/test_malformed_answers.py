@@ -159,7 +159,7 @@ async def listening(handler: Handler) -> AsyncIterator[int]:
 
 
 class Raw:
-    """Answers ``/bad`` with given bytes and leaves the connection open, and all others with their path."""
+    """A server that answers ``/bad`` with given bytes and leaves the connection open, and other paths with the path."""
 
     def __init__(self) -> None:
         self.bad = b""

@@ -1,4 +1,4 @@
-"""What is retried, what never is, and how long a client waits."""
+"""Retries: which requests are retried, which never are, and how long a client waits."""
 
 from __future__ import annotations
 

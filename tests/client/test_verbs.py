@@ -1,4 +1,4 @@
-"""What each verb sends, and how it reads the answer."""
+"""The request of each verb, and how it reads the answer."""
 
 from __future__ import annotations
 

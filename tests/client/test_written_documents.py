@@ -1,4 +1,4 @@
-"""Which documents count as stored: compared with a server that fills in defaults everywhere."""
+"""Documents that count as stored: compared with a server that fills in defaults everywhere."""
 
 from __future__ import annotations
 

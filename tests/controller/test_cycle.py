@@ -1,4 +1,4 @@
-"""Which reports a cycle records, and which it ignores."""
+"""The reports that a cycle records, and those that it ignores."""
 
 from __future__ import annotations
 

@@ -193,6 +193,17 @@ async def test_default_finalizer_has_the_group_and_the_controllers_name(world: W
     assert (await world.read()).metadata.finalizers == ["example.com/other"]
 
 
+async def test_default_finalizer_does_not_depend_on_attributes_of_the_reconciler(world: World) -> None:
+    class Branded(Finalizing):
+        name = "acme"  # a subclass may use every public name for itself
+        events = None
+
+    await world.start(Branded(), name="other")
+    await world.widget()
+    await quiet()
+    assert (await world.read()).metadata.finalizers == ["example.com/other"]
+
+
 async def test_conflict_reads_again_and_preserves_other_finalizers(world: World) -> None:
     obj = await world.widget()
     await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"finalizers": ["other.io/theirs"]}})

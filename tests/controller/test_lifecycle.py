@@ -91,14 +91,16 @@ async def test_missing_kind_fails_the_start_with_the_last_error(world: World, wa
     options = {"resource": Widget, "watches": [Watch(kind)]} if watched else {"resource": kind}
     controller = world.controller(KeyReconciler(), name="mine", sync_timeout=30, **options)
     await world.cache.start()
-    with pytest.raises(CacheSyncTimeout, match=r"'mine': example.com/v1/Late .* within 30 s.*Is the kind installed"):
+    with pytest.raises(
+        CacheSyncTimeout, match=r"'mine': example.com/v1/Late .* within 30 s.*that the kind is installed"
+    ):
         await controller.start()
     assert asyncio.get_running_loop().time() == pytest.approx(30, abs=1)
 
 
 async def test_start_without_a_started_cache_says_so(world: World) -> None:
     controller = world.controller(WidgetReconciler(), sync_timeout=5)
-    with pytest.raises(CacheSyncTimeout, match="is the cache started"):
+    with pytest.raises(CacheSyncTimeout, match="that the cache is started"):
         await controller.start()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
 
-from reconciler.controller import ControllerKeywords, ControllerOptions, Reconciler, Watch
+from reconciler.controller import ChannelSource, ControllerKeywords, ControllerOptions, Reconciler, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
+from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World
 
 
@@ -84,3 +86,25 @@ async def test_manager_takes_options_and_keywords(world: World) -> None:
     assert (made.name, made.statistics().workers) == ("mine", 3)
     with pytest.raises(ConfigurationError, match="a controller named 'mine' already exists"):
         manager.add_controller(WidgetReconciler(), options=ControllerOptions(name="mine"))
+
+
+@pytest.mark.virtual_time
+async def test_options_given_as_iterators_are_used(world: World) -> None:
+    queue: asyncio.Queue[Request] = asyncio.Queue()
+    reconciler = KeyReconciler()
+    manager = Manager(world.client)
+    controller = manager.add_controller(
+        reconciler,
+        resource=Widget,
+        owns=iter(["v1/Pod"]),
+        watches=(Watch(kind) for kind in ["v1/ConfigMap"]),
+        sources=map(ChannelSource, [queue]),
+        predicates=filter(None, [lambda event: event.object.name != "ignored"]),
+    )
+    async with manager.running():
+        await world.widget("ignored")
+        await world.widget("w")
+        queue.put_nowait(Request("from-the-queue", "ns"))
+        await asyncio.sleep(1)
+    assert sorted(reconciler.keys) == ["ns/from-the-queue", "ns/w"]
+    assert {"pods", "configmaps"} <= {rule.resource for rule in controller.access}

@@ -1,4 +1,4 @@
-"""What happens to a key after its reconcile: the table of outcomes."""
+"""The table of outcomes: the state of a key after its reconcile."""
 
 from __future__ import annotations
 

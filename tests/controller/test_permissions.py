@@ -100,7 +100,7 @@ async def test_a_status_that_is_sent_by_update_has_its_subresource(world: World)
         status_strategy = "update"
         status_subresource = None
 
-    with pytest.raises(ConfigurationError, match="status_strategy='update' goes with subresource='status'"):
+    with pytest.raises(ConfigurationError, match="status_strategy='update' needs subresource='status'"):
         world.controller(Elsewhere())
 
 

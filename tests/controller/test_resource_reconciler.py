@@ -1,4 +1,4 @@
-"""What `ResourceReconciler` does around an override: fetch, status, observedGeneration."""
+"""The work of `ResourceReconciler` around an override: fetch, status, observedGeneration."""
 
 from __future__ import annotations
 

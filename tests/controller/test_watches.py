@@ -1,4 +1,4 @@
-"""What enqueues keys apart from primary objects, with which priority and reason."""
+"""Events other than those of primary objects, and the priority and reason with which they enqueue keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk through the house names what is there: files, rooms, and all of them."""
+"""The architecture page names files and packages that exist, and all packages."""
 
 from __future__ import annotations
 

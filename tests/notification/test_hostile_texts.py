@@ -165,7 +165,7 @@ async def test_a_mail_server_gets_one_mail_whatever_the_text(tmp_path: Path) -> 
 
 
 def lines_of(text: str) -> list[str]:
-    """Split a text at all line separators that any program knows, like Python's `str.splitlines`."""
+    """Split text at all line separators that any program knows, like Python's `str.splitlines`."""
     return text.splitlines()
 
 

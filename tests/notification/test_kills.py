@@ -1,7 +1,7 @@
 """The operator is killed fifty times at random points and keeps its guarantees about lost and repeated calls.
 
 Real processes of ``reconciler run notification`` over sockets, with channels of a third party that note each call in a
-file (`ledger_channels`). The file is the witness: what it holds is compared with what the requests' statuses say.
+file (`ledger_channels`). The calls in the file are compared with the statuses of the requests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Key = tuple[str, str]
 
 @dataclass
 class Starter:
-    """Starts and kills processes of the operator, one after the other."""
+    """A runner that starts and kills processes of the operator, one after the other."""
 
     process: asyncio.subprocess.Process
     operator: int | None = None

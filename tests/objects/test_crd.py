@@ -289,7 +289,7 @@ def test_rules_of_a_model_apply_wherever_it_is_used() -> None:
 
 
 class RichSpec(Model):
-    """What is wanted."""
+    """The desired state."""
 
     size: int = Field(ge=1, le=100)
     ratio: float = Field(default=0.5, gt=0, lt=1)
@@ -381,7 +381,7 @@ def test_the_version() -> None:
     assert version["selectableFields"] == [{"jsonPath": ".spec.name"}]
     assert schema["description"] == "A kind that uses everything."
     assert schema["required"] == ["spec"]
-    assert schema["properties"]["spec"]["description"] == "What is wanted."
+    assert schema["properties"]["spec"]["description"] == "The desired state."
     assert schema["x-kubernetes-validations"] == [
         {"rule": "self.metadata.name != 'forbidden'", "message": "forbidden name"}
     ]
@@ -620,7 +620,7 @@ def test_a_description_is_the_first_paragraph_of_a_docstring_without_its_section
         size: int = Field(description="Grams.\n\nRounded.")
 
     class ToldSpec(Model):
-        """What is wanted.
+        """The desired state.
 
         Attributes:
             part: see `Part`.
@@ -642,5 +642,5 @@ def test_a_description_is_the_first_paragraph_of_a_docstring_without_its_section
             spec: see `ToldSpec`.
         """
 
-    told = ["A thing, described\non two lines.", "What is wanted.", "A part.", "Grams.\n\nRounded."]
+    told = ["A thing, described\non two lines.", "The desired state.", "A part.", "Grams.\n\nRounded."]
     assert descriptions(Told.crd()) == told + STATUS_DESCRIPTIONS

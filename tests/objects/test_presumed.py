@@ -1,4 +1,4 @@
-"""How kinds are served, presumed without a server and compared with a real one."""
+"""Endpoints of kinds, presumed without a server and compared with a real one."""
 
 from __future__ import annotations
 

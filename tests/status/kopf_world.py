@@ -59,7 +59,7 @@ class Server(APIServer):
 
 
 class World:
-    """What a test needs."""
+    """The objects that a test uses."""
 
     def __init__(self, server: Server, client: Client) -> None:
         self.server, self.client = server, client

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
 from reconciler.errors import NotSent
 from reconciler.status import (
     StatusBatcher,
@@ -545,3 +547,5 @@ def test_object_and_name_are_mutually_exclusive():
 async def test_an_unsupported_object_is_named(server):
     with pytest.raises(TypeError, match="int is not a Kubernetes object"):
         StatusBatcher(server.writer(), 3)
+    with pytest.raises(TypeError, match="or 'group/version/Kind' with name="):
+        StatusBatcher(Client(APIServer()), 3)

@@ -1,5 +1,5 @@
 # ruff: noqa: PT012 - the block under test is what raises, at its end
-"""What a batcher reports to the running reconcile, and what is passed from one reconcile to the next."""
+"""The reports of a batcher to the running reconcile, and the mutations passed from one reconcile to the next."""
 
 from __future__ import annotations
 

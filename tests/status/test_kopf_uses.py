@@ -1,4 +1,4 @@
-"""What a batcher accepts and refuses inside kopf, and what its function does when kopf calls it again."""
+"""The uses that a batcher accepts and refuses inside kopf, and repeated calls of its function by kopf."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_called_again_on_a_newer_version_it_is_replayed():
 
 
 class StandingClock(SystemClock):
-    """A clock that stands still until it is set."""
+    """A clock whose time changes only when it is set."""
 
     seconds = 0.0
 

@@ -46,7 +46,7 @@ START = {"total": 3, "log": ["start"], "ledger": [{"id": "start"}], "phase": "Ne
 
 @dataclass
 class Asked:
-    """What one side requested; it must be stored exactly once."""
+    """The changes that one side requested; each must be stored exactly once."""
 
     total: int = 0
     log: list[str] = field(default_factory=list)

@@ -471,7 +471,7 @@ def test_a_batcher_can_be_entered_only_once():
     [
         ({"strategy": "put"}, "'merge', 'update' or 'apply'"),
         ({"subresource": "auto"}, "must be 'status' or None"),
-        ({"strategy": "update", "subresource": None}, "goes with subresource='status'"),
+        ({"strategy": "update", "subresource": None}, "needs subresource='status'"),
         ({"on_error": "ignore"}, "'flush', 'ledgers' or 'discard'"),
         ({"flush_timeout": 0}, "more than 0 seconds"),
         ({"flush_timeout": math.nan}, "more than 0 seconds"),

@@ -183,7 +183,7 @@ class Model:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Applies the same operations to the queue and the model, and compares them."""
+    """A state machine that applies the same operations to the queue and the model, and compares them."""
 
     group_of: Callable[[str], str] | None = None
 

@@ -1,4 +1,4 @@
-"""What the queue reports: explain, statistics, metrics; and what it keeps in memory."""
+"""The reports of the queue: explain, statistics, metrics; and its use of memory."""
 
 from __future__ import annotations
 

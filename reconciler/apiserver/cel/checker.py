@@ -24,7 +24,7 @@ __all__ = ["Checked", "check_expression", "instantiation_problem"]
 
 @dataclass(slots=True)
 class Checked:
-    """What the checks found out about an expression.
+    """The results of the checks of an expression.
 
     Attributes:
         problems: the errors that the real server would report, with their positions, in order.

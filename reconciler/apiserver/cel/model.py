@@ -1,4 +1,4 @@
-"""How CEL rules see a schema and its documents: the names of members, the types, and the values."""
+"""The view of CEL rules on a schema and its documents: the names of members, the types, and the values."""
 
 from __future__ import annotations
 

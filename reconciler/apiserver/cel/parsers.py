@@ -198,7 +198,7 @@ class URL:
 
 
 def check_request_uri(text: str) -> None:
-    """Check that a text is an absolute URI or an absolute path.
+    """Check that a string is an absolute URI or an absolute path.
 
     Raises:
         ValueError: it is neither.

@@ -146,7 +146,7 @@ def _without_metadata(call: Call, doc: Mapping[str, Any]) -> JSONObject:
 
 @dataclass(frozen=True)
 class ResetFields:
-    """What a request would change of fields that it cannot write, such as the status outside the subresource.
+    """The changes of a request to fields that it cannot write, such as the status outside the subresource.
 
     These changes are not stored. The real server excludes them from the comparison only for managers of the request's
     version: managers that wrote in another version lose the fields.

@@ -26,7 +26,7 @@ _MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
 
 
 class FieldTerm:
-    """A requirement of a field selector: the field at a dotted path equals, or does not equal, a text."""
+    """A requirement of a field selector: the field at a dotted path equals, or does not equal, a string."""
 
     __slots__ = ("negated", "path", "value")
 

@@ -68,27 +68,27 @@ _QUALIFIED_MESSAGE = (
 
 
 def is_label(text: str) -> bool:
-    """Return whether a text is an RFC 1123 label."""
+    """Return whether a string is an RFC 1123 label."""
     return len(text) <= 63 and _LABEL.fullmatch(text) is not None
 
 
 def is_label_1035(text: str) -> bool:
-    """Return whether a text is an RFC 1035 label, which begins with a letter."""
+    """Return whether a string is an RFC 1035 label, which begins with a letter."""
     return len(text) <= 63 and _LABEL_1035.fullmatch(text) is not None
 
 
 def is_subdomain(text: str) -> bool:
-    """Return whether a text is an RFC 1123 subdomain."""
+    """Return whether a string is an RFC 1123 subdomain."""
     return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
 
 
 def is_label_value(text: str) -> bool:
-    """Return whether a text consists of the characters of a label value; its length is not checked."""
+    """Return whether a string consists of the characters of a label value; its length is not checked."""
     return _LABEL_VALUE.fullmatch(text) is not None
 
 
 def label_problems(text: str) -> list[str]:
-    """Return why a text is not an RFC 1123 label."""
+    """Return why a string is not an RFC 1123 label."""
     problems = _length_problems(text, 63)
     if _LABEL.fullmatch(text):
         return problems
@@ -96,17 +96,17 @@ def label_problems(text: str) -> list[str]:
 
 
 def label_1035_problems(text: str) -> list[str]:
-    """Return why a text is not an RFC 1035 label."""
+    """Return why a string is not an RFC 1035 label."""
     return _length_problems(text, 63) + ([] if _LABEL_1035.fullmatch(text) else [DNS_LABEL_1035_MESSAGE])
 
 
 def subdomain_problems(text: str) -> list[str]:
-    """Return why a text is not an RFC 1123 subdomain."""
+    """Return why a string is not an RFC 1123 subdomain."""
     return _length_problems(text, 253) + ([] if _SUBDOMAIN.fullmatch(text) else [SUBDOMAIN_MESSAGE])
 
 
 def label_value_problems(text: str) -> list[str]:
-    """Return why a text is not a label value."""
+    """Return why a string is not a label value."""
     return _length_problems(text, 63, "bytes") + ([] if is_label_value(text) else [LABEL_VALUE_MESSAGE])
 
 
@@ -141,7 +141,7 @@ def path_name_problems(name: str) -> list[str]:
 
 
 def qualified_name_problems(key: str) -> list[str]:
-    """Return why a text is not a valid label key, annotation key or finalizer."""
+    """Return why a string is not a valid label key, annotation key or finalizer."""
     prefix, slash, name = key.partition("/")
     if not slash:
         prefix, name = "", key
@@ -162,7 +162,7 @@ def qualified_name_problems(key: str) -> list[str]:
 
 
 def is_config_key(text: str) -> bool:
-    """Return whether a text can be a key of a ConfigMap or Secret."""
+    """Return whether a string can be a key of a ConfigMap or Secret."""
     return _CONFIG_KEY.fullmatch(text) is not None and len(text) <= 253 and text not in (".", "..")
 
 

@@ -52,7 +52,7 @@ class HandlerResult:
 
 
 class Handler:
-    """Handles the requests to one cluster.
+    """The handler of the requests to one cluster.
 
     Args:
         clock: the source of timestamps.

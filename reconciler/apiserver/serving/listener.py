@@ -26,7 +26,7 @@ __all__ = ["Listener"]
 
 
 class Listener:
-    """Serves a handler over HTTP/1.1.
+    """An HTTP/1.1 listener that serves a handler.
 
     Args:
         handler: returns the response to a request.

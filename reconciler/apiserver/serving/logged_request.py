@@ -115,7 +115,7 @@ class LoggedRequest:
 
 
 def printable(text: str) -> str:
-    """Return a text on one line, with characters that are not printable, such as line separators, escaped."""
+    """Return a string on one line, with characters that are not printable, such as line separators, escaped."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -22,7 +22,7 @@ _MAX_ACTIONS = 1000
 
 @dataclass(frozen=True, slots=True)
 class ServerAction:
-    """What the server did besides answering requests: it cut watches, restarted, or collected garbage.
+    """An action of the server that is not a response: it cut watches, restarted, or collected garbage.
 
     Attributes:
         time: when.

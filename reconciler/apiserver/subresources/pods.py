@@ -31,7 +31,7 @@ _MAX_DISRUPTED_PODS = 2000
 
 
 class PodSubresources:
-    """Evicts and binds pods of a cluster.
+    """The implementation of the eviction and binding of pods.
 
     Args:
         cluster: the stored objects.

@@ -123,7 +123,7 @@ def _selector(doc: JSONObject) -> str:
 
 
 class Scaler:
-    """Writes Scales.
+    """A writer of Scales.
 
     Args:
         writer: writes the scaled objects.

@@ -40,7 +40,7 @@ _POLICIES = ("Foreground", "Background", "Orphan")
 
 
 class Deleter:
-    """Deletes objects of a cluster.
+    """The implementation of the verbs delete and deletecollection.
 
     Args:
         cluster: the stored objects.

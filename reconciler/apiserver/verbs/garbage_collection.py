@@ -1,4 +1,4 @@
-"""What a cluster's controllers do, at once: collect garbage, empty namespaces, remove the server's finalizers."""
+"""The work of a cluster's controllers, done immediately: garbage collection, namespaces, the server's finalizers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ORPHAN = "orphan"
 
 
 class GarbageCollector:
-    """Follows the commits of a cluster and deletes dependents and the content of namespaces.
+    """A commit hook that deletes dependents and the content of namespaces.
 
     Args:
         cluster: the stored objects.

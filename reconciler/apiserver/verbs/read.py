@@ -144,7 +144,7 @@ def _bad_token(problem: str) -> Refusal:
 
 
 class Reader:
-    """Reads objects of a cluster.
+    """The implementation of the verbs get, list and watch.
 
     Args:
         cluster: the stored objects.

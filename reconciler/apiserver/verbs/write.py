@@ -97,7 +97,7 @@ class WriteResult:
 
 
 class Writer:
-    """Writes objects of a cluster.
+    """The implementation of the verbs create, update and patch.
 
     Args:
         cluster: the stored objects.

@@ -260,7 +260,7 @@ def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> tup
     pod = f"this pod has no service account token ({token})" if in_pod else "this is not a pod"
     raise ConfigurationError(
         f"no cluster is configured: KUBECONFIG is not set, {pod}, and {path} does not exist: "
-        "set KUBECONFIG, or give kubeconfig="
+        "set KUBECONFIG, or pass the path of a kubeconfig"
     )
 
 

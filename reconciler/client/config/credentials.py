@@ -25,7 +25,7 @@ _logger = logging.getLogger("reconciler.client")
 
 
 class Credentials:
-    """Keeps the credentials in settings up to date.
+    """The renewal of the credentials in settings.
 
     Tasks of their own renew them. A request waits for one only if the current credentials have expired. A request that
     stops waiting, because its time is up or it is cancelled, leaves the task to the others.
@@ -62,7 +62,7 @@ class Credentials:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to `refresh`."""
+        """Return whether it is time to `refresh`."""
         return self._scheduled and current_clock().monotonic() - self._refreshed >= _REFRESH_EVERY
 
     async def refresh(self) -> None:

@@ -136,7 +136,7 @@ class Kubeconfig:
         known = f"its contexts are {', '.join(sorted(contexts)) or 'none'}"
         name = context or self._current
         if not name:
-            raise ConfigurationError(f"{self._subject} has no current-context: give context=, {known}")
+            raise ConfigurationError(f"{self._subject} has no current-context: choose a context, {known}")
         if name not in contexts:
             raise ConfigurationError(f"{self._subject} has no context {name!r}: {known}")
         chosen = _checked(contexts[name], "context")

@@ -40,7 +40,7 @@ class Login(Protocol):
 
     @property
     def expired(self) -> bool:
-        """Whether the credentials have expired, so that requests must wait for new ones."""
+        """Return whether the credentials have expired, so that requests must wait for new ones."""
         ...
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
@@ -114,7 +114,7 @@ class ExecLogin:
 
     @property
     def expired(self) -> bool:
-        """Whether the plugin's expirationTimestamp has passed."""
+        """Return whether the plugin's expirationTimestamp has passed."""
         return self._expiry is not None and current_clock().now() >= self._expiry
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:

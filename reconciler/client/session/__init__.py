@@ -1,1 +1,1 @@
-"""What verbs, status writers and discovery share: sending, answers, retries."""
+"""The common part of verbs, status writers and discovery: sending, answers, retries."""

@@ -59,7 +59,7 @@ class ClientStatistics:
 
 
 class Connection:
-    """The way to one API server, with everything that is learned on it: kinds, warnings, clock, documents.
+    """A connection to one API server, with everything learned about it: kinds, warnings, clock, documents.
 
     Args:
         transport: sends the requests.
@@ -107,7 +107,7 @@ class Connection:
 
     @property
     def max_streams(self) -> int | None:
-        """How many streams the transport may have open at once; None for no limit."""
+        """The limit of streams that the transport may have open at once; None for no limit."""
         return getattr(self._credentials, "max_streams", None)
 
     def monotonic(self) -> float:

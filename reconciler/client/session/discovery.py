@@ -25,7 +25,7 @@ _PER_SECOND = 1.0
 
 
 class _GroupVersion:
-    """What is known of one API group and version.
+    """The discovered kinds of one API group and version.
 
     Attributes:
         kinds: its kinds by name; None before the first answer.

@@ -1,4 +1,4 @@
-"""What clients that share a connection remember: documents they wrote, fields they took over, texts they logged.
+"""The shared memory of clients on one connection: written documents, fields taken over, logged warnings.
 
 Each memory is bounded: the least recent entry is forgotten.
 """
@@ -182,7 +182,7 @@ class InvalidItemLog:
 
 
 class WarningLog:
-    """A log of the server's warnings: each text once.
+    """A log of the server's warnings: each message once.
 
     Args:
         most: texts that are remembered. A forgotten one would be logged again.

@@ -36,7 +36,7 @@ _CONFLICT_BACKOFF = Backoff(base=0.01, factor=1.0, jitter=0.1)
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often and how fast a client retries a request. Verb and failure decide whether it may.
+    """The number and the delays of the retries of a request. Verb and failure decide whether it is retried.
 
     The wait before retry n (from 0) is ``base * 2**n`` seconds, at most `maximum`, spread by `jitter`. If the server
     asks for a longer wait (``Retry-After``), the client waits that long: up to an hour, and up to a tenth longer if
@@ -89,7 +89,7 @@ class RetryOn(enum.Enum):
 
 @dataclass(slots=True)
 class Attempts:
-    """What is known of the attempts of one request.
+    """The state of the attempts of one request.
 
     Attributes:
         unknown: whether a failed attempt may have taken effect.

@@ -1,8 +1,7 @@
-"""What the verbs of a client work with, and what the cache, the status writer and the controllers use of a client.
+"""The session of a client: the internal interface that the verbs, the cache, the status writer and controllers use.
 
-`Client.session` is the internal interface of a client. Other rooms use it for what has no verb: pages of a list and
-watches as bytes, notification of writes, the field manager of a controller, the limit of streams. Users do not need it,
-and it may change with any release.
+Other packages use `Client.session` where no verb exists: pages of a list and watches as bytes, notification of writes,
+the field manager of a controller, the limit of streams. Users do not need it, and it may change with any release.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ __all__ = ["Options", "Session", "Write", "WriteObserver"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a client adds to calls that do not specify it.
+    """The defaults that a client adds to calls.
 
     Attributes:
         program: the beginning of the default field manager.
@@ -162,7 +161,7 @@ class Session:
 
     @property
     def max_streams(self) -> int | None:
-        """How many watches may be open at once; None for no limit."""
+        """The limit of watches that may be open at once; None for no limit."""
         return self.connection.max_streams
 
     async def renew(self) -> bool:

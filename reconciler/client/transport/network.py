@@ -73,7 +73,7 @@ def origin_of(address: str) -> Origin:
 
 
 def is_http_address(address: str) -> bool:
-    """Return whether a text is an address with http:// or https:// and a host."""
+    """Return whether a string is an address with http:// or https:// and a host."""
     try:
         parts = urlsplit(address)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -132,7 +132,7 @@ class HTTPTransport:
 
     @property
     def max_streams(self) -> int:
-        """How many watches may be open at once."""
+        """The limit of watches that may be open at once."""
         return self._budgets.max_streams
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:

@@ -43,7 +43,7 @@ class ClientStatusWriter:
 
     @property
     def client(self) -> object:
-        """What clients on one connection share. What is learned about the server belongs to it."""
+        """The object that clients on one connection share; the batcher attaches its knowledge of the server to it."""
         return self._session.connection.discovery
 
     @property

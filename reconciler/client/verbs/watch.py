@@ -27,7 +27,7 @@ __all__ = ["EventType", "WatchEvent", "wait", "watch"]
 T_co = TypeVar("T_co", covariant=True)
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
-"""What happened to an object. A bookmark only says how far the watch has come."""
+"""The type of a watch event. A BOOKMARK only reports the version that the watch has reached."""
 
 _BETWEEN_WATCHES = Backoff(base=0.05, maximum=5.0, jitter=0.2)
 _TRANSIENT = (TransportError, ServerError, TooManyRequests, Expired)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from reconciler.client.session.answers import decode
-from reconciler.client.session.connection import JSON
 from reconciler.client.session.requests import (
     CONTENT_TYPES,
     ClientModel,
@@ -29,12 +28,12 @@ from reconciler.meta import controller_of, merge_diff, merge_patch, name_of, nam
 from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, to_document
 from reconciler.wire import JSONObject
 
-__all__ = ["Body", "create", "delete", "delete_all_of", "update", "write_subresource"]
+__all__ = ["Body", "apply_subresource", "create", "delete", "delete_all_of", "update", "write_subresource"]
 
 Body = Mapping[str, Any] | AnyResource | ClientModel
 """What is sent to a subresource: a document, or a model of it."""
 
-_METHODS = {"create": "POST", "update": "PUT", "apply": "PATCH"}
+_METHODS = {"create": "POST", "update": "PUT"}
 
 
 async def create(
@@ -199,32 +198,62 @@ async def delete_all_of(
 
 async def write_subresource(
     session: Session,
-    verb: Literal["create", "update", "apply"],
+    verb: Literal["create", "update"],
     kind: KindLike,
     name: str,
     namespace: str | None,
     *,
     subresource: str,
     body: Body,
-    force: bool = False,
     dry_run: bool = False,
     field_manager: str | None = None,
     field_validation: FieldValidation | None = None,
 ) -> Unstructured:
     """Send a body to a subresource and return the answer."""
     resource = await session.resource_for(kind, name, namespace)
-    options = session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation)
     request = session.connection.request(
         _METHODS[verb],
         session.object_path(resource, name, namespace, subresource),
-        [*options, ("force", "true")] if force else options,
-        body=encode(body if isinstance(body, Mapping) else to_document(body)),
-        content_type=CONTENT_TYPES["apply"] if verb == "apply" else JSON,
+        session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+        body=_encoded(body),
     )
     # To an observer, a POST is an update of the object that the subresource belongs to.
-    written = "apply" if verb == "apply" else "update"
-    write = session.write(resource, written, session.key(resource, name, namespace), dry_run=dry_run)
+    write = session.write(resource, "update", session.key(resource, name, namespace), dry_run=dry_run)
+    return await _send_to_subresource(session, write, request)
+
+
+async def apply_subresource(
+    session: Session,
+    kind: KindLike,
+    name: str,
+    namespace: str | None,
+    *,
+    subresource: str,
+    body: Body,
+    force: bool,
+    dry_run: bool,
+    field_manager: str | None,
+) -> Unstructured:
+    """Apply a body to a subresource and return the answer."""
+    resource = await session.resource_for(kind, name, namespace)
+    options = session.write_options(dry_run=dry_run, field_manager=field_manager)
+    request = session.connection.request(
+        "PATCH",
+        session.object_path(resource, name, namespace, subresource),
+        [*options, ("force", "true")] if force else options,
+        body=_encoded(body),
+        content_type=CONTENT_TYPES["apply"],
+    )
+    write = session.write(resource, "apply", session.key(resource, name, namespace), dry_run=dry_run)
+    return await _send_to_subresource(session, write, request)
+
+
+async def _send_to_subresource(session: Session, write: Write, request: HTTPRequest) -> Unstructured:
     response = await session.execute_write(write, request, RetryOn.REFUSED)
-    answer = session.accept(write, resource.gvk, request, response)
+    answer = session.accept(write, write.resource.gvk, request, response)
     assert isinstance(answer, Unstructured)  # noqa: S101 - no class was asked for
     return answer
+
+
+def _encoded(body: Body) -> bytes:
+    return encode(body if isinstance(body, Mapping) else to_document(body))

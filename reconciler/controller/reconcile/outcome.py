@@ -1,4 +1,4 @@
-"""How a reconcile ends: its timeout, its errors, and the check of what it returned."""
+"""The end of a reconcile: its timeout, its errors, and the check of the returned outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Completion", "check_outcome", "is_terminal", "result_of", "run_to_co
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """How a reconcile ended.
+    """The outcome or the error of a reconcile that has ended.
 
     Attributes:
         outcome: what it returned; also None if it failed.

@@ -54,7 +54,7 @@ class Storm(Generic[K]):
 
 
 class StormAlarm(Generic[K]):
-    """Counts the reconciles of each key in a sliding window. Keys without recent reconciles cost nothing.
+    """A detector of keys that reconcile in a tight loop, by counts in a sliding window. Idle keys take no memory.
 
     Args:
         limit: reconciles within the window that are normal. Default 10.

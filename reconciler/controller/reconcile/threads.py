@@ -29,7 +29,7 @@ _MUST_STOP = "the reconcile must stop: its timeout expired, or the controller st
 
 
 class ThreadBridge:
-    """Lets the threads of one reconcile wait for awaitables on the event loop, until they must stop."""
+    """A bridge on which the threads of one reconcile wait for awaitables of the event loop, until they must stop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -1,1 +1,1 @@
-"""What enqueues keys: watches, event handlers, sources, predicates, the echo rule."""
+"""The triggers of a controller: watches, event handlers, sources, predicates, the echo rule."""

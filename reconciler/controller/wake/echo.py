@@ -96,7 +96,7 @@ class Wake(NamedTuple):
 
 
 class _InProgress(msgspec.Struct):
-    """What is known about an object while its key is in progress."""
+    """The state of an object while its key is in progress."""
 
     basis: Version | None = None
     tip: Version | None = None  # basis, moved on only by own writes conditional on it
@@ -170,8 +170,8 @@ class EchoTracker(Generic[K]):
     def record_write(self, key: K, *, before: Version, after: Version, exact: bool) -> None:
         """Record a write of the reconcile to its own object, conditional on `before` and answered with `after`.
 
-        It counts only if its answer is what was computed, and as soon as `tip` has reached `before`. Any other write
-        may carry a foreign change, so its event is news.
+        It counts only if the response equals what was computed, and only once `tip` has reached `before`. The event of
+        any other write may contain a foreign change, so it enqueues the key.
         """
         progress = self._in_progress.get(key)
         if progress is None or progress.void or not self._own_writes or not exact or before == after:
@@ -188,8 +188,8 @@ class EchoTracker(Generic[K]):
     def must_enqueue(self, key: K, version: Version, wake: Wake = Wake()) -> bool:  # noqa: B008 - immutable
         """Return whether a watch event for this version must enqueue the object now.
 
-        False if a reconcile has already observed the version, and while the key is in progress: then `finish` returns
-        the wake-up if the event turns out to be news.
+        False if a reconcile has already observed the version. Also False while the key is in progress: then `finish`
+        returns the wake-up if no reconcile has observed the version by the end.
 
         Args:
             key: the object's key.
@@ -215,8 +215,8 @@ class EchoTracker(Generic[K]):
         """Record the end of a reconcile, whatever its outcome.
 
         Returns:
-            The wake-up that the events held meanwhile ask for, if one of them is newer than what was observed. None if
-            there were no events, or echoes only.
+            The wake-up for the events that were held, if one of them is newer than the observed version. None without
+            events, or if all were echoes.
         """
         progress = self._in_progress.pop(key, None)
         if progress is None:
@@ -237,9 +237,9 @@ class EchoTracker(Generic[K]):
         return progress.held
 
     def forget(self, key: K) -> None:
-        """Drop what is known of a key: its object was deleted, or another one has its name.
+        """Drop the versions of a key: its object was deleted, or another one has its name.
 
-        The caller enqueues the key for a reason of its own. A reconcile in progress no longer raises `seen`.
+        The caller enqueues the key with its own reason. A reconcile in progress no longer raises `seen`.
         """
         self._seen.pop(key, None)
         self._links.pop(key, None)
@@ -271,7 +271,7 @@ class EchoTracker(Generic[K]):
         self._on_echo(key)
 
     def _follow(self, key: K, progress: _InProgress) -> None:
-        """Move `tip` on over the own writes that stand on it."""
+        """Advance `tip` over the own writes that follow it."""
         links = self._links.get(key)
         while links and progress.tip in links and not progress.void:
             self._advance(progress, links[progress.tip])

@@ -187,8 +187,8 @@ class WatchedInformers:
         except CacheNotSynced as error:
             raise CacheSyncTimeout(
                 f"controller {self._name!r}: {gvk_from(watched.kind)} could not be listed within {self._timeout:g} s. "
-                f"{watched.informer.problem}. Is the kind installed, is the cache started, and may this identity list "
-                "and watch it?"
+                f"{watched.informer.problem}. Check that the kind is installed, that the cache is started, and that "
+                "this identity may list and watch the kind"
             ) from error
 
     def _forget_versions(self) -> None:

@@ -13,7 +13,7 @@ __all__ = ["ShardFilter", "Unsharded"]
 
 
 class ShardFilter(Protocol):
-    """Decides which keys a controller of this process reconciles.
+    """A filter of the keys that a controller of this process reconciles.
 
     Attributes:
         permissions: what it does to the objects itself.

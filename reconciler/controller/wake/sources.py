@@ -1,4 +1,4 @@
-"""Sources: what enqueues keys apart from objects in the cluster, such as a queue, a stream, or a loop of your own.
+"""Sources: triggers that are not objects in the cluster, such as a queue, a stream, or a loop of your own.
 
 A source runs beside the workers, from the moment the primary kind is known until the controller stops. It only names
 keys; the reconcile reads the state.

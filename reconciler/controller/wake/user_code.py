@@ -53,7 +53,7 @@ def discard(awaitable: Awaitable[Any]) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """Return the type and the text of an error for a log line; the type alone if there is no text."""
+    """Return the type and the message of an error for a log line; only the type if the message is empty."""
     name, text = type(error).__name__, error_text(error)
     return name if text == name else f"{name}: {text}"
 

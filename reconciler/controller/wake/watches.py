@@ -63,9 +63,9 @@ class Watch:
     Attributes:
         kind: ``"v1/ConfigMap"``, a GroupVersionKind or a Resource class.
         mapper: from an object to the keys to enqueue. None: the key of the same name and namespace. A plain function is
-            called on the event loop and must be quick: while it blocks, the process stands still. An ``async`` one may
-            read through the client and is called for ten objects at a time. Either is called again when it fails, with
-            backoff from 0.1 s to 60 s. An object that it has failed on for ten minutes is given up until it changes.
+            called on the event loop and must be quick: it blocks the whole process. An ``async`` one may read through
+            the client and is called for ten objects at a time. Either is called again when it fails, with backoff from
+            0.1 s to 60 s. An object for which it has failed for ten minutes is dropped until the object changes.
             An object that does not fit its class is read leniently; see `Resource.from_dict`.
         mapper_timeout: seconds for a call of an ``async`` mapper, after which it is cancelled and counts as failed.
             Default 30.

@@ -77,7 +77,7 @@ Recipients = Annotated[list[Recipient], Field(min_length=1, max_length=RECIPIENT
 
 
 class RetryPolicy(Model):
-    """How often and when failed deliveries are retried.
+    """The number and the times of the retries of failed deliveries.
 
     The backoff after attempt n, counted from 1, is ``initialBackoffSeconds * backoffMultiplier**(n-1)``, limited to
     ``maxBackoffSeconds`` and then randomized by ``jitter``. It starts when the attempt ends.

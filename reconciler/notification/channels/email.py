@@ -106,7 +106,7 @@ class EmailConfig(LimitsConfig):
 
 
 class EmailChannel:
-    """A channel that sends each message as an email with a text and an HTML part.
+    """A channel that sends each message as an email with a plain-text part and an HTML part.
 
     All attempts of a message have the same ``Message-ID``, by which mail servers recognize duplicates.
 

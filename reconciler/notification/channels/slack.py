@@ -41,7 +41,7 @@ FALLBACK_LIMIT = 300
 _EMOJI = {"Critical": "🚨", "High": "⚠️", "Medium": "ℹ️", "Low": "💬"}  # noqa: RUF001 - the sign is meant
 
 NESTING_LIMIT = 20
-"""Maximum nesting of quotations and lists, and of brackets. A text with deeper quotations or lists is not converted."""
+"""Maximum nesting of quotations and lists, and of brackets. A body with deeper quotations or lists is not converted."""
 
 _RULES = [
     *("fence", "heading", "blockquote", "list"),

@@ -66,7 +66,7 @@ _EXPECTED_RETRY = 5.0
 
 
 class Deliverer:
-    """Delivers messages over the registered channels and isolates the channels from each other.
+    """The sender of messages over the registered channels, which isolates the channels from each other.
 
     Args:
         channels: the registered channels.
@@ -163,7 +163,7 @@ class Deliverer:
                     await answer
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as error:  # a channel may raise anything; other channels go on
+        except BaseException as error:  # a channel may raise anything; other channels continue
             if _is_task_cancelled():
                 raise asyncio.CancelledError from error
             if scope.expired():

@@ -48,7 +48,7 @@ __all__ = [
 
 
 class Verdict(Enum):
-    """How a delivery ended."""
+    """The result of a delivery, as far as it is known."""
 
     DELIVERED = "delivered"
     RETRYABLE = "retryable"
@@ -103,7 +103,7 @@ ERRORS_LIMIT = CHANNEL_LIMIT * 512
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now.
+    """The channels that are due now, or the time to wait.
 
     Attributes:
         due: the channels to deliver to now; empty if it is too early or all have ended.

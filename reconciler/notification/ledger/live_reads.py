@@ -27,7 +27,7 @@ _Progress = frozenset[tuple[str, str, int, datetime | None]]
 
 
 class StalenessCheck:
-    """Checks whether an object is up to date, without a read if this process wrote its status last.
+    """A check whether an object is up to date, without a read if this process wrote its status last.
 
     Attributes:
         reads: number of reads from the server.

@@ -25,7 +25,7 @@ UNCALLED_LIMIT = 10_000
 
 
 class WriteAhead:
-    """Writes attempts ahead of their calls, and remembers those that no call followed.
+    """The attempts that are written ahead of their calls, and those among them that no call followed.
 
     Such an attempt may still end up in the status: its write failed with an unknown outcome, or finished too late.
     Without this memory it would look like the call of a process that died.

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the operator. All counts are of saved status changes."""
+"""Prometheus metrics of the operator. Only saved status changes are counted."""
 
 from __future__ import annotations
 

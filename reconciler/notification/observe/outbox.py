@@ -21,7 +21,7 @@ OUTBOX_LIMIT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChange:
-    """What one reconcile changed in the status of a request.
+    """The changes of one reconcile to the status of a request.
 
     Attributes:
         request: the request, as the reconcile read it.

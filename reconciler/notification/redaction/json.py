@@ -17,7 +17,7 @@ _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\s"{}\[\]:,]++|[{}\[\]:,]|\s++
 
 
 def is_json(text: str) -> bool:
-    """Return whether a text is JSON that is not nested too deeply for the parser."""
+    """Return whether a string is JSON that is not nested too deeply for the parser."""
     try:
         json.loads(text, parse_int=bool, parse_float=bool, parse_constant=bool)
     except (ValueError, RecursionError):
@@ -55,7 +55,7 @@ class _Frame:
 
 
 class JSONText:
-    """The redaction of one JSON text. Everything that is not redacted keeps its spelling.
+    """The redaction of one JSON document. Everything that is not redacted is copied verbatim.
 
     Args:
         redact_text: redacts the content of a string.

@@ -1,6 +1,6 @@
 """Redaction of everything that leaves the process: known secrets, and text that looks like a secret.
 
-A text that is JSON is parsed as JSON: keys decide about their values, each string is redacted by itself, including JSON
+Text that is JSON is parsed as JSON: keys decide about their values, each string is redacted by itself, including JSON
 inside a string, and the result is JSON again. Any other text is scanned for known forms: names with a value
 (``password=…`` in its many spellings), headers, URLs, command lines, private keys, and tokens with a known prefix.
 
@@ -58,7 +58,7 @@ NESTING_LIMIT = 16
 """Maximum levels of JSON inside JSON strings. Each level doubles the backslashes of its quotes."""
 
 PASS_LIMIT = 4
-"""Maximum scans of a text. A redaction can change how the surrounding text is read; a text without secrets is scanned
+"""Maximum scans of one string. A redaction can change how the surrounding text is read; without secrets it is scanned
 once."""
 
 _HARMLESS = re.compile(r"[\w-]{0,15}\Z")
@@ -90,7 +90,7 @@ def _redact(text: str, levels: int) -> str:
 
 
 class Redactor:
-    """Replaces known secrets and text that looks like a secret.
+    """A filter that replaces known secrets and text that looks like a secret.
 
     Args:
         secrets: returns the currently known secrets; called at each use, because secrets rotate.

@@ -2,7 +2,7 @@ r"""The placeholder, quotation marks with backslashes, and unsafe characters.
 
 Unsafe characters must not reach a line that people read or programs split. Terminals obey control characters and escape
 sequences. Besides ``\n``, programs end lines at vertical tabs, form feeds, U+0085, U+2028 and U+2029. Bidirectional
-controls display a text in another order than it is stored. Lone surrogates cannot be encoded.
+controls display text in another order than it is stored. Lone surrogates cannot be encoded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Matchers in Alertmanager's syntax: ``team = "storage"``, ``priority !~ "Low|Medium"``.
 
-Alertmanager has a classic syntax and a stricter one that allows any label name. During its migration it parses a text
-by both, and the classic result takes precedence if both succeed. This module does the same, so that a text means the
-same in both programs.
+Alertmanager has a classic syntax and a stricter one that allows any label name. During its migration it parses each
+matcher with both, and the classic result takes precedence if both succeed. This module does the same, so that a matcher
+has the same meaning in both programs.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v
 
 
 class _Tokens:
-    """The tokens of a text, one by one."""
+    """The tokens of a string, one by one."""
 
     def __init__(self, text: str) -> None:
         self._found: Iterator[tuple[str, str, int]] = self._scan(text)

@@ -38,7 +38,7 @@ class Resolution:
 
 @runtime_checkable
 class Router(Protocol):
-    """Resolves the attributes of a request to receivers and channels."""
+    """The protocol of an object that resolves the attributes of a request to receivers and channels."""
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
         """Called to resolve a request. Must return the same for the same attributes and configuration."""

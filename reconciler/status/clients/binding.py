@@ -1,4 +1,4 @@
-"""Which client a batcher was given, and the writer for it.
+"""The selection of the status writer for the client that a batcher was given.
 
 Clients are recognized by their attributes and by the module of their class; none of their libraries is imported here.
 """

@@ -78,7 +78,7 @@ def is_kopf_patch(api: object) -> bool:
 
 
 class KopfPatch:
-    """What a batcher writes to inside a kopf handler.
+    """The target of a batcher inside a kopf handler.
 
     Args:
         patch: the handler's ``patch``.
@@ -86,7 +86,7 @@ class KopfPatch:
 
     Attributes:
         field_manager: the name that the API server records, since kopf does not send one.
-        warnings: always empty; the answers go to kopf.
+        warnings: always empty, since kopf receives the responses.
 
     Raises:
         TypeError: the body is a kind, or belongs to another object than the patch; or kopf is older than 1.44.5.
@@ -162,7 +162,7 @@ def _check_version(patch: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What one batcher recorded.
+    """The mutations that one batcher recorded.
 
     Attributes:
         mutations: in the order of their calls.
@@ -177,7 +177,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A status that was given to kopf.
+    """A status that was passed to kopf.
 
     Attributes:
         computed: the whole status.

@@ -68,7 +68,7 @@ class _Budget:
 
 
 class AsyncDriver:
-    """Runs the flushes of one batcher over an asynchronous client.
+    """A driver for the flushes of one batcher over an asynchronous client.
 
     Args:
         writer: the client's writer.
@@ -210,7 +210,7 @@ async def _wait_shielded(
 
 
 class BlockingDriver:
-    """Runs the flushes of one batcher over a blocking client; threads take turns.
+    """A driver for the flushes of one batcher over a blocking client; threads take turns.
 
     Args:
         writer: the client's `SyncStatusWriter`.

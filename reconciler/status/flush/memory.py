@@ -1,4 +1,4 @@
-"""What the batchers of one client have learned about its server.
+"""The shared memory of the batchers of one client: the differences between written and stored statuses.
 
 A server may store something other than what was sent. It prunes fields that the CRD does not have and fills in
 defaults, and webhooks change values. The same desired status would then look like a change in every reconcile. So the

@@ -1,4 +1,4 @@
-"""Which mutations may be applied again: to a newer version, after an unknown outcome, and in the next reconcile.
+"""Rules for applying mutations again: to a newer version, after an unknown outcome, and in the next reconcile.
 
 Appends, increments, conditions and functions are valid for any version. A value that was *set* was decided on the
 version read: on a newer one it is repeated only where nobody else has changed the field since.

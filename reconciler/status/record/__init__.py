@@ -1,1 +1,1 @@
-"""What a batcher records: mutations of a status, and the version that they are recorded on."""
+"""The records of a batcher: mutations of a status, and the version that they are recorded on."""

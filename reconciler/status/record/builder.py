@@ -34,7 +34,7 @@ UNSET: Any = object()
 
 
 class MutationBuilder:
-    """Builds the mutations of one batcher. The methods are those of `StatusBatcher`, which documents their arguments.
+    """A builder of the mutations of one batcher. `StatusBatcher` has the same methods and documents their arguments.
 
     Args:
         names: the field names of the kind's status.

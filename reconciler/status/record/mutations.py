@@ -113,7 +113,7 @@ class _OnePath(Mutation):
 
 @dataclass(frozen=True, slots=True)
 class Set(_OnePath):
-    """Sets the value at a path; None removes it.
+    """A mutation that sets the value at a path; None removes it.
 
     Attributes:
         value: replaces the current value as a whole.
@@ -140,7 +140,7 @@ class Set(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class Merge(Mutation):
-    """Merges an object into the one at a path (RFC 7386); null members are removed."""
+    """A mutation that merges an object into the one at a path (RFC 7386); null members are removed."""
 
     verb: ClassVar[str] = "merge"
     path: Path
@@ -164,7 +164,7 @@ class Merge(Mutation):
 
 @dataclass(frozen=True, slots=True)
 class Append(_OnePath):
-    """Adds an item to the end of a list.
+    """A mutation that adds an item to the end of a list.
 
     Attributes:
         item: what to add.
@@ -219,7 +219,7 @@ class Append(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class Upsert(_OnePath):
-    """Replaces the list item with the same key in place, or adds the item to the end."""
+    """A mutation that replaces the list item with the same key in place, or adds the item to the end."""
 
     verb: ClassVar[str] = "upsert"
     item: Any = field(repr=False)
@@ -240,7 +240,7 @@ class Upsert(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class Increment(_OnePath):
-    """Adds to a number; a missing one counts as 0. The additions of two writers add up."""
+    """A mutation that adds to a number; a missing one counts as 0. The additions of two writers add up."""
 
     verb: ClassVar[str] = "increment"
     idempotent: ClassVar[bool] = False
@@ -253,7 +253,7 @@ class Increment(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class Remove(_OnePath):
-    """Removes the value at a path, if there is one."""
+    """A mutation that removes the value at a path, if there is one."""
 
     verb: ClassVar[str] = "remove"
 
@@ -264,7 +264,7 @@ class Remove(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class RemoveItem(_OnePath):
-    """Removes the list items that have the given members; other items stay."""
+    """A mutation that removes the list items that have the given members; other items stay."""
 
     verb: ClassVar[str] = "remove an item of"
     members: Mapping[str, Any] = field(repr=False)
@@ -279,7 +279,7 @@ class RemoveItem(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class SetCondition(Mutation):
-    """Sets one of a list of conditions by the rules of metav1.Condition.
+    """A mutation that sets one of a list of conditions by the rules of metav1.Condition.
 
     Attributes:
         path: the path of the list.
@@ -325,7 +325,7 @@ class SetCondition(Mutation):
 
 @dataclass(frozen=True, slots=True)
 class Mutate(Mutation):
-    """Runs a function on a private copy of the status, which then becomes the new status.
+    """A mutation that runs a function on a private copy of the status, which then becomes the new status.
 
     The function runs once for each version that is tried, so it must depend on its argument alone and do no I/O. Its
     return value is ignored.

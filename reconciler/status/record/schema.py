@@ -1,4 +1,4 @@
-"""What a kind's model says about its status: the names of the fields, and which texts mean the same.
+"""The status model of a kind: the names of the fields, and which strings mean the same.
 
 Models are those of a `reconciler.Resource` (a class with `status_model`), and for the forms of values also the
 generated ones of the official clients. None of their libraries is loaded here.
@@ -8,7 +8,7 @@ model or None. ``observedGeneration`` and ``conditions`` are part of every gener
 plain model that allows extra fields accepts any name. A subclass of `reconciler.objects.Model` does not: it allows
 extra fields only to keep what it reads. For free content give it a field of type ``dict[str, Any]``.
 
-**Forms.** An untyped status is compared as JSON, since whether a text is a time would be a guess. A model defines it: a
+**Forms.** An untyped status is compared as JSON, since nothing says which strings are times. A model defines it: a
 field of type ``datetime`` is a time, whatever its offset and fractions; a ``Decimal`` is a number; a field with
 ``schema_extra(format="quantity")`` is a quantity.
 """
@@ -141,11 +141,11 @@ _CONTAINER = re.compile(r"(?P<kind>list|dict)\[(?:str, ?)?(?P<item>.+)\]")
 
 
 class _ValueType(NamedTuple):
-    """What a model says about a value.
+    """The type of a value according to its model.
 
     Attributes:
         annotation: without ``None`` and ``Annotated``.
-        read: parses a text into its meaning; None if a text means itself.
+        read: parses a string into its meaning; None if a string means itself.
     """
 
     annotation: Any

@@ -129,7 +129,7 @@ class StatusWrites:
 
 @dataclass(frozen=True, slots=True)
 class GuardStatistics:
-    """What a guard has seen.
+    """The counters of a guard.
 
     Attributes:
         requests: status writes that were sent.

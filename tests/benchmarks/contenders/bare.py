@@ -1,8 +1,8 @@
-"""The ceiling: aiohttp alone.
+"""The upper limit: aiohttp alone.
 
-It sends the same writes to objects whose names and versions it knows beforehand; or, with ``--sees=events``, to those
-that it lists while the clock runs, with a watch open that it throws away: what no controller can do without. Or it
-reads all objects in pages, each decoded as raw slices and thrown away.
+It sends the same writes to objects whose names and versions it knows in advance; or, with ``--sees=events``, to objects
+that it lists during the measurement, with an open watch whose events it discards, since every controller must list and
+watch. Or it reads all objects in pages, each decoded as raw slices and discarded.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ MANAGER = "controller"
 
 @dataclass
 class Options:
-    """What the harness asks for.
+    """The options that the harness passes to a contender.
 
     Attributes:
         work: ``"converge"`` or ``"start"``.

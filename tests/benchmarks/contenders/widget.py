@@ -28,7 +28,7 @@ class WidgetSpec(Model):
 
 
 class WidgetStatus(ConditionedStatus):
-    """What a reconcile writes."""
+    """The status that a reconcile writes."""
 
     run: str | None = None
 

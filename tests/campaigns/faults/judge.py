@@ -50,7 +50,7 @@ class Verdict:
 
 
 class Judge:
-    """Compares the traces of a campaign with the guarantees."""
+    """A judge that compares the traces of a campaign with the guarantees."""
 
     def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign

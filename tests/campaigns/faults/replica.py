@@ -34,7 +34,7 @@ class ProcessLife:
 
 
 class Replica:
-    """Keeps one process of the operator running.
+    """A process of the operator that is kept running.
 
     Args:
         user: its user in the control plane.

@@ -1,4 +1,4 @@
-"""What a controller can notice of an API server, case by case; each theme has a module."""
+"""The behavior of an API server that a controller can notice, case by case; each theme has a module."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""What CEL rules see of documents: lists without order, times, absent members, and the document before (26)."""
+"""The view of CEL rules on documents: lists without order, times, absent members, and the document before (26)."""
 
 from __future__ import annotations
 

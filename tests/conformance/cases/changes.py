@@ -1,4 +1,4 @@
-"""What cannot be changed of built-in objects once they are made, and what cannot stand in a list (27)."""
+"""Immutable fields of built-in objects, and items that a list must not contain (27)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients ask before they know anything: groups, resources, schemas (21)."""
+"""Discovery requests: groups, resources, schemas (21)."""
 
 from __future__ import annotations
 

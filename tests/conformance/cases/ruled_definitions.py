@@ -1,4 +1,4 @@
-"""Which CEL rules are refused with their definition: what does not compile, and what costs too much (16)."""
+"""CEL rules that are refused with their definition: those that do not compile or cost too much (16)."""
 
 from __future__ import annotations
 

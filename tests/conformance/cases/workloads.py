@@ -1,4 +1,4 @@
-"""What workloads, pods and services have to say, and what of them cannot be changed (20, continued)."""
+"""Required and immutable fields of workloads, pods and services (20, continued)."""
 
 from __future__ import annotations
 
