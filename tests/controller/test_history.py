@@ -1,4 +1,4 @@
-"""Why a key is where it is: what a controller remembers of its reconciles."""
+"""The history of a key: the reconciles that a controller remembers."""
 
 from __future__ import annotations
 

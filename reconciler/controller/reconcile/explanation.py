@@ -1,4 +1,4 @@
-"""Why a key is where it is: its state in the queue, its latest reconciles, and what it waits for."""
+"""The explanation of a key: its state in the queue, its latest reconciles, and what it waits for."""
 
 from __future__ import annotations
 
