@@ -46,7 +46,7 @@ class _Row:
 
 
 class FailureEvents:
-    """Records a Warning Event on objects whose reconciles fail, and a Normal one when they succeed again.
+    """A recorder of Warning Events on objects whose reconciles fail, and of Normal ones when they succeed again.
 
     The third failure in a row is reported, and a terminal error, a timeout or a refused status at once; while it
     continues, once a minute. Keys without an object in the cache are ignored. An object that does not match its model
