@@ -1,4 +1,4 @@
-"""Why a key is where it is: what a controller remembers of its reconciles."""
+"""The history of a controller's reconciles, and the explanation of a key."""
 
 from __future__ import annotations
 

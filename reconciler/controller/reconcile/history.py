@@ -44,7 +44,7 @@ S = TypeVar("S", bound=Hashable)
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """How a reconcile failed.
+    """The failure of a reconcile.
 
     Attributes:
         type: the name of the exception's class.
@@ -92,7 +92,7 @@ class PastRun(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """What many rows have in common."""
+    """The parts of a reconcile that many rows have in common."""
 
     reasons: frozenset[str]
     result: ReconcileResult | Literal["cancelled"]
