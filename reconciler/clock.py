@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "boottime_of", "current_clock", "use_clock"]
+__all__ = ["Clock", "SystemClock", "boottime_of", "current_clock", "process_time", "use_clock"]
 
 
 class Clock(Protocol):
@@ -51,6 +51,9 @@ class SystemClock:
         """Return the machine's wall time in UTC."""
         return datetime.now(UTC)
 
+
+process_time = time.process_time
+"""Return the seconds of CPU time that this process has used; none are used while it is stopped."""
 
 _system: Clock = SystemClock()
 _in_force: Clock = _system

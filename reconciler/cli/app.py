@@ -78,20 +78,60 @@ envtest = App(name="envtest", help="Find, build or start a real etcd and kube-ap
 app.command(envtest)
 
 
+@app.command(name="--install-completion")
+def install_completion(
+    *,
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"] | None, Parameter(help="The shell. Default: the one that runs this command.")
+    ] = None,
+) -> int:
+    """Install completion of commands and options in the shell, and have its startup file load it."""
+    from cyclopts.completion.detect import ShellDetectionError
+
+    try:
+        path = app.install_completion(shell=shell)
+    except ShellDetectionError as error:
+        raise ConfigurationError("cannot detect the shell: give --shell bash, zsh or fish") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {error.filename}: {error.strerror}") from error
+    print(f"installed {path}; it takes effect in a new shell")
+    return 0
+
+
 @app.command
 def demo(
     *,
-    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 45.0,
-    naive: Annotated[bool, Parameter(help="Show a controller without the library's protections.")] = False,
+    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 60.0,
+    naive: Annotated[
+        bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
+    ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
 ) -> int:
-    """Show how a notification is retried with exponential backoff. Needs no cluster.
+    """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
-    Each reconcile writes the status at most once.
+    With 'json' the facts are those of this library; with --naive, those of the naive way.
     """
     from reconciler.cli.demo.timeline import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json")
+
+
+@app.command
+def new(
+    name: Annotated[str, Parameter(help="Name of the package, such as 'my_operator'. The kind is named after it.")],
+    /,
+    *,
+    directory: Annotated[
+        Path | None, Parameter(help="Directory of the project; empty if it exists. Default: NAME.", show_default=False)
+    ] = None,
+) -> int:
+    """Write a small operator project that works at once: a kind, a reconciler, a test and manifests.
+
+    Needs no cluster.
+    """
+    from reconciler.cli.new import create_project
+
+    return create_project(name, directory)
 
 
 @app.command

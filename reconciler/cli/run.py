@@ -110,6 +110,6 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
 
 def _configure_logging(options: RunOptions) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONFormatter() if options.log_format == "json" else TextFormatter())
+    handler.setFormatter(JSONFormatter() if options.log_format == "json" else TextFormatter.for_stream(sys.stderr))
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
     return handler

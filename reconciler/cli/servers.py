@@ -120,7 +120,7 @@ def build_binaries() -> int:
     """Build the control plane's binaries unless they exist, and print their directory."""
     from reconciler.testing import control_plane
 
-    print(control_plane.build())
+    print(control_plane.build(progress=sys.stderr))
     return 0
 
 

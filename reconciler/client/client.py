@@ -819,7 +819,7 @@ class Client:
 
         Raises:
             NotServed: the server does not serve the kind.
-            ValueError: the text is not a valid kind.
+            ValueError: the string is not a valid kind.
         """
         return await self.session.resource_type(kind)
 
@@ -853,7 +853,7 @@ class Client:
         """The offset of the API server's clock from this machine's; zero until an answer contradicts that.
 
         Estimated from the ``Date`` of answers, with an error of at most one second and the time of one request. Add it
-        to the wall time for stamps that other machines act on.
+        to the wall time for timestamps that other machines act on.
         """
         return self.session.connection.server_clock.offset
 

@@ -16,8 +16,11 @@ from reconciler.controller.metrics import ControllerMetrics, NoMetrics
 from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions
 from reconciler.controller.permissions import AccessRule, access_rules
 from reconciler.controller.rbac import PermissionCheck, required_permissions
+from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.explanation import KeyExplanation, explain_key
+from reconciler.controller.reconcile.failure_events import FailureEvents
+from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced, traced_status
@@ -139,9 +142,10 @@ class Controller:
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics or NoMetrics()
+        self._limiter = AgainLimiter(options.rate_limiter)
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name,
-            rate_limiter=options.rate_limiter,
+            rate_limiter=self._limiter,
             clock=clock,
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
@@ -156,14 +160,22 @@ class Controller:
         )
         self._informers = self._make_informers(cache, options, checked, clock)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
+        recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
+        self._recorder = recorder if events is None else None  # the controller runs its own only
+        self._failures = FailureEvents(
+            gvk_from(checked.kind),
+            events=recorder,
+            stored=self._informers.stored,
+            clock=clock,
+            enabled=options.failure_events,
+        )
         self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)
-        self._recorder = EventRecorder(client.live, source=self._name, clock=clock) if events is None else None
         self._binding = Binding(
             name=self._name,
             kind=checked.kind,
             client=client if reconciler.permissions is None else self._with_permission_check(client, cache),
-            events=events or self._recorder or EventRecorder(client.live, source=self._name),
+            events=recorder,
             clock=clock,
             workers=self._workers,
             enqueue=self.enqueue,
@@ -395,11 +407,13 @@ class Controller:
             name=self._name,
             gvk=gvk_from(checked.kind),
             queue=self._queue,
+            limiter=self._limiter,
             tracker=self._tracker,
             unsaved=self._unsaved,
             stored=self._informers.stored,
             history=self._history,
             storm=StormAlarm(clock=clock),
+            failures=self._failures,
             metrics=self._metrics,
             clock=clock,
             timeout=options.timeout,
@@ -407,6 +421,7 @@ class Controller:
             deadlines={},
             status_metrics=status_metrics,
             matches=self._shard_filter.matches,
+            failure_log=FailureLog(clock=clock),
         )
 
     def _with_permission_check(self, client: CachedClient, cache: Cache) -> CachedClient:
@@ -424,6 +439,7 @@ class Controller:
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)
         self._unsaved.forget(request)
+        self._failures.forget(request)
 
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._informers.connect()

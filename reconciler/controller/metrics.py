@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 __all__ = ["ControllerMetrics", "NoMetrics", "ReconcileResult"]
 
 ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
-"""How a reconcile ended, in controller-runtime's words; ``requeue`` is ``Result(again=True)``."""
+"""How a reconcile ended, in controller-runtime's words; ``requeue`` is ``Result(again=True)``, also with backoff."""
 
 
 class ControllerMetrics(Protocol):

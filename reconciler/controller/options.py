@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler
+from reconciler.controller.resource_reconciler import ResourceReconciler, has_status_field
 from reconciler.controller.wake.predicates import EventFilter
 from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
 from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
-from reconciler.objects import KindLike, gvk_from
+from reconciler.objects import KindLike, Resource, gvk_from
 from reconciler.status import check_options
 
 if TYPE_CHECKING:
@@ -48,13 +48,17 @@ class ControllerOptions:
             safe for concurrent calls.
         timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default None: no limit,
             because only the reconciler knows how long its work may take.
-        rate_limiter: computes the backoff after errors. Default None: exponential per key, from 5 ms to 1000 s,
-            controller-runtime's numbers.
+        rate_limiter: computes the backoff after errors, and between successive ``Result(again=True)``. Default None:
+            exponential per key, from 5 ms to 1000 s, controller-runtime's numbers.
         debounce: seconds that a fresh change waits, so that the changes that follow are reconciled with it; a later
             change does not prolong the wait. Default None: none, for the shortest reaction.
         wake_on_own_status: let the controller's own status and finalizer writes wake it, as in controller-runtime: for
             ported code that proceeds from step to step by its own events. Default False, so that a status write does
             not cause another reconcile.
+        failure_events: record a Warning Event (``ReconcileFailed``) on an object whose reconcile fails for the third
+            time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
+            (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
+            owner of an object looks. The message is the type and the text of the exception.
         sync_timeout: seconds for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.
     """
@@ -70,6 +74,7 @@ class ControllerOptions:
     rate_limiter: RateLimiter | None = None
     debounce: float | None = None
     wake_on_own_status: bool = False
+    failure_events: bool = True
     sync_timeout: float = 120.0
 
     def __post_init__(self) -> None:
@@ -85,6 +90,10 @@ class ControllerOptions:
         Raises:
             TypeError: a keyword is not an option.
         """
+        known = [field.name for field in fields(self)]
+        unknown = [name for name in keywords if name not in known]
+        if unknown:
+            raise TypeError(f"unknown option {unknown[0]!r} of a controller; the options are {', '.join(known)}")
         return replace(self, **keywords)
 
     def checked_for(self, reconciler: Reconciler) -> CheckedOptions:
@@ -106,7 +115,7 @@ class ControllerOptions:
         for option, seconds in (("timeout", self.timeout), ("debounce", self.debounce)):
             if seconds is not None:
                 check_seconds(prefix + option, seconds)
-        _check_status(prefix, reconciler)
+        _check_status(prefix, reconciler, kind)
         return CheckedOptions(
             kind=kind,
             name=name,
@@ -130,6 +139,7 @@ class ControllerKeywords(TypedDict, total=False):
     rate_limiter: RateLimiter | None
     debounce: float | None
     wake_on_own_status: bool
+    failure_events: bool
     sync_timeout: float
 
 
@@ -170,13 +180,21 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
     raise ConfigurationError(f"{name} does not state its kind: {what} resource=, such as 'v1/Node'")
 
 
-def _check_status(prefix: str, reconciler: Reconciler) -> None:
+def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:
     """Check the class attributes for the status, which would otherwise fail in the first reconcile."""
-    if isinstance(reconciler, ResourceReconciler):
-        try:
-            check_options(reconciler.status_strategy, reconciler.status_on_error, reconciler.status_subresource)
-        except ValueError as error:
-            raise ConfigurationError(f"{prefix}status_{error}") from None
+    if not isinstance(reconciler, ResourceReconciler):
+        return
+    try:
+        check_options(reconciler.status_strategy, reconciler.status_on_error, reconciler.status_subresource)
+    except ValueError as error:
+        raise ConfigurationError(f"{prefix}status_{error}") from None
+    if not reconciler.kstatus_conditions or not (isinstance(kind, type) and issubclass(kind, Resource)):
+        return
+    if not has_status_field(kind.status_model, "conditions"):
+        model = kind.status_model.__name__
+        raise ConfigurationError(
+            f"{prefix}kstatus_conditions needs a status with conditions: derive {model} from ConditionedStatus"
+        )
 
 
 def _watches(prefix: str, owns: Sequence[KindLike | Watch], watches: Sequence[Watch]) -> list[Watch]:

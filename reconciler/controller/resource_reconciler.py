@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from abc import abstractmethod
@@ -12,6 +13,7 @@ from typing_extensions import TypeVar
 
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
+from reconciler.controller.reconcile.kstatus import record_outcome, record_retry
 from reconciler.controller.reconcile.outcome import check_outcome, is_terminal
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
 from reconciler.controller.result import Outcome, Result
@@ -29,7 +31,7 @@ from reconciler.objects import (
 )
 from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
 
-__all__ = ["ResourceReconciler", "defines_finalize"]
+__all__ = ["ResourceReconciler", "defines_finalize", "has_status_field"]
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -68,6 +70,11 @@ class ResourceReconciler(Reconciler, Generic[R]):
             counters, but not what `set`, `merge` and `remove` recorded, which may be incomplete. ``"flush"``:
             everything. ``"discard"``: nothing. After a `TerminalError` everything is written, because the body is
             complete.
+        kstatus_conditions: keep the conditions ``Reconciling`` and ``Stalled`` by the rules of kstatus, for Flux,
+            Helm and others. Default False. ``Stalled`` is true after a `TerminalError`, whose type and text are its
+            reason and message. ``Reconciling`` is true while a retry, or the next step of ``Result(again=True)``, is
+            pending. Otherwise both are absent. They are part of the one status write; an object that is being deleted
+            keeps what it has. The status model must have ``conditions``.
     """
 
     resource: ClassVar[KindLike | None] = None
@@ -75,6 +82,7 @@ class ResourceReconciler(Reconciler, Generic[R]):
     status_strategy: ClassVar[Strategy] = "merge"
     status_subresource: ClassVar[str | None] = "status"
     status_on_error: ClassVar[OnError] = "ledgers"
+    kstatus_conditions: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, resource: KindLike | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -247,10 +255,17 @@ class _ObjectReconcile:
             async with batcher as status:
                 if has_unsaved:
                     obj = self._with_unsaved(obj, status, lenient=deleted)
-                outcome, terminal = await self._outcome_of(override, obj, status)
+                try:
+                    outcome, terminal = await self._outcome_of(override, obj, status)
+                except (Exception, asyncio.CancelledError) as error:
+                    if self._is_retried(error) and not deleted:
+                        record_retry(status, error)
+                    raise
                 self._finalized = deleted and outcome is None and terminal is None
                 if not deleted:
                     _record_observed_generation(obj, status)
+                    if self._reconciler.kstatus_conditions:
+                        record_outcome(status, outcome, terminal)
         except Exception as error:
             failure = error if isinstance(error, StatusError) else batcher.failure
             if failure is error and terminal is not None:
@@ -278,6 +293,12 @@ class _ObjectReconcile:
             if not is_terminal(error):
                 raise
             return None, error
+
+    def _is_retried(self, error: BaseException) -> bool:
+        """Return whether to record that a retry follows; after a cancellation not if the controller is stopping."""
+        if not self._reconciler.kstatus_conditions:
+            return False
+        return isinstance(error, Exception) or self._cycle is None or not self._cycle.stopping
 
     def _check_valid(self, obj: Any) -> None:
         """Raise `InvalidPrimary` for an object that does not match its model, and record an Event.
@@ -357,7 +378,9 @@ def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
 
     Also if the status has it already: another writer may remove it before the write, which is then replayed.
     """
-    if not (isinstance(obj, Resource) and obj.generation is not None and _has_observed_generation(obj.status_model)):
+    if not isinstance(obj, Resource) or obj.generation is None:
+        return
+    if not has_status_field(obj.status_model, "observedGeneration"):
         return
     if status.observed_generation is not None:
         status.set("observedGeneration", obj.generation)
@@ -366,6 +389,6 @@ def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
 
 
 @functools.lru_cache(maxsize=256)  # called in every reconcile, with the few kinds of a program
-def _has_observed_generation(model: Any) -> bool:
-    """Return whether a status model has the field ``observedGeneration``, under its name on the wire."""
-    return any("observedGeneration" in (name, field.serialization_alias) for name, field in model.model_fields.items())
+def has_status_field(model: Any, wire_name: str) -> bool:
+    """Return whether a status model has a field of this name on the wire."""
+    return any(wire_name in (name, field.serialization_alias) for name, field in model.model_fields.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ from reconciler.controller import Controller
 from reconciler.manager.election.elector import Elector
 from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
+from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.runnables import RunnableEntry, Supervisor, Webhooks, call_and_wait, first_failure
+from reconciler.manager.waiting import remind, waits
 
 __all__ = ["Lifecycle", "State"]
 
@@ -46,10 +48,21 @@ class Lifecycle:
         warm_up: whether controllers watch and queue while they wait for the election.
         grace: seconds that work in progress has to finish.
         clock: source of time.
+        watchdog: reports code that blocks the event loop.
+        banner: returns the first log line, once the servers listen.
     """
 
     def __init__(
-        self, *, servers: Servers, cache: Cache, elector: Elector | None, warm_up: bool, grace: float, clock: Clock
+        self,
+        *,
+        servers: Servers,
+        cache: Cache,
+        elector: Elector | None,
+        warm_up: bool,
+        grace: float,
+        clock: Clock,
+        watchdog: BlockedLoopWatchdog,
+        banner: Callable[[], str],
     ) -> None:
         self._servers = servers
         self._cache = cache
@@ -57,6 +70,8 @@ class Lifecycle:
         self._warm_up = warm_up and elector is not None
         self._grace = grace
         self._clock = clock
+        self._watchdog = watchdog
+        self._banner = banner
         self.state: State = "new"
         self.controllers: list[Controller] = []
         self._runnables: list[RunnableEntry] = []
@@ -69,6 +84,7 @@ class Lifecycle:
         self._active = False  # controllers have started or are starting
         self._election_waiter: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
         self._election: asyncio.Task[Any] | None = None
+        self._reminder: asyncio.Task[Any] | None = None  # logs what the start waits for
         self._controller_stop: asyncio.Task[list[str]] | None = None  # stops the controllers
         self._stop_requested = asyncio.Event()
         self._grace_cut_short = asyncio.Event()
@@ -128,6 +144,7 @@ class Lifecycle:
         self.state = "starting"
         self._supervisor = Supervisor()
         self._supervisor.failed.add_done_callback(self._on_failure)
+        self._watchdog.start()
         try:
             await self._start_unless_stopped(self._start())
             if self._supervisor.failure is not None:
@@ -201,6 +218,9 @@ class Lifecycle:
 
     async def _start(self) -> None:
         await self._servers.start()
+        _log.info("%s", self._banner())
+        waiting = remind(lambda: waits(self._cache.informers, self._elector))
+        self._reminder = self._supervisor.start("reminders of the start", waiting)
         for webhooks in self._webhooks:
             self._start_webhooks(webhooks)
         for webhooks in self._webhooks:
@@ -253,10 +273,15 @@ class Lifecycle:
         await first_failure(
             [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
         )
+        self._stop_reminding()
         names = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
         _log.info("started controllers: %s", ", ".join(names) or "none")
         for each in controllers:
             self._supervisor.start(f"controller {each.name}", each.finished())
+
+    def _stop_reminding(self) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
 
     async def _run_controller(self, controller: Controller) -> None:
         await controller.start()
@@ -273,6 +298,7 @@ class Lifecycle:
 
     async def _stop(self) -> GracePeriodExceeded | None:
         self.state = "stopping"
+        self._stop_reminding()
         lost = isinstance(self._supervisor.failure, LeadershipLost)
         grace = 0.0 if lost else self._grace
         until = self._clock.monotonic() + grace
@@ -282,6 +308,7 @@ class Lifecycle:
         await self._cache.stop()
         left += await self._cancel_all(self._webhook_tasks, CANCEL_TIMEOUT)
         await self._servers.stop()
+        self._watchdog.stop()
         self.state = "stopped"
         if not left:
             return None

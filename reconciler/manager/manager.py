@@ -16,6 +16,7 @@ from reconciler.controller import Controller, ControllerKeywords, ControllerOpti
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
+from reconciler.manager.banner import banner
 from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.options import LeaderElection, complete_election
 from reconciler.manager.election.watchdog import Watchdog
@@ -24,6 +25,7 @@ from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
 from reconciler.manager.endpoints.keys import debug_keys
 from reconciler.manager.endpoints.server import Address, Servers
 from reconciler.manager.errors import ManagerError
+from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
 from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
@@ -138,6 +140,8 @@ class Manager:
             warm_up=warm_up,
             grace=grace_period,
             clock=self._clock,
+            watchdog=BlockedLoopWatchdog(self._clock, self.metrics.event_loop),
+            banner=self._banner,
         )
         self._serve(metrics, health)
 
@@ -382,6 +386,16 @@ class Manager:
             address = Address.parse("health", health_address)
             checks = {"/healthz": health(self._live), "/readyz": health(self._ready)}
             self._servers.serve(address, {**checks, **debug})
+
+    def _banner(self) -> str:
+        return banner(
+            self.client.live,
+            namespaces=self._namespaces,
+            controllers=[each.name for each in self._lifecycle.controllers],
+            endpoints=[("metrics", self.metrics_url), ("health", self.health_url)],
+            election=self._election,
+            shard=self._shard.name,
+        )
 
     def _role(self) -> str:
         standby = self._elector is not None and not self._elector.leading

@@ -25,6 +25,11 @@ class _TransportWrapper:
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         return await self._transport.send(request)
 
+    @property
+    def host(self) -> str:
+        """The server's host and port; ``""`` before the transport is open, and for one inside the process."""
+        return str(getattr(self._transport, "host", ""))
+
     async def renew(self) -> bool:
         renew = getattr(self._transport, "renew", None)
         return renew is not None and bool(await renew())

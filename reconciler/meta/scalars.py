@@ -63,7 +63,7 @@ def parse_quantity(text: str) -> Fraction:
     """Return the exact value of a quantity: ``"500m"``, ``"1.5Gi"``, ``"1e3"``.
 
     Raises:
-        ValueError: the text is not a valid quantity.
+        ValueError: the string is not a valid quantity.
     """
     from fractions import Fraction  # loads decimal, which a batcher without quantities does not need
 

@@ -31,7 +31,7 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
     """Return the group, version and kind.
 
     Raises:
-        ValueError: the text is not a valid kind.
+        ValueError: the string is not a valid kind.
         TypeError: the argument has another type, or is the bare class Resource.
     """
     if is_kind_class(kind):
@@ -101,7 +101,7 @@ def presumed_resource_type(kind: KindLike) -> ResourceType:
     A kind given as text that is not built in is assumed to be namespaced and to have a regular plural.
 
     Raises:
-        ValueError: the text is not a valid kind.
+        ValueError: the string is not a valid kind.
         TypeError: the argument is not a kind.
     """
     declared = resource_type_from(kind)

@@ -217,7 +217,7 @@ class StatusBatcher(Generic[S]):
         """Return the generation that was read, for ``status.observedGeneration``.
 
         It is None for kinds without a generation, and if the status is written to the main resource: each write raises
-        the generation there, so that a status which names it would never settle.
+        the generation there, so a status that contains it would change in every reconcile.
         """
         return self._block.require_session().generation
 
@@ -415,7 +415,7 @@ class StatusBatcher(Generic[S]):
         I/O. After an unknown outcome it cannot be repeated.
 
         Raises:
-            TypeError: it is a coroutine function, or leaves something that JSON cannot represent.
+            TypeError: it is a coroutine function, or sets a value that JSON cannot represent.
         """
         self._block.record(self._build.mutate(function))
 
@@ -435,8 +435,8 @@ class StatusBatcher(Generic[S]):
         Cancellation waits for the write, `flush_timeout` seconds at most.
 
         Raises:
-            StatusConflict: the object is newer. What was recorded is not written, at the end of the block neither; it
-                is in the error's ``unsaved``, for `record`.
+            StatusConflict: the object is newer. The recorded mutations are not written, not even at the end of the
+                block; the error's ``unsaved`` has them, for `record`.
             StatusError: the write failed; the same applies.
         """
         return self._block.checkpoint()

@@ -11,12 +11,13 @@ including the lines of other libraries. This library never configures logging it
 from reconciler.telemetry.controllers import ControllerCounters, QueueCounters, StatusCounters
 from reconciler.telemetry.families import Histogram
 from reconciler.telemetry.logs import JSONFormatter, TextFormatter
-from reconciler.telemetry.process import LeaderCounters, RequestCounters, ShardCounters
+from reconciler.telemetry.process import EventLoopCounters, LeaderCounters, RequestCounters, ShardCounters
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.tracing import is_tracing, tracer
 
 __all__ = [
     "ControllerCounters",
+    "EventLoopCounters",
     "Histogram",
     "JSONFormatter",
     "LeaderCounters",

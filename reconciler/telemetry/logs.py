@@ -7,17 +7,23 @@ they come from the context.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
+from reconciler.errors import error_text
 from reconciler.meta import Request, current_cycle
+from reconciler.telemetry.frames import fold_traceback
 
 __all__ = ["JSONFormatter", "TextFormatter"]
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+_WIDTHS = len("WARNING"), len("reconciler.controller")
+_CYAN, _DIM = "36", "2"
+_COLORS = {"DEBUG": _DIM, "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 _IN_BRACKETS = ("controller", "object_namespace", "object_name", "reconcile_id")
 
 
@@ -47,21 +53,61 @@ class TextFormatter(logging.Formatter):
     """A formatter for people: time, level, logger, reconcile in brackets, message, and the rest of ``extra``.
 
     ``2026-01-01T00:00:00.000Z INFO  reconciler.controller [database prod/db1 3f2a91c0] reconciled``
+
+    Args:
+        aligned: whether level and logger have a fixed width, for a terminal. Default False.
+        color: whether to color level, reconcile and ``extra``. Default False.
     """
 
+    def __init__(self, *, aligned: bool = False, color: bool = False) -> None:
+        super().__init__()
+        self._level_width, self._logger_width = _WIDTHS if aligned else (5, 0)
+        self._color = color
+
+    @classmethod
+    def for_stream(cls, stream: TextIO) -> TextFormatter:
+        """Return a formatter for a stream: with aligned columns and color on a terminal, plain otherwise.
+
+        The environment variable ``NO_COLOR`` disables color if it is not empty, as https://no-color.org says;
+        ``TERM=dumb`` does the same.
+        """
+        terminal = stream.isatty()
+        color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return cls(aligned=terminal, color=color)
+
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as a line of text; the traceback of an exception follows on its own lines."""
+        """Return the record as a line of text, which includes type and text of an exception.
+
+        Its traceback follows on its own lines. In it, successive frames of libraries are folded into one line, unless
+        there are no others.
+        """
         fields = _fields(record)
         controller, namespace, name, reconcile_id = (fields.pop(field, None) for field in _IN_BRACKETS)
         key = str(Request(name, namespace)) if name else None
         where = " ".join(str(part) for part in (controller, key, str(reconcile_id or "")[:8]) if part)
-        parts = [_stamp(record), f"{record.levelname:<5}", record.name]
-        parts += [f"[{where}]"] if where else []
-        parts += [record.getMessage()]
-        parts += [f"{name}={_plain(value)}" for name, value in fields.items()]
+        level = self._paint(_COLORS.get(record.levelname, ""), f"{record.levelname:<{self._level_width}}")
+        parts = [_stamp(record), level, f"{record.name:<{self._logger_width}}"]
+        parts += [self._paint(_CYAN, f"[{where}]")] if where else []
+        parts += [_headline(record)]
+        parts += [self._paint(_DIM, f"{name}={_plain(value)}") for name, value in fields.items()]
         line = " ".join(parts)
-        exception = _exception(self, record)
+        exception = fold_traceback(_exception(self, record))
         return f"{line}\n{exception}" if exception else line
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._color and code else text
+
+
+def _headline(record: logging.LogRecord) -> str:
+    """Return the message, followed by the exception's type and text unless it contains them."""
+    message = record.getMessage()
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return message
+    name, text = type(error).__name__, error_text(error)
+    if text in message:
+        return message
+    return f"{message}: {name}" if text == name else f"{message}: {name}: {text}"
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

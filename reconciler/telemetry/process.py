@@ -9,14 +9,27 @@ from prometheus_client.metrics_core import Metric
 from reconciler.telemetry.families import counter, gauge
 
 __all__ = [
+    "EventLoopCounters",
     "LeaderCounters",
     "RequestCounters",
     "ShardCounters",
     "cache_families",
+    "event_loop_families",
     "leader_families",
     "request_families",
     "shard_families",
 ]
+
+
+class EventLoopCounters:
+    """Counters of the event loop.
+
+    Attributes:
+        blocked: how often the loop ran nothing for more than a second, because code did not await.
+    """
+
+    def __init__(self) -> None:
+        self.blocked = 0
 
 
 class LeaderCounters:
@@ -56,6 +69,16 @@ class RequestCounters:
     def samples(self) -> list[tuple[tuple[str, str, str], float]]:
         """Return the counts."""
         return list(self._counts.items())
+
+
+def event_loop_families(loop: EventLoopCounters) -> Iterable[Metric]:
+    """Yield the metric of the event loop."""
+    yield counter(
+        "reconciler_event_loop_blocked",
+        "Total number of times that code blocked the event loop for more than a second.",
+        (),
+        [((), loop.blocked)],
+    )
 
 
 def leader_families(leaders: Sequence[LeaderCounters]) -> Iterable[Metric]:

@@ -17,10 +17,12 @@ from reconciler.telemetry.controllers import (
     status_families,
 )
 from reconciler.telemetry.process import (
+    EventLoopCounters,
     LeaderCounters,
     RequestCounters,
     ShardCounters,
     cache_families,
+    event_loop_families,
     leader_families,
     request_families,
     shard_families,
@@ -38,12 +40,14 @@ class MetricsRegistry:
         registry: the prometheus_client registry. Register your own collectors there; the collectors of the process and
             the interpreter are already registered.
         requests: counts requests to the API server.
+        event_loop: counts how often the event loop was blocked.
         unreadable: returns, per kind, the number of cached objects that cannot be decoded. Default: nothing.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestCounters()
+        self.event_loop = EventLoopCounters()
         self.unreadable: Callable[[], Sequence[tuple[str, int]]] = list
         self._queues: dict[str, QueueCounters] = {}
         self._controllers: dict[str, ControllerCounters] = {}
@@ -83,6 +87,7 @@ class MetricsRegistry:
         yield from leader_families(list(self._leaders.values()))
         yield from shard_families(list(self._shards.values()))
         yield from request_families(self.requests)
+        yield from event_loop_families(self.event_loop)
         yield from cache_families(self.unreadable())
 
     def render(self, accept: str = "") -> tuple[str, bytes]:

@@ -210,7 +210,7 @@ class WorkQueue(Generic[K]):
         """Wait for a key and return it; it is in progress until you call `done`.
 
         Cancellation leaves the queue unchanged: the key goes to the next worker. A key that was returned is in
-        progress, so use `item` where something may come between.
+        progress, so use `item` if the code before `done` may raise or be cancelled.
 
         Raises:
             QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in progress any more.
@@ -227,6 +227,7 @@ class WorkQueue(Generic[K]):
         entry.started_at = now
         entry.current_reasons = due_reasons(entry.reasons, entry.later, now) if entry.later else entry.reasons
         entry.current_priority = entry.priority
+        entry.current_by_timer = entry.by_timer
         entry.reasons = entry.later = None
         entry.ready = entry.limited = False
         self._in_progress.add(entry)
@@ -324,7 +325,8 @@ class WorkQueue(Generic[K]):
         entry = self._entries.get(key)
         if entry is None or entry.started_at is None:
             return None
-        return InProgress(key, named(entry.current_reasons), entry.current_priority, entry.started_at)
+        reasons = named(entry.current_reasons)
+        return InProgress(key, reasons, entry.current_priority, entry.started_at, entry.current_by_timer)
 
     def reasons(self, key: K) -> frozenset[str]:
         """Return the named reasons that a key is pending for; `in_progress` has those of a key in progress."""
@@ -390,10 +392,11 @@ class WorkQueue(Generic[K]):
     def _deliver(self, key: K, due: float | None, priority: int, reason: str) -> None:
         self.add(key, after=None if due is None else due - self._now(), priority=priority, reason=reason)
 
-    def _make_ready(self, entry: Entry[K]) -> None:
+    def _make_ready(self, entry: Entry[K], *, by_timer: bool = False) -> None:
         if entry.due is not None:
             self._timers.clear(entry)
         entry.ready = True
+        entry.by_timer = by_timer
         entry.ready_at = self._now()
         self._ready += 1
         self._adds += 1
@@ -504,5 +507,5 @@ class WorkQueue(Generic[K]):
             entry = self._timers.pop_due(now)
             if entry is None:
                 break
-            self._make_ready(entry)
+            self._make_ready(entry, by_timer=True)
         self._set_alarm()

@@ -125,6 +125,16 @@ async def test_urgent_requests_do_not_wait_for_others(transport_to: Any, options
             await stream.close()
 
 
+async def test_the_smallest_limit_of_an_api_client_leaves_one_request_at_a_time() -> None:
+    async with serving(answer) as server, borrowed(server.port, connections=2, max_streams=1) as transport:
+        slow = asyncio.create_task(transport.send(HTTPRequest("GET", "/slow", timeout=20)))
+        second = asyncio.create_task(transport.send(READ))
+        done, _ = await asyncio.wait({second}, timeout=0.2)
+        assert not done
+        slow.cancel()
+        assert (await second).status == 200
+
+
 async def test_slots_are_passed_on_in_order_when_earlier_waiters_are_cancelled() -> None:
     order: list[str] = []
 

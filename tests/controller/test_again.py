@@ -1,4 +1,4 @@
-"""A reconcile that works in steps: fair to other keys, and ended when the controller stops."""
+"""A reconcile that works in steps: with backoff, fair to other keys, and ended when the controller stops."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import asyncio
 import pytest
 
 from reconciler.clock import current_clock
-from reconciler.controller import Result
-from tests.controller.conftest import WidgetReconciler, World, quiet
+from reconciler.controller import Outcome, Result
+from reconciler.controller.reconcile.again import AgainLimiter
+from reconciler.errors import TerminalError
+from reconciler.meta import Request
+from reconciler.workqueue import ExponentialBackoff, MaxOf, TokenBucket
+from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
 
 pytestmark = pytest.mark.virtual_time
 
@@ -25,7 +29,7 @@ async def test_again_starts_no_further_step_when_the_controller_stops(world: Wor
     await quiet(4.5)
     before = current_clock().monotonic()
     await controller.stop(grace=30)
-    assert current_clock().monotonic() - before == pytest.approx(0.5)  # the step in progress, and no other
+    assert current_clock().monotonic() - before == pytest.approx(0.535)  # the step in progress, and no other
     assert len(reconciler.runs) == 5
     assert (await world.read()).status.runs == 5
 
@@ -57,3 +61,98 @@ async def test_endless_steps_do_not_starve_other_keys(world: World) -> None:
     await world.widget("other", size=2)
     await quiet(0.25)
     assert 2 in reconciler.sizes
+
+
+def steps(*outcomes: Exception | Outcome):
+    """Return a body that ends each reconcile with one of these, and with None afterwards."""
+    left = list(outcomes)
+
+    async def body(reconciler, request):
+        attempts.append(reconciler.run.attempt)
+        outcome = left.pop(0) if left else None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    attempts: list[int] = []
+    return body, attempts
+
+
+AGAIN = Result(again=True)
+KEY = Request("w", "ns")
+
+
+async def started(world: World, *outcomes: Exception | Outcome, **options):
+    body, attempts = steps(*outcomes)
+    reconciler = KeyReconciler(body)
+    controller = await world.start(reconciler, resource=Widget, **options)
+    controller.enqueue(KEY)
+    return reconciler, controller, attempts
+
+
+async def test_first_step_comes_at_once_and_further_ones_with_backoff(world: World) -> None:
+    reconciler, controller, attempts = await started(world, *[AGAIN] * 5, rate_limiter=ExponentialBackoff(1, 1000))
+    await quiet(60)
+    assert reconciler.times == [0, 0, 1, 3, 7, 15]
+    assert [reasons for *_, reasons in reconciler.runs[1:]] == [{"again"}] * 5
+    assert attempts == [0] * 6
+    assert controller.statistics().results == {"requeue": 5, "success": 1}
+
+
+async def test_endless_steps_are_few(world: World) -> None:
+    reconciler, *_ = await started(world, *[AGAIN] * 1000)
+    await quiet(10)
+    assert len(reconciler.runs) == 12
+
+
+async def test_other_outcome_resets_the_backoff_of_steps(world: World) -> None:
+    reconciler, *_ = await started(
+        world, AGAIN, AGAIN, Result(requeue_after=10), AGAIN, AGAIN, rate_limiter=ExponentialBackoff(1, 1000)
+    )
+    await quiet(60)
+    assert reconciler.times == [0, 0, 1, 11, 11, 12]
+
+
+async def test_terminal_error_resets_the_backoff_of_steps(world: World) -> None:
+    outcomes = [AGAIN, AGAIN, AGAIN, TerminalError("no"), AGAIN, AGAIN]
+    reconciler, controller, _ = await started(world, *outcomes, rate_limiter=ExponentialBackoff(1, 1000))
+    await quiet(3.5)
+    controller.enqueue(KEY)
+    await quiet(60)
+    assert reconciler.times == [0, 0, 1, 3, 3.5, 3.5, 4.5]
+
+
+async def test_steps_are_no_failures_and_failures_are_no_steps(world: World) -> None:
+    no = RuntimeError("no")
+    reconciler, controller, attempts = await started(
+        world, AGAIN, AGAIN, AGAIN, no, no, AGAIN, AGAIN, rate_limiter=ExponentialBackoff(1, 1000)
+    )
+    await quiet(2)
+    assert controller.queue.retries(KEY) == controller.queue.explain(KEY).failures == 0
+    await quiet(60)
+    #                   again  again   error    again
+    assert reconciler.times == [0, 0, 1, 3, 4, 6, 6, 7]
+    assert attempts == [0, 0, 0, 0, 1, 2, 0, 0]
+
+
+async def test_event_during_the_backoff_is_reconciled_at_once(world: World) -> None:
+    reconciler, *_ = await started(world, *[AGAIN] * 3, rate_limiter=ExponentialBackoff(10, 1000))
+    await quiet(5)
+    await world.widget()
+    await quiet(60)
+    assert reconciler.times == [0, 0, 5, 25]
+
+
+async def test_key_that_is_pending_anyway_is_not_charged_to_what_keys_share() -> None:
+    limiter = AgainLimiter(MaxOf(ExponentialBackoff(1, 1000), TokenBucket(0.01, 2)))
+    assert [limiter.again("a"), limiter.again("a"), limiter.again("a", duplicate=True)] == [0, 1, 2]
+    assert [limiter.again("b"), limiter.again("b"), limiter.again("b")] == [0, 1, 100]
+
+
+async def test_deleted_object_starts_again(world: World) -> None:
+    reconciler, *_ = await started(world, *[AGAIN] * 4, rate_limiter=ExponentialBackoff(10, 1000))
+    await world.widget()
+    await quiet(5)
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(1)
+    assert reconciler.times[-2:] == [5, 5]

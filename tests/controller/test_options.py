@@ -71,7 +71,7 @@ async def test_keywords_take_precedence_over_options(world: World) -> None:
 
 
 async def test_unknown_option_is_an_error(world: World) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'worker'"):
+    with pytest.raises(TypeError, match="unknown option 'worker' of a controller"):
         world.controller(WidgetReconciler(), worker=2)
 
 

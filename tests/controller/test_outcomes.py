@@ -407,15 +407,6 @@ async def test_log_records_carry_id_reasons_and_attempt(world: World, caplog) ->
     assert (passed.object_name, passed.object_namespace) == ("w", "ns")
 
 
-async def test_tracebacks_become_rare_while_a_key_fails_repeatedly(world: World, caplog) -> None:
-    _, controller = await started(world, failing(*[RuntimeError("no")] * 20))
-    controller.enqueue(KEY)
-    await quiet(10_000)
-    failures = [record for record in caplog.records if "failed on" in record.message]
-    assert [attempt for attempt, record in enumerate(failures, 1) if record.exc_info] == [1, 2, 4, 8, 16]
-    assert len(failures) == 20
-
-
 async def test_context_variables_of_a_reconcile_do_not_reach_the_next(world: World) -> None:
     import contextvars
 
@@ -431,20 +422,6 @@ async def test_context_variables_of_a_reconcile_do_not_reach_the_next(world: Wor
         controller.enqueue(Request(name, "ns"))
     await quiet()
     assert seen == ["clean", "clean"]
-
-
-async def test_tight_loop_is_reported_once_with_its_reasons(world: World, caplog) -> None:
-    async def body(reconciler, request):
-        await asyncio.sleep(0.1)
-        return Result(again=True) if len(reconciler.runs) < 50 else None
-
-    _, controller = await started(world, body)
-    controller.enqueue(KEY)
-    await quiet(60)
-    warnings = [record.message for record in caplog.records if "tight loop" in record.message]
-    assert len(warnings) == 1
-    assert "ns/w was reconciled 11 times within 10 s, because of: again x10, enqueue x1" in warnings[0]
-    assert controller.statistics().storms == 1
 
 
 def test_the_id_of_a_reconcile_is_a_random_uuid() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from reconciler.controller.reconcile.storm import StormAlarm
 
 
@@ -91,3 +93,36 @@ def test_idle_keys_cost_nothing():
         alarm.note(key, ())
         clock.time += 1
     assert len(alarm) <= 11
+
+
+@pytest.mark.parametrize(
+    ("reasons", "by_timer"),
+    [
+        ({"retry"}, True),
+        ({"again"}, False),
+        ({"again"}, True),
+        ({"requeue_after", "again"}, True),
+        ({"enqueue: mine"}, True),
+        ({"source: builds", "retry"}, True),
+    ],
+)
+def test_reconciles_that_were_asked_for_do_not_count(reasons, by_timer):
+    alarm = StormAlarm[str](clock=Clock())
+    assert not any(alarm.note("k", reasons, by_timer=by_timer) for _ in range(100))
+    assert len(alarm) == 0
+
+
+@pytest.mark.parametrize(
+    ("reasons", "by_timer"),
+    [
+        ({"event"}, False),
+        ({"event"}, True),  # debounced
+        ({"retry", "event"}, False),
+        ({"owned: Pod"}, True),
+        ({"enqueue: mine"}, False),
+        ({"source: builds", "again"}, False),
+    ],
+)
+def test_reconciles_that_nobody_asked_for_count(reasons, by_timer):
+    alarm = StormAlarm[str](clock=Clock())
+    assert any(alarm.note("k", reasons, by_timer=by_timer) for _ in range(11))

@@ -12,7 +12,9 @@ import pytest
 
 from reconciler import Client, Manager, ObjectMeta
 from reconciler.apiserver import APIServer
-from reconciler.notification import NotificationRequest
+from reconciler.notification import NotificationRequest, attributes_of
+from reconciler.notification.channels import RECEIVER_KINDS
+from reconciler.notification.routing import read_routing
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -88,11 +90,15 @@ def printed_by(example: str) -> list[str]:
 
 
 @pytest.mark.virtual_time
-async def test_the_notification_of_the_example_is_accepted() -> None:
+async def test_the_notification_of_the_example_is_accepted_and_routed() -> None:
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest, EXAMPLES / "notification.yaml")
         found = await client.get(NotificationRequest, "disk-full", "default")
-    assert found.spec.channels == ["console", "file"]
+    assert found.spec.channels is None
+    text = (EXAMPLES / "notification" / "receiver.yaml").read_text()
+    routing = read_routing(text, name="receiver.yaml", kinds=RECEIVER_KINDS)
+    (receiver,) = routing.route.receivers(attributes_of(found))
+    assert routing.receivers[receiver].channel_names == ("webhook:pager",)
 
 
 @pytest.mark.parametrize(("name", "tests"), [("test_kopf_operator.py", 5), ("test_plain_controller.py", 5)])

@@ -1,15 +1,20 @@
 """Finding and building the binaries of a control plane, with a fake Go."""
 
+import fcntl
+import io
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from reconciler.clock import SystemClock
 from reconciler.testing.control_plane import BinariesMissing, binaries_path, build
 from reconciler.testing.control_plane.binaries import find_or_build
+from reconciler.testing.control_plane.progress import BuildProgress
 
 GO = """#!/bin/sh
 set -e
@@ -90,7 +95,7 @@ def test_binaries_are_built_once_into_the_users_cache(calls: Path, tmp_path: Pat
     assert path.parent.parent == tmp_path / "cache" / "kube-reconciler" / "envtest"
     assert sorted(p.name for p in path.iterdir()) == ["etcd", "etcdutl", "kube-apiserver", "kubectl"]
     (call,) = calls.read_text().splitlines()
-    assert call.endswith("install -ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 tool")
+    assert call.endswith("install -v -ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 tool")
     assert sorted(p.name for p in path.parent.iterdir()) == ["bin", "lock"]
 
 
@@ -143,3 +148,91 @@ def test_the_cache_is_in_the_home_directory_by_default(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert build().is_relative_to(tmp_path / "home" / ".cache" / "kube-reconciler")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class ManualClock(SystemClock):
+    """A clock that the test sets."""
+
+    time = 0.0
+
+    def monotonic(self) -> float:  # type: ignore[override]
+        return self.time
+
+
+def displayed(stream: io.StringIO, *times: float) -> str:
+    """Return what a build that compiled a package and downloaded two modules has shown at these times."""
+    clock = ManualClock()
+    progress = BuildProgress(stream, clock=clock)
+    for line in (
+        "go: downloading k8s.io/api v0.36.3",
+        "go: downloading k8s.io/apimachinery v0.36.3",
+        "k8s.io/api/core/v1",
+    ):
+        progress.add_line(line)
+    for clock.time in times:
+        progress.update()
+    shown = stream.getvalue()
+    progress.close()
+    return shown
+
+
+def test_terminal_shows_the_progress_of_a_long_build() -> None:
+    terminal = Terminal()
+    shown = displayed(terminal, 1, 1.9, 2, 2.5, 3, 125)
+    assert [line.removesuffix("\x1b[K") for line in shown.split("\r")[1:]] == [
+        f"building etcd and kube-apiserver: {time} min, modules downloaded: 2, packages compiled: 1"
+        for time in ("0:02", "0:03", "2:05")
+    ]
+    assert terminal.getvalue().endswith("\r\x1b[K"), "the line is erased at the end"
+
+
+def test_short_build_shows_nothing() -> None:
+    assert displayed(Terminal(), 1, 1.5) == ""
+
+
+def test_file_gets_a_line_every_30_seconds() -> None:
+    lines = displayed(io.StringIO(), *range(70)).splitlines()
+    assert [line.partition(" min")[0] for line in lines] == [
+        "building etcd and kube-apiserver: 0:30",
+        "building etcd and kube-apiserver: 1:00",
+    ]
+
+
+def test_waiting_for_another_build_is_said(calls: Path) -> None:
+    stream = io.StringIO()
+    build(stream)
+    assert stream.getvalue() == ""
+    cache = binaries_path().parent
+    (cache / "bin" / "kubectl").unlink()
+    with ThreadPoolExecutor(1) as pool, (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = pool.submit(build, told := Told())
+        assert told.event.wait(30)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        waiting.result()
+    assert told.getvalue() == "another process is building etcd and kube-apiserver: waiting for it\n"
+
+
+class Told(io.StringIO):
+    """A stream that sets an event when something is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event = threading.Event()
+
+    def flush(self) -> None:
+        self.event.set()
+
+
+def test_names_of_packages_are_not_part_of_an_error(calls: Path, tmp_path: Path) -> None:
+    program(
+        tmp_path / "go" / "go",
+        "#!/bin/sh\nexec >&2\necho k8s.io/api/core/v1\necho '# k8s.io/bad'\necho 'bad.go:1:2: no'\necho fmt\nexit 1\n",
+    )
+    with pytest.raises(BinariesMissing, match=r"failed: # k8s\.io/bad \| bad\.go:1:2: no$"):
+        build()

@@ -1,4 +1,4 @@
-"""The timeline of the demo on the terminal."""
+"""The demo on the terminal: the naive timeline, this library's timeline, and what they show."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -17,6 +17,7 @@ from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.testing import virtual_time
 
 try:
+    from rich import box
     from rich.console import Console, Group, RenderableType
     from rich.live import Live
     from rich.panel import Panel
@@ -29,24 +30,31 @@ __all__ = ["run_demo"]
 
 _FRAME = 1 / 30
 """Real seconds per frame."""
-_SLOW_MOTION = 1 / 300
-"""Speed factor of the naive demo, whose retries are over within half a virtual second."""
+_SLOW_MOTION = 1 / 600
+"""Speed factor of the naive timeline, whose retries are over within half a virtual second."""
+
+_WHAT = "Retried: a notification, through the channel 'file', which always fails."
+_TITLES = {True: "Naive: writes the status after each attempt", False: "kube-reconciler: one write, stored due times"}
 
 _NEXT_STEPS = """\
-Next steps:
-  reconciler demo --naive                        the same without the protections
-  reconciler apiserver notification              an API server for kubectl; it prints the KUBECONFIG to export
-  reconciler run notification                    in another terminal: the operator, against that server
-  kubectl apply -f examples/notification.yaml    and watch:  kubectl get notif -w"""
+Go on from here, in a clone of the repository: each line in its own terminal,
+the last two after "export KUBECONFIG=reconciler.kubeconfig".
+  reconciler apiserver notification
+  python examples/notification/receiver.py
+  reconciler run notification --routing-file examples/notification/receiver.yaml
+  kubectl apply -f examples/notification.yaml && kubectl get notif -w
+Or write an operator of your own:  reconciler new my_operator"""
+
+_TAKE_AWAY = "Take-away: naive status writes undo the backoff; stored due times keep it."
 
 
 def run_demo(*, speed: float, naive: bool, as_json: bool) -> int:
-    """Run the scenario under virtual time and show it.
+    """Run the scenario under virtual time and show it: the naive way, then this library's.
 
     Args:
         speed: virtual seconds per real second; 0 shows the result at once.
-        naive: run the naive reconciler instead.
-        as_json: print only the facts, at once.
+        naive: show only the naive way.
+        as_json: print only the facts, at once: those of this library, or with `naive` those of the naive way.
 
     Raises:
         ConfigurationError: the speed is negative or not finite.
@@ -57,42 +65,44 @@ def run_demo(*, speed: float, naive: bool, as_json: bool) -> int:
         facts = _play(naive=naive, speed=0, view=None)
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(facts.to_dict())).decode() + "\n")
         return 0
-    title = (
-        "naive: status is written after each attempt" if naive else "one status write per reconcile, due times stored"
-    )
-    with TimelineView(title) as view:
-        facts = _play(naive=naive, speed=speed * (_SLOW_MOTION if naive else 1), view=view)
-    view.close(facts)
+    console = Console(highlight=False)
+    console.print(_WHAT, soft_wrap=True)
+    shown = []
+    for way in (True,) if naive else (True, False):
+        with TimelineView(_TITLES[way], console) as view:
+            shown.append(_play(naive=way, speed=speed * (_SLOW_MOTION if way else 1), view=view))
+    console.print()
+    console.print(_summary(shown))
+    console.print(f"\nThe times of the retry policy: {_times(shown[0].policy)}\n", soft_wrap=True)
+    console.print(_lesson(shown[0]) if naive else f"{_NEXT_STEPS}\n\n{_TAKE_AWAY}", soft_wrap=True)
     return 0
 
 
 def _play(*, naive: bool, speed: float, view: TimelineView | None) -> Facts:
-    done = False
-
     def on_tick(now: float) -> None:
-        if view is not None and not done:
+        if view is not None:
             view.tick(now)
             if speed:
                 time.sleep(_FRAME)
 
-    def on_attempt(attempt: object) -> None:
+    def on_attempt(attempt: Attempt) -> None:
         if view is not None:
-            view.add(attempt)  # type: ignore[arg-type]
+            view.add(attempt)
 
     with virtual_time():
         return asyncio.run(play(naive=naive, on_attempt=on_attempt, on_tick=on_tick, tick=speed * _FRAME or 3600))
 
 
 class TimelineView:
-    """A table of attempts: live on a terminal, line by line elsewhere.
+    """A table of attempts: live on a terminal, line by line elsewhere. It is at most 80 columns wide.
 
     Args:
         title: the title of the table.
-        console: the console. Default: standard output.
+        console: where it is shown.
     """
 
-    def __init__(self, title: str, console: Console | None = None) -> None:
-        self._console = console or Console()
+    def __init__(self, title: str, console: Console) -> None:
+        self._console = console
         self._title = title
         self._rows: list[Attempt] = []
         self._now = 0.0
@@ -104,7 +114,7 @@ class TimelineView:
         if self._console.is_terminal:
             self._live.start()
         else:
-            self._console.print(self._title)
+            self._console.print(f"\n{self._title}\n{_line(_HEADER)}", soft_wrap=True)
         return self
 
     def __exit__(
@@ -121,71 +131,71 @@ class TimelineView:
         """Add an attempt."""
         self._rows.append(attempt)
         if not self._console.is_terminal:
-            self._console.print(_line(attempt), soft_wrap=True)
-
-    def close(self, facts: Facts) -> None:
-        """Print the summary and the next steps."""
-        self._console.print(_summary(facts))
-        self._console.print(_NEXT_STEPS if not facts.naive else Text(_lesson(facts)), highlight=False, soft_wrap=True)
+            self._console.print(_line(_cells(attempt)), soft_wrap=True)
 
     def _render(self) -> RenderableType:
-        table = _table(self._rows)
-        clock = Text(f"virtual clock  {self._now:7.2f} s", style="bold")
-        return Panel(Group(clock, table), title=self._title, border_style="cyan", expand=False)
+        clock = Text(f" virtual clock {self._now:7.2f} s", style="bold")
+        return Panel(Group(clock, _table(self._rows)), title=self._title, border_style="cyan", expand=False)
+
+
+_HEADER = ("time", "attempt", "channel", "result", "next due", "status writes", "phase")
+_WIDTHS = (6, 7, 7, 7, 10, 13, 13)
+_JUSTIFY: Sequence[Literal["left", "right"]] = ("right", "right", "left", "left", "right", "right", "left")
+
+
+def _cells(row: Attempt) -> Sequence[str]:
+    due = "-" if row.next_due is None else _seconds(row.next_due)
+    if row.next_due is None and row.result == "failure" and row.phase == "Retrying":
+        due = "not stored"
+    return (_seconds(row.at), str(row.number), row.channel, row.result, due, str(row.status_writes), row.phase)
 
 
 def _table(rows: Sequence[Attempt]) -> Table:
-    table = Table(expand=False)
-    for name in ("time", "attempt", "channel", "result", "next due", "status writes", "phase"):
-        table.add_column(name, justify="right" if name in {"time", "attempt", "next due", "status writes"} else "left")
+    table = Table(expand=False, box=box.SIMPLE_HEAD, show_edge=False)
+    for name, width, justify in zip(_HEADER, _WIDTHS, _JUSTIFY, strict=True):
+        table.add_column(name.replace(" ", "\n"), justify=justify, min_width=6 if " " in name else width, no_wrap=True)
     for row in rows:
-        style = "green" if row.result == "success" else "red"
-        table.add_row(
-            _seconds(row.at),
-            str(row.number),
-            row.channel,
-            Text(row.result, style=style),
-            _due(row),
-            str(row.status_writes),
-            row.phase,
-        )
+        cells: list[str | Text] = list(_cells(row))
+        cells[3] = Text(row.result, style="green" if row.result == "success" else "red")
+        table.add_row(*cells)
     return table
 
 
-def _line(row: Attempt) -> str:
-    writes = "1 status write " if row.status_writes == 1 else f"{row.status_writes} status writes"
-    return (
-        f"{_seconds(row.at):>9}  {row.channel:<8} attempt {row.number}  {row.result:<8}  next due: {_due(row):<12}"
-        f"{writes}  {row.phase}"
-    )
+def _line(cells: Sequence[str]) -> str:
+    columns = zip(cells, _WIDTHS, _JUSTIFY, strict=True)
+    return "  ".join(
+        f"{cell:>{width}}" if side == "right" else f"{cell:<{width}}" for cell, width, side in columns
+    ).rstrip()
 
 
-def _due(row: Attempt) -> str:
-    if row.next_due is not None:
-        return _seconds(row.next_due)
-    return "not stored" if row.result == "failure" and row.phase == "Retrying" else "-"
-
-
-def _summary(facts: Facts) -> Table:
-    table = Table(title="What happened", show_header=False, expand=False)
-    table.add_column("what", style="bold")
-    table.add_column("value")
-    table.add_row("attempts of 'file' at", ", ".join(_seconds(at) for at in facts.attempts_of("file")))
-    table.add_row("times of the retry policy", ", ".join(_seconds(at) for at in facts.policy))
-    table.add_row(
-        "'console' delivered", "once" if facts.console_deliveries == 1 else f"{facts.console_deliveries} times"
-    )
-    table.add_row("reconciles", str(facts.cycles))
-    table.add_row("status writes", str(facts.status_writes))
-    table.add_row("phase", f"{facts.phase} at {_seconds(facts.phase_at)}")
+def _summary(shown: Sequence[Facts]) -> Table:
+    table = Table(title="What happened", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("", style="bold", no_wrap=True)
+    for facts in shown:
+        table.add_column("naive" if facts.naive else "kube-reconciler")
+    rows: dict[str, Callable[[Facts], str]] = {
+        "'file' tried at": lambda facts: _times(facts.attempts_of("file")).replace(" s,", ","),
+        "'console' delivered": lambda facts: (
+            "once" if facts.console_deliveries == 1 else f"{facts.console_deliveries} times"
+        ),
+        "reconciles": lambda facts: str(facts.cycles),
+        "status writes": lambda facts: str(facts.status_writes),
+        "phase": lambda facts: f"{facts.phase} at {_seconds(facts.phase_at)}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, *(value(facts) for facts in shown))
     return table
 
 
 def _lesson(facts: Facts) -> str:
     return (
         f"{len(facts.attempts_of('file'))} attempts in {facts.attempts_of('file')[-1]:.2f} s: every status write "
-        "enqueued the object, and the returned delay was lost.\nWith the protections:  reconciler demo"
+        "enqueued the object,\nand the returned delay was lost. With the protections:  reconciler demo"
     )
+
+
+def _times(values: Sequence[float]) -> str:
+    return ", ".join(_seconds(value) for value in values)
 
 
 def _seconds(value: float) -> str:

@@ -10,9 +10,13 @@ import msgspec
 from reconciler.controller.errors import ReconcileTimeout
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.result import Outcome, Result
+from reconciler.controller.wake.user_code import describe
 from reconciler.errors import TerminalError
 
-__all__ = ["Completion", "check_outcome", "is_terminal", "result_of", "run_to_completion"]
+__all__ = ["Completion", "check_outcome", "error_message", "is_terminal", "result_of", "run_to_completion"]
+
+_MAX_PARTS = 3
+"""How many exceptions of a group a message names."""
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -78,6 +82,14 @@ def is_terminal(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: it is retried if a retry can help one part
         return all(is_terminal(part) for part in error.exceptions)
     return isinstance(error, TerminalError)
+
+
+def error_message(error: BaseException) -> str:
+    """Return the type and the text of an error; of a group also those of its first exceptions."""
+    if not isinstance(error, BaseExceptionGroup):
+        return describe(error)
+    parts = [error_message(part) for part in error.exceptions[:_MAX_PARTS]]
+    return f"{describe(error)}: {'; '.join(parts)}"
 
 
 def result_of(outcome: object) -> ReconcileResult:

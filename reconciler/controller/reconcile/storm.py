@@ -1,26 +1,50 @@
 """The detection of keys that reconcile in a tight loop, and why.
 
-A parent that rewrites its child in every reconcile, two controllers that fight over one field, a reconcile that always
-returns ``Result(again=True)``: each looks like a busy, healthy controller. More than ten reconciles of one key within
-ten seconds are reported once, with their reasons. If thousands of keys do that, they have one cause: a few of them are
-logged, the others are counted.
+A parent that rewrites its child in every reconcile, or two controllers that fight over one field: each looks like a
+busy, healthy controller. More than ten reconciles of one key within ten seconds that nobody asked for are reported
+once, with their reasons. A reconcile is asked for if it is a retry with backoff, the next step of
+``Result(again=True)``, which has a backoff as well, or the end of a delay. If thousands of keys are in a tight loop,
+they have one cause: a few of them are logged, the others are counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from reconciler.clock import Clock, current_clock
+from reconciler.controller.wake import reasons as words
 
-__all__ = ["Storm", "StormAlarm"]
+__all__ = ["Storm", "StormAlarm", "is_asked_for"]
 
 K = TypeVar("K", bound=Hashable)
 
 _MAX_LOGGED = 10
 """Storms that are logged within a window."""
+
+_ASKED_FOR = frozenset((words.RETRY, words.AGAIN, words.REQUEUE_AFTER))
+"""Reasons of reconciles that an earlier reconcile asked for, and whose pace a backoff or a delay sets."""
+
+_DELAYED = _ASKED_FOR | {words.ENQUEUE, words.SOURCE}
+"""The same, for a key whose timer made it ready: ``enqueue(after=)``."""
+
+
+def is_asked_for(reasons: Iterable[str], *, by_timer: bool) -> bool:
+    """Return whether a reconcile has no other reasons than a retry, ``again`` or a delay.
+
+    Args:
+        reasons: why it runs. Without any, it is not asked for.
+        by_timer: whether the key's timer made it ready.
+    """
+    asked = _DELAYED if by_timer else _ASKED_FOR
+    found = False
+    for reason in reasons:
+        if words.word(reason) not in asked:
+            return False
+        found = True
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +53,7 @@ class Storm(Generic[K]):
 
     Attributes:
         key: the key that reconciles too often.
-        runs: the number of reconciles within `window`.
+        runs: the number of reconciles within `window` that nobody asked for.
         window: seconds.
         reasons: how many of those reconciles had each reason; one may have several.
         logged: whether to log it; False if too many others were logged within the window.
@@ -56,8 +80,10 @@ class Storm(Generic[K]):
 class StormAlarm(Generic[K]):
     """A detector of keys that reconcile in a tight loop, by counts in a sliding window. Idle keys take no memory.
 
+    Reconciles that were asked for do not count; see `is_asked_for`.
+
     Args:
-        limit: reconciles within the window that are normal. Default 10.
+        limit: such reconciles within the window that are normal. Default 10.
         window: seconds. Default 10.
         quiet: seconds before the same key is reported again. Default 300.
         clock: source of monotonic time.
@@ -76,8 +102,16 @@ class StormAlarm(Generic[K]):
         self._skipped = 0
         self._storms = 0
 
-    def note(self, key: K, reasons: Iterable[str]) -> Storm[K] | None:
-        """Count a reconcile; return a description if the key has started a tight loop."""
+    def note(self, key: K, reasons: Collection[str], *, by_timer: bool = False) -> Storm[K] | None:
+        """Count a reconcile, unless it was asked for; return a description if the key has started a tight loop.
+
+        Args:
+            key: the key.
+            reasons: why it runs.
+            by_timer: whether the key's timer made it ready. Default False.
+        """
+        if is_asked_for(reasons, by_timer=by_timer):
+            return None
         now = self._clock.monotonic()
         self._drop_idle(now)
         runs = self._recent.get(key)

@@ -21,14 +21,16 @@ from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
+from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.failure_events import FailureEvents
+from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
 from reconciler.controller.reconcile.outcome import Completion, run_to_completion
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker
-from reconciler.controller.wake.user_code import describe
 from reconciler.meta import GroupVersionKind, Request, current_cycle
 from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
@@ -73,11 +75,13 @@ class WorkerState(NamedTuple):
         name: the controller's name.
         gvk: the primary kind.
         queue: the controller's queue.
+        limiter: the queue's rate limiter.
         tracker: its echo tracker.
         unsaved: its store of unsaved mutations.
         stored: returns the primary object of a key in the informer's store, or None.
         history: the latest reconciles of each key.
         storm: detects tight loops.
+        failures: records Events about failures.
         metrics: receives every reconcile.
         clock: source of time.
         timeout: seconds per reconcile, or None.
@@ -85,16 +89,19 @@ class WorkerState(NamedTuple):
         deadlines: for each key the monotonic second of the latest `requeue_after`.
         status_metrics: receives each flush of a reconcile's batchers, or None.
         matches: returns whether an object with these labels belongs to this process; see `ShardFilter`.
+        failure_log: logs failed reconciles.
     """
 
     name: str
     gvk: GroupVersionKind
     queue: WorkQueue[Request]
+    limiter: AgainLimiter
     tracker: EchoTracker[Request]
     unsaved: UnsavedStore
     stored: Callable[[Request], CachedObject | None]
     history: RunHistory
     storm: StormAlarm[Request]
+    failures: FailureEvents
     metrics: ControllerMetrics
     clock: Clock
     timeout: float | None
@@ -102,6 +109,7 @@ class WorkerState(NamedTuple):
     deadlines: dict[Request, float]
     status_metrics: StatusMetrics | None
     matches: Callable[[Mapping[str, str]], bool]
+    failure_log: FailureLog
 
 
 class Worker:
@@ -157,7 +165,7 @@ class Worker:
             priority=queued.priority,
             since=queued.since,
         )
-        self._detect_storm(run)
+        self._detect_storm(run, by_timer=queued.by_timer)
         self._set_active(+1)
         return ReconcileCycle(
             state.gvk,
@@ -200,6 +208,7 @@ class Worker:
         self._finish_echo(cycle.request)
         if completion is not None:
             self._report(cycle.run, completion, seconds)
+            self._state.failures.note(cycle.request, completion)
             self._requeue(cycle.run, completion)
 
     def _finish_echo(self, key: Request) -> None:
@@ -222,14 +231,14 @@ class Worker:
             queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
             self._restore_timer(key, priority)
             return
-        queue.forget(key)
         self._state.deadlines.pop(key, None)
-        if outcome is None:
-            return
-        if outcome.again:
+        if outcome is not None and outcome.again:
             if not queue.shutting_down:  # like a delay, it is left to the next process, which reconciles every key
-                queue.add(key, priority=priority, reason=reasons.AGAIN)
-        elif outcome.requeue_after is not None:
+                after = self._state.limiter.again(key, duplicate=bool(queue.reasons(key)))
+                queue.add(key, after=after, priority=priority, reason=reasons.AGAIN)
+            return
+        queue.forget(key)
+        if outcome is not None and outcome.requeue_after is not None:
             self._state.deadlines[key] = self._state.clock.monotonic() + outcome.requeue_after
             queue.add(key, after=outcome.requeue_after, priority=priority, reason=reasons.REQUEUE_AFTER)
 
@@ -245,8 +254,8 @@ class Worker:
         self._state.counters.active += change
         self._state.metrics.set_active_workers(self._state.counters.active)
 
-    def _detect_storm(self, run: ReconcileRun) -> None:
-        storm = self._state.storm.note(run.request, run.reasons)
+    def _detect_storm(self, run: ReconcileRun, *, by_timer: bool) -> None:
+        storm = self._state.storm.note(run.request, run.reasons, by_timer=by_timer)
         if storm is None:
             return
         self._state.metrics.storm()
@@ -265,16 +274,10 @@ class Worker:
             panicked=completion.panicked,
         )
         if completion.error is not None:
-            _log.error(
-                "%s failed on %s and is %s: %s",
-                state.name,
-                run.request,
-                "not retried" if completion.terminal else "retried with backoff",
-                describe(completion.error),
-                exc_info=completion.error if _needs_traceback(run.attempt) else None,
-                extra=run.log_fields(),
-            )
-        elif _log.isEnabledFor(logging.DEBUG):
+            state.failure_log.report(run, completion)
+            return
+        state.failure_log.forget(run.request)
+        if _log.isEnabledFor(logging.DEBUG):
             _log.debug("reconciled in %.3f s: %s", seconds, completion.outcome, extra=run.log_fields())
 
 
@@ -283,8 +286,3 @@ def new_reconcile_id() -> str:
     digits = f"{_RNG.getrandbits(128):032x}"
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
-
-
-def _needs_traceback(attempt: int) -> bool:
-    """Return True for the 1st, 2nd, 4th, 8th … failure in a row: a key that fails for hours must not fill the log."""
-    return attempt & (attempt + 1) == 0

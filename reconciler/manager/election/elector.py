@@ -26,7 +26,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.client import Client
@@ -70,6 +70,8 @@ class Elector:
     Attributes:
         elected: set when this process becomes leader; stays set.
         holder: the last known holder of the lease; ``""`` if nobody holds it.
+        lease: namespace and name of the lease, as text.
+        last_failure: why the last attempt to acquire the lease got no answer; None if it got one.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Elector:
         self._client = client
         self._election = election
         self._identity = election.identity or ""
-        self._where = f"{election.namespace}/{election.name}"
+        self.lease = f"{election.namespace}/{election.name}"
         self._counters = counters
         self._clock = clock
         self._now = boottime_of(clock)
@@ -106,11 +108,20 @@ class Elector:
         self._released = False
         self.elected = asyncio.Event()
         self.holder = ""
+        self.last_failure: Exception | None = None
 
     @property
     def leading(self) -> bool:
         """Return whether this process may act as leader now; safe to call from any thread."""
         return not self._ended and self.elected.is_set() and self._now() < self._deadline
+
+    @property
+    def held_until(self) -> datetime | None:
+        """Return the wall time at which the lease of another holder expires unless it is renewed; None if not known."""
+        if self._observed is None or self.holder in ("", self._identity):
+            return None
+        left = self._observed_at + float(self._observed.get("leaseDurationSeconds") or 0) - self._now()
+        return self._clock.now() + timedelta(seconds=left)
 
     def check(self) -> None:
         """Raise unless this process may act as leader now; safe to call from any thread.
@@ -120,7 +131,7 @@ class Elector:
         """
         if not self.leading:
             raise NotLeader(
-                f"{self._identity} is not the leader: lease {self._where} is held by {self.holder or 'nobody'}; "
+                f"{self._identity} is not the leader: lease {self.lease} is held by {self.holder or 'nobody'}; "
                 "nothing was sent"
             )
 
@@ -132,7 +143,7 @@ class Elector:
         """
         expired = self._now() - (self._renewed_at + self._election.lease_duration)
         if self.elected.is_set() and not self._ended and expired > 0:
-            raise NotLeader(f"lease {self._where} expired {expired:.0f} s ago")
+            raise NotLeader(f"lease {self.lease} expired {expired:.0f} s ago")
 
     async def run(self) -> None:
         """Acquire the lease, set `elected`, and renew until cancelled.
@@ -147,7 +158,7 @@ class Elector:
             # A candidate that waits longer than a lease lasts would notice too late that it is free.
             asked = min(self._retry_after, self._election.lease_duration)
             await asyncio.sleep(max(self._election.next_attempt_delay(self._rng.random()), asked))
-        _log.info("acquired lease %s: %s is the leader", self._where, self._identity)
+        _log.info("acquired lease %s: %s is the leader", self.lease, self._identity)
         self._counters.leading = True
         self.elected.set()
         self._watchdog.start()
@@ -200,27 +211,29 @@ class Elector:
             except _FAILURES as error:
                 failure = _headline(error)
                 self._retry_after = retry_after_delay(longest_retry_after(error), self._rng)
-                _log.warning("failed to renew lease %s, retrying for %.1f s: %s", self._where, left, failure)
+                _log.warning("failed to renew lease %s, retrying for %.1f s: %s", self.lease, left, failure)
 
     def _lost(self, why: str) -> LeadershipLost:
         self._ended = True
         self._counters.leading = False
         return LeadershipLost(
-            f"{self._identity} lost lease {self._where}: {why}. End this process; a new one takes part in the election"
+            f"{self._identity} lost lease {self.lease}: {why}. End this process; a new one takes part in the election"
         )
 
     async def _try_acquire(self) -> bool:
         self._in_flight = True  # stays True if cancelled
         self._retry_after = 0.0
+        failure: Exception | None = None
         try:
             leads = await self._renew(self._election.renew_deadline)
         except (Conflict, AlreadyExists):
             leads = False  # another candidate was faster; the next attempt shows which
         except _FAILURES as error:
-            leads = False
+            leads, failure = False, error
             self._retry_after = retry_after_delay(longest_retry_after(error), self._rng)
-            _log.warning("failed to acquire lease %s, retrying: %s", self._where, _headline(error))
+            _log.warning("failed to acquire lease %s, retrying: %s", self.lease, _headline(error))
         self._in_flight = False
+        self.last_failure = failure
         return leads
 
     async def _renew(self, limit: float) -> bool:
@@ -279,14 +292,14 @@ class Elector:
 
     def _observe_holder(self, holder: str) -> None:
         if holder not in (self.holder, "", self._identity):
-            _log.info("new leader elected: %s holds lease %s", holder, self._where)
+            _log.info("new leader elected: %s holds lease %s", holder, self.lease)
         self.holder = holder
 
     def _record_event(self, what: str) -> None:
         if self._events is None or self._lease is None:
             return
         if self._event_task is None:
-            self._event_task = asyncio.create_task(self._events.run(), name=f"events of lease {self._where}")
+            self._event_task = asyncio.create_task(self._events.run(), name=f"events of lease {self.lease}")
         self._events.normal(
             {"apiVersion": API, "kind": "Lease", **self._lease}, "LeaderElection", f"{self._identity} {what}"
         )
@@ -325,7 +338,7 @@ class Elector:
             return False
         self.holder = ""
         self._released = True
-        _log.info("released lease %s", self._where)
+        _log.info("released lease %s", self.lease)
         self._record_event("stopped leading")
         return True
 

@@ -49,7 +49,7 @@ class Address:
         """Parse ``"0.0.0.0:8080"``, ``":8080"`` or ``"[::1]:8080"``.
 
         Raises:
-            ConfigurationError: the text is not a valid address.
+            ConfigurationError: the string is not a valid address.
         """
         match = _ADDRESS.fullmatch(str(text))
         if match is None or int(match["port"]) > 65535:

@@ -76,7 +76,7 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
     """Parse one matcher, or several separated by commas, with or without braces.
 
     Raises:
-        MatcherError: the text is not a valid matcher; the message says what was expected where.
+        MatcherError: the string is not a valid matcher; the message says what was expected where.
         MissingExtra: RE2 is not installed.
     """
     try:

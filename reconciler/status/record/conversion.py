@@ -32,7 +32,7 @@ def kind_of(kind: object) -> GroupVersionKind:
     """Return the group, version and kind of ``"group/version/Kind"``, a GroupVersionKind or a Resource class.
 
     Raises:
-        ValueError: the text is not a valid kind.
+        ValueError: the string is not a valid kind.
         TypeError: it is something else.
     """
     if isinstance(kind, GroupVersionKind):

@@ -11,10 +11,14 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from reconciler.errors import ConfigurationError
+from reconciler.testing.control_plane.progress import TERMINAL_PERIOD, BuildProgress, is_package
 
 __all__ = ["BinariesMissing", "binaries_path", "build"]
 
@@ -48,10 +52,14 @@ def binaries_path() -> Path:
     raise BinariesMissing(f"no {' and no '.join(missing)} in {source}{directory}: {_HOW}")
 
 
-def build() -> Path:
+def build(progress: TextIO | None = None) -> Path:
     """Build the binaries into the user's cache unless they exist; return their directory.
 
     The first build takes some minutes, or longer on a small machine. If another process is building, wait for it.
+
+    Args:
+        progress: a stream for the progress: a line that changes every second on a terminal, else a line every 30 s.
+            Default: none.
 
     Raises:
         BinariesMissing: Go is not installed, or the build failed; the message ends with the compiler's output.
@@ -66,9 +74,10 @@ def build() -> Path:
             "or set KUBEBUILDER_ASSETS to a directory with them"
         )
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
+    shown = BuildProgress(progress)
+    with _locked(cache / "lock", shown), contextlib.closing(shown):
         if not _is_built(cache / "bin"):
-            _build(go, cache)
+            _build(go, cache, shown)
     return cache / "bin"
 
 
@@ -93,13 +102,17 @@ def _is_built(directory: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, progress: BuildProgress) -> Iterator[None]:
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _build(go: str, cache: Path) -> None:
+def _build(go: str, cache: Path, progress: BuildProgress) -> None:
     # The module is copied, since Go may write to it. The result gets its final name only when it is complete.
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as scratch:
         module, target = Path(scratch, "module"), Path(scratch, "bin")
@@ -109,7 +122,7 @@ def _build(go: str, cache: Path) -> None:
         _log.info("building etcd, etcdutl, kube-apiserver and kubectl into %s", cache)
         version = _kubernetes_version((module / "go.mod").read_text())
         flags = f"-s -w -X k8s.io/component-base/version.gitVersion={version}"
-        _run([go, "install", "-ldflags", flags, "tool"], module, _environment(target))
+        _run([go, "install", "-v", "-ldflags", flags, "tool"], module, _environment(target), progress)
         (target / "server").rename(target / "etcd")
         shutil.rmtree(cache / "bin", ignore_errors=True)
         target.rename(cache / "bin")
@@ -127,8 +140,37 @@ def _kubernetes_version(module: str) -> str:
     return found[1]
 
 
-def _run(command: list[str], directory: Path, environment: Mapping[str, str]) -> None:
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
-    if done.returncode:
-        words = " | ".join(done.stderr.strip().splitlines()[-5:]) or f"exit code {done.returncode}"
+def _run(command: list[str], directory: Path, environment: Mapping[str, str], progress: BuildProgress) -> None:
+    messages: deque[str] = deque(maxlen=5)
+
+    def read(stream: TextIO) -> None:
+        for line in map(str.strip, stream):
+            progress.add_line(line)
+            if line and not is_package(line):
+                messages.append(line)
+
+    with subprocess.Popen(  # noqa: S603 - ours
+        command, cwd=directory, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        reader = threading.Thread(target=read, args=[process.stderr], name="output of go")
+        reader.start()
+        try:
+            while _is_running(process):
+                progress.update()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            reader.join()
+    if process.returncode:
+        words = " | ".join(messages) or f"exit code {process.returncode}"
         raise BinariesMissing(f"'{' '.join(command[:2])}' of the control plane failed: {words}")
+
+
+def _is_running(process: subprocess.Popen[str]) -> bool:
+    """Wait for a process for a second; return whether it still runs."""
+    try:
+        process.wait(TERMINAL_PERIOD)
+    except subprocess.TimeoutExpired:
+        return True
+    return False

@@ -1,0 +1,141 @@
+"""The command ``reconciler new``: a small project that works at once.
+
+Each file below ``templates/`` is a `string.Template`; its path without ``.tmpl`` is the path in the project. The CRD
+and the roles are not templates: the commands that print them later print them here, too.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import keyword
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from string import Template
+
+import reconciler
+from reconciler.errors import ConfigurationError
+
+__all__ = ["create_project"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_NAME = re.compile(r"[a-z](_?[a-z0-9])*")
+_LONGEST = 40
+_TAKEN_DIRECTORIES = frozenset({"deploy", "dist", "tests"})
+_TAKEN_CLASSES = frozenset({"Any", "Field", "Permission", *reconciler.__all__})
+
+
+def create_project(name: str, directory: Path | None) -> int:
+    """Write a project, and print the next commands.
+
+    Args:
+        name: the name of its package, such as ``my_operator``. The kind is derived from it: ``My``.
+        directory: where to write it; must be empty if it exists. Default: a directory of that name.
+
+    Raises:
+        ConfigurationError: the name or the directory is invalid; nothing is written.
+    """
+    target = directory if directory is not None else Path(name)
+    values = _values(name)
+    _check_directory(target)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, "project")
+        draft.mkdir()  # with the usual permissions; those of a temporary directory exclude others
+        _render(draft, values)
+        _generate(draft / "deploy", draft, values)
+        try:
+            shutil.copytree(draft, target, dirs_exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {target}: {error.strerror or error}") from error
+    print(f"created {target}: the kind {values['kind']}, its reconciler, a test, and the manifests. Next:")
+    print(f"  cd {shlex.quote(str(target))}")
+    print("  python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'")
+    print("  pytest")
+    return 0
+
+
+def _values(name: str) -> dict[str, str]:
+    """Return the values of the templates' variables.
+
+    Raises:
+        ConfigurationError: the name cannot be that of a package, or the kind would hide something that it needs.
+    """
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST or keyword.iskeyword(name):
+        raise ConfigurationError(
+            f"{name!r} is not a valid name of a project: write a Python identifier of lowercase letters, digits and "
+            f"underscores, at most {_LONGEST} characters, such as 'my_operator'"
+        )
+    kind = "".join(part.capitalize() for part in re.sub(r"_(operator|controller)$", "", name).split("_"))
+    if hasattr(builtins, kind) or kind in _TAKEN_CLASSES:
+        raise ConfigurationError(
+            f"{name!r} is not a valid name of a project: {kind} is a class already; choose another"
+        )
+    if name in _TAKEN_DIRECTORIES:
+        raise ConfigurationError(f"{name!r} is not a valid name of a project: a directory of it has that name")
+    if (place := _installed(name)) is not None:
+        raise ConfigurationError(f"{name!r} is the name of an existing package ({place}); choose another")
+    return {
+        "name": name,
+        "dashed": name.replace("_", "-"),
+        "kind": kind,
+        "version": reconciler.__version__,
+    }
+
+
+def _installed(name: str) -> str | None:
+    """Return where a package that can be imported comes from; None if there is none of this name."""
+    spec = importlib.util.find_spec(name)
+    return None if spec is None else spec.origin  # a directory without Python files has no origin
+
+
+def _check_directory(target: Path) -> None:
+    try:
+        if any(target.iterdir()):
+            raise ConfigurationError(f"{target} is not empty: choose another --directory")
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise ConfigurationError(f"{target} is not a directory: choose another --directory") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {target}: {error.strerror}") from error
+
+
+def _render(draft: Path, values: dict[str, str]) -> None:
+    renamed = {
+        "gitignore": ".gitignore",
+        "containerignore": ".containerignore",
+        "tests/test_package.py": f"tests/test_{values['name']}.py",
+    }
+    for template in sorted(_TEMPLATES.rglob("*.tmpl")):
+        path = template.relative_to(_TEMPLATES).with_suffix("").as_posix()
+        path = renamed.get(path, re.sub(r"^package/", f"{values['name']}/", path))
+        file = draft / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(Template(template.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
+
+
+def _generate(deploy: Path, draft: Path, values: dict[str, str]) -> None:
+    """Write the CRD and the roles, by the commands of the project's README."""
+    name = values["name"]
+    commands = {
+        "crd.yaml": ["crd", f"{name}:{values['kind']}"],
+        "rbac.yaml": ["manifests", f"{name}:add_controllers", "--leader-election", values["dashed"]],
+    }
+    for file, arguments in commands.items():
+        done = subprocess.run(  # noqa: S603 - this library's own commands
+            [sys.executable, "-m", "reconciler", *arguments],
+            cwd=draft,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ConfigurationError(f"cannot generate deploy/{file}: {done.stderr.strip()}")
+        (deploy / file).write_text(done.stdout, encoding="utf-8")

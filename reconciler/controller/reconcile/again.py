@@ -1,0 +1,69 @@
+"""The backoff of reconciles that return ``Result(again=True)`` one after the other.
+
+The first step comes at once. Each further one waits as long as the rate limiter makes a failed key wait, so a reconcile
+that never stops asking cannot occupy a worker. It is no failure, and is not counted as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from reconciler.workqueue import ExponentialBackoff, RateLimiter, SharedBudget
+
+__all__ = ["AgainLimiter"]
+
+
+class AgainLimiter:
+    """The rate limiter of a controller's queue: counts failures, and successive ``again``, with one limiter.
+
+    What the limiter has recorded of a key is the one or the other, never both: an ``again`` forgets the failures before
+    it, and a failure the ``again`` before it.
+
+    Args:
+        limiter: computes the delays. Default None: `WorkQueue`'s default.
+    """
+
+    def __init__(self, limiter: RateLimiter | None = None) -> None:
+        self._limiter = limiter or ExponentialBackoff(0.005, 1000)
+        self._again: set[Hashable] = set()  # the keys whose last reconcile returned `again`
+
+    def again(self, key: Hashable, /, *, duplicate: bool = False) -> float:
+        """Count one ``again`` of a key; return the delay in seconds before its next reconcile, 0.0 for the first.
+
+        Args:
+            key: the key.
+            duplicate: whether the key is pending anyway, so that shared budgets are not charged. Default False.
+        """
+        if key not in self._again:
+            self._limiter.forget(key)
+            self._again.add(key)
+            return 0.0
+        return self._delay(key, duplicate=duplicate)
+
+    def when(self, key: Hashable, /) -> float:
+        """Count one failure of a key; return its delay in seconds."""
+        self._end_again(key)
+        return self._delay(key, duplicate=False)
+
+    def when_duplicate(self, key: Hashable, /) -> float:
+        """Return the delay as `when` does, without a charge to shared budgets."""
+        self._end_again(key)
+        return self._delay(key, duplicate=True)
+
+    def forget(self, key: Hashable, /) -> None:
+        """Drop the history of a key."""
+        self._again.discard(key)
+        self._limiter.forget(key)
+
+    def retries(self, key: Hashable, /) -> int:
+        """Return how often a key has failed since it was last forgotten; 0 while it returns ``again``."""
+        return 0 if key in self._again else self._limiter.retries(key)
+
+    def _end_again(self, key: Hashable) -> None:
+        if key in self._again:
+            self.forget(key)
+
+    def _delay(self, key: Hashable, *, duplicate: bool) -> float:
+        if duplicate and isinstance(self._limiter, SharedBudget):
+            return self._limiter.when_duplicate(key)
+        return self._limiter.when(key)

@@ -1,0 +1,130 @@
+"""Events on the object about reconciles that fail, and about the first one that succeeds afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconciler.cache import CachedObject
+from reconciler.clock import Clock
+from reconciler.controller.reconcile.outcome import Completion, error_message
+from reconciler.errors import TerminalError
+from reconciler.events import EventRecorder
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.objects import InvalidObject
+from reconciler.status import StatusError
+from reconciler.wire import JSONObject
+
+__all__ = ["FAILED", "SUCCEEDED", "FailureEvents"]
+
+FAILED = "ReconcileFailed"
+"""The reason of the Warning Event."""
+
+SUCCEEDED = "ReconcileSucceeded"
+"""The reason of the Normal Event that follows when the object is reconciled again."""
+
+_FAILURES = 3
+"""Failures in a row that are worth an Event: one or two are mostly a conflict, or a cache that is behind."""
+
+_INTERVAL = 60.0
+"""Seconds between two Events of one object, so that an outage of something that all objects need is not a flood."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """Failures in a row of one object.
+
+    Attributes:
+        uid: of the object.
+        failures: their number.
+        reported_at: monotonic second of the latest Event; None if there was none.
+    """
+
+    uid: str
+    failures: int = 0
+    reported_at: float | None = None
+
+
+class FailureEvents:
+    """Records a Warning Event on objects whose reconciles fail, and a Normal one when they succeed again.
+
+    The third failure in a row is reported, and a terminal error, a timeout or a refused status at once; while it
+    continues, once a minute. Keys without an object in the cache are ignored. An object that does not match its model
+    has an Event of its own (``InvalidObject``), which does not quote its values as the exception may.
+
+    Args:
+        gvk: the primary kind.
+        events: records the Events.
+        stored: returns the primary object of a key in the informer's store, or None.
+        clock: source of monotonic time.
+        enabled: False records nothing.
+    """
+
+    def __init__(
+        self,
+        gvk: GroupVersionKind,
+        *,
+        events: EventRecorder,
+        stored: Callable[[Request], CachedObject | None],
+        clock: Clock,
+        enabled: bool = True,
+    ) -> None:
+        self._gvk = gvk
+        self._events = events
+        self._stored = stored
+        self._clock = clock
+        self._enabled = enabled
+        self._rows: dict[Request, _Row] = {}
+
+    def note(self, key: Request, completion: Completion) -> None:
+        """Take note of a reconcile that ended."""
+        if completion.error is None:
+            row = self._rows.pop(key, None)
+            if row is not None and row.reported_at is not None:
+                self._record_success(key, row)
+        elif self._enabled and not _has_event(completion.error):
+            self._note_failure(key, completion, completion.error)
+
+    def forget(self, key: Request) -> None:
+        """Forget the failures of an object that is gone."""
+        self._rows.pop(key, None)
+
+    def _note_failure(self, key: Request, completion: Completion, error: Exception) -> None:
+        obj = self._stored(key)
+        if obj is None:
+            self.forget(key)
+            return
+        row = self._rows.get(key)
+        if row is None or row.uid != obj.uid:
+            row = self._rows[key] = _Row(obj.uid)
+        row.failures += 1
+        now = self._clock.monotonic()
+        if row.failures < _FAILURES and not (completion.terminal or completion.timed_out or _is_refused(error)):
+            return
+        if row.reported_at is None or now - row.reported_at >= _INTERVAL:
+            row.reported_at = now
+            self._events.warning(self._reference(obj), FAILED, error_message(error))
+
+    def _record_success(self, key: Request, row: _Row) -> None:
+        obj = self._stored(key)
+        if obj is not None and obj.uid == row.uid:
+            self._events.normal(self._reference(obj), SUCCEEDED, "reconciled without an error again")
+
+    def _reference(self, obj: CachedObject) -> JSONObject:
+        metadata = {
+            "name": obj.name,
+            "namespace": obj.namespace,
+            "uid": obj.uid,
+            "resourceVersion": str(obj.version),
+        }
+        present = {key: value for key, value in metadata.items() if value}
+        return {"apiVersion": self._gvk.api_version, "kind": self._gvk.kind, "metadata": present}
+
+
+def _has_event(error: Exception) -> bool:
+    """Return whether the error is that of an invalid primary object, which `ResourceReconciler` reports."""
+    return isinstance(error, InvalidObject) and isinstance(error, TerminalError)
+
+
+def _is_refused(error: Exception) -> bool:
+    return isinstance(error, StatusError) and not error.retryable

@@ -1,0 +1,131 @@
+"""The log lines of failed reconciles: complete once per error, and few while nothing changes."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from reconciler.clock import Clock
+from reconciler.controller.reconcile.cycle import ReconcileRun
+from reconciler.controller.reconcile.outcome import Completion
+from reconciler.controller.wake.user_code import describe
+from reconciler.errors import error_text
+from reconciler.meta import Request
+
+__all__ = ["FailureLog"]
+
+_log = logging.getLogger("reconciler.controller")
+
+FIRST_REPEAT = 10.0
+"""Seconds before a key that keeps failing with the same error is logged again; doubled each time."""
+
+REPEAT = 300.0
+"""Seconds after which an error is logged again at the latest, with its traceback."""
+
+_MAX_KEYS = 10_000
+_MAX_ERRORS = 1_000
+_MAX_TEXT = 500
+_MAX_FRAMES = 50
+_MAX_DEPTH = 4
+_VARIABLE = re.compile(r"""'[^'\n]*'|"[^"\n]*"|\b[0-9a-fA-F-]*\d[\w.:-]*""")
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A key that fails: the error, the number of failures, and when the next one is logged."""
+
+    error: Hashable
+    failures: int
+    next_log: float
+    delay: float = FIRST_REPEAT
+
+
+class FailureLog:
+    """Logs failed reconciles of one controller.
+
+    An error is its type, where it was raised, and its text without names and numbers. The first failure with an error
+    is logged with its traceback, and again after five minutes. In between, each key that fails with it is logged in one
+    line. Further failures of the same key with the same error are counted, and logged after 10 s, 20 s, 40 s and so on;
+    the others are logged at DEBUG.
+
+    Args:
+        clock: source of monotonic time.
+    """
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._failing: OrderedDict[Request, _Failing] = OrderedDict()
+        self._traced: OrderedDict[Hashable, float] = OrderedDict()  # when an error was logged with its traceback
+
+    def forget(self, key: Request) -> None:
+        """Forget the failures of a key."""
+        if self._failing:
+            self._failing.pop(key, None)
+
+    def report(self, run: ReconcileRun, completion: Completion) -> None:
+        """Log a reconcile that failed."""
+        error, now = completion.error, self._clock.monotonic()
+        assert error is not None  # noqa: S101 - it failed
+        identity = _identity(error, run.request)
+        traced = self._is_due(identity, now)
+        failures, logged = self._count(run.request, identity, now)
+        _log.log(
+            logging.ERROR if traced or logged else logging.DEBUG,
+            "%s failed%s on %s%s and is %s: %s",
+            run.controller,
+            " again" if failures > 1 else "",
+            run.request,
+            f" ({failures} times, same error)" if failures > 1 else "",
+            "not retried" if completion.terminal else "retried with backoff",
+            describe(error),
+            exc_info=error if traced else None,
+            extra=run.log_fields(),
+        )
+
+    def _is_due(self, identity: Hashable, now: float) -> bool:
+        """Return whether the traceback of an error must be logged, and note that it is."""
+        at = self._traced.get(identity)
+        if at is not None and now - at < REPEAT:
+            return False
+        self._traced[identity] = now
+        self._traced.move_to_end(identity)
+        if len(self._traced) > _MAX_ERRORS:
+            self._traced.popitem(last=False)
+        return True
+
+    def _count(self, key: Request, identity: Hashable, now: float) -> tuple[int, bool]:
+        """Count a failure of a key; return the number of failures with this error, and whether to log this one."""
+        failing = self._failing.get(key)
+        if failing is None or failing.error != identity:
+            self._failing[key] = _Failing(identity, 1, now + FIRST_REPEAT)
+            if len(self._failing) > _MAX_KEYS:
+                self._failing.popitem(last=False)
+            return 1, True
+        failing.failures += 1
+        if now < failing.next_log:
+            return failing.failures, False
+        failing.delay = min(2 * failing.delay, REPEAT)
+        failing.next_log = now + failing.delay
+        return failing.failures, True
+
+
+def _identity(error: BaseException, key: Request, depth: int = _MAX_DEPTH) -> Hashable:
+    """Return what makes an error the same one as another: its type, stack, text without names and numbers, causes."""
+    text = error_text(error)[:_MAX_TEXT].replace(key.name or "#", "#")
+    inner: list[BaseException] = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
+    if error.__cause__ is not None:
+        inner.append(error.__cause__)
+    causes = tuple(_identity(each, key, depth - 1) for each in inner[:_MAX_DEPTH]) if depth else ()
+    return type(error), _stack(error), _VARIABLE.sub("#", text), causes
+
+
+def _stack(error: BaseException) -> tuple[tuple[str, int | None], ...]:
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        lines.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    return tuple(lines[-_MAX_FRAMES:])

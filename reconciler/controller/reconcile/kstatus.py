@@ -1,0 +1,59 @@
+"""The conditions ``Reconciling`` and ``Stalled``, by the rules of kstatus.
+
+kstatus is how Flux and Helm, among others, decide for any kind whether an object is ready. An object is in progress
+while ``observedGeneration`` is not its generation or ``Reconciling`` is true. It has failed if ``Stalled`` is true.
+Both conditions are absent from an object that is ready.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.controller.reconcile.outcome import error_message
+from reconciler.controller.result import Outcome
+from reconciler.status import StatusBatcher
+
+__all__ = ["RECONCILING", "STALLED", "record_outcome", "record_retry"]
+
+RECONCILING = "Reconciling"
+STALLED = "Stalled"
+
+_MAX_MESSAGE = 1024
+"""Characters of a message, as in Events."""
+
+_CANCELLED = "the reconcile was cancelled: its timeout expired, or something that it awaited was cancelled"
+
+
+def record_outcome(status: StatusBatcher[Any], outcome: Outcome, terminal: BaseException | None) -> None:
+    """Record the conditions after a reconcile that returned, or ended with a terminal error.
+
+    Args:
+        status: the object's batcher.
+        outcome: what it returned.
+        terminal: the terminal error; None if it returned.
+    """
+    if terminal is not None:
+        _set(status, STALLED, type(terminal).__name__.strip("_") or "TerminalError", error_message(terminal))
+        _remove(status, RECONCILING)
+        return
+    _remove(status, STALLED)
+    if outcome is not None and outcome.again:
+        _set(status, RECONCILING, "Progressing", "a further step follows")
+    else:
+        _remove(status, RECONCILING)
+
+
+def record_retry(status: StatusBatcher[Any], error: BaseException) -> None:
+    """Record the conditions after a reconcile that is retried: it raised this, or was cancelled by its timeout."""
+    message = error_message(error) if isinstance(error, Exception) else _CANCELLED
+    _set(status, RECONCILING, "ProgressingWithRetry", message)
+    _remove(status, STALLED)
+
+
+def _set(status: StatusBatcher[Any], type: str, reason: str, message: str) -> None:
+    status.set_condition(type, True, reason=reason, message=message[:_MAX_MESSAGE])
+
+
+def _remove(status: StatusBatcher[Any], type: str) -> None:
+    if any(condition.get("type") == type for condition in status.get("conditions", ())):
+        status.remove("conditions", item={"type": type})

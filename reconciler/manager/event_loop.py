@@ -1,0 +1,164 @@
+"""A thread that reports code that blocks the event loop.
+
+A blocked loop runs nothing else: no other reconcile, no watch, no renewal of a lease, no answer to a probe. Without a
+report, all that is seen of it is a restart by Kubernetes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from reconciler.clock import Clock, process_time
+from reconciler.telemetry import EventLoopCounters
+from reconciler.telemetry.frames import own_frames
+
+__all__ = ["BlockedLoopDetector", "BlockedLoopWatchdog"]
+
+_log = logging.getLogger("reconciler.manager")
+
+LIMIT = 1.0
+"""Seconds; the default timeout of a Kubernetes probe."""
+
+INTERVAL = 0.2
+"""Seconds between two signs of life of the loop, each of which takes some microseconds."""
+
+_SAME_PLACE = 60.0
+"""Seconds in which the same line of code is logged once; further blocks are only counted."""
+
+_MAX_PLACES = 100
+_LOOP_FILES = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.py")
+_DEBUGGERS = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle"})
+
+
+class BlockedLoopDetector:
+    """The rule for when the event loop counts as blocked, without threads and clocks.
+
+    Time counts only if the process ran. A process that was stopped, by a signal or a debugger, or that got no CPU, used
+    no CPU time, and this detector was called late. If native code held the interpreter lock, it was called late too,
+    but the process used CPU time.
+    """
+
+    def __init__(self) -> None:
+        self._blocked = 0.0
+        self._reported = False
+
+    def check(self, *, alive: bool, elapsed: float, cpu: float) -> bool:
+        """Return True once per block, when it has lasted longer than a second.
+
+        Args:
+            alive: whether the loop has given a sign of life since the last call.
+            elapsed: seconds since the last call.
+            cpu: seconds of CPU time that the process used in them.
+        """
+        if alive:
+            self._blocked, self._reported = 0.0, False
+            return False
+        if elapsed <= 2 * INTERVAL or cpu >= elapsed / 2:
+            self._blocked += elapsed
+        if self._reported or self._blocked <= LIMIT:
+            return False
+        self._reported = True
+        return True
+
+
+class BlockedLoopWatchdog:
+    """A daemon thread that logs which line of code blocks the event loop for more than a second.
+
+    Under virtual time it starts no thread. It does not report a program that a Python debugger has halted.
+
+    Args:
+        clock: source of time.
+        counters: counts the blocks.
+    """
+
+    def __init__(self, clock: Clock, counters: EventLoopCounters) -> None:
+        self._now: Callable[[], float] = clock.monotonic
+        self._virtual = bool(getattr(clock, "virtual", False))
+        self._counters = counters
+        self._stopped = threading.Event()
+        self._alive = False
+        self._logged: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Watch the running loop, which is that of the calling thread."""
+        if not self._virtual:
+            arguments = asyncio.get_running_loop(), threading.get_ident()
+            threading.Thread(target=self._watch, args=arguments, name="event loop watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop the thread, without waiting for it."""
+        self._stopped.set()
+
+    def _set_alive(self) -> None:
+        self._alive = True
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
+        detector = BlockedLoopDetector()
+        now, cpu = self._now(), process_time()
+        self._alive = True
+        while not self._stopped.wait(INTERVAL) and not loop.is_closed():
+            before, cpu_before = now, cpu
+            now, cpu = self._now(), process_time()
+            alive, self._alive = self._alive, False
+            idle = not loop.is_running()  # between two calls of run_until_complete
+            if detector.check(alive=alive or idle, elapsed=now - before, cpu=cpu - cpu_before):
+                self._report(sys._current_frames().get(thread), loop)  # noqa: SLF001 - documented, despite its name
+            if alive:
+                with contextlib.suppress(RuntimeError):  # the loop was closed just now
+                    loop.call_soon_threadsafe(self._set_alive)
+
+    def _report(self, frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> None:
+        stack = _stack(frame)
+        if any(each.f_globals.get("__name__", "").partition(".")[0] in _DEBUGGERS for each in stack):
+            return
+        self._counters.blocked += 1
+        where = _where(stack)
+        now = self._now()
+        if now - self._logged.get(where, -_SAME_PLACE) < _SAME_PLACE:
+            return
+        if len(self._logged) >= _MAX_PLACES:
+            self._logged.clear()
+        self._logged[where] = now
+        _log.warning(
+            "the event loop has been blocked for more than %g s by %s%s: nothing else runs, not even health checks; "
+            "await something that does not block, or move the call into a thread with asyncio.to_thread",
+            LIMIT,
+            where,
+            _task(loop),
+        )
+
+
+def _stack(frame: FrameType | None) -> list[FrameType]:
+    """Return a frame and its callers, outermost first."""
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames[::-1]
+
+
+def _where(stack: list[FrameType]) -> str:
+    """Return the innermost line of the program's own code and, if that is another one, the innermost line."""
+    if not stack:
+        return "unknown code"
+    # What the loop runs comes after the frames of the loop itself; before them is what started it.
+    loops = (number for number, each in enumerate(stack) if each.f_code.co_filename.endswith(_LOOP_FILES))
+    inner = stack[max(loops, default=-1) + 1 :]
+    own = own_frames(each.f_code.co_filename for each in inner)
+    last = next((each for each, is_own in zip(reversed(inner), reversed(own), strict=True) if is_own), stack[-1])
+    return _line(last) if last is stack[-1] else f"{_line(last)}, which called {_line(stack[-1])}"
+
+
+def _line(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_qualname})"
+
+
+def _task(loop: asyncio.AbstractEventLoop) -> str:
+    task = asyncio.current_task(loop)
+    return "" if task is None else f" in the task '{task.get_name()}'"

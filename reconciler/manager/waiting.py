@@ -1,0 +1,119 @@
+"""Reminders of what a manager still waits for at its start, and of what to do: log lines every 30 seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from reconciler.cache import Informer
+from reconciler.errors import (
+    Forbidden,
+    NotServed,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+    Unauthorized,
+    error_text,
+)
+from reconciler.manager.election.elector import Elector
+
+__all__ = ["Wait", "remind", "waits"]
+
+_log = logging.getLogger("reconciler.manager")
+
+PERIOD = 30.0
+"""Seconds between two reminders."""
+
+STANDBY_PERIOD = 3600.0
+"""Seconds between two reminders at most, if a standby waits for nothing but its election."""
+
+
+class Wait(NamedTuple):
+    """Something that a manager waits for.
+
+    Attributes:
+        text: what it is, the last answer of the server if there is one, and what to do.
+        normal: whether there is nothing to do, as for a standby.
+    """
+
+    text: str
+    normal: bool = False
+
+
+async def remind(waiting: Callable[[], Sequence[Wait]]) -> None:
+    """Log what is waited for, every 30 s until cancelled.
+
+    As long as all of it is normal, the interval doubles, up to an hour.
+
+    Args:
+        waiting: returns what is waited for.
+    """
+    elapsed, delay = 0.0, PERIOD
+    while True:
+        await asyncio.sleep(delay)
+        elapsed += delay
+        found = waiting()
+        for wait in found:
+            _log.log(logging.INFO if wait.normal else logging.WARNING, "waiting for %.0f s: %s", elapsed, wait.text)
+        delay = min(2 * delay, STANDBY_PERIOD) if all(wait.normal for wait in found) else PERIOD
+
+
+def waits(informers: Iterable[Informer], elector: Elector | None) -> Sequence[Wait]:
+    """Return what a manager waits for: kinds that are not listed, and the lease."""
+    found = [_kind(informer) for informer in informers if not informer.synced]
+    if elector is not None and not elector.elected.is_set():
+        found.append(_lease(elector))
+    return list(dict.fromkeys(found))
+
+
+def _kind(informer: Informer) -> Wait:
+    failure = informer.last_error
+    if failure is None:
+        return Wait(
+            f"the first list of {informer.scope} is not complete. A large kind takes long; namespaces= and selectors "
+            "make it smaller"
+        )
+    if isinstance(failure.error, TransportError):  # one line for all kinds
+        return _failed(f"the API server does not answer: {error_text(failure.error)}", failure.error)
+    return _failed(str(failure), failure.error)
+
+
+def _lease(elector: Elector) -> Wait:
+    lease, failure = f"lease {elector.lease}", elector.last_failure
+    if failure is not None:
+        return _failed(f"{lease}: {error_text(failure)}", failure)
+    if not elector.holder:
+        return Wait(f"{lease} is not acquired yet", normal=True)
+    until = elector.held_until
+    time = "" if until is None else f" until {until:%H:%M:%S} UTC unless it is renewed"
+    return Wait(f"{lease} is held by {elector.holder}{time}; this is a standby", normal=True)
+
+
+def _failed(text: str, error: Exception) -> Wait:
+    end = "" if text.endswith(("?", ".")) else "."
+    return Wait(f"{text}{end} {_advice(error)}")
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about a failure."""
+    match error:
+        case NotServed():
+            return (
+                "Install it ('reconciler crd MODULE:CLASS' prints that of a Resource class); the start continues when "
+                "it is there"
+            )
+        case Forbidden():
+            return (
+                "Grant this identity the verb on the resource; 'reconciler manifests MODULE:ATTR' prints all roles "
+                "that it needs"
+            )
+        case Unauthorized():
+            return "Check the credentials of the kubeconfig or of the service account"
+        case TransportError() | TimeoutError():
+            return "Check that it runs, and that its address is right and can be reached from here"
+        case ServerError() | TooManyRequests():
+            return "The API server is starting or overloaded; this is retried"
+        case _:
+            return "This is retried"
