@@ -164,7 +164,8 @@ class RunHistory:
         row = self._awaited.get(key)
         if row is not None:
             self._seen[row] += 1
-            if self._seen[row] & _ECHOES >= min(self._shared[row].writes, _ECHOES):
+            echoes = self._seen[row] & _ECHOES
+            if echoes >= self._shared[row].writes or echoes == _ECHOES:
                 del self._awaited[key]
 
     def keys(self) -> dict[Request, list[int]]:
