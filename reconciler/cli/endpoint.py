@@ -62,7 +62,7 @@ def _parsed(endpoint: str) -> SplitResult:
         url = urlsplit(endpoint)
         valid = url.scheme in ("http", "https") and url.hostname and url.port != 0 and url.username is None
     except ValueError:
-        valid = False
+        url, valid = urlsplit(""), False
     if not valid or any(ord(letter) <= 32 for letter in endpoint) or url.query or url.fragment:
         raise ConfigurationError(
             f"--endpoint {endpoint!r} is not a valid address: write 'http://HOST:PORT', such as 'http://127.0.0.1:8080'"

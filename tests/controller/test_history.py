@@ -1,4 +1,4 @@
-"""The history of a key: the reconciles that a controller remembers."""
+"""The history of a controller's reconciles, and the explanation of a key."""
 
 from __future__ import annotations
 

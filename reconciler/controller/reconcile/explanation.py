@@ -1,4 +1,4 @@
-"""The explanation of a key: its state in the queue, its latest reconciles, and what it waits for."""
+"""Explanations of keys: the state in the queue, the latest reconciles, and what the key waits for."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class PastRun(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """The values that many rows have in common."""
+    """The parts of a reconcile that many rows have in common."""
 
     reasons: frozenset[str]
     result: ReconcileResult | Literal["cancelled"]
@@ -164,7 +164,8 @@ class RunHistory:
         row = self._awaited.get(key)
         if row is not None:
             self._seen[row] += 1
-            if self._seen[row] & _ECHOES >= min(self._shared[row].writes, _ECHOES):
+            echoes = self._seen[row] & _ECHOES
+            if echoes >= self._shared[row].writes or echoes == _ECHOES:
                 del self._awaited[key]
 
     def keys(self) -> dict[Request, list[int]]:

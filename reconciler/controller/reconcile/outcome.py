@@ -42,7 +42,9 @@ class Completion(msgspec.Struct, frozen=True):
     @property
     def result(self) -> ReconcileResult:
         """Return the value of the metrics' label ``result``."""
-        return result_of(self.outcome) if self.error is None else "error"
+        if self.error is not None:
+            return "error"
+        return "success" if self.outcome is None else result_of(self.outcome)
 
 
 async def run_to_completion(reconcile: Callable[[], Awaitable[object]], *, timeout: float | None) -> Completion:  # noqa: ASYNC109 - a timeout is a completion
