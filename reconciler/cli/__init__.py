@@ -1,4 +1,4 @@
-"""The command line: ``reconciler demo | new | run | crd | manifests | routes | apiserver | envtest``.
+"""The command line: ``reconciler demo | new | run | explain | top | crd | manifests | routes | apiserver | envtest``.
 
 Exit codes: 0 for success, 1 for a failure (one line on standard error says what failed and what to do), 2 for a usage
 error, 130 after an interrupt. Each command imports only what it needs, so it works without the extras of the others.

@@ -67,6 +67,11 @@ app = App(
     version=_version,
     default_parameter=Parameter(show_env_var=False, negative_iterable=()),
 )
+Endpoint = Annotated[
+    str, Parameter(help="http://HOST:PORT of --metrics or --health of the operator, for example a forwarded port.")
+]
+DEFAULT_ENDPOINT = "http://127.0.0.1:8080"
+
 routes = App(name="routes", help="Test the routing rules of notifications.")
 app.command(routes)
 envtest = App(name="envtest", help="Find, build or start a real etcd and kube-apiserver for tests.")
@@ -148,6 +153,42 @@ def run(
     from reconciler.cli.run import run_target
 
     return run_target(target, options)
+
+
+@app.command
+def explain(
+    kind: Annotated[str, Parameter(help="Kind of the object, its plural, or the name of a controller.")],
+    key: Annotated[str, Parameter(name="object", help="NAMESPACE/NAME, or NAME of a cluster-scoped object.")],
+    /,
+    *,
+    endpoint: Endpoint = DEFAULT_ENDPOINT,
+    output: Annotated[Format, Parameter(help="Output format.")] = "text",
+) -> int:
+    """Print why an object is where it is: its last reconcile, what happened, and when it runs next.
+
+    Asks a running operator; forward the port of its --metrics or --health with 'kubectl port-forward POD 8080'.
+    """
+    from reconciler.cli.explain import print_explanation
+
+    return print_explanation(kind, key, endpoint=endpoint, as_json=output == "json")
+
+
+@app.command
+def top(
+    *,
+    endpoint: Endpoint = DEFAULT_ENDPOINT,
+    watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
+    output: Annotated[
+        Format, Parameter(help="Output format; 'json' with --watch prints one line per update.")
+    ] = "text",
+) -> int:
+    """Print the controllers of a running operator: queues, workers, failing keys and hot keys.
+
+    Asks a running operator; forward the port of its --metrics or --health with 'kubectl port-forward POD 8080'.
+    """
+    from reconciler.cli.top import print_top
+
+    return print_top(endpoint=endpoint, watch=watch, as_json=output == "json")
 
 
 @app.command

@@ -30,7 +30,9 @@ from reconciler.controller.metrics import ControllerMetrics, ReconcileResult
 from reconciler.controller.options import ControllerKeywords, ControllerOptions
 from reconciler.controller.permissions import AccessRule, Permission, Verb
 from reconciler.controller.reconcile.cycle import ReconcileRun, current_run
+from reconciler.controller.reconcile.explanation import KeyExplanation, KeyState, RunExplanation
 from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
+from reconciler.controller.reconcile.history import Failure
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler
@@ -65,6 +67,9 @@ __all__ = [
     "EchoStatistics",
     "Enqueue",
     "EventFilter",
+    "Failure",
+    "KeyExplanation",
+    "KeyState",
     "Mapper",
     "NotBound",
     "Outcome",
@@ -78,6 +83,7 @@ __all__ = [
     "Reconciler",
     "ResourceReconciler",
     "Result",
+    "RunExplanation",
     "ShardFilter",
     "Source",
     "SourceLike",

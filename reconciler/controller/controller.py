@@ -18,8 +18,10 @@ from reconciler.controller.permissions import AccessRule, access_rules
 from reconciler.controller.rbac import PermissionCheck, required_permissions
 from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.explanation import KeyExplanation, explain_key
 from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
+from reconciler.controller.reconcile.history import RunHistory
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced, traced_status
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
@@ -33,7 +35,7 @@ from reconciler.controller.wake.informers import WatchedInformers
 from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
 from reconciler.controller.wake.sources import SourceRunner
 from reconciler.events import EventRecorder
-from reconciler.meta import Request
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import gvk_from
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
@@ -149,8 +151,9 @@ class Controller:
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
-            own_writes=not options.wake_on_own_status, on_echo=self._metrics.echo_dropped
+            own_writes=not options.wake_on_own_status, on_echo=self._record_echo
         )
+        self._history = RunHistory(self._queue.__contains__)
         self._unsaved = UnsavedStore()
         self._access = access_rules(
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
@@ -191,6 +194,11 @@ class Controller:
     def name(self) -> str:
         """Return the controller's name."""
         return self._name
+
+    @property
+    def kind(self) -> GroupVersionKind:
+        """Return the kind of the primary objects."""
+        return self._state.gvk
 
     @property
     def field_manager(self) -> str:
@@ -349,6 +357,21 @@ class Controller:
             queue=self._queue.statistics(),
         )
 
+    def explain(self, request: Request) -> KeyExplanation:
+        """Return why a key is where it is: its state, its latest reconciles, and what it waits for.
+
+        The latest ten reconciles of each key are remembered, up to 10,000 of all keys; those of idle keys are dropped
+        first. Error messages are without the values that the API server or a model rejected.
+
+        Call it on the controller's event loop.
+        """
+        return explain_key(self._state, request, workers=self._workers, started=self._pool.started)
+
+    @property
+    def history(self) -> RunHistory:
+        """Return the latest reconciles of the keys."""
+        return self._history
+
     def _make_informers(
         self, cache: Cache, options: ControllerOptions, checked: CheckedOptions, clock: Clock
     ) -> WatchedInformers:
@@ -388,6 +411,7 @@ class Controller:
             tracker=self._tracker,
             unsaved=self._unsaved,
             stored=self._informers.stored,
+            history=self._history,
             storm=StormAlarm(clock=clock),
             failures=self._failures,
             metrics=self._metrics,
@@ -407,6 +431,10 @@ class Controller:
 
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
         self._binding.events.warning(obj, reason, message)
+
+    def _record_echo(self, request: Request) -> None:
+        self._history.record_echo(request)
+        self._metrics.echo_dropped()
 
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)

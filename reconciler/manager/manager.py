@@ -22,6 +22,7 @@ from reconciler.manager.election.options import LeaderElection, complete_electio
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.manager.endpoints.checks import Check, Checks
 from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
+from reconciler.manager.endpoints.keys import debug_keys
 from reconciler.manager.endpoints.server import Address, Servers
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
@@ -75,8 +76,9 @@ class Manager:
         warm_up: whether a standby watches and queues while it waits for its election, so that it reconciles as soon as
             it is elected. Before its first reconcile it catches up with the previous leader's writes. A warm standby
             needs the memory and the watches of a leader. Default True.
-        metrics: ``host:port`` for ``/metrics`` and ``/debug/queue``; port 0 for a free one. Default: not served.
-        health: ``host:port`` for ``/healthz``, ``/readyz`` and ``/debug/queue``; may be the same address. Default: not
+        metrics: ``host:port`` for ``/metrics``, ``/debug/queue`` and ``/debug/keys``; port 0 for a free one. Default:
+            not served.
+        health: ``host:port`` for ``/healthz``, ``/readyz`` and the debug paths; may be the same address. Default: not
             served.
         grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
             Default 30, controller-runtime's number.
@@ -369,7 +371,11 @@ class Manager:
         return transport if self._elector is None else FencedTransport(transport, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
-        debug = {"/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock, self._shard.debug_info)}
+        shard = self._shard.debug_info
+        debug = {
+            "/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock, shard),
+            "/debug/keys": debug_keys(lambda: self._lifecycle.controllers, self._clock, role=self._role, shard=shard),
+        }
         self._ready.add("manager", self._is_running)
         if self._elector is not None:
             self._live.add("leader-election", self._elector.check_renewed)
@@ -390,6 +396,10 @@ class Manager:
             election=self._election,
             shard=self._shard.name,
         )
+
+    def _role(self) -> str:
+        standby = self._elector is not None and not self._elector.leading
+        return "standby" if standby and self._lifecycle.state == "running" else self._lifecycle.state
 
     def _is_running(self) -> None:
         if self._lifecycle.state != "running":

@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -228,8 +228,7 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a server of TCP has no others
-        self._socket = transport
+        self._socket = cast("asyncio.Transport", transport)  # by its methods: uvloop's are of another class
         if self._server.register(self):
             self._expect_head()
         else:

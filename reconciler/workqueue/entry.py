@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
-__all__ = ["MAX_REASONS", "Entry", "K", "Reasons", "named", "with_reason", "without_reason"]
+__all__ = ["MAX_REASONS", "Entry", "K", "Reasons", "due_reasons", "named", "with_reason", "without_reason"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -32,6 +32,8 @@ class Entry(Generic[K]):
     Attributes:
         key: the key.
         reasons: why it is pending.
+        later: monotonic second of each reason that waits for a time of its own; None unless reasons with different
+            times were merged. A reason that is not in it is due when the entry is ready.
         priority: of the pending entry; unset or stale while it is not pending.
         ready: whether it is processed as soon as a worker is free and the processing in progress, if any, has ended.
         ready_at: monotonic second from which `get` could have returned it; stale while it is not ready.
@@ -53,6 +55,7 @@ class Entry(Generic[K]):
         "current_reasons",
         "due",
         "key",
+        "later",
         "limited",
         "position",
         "priority",
@@ -74,11 +77,45 @@ class Entry(Generic[K]):
     def __init__(self, key: K) -> None:
         self.key = key
         self.reasons: Reasons = None
+        self.later: dict[str, float] | None = None
         self.ready = False
         self.due: float | None = None
         self.timer = 0
         self.limited = False
         self.started_at: float | None = None
+
+    def merge_reason(self, reason: str, due: float | None) -> None:
+        """Add a reason to a pending entry.
+
+        Args:
+            reason: the reason.
+            due: monotonic second from which it applies; None for now.
+        """
+        reasons, later, timer = self.reasons, self.later, self.due
+        if later is None and (due is not None or timer is not None):
+            # Until now, all reasons of a waiting entry waited for its timer.
+            later = self.later = {} if timer is None else dict.fromkeys(_as_set(reasons), timer)
+        if later is not None:
+            if due is None:
+                later.pop(reason, None)
+            elif reason in later:
+                later[reason] = min(due, later[reason])
+            elif reason not in _as_set(reasons) and len(later) < MAX_REASONS:
+                later[reason] = due
+        self.reasons = reason if reasons is None else with_reason(reasons, reason)
+
+
+def due_reasons(reasons: Reasons, later: Mapping[str, float] | None, now: float) -> Reasons:
+    """Return the reasons that apply at a time: without those of timers that have not ended, unless all are."""
+    if not later or not isinstance(reasons, set):
+        return reasons
+    return {reason for reason in reasons if later.get(reason, now) <= now} or reasons
+
+
+def _as_set(reasons: Reasons) -> set[str]:
+    if reasons is None:
+        return set()
+    return {reasons} if isinstance(reasons, str) else reasons
 
 
 def with_reason(reasons: str | set[str], reason: str) -> str | set[str]:

@@ -17,7 +17,7 @@ from typing import Generic
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
-from reconciler.workqueue.entry import Entry, K, named, with_reason, without_reason
+from reconciler.workqueue.entry import Entry, K, due_reasons, named, without_reason
 from reconciler.workqueue.loop import Inbox, Waiters
 from reconciler.workqueue.rate_limiters import ExponentialBackoff, RateLimiter, when_duplicate
 from reconciler.workqueue.ready import FairOrder, ReadyOrder
@@ -101,7 +101,8 @@ class WorkQueue(Generic[K]):
             after: seconds; None, 0 or less is now.
             priority: keys with a higher one come first. Defaults to 0.
             reason: a word that says why, for `in_progress`, `retract` and `explain`. An add without one counts as a
-                reason of its own. A key stores up to `MAX_REASONS` of them.
+                reason of its own. A key stores up to `MAX_REASONS` of them. The processing covers all of them, and
+                `in_progress` reports those whose delay had ended.
 
         Raises:
             ValueError: the delay is not finite.
@@ -121,7 +122,7 @@ class WorkQueue(Generic[K]):
             entry.reasons = reason
             entry.priority = priority
         else:
-            entry.reasons = with_reason(entry.reasons, reason)
+            entry.merge_reason(reason, None if after is None or after <= 0 else self._now() + after)
             if priority > entry.priority:
                 self._raise_priority(entry, priority)
         if after is not None and after > 0:
@@ -184,6 +185,8 @@ class WorkQueue(Generic[K]):
         if entry is None:
             return False
         found, entry.reasons = without_reason(entry.reasons, reason)
+        if entry.later is not None:
+            entry.later.pop(reason, None)
         if found and entry.reasons is None:
             self._withdraw(entry)
             if entry.started_at is None:
@@ -222,10 +225,10 @@ class WorkQueue(Generic[K]):
         entry = self._order.pop()
         now = self._now()
         entry.started_at = now
-        entry.current_reasons = entry.reasons
+        entry.current_reasons = due_reasons(entry.reasons, entry.later, now) if entry.later else entry.reasons
         entry.current_priority = entry.priority
         entry.current_by_timer = entry.by_timer
-        entry.reasons = None
+        entry.reasons = entry.later = None
         entry.ready = entry.limited = False
         self._in_progress.add(entry)
         self._ready -= 1
@@ -334,6 +337,10 @@ class WorkQueue(Generic[K]):
         """Return how many failures of a key the rate limiter has recorded."""
         return self._limiter.retries(key)
 
+    def __contains__(self, key: object) -> bool:
+        """Return whether a key is in progress, ready or waiting."""
+        return key in self._entries
+
     def keys(self) -> list[K]:
         """Return all keys that are in progress, ready or waiting."""
         return list(self._entries)
@@ -406,7 +413,7 @@ class WorkQueue(Generic[K]):
 
     def _withdraw(self, entry: Entry[K]) -> None:
         """Make an entry neither ready nor waiting."""
-        entry.reasons = None
+        entry.reasons = entry.later = None
         entry.limited = False
         if entry.due is not None:
             self._timers.clear(entry)
@@ -429,7 +436,7 @@ class WorkQueue(Generic[K]):
     def _drop_timers(self) -> None:
         while (entry := self._timers.pop_due(math.inf)) is not None:
             self._dropped_timers += 1
-            entry.reasons = None
+            entry.reasons = entry.later = None
             entry.limited = False
             if entry.started_at is None:
                 del self._entries[entry.key]

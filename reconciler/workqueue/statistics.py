@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
-from reconciler.workqueue.entry import Entry, K, named
+from reconciler.workqueue.entry import Entry, K, due_reasons, named
 
 __all__ = ["Explanation", "InProgress", "QueueMetrics", "QueueStatistics", "explain"]
 
@@ -17,7 +17,7 @@ class InProgress(Generic[K]):
 
     Attributes:
         key: the key.
-        reasons: the named reasons that it was queued for.
+        reasons: the named reasons that it was queued for, without those of delays that had not ended.
         priority: the priority that it was queued with.
         since: monotonic second at which `get` returned it.
         by_timer: whether its timer made it ready, not an add without delay.
@@ -42,6 +42,7 @@ class Explanation(Generic[K]):
         due: seconds until its timer makes it ready, None without one. An expired timer gives 0.
         priority: of the pending entry, None when none is pending.
         reasons: the named reasons of the pending entry.
+        next_reasons: those of `reasons` that the processing will have if it begins now, or when the timer ends.
         failures: the failures that the rate limiter has recorded.
     """
 
@@ -52,6 +53,7 @@ class Explanation(Generic[K]):
     due: float | None = None
     priority: int | None = None
     reasons: frozenset[str] = frozenset()
+    next_reasons: frozenset[str] = frozenset()
     failures: int = 0
 
     def __str__(self) -> str:
@@ -69,7 +71,7 @@ class Explanation(Generic[K]):
         return f"{self.key}: {'; '.join(parts) or 'not queued'}"
 
     def _pending(self) -> str:
-        return f"priority {self.priority}{_because(self.reasons)}"
+        return f"priority {self.priority}{_because(self.next_reasons)}"
 
 
 def _because(reasons: frozenset[str]) -> str:
@@ -95,6 +97,7 @@ def explain(key: K, entry: Entry[K] | None, *, now: float, failures: int) -> Exp
         due=None if entry.due is None else max(0.0, entry.due - now),
         priority=None if entry.reasons is None else entry.priority,
         reasons=named(entry.reasons),
+        next_reasons=named(due_reasons(entry.reasons, entry.later, now if entry.due is None else entry.due)),
         failures=failures,
     )
 

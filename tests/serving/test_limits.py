@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import trustme
+import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -268,3 +269,22 @@ async def test_the_servers_of_a_manager_disconnect_slow_clients(monkeypatch: pyt
                 writer.write(b"GET /")
                 assert await end(reader) == b""
                 writer.close()
+
+
+# Event loops
+
+
+def test_requests_are_answered_and_silent_clients_are_disconnected_on_uvloop() -> None:
+    async def answers() -> tuple[bytes, bytes]:
+        async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+            reader, writer = await connect()
+            writer.write(GET)
+            status = await reader.readline()
+            silent, _ = await connect()
+            try:
+                return status, await silent.read()
+            except ConnectionResetError:
+                return status, b""
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(answers()) == (b"HTTP/1.1 200 OK\r\n", b"")

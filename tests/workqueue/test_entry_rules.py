@@ -291,7 +291,7 @@ async def test_the_loop_has_one_timer_for_any_number_of_keys(monkeypatch: pytest
 
 async def test_a_key_in_progress_has_all_its_reasons() -> None:
     queue: WorkQueue[str] = WorkQueue()
-    queue.add("a", after=10, reason="timer")
+    queue.add("a", reason="timer")
     queue.add("a", reason="event", priority=3)
     queue.add("a", after=1, reason="resync")
     queue.add("a")
@@ -300,6 +300,53 @@ async def test_a_key_in_progress_has_all_its_reasons() -> None:
     await take(queue)
     assert queue.in_progress("a") == InProgress("a", frozenset({"timer", "event", "resync"}), 3, 2.0)
     assert queue.reasons("a") == frozenset()
+
+
+async def test_a_timer_that_has_not_ended_is_not_a_reason() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=3600, reason="period")
+    queue.add("a", after=5, reason="retry")
+    assert (queue.reasons("a"), queue.explain("a").next_reasons) == ({"period", "retry"}, {"retry"})
+    await queue.get()
+    assert queue.in_progress("a") == InProgress("a", frozenset({"retry"}), 0, 5.0)
+    queue.done("a")
+
+    queue.add("a", after=3600, reason="period")
+    queue.add("a", reason="event")
+    assert queue.explain("a").next_reasons == {"event"}
+    await take(queue)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"event"}), 0, 5.0)
+    queue.done("a")
+    assert queue.keys() == [], "the timer was replaced"
+
+
+async def test_a_timer_that_ends_while_the_key_is_ready_is_a_reason() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=5, reason="period")
+    queue.add("a", reason="event")
+    queue.add("a", after=60, reason="retry")
+    await asyncio.sleep(10)
+    await take(queue)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"event", "period"}), 0, 10.0)
+
+
+@pytest.mark.parametrize("first", [None, 60])
+async def test_a_reason_given_with_and_without_a_delay_is_due(first: float | None) -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="event")
+    for after in (first, None if first else 60):
+        queue.add("a", after=after, reason="period")
+    await take(queue)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"event", "period"}), 0, 0.0)
+
+
+async def test_a_timer_brought_forward_by_an_add_that_was_retracted_is_the_reason() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=60, reason="period")
+    queue.add("a", reason="event")
+    queue.retract("a", "event")
+    await take(queue)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"period"}), 0, 0.0)
 
 
 async def test_reasons_while_in_progress_belong_to_the_next_processing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,7 @@ class Key:
     ready: bool = False
     due: float | None = None
     timer: int = 0  # when the timer was set: of two that are due at one moment the one set first comes first
-    reasons: set[str] = field(default_factory=set)
+    reasons: dict[str, float] = field(default_factory=dict)  # and the time from which each applies
     priority: int = 0
     place: int = 0
 
@@ -82,7 +83,7 @@ class Model:
             return
         raised = bool(key.reasons) and priority > key.priority
         key.priority = max(priority, key.priority) if key.reasons else priority
-        key.reasons.add(reason)
+        key.reasons[reason] = min(self.time + (after or 0), key.reasons.get(reason, math.inf))
         if raised and key.ready and not key.in_progress:
             self.place(key)
         if key.ready:
@@ -106,7 +107,7 @@ class Model:
         key = self.keys[name]
         if reason not in key.reasons:
             return False
-        key.reasons.remove(reason)
+        del key.reasons[reason]
         if not key.reasons:
             key.ready, key.due = False, None
         self.forget_empty_groups()
@@ -131,10 +132,14 @@ class Model:
             choice = lower
         name = min(choice, key=lambda name: self.keys[name].place)
         key = self.keys[name]
-        key.in_progress, key.run_reasons, key.reasons, key.ready = True, key.reasons, set(), False
+        key.run_reasons = self.due_reasons(key, self.time)
+        key.in_progress, key.reasons, key.ready = True, {}, False
         self.turns.append(group)
         self.forget_empty_groups()
         return name
+
+    def due_reasons(self, key: Key, time: float) -> set[str]:
+        return {reason for reason, due in key.reasons.items() if due <= time} or set(key.reasons)
 
     def done(self, name: str) -> None:
         key = self.keys[name]
@@ -157,7 +162,7 @@ class Model:
         self.closing = True
         for key in self.keys.values():
             if key.due is not None:
-                key.due, key.reasons = None, set()
+                key.due, key.reasons = None, {}
                 self.dropped_timers += 1
         if drain:
             self.drained()
@@ -172,7 +177,7 @@ class Model:
         self.stopped = True
         for key in self.keys.values():
             if key.ready:
-                key.ready, key.reasons = False, set()
+                key.ready, key.reasons = False, {}
                 self.dropped_ready += 1
         self.forget_empty_groups()
 
@@ -316,7 +321,9 @@ class QueueMachine(RuleBasedStateMachine):
             assert (seen.in_progress is not None) == key.in_progress
             assert (seen.ready is not None) == key.ready
             assert seen.due == (None if key.due is None else key.due - self.model.time)
-            assert seen.reasons == key.reasons - {""}
+            assert seen.reasons == set(key.reasons) - {""}
+            due = self.model.due_reasons(key, self.model.time if key.due is None else key.due)
+            assert seen.next_reasons == due - {""}
             assert seen.current_reasons == (key.run_reasons - {""} if key.in_progress else set())
             assert seen.priority == (key.priority if key.reasons else None)
             assert seen.failures == self.model.failures[name]

@@ -48,7 +48,9 @@ async def test_explain_of_a_ready_key() -> None:
     queue.add("a", reason="owned")
     await asyncio.sleep(2.5)
     explanation = queue.explain("a")
-    assert explanation == Explanation("a", ready=2.5, priority=0, reasons=frozenset({"watch", "owned"}))
+    assert explanation == Explanation(
+        "a", ready=2.5, priority=0, reasons=frozenset({"watch", "owned"}), next_reasons=frozenset({"watch", "owned"})
+    )
     assert str(explanation) == "a: ready for 2.5 s, priority 0 (owned, watch)"
 
 
@@ -56,7 +58,9 @@ async def test_explain_of_a_key_in_backoff() -> None:
     queue: WorkQueue[str] = WorkQueue(rate_limiter=ExponentialBackoff(10, 100))
     queue.add_rate_limited("a", reason="retry")
     await asyncio.sleep(4)
-    assert queue.explain("a") == Explanation("a", due=6, priority=0, reasons=frozenset({"retry"}), failures=1)
+    assert queue.explain("a") == Explanation(
+        "a", due=6, priority=0, reasons=frozenset({"retry"}), next_reasons=frozenset({"retry"}), failures=1
+    )
     assert str(queue.explain("a")) == "a: due in 6 s, priority 0 (retry); 1 failure"
 
 
@@ -75,6 +79,7 @@ async def test_explain_of_a_key_in_progress_that_is_queued_again() -> None:
         ready=2,
         priority=5,
         reasons=frozenset({"owned"}),
+        next_reasons=frozenset({"owned"}),
     )
     assert str(queue.explain("a")) == ("a: in progress for 3 s (watch); queued again 2 s ago, priority 5 (owned)")
     queue.done("a")

@@ -73,6 +73,8 @@ class ReconcileCycle:
         request: the key.
         run: the description of the reconcile.
         bridge: lets threads of the reconcile wait for awaitables on the loop.
+        writes: status and finalizer writes to the primary object that took effect.
+        status_written: whether one of them was a status write.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class ReconcileCycle:
         self.run = run
         self.request = run.request
         self.bridge = ThreadBridge(loop)
+        self.writes = 0
+        self.status_written = False
         self._tracker = tracker
         self._unsaved = unsaved
         self._stopping = stopping
@@ -140,11 +144,19 @@ class ReconcileCycle:
             self._on_loop(self._record_read, uid, version)
 
     def wrote(
-        self, gvk: GroupVersionKind, request: Request, uid: str, *, before: Version, after: Version, exact: bool
+        self,
+        gvk: GroupVersionKind,
+        request: Request,
+        uid: str,
+        *,
+        before: Version,
+        after: Version,
+        exact: bool,
+        is_status: bool = True,
     ) -> None:
         """Record a conditional write by the batcher or the finalizer helper. Thread-safe."""
         if self._is_own(gvk, request):
-            self._on_loop(self._record_write, uid, before, after, exact)
+            self._on_loop(self._record_write, uid, before, after, exact, is_status)
 
     def may_write(self, gvk: GroupVersionKind, request: Request, document: Mapping[str, Any]) -> bool:
         """Return whether a write may be retried on a newer version of an object; not if another process owns it now."""
@@ -195,8 +207,13 @@ class ReconcileCycle:
         if not self._ended and uid == self._uid:
             self._tracker.record_read(self.request, version)
 
-    def _record_write(self, uid: str, before: Version, after: Version, exact: bool) -> None:
-        if not self._ended and uid == self._uid:
+    def _record_write(self, uid: str, before: Version, after: Version, exact: bool, is_status: bool) -> None:
+        if self._ended:
+            return
+        if before != after:
+            self.writes += 1
+            self.status_written |= is_status
+        if uid == self._uid:
             self._tracker.record_write(self.request, before=before, after=after, exact=exact)
 
 

@@ -7,8 +7,10 @@ conflict the object is read again from the server and a new patch is made, so ot
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.errors import Conflict, NotFound
 from reconciler.meta import (
     GroupVersionKind,
@@ -137,7 +139,8 @@ def _report(
     cycle = current_cycle.get()
     if cycle is None:
         return
-    cycle.wrote(
+    wrote = partial(cycle.wrote, is_status=False) if isinstance(cycle, ReconcileCycle) else cycle.wrote
+    wrote(
         gvk,
         request,
         uid_of(before),

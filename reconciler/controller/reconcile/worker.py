@@ -25,6 +25,7 @@ from reconciler.controller.reconcile.again import AgainLimiter
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
 from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
+from reconciler.controller.reconcile.history import RunHistory
 from reconciler.controller.reconcile.outcome import Completion, run_to_completion
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.unsaved import UnsavedStore
@@ -78,6 +79,7 @@ class WorkerState(NamedTuple):
         tracker: its echo tracker.
         unsaved: its store of unsaved mutations.
         stored: returns the primary object of a key in the informer's store, or None.
+        history: the latest reconciles of each key.
         storm: detects tight loops.
         failures: records Events about failures.
         metrics: receives every reconcile.
@@ -97,6 +99,7 @@ class WorkerState(NamedTuple):
     tracker: EchoTracker[Request]
     unsaved: UnsavedStore
     stored: Callable[[Request], CachedObject | None]
+    history: RunHistory
     storm: StormAlarm[Request]
     failures: FailureEvents
     metrics: ControllerMetrics
@@ -200,9 +203,11 @@ class Worker:
     def _end(self, cycle: ReconcileCycle, completion: Completion | None) -> None:
         cycle.end()
         self._set_active(-1)
+        seconds = self._state.clock.monotonic() - cycle.run.since
+        self._state.history.record(cycle, seconds, completion)
         self._finish_echo(cycle.request)
         if completion is not None:
-            self._report(cycle.run, completion)
+            self._report(cycle.run, completion, seconds)
             self._state.failures.note(cycle.request, completion)
             self._requeue(cycle.run, completion)
 
@@ -210,6 +215,7 @@ class Worker:
         state = self._state
         wake = state.tracker.finish(key)
         if wake is not None:
+            state.history.record_overtaken()
             after = None if wake.due is None else wake.due - state.clock.monotonic()
             state.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
         stored = state.stored(key)
@@ -256,8 +262,8 @@ class Worker:
         if storm.logged:
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
 
-    def _report(self, run: ReconcileRun, completion: Completion) -> None:
-        state, seconds = self._state, self._state.clock.monotonic() - run.since
+    def _report(self, run: ReconcileRun, completion: Completion, seconds: float) -> None:
+        state = self._state
         state.counters.add(completion)
         state.metrics.reconciled(
             completion.result,

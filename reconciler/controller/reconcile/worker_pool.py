@@ -40,6 +40,11 @@ class WorkerPool:
             for number, worker in enumerate(workers)
         ]
 
+    @property
+    def started(self) -> bool:
+        """Return whether the workers have been started."""
+        return bool(self._tasks)
+
     async def finished(self, others: Sequence[asyncio.Task[None]] = ()) -> None:
         """Wait until all workers, and other tasks that belong to the controller, have ended.
 

@@ -119,10 +119,11 @@ class EchoTracker(Generic[K]):
     Args:
         own_writes: whether own writes count as observed. False restores controller-runtime's behavior, where each own
             write wakes the controller.
-        on_echo: called for each event that is dropped; once for all events that are held during a reconcile.
+        on_echo: called with the key of each event that is dropped; once for all events that are held during a
+            reconcile.
     """
 
-    def __init__(self, *, own_writes: bool = True, on_echo: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *, own_writes: bool = True, on_echo: Callable[[K], None] = lambda _: None) -> None:
         self._own_writes = own_writes
         self._on_echo = on_echo
         self._seen: dict[K, _Seen] = {}
@@ -196,7 +197,7 @@ class EchoTracker(Generic[K]):
             wake: the wake-up that the event asks for.
         """
         if _covers(self._seen.get(key), version):
-            self._drop()
+            self._drop(key)
             return False
         progress = self._in_progress.get(key)
         if progress is None:
@@ -230,7 +231,7 @@ class EchoTracker(Generic[K]):
             or any(not _covers(seen, version) for version in progress.late_opaque)
         )
         if not overtaken:
-            self._drop()
+            self._drop(key)
             return None
         self._overtaken += 1
         return progress.held
@@ -265,9 +266,9 @@ class EchoTracker(Generic[K]):
         """Return the counters at this moment."""
         return EchoStatistics(len(self._seen), len(self._in_progress), self._dropped, self._overtaken)
 
-    def _drop(self) -> None:
+    def _drop(self, key: K) -> None:
         self._dropped += 1
-        self._on_echo()
+        self._on_echo(key)
 
     def _follow(self, key: K, progress: _InProgress) -> None:
         """Advance `tip` over the own writes that follow it."""

@@ -55,7 +55,7 @@ ENQUEUE = "enqueue"
 """`Controller.enqueue` was called."""
 
 REQUEUE_AFTER = "requeue_after"
-"""A reconcile returned a delay. The next reconcile covers it, even if something else enqueues the key earlier."""
+"""A reconcile returned a delay, which has elapsed. A reconcile that something else caused earlier replaces it."""
 
 AGAIN = "again"
 """A reconcile returned ``Result(again=True)``."""

@@ -20,6 +20,9 @@ __all__ = ["Address", "EndpointRequest", "EndpointResponse", "Handler", "Servers
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]/\s]*):(?P<port>\d{1,5})")
 
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+"""Headers that a proxy adds: the connection is that of the proxy, not of the client."""
+
 _SHUTDOWN_SECONDS = 1.0
 """Time for open connections to end; a scrape or a probe takes milliseconds."""
 
@@ -68,11 +71,14 @@ class EndpointRequest:
         path: the path after the handler's own, without slashes; may be ``""``.
         query: the pairs of the query string, in order.
         accept: the Accept header.
+        local: whether it comes from this machine or, through ``kubectl port-forward``, from someone who may enter the
+            pod. A request that a proxy forwarded is not local.
     """
 
     path: str
     query: Sequence[tuple[str, str]]
     accept: str
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +175,17 @@ def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], 
             )
         rest = request.path[len(path) :].strip("/")
         accept = request.headers.get("accept", "")
-        response = await handlers[path](EndpointRequest(rest, list(request.query.items()), accept))
+        response = await handlers[path](EndpointRequest(rest, list(request.query.items()), accept, _is_local(request)))
         headers = {"content-type": response.content_type, "x-content-type-options": "nosniff"}
         return web.Response(status=response.status, body=response.body, headers=headers)
 
     return dispatch
+
+
+def _is_local(request: web.BaseRequest) -> bool:
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    return request.remote in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def _reason(error: OSError) -> str:

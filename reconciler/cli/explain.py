@@ -1,0 +1,188 @@
+"""The command ``reconciler explain``: why an object ran last, what happened, and when it runs next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+
+import msgspec
+
+from reconciler.cli.endpoint import EndpointError, duration, key_text, read_keys
+from reconciler.errors import ConfigurationError
+from reconciler.wire import JSONObject
+
+__all__ = ["print_explanation"]
+
+_BECAUSE = {
+    "event": "the object appeared or changed",
+    "deleted": "the object was deleted, or another one took its name",
+    "drain": "another process takes the object over",
+    "resync": "the cache repeated its objects",
+    "rewritten": "the content of the object changed without a new version",
+    "restart": "the history of the API server went back",
+    "owned": "an object that it owns changed",
+    "watched": "a watched object changed",
+    "source": "a source enqueued it",
+    "enqueue": "the operator enqueued it",
+    "requeue_after": "the delay that a reconcile returned had passed",
+    "again": "the previous reconcile asked for one more",
+    "retry": "the backoff after a failure had passed",
+}
+
+_RESULTS = {
+    "success": "succeeded",
+    "requeue": "succeeded and asked for one more",
+    "requeue_after": "succeeded",
+    "error": "failed",
+    "cancelled": "was cancelled by the shutdown",
+}
+
+_WITHHELD = "the message is shown only to local requests (kubectl port-forward), and is in the log"
+
+
+def print_explanation(kind: str, key: str, *, endpoint: str, as_json: bool) -> int:
+    """Print why an object is where it is, once for each controller of its kind.
+
+    Raises:
+        ConfigurationError: the key is not ``NAMESPACE/NAME`` or ``NAME``.
+        EndpointError: the operator cannot be asked, or knows neither the kind nor the object.
+    """
+    namespace, slash, name = key.rpartition("/")
+    if not name or "/" in namespace or (slash and not namespace):
+        raise ConfigurationError(
+            f"{key!r} is not a valid object: write NAMESPACE/NAME, or NAME for a cluster-scoped object"
+        )
+    document = read_keys(endpoint, namespace=namespace, name=name)
+    controllers = [each for each in document["controllers"] if kind.lower() in _names(each)]
+    if not controllers:
+        raise EndpointError(_unknown_kind(kind, document))
+    document["controllers"] = controllers
+    if all(_is_unknown(found) for each in controllers for found in each["keys"]):
+        raise EndpointError(_unknown_key(controllers[0], key, document))
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+        return 0
+    now = datetime.fromisoformat(document["now"])
+    blocks = ["\n".join(_told(each, found, now, document)) for each in controllers for found in each["keys"]]
+    print("\n\n".join(blocks))
+    return 0
+
+
+def _names(controller: JSONObject) -> set[str]:
+    """Return the names of a controller's kind that may be typed, in lower case."""
+    kind = controller["kind"].lower()
+    group = controller["api_version"].rpartition("/")[0].lower()
+    plurals = {kind, f"{kind}s", f"{kind}es", f"{kind[:-1]}ies"}
+    return {
+        *plurals,
+        *(f"{each}.{group}" for each in plurals if group),
+        f"{controller['api_version'].lower()}/{kind}",
+        controller["name"].lower(),
+    }
+
+
+def _is_unknown(key: JSONObject) -> bool:
+    return key["state"] == "unknown" and not key["cached"]
+
+
+def _unknown_kind(kind: str, document: JSONObject) -> str:
+    kinds = sorted({each["kind"] for each in document["controllers"]})
+    known = f"it reconciles {', '.join(kinds)}" if kinds else "it has no controllers"
+    return f"no controller of this process reconciles {kind!r}; {known}"
+
+
+def _unknown_key(controller: JSONObject, key: str, document: JSONObject) -> str:
+    if document["role"] == "standby":
+        advice = "this process is a standby: ask the leader"
+    elif "/" not in key:
+        advice = "write NAMESPACE/NAME if the kind is namespaced"
+    else:
+        advice = "check the name, and the namespaces, labels and shards that the operator watches"
+    return f"{controller['kind']} {key} is not in the cache of the operator, and was not reconciled; {advice}"
+
+
+def _told(controller: JSONObject, key: JSONObject, now: datetime, document: JSONObject) -> Iterator[str]:
+    """Return the lines about one key."""
+    yield f"{controller['kind']} {key_text(key)}, controller {controller['name']}: {key['state']}"
+    if document["role"] != "running":
+        yield f"  This process is {document['role']}, so it does not reconcile. Ask the leader."
+    if "in_progress_seconds" in key:
+        seconds = duration(key["in_progress_seconds"])
+        yield f"  A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', ()))}."
+    yield from _last(key["runs"], now)
+    yield from _next(key)
+    if key.get("unsaved_status"):
+        yield "  Part of its status could not be written; the next reconcile writes it."
+    if not key["cached"]:
+        yield "  The object is not in the cache: it was deleted, or is not watched."
+    yield from _earlier(key["runs"], now)
+
+
+def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
+    if not runs:
+        yield "  No reconcile of it is remembered."
+        return
+    run = runs[0]
+    yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {_because(run['reasons'])}."
+    yield f"  The reconcile took {duration(run['seconds'])} and {_result(run)}."
+    error = run.get("error")
+    if error is not None:
+        yield f"    {error['type']}: {error.get('message', _WITHHELD)}"
+        yield from (f"      {frame}" for frame in error["traceback"])
+        yield f"    Its log records have the reconcile_id {run['reconcile_id']}."
+    yield f"  The status was {'written' if run['status_written'] else 'not written'}."
+    if run["changed_meanwhile"]:
+        yield "  The object changed during the reconcile, so another one follows."
+
+
+def _next(key: JSONObject) -> Iterator[str]:
+    if "due_in_seconds" in key:
+        yield f"  It runs next in {duration(key['due_in_seconds'])}, at {_clock(key['due'])}, or when it changes."
+    elif "ready_seconds" in key:
+        again = "again " if "in_progress_seconds" in key else ""
+        reasons = _because(key.get("next_reasons", ()))
+        yield f"  It is ready to run {again}since {duration(key['ready_seconds'])}, because {reasons}."
+    elif "in_progress_seconds" not in key:
+        yield "  No next run is planned."
+    yield f"  It waits for {key['waits_for']}."
+    if key["failures"]:
+        yield f"  It failed {_times(key['failures'])} in a row."
+
+
+def _earlier(runs: list[JSONObject], now: datetime) -> Iterator[str]:
+    if len(runs) < 2:
+        return
+    yield "  Before that:"
+    for run in runs[1:]:
+        error = f" ({run['error']['type']})" if "error" in run else ""
+        yield f"    {_ago(run, now):>7} ago: {', '.join(run['reasons']) or 'no reason'}: {_result(run)}{error}"
+
+
+def _because(reasons: list[str] | tuple[str, ...]) -> str:
+    """Return reasons as a sentence, each with its detail."""
+    texts = []
+    for reason in reasons:
+        word, _, detail = reason.partition(": ")
+        texts.append(_BECAUSE.get(word, word) + (f" ({detail})" if detail else ""))
+    return ", and ".join(texts) or "of an unnamed reason"
+
+
+def _result(run: JSONObject) -> str:
+    if "error" in run and run["error"]["timed_out"]:
+        return "timed out"
+    delay = run.get("requeue_after_seconds")
+    return _RESULTS[run["result"]] + (f", to run again after {duration(delay)}" if delay is not None else "")
+
+
+def _clock(time: str) -> str:
+    """Return a time of the JSON without the fraction of the second."""
+    return f"{time.partition('.')[0]}Z"
+
+
+def _ago(run: JSONObject, now: datetime) -> str:
+    return duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

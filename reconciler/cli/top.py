@@ -1,0 +1,128 @@
+"""The command ``reconciler top``: the controllers of an operator, their failing keys and their hot keys."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from reconciler.cli.endpoint import duration, key_text, read_keys
+from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.wire import JSONObject
+
+try:
+    from rich.console import Console, Group, RenderableType
+    from rich.live import Live
+    from rich.markup import escape
+    from rich.table import Table
+except ModuleNotFoundError as error:
+    raise MissingExtra("rich", extra="cli", purpose="'reconciler top'") from error
+
+__all__ = ["print_top"]
+
+_MAX_ROWS = 15
+"""Failing keys, and hot keys, that are shown."""
+
+_HOT = 3.0
+"""Reconciles per minute from which a key counts as hot."""
+
+
+def print_top(*, endpoint: str, watch: float | None, as_json: bool, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Print the controllers of an operator, once or until interrupted.
+
+    Args:
+        endpoint: the operator's.
+        watch: seconds between two updates; None for one print.
+        as_json: print a JSON document, or one per line with `watch`.
+        sleep: waits.
+
+    Raises:
+        ConfigurationError: an option is invalid.
+        EndpointError: the operator cannot be asked.
+    """
+    if watch is not None and not (watch > 0 and math.isfinite(watch)):
+        raise ConfigurationError(f"--watch must be a number of seconds above 0, not {watch}")
+    document = read_keys(endpoint)
+    console = Console(highlight=False)
+    if watch is None:
+        if as_json:
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+        else:
+            console.print(_view(document))
+        return 0
+    with contextlib.nullcontext() if as_json else Live(console=console, auto_refresh=False) as live:
+        while True:
+            if live is None:
+                sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+                sys.stdout.flush()
+            else:
+                live.update(_view(document), refresh=True)
+            sleep(watch)
+            document = read_keys(endpoint)
+
+
+def _view(document: JSONObject) -> RenderableType:
+    controllers = document["controllers"]
+    parts: list[RenderableType] = [_controllers(controllers)]
+    keys = [(each, key) for each in controllers for key in each["keys"]]
+    failing = [(each, key) for each, key in keys if "error" in (key["runs"] or [{}])[0]]
+    hot = sorted(
+        ((each, key) for each, key in keys if key["reconciles_per_minute"] >= _HOT),
+        key=lambda found: -found[1]["reconciles_per_minute"],
+    )
+    if failing:
+        total = sum(each["keys_failing"] for each in controllers)
+        parts.append(_failing(failing[:_MAX_ROWS], total))
+    if hot:
+        parts.append(_hot(hot[:_MAX_ROWS]))
+    if document["role"] != "running":
+        parts.append(f"This process is {document['role']}, so it does not reconcile.")
+    return Group(*(each for part in parts for each in (part, "")))
+
+
+def _controllers(controllers: list[JSONObject]) -> Table:
+    table = _table("CONTROLLER", "KIND", numbers=("ACTIVE", "READY", "WAITING", "RECONCILES", "ERRORS", "FAILING"))
+    for each in controllers:
+        active = f"{each['active']}/{each['workers']}"
+        numbers = (each["ready"], each["waiting"], each["reconciles"], each["errors"], each["keys_failing"])
+        table.add_row(each["name"], each["kind"], active, *map(str, numbers))
+    return table
+
+
+def _failing(keys: list[tuple[JSONObject, JSONObject]], total: int) -> Table:
+    table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", numbers=("FAILURES",))
+    table.caption = f"{total - len(keys)} more" if total > len(keys) else None
+    for each, key in keys:
+        error = key["runs"][0]["error"]
+        text = f"{error['type']}: {error['message']}" if "message" in error else error["type"]
+        table.add_row(key_text(key), each["name"], escape(text), _next(key), str(key["failures"]))
+    return table
+
+
+def _hot(keys: list[tuple[JSONObject, JSONObject]]) -> Table:
+    table = _table("HOT KEY", "CONTROLLER", "REASONS", numbers=("PER MINUTE",))
+    for each, key in keys:
+        reasons = ", ".join(key["runs"][0]["reasons"])
+        table.add_row(key_text(key), each["name"], escape(reasons), f"{key['reconciles_per_minute']:g}")
+    return table
+
+
+def _next(key: JSONObject) -> str:
+    if "in_progress_seconds" in key:
+        return f"in progress for {duration(key['in_progress_seconds'])}"
+    if "ready_seconds" in key:
+        return "ready"
+    return f"in {duration(key['due_in_seconds'])}" if "due_in_seconds" in key else "after a change"
+
+
+def _table(*texts: str, numbers: tuple[str, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for text in texts:
+        table.add_column(text, overflow="fold")
+    for number in numbers:
+        table.add_column(number, justify="right")
+    return table

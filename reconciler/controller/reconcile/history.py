@@ -1,0 +1,287 @@
+"""The latest reconciles of each key, in bounded memory: when, why, how long, and how they ended.
+
+Reconciles are rows of parallel columns, so that one costs about 30 bytes. What many rows have in common (reasons,
+result, failure) is one object. When the columns are full, the rows of keys that are idle for longest are dropped.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Hashable
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from reconciler.controller.metrics import ReconcileResult
+from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.outcome import Completion
+from reconciler.errors import APIError, error_text
+from reconciler.meta import Request
+
+__all__ = ["MAX_RUNS", "Failure", "PastRun", "RunHistory"]
+
+MAX_RUNS = 10
+"""The highest number of reconciles that are kept for a key."""
+
+_CAPACITY = 10_000
+"""The highest number of reconciles that are kept for a controller: 0.3 MB, and about 10 MB if each failed in a way of
+its own."""
+
+_MAX_SHARED = 256
+"""How many different outcomes are shared between rows."""
+
+_OVERTAKEN, _ECHOES = 0x80, 0x7F
+
+_MAX_MESSAGE = 500
+_MAX_FRAMES = 6
+
+_HOME = __file__.removesuffix("controller/reconcile/history.py")
+
+S = TypeVar("S", bound=Hashable)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """How a reconcile failed.
+
+    Attributes:
+        type: the name of the exception's class.
+        message: its text, at most 500 characters, without the values that the API server or a model rejected.
+        traceback: the frames of your code, the innermost one last, such as ``"operator.py:12 in reconcile_object"``.
+        terminal: whether it was a `TerminalError`, which is not retried.
+        timed_out: whether the timeout expired.
+    """
+
+    type: str
+    message: str
+    traceback: tuple[str, ...]
+    terminal: bool
+    timed_out: bool
+
+
+class PastRun(NamedTuple):
+    """A reconcile that ended.
+
+    Attributes:
+        since: monotonic second of its start.
+        seconds: its duration.
+        reasons: why it ran.
+        result: how it ended; ``"cancelled"`` by the shutdown.
+        requeue_after: the delay in seconds that it returned; None for none.
+        writes: its status and finalizer writes to its own object that took effect.
+        status_written: whether one of them was a status write.
+        echoes: how many watch events of those writes were dropped.
+        overtaken: whether the object changed during the reconcile, so that another one followed.
+        reconcile_id: the id in its log records, if it failed; None otherwise.
+        failure: how it failed; None if it did not.
+    """
+
+    since: float
+    seconds: float
+    reasons: frozenset[str]
+    result: ReconcileResult | Literal["cancelled"]
+    requeue_after: float | None
+    writes: int
+    status_written: bool
+    echoes: int
+    overtaken: bool
+    reconcile_id: str | None
+    failure: Failure | None
+
+
+class _Shared(NamedTuple):
+    """What many rows have in common."""
+
+    reasons: frozenset[str]
+    result: ReconcileResult | Literal["cancelled"]
+    requeue_after: float | None
+    writes: int
+    status_written: bool
+    failure: Failure | None
+    reconcile_id: str | None
+
+
+class RunHistory:
+    """The reconciles of one controller's keys.
+
+    Args:
+        is_pending: returns whether a key is in progress, ready or waiting; such keys are dropped last.
+        capacity: the highest number of reconciles. Default 10,000.
+
+    Attributes:
+        dropped: how many keys were dropped because the history was full.
+    """
+
+    def __init__(self, is_pending: Callable[[Request], bool], *, capacity: int = _CAPACITY) -> None:
+        self._is_pending = is_pending
+        self._capacity = capacity
+        self._keys: list[Request] = []
+        self._since = array("d")
+        self._seconds = array("f")
+        self._shared: list[_Shared] = []
+        self._seen = bytearray()  # of each row: the number of its echoes, and whether it was overtaken
+        self._pool: dict[Any, Any] = {}
+        self._awaited: dict[Request, int] = {}
+        self.dropped = 0
+
+    def record(self, cycle: ReconcileCycle, seconds: float, completion: Completion | None) -> None:
+        """Record a reconcile that ended.
+
+        Args:
+            cycle: the reconcile.
+            seconds: its duration.
+            completion: how it ended; None if the shutdown cancelled it.
+        """
+        row, run = len(self._keys), cycle.run
+        if row >= self._capacity:
+            self._compact()
+            row = len(self._keys)
+        if completion is None:
+            shared = _Shared(run.reasons, "cancelled", None, cycle.writes, cycle.status_written, None, None)
+        elif completion.error is not None:
+            failure = self._pooled(_failure_of(completion.error, completion))
+            shared = _Shared(run.reasons, "error", None, cycle.writes, cycle.status_written, failure, run.reconcile_id)
+        else:
+            delay = None if completion.outcome is None else completion.outcome.requeue_after
+            fields = (run.reasons, completion.result, delay, cycle.writes, cycle.status_written, None, None)
+            shared = self._pool.get(fields) or self._pooled(_Shared(*fields))
+        self._keys.append(run.request)
+        self._since.append(run.since)
+        self._seconds.append(seconds)
+        self._shared.append(shared)
+        self._seen.append(0)
+        if cycle.writes:
+            self._awaited[run.request] = row
+
+    def record_overtaken(self) -> None:
+        """Record that the object changed during the reconcile that was recorded last."""
+        self._seen[-1] |= _OVERTAKEN
+
+    def record_echo(self, key: Request) -> None:
+        """Record that the watch event of a key's own write was dropped."""
+        row = self._awaited.get(key)
+        if row is not None:
+            self._seen[row] += 1
+            if self._seen[row] & _ECHOES >= min(self._shared[row].writes, _ECHOES):
+                del self._awaited[key]
+
+    def keys(self) -> dict[Request, list[int]]:
+        """Return the rows of each key, oldest first; the key that was reconciled last comes last."""
+        found: dict[Request, list[int]] = {}
+        for row, key in enumerate(self._keys):
+            rows = found.pop(key, [])
+            found[key] = [*rows[1 - MAX_RUNS :], row]
+        return found
+
+    def runs(self, key: Request) -> list[PastRun]:
+        """Return the latest reconciles of a key, oldest first; ten at most."""
+        return [self.run(row) for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
+
+    def run(self, row: int) -> PastRun:
+        """Return the reconcile of a row."""
+        shared = self._shared[row]
+        return PastRun(
+            since=self._since[row],
+            seconds=self._seconds[row],
+            reasons=shared.reasons,
+            result=shared.result,
+            requeue_after=shared.requeue_after,
+            writes=shared.writes,
+            status_written=shared.status_written,
+            echoes=self._seen[row] & _ECHOES,
+            overtaken=bool(self._seen[row] & _OVERTAKEN),
+            reconcile_id=shared.reconcile_id,
+            failure=shared.failure,
+        )
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def _pooled(self, value: S) -> S:
+        """Return an equal object that is stored already, or store this one."""
+        if len(self._pool) >= _MAX_SHARED:
+            self._pool.clear()
+        found: S = self._pool.setdefault(value, value)
+        return found
+
+    def _compact(self) -> None:
+        """Drop rows: those beyond the limit of a key, then those of the keys that are idle for longest.
+
+        Half of the rows remain, and up to three quarters if their keys are in the queue.
+        """
+        before, counts = set(self._keys), Counter[Request]()
+        kept: list[int] = []
+        half, most = self._capacity // 2, self._capacity * 3 // 4
+        for row in range(len(self._keys) - 1, -1, -1):
+            key = self._keys[row]
+            if counts[key] >= MAX_RUNS or len(kept) >= most or (len(kept) >= half and not self._is_pending(key)):
+                continue
+            counts[key] += 1
+            kept.append(row)
+        kept.reverse()
+        self.dropped += len(before) - len(counts)
+        self._keys = [self._keys[row] for row in kept]
+        self._shared = [self._shared[row] for row in kept]
+        self._since = array("d", [self._since[row] for row in kept])
+        self._seconds = array("f", [self._seconds[row] for row in kept])
+        self._seen = bytearray(self._seen[row] for row in kept)
+        rows = {old: new for new, old in enumerate(kept)}
+        self._awaited = {key: rows[row] for key, row in self._awaited.items() if row in rows}
+
+
+def _failure_of(error: BaseException, completion: Completion) -> Failure:
+    return Failure(
+        type=type(error).__name__,
+        message=_message_of(error),
+        traceback=_frames_of(error.__traceback__),
+        terminal=completion.terminal,
+        timed_out=completion.timed_out,
+    )
+
+
+def _message_of(error: BaseException) -> str:
+    """Return the text of an error without values of objects, which the API server and pydantic quote."""
+    text = error_text(error)
+    for linked in _chain(error):
+        if isinstance(linked, APIError) and linked.status == 422:
+            fields = ", ".join(f"{cause.field or '?'} ({cause.reason})" for cause in linked.causes)
+            text = text.replace(linked.message, fields or "the object is invalid")
+        elif isinstance(linked, ValidationError):
+            problems = linked.errors(include_url=False, include_context=False, include_input=False)
+            fields = "; ".join(f"{'.'.join(map(str, each['loc'])) or '$'}: {each['type']}" for each in problems)
+            text = text.replace(str(linked), f"{linked.title} is invalid: {fields}")
+    if isinstance(error, BaseExceptionGroup):
+        text += ": " + "; ".join(f"{type(part).__name__}: {_message_of(part)}" for part in error.exceptions[:5])
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE - 1]}…"
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and those that caused it, eight at most."""
+    chain: list[BaseException] = []
+    linked: BaseException | None = error
+    while linked is not None and linked not in chain and len(chain) < 8:
+        chain.append(linked)
+        linked = linked.__cause__ or linked.__context__
+    return chain
+
+
+def _frames_of(traceback: TracebackType | None) -> tuple[str, ...]:
+    """Return the frames outside this library, or else the innermost one, as ``file:line in function``."""
+    frames, last = [], None
+    while traceback is not None:
+        code, line = traceback.tb_frame.f_code, traceback.tb_lineno
+        last = (code.co_filename, line, code.co_name)
+        if not code.co_filename.startswith(_HOME):
+            frames.append(last)
+        traceback = traceback.tb_next
+    if not frames and last is not None:
+        frames.append(last)
+    return tuple(f"{_short(path)}:{line} in {name}" for path, line, name in frames[-_MAX_FRAMES:])
+
+
+def _short(path: str) -> str:
+    """Return the last two parts of a path: enough to find the file, and nothing about the machine."""
+    return "/".join(path.replace("\\", "/").split("/")[-2:])

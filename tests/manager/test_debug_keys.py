@@ -1,0 +1,99 @@
+"""``/debug/keys``: the latest reconciles of each key over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import pytest_asyncio
+
+from reconciler import Manager
+from reconciler.client import Client
+from reconciler.controller import Result
+from reconciler.errors import TerminalError
+from reconciler.workqueue import ExponentialBackoff
+from tests.manager.working import RecordingReconciler, config_map
+
+KIND = "v1/ConfigMap"
+SECRET = "hunter2"
+
+
+async def work(request: Any) -> Result | None:
+    if request.name == "fails":
+        raise LookupError(f"no disk for {SECRET}")
+    if request.name == "broken":
+        raise TerminalError("never")
+    return Result(requeue_after=3600) if request.name == "waits" else None
+
+
+@pytest_asyncio.fixture
+async def manager(client: Client) -> Any:
+    for name in ("broken", "fails", "idle", "waits"):
+        await client.create(config_map(name) | {"data": {"password": SECRET}})
+    manager = Manager(client, metrics="127.0.0.1:0", grace_period=0)
+    made = manager.add_controller(RecordingReconciler(work), resource=KIND, rate_limiter=ExponentialBackoff(60, 600))
+    async with manager.running():
+        while made.statistics().reconciles < 4:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+        yield manager
+
+
+async def get(manager: Manager, query: str = "", **headers: str) -> dict[str, Any]:
+    url = f"{manager.metrics_url}/debug/keys{query}"
+    async with aiohttp.ClientSession() as http, http.get(url, headers=headers) as answer:
+        assert answer.status == 200
+        found: dict[str, Any] = json.loads(await answer.text())
+        return found
+
+
+async def test_failing_keys_come_first_and_idle_ones_are_shown(manager: Manager) -> None:
+    document = await get(manager)
+    (controller,) = document["controllers"]
+    assert document["role"] == "running"
+    assert (controller["name"], controller["kind"], controller["api_version"]) == ("configmap", "ConfigMap", "v1")
+    assert (controller["reconciles"], controller["errors"], controller["waiting"]) == (4, 2, 2)
+    assert [key["name"] for key in controller["keys"]] == ["broken", "fails", "idle", "waits"]
+    assert [key["state"] for key in controller["keys"]] == ["idle", "waiting", "idle", "waiting"]
+
+
+async def test_a_key_is_explained_by_name(manager: Manager) -> None:
+    (controller,) = (await get(manager, "?name=fails&namespace=default"))["controllers"]
+    (key,) = controller["keys"]
+    assert key["waits_for"] == "the backoff after 1 failure"
+    assert (key["failures"], key["next_reasons"], key["cached"]) == (1, ["retry"], True)
+    assert 50 < key["due_in_seconds"] <= 60
+    (run,) = key["runs"]
+    assert (run["reasons"], run["result"], run["status_written"]) == (["event"], "error", False)
+    assert run["error"]["traceback"][-1].startswith("manager/test_debug_keys.py:")
+    assert (datetime.now(UTC) - datetime.fromisoformat(run["started"])).total_seconds() < 60
+
+
+async def test_an_unknown_key_is_explained(manager: Manager) -> None:
+    (controller,) = (await get(manager, "?name=other&namespace=default"))["controllers"]
+    (key,) = controller["keys"]
+    assert (key["state"], key["cached"], key["runs"]) == ("unknown", False, [])
+
+
+async def test_keys_are_selected(manager: Manager) -> None:
+    assert (await get(manager, "?controller=other"))["controllers"] == []
+    (controller,) = (await get(manager, "?limit=1"))["controllers"]
+    assert (len(controller["keys"]), controller["keys_left_out"]) == (1, 3)
+    (controller,) = (await get(manager, "?namespace=elsewhere"))["controllers"]
+    assert controller["keys"] == []
+    (controller,) = (await get(manager, "?name=idle"))["controllers"]
+    assert [key["name"] for key in controller["keys"]] == ["idle"]
+
+
+async def test_only_a_local_request_gets_messages_of_errors_and_nobody_gets_values(manager: Manager) -> None:
+    query = "?name=fails&namespace=default"
+    local = json.dumps(await get(manager, query))
+    assert f"no disk for {SECRET}" in local
+    for header in ("x-forwarded-for", "forwarded", "via"):
+        remote = json.dumps(await get(manager, query, **{header: "10.1.2.3"}))
+        assert "LookupError" in remote
+        assert SECRET not in remote
+    others = [await get(manager, f"?name={name}&namespace=default") for name in ("broken", "idle", "waits")]
+    assert SECRET not in json.dumps(others)
