@@ -101,7 +101,7 @@ def install_completion(
 @app.command
 def demo(
     *,
-    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 60.0,
+    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 75.0,
     naive: Annotated[
         bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
     ] = False,
