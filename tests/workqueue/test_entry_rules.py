@@ -308,7 +308,7 @@ async def test_a_timer_that_has_not_ended_is_not_a_reason() -> None:
     queue.add("a", after=5, reason="retry")
     assert (queue.reasons("a"), queue.explain("a").next_reasons) == ({"period", "retry"}, {"retry"})
     await queue.get()
-    assert queue.in_progress("a") == InProgress("a", frozenset({"retry"}), 0, 5.0)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"retry"}), 0, 5.0, by_timer=True)
     queue.done("a")
 
     queue.add("a", after=3600, reason="period")
