@@ -101,7 +101,7 @@ def install_completion(
 @app.command
 def demo(
     *,
-    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 60.0,
+    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 75.0,
     naive: Annotated[
         bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
     ] = False,
@@ -164,7 +164,7 @@ def explain(
     endpoint: Endpoint = DEFAULT_ENDPOINT,
     output: Annotated[Format, Parameter(help="Output format.")] = "text",
 ) -> int:
-    """Print why an object is where it is: its last reconcile, what happened, and when it runs next.
+    """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
 
     Asks a running operator; forward the port of its --metrics or --health with 'kubectl port-forward POD 8080'.
     """

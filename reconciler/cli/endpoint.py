@@ -1,4 +1,4 @@
-"""Reads ``/debug/keys`` of a running operator, for ``reconciler explain`` and ``reconciler top``."""
+"""A reader of ``/debug/keys`` of a running operator, for ``reconciler explain`` and ``reconciler top``."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _WITHHELD = "the message is shown only to local requests (kubectl port-forward),
 
 
 def print_explanation(kind: str, key: str, *, endpoint: str, as_json: bool) -> int:
-    """Print why an object is where it is, once for each controller of its kind.
+    """Explain the state of an object, once for each controller of its kind.
 
     Raises:
         ConfigurationError: the key is not ``NAMESPACE/NAME`` or ``NAME``.

@@ -1,4 +1,4 @@
-"""The command ``reconciler new``: a small project that works at once.
+"""The command ``reconciler new``: a small working project.
 
 Each file below ``templates/`` is a `string.Template`; its path without ``.tmpl`` is the path in the project. The CRD
 and the roles are not templates: the commands that print them later print them here, too.

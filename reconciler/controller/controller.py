@@ -358,7 +358,7 @@ class Controller:
         )
 
     def explain(self, request: Request) -> KeyExplanation:
-        """Return why a key is where it is: its state, its latest reconciles, and what it waits for.
+        """Return the explanation of a key: its state, its latest reconciles, and what it waits for.
 
         The latest ten reconciles of each key are remembered, up to 10,000 of all keys; those of idle keys are dropped
         first. Error messages are without the values that the API server or a model rejected.

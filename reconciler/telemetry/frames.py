@@ -1,4 +1,4 @@
-"""Whose code a stack frame is: the program's own, a library's, Python's, or this package's."""
+"""The origin of a stack frame: the program's own code, a library, Python, or this package."""
 
 from __future__ import annotations
 

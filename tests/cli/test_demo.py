@@ -75,7 +75,7 @@ def test_it_pauses_for_less_than_15_seconds(
     pauses: list[float] = []
     monkeypatch.setattr(timeline.time, "sleep", pauses.append)
     assert run(capsys, "demo")[0] == 0
-    assert 5 < sum(pauses) < 13
+    assert 5 < sum(pauses) < 10
 
 
 # The commands that the demo offers next

@@ -1,4 +1,4 @@
-"""Answers are parsed the same however they are split, and malformed ones are refused."""
+"""The parser of answers: split in any way they give the same result, and malformed ones are refused."""
 
 from __future__ import annotations
 

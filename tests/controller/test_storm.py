@@ -34,13 +34,13 @@ def test_ten_reconciles_within_ten_seconds_are_normal():
     clock = Clock()
     alarm = StormAlarm[str](clock=clock)
     for _ in range(100):
-        assert alarm.note("k", ()) is None
+        assert alarm.note("k", set()) is None
         clock.time += 1.0
 
 
 def test_keys_are_counted_separately():
     alarm = StormAlarm[int](clock=Clock())
-    assert not any(alarm.note(key, ()) for _ in range(10) for key in range(50))
+    assert not any(alarm.note(key, set()) for _ in range(10) for key in range(50))
 
 
 def test_a_key_is_reported_again_only_after_a_while():
@@ -48,7 +48,7 @@ def test_a_key_is_reported_again_only_after_a_while():
     alarm = StormAlarm[str](clock=clock, quiet=300)
     reported = []
     for _ in range(7000):
-        if alarm.note("k", ()):
+        if alarm.note("k", set()):
             reported.append(round(clock.time))
         clock.time += 0.1
     assert reported == [1, 301, 601]
@@ -81,7 +81,7 @@ def test_interrupted_storms_are_not_reported_again():
     alarm = StormAlarm[str](clock=clock, quiet=300)
     reported = 0
     for _ in range(10):  # a burst every 30 s
-        reported += sum(alarm.note("k", ()) is not None for _ in range(20))
+        reported += sum(alarm.note("k", set()) is not None for _ in range(20))
         clock.time += 30
     assert reported == 1
 
@@ -90,7 +90,7 @@ def test_idle_keys_cost_nothing():
     clock = Clock()
     alarm = StormAlarm[int](clock=clock)
     for key in range(1000):
-        alarm.note(key, ())
+        alarm.note(key, set())
         clock.time += 1
     assert len(alarm) <= 11
 

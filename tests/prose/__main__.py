@@ -30,7 +30,7 @@ _WORDS = [
 _ANY = frozenset(_RULES["openings"]["any"])
 _VERBS = frozenset(_RULES["openings"]["noun_phrase"])
 _THIRD_PERSON = frozenset(form for verb in _VERBS for form in (f"{verb}s", f"{verb}es", f"{verb[:-1]}ies"))
-_PLURAL = re.compile(r"\w+ (?:of|from|that|to|for|in|with)\b")
+_PLURAL = re.compile(r"\w+ (?:of|from|that|to|for|in|with|as|over|and|by)\b")
 """A noun in the plural that looks like a verb: "Reads from the API server", "Writes that may have been applied"."""
 _ENDINGS = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n\s*[-*|#]|\n\s*\w+:(?=\s)")
 _QUOTED = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+|\"[^\"\n]*\"")
@@ -72,7 +72,7 @@ def _opening(owner: ast.AST, docstring: ast.Constant) -> Iterator[Finding]:
             "open with a noun phrase (module, class) or a usual verb: return, check …",
         )
     elif isinstance(owner, ast.Module | ast.ClassDef) and (
-        first in _VERBS or (isinstance(owner, ast.ClassDef) and first in _THIRD_PERSON and not _PLURAL.match(text))
+        first in _VERBS or (first in _THIRD_PERSON and not _PLURAL.match(text))
     ):
         yield docstring.lineno, first, "a module or class docstring is a noun phrase: what the thing is"
 

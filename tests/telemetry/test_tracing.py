@@ -37,12 +37,13 @@ class Pods(ResourceReconciler[Unstructured], resource="v1/Pod"):
 
 
 @pytest.fixture(scope="module")
-def exporter() -> InMemorySpanExporter:
+def exporter() -> Iterator[InMemorySpanExporter]:
     made = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(made))
     trace.set_tracer_provider(provider)  # once per process: OpenTelemetry refuses a second provider
-    return made
+    yield made
+    trace._TRACER_PROVIDER = None  # there is no public way back; other tests count the calls without spans
 
 
 @pytest.fixture

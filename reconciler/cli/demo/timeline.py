@@ -30,7 +30,7 @@ __all__ = ["run_demo"]
 
 _FRAME = 1 / 30
 """Real seconds per frame."""
-_SLOW_MOTION = 1 / 600
+_SLOW_MOTION = 1 / 500
 """Speed factor of the naive timeline, whose retries are over within half a virtual second."""
 
 _WHAT = "Retried: a notification, through the channel 'file', which always fails."

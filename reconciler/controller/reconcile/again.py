@@ -52,7 +52,8 @@ class AgainLimiter:
 
     def forget(self, key: Hashable, /) -> None:
         """Drop the history of a key."""
-        self._again.discard(key)
+        if self._again:
+            self._again.discard(key)
         self._limiter.forget(key)
 
     def retries(self, key: Hashable, /) -> int:

@@ -46,7 +46,7 @@ class _Row:
 
 
 class FailureEvents:
-    """Records a Warning Event on objects whose reconciles fail, and a Normal one when they succeed again.
+    """A recorder of Warning Events on objects whose reconciles fail, and of Normal ones when they succeed again.
 
     The third failure in a row is reported, and a terminal error, a timeout or a refused status at once; while it
     continues, once a minute. Keys without an object in the cache are ignored. An object that does not match its model
@@ -58,6 +58,9 @@ class FailureEvents:
         stored: returns the primary object of a key in the informer's store, or None.
         clock: source of monotonic time.
         enabled: False records nothing.
+
+    Attributes:
+        failing: the failures in a row of each key that has any.
     """
 
     def __init__(
@@ -74,12 +77,12 @@ class FailureEvents:
         self._stored = stored
         self._clock = clock
         self._enabled = enabled
-        self._rows: dict[Request, _Row] = {}
+        self.failing: dict[Request, _Row] = {}
 
     def note(self, key: Request, completion: Completion) -> None:
         """Take note of a reconcile that ended."""
         if completion.error is None:
-            row = self._rows.pop(key, None)
+            row = self.failing.pop(key, None)
             if row is not None and row.reported_at is not None:
                 self._record_success(key, row)
         elif self._enabled and not _has_event(completion.error):
@@ -87,16 +90,16 @@ class FailureEvents:
 
     def forget(self, key: Request) -> None:
         """Forget the failures of an object that is gone."""
-        self._rows.pop(key, None)
+        self.failing.pop(key, None)
 
     def _note_failure(self, key: Request, completion: Completion, error: Exception) -> None:
         obj = self._stored(key)
         if obj is None:
             self.forget(key)
             return
-        row = self._rows.get(key)
+        row = self.failing.get(key)
         if row is None or row.uid != obj.uid:
-            row = self._rows[key] = _Row(obj.uid)
+            row = self.failing[key] = _Row(obj.uid)
         row.failures += 1
         now = self._clock.monotonic()
         if row.failures < _FAILURES and not (completion.terminal or completion.timed_out or _is_refused(error)):

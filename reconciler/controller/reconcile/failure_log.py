@@ -44,7 +44,7 @@ class _Failing:
 
 
 class FailureLog:
-    """Logs failed reconciles of one controller.
+    """The log of the failed reconciles of one controller.
 
     An error is its type, where it was raised, and its text without names and numbers. The first failure with an error
     is logged with its traceback, and again after five minutes. In between, each key that fails with it is logged in one

@@ -10,14 +10,15 @@ they have one cause: a few of them are logged, the others are counted.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Hashable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from reconciler.clock import Clock, current_clock
 from reconciler.controller.wake import reasons as words
 
-__all__ = ["Storm", "StormAlarm", "is_asked_for"]
+__all__ = ["Storm", "StormAlarm"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -29,22 +30,6 @@ _ASKED_FOR = frozenset((words.RETRY, words.AGAIN, words.REQUEUE_AFTER))
 
 _DELAYED = _ASKED_FOR | {words.ENQUEUE, words.SOURCE}
 """The same, for a key whose timer made it ready: ``enqueue(after=)``."""
-
-
-def is_asked_for(reasons: Iterable[str], *, by_timer: bool) -> bool:
-    """Return whether a reconcile has no other reasons than a retry, ``again`` or a delay.
-
-    Args:
-        reasons: why it runs. Without any, it is not asked for.
-        by_timer: whether the key's timer made it ready.
-    """
-    asked = _DELAYED if by_timer else _ASKED_FOR
-    found = False
-    for reason in reasons:
-        if words.word(reason) not in asked:
-            return False
-        found = True
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +65,7 @@ class Storm(Generic[K]):
 class StormAlarm(Generic[K]):
     """A detector of keys that reconcile in a tight loop, by counts in a sliding window. Idle keys take no memory.
 
-    Reconciles that were asked for do not count; see `is_asked_for`.
+    Reconciles that were asked for do not count: a retry, ``again``, or a delay, and no other reason.
 
     Args:
         limit: such reconciles within the window that are normal. Default 10.
@@ -102,15 +87,15 @@ class StormAlarm(Generic[K]):
         self._skipped = 0
         self._storms = 0
 
-    def note(self, key: K, reasons: Collection[str], *, by_timer: bool = False) -> Storm[K] | None:
+    def note(self, key: K, reasons: AbstractSet[str], *, by_timer: bool = False) -> Storm[K] | None:
         """Count a reconcile, unless it was asked for; return a description if the key has started a tight loop.
 
         Args:
             key: the key.
-            reasons: why it runs.
+            reasons: why it runs; without any, it was not asked for.
             by_timer: whether the key's timer made it ready. Default False.
         """
-        if is_asked_for(reasons, by_timer=by_timer):
+        if reasons and (reasons <= _ASKED_FOR or (by_timer and {words.word(each) for each in reasons} <= _DELAYED)):
             return None
         now = self._clock.monotonic()
         self._drop_idle(now)

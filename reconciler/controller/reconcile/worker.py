@@ -208,7 +208,8 @@ class Worker:
         self._finish_echo(cycle.request)
         if completion is not None:
             self._report(cycle.run, completion, seconds)
-            self._state.failures.note(cycle.request, completion)
+            if completion.error is not None or self._state.failures.failing:
+                self._state.failures.note(cycle.request, completion)
             self._requeue(cycle.run, completion)
 
     def _finish_echo(self, key: Request) -> None:
