@@ -56,6 +56,7 @@ def documents(deploy: Path) -> list[dict[str, Any]]:
     return [each for file in sorted(deploy.iterdir()) for each in yaml.safe_load_all(file.read_text())]
 
 
+@pytest.mark.thorough
 def test_the_tests_of_the_project_pass_and_the_linters_are_content(
     capsys: pytest.CaptureFixture[str], here: Path
 ) -> None:
