@@ -16,7 +16,7 @@ from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import TerminalError
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.workqueue import ExponentialBackoff
+from reconciler.workqueue import ExponentialBackoff, TokenBucket
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
 
 pytestmark = pytest.mark.virtual_time
@@ -78,6 +78,23 @@ async def test_a_failing_key_waits_for_its_backoff_and_says_where_it_failed(worl
     assert [frame.rpartition(" ")[2] for frame in failure.traceback] == ["reconcile_object", "fail"]
     assert failure.traceback[-1].startswith("controller/test_history.py:")
     assert len(run.reconcile_id or "") == 36
+
+
+async def test_a_failing_key_waits_for_its_backoff_if_the_rate_limiter_does_not_count(world: World) -> None:
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    found = await explain(world, fail, rate_limiter=TokenBucket(0.01, 1))
+    assert found.waits_for == "the backoff after a failure"
+
+
+async def test_a_further_step_waits_for_its_backoff(world: World) -> None:
+    async def step(*_: Any) -> Result:
+        return Result(again=True)
+
+    found = await explain(world, step, rate_limiter=ExponentialBackoff(10, 10))
+    assert (found.state, found.next_reasons, found.failures) == ("waiting", {"again"}, 0)
+    assert found.waits_for == "the backoff of a reconcile that returned Result(again=True)"
 
 
 async def test_a_terminal_error_is_remembered_and_waits_for_a_change(world: World) -> None:

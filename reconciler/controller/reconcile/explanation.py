@@ -168,7 +168,11 @@ def _waits_for_timer(queued: Explanation[Request]) -> str:
     words = {reasons.word(reason) for reason in queued.next_reasons}
     if reasons.RETRY in words:
         count = queued.failures
+        if not count:  # the rate limiter does not count
+            return "the backoff after a failure"
         return f"the backoff after {'1 failure' if count == 1 else f'{count} failures in a row'}"
+    if reasons.AGAIN in words:
+        return "the backoff of a reconcile that returned Result(again=True)"
     if reasons.REQUEUE_AFTER in words:
         return "the delay that a reconcile returned"
     return "a delay (debounce, or an enqueue with a delay)"
