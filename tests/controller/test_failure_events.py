@@ -91,6 +91,43 @@ async def test_terminal_error_is_reported_at_once(world: World, error, message) 
     assert await events(world) == [("Warning", "ReconcileFailed", message), SUCCEEDED]
 
 
+async def test_terminal_error_that_follows_other_failures_is_reported_at_once(world: World) -> None:
+    """It is not repeated, so there is no later reconcile that could report it."""
+    body = failing(*[RuntimeError("disk is full")] * 3, *[TerminalError("no such plan")] * 3, TerminalError("no disk"))
+    controller = await world.start(WidgetReconciler(body), rate_limiter=ExponentialBackoff(1, 1))
+    stored = await world.widget()
+    await quiet(5)
+    assert [message for *_, message in await events(world)] == [FAILED[2], "TerminalError: no such plan"]
+    for _ in range(3):
+        controller.enqueue(stored.key)
+        await quiet(1)
+    found = sorted(await world.foreign.list("v1/Event", "ns"), key=lambda event: event["message"])
+    expected = [(FAILED[2], 1), ("TerminalError: no disk", 1), ("TerminalError: no such plan", 1)]
+    assert [(event["message"], event["count"]) for event in found] == expected
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+async def test_failure_of_a_deleted_object_is_not_reported_on_its_successor(world: World, by_key: bool) -> None:
+    async def body(reconciler, *_):
+        bodies.append(reconciler.run.reasons)
+        if len(bodies) == 1:
+            await asyncio.sleep(10)
+            raise TerminalError("the first one is wrong")
+
+    bodies: list[frozenset[str]] = []
+    if by_key:
+        await world.start(KeyReconciler(body), resource=Widget)
+    else:
+        await world.start(WidgetReconciler(body))
+    await world.widget()
+    await quiet(5)
+    await world.foreign.delete(Widget, "w", "ns")
+    await world.widget()
+    await quiet(60)
+    assert len(bodies) == 2
+    assert await events(world) == []
+
+
 async def test_timeout_is_reported_at_once(world: World) -> None:
     async def body(reconciler, obj, status):
         await asyncio.sleep(1000)
