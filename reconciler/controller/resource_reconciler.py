@@ -269,7 +269,7 @@ class _ObjectReconcile:
         except Exception as error:
             failure = error if isinstance(error, StatusError) else batcher.failure
             if failure is error and terminal is not None:
-                error.add_note(f"the reconcile itself ended with: {terminal}")
+                error.add_note(f"the reconcile itself ended with: {error_text(terminal)}")
             if isinstance(failure, StatusError) and not deleted:
                 self._block_unsaved(obj, failure)
             raise
