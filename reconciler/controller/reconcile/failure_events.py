@@ -51,8 +51,8 @@ class FailureEvents:
     """A recorder of Warning Events on objects whose reconciles fail, and of Normal ones when they succeed again.
 
     The third failure in a row is reported, and a terminal error, a timeout or a refused status at once; while it
-    continues, once a minute. A terminal error is not repeated by a retry, so one with another text than the latest Event
-    is reported at once as well. Keys without an object in the cache are ignored. An object that does not match its
+    continues, once a minute. A terminal error is not retried, so one with another text than the latest Event is
+    reported at once as well. Keys without an object in the cache are ignored. An object that does not match its
     model has an Event of its own (``InvalidObject``), which does not quote its values as the exception may.
 
     Args:
