@@ -76,6 +76,16 @@ def test_of_many_storms_a_few_are_logged_and_the_others_counted():
     assert alarm.storms == 2000
 
 
+def test_idle_keys_are_dropped_although_only_reconciles_that_were_asked_for_follow():
+    clock = Clock()
+    alarm = StormAlarm[int](clock=clock)
+    for key in range(100):
+        alarm.note(key, {"event"})
+    clock.time += 10
+    alarm.note(0, {"requeue_after"}, by_timer=True)
+    assert len(alarm) == 0
+
+
 def test_interrupted_storms_are_not_reported_again():
     clock = Clock()
     alarm = StormAlarm[str](clock=clock, quiet=300)

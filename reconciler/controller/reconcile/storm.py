@@ -95,10 +95,10 @@ class StormAlarm(Generic[K]):
             reasons: why it runs; without any, it was not asked for.
             by_timer: whether the key's timer made it ready. Default False.
         """
-        if reasons and (reasons <= _ASKED_FOR or (by_timer and {words.word(each) for each in reasons} <= _DELAYED)):
-            return None
         now = self._clock.monotonic()
         self._drop_idle(now)
+        if reasons and (reasons <= _ASKED_FOR or (by_timer and {words.word(each) for each in reasons} <= _DELAYED)):
+            return None
         runs = self._recent.get(key)
         if runs is None:
             runs = self._recent[key] = deque(maxlen=self._limit + 1)
