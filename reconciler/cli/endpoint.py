@@ -5,20 +5,90 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, NotRequired, TypedDict
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
 
 from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.serving import exceeds_max_levels
 from reconciler.wire import JSONObject
 
-__all__ = ["EndpointError", "duration", "key_text", "read_keys"]
+__all__ = ["EndpointError", "duration", "key_text", "printable", "read_keys"]
 
 _TIMEOUT = 10.0
+"""Seconds for the connection, and for each part of the answer."""
+
+_COMPLETE_TIMEOUT = 60.0
+"""Seconds for the whole answer; the largest takes that long over a slow forwarded port."""
+
 _MAX_BYTES = 64 * 2**20
 
 _HINT = "give the address of --metrics or --health of the operator, or that of 'kubectl port-forward POD 8080'"
+
+
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _Error(TypedDict):
+    type: str
+    message: NotRequired[str]
+    traceback: list[str]
+    timed_out: bool
+
+
+class _Run(TypedDict):
+    started: _Time
+    seconds: float
+    reasons: list[str]
+    result: str
+    requeue_after_seconds: NotRequired[float]
+    status_written: bool
+    changed_meanwhile: bool
+    reconcile_id: NotRequired[str]
+    error: NotRequired[_Error]
+
+
+class _Key(TypedDict):
+    namespace: NotRequired[str]
+    name: str
+    state: str
+    waits_for: str
+    in_progress_seconds: NotRequired[float]
+    current_reasons: NotRequired[list[str]]
+    ready_seconds: NotRequired[float]
+    due_in_seconds: NotRequired[float]
+    due: NotRequired[_Time]
+    next_reasons: NotRequired[list[str]]
+    failures: int
+    reconciles_per_minute: float
+    cached: bool
+    runs: list[_Run]
+
+
+class _Controller(TypedDict):
+    name: str
+    kind: str
+    api_version: str
+    workers: int
+    active: int
+    ready: int
+    waiting: int
+    reconciles: int
+    errors: int
+    keys: list[_Key]
+    keys_failing: int
+
+
+class _Document(TypedDict):
+    """The fields of the document that are printed, and their types. There may be others."""
+
+    now: _Time
+    role: str
+    controllers: list[_Controller]
 
 
 class EndpointError(ReconcilerError):
@@ -41,8 +111,11 @@ def read_keys(endpoint: str, **query: str) -> JSONObject:
         status, body = _get(url, f"{url.path.rstrip('/')}/debug/keys?{urlencode(query)}")
     except ConnectionRefusedError as error:
         raise EndpointError(f"--endpoint {endpoint}: nothing listens there; {_HINT}") from error
+    except UnicodeError as error:
+        raise ConfigurationError(_invalid(endpoint)) from error
     except TimeoutError as error:
-        raise EndpointError(f"--endpoint {endpoint}: no answer within {_TIMEOUT:g} s; {_HINT}") from error
+        seconds = f"{_TIMEOUT:g} s, or no end of it within {_COMPLETE_TIMEOUT:g} s"
+        raise EndpointError(f"--endpoint {endpoint}: no answer within {seconds}; {_HINT}") from error
     except socket.gaierror as error:
         raise EndpointError(f"--endpoint {endpoint}: unknown host {url.hostname!r}; {_HINT}") from error
     except ssl.SSLError as error:
@@ -54,6 +127,8 @@ def read_keys(endpoint: str, **query: str) -> JSONObject:
         raise EndpointError(f"--endpoint {endpoint}: cannot connect: {error.strerror or error}; {_HINT}") from error
     if status != 200:
         raise EndpointError(f"--endpoint {endpoint}: /debug/keys is not served there (status {status}); {_HINT}")
+    if len(body) > _MAX_BYTES:
+        raise EndpointError(f"--endpoint {endpoint}: the answer has more than {_MAX_BYTES} bytes; {_HINT}")
     return _decoded(endpoint, body)
 
 
@@ -63,32 +138,64 @@ def _parsed(endpoint: str) -> SplitResult:
         valid = url.scheme in ("http", "https") and url.hostname and url.port != 0 and url.username is None
     except ValueError:
         url, valid = urlsplit(""), False
-    if not valid or any(ord(letter) <= 32 for letter in endpoint) or url.query or url.fragment:
-        raise ConfigurationError(
-            f"--endpoint {endpoint!r} is not a valid address: write 'http://HOST:PORT', such as 'http://127.0.0.1:8080'"
-        )
+    if not valid or not endpoint.isprintable() or " " in endpoint or url.query or url.fragment:
+        raise ConfigurationError(_invalid(endpoint))
     return url
+
+
+def _invalid(endpoint: str) -> str:
+    return f"--endpoint {endpoint!r} is not a valid address: write 'http://HOST:PORT', such as 'http://127.0.0.1:8080'"
 
 
 def _get(url: SplitResult, path: str) -> tuple[int, bytes]:
     make = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = make(url.hostname or "", url.port, timeout=_TIMEOUT)
+    late = threading.Event()
     try:
-        connection.request("GET", path, headers={"accept": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read(_MAX_BYTES)
+        connection.connect()
+        used = connection.sock
+
+        def give_up() -> None:
+            late.set()
+            socket.socket.shutdown(used, socket.SHUT_RDWR)  # not that of TLS, whose state the reader uses
+
+        timer = threading.Timer(_COMPLETE_TIMEOUT, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            connection.request("GET", path, headers={"accept": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read(_MAX_BYTES + 1)
+        finally:
+            timer.cancel()
+            if late.is_set():
+                raise TimeoutError
     finally:
         connection.close()
 
 
 def _decoded(endpoint: str, body: bytes) -> JSONObject:
     try:
-        document = msgspec.json.decode(body)
-        if isinstance(document, dict) and isinstance(document["controllers"], list):
+        document: JSONObject = msgspec.json.decode(body)
+        if not exceeds_max_levels(document):
+            msgspec.convert(document, _Document)
             return document
-    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     raise EndpointError(f"--endpoint {endpoint}: the answer is not that of an operator of kube-reconciler; {_HINT}")
+
+
+def printable(document: Any) -> Any:
+    """Return a document with the control characters of its strings escaped, since terminals obey them."""
+    match document:
+        case str() if not document.isprintable():
+            return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in document)
+        case dict():
+            return {name: printable(value) for name, value in document.items()}
+        case list():
+            return [printable(each) for each in document]
+        case _:
+            return document
 
 
 def key_text(key: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from reconciler.cli.endpoint import EndpointError, duration, key_text, read_keys
+from reconciler.cli.endpoint import EndpointError, duration, key_text, printable, read_keys
 from reconciler.errors import ConfigurationError
 from reconciler.wire import JSONObject
 
@@ -49,17 +49,19 @@ def print_explanation(kind: str, key: str, *, endpoint: str, as_json: bool) -> i
         EndpointError: the operator cannot be asked, or knows neither the kind nor the object.
     """
     namespace, slash, name = key.rpartition("/")
-    if not name or "/" in namespace or (slash and not namespace):
+    if not name or "/" in namespace or (slash and not namespace) or not key.isprintable():
         raise ConfigurationError(
             f"{key!r} is not a valid object: write NAMESPACE/NAME, or NAME for a cluster-scoped object"
         )
     document = read_keys(endpoint, namespace=namespace, name=name)
+    if not as_json:
+        document = printable(document)
     controllers = [each for each in document["controllers"] if kind.lower() in _names(each)]
     if not controllers:
-        raise EndpointError(_unknown_kind(kind, document))
+        raise EndpointError(_unknown_kind(kind, printable(document)))
     document["controllers"] = controllers
     if all(_is_unknown(found) for each in controllers for found in each["keys"]):
-        raise EndpointError(_unknown_key(controllers[0], key, document))
+        raise EndpointError(_unknown_key(printable(controllers[0]), key, document))
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
         return 0
@@ -128,9 +130,11 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
     yield f"  The reconcile took {duration(run['seconds'])} and {_result(run)}."
     error = run.get("error")
     if error is not None:
-        yield f"    {error['type']}: {error.get('message', _WITHHELD)}"
+        message = error.get("message", _WITHHELD).replace("\n", "\n      ")
+        yield f"    {error['type']}: {message}"
         yield from (f"      {frame}" for frame in error["traceback"])
-        yield f"    Its log records have the reconcile_id {run['reconcile_id']}."
+        if "reconcile_id" in run:
+            yield f"    Its log records have the reconcile_id {run['reconcile_id']}."
     yield f"  The status was {'written' if run['status_written'] else 'not written'}."
     if run["changed_meanwhile"]:
         yield "  The object changed during the reconcile, so another one follows."
@@ -138,7 +142,8 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
 
 def _next(key: JSONObject) -> Iterator[str]:
     if "due_in_seconds" in key:
-        yield f"  It runs next in {duration(key['due_in_seconds'])}, at {_clock(key['due'])}, or when it changes."
+        at = f", at {_clock(key['due'])}" if "due" in key else ""
+        yield f"  It runs next in {duration(key['due_in_seconds'])}{at}, or when it changes."
     elif "ready_seconds" in key:
         again = "again " if "in_progress_seconds" in key else ""
         reasons = _because(key.get("next_reasons", ()))
@@ -171,8 +176,8 @@ def _because(reasons: list[str] | tuple[str, ...]) -> str:
 def _result(run: JSONObject) -> str:
     if "error" in run and run["error"]["timed_out"]:
         return "timed out"
-    delay = run.get("requeue_after_seconds")
-    return _RESULTS[run["result"]] + (f", to run again after {duration(delay)}" if delay is not None else "")
+    delay, result = run.get("requeue_after_seconds"), str(run["result"])
+    return _RESULTS.get(result, result) + (f", to run again after {duration(delay)}" if delay is not None else "")
 
 
 def _clock(time: str) -> str:

@@ -7,6 +7,7 @@ and the roles are not templates: the commands that print them later print them h
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib.util
 import keyword
 import os
@@ -44,15 +45,15 @@ def create_project(name: str, directory: Path | None) -> int:
     target = directory if directory is not None else Path(name)
     values = _values(name)
     _check_directory(target)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder, "project")
-        draft.mkdir()  # with the usual permissions; those of a temporary directory exclude others
-        _render(draft, values)
-        _generate(draft / "deploy", draft, values)
-        try:
-            shutil.copytree(draft, target, dirs_exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {target}: {error.strerror or error}") from error
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder, "project")
+            draft.mkdir()  # with the usual permissions; those of a temporary directory exclude others
+            _render(draft, values)
+            _generate(draft / "deploy", draft, values)
+            _copy(draft, target)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write a temporary directory: {error}; set TMPDIR to another") from error
     print(f"created {target}: the kind {values['kind']}, its reconciler, a test, and the manifests. Next:")
     print(f"  cd {shlex.quote(str(target))}")
     print("  python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'")
@@ -72,10 +73,11 @@ def _values(name: str) -> dict[str, str]:
             f"underscores, at most {_LONGEST} characters, such as 'my_operator'"
         )
     kind = "".join(part.capitalize() for part in re.sub(r"_(operator|controller)$", "", name).split("_"))
-    if hasattr(builtins, kind) or kind in _TAKEN_CLASSES:
-        raise ConfigurationError(
-            f"{name!r} is not a valid name of a project: {kind} is a class already; choose another"
-        )
+    for taken in (kind, f"{kind}Spec", f"{kind}Status", f"{kind}Reconciler"):
+        if hasattr(builtins, taken) or taken in _TAKEN_CLASSES:
+            raise ConfigurationError(
+                f"{name!r} is not a valid name of a project: {taken} is a class already; choose another"
+            )
     if name in _TAKEN_DIRECTORIES:
         raise ConfigurationError(f"{name!r} is not a valid name of a project: a directory of it has that name")
     if (place := _installed(name)) is not None:
@@ -106,6 +108,27 @@ def _check_directory(target: Path) -> None:
         raise ConfigurationError(f"cannot read {target}: {error.strerror}") from error
 
 
+def _copy(draft: Path, target: Path) -> None:
+    """Copy the project; after a failure, remove what was copied."""
+    existed = target.exists()
+    try:
+        shutil.copytree(draft, target, dirs_exist_ok=True)
+    except BaseException as error:
+        for written in draft.iterdir() if existed else ():
+            if written.is_dir():
+                shutil.rmtree(target / written.name, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    (target / written.name).unlink()
+        if not existed:
+            shutil.rmtree(target, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        # copytree goes on after a failure, and raises all of them as a list of source, target and message.
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
+        raise ConfigurationError(f"cannot write {target}: {reason}") from error
+
+
 def _render(draft: Path, values: dict[str, str]) -> None:
     renamed = {
         "gitignore": ".gitignore",
@@ -127,11 +150,13 @@ def _generate(deploy: Path, draft: Path, values: dict[str, str]) -> None:
         "crd.yaml": ["crd", f"{name}:{values['kind']}"],
         "rbac.yaml": ["manifests", f"{name}:add_controllers", "--leader-election", values["dashed"]],
     }
+    # Options of this library in the environment are not meant for these commands.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECONCILER_")}
     for file, arguments in commands.items():
         done = subprocess.run(  # noqa: S603 - this library's own commands
             [sys.executable, "-m", "reconciler", *arguments],
             cwd=draft,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
             check=False,

@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 import msgspec
 
-from reconciler.cli.endpoint import duration, key_text, read_keys
+from reconciler.cli.endpoint import duration, key_text, printable, read_keys
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.wire import JSONObject
 
 try:
     from rich.console import Console, Group, RenderableType
     from rich.live import Live
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 except ModuleNotFoundError as error:
     raise MissingExtra("rich", extra="cli", purpose="'reconciler top'") from error
 
@@ -66,6 +66,7 @@ def print_top(*, endpoint: str, watch: float | None, as_json: bool, sleep: Calla
 
 
 def _view(document: JSONObject) -> RenderableType:
+    document = printable(document)
     controllers = document["controllers"]
     parts: list[RenderableType] = [_controllers(controllers)]
     keys = [(each, key) for each in controllers for key in each["keys"]]
@@ -80,7 +81,7 @@ def _view(document: JSONObject) -> RenderableType:
     if hot:
         parts.append(_hot(hot[:_MAX_ROWS]))
     if document["role"] != "running":
-        parts.append(f"This process is {document['role']}, so it does not reconcile.")
+        parts.append(Text(f"This process is {document['role']}, so it does not reconcile."))
     return Group(*(each for part in parts for each in (part, "")))
 
 
@@ -89,7 +90,7 @@ def _controllers(controllers: list[JSONObject]) -> Table:
     for each in controllers:
         active = f"{each['active']}/{each['workers']}"
         numbers = (each["ready"], each["waiting"], each["reconciles"], each["errors"], each["keys_failing"])
-        table.add_row(each["name"], each["kind"], active, *map(str, numbers))
+        _add_row(table, each["name"], each["kind"], active, *map(str, numbers))
     return table
 
 
@@ -99,15 +100,15 @@ def _failing(keys: list[tuple[JSONObject, JSONObject]], total: int) -> Table:
     for each, key in keys:
         error = key["runs"][0]["error"]
         text = f"{error['type']}: {error['message']}" if "message" in error else error["type"]
-        table.add_row(key_text(key), each["name"], escape(text), _next(key), str(key["failures"]))
+        _add_row(table, key_text(key), each["name"], text, _next(key), str(key["failures"]))
     return table
 
 
 def _hot(keys: list[tuple[JSONObject, JSONObject]]) -> Table:
     table = _table("HOT KEY", "CONTROLLER", "REASONS", numbers=("PER MINUTE",))
     for each, key in keys:
-        reasons = ", ".join(key["runs"][0]["reasons"])
-        table.add_row(key_text(key), each["name"], escape(reasons), f"{key['reconciles_per_minute']:g}")
+        reasons = ", ".join(key["runs"][0]["reasons"]) if key["runs"] else ""
+        _add_row(table, key_text(key), each["name"], reasons, f"{key['reconciles_per_minute']:g}")
     return table
 
 
@@ -126,3 +127,7 @@ def _table(*texts: str, numbers: tuple[str, ...]) -> Table:
     for number in numbers:
         table.add_column(number, justify="right")
     return table
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    table.add_row(*map(Text, cells))  # not strings, in which brackets are markup

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -24,6 +25,9 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | 
 _WIDTHS = len("WARNING"), len("reconciler.controller")
 _CYAN, _DIM = "36", "2"
 _COLORS = {"DEBUG": _DIM, "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+_FORGED = re.compile(r"(?<=[\n\r])(?=\d{4}-\d\d-\d\dT)")
+"""The start of a line that looks like that of a record."""
+
 _IN_BRACKETS = ("controller", "object_namespace", "object_name", "reconcile_id")
 
 
@@ -79,20 +83,20 @@ class TextFormatter(logging.Formatter):
         """Return the record as a line of text, which includes type and text of an exception.
 
         Its traceback follows on its own lines. In it, successive frames of libraries are folded into one line, unless
-        there are no others.
+        there are no others. A further line that looks like the start of a record is indented.
         """
         fields = _fields(record)
-        controller, namespace, name, reconcile_id = (fields.pop(field, None) for field in _IN_BRACKETS)
-        key = str(Request(name, namespace)) if name else None
-        where = " ".join(str(part) for part in (controller, key, str(reconcile_id or "")[:8]) if part)
+        controller, namespace, name, reconcile_id = (_shown(fields.pop(field, None) or "") for field in _IN_BRACKETS)
+        key = str(Request(name, namespace or None)) if name else ""
+        where = " ".join(part for part in (controller, key, reconcile_id[:8]) if part)
         level = self._paint(_COLORS.get(record.levelname, ""), f"{record.levelname:<{self._level_width}}")
         parts = [_stamp(record), level, f"{record.name:<{self._logger_width}}"]
         parts += [self._paint(_CYAN, f"[{where}]")] if where else []
         parts += [_headline(record)]
-        parts += [self._paint(_DIM, f"{name}={_plain(value)}") for name, value in fields.items()]
+        parts += [self._paint(_DIM, f"{name}={_shown(value)}") for name, value in fields.items()]
         line = " ".join(parts)
         exception = fold_traceback(_exception(self, record))
-        return f"{line}\n{exception}" if exception else line
+        return _FORGED.sub("  ", f"{line}\n{exception}" if exception else line)
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._color and code else text
@@ -147,11 +151,28 @@ def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _encode(fields: Mapping[str, Any]) -> str:
+    plain = {name: _plain(value) for name, value in fields.items()}
     try:
-        return msgspec.json.encode({name: _plain(value) for name, value in fields.items()}, enc_hook=str).decode()
-    except (TypeError, ValueError, UnicodeEncodeError, RecursionError):  # a bad extra must not lose the log line
-        return msgspec.json.encode({name: ascii(value) for name, value in fields.items()}).decode()
+        return msgspec.json.encode(plain, enc_hook=str).decode()
+    except Exception:  # noqa: BLE001 - foreign code; a bad extra must not lose the log line
+        return msgspec.json.encode({name: _encodable(value) for name, value in plain.items()}, enc_hook=str).decode()
+
+
+def _encodable(value: Any) -> Any:
+    try:
+        msgspec.json.encode(value, enc_hook=str)
+    except Exception:  # noqa: BLE001 - foreign code
+        return _shown(value).encode(errors="backslashreplace").decode()
+    return value
+
+
+def _shown(value: Any) -> str:
+    """Return a value as text, or its type's name if its ``__str__`` raises."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - foreign code
+        return f"<{type(value).__name__}>"
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, tuple) and hasattr(value, "_fields") else value
+    return _shown(value) if isinstance(value, tuple) and hasattr(value, "_fields") else value

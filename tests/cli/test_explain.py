@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest_asyncio
 
 from reconciler import Manager
 from reconciler.apiserver import APIServer
+from reconciler.cli import endpoint as endpoints
 from reconciler.cli import main
 from reconciler.cli.top import print_top
 from reconciler.client import Client
@@ -113,7 +115,7 @@ async def test_an_unknown_kind_or_object_is_one_line(capsys: Any, endpoint: str)
     line = await error_of(capsys, "explain", "ConfigMap", "default/other", "--endpoint", endpoint)
     assert "ConfigMap default/other is not in the cache of the operator" in line
     assert "NAMESPACE/NAME" in await error_of(capsys, "explain", "ConfigMap", "idle", "--endpoint", endpoint)
-    for key in ("a/b/c", "/b", "a/", ""):
+    for key in ("a/b/c", "/b", "a/", "", "a\udcff", "a\x1b[2J"):
         line = await error_of(capsys, "explain", "ConfigMap", key, "--endpoint", endpoint)
         assert f"{key!r} is not a valid object: write NAMESPACE/NAME" in line
 
@@ -165,7 +167,18 @@ COMMANDS = [("explain", "ConfigMap", "default/a"), ("top",)]
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 @pytest.mark.parametrize(
-    "text", ["localhost:8080", "8080", "", "ftp://a", "http://", "http://a:99999", "http://a:b", "http://a b:1"]
+    "text",
+    [
+        "localhost:8080",
+        "8080",
+        "",
+        "ftp://a",
+        "http://",
+        "http://a:99999",
+        "http://a:b",
+        "http://a b:1",
+        "http://a..b:1",
+    ],
 )
 async def test_an_invalid_endpoint_is_named(capsys: Any, command: tuple[str, ...], text: str) -> None:
     line = await error_of(capsys, *command, f"--endpoint={text}")
@@ -208,11 +221,110 @@ async def test_an_endpoint_that_is_not_the_operators_is_one_line_of_advice(
     )
     assert "the answer is not HTTP" in await error_of(capsys, *command, f"--endpoint=http://{banner}")
     assert "TLS" in await error_of(capsys, *command, f"--endpoint=https://{banner}")
+    for path in ("/\xfc", "/\x7f"):
+        assert "is not a valid address" in await error_of(capsys, *command, f"--endpoint=http://{banner}{path}")
     async with APIServer() as server:
         await server.listen()
         assert "/debug/keys is not served there (status 4" in await error_of(
             capsys, *command, f"--endpoint={server.url}"
         )
+
+
+@pytest.fixture
+def stranger() -> Iterator[Callable[[bytes], str]]:
+    """Return a function that serves an answer, and an endless one if it is empty."""
+    servers: list[http.server.HTTPServer] = []
+    closed = threading.Event()
+
+    def serve(answer: bytes) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(answer)
+                if not answer:
+                    closed.wait(30)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    closed.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def document(**run: Any) -> dict[str, Any]:
+    """Return a document with one failing key, whose texts have markup of rich and escape sequences of terminals."""
+    latest = {"started": "2026-01-01T00:00:00.000000Z", "seconds": 1.0, "reasons": ["event"], "result": "error"}
+    latest |= {"status_written": False, "changed_meanwhile": False, "reconcile_id": "3f2a91c0", **run}
+    latest["error"] = {"type": "E", "message": "\x1b[2Jgone\nforged", "traceback": ["a.py:1"], "timed_out": False}
+    key = {"name": "a[/bold]", "state": "idle", "waits_for": "\x9b2Ja change", "failures": 1, "cached": True}
+    key |= {"reconciles_per_minute": 5, "runs": [latest]}
+    found = {"name": "c[bold]", "kind": "Widget", "api_version": "v1", "workers": 1, "active": 0, "ready": 0}
+    found |= {"waiting": 0, "reconciles": 1, "errors": 1, "keys_failing": 1, "keys": [key]}
+    return {"now": "2026-01-01T00:01:00.000000Z", "role": "new[/x]", "controllers": [found]}
+
+
+async def test_terminals_do_not_obey_the_answer(capsys: Any, stranger: Callable[[bytes], str]) -> None:
+    url = stranger(json.dumps(document()).encode())
+    _, told, _ = await run(capsys, "explain", "widget", "a[/bold]", "--endpoint", url)
+    assert "    E: \\x1b[2Jgone\n      forged\n" in told
+    assert r"It waits for \x9b2Ja change." in told
+    code, shown, _ = await run(capsys, "top", "--endpoint", url)
+    assert code == 0
+    assert "c[bold]" in shown
+    assert "a[/bold]" in shown
+    assert "This process is new[/x], so it does not reconcile." in shown
+    for text in (told, shown):
+        assert all(each.isprintable() for each in text.split("\n"))
+
+
+async def test_an_unknown_result_is_shown_as_it_is(capsys: Any, stranger: Callable[[bytes], str]) -> None:
+    url = stranger(json.dumps(document(result="deferred")).encode())
+    _, told, _ = await run(capsys, "explain", "widget", "a[/bold]", "--endpoint", url)
+    assert "The reconcile took 1 s and deferred." in told
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+async def test_another_document_is_one_line_of_advice(
+    capsys: Any, command: tuple[str, ...], stranger: Callable[[bytes], str]
+) -> None:
+    others = [
+        b"<html>",
+        b"\xff",
+        b"[]",
+        b'{"controllers": []}',
+        b'{"now": "2026-01-01T00:00:00Z", "role": "running", "controllers": [1]}',
+        b"[" * 100_000,
+        b'{"now": "2026-01-01T00:00:00Z", "role": "running", "controllers": [], "more": '
+        + b"[" * 200
+        + b"]" * 200
+        + b"}",
+        json.dumps(document(started="2026-01-01T00:00:00")).encode(),
+        json.dumps(document(seconds="1")).encode(),
+    ]
+    for answer in others:
+        line = await error_of(capsys, *command, "--endpoint", stranger(answer))
+        assert "the answer is not that of an operator of kube-reconciler" in line
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+async def test_an_answer_has_an_end(
+    capsys: Any, command: tuple[str, ...], stranger: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "_MAX_BYTES", 1000)
+    line = await error_of(capsys, *command, "--endpoint", stranger(b" " * 1001))
+    assert "the answer has more than 1000 bytes" in line
+    monkeypatch.setattr(endpoints, "_COMPLETE_TIMEOUT", 0.1)
+    line = await error_of(capsys, *command, "--endpoint", stranger(b""))
+    assert "no end of it within 0.1 s" in line
 
 
 @pytest.mark.parametrize("command", [("explain",), ("explain", "ConfigMap")])

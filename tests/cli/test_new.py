@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,7 @@ def test_an_empty_directory_is_filled_and_others_can_read_it(capsys: pytest.Capt
         ("true", "True is a class already"),
         ("model", "Model is a class already"),
         ("permission", "Permission is a class already"),
+        ("conditioned", "ConditionedStatus is a class already"),
         ("deploy", "a directory of it has that name"),
         ("json", "is the name of an existing package"),
         ("yaml", "is the name of an existing package"),
@@ -177,6 +179,44 @@ def test_an_invalid_directory_is_one_line_and_stays_as_it_is(
     assert says in err
     assert [path.name for path in here.rglob("*")] == ["full", "file"]
     assert (here / "full" / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "existing"])
+def test_a_project_that_cannot_be_written_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], here: Path, *, exists: bool
+) -> None:
+    # The names of some files have room in a path that the system accepts, those of others have not.
+    room = os.pathconf(here, "PC_PATH_MAX") - len("/pyproject.toml\0") - len(str(here))
+    target = Path(str(here) + "/long" * (room // 5 - 1) + "/" + "x" * (room % 5 + 4))
+    (target if exists else target.parent).mkdir(parents=True)
+    before = sorted(here.rglob("*"))
+    code, out, err = run(capsys, "new", "website", "--directory", str(target))
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "cannot write /" in err
+    assert "File name too long" in err
+    assert len(err) < 12_000, "one reason, not that of each file"
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_missing_temporary_directory_is_one_line(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(here / "none"))
+    code, out, err = run(capsys, "new", "website")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "cannot write a temporary directory: [Errno 2] No such file" in err
+    assert list(here.iterdir()) == []
+
+
+def test_options_in_the_environment_do_not_change_the_manifests(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = project(capsys, here)
+    monkeypatch.setenv("RECONCILER_CRD_OUTPUT", "json")
+    monkeypatch.setenv("RECONCILER_MANIFESTS_NAMESPACE", "other")
+    assert run(capsys, "new", "website", "--directory", "again")[0] == 0
+    for file in ("crd.yaml", "rbac.yaml"):
+        assert (here / "again" / "deploy" / file).read_text() == (plain / "deploy" / file).read_text()
 
 
 def test_the_tutorial_shows_the_files_as_they_are(capsys: pytest.CaptureFixture[str], here: Path) -> None:

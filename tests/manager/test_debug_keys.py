@@ -91,9 +91,14 @@ async def test_only_a_local_request_gets_messages_of_errors_and_nobody_gets_valu
     query = "?name=fails&namespace=default"
     local = json.dumps(await get(manager, query))
     assert f"no disk for {SECRET}" in local
-    for header in ("x-forwarded-for", "forwarded", "via"):
+    for header in ("x-forwarded-for", "X-Forwarded-Proto", "x-envoy-attempt-count", "forwarded", "via"):
         remote = json.dumps(await get(manager, query, **{header: "10.1.2.3"}))
         assert "LookupError" in remote
         assert SECRET not in remote
+    for host in ("localhost:8080", "LOCALHOST", "[::1]:80", "127.0.0.1"):
+        assert SECRET in json.dumps(await get(manager, query, host=host))
+    for host in ("example.com:8080", "localhost.example.com", "127.0.0.1.example.com", ""):
+        page = json.dumps(await get(manager, query, host=host))  # of a page whose name resolves to this machine
+        assert SECRET not in page
     others = [await get(manager, f"?name={name}&namespace=default") for name in ("broken", "idle", "waits")]
     assert SECRET not in json.dumps(others)

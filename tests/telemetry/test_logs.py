@@ -79,7 +79,31 @@ def test_json_writes_unsupported_values_as_text() -> None:
 
 def test_value_that_cannot_be_encoded_does_not_lose_the_line() -> None:
     fields = json.loads(JSONFormatter().format(record("still here", odd={(1, 2): "key"}, surrogate="\ud800")))
-    assert "still here" in fields["message"]
+    assert (fields["message"], fields["level"], fields["time"][:5]) == ("still here", "INFO", "2026-")
+    assert (fields["odd"], fields["surrogate"]) == ({"(1, 2)": "key"}, r"\ud800")
+
+
+def test_value_without_text_does_not_lose_the_line() -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise LookupError
+
+    fields = json.loads(JSONFormatter().format(record(odd=Broken(), even=2)))
+    assert (fields["message"], fields["odd"], fields["even"]) == ("reconciled", "<Broken>", 2)
+    assert TextFormatter().format(record(odd=Broken(), none=None)).endswith(" reconciled odd=<Broken> none=None")
+    line = TextFormatter().format(record(object_name="db1", object_namespace=Broken()))
+    assert line.endswith(" [<Broken>/db1] reconciled")
+
+
+def test_text_of_a_message_cannot_forge_a_record() -> None:
+    forged = "2026-01-01T00:00:00.000Z ERROR reconciler.manager forged"
+    for end in ("\n", "\r", "\r\n"):
+        text = f"no disk{end}{forged}"
+        for made in (record(text), record(extra=text), raised(ValueError(text))):
+            lines = TextFormatter().format(made).replace("\r", "\n").split("\n")
+            assert lines[0].startswith("2026-")
+            assert f"  {forged}" in lines
+            assert not any(line.startswith("2026-") for line in lines[1:])
 
 
 def test_exceptions_are_in_both_formats() -> None:

@@ -20,8 +20,11 @@ __all__ = ["Address", "EndpointRequest", "EndpointResponse", "Handler", "Servers
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]/\s]*):(?P<port>\d{1,5})")
 
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-"""Headers that a proxy adds: the connection is that of the proxy, not of the client."""
+_FORWARDED = ("forwarded", "x-forwarded-", "x-original-", "x-envoy-", "x-real-ip", "true-client-ip", "via")
+"""Starts of the names of headers that a proxy adds: the connection is that of the proxy, not of the client."""
+
+_LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
+"""What clients on this machine send as Host. A web page whose name resolves to this machine sends that name."""
 
 _SHUTDOWN_SECONDS = 1.0
 """Time for open connections to end; a scrape or a probe takes milliseconds."""
@@ -72,7 +75,8 @@ class EndpointRequest:
         query: the pairs of the query string, in order.
         accept: the Accept header.
         local: whether it comes from this machine or, through ``kubectl port-forward``, from someone who may enter the
-            pod. A request that a proxy forwarded is not local.
+            pod. A request that a proxy forwarded is not local, nor is one to a name other than ``localhost``, such as
+            that of a web page in a browser.
     """
 
     path: str
@@ -183,7 +187,9 @@ def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], 
 
 
 def _is_local(request: web.BaseRequest) -> bool:
-    if any(name in request.headers for name in _FORWARDED):
+    if any(name.lower().startswith(_FORWARDED) for name in request.headers):
+        return False
+    if not _LOCAL_HOST.fullmatch(request.headers.get("host", "")):
         return False
     return request.remote in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
