@@ -153,7 +153,7 @@ class Controller:
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not options.wake_on_own_status, on_echo=self._record_echo
         )
-        self._history = RunHistory(self._queue.__contains__)
+        self._history = RunHistory(self._queue.__contains__, clock)
         self._unsaved = UnsavedStore()
         self._access = access_rules(
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]

@@ -60,7 +60,6 @@ def debug_keys(
 def _controller(controller: Controller, query: dict[str, str], limit: int, clock: Clock, *, local: bool) -> JSONObject:
     statistics, name = controller.statistics(), query.get("name")
     keys = _keys(controller, query)
-    now = clock.monotonic()
     return {
         "name": controller.name,
         "kind": controller.kind.kind,
@@ -73,10 +72,7 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
         "reconciles": statistics.reconciles,
         "errors": statistics.results["error"],
         "storms": statistics.storms,
-        "keys": [
-            _key(controller, key, rows, clock, now=now, full=name is not None, local=local)
-            for key, rows in keys[:limit]
-        ],
+        "keys": [_key(controller, key, rows, clock, full=name is not None, local=local) for key, rows in keys[:limit]],
         "keys_failing": sum(_is_failing(controller, rows) for _, rows in keys),
         "keys_left_out": max(0, len(keys) - limit),
         "keys_forgotten": controller.history.dropped,
@@ -104,7 +100,7 @@ def _rank(controller: Controller, rows: Sequence[int]) -> tuple[bool, float]:
     if not rows:
         return True, 0.0
     first, last = controller.history.run(rows[0]), controller.history.run(rows[-1])
-    return last.failure is None, -round(len(rows) / (1.0 + last.since - first.since), 3)
+    return last.failure is None, -round(len(rows) / (1.0 + (last.started - first.started).total_seconds()), 3)
 
 
 def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
@@ -112,10 +108,10 @@ def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
 
 
 def _key(
-    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, now: float, full: bool, local: bool
+    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, local: bool
 ) -> JSONObject:
     found = controller.explain(key)
-    oldest = controller.history.run(rows[0]).since if rows else now
+    since = (clock.now() - controller.history.run(rows[0]).started).total_seconds() if rows else 0.0
     least = 60.0 if len(rows) < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
     runs = found.runs if full else found.runs[-1:]
     fields = {
@@ -130,7 +126,7 @@ def _key(
         "due": None if found.due is None else format_micro_time(clock.now() + timedelta(seconds=found.due)),
         "next_reasons": sorted(found.next_reasons) or None,
         "failures": found.failures,
-        "reconciles_per_minute": round(60 * len(rows) / max(now - oldest, least), 1),
+        "reconciles_per_minute": round(60 * len(rows) / max(since, least), 1),
         "cached": found.exists,
         "cached_version": _version(found.cached_version),
         "observed_version": _version(found.observed_version),
