@@ -412,7 +412,7 @@ class Controller:
             unsaved=self._unsaved,
             stored=self._informers.stored,
             history=self._history,
-            storm=StormAlarm(clock=clock),
+            storm=StormAlarm(clock),
             failures=self._failures,
             metrics=self._metrics,
             clock=clock,
