@@ -10,6 +10,7 @@ import msgspec
 from reconciler.clock import Clock
 from reconciler.controller import Controller, RunExplanation
 from reconciler.controller.reconcile.history import MAX_RUNS
+from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.meta import Request, format_micro_time
 from reconciler.wire import JSONObject
@@ -44,8 +45,7 @@ def debug_keys(
 
     async def handle(request: EndpointRequest) -> EndpointResponse:
         query = dict(request.query)
-        given = query.get("limit", "")
-        limit = int(given.lstrip("0")[:10] or 0) if given.isdecimal() else _MAX_KEYS
+        limit = limit_of(query, _MAX_KEYS)
         selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
         document: JSONObject = {"now": format_micro_time(clock.now()), "role": role()}
         if shard is not None:
@@ -87,11 +87,7 @@ def _keys(controller: Controller, query: dict[str, str]) -> list[tuple[Request, 
         return [(key, history.keys().get(key, []))]
     known: dict[Request, list[int]] = {key: [] for key in controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
     known |= history.keys()
-    selected = [
-        (key, rows)
-        for key, rows in known.items()
-        if name in (None, key.name) and namespace in (None, key.namespace or "")
-    ]
+    selected = [(key, rows) for key, rows in known.items() if is_selected(key, query)]
     return sorted(selected, key=lambda each: (*_rank(controller, each[1]), str(each[0])))
 
 
