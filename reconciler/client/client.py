@@ -295,7 +295,7 @@ class Client:
         cannot be decoded or does not fit the class is left out, listed in `ListResult.invalid`, and logged once for
         each version. Cancellation has no effect on the server.
         """
-        return await _read.list_all(self.session, kind, namespace, **options)
+        return await _read.list_all(self.session, kind, namespace, metadata_only=False, **options)
 
     @overload
     def list_pages(
@@ -334,7 +334,7 @@ class Client:
 
         Cancellation has no effect on the server.
         """
-        return await _read.list_metadata(self.session, kind, namespace, **options)
+        return await _read.list_all(self.session, kind, namespace, metadata_only=True, **options)
 
     @overload
     def watch(

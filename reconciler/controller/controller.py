@@ -153,7 +153,7 @@ class Controller:
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not options.wake_on_own_status, on_echo=self._record_echo
         )
-        self._history = RunHistory(self._queue.__contains__)
+        self._history = RunHistory(self._queue.__contains__, clock)
         self._unsaved = UnsavedStore()
         self._access = access_rules(
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
@@ -413,7 +413,7 @@ class Controller:
             unsaved=self._unsaved,
             stored=self._informers.stored,
             history=self._history,
-            storm=StormAlarm(clock=clock),
+            storm=StormAlarm(clock),
             failures=self._failures,
             metrics=self._metrics,
             clock=clock,

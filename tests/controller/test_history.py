@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from reconciler.clock import current_clock
 from reconciler.controller import KeyExplanation, ReconcileRun, Result, ensure_finalizer, generation_changed
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.history import MAX_RUNS, RunHistory
@@ -246,7 +247,7 @@ def cycle(name: str, loop: asyncio.AbstractEventLoop) -> ReconcileCycle:
 
 async def test_idle_keys_are_dropped_first_and_counted() -> None:
     loop = asyncio.get_running_loop()
-    history = RunHistory(lambda key: key.name == "0", capacity=100)
+    history = RunHistory(lambda key: key.name == "0", current_clock(), capacity=100)
     for number in range(101):
         history.record(cycle(str(number), loop), 0.1, Completion())
     assert len(history) == 52
@@ -256,7 +257,7 @@ async def test_idle_keys_are_dropped_first_and_counted() -> None:
 
 async def test_a_key_in_a_tight_loop_does_not_displace_others() -> None:
     loop = asyncio.get_running_loop()
-    history = RunHistory(lambda _: False, capacity=100)
+    history = RunHistory(lambda _: False, current_clock(), capacity=100)
     for name in ["quiet", *["busy"] * 1000]:
         history.record(cycle(name, loop), 0.1, Completion())
     assert len(history.runs(Request("quiet", "ns"))) == 1
@@ -266,7 +267,7 @@ async def test_a_key_in_a_tight_loop_does_not_displace_others() -> None:
 
 async def test_pending_keys_are_bounded_as_well() -> None:
     loop = asyncio.get_running_loop()
-    history = RunHistory(lambda _: True, capacity=100)
+    history = RunHistory(lambda _: True, current_clock(), capacity=100)
     for number in range(1000):
         failed = cycle(str(number), loop)
         failed.writes = 1

@@ -14,7 +14,9 @@ from reconciler.client.session.answers import decode
 from reconciler.client.session.connection import Connection, accept_header
 from reconciler.client.session.requests import (
     FieldValidation,
+    ObjectLike,
     Query,
+    answer_kind,
     collection_path,
     object_path,
     query_pairs,
@@ -40,6 +42,7 @@ from reconciler.objects import (
     from_document,
     gvk_from,
     resource_type_from,
+    to_document,
 )
 from reconciler.wire import JSONObject
 
@@ -210,6 +213,13 @@ class Session:
         if namespace == namespace_of(document):
             return document
         return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
+
+    async def resolve(self, obj: AnyResource | ObjectLike) -> tuple[KindLike, ResourceType, JSONObject]:
+        """Return the kind of an object, how it is served, and its document with the client's namespace filled in."""
+        document = to_document(obj)
+        kind = answer_kind(obj, document)
+        resource = await self.resource_for(kind, *request_of(document))
+        return kind, resource, self.with_namespace(resource, document)
 
     # Reads.
 

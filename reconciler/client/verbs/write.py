@@ -14,7 +14,6 @@ from reconciler.client.session.requests import (
     Propagation,
     Selector,
     StatusSubresource,
-    answer_kind,
     delete_options,
     encode,
     selector_query,
@@ -45,10 +44,7 @@ async def create(
     field_validation: FieldValidation | None = None,
 ) -> AnyResource | Unstructured:
     """Create an object and return it as stored."""
-    document = to_document(obj)
-    kind = answer_kind(obj, document)
-    resource = await session.resource_for(kind, *request_of(document))
-    document = session.with_namespace(resource, document)
+    kind, resource, document = await session.resolve(obj)
     name, namespace = name_of(document), namespace_of(document)
     if resource.namespaced and not namespace:
         raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
@@ -103,10 +99,7 @@ async def update(
     field_validation: FieldValidation | None = None,
 ) -> AnyResource | Unstructured:
     """Replace an object and return it as stored."""
-    document = to_document(obj)
-    kind = answer_kind(obj, document)
-    resource = await session.resource_for(kind, *request_of(document))
-    document = session.with_namespace(resource, document)
+    kind, resource, document = await session.resolve(obj)
     write = session.write(resource, "update", request_of(document), dry_run=dry_run)
     request = session.connection.request(
         "PUT",

@@ -9,17 +9,20 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from reconciler.clock import Clock
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.outcome import Completion, text_without_values
 from reconciler.meta import Request
 
-__all__ = ["MAX_RUNS", "Failure", "PastRun", "RunHistory"]
+__all__ = ["MAX_RUNS", "Failure", "RunExplanation", "RunHistory"]
 
 MAX_RUNS = 10
 """The highest number of reconciles that are kept for a key."""
@@ -59,24 +62,25 @@ class Failure(msgspec.Struct, frozen=True):
     timed_out: bool
 
 
-class PastRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RunExplanation:
     """A reconcile that ended.
 
     Attributes:
-        since: monotonic second of its start.
+        started: when it began.
         seconds: its duration.
         reasons: why it ran.
         result: how it ended; ``"cancelled"`` by the shutdown.
         requeue_after: the delay in seconds that it returned; None for none.
         writes: its status and finalizer writes to its own object that took effect.
         status_written: whether one of them was a status write.
-        echoes: how many watch events of those writes were dropped.
+        echoes: how often watch events of those writes were dropped.
         overtaken: whether the object changed during the reconcile, so that another one followed.
         reconcile_id: the id in its log records, if it failed; None otherwise.
         failure: how it failed; None if it did not.
     """
 
-    since: float
+    started: datetime
     seconds: float
     reasons: frozenset[str]
     result: ReconcileResult | Literal["cancelled"]
@@ -106,14 +110,16 @@ class RunHistory:
 
     Args:
         is_pending: returns whether a key is in progress, ready or waiting; such keys are dropped last.
+        clock: the one that the reconciles were measured with.
         capacity: the highest number of reconciles. Default 10,000.
 
     Attributes:
         dropped: how many keys were dropped because the history was full.
     """
 
-    def __init__(self, is_pending: Callable[[Request], bool], *, capacity: int = _CAPACITY) -> None:
+    def __init__(self, is_pending: Callable[[Request], bool], clock: Clock, *, capacity: int = _CAPACITY) -> None:
         self._is_pending = is_pending
+        self._clock = clock
         self._capacity = capacity
         self._keys: list[Request] = []
         self._since = array("d")
@@ -174,15 +180,15 @@ class RunHistory:
             found[key] = [*rows[1 - MAX_RUNS :], row]
         return found
 
-    def runs(self, key: Request) -> list[PastRun]:
+    def runs(self, key: Request) -> list[RunExplanation]:
         """Return the latest reconciles of a key, oldest first; ten at most."""
         return [self.run(row) for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
 
-    def run(self, row: int) -> PastRun:
+    def run(self, row: int) -> RunExplanation:
         """Return the reconcile of a row."""
         shared = self._shared[row]
-        return PastRun(
-            since=self._since[row],
+        return RunExplanation(
+            started=self._clock.now() - timedelta(seconds=self._clock.monotonic() - self._since[row]),
             seconds=self._seconds[row],
             reasons=shared.reasons,
             result=shared.result,

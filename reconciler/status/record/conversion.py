@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.meta import GroupVersionKind, format_micro_time, format_time, is_object
+from reconciler.meta import copy_json as copy_any
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
@@ -107,15 +108,7 @@ def copy_json(value: Any) -> Any:
     try:
         return msgspec.to_builtins(value)
     except TypeError:  # not plain JSON: one of the caller's objects, or a mapping other than a dict
-        return _copy(value)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_copy(item) for item in value]
-    return value
+        return copy_any(value)
 
 
 def digest(value: Any) -> bytes:

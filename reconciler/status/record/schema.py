@@ -66,9 +66,9 @@ class FieldNames:
         """
         return _path_of(self._model, self._kind, path if isinstance(path, str) else tuple(path))
 
-    def members(self, document: Mapping[str, Any], path: Path = ()) -> JSONObject:
+    def members(self, document: Mapping[str, Any]) -> JSONObject:
         """Return a document with wire names at the top level; deeper names stay as they are."""
-        return {self.path((*path, str(key)))[-1]: to_json(value, str(key)) for key, value in document.items()}
+        return {self.path((str(key),))[-1]: to_json(value, str(key)) for key, value in document.items()}
 
     def model_values(self, model: Any) -> JSONObject:
         """Return the fields that were set in a status model, a mapping or a dataclass, as JSON.
