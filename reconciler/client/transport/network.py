@@ -127,7 +127,7 @@ def refuse_virtual_time() -> None:
 
 
 def outcome_unknown(request: HTTPRequest, error: BaseException) -> TransportError:
-    """Return the error for a request that may have reached the server, but has no answer."""
+    """Return the error for a request that may have reached the server, but has no response."""
     hint = "" if request.method == "GET" else "; it may have been executed: read before retrying"
     if isinstance(error, MalformedResponse):
         return InvalidResponse(f"{request.label}: invalid answer: {describe(error)}{hint}")

@@ -75,7 +75,7 @@ async def create(
 async def _created_before(
     session: Session, write: Write, request: HTTPRequest, sent: JSONObject, error: AlreadyExists
 ) -> HTTPResponse:
-    """Return the stored object if an attempt whose answer was lost provably created it."""
+    """Return the stored object if an attempt whose response was lost provably created it."""
     get = session.connection.request("GET", session.object_path(write.resource, *write.key))
     try:
         response = await session.execute(write.resource, get, RetryOn.UNKNOWN)
@@ -130,7 +130,7 @@ async def delete(
     resource_version: str | None = None,
     dry_run: bool = False,
 ) -> AnyResource | Unstructured | None:
-    """Delete an object and return it if the answer contains it."""
+    """Delete an object and return it if the response contains it."""
     kind, document = split_kind_or_object(kind_or_obj)
     if document is not None:
         name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
@@ -191,7 +191,7 @@ async def delete_all_of(
     try:
         await session.execute(resource, request, RetryOn.REFUSED)
     finally:
-        # Whatever the answer: some objects may be gone, and finalizers may hold others.
+        # Whatever the response: some objects may be gone, and finalizers may hold others.
         if not dry_run and session.observer is not None:
             session.observer.invalidate_all(resource, namespace if resource.namespaced else None)
 
@@ -209,7 +209,7 @@ async def write_subresource(
     field_manager: str | None = None,
     field_validation: FieldValidation | None = None,
 ) -> Unstructured:
-    """Send a body to a subresource and return the answer."""
+    """Send a body to a subresource and return the response."""
     resource = await session.resource_for(kind, name, namespace)
     request = session.connection.request(
         _METHODS[verb],
@@ -234,7 +234,7 @@ async def apply_subresource(
     dry_run: bool,
     field_manager: str | None,
 ) -> Unstructured:
-    """Apply a body to a subresource and return the answer."""
+    """Apply a body to a subresource and return the response."""
     resource = await session.resource_for(kind, name, namespace)
     options = session.write_options(dry_run=dry_run, field_manager=field_manager)
     request = session.connection.request(

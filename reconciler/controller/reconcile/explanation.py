@@ -56,7 +56,7 @@ class RunExplanation:
 
 @dataclass(frozen=True, slots=True)
 class KeyExplanation:
-    """The answer of `Controller.explain`; ``str`` gives one line.
+    """The result of `Controller.explain`; ``str`` gives one line.
 
     Attributes:
         controller: the controller's name.

@@ -48,7 +48,7 @@ _FINAL_MESSAGES = (
     "field not declared in schema",
     "strconv.ParseUint",
 )
-"""In 5xx answers that mean that nothing was stored, and that a retry gets the same answer (seen on kube-apiserver
+"""In 5xx responses that mean that nothing was stored, and that a retry gets the same response (seen on kube-apiserver
 1.36)."""
 
 _MAX_SIZES = 3
@@ -87,7 +87,7 @@ class Attempts:
 
     @property
     def is_unknown(self) -> bool:
-        """Return whether a write may have been applied without an answer."""
+        """Return whether a write may have been applied without a response."""
         return self._in_flight or self.uncertain
 
     @property
@@ -102,7 +102,7 @@ class Attempts:
     # Requests.
 
     def write(self, desired: DesiredStatus) -> Generator[Effect, Any, JSONObject]:
-        """Send the body of a desired status once, and return the answer."""
+        """Send the body of a desired status once, and return the response."""
         if not self.can_write:
             raise self.exhausted()
         self._writes += 1
