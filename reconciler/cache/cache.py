@@ -331,7 +331,9 @@ class Cache:
                 await asyncio.gather(*(informer.refresh() for informer in informers))
         except TimeoutError:
             problems = "; ".join(informer.problem for informer in informers if informer.last_error is not None)
-            raise CacheNotSynced(f"the cache is not refreshed after {timeout:g} s: {problems or 'no answer'}") from None
+            raise CacheNotSynced(
+                f"the cache is not refreshed after {timeout:g} s: {problems or 'no response'}"
+            ) from None
 
     def _relist(self) -> None:
         """List every kind again, once: if the history of one was rewritten, so was that of the others.

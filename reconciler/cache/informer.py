@@ -233,7 +233,7 @@ class Informer:
     def problem(self) -> str:
         """Return why the informer is not synced, as far as known, as text."""
         failure = self.last_error
-        return str(failure) if failure is not None else f"{self._scope}: no answer yet"
+        return str(failure) if failure is not None else f"{self._scope}: no response yet"
 
     def add_handler(self, handler: Handler) -> HandlerRegistration:
         """Add a handler for all changes; it first receives the existing objects as ADDED with ``initial=True``.

@@ -255,7 +255,7 @@ class Reflector:
         try:
             page = decode_list(body)
         except ValueError as error:
-            raise WatchError(f"the answer is not a list: {error}", kind="malformed") from None
+            raise WatchError(f"the response is not a list: {error}", kind="malformed") from None
         if self._sharded:
             self._reader.server_filters = page.metadata.shard_info is not None
         return page

@@ -18,7 +18,7 @@ __all__ = ["EndpointError", "duration", "key_text", "read_keys"]
 _TIMEOUT = 10.0
 _MAX_BYTES = 64 * 2**20
 
-_HINT = "give the address of --metrics or --health of the operator, or that of 'kubectl port-forward POD 8080'"
+_HINT = "pass the address of --metrics or --health of the operator, or that of 'kubectl port-forward POD 8080'"
 
 
 class EndpointError(ReconcilerError):
@@ -42,14 +42,14 @@ def read_keys(endpoint: str, **query: str) -> JSONObject:
     except ConnectionRefusedError as error:
         raise EndpointError(f"--endpoint {endpoint}: nothing listens there; {_HINT}") from error
     except TimeoutError as error:
-        raise EndpointError(f"--endpoint {endpoint}: no answer within {_TIMEOUT:g} s; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: no response within {_TIMEOUT:g} s; {_HINT}") from error
     except socket.gaierror as error:
         raise EndpointError(f"--endpoint {endpoint}: unknown host {url.hostname!r}; {_HINT}") from error
     except ssl.SSLError as error:
         reason = error.reason or "the handshake failed"
         raise EndpointError(f"--endpoint {endpoint}: no TLS connection: {reason}; try http://") from error
     except (http.client.HTTPException, ConnectionError) as error:
-        raise EndpointError(f"--endpoint {endpoint}: the answer is not HTTP; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: the response is not HTTP; {_HINT}") from error
     except OSError as error:
         raise EndpointError(f"--endpoint {endpoint}: cannot connect: {error.strerror or error}; {_HINT}") from error
     if status != 200:
@@ -88,7 +88,7 @@ def _decoded(endpoint: str, body: bytes) -> JSONObject:
             return document
     except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
         pass
-    raise EndpointError(f"--endpoint {endpoint}: the answer is not that of an operator of kube-reconciler; {_HINT}")
+    raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator of kube-reconciler; {_HINT}")
 
 
 def key_text(key: Mapping[str, str]) -> str:

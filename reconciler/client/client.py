@@ -837,7 +837,7 @@ class Client:
         kind, key = split_kind_or_key(obj_or_kind)
         request = key or Request(name or "", namespace)
         if not request.name:
-            raise ValueError(f"{obj_or_kind!r} is a kind: give the object's name too")
+            raise ValueError(f"{obj_or_kind!r} is a kind: pass the object's name too")
         return ClientStatusWriter(self.session, kind, request)
 
     @property

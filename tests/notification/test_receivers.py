@@ -143,7 +143,7 @@ async def test_retry_after_may_be_a_date() -> None:
     assert 60 < error.retry_after <= 120
 
 
-# HTTP: no answer
+# HTTP: no response
 
 
 async def test_an_unreachable_receiver_got_nothing() -> None:

@@ -99,7 +99,7 @@ def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
         document = msgspec.json.decode(response.body)
     except UNDECODABLE as error:
         _members(request, response)
-        raise InvalidObject(f"the answer to {request.label} cannot be decoded", [("$", str(error))]) from None
+        raise InvalidObject(f"the response to {request.label} cannot be decoded", [("$", str(error))]) from None
     if not isinstance(document, dict):
         raise _not_an_object(request, response)
     return document
@@ -159,7 +159,7 @@ def _members(request: HTTPRequest, response: HTTPResponse) -> dict[str, bytes]:
 
 def _not_an_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
     return APIError(
-        f"the answer is not a JSON object: {_excerpt(response.body)!r}; is this an API server?",
+        f"the response is not a JSON object: {_excerpt(response.body)!r}; is this an API server?",
         status=response.status,
         request=request.label,
     )

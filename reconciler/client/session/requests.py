@@ -1,4 +1,4 @@
-"""The parts of a request: paths, selectors, options, bodies; and the types that callers give them in."""
+"""The parts of a request: paths, selectors, options, bodies; and the types in which callers pass them."""
 
 from __future__ import annotations
 

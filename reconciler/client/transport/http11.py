@@ -149,7 +149,7 @@ class ResponseReader:
     def _keep_head(self, data: bytes) -> None:
         """Keep the beginning of a response. One that cannot become valid is refused now, not when the time is up."""
         if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data)):
-            raise MalformedResponse("the answer is not HTTP/1.1")
+            raise MalformedResponse("the response is not HTTP/1.1")
         if _has_bare_line_feed(data):
             raise MalformedResponse("a line feed without a carriage return")
         if len(data) > _MAX_HEAD:
@@ -161,7 +161,7 @@ class ResponseReader:
             raise MalformedResponse(f"the headers are longer than {_MAX_HEAD // 2**10} KiB")
         first, *lines = text.decode("latin-1").split("\r\n")
         if not _is_status_line(first):
-            raise MalformedResponse("the answer is not HTTP/1.1")
+            raise MalformedResponse("the response is not HTTP/1.1")
         if len(lines) > _MAX_FIELDS:
             raise MalformedResponse(f"there are more than {_MAX_FIELDS} headers")
         status = int(first[9:12])
@@ -180,7 +180,7 @@ class ResponseReader:
             self._interim += 1
             if status == 101 or self._interim > _MAX_INTERIM:
                 raise MalformedResponse(
-                    "the server switches protocols" if status == 101 else "too many interim answers"
+                    "the server switches protocols" if status == 101 else "too many interim responses"
                 )
             return
         connection = headers.get("connection", "").lower()

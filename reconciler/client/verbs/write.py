@@ -88,7 +88,7 @@ async def _created_before(
         return response
     session.invalidate(write)
     raise OutcomeUnknown(
-        f"{request.label}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
+        f"{request.label}: the response to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
         "compare it to find out whether that attempt or somebody else created it"
     ) from error
 
@@ -155,7 +155,7 @@ async def delete(
         session.invalidate(write)
         if isinstance(error, Conflict) and resource_version:
             raise OutcomeUnknown(
-                f"{request.label}: the answer to an attempt was lost, and the next one was refused: {error.message}"
+                f"{request.label}: the response to an attempt was lost, and the next one was refused: {error.message}"
             ) from error
         return None  # the object with this uid is gone, as requested
     session.record_write(write, response.body)

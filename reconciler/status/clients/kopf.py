@@ -104,7 +104,7 @@ class KopfPatch:
         original = getattr(patch, "_original", None)
         if original is not None and uid_of(original) != uid_of(document):
             raise TypeError(
-                "kopf's patch writes the handled object only: pass the handler's whole body. For another object give "
+                "kopf's patch writes the handled object only: pass the handler's whole body. For another object pass "
                 "StatusBatcher a client"
             )
         if not version_of(document):

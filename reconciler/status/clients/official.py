@@ -397,5 +397,5 @@ def _gvk_in(document: Mapping[str, Any]) -> GroupVersionKind:
         return gvk_of(document)
     except ValueError as error:
         raise ValueError(
-            f"{error}, as items of a list do: give StatusBatcher 'group/version/Kind' with name= and namespace="
+            f"{error}, as items of a list do: pass StatusBatcher 'group/version/Kind' with name= and namespace="
         ) from None

@@ -158,14 +158,14 @@ class Attempts:
     def abandoned(self) -> StatusError:
         """Return the error of a flush whose time is up."""
         if self.is_unknown:
-            return self.unknown("no answer came in time")
+            return self.unknown("no response came in time")
         return self._unavailable("in time")
 
     def exhausted(self) -> StatusError:
         """Return the error of a flush that has used all its requests."""
         tries = f"after {self._writes} writes and {self._reads} reads"
         if self.uncertain:
-            return self.unknown(f"no usable answer {tries}")
+            return self.unknown(f"no usable response {tries}")
         if isinstance(self.last, Conflict):
             return self.conflict(f"again each time, {tries}")
         return self._unavailable(tries)
@@ -223,7 +223,7 @@ class Attempts:
 
     def _why(self) -> str:
         if self.last is None:
-            return "there was no answer"
+            return "there was no response"
         return f"{type(self.last).__name__}: {self.last}"
 
 

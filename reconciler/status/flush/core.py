@@ -369,7 +369,7 @@ class Flush:
         repeatable = all(m.may_be_repeated(desired.tip.status, fresh.status) for m in desired.mutations)
         if applied is None and (self._checkpoint or not repeatable):
             raise self.attempts.unknown(
-                "the answer was lost, and another writer has changed the object since"
+                "the response was lost, and another writer has changed the object since"
             ) from error
         if self._checkpoint:
             raise self.attempts.conflict() from error
