@@ -333,7 +333,7 @@ async def test_a_trusted_certificate_is_accepted(authority: trustme.CA, tls: ssl
             assert (await transport.send(HTTPRequest("GET", "/x"))).status == 200
 
 
-async def test_an_untrusted_certificate_was_not_sent(tls: ssl.SSLContext) -> None:
+async def test_an_untrusted_certificate_means_not_sent(tls: ssl.SSLContext) -> None:
     with trustme.CA().cert_pem.tempfile() as ca:
         async with serving(ok, tls) as server, transport_to(server.port, scheme="https", ssl_ca_cert=ca) as transport:
             with pytest.raises(NotSent, match=r"certificate is not trusted \(.*\); check the certificate-authority"):

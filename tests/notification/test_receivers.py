@@ -376,7 +376,7 @@ def test_an_invalid_webhook_configuration_is_rejected(options: dict[str, Any], w
         WebhookConfig(**options)
 
 
-async def test_b12_no_error_of_any_kind_tells_the_secret_url(tmp_path: Path) -> None:
+async def test_b12_no_error_contains_the_secret_url(tmp_path: Path) -> None:
     async with receiver(answer(404, b"no /hook/T0P5ECRET here"), reset(), stall(), garbage(), answer(500)) as target:
         (tmp_path / "url").write_text(target.url)
         credentials = Credentials(tmp_path)
