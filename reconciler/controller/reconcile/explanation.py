@@ -169,6 +169,8 @@ def _waits_for_timer(queued: Explanation[Request]) -> str:
     if reasons.RETRY in words:
         count = queued.failures
         return f"the backoff after {'1 failure' if count == 1 else f'{count} failures in a row'}"
+    if reasons.AGAIN in words:
+        return "the backoff between successive Result(again=True)"
     if reasons.REQUEUE_AFTER in words:
         return "the delay that a reconcile returned"
     return "a delay (debounce, or an enqueue with a delay)"
