@@ -10,7 +10,7 @@ import pytest
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff, TokenBucket
-from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
+from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, WidgetSpec, World, quiet
 
 pytestmark = pytest.mark.virtual_time
 
@@ -191,3 +191,35 @@ async def test_events_about_failures_can_be_switched_off(world: World) -> None:
 async def test_permission_to_create_events_is_in_the_rules_once(world: World) -> None:
     rules: list[Any] = [rule for rule in world.controller(WidgetReconciler()).access if rule.resource == "events"]
     assert [rule.verbs for rule in rules] == [("create", "patch")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("rejected_by", ["the API server", "a model"])
+async def test_rejected_values_are_not_in_events_and_conditions(world: World, rejected_by: str, wrapped: bool) -> None:
+    """Events are readable for more people than the Secrets that an error may quote."""
+
+    async def body(reconciler, obj, *_):
+        try:
+            if rejected_by == "a model":
+                WidgetSpec.model_validate({"size": "hunter2"})
+            metadata = {"name": "child", "namespace": "ns"}
+            spec = {"type": "hunter2", "ports": [{"port": 80}]}
+            child = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+            await reconciler.client.create(child)
+        except Exception as error:
+            if wrapped:
+                raise TerminalError(f"the child cannot be created: {error}") from error
+            raise
+
+    reconciler = WidgetReconciler(body)
+    reconciler.kstatus_conditions = True
+    await world.start(reconciler, rate_limiter=ExponentialBackoff(1, 1))
+    await world.widget()
+    await quiet(5)
+    [(_, reason, message)] = await events(world)
+    assert reason == "ReconcileFailed"
+    conditions = str((await world.read()).to_dict()["status"]["conditions"])
+    field = "size" if rejected_by == "a model" else "spec.type"
+    assert field in message
+    assert field in conditions
+    assert "hunter2" not in message + conditions

@@ -13,12 +13,10 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from pydantic import ValidationError
 
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.reconcile.cycle import ReconcileCycle
-from reconciler.controller.reconcile.outcome import Completion
-from reconciler.errors import APIError, error_text
+from reconciler.controller.reconcile.outcome import Completion, text_without_values
 from reconciler.meta import Request
 
 __all__ = ["MAX_RUNS", "Failure", "PastRun", "RunHistory"]
@@ -233,40 +231,14 @@ class RunHistory:
 
 
 def _failure_of(error: BaseException, completion: Completion) -> Failure:
+    message = text_without_values(error)
     return Failure(
         type=type(error).__name__,
-        message=_message_of(error),
+        message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
         traceback=_frames_of(error.__traceback__),
         terminal=completion.terminal,
         timed_out=completion.timed_out,
     )
-
-
-def _message_of(error: BaseException) -> str:
-    """Return the text of an error without values of objects, which the API server and pydantic quote."""
-    text = error_text(error)
-    for linked in _chain(error):
-        if isinstance(linked, APIError) and linked.status == 422:
-            fields = ", ".join(f"{cause.field or '?'} ({cause.reason})" for cause in linked.causes)
-            text = text.replace(linked.message, fields or "the object is invalid")
-        elif isinstance(linked, ValidationError):
-            problems = linked.errors(include_url=False, include_context=False, include_input=False)
-            fields = "; ".join(f"{'.'.join(map(str, each['loc'])) or '$'}: {each['type']}" for each in problems)
-            text = text.replace(str(linked), f"{linked.title} is invalid: {fields}")
-    if isinstance(error, BaseExceptionGroup):
-        text += ": " + "; ".join(f"{type(part).__name__}: {_message_of(part)}" for part in error.exceptions[:5])
-    text = " ".join(text.split())
-    return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE - 1]}…"
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and those that caused it, eight at most."""
-    chain: list[BaseException] = []
-    linked: BaseException | None = error
-    while linked is not None and linked not in chain and len(chain) < 8:
-        chain.append(linked)
-        linked = linked.__cause__ or linked.__context__
-    return chain
 
 
 def _frames_of(traceback: TracebackType | None) -> tuple[str, ...]:
