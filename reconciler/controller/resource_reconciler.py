@@ -215,7 +215,7 @@ class _ObjectReconcile:
             obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
             if obj is None:
                 return None
-            self._check_valid(obj)  # again: the answer to the write may be newer
+            self._check_valid(obj)  # again: the response to the write may be newer
         return await self._call(self._reconciler.reconcile_object, obj, self._batcher(obj))
 
     async def _reconcile_deleted(self, obj: Any) -> Outcome:

@@ -169,7 +169,7 @@ class Manager:
         checked = options.checked_for(reconciler)
         name = checked.name
         if any(each.name == name for each in self._lifecycle.controllers):
-            raise ConfigurationError(f"a controller named {name!r} already exists: give this one another name=")
+            raise ConfigurationError(f"a controller named {name!r} already exists: pass another name=")
         controller = Controller(
             reconciler,
             cache=self.cache,

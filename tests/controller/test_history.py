@@ -130,6 +130,15 @@ async def test_a_change_replaces_the_timer_and_the_timer_is_not_a_reason(world: 
     assert (found.due, found.next_reasons) == (pytest.approx(3600, abs=2), {"requeue_after"})
 
 
+async def test_a_key_in_steps_waits_for_the_backoff_between_them(world: World) -> None:
+    async def step(*_: Any) -> Result:
+        return Result(again=True)
+
+    found = await explain(world, step, rate_limiter=ExponentialBackoff(60, 600))
+    assert (len(found.runs), found.state, found.next_reasons, found.failures) == (2, "waiting", {"again"}, 0)
+    assert found.waits_for == "the backoff between successive Result(again=True)"
+
+
 async def test_a_backoff_that_ends_before_a_timer_is_the_only_reason(world: World) -> None:
     outcomes: list[Any] = [Result(requeue_after=3600), LookupError("no"), None]
 

@@ -52,7 +52,7 @@ class WrittenDocuments:
 
     A server fills in defaults, also inside lists. A caller that sets ``ports: [{port: 80}]`` reads back a protocol and
     a target port. Compared with the stored object, the same desired state always looks different, and each reconcile
-    would write. At the version that the answer had, the document that was sent is known to be what is stored.
+    would write. At the version that the response had, the document that was sent is known to be what is stored.
 
     Args:
         most: objects that are remembered. A forgotten one costs one more write.
@@ -146,7 +146,7 @@ class FieldTakeovers:
 
 
 def names_former_manager(answer: bytes | str) -> bool:
-    """Return whether the text of an answer contains the name of the former field manager."""
+    """Return whether the text of a response contains the name of the former field manager."""
     name = f'"{FORMER_FIELD_MANAGER}"'
     return name in answer if isinstance(answer, str) else name.encode() in answer
 
@@ -190,7 +190,7 @@ class WarningLog:
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def log(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
-        """Log the new ones among the ``Warning`` headers of an answer."""
+        """Log the new ones among the ``Warning`` headers of a response."""
         for warning in warnings:
             text = warning_text(warning)
             if text not in self._seen:

@@ -97,7 +97,7 @@ class WriteObserver(Protocol):
         """
 
     def invalidate(self, resource: ResourceType, request: Request) -> None:
-        """Called when an object may have been written, but no answer says so.
+        """Called when an object may have been written, but no response says so.
 
         Args:
             resource: how the kind is served.
@@ -105,7 +105,7 @@ class WriteObserver(Protocol):
         """
 
     def invalidate_all(self, resource: ResourceType, namespace: str | None) -> None:
-        """Called when many objects may have been deleted, whatever the answer was.
+        """Called when many objects may have been deleted, whatever the response was.
 
         Args:
             resource: how the kind is served.
@@ -279,7 +279,7 @@ class Session:
 
         Raises:
             APIError: the server reported a failure.
-            TransportError: there was no answer.
+            TransportError: there was no response.
         """
         request = self.list_request(rt, namespace, query, metadata_only=metadata_only)
         return (await self.connection.once(request)).body
@@ -287,7 +287,7 @@ class Session:
     async def open_watch(
         self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
     ) -> HTTPResponse:
-        """Open a watch, without retries, and return the answer with its stream of chunks. The caller closes it.
+        """Open a watch, without retries, and return the response with its stream of chunks. The caller closes it.
 
         Cancellation closes the connection.
 
@@ -299,7 +299,7 @@ class Session:
 
         Raises:
             APIError: the server reported a failure.
-            TransportError: there was no answer.
+            TransportError: there was no response.
         """
         return await self.connection.once(self.watch_request(rt, namespace, query, metadata_only=metadata_only))
 
@@ -336,9 +336,9 @@ class Session:
     def accept(
         self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
     ) -> AnyResource | Unstructured:
-        """Return the object in the answer to a write, and notify the observer of what was stored.
+        """Return the object in the response to a write, and notify the observer of what was stored.
 
-        An answer that does not fit the class is read leniently: the write took effect, and an error would deny that.
+        A response that does not fit the class is read leniently: the write took effect, and an error would deny that.
         """
         try:
             document = decode(request, response)

@@ -28,7 +28,7 @@ class _Change:
 
     Attributes:
         gvk: its kind.
-        kind: what answers are read as.
+        kind: what responses are read as.
         obj: the mutated object.
         before: its document as read; None if it does not exist.
         after: its document after the mutation.
@@ -131,7 +131,7 @@ class Ensure:
         )
 
     async def _patch_status(self, change: _Change, current: Any) -> Any:
-        """Patch the status of the current object if it differs, and return the answer."""
+        """Patch the status of the current object if it differs, and return the response."""
         if not change.status_differs():
             return current
         before, after = ({"status": document.get("status")} for document in (change.before or {}, change.after))

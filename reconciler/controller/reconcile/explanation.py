@@ -22,7 +22,7 @@ _WATCHED_CHANGE = "a change of the object, or of an object that the controller w
 
 @dataclass(frozen=True, slots=True)
 class KeyExplanation:
-    """The answer of `Controller.explain`; ``str`` gives one line.
+    """The result of `Controller.explain`; ``str`` gives one line.
 
     Attributes:
         controller: the controller's name.

@@ -43,7 +43,7 @@ def kind_of(kind: object) -> GroupVersionKind:
     gvk = getattr(kind, "gvk", None)
     if isinstance(gvk, GroupVersionKind):
         return gvk
-    raise TypeError(f"{kind!r} is not a valid kind: give 'group/version/Kind', a GroupVersionKind or a Resource class")
+    raise TypeError(f"{kind!r} is not a valid kind: pass 'group/version/Kind', a GroupVersionKind or a Resource class")
 
 
 def document_of(obj: Any) -> Mapping[str, Any]:
@@ -70,7 +70,7 @@ def document_of(obj: Any) -> Mapping[str, Any]:
         if isinstance(converted, Mapping):
             return converted
     raise TypeError(
-        f"{type(obj).__name__} is not a Kubernetes object: give a dict, a Resource, an Unstructured or a client's "
+        f"{type(obj).__name__} is not a Kubernetes object: pass a dict, a Resource, an Unstructured or a client's "
         "model; or 'group/version/Kind' with name= and namespace="
     )
 
