@@ -123,12 +123,12 @@ def text_without_values(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and those that caused it, eight at most."""
+    """Return an error and those that caused it, eight at most. Exceptions are not compared: `__eq__` may raise."""
     chain: list[BaseException] = []
     linked: BaseException | None = error
-    while linked is not None and linked not in chain and len(chain) < _MAX_CHAIN:
+    while linked is not None and not any(linked is each for each in chain) and len(chain) < _MAX_CHAIN:
         chain.append(linked)
-        linked = linked.__cause__ or linked.__context__
+        linked = linked.__context__ if linked.__cause__ is None else linked.__cause__
     return chain
 
 
