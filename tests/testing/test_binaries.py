@@ -3,8 +3,11 @@
 import fcntl
 import io
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -189,6 +192,34 @@ def test_terminal_shows_the_progress_of_a_long_build() -> None:
         for time in ("0:02", "0:03", "2:05")
     ]
     assert terminal.getvalue().endswith("\r\x1b[K"), "the line is erased at the end"
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (0, "building etcd and kube-apiserver: 0:02 min, modules downloaded: 1, packages compiled: 0"),  # unknown
+        (120, "building etcd and kube-apiserver: 0:02 min, modules downloaded: 1, packages compiled: 0"),
+        (80, "building: 0:02 min, modules downloaded: 1, packages compiled: 0"),
+        (40, "building: 0:02 min, modules downloaded:"),
+    ],
+)
+def test_the_progress_fits_in_a_line_of_the_terminal(width: int, shown: str) -> None:
+    reader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
+    with open(terminal, "w") as stream:  # noqa: PTH123 - a descriptor
+        clock = ManualClock()
+        progress = BuildProgress(stream, clock=clock)
+        progress.add_line("go: downloading k8s.io/api v0.36.3")
+        clock.time = 2
+        progress.update()
+        assert os.read(reader, 1000).decode() == f"\r{shown}\x1b[K"
+    os.close(reader)
+
+
+def test_output_of_go_in_another_encoding_does_not_stop_its_reader(calls: Path, tmp_path: Path) -> None:
+    program(tmp_path / "go" / "go", "#!/bin/sh\nexec >&2\nprintf '\\377\\n'\necho 'bad.go:1:2: no'\nexit 1\n")
+    with pytest.raises(BinariesMissing, match=r"bad\.go:1:2: no"):
+        build()
 
 
 def test_short_build_shows_nothing() -> None:

@@ -150,7 +150,13 @@ def _run(command: list[str], directory: Path, environment: Mapping[str, str], pr
                 messages.append(line)
 
     with subprocess.Popen(  # noqa: S603 - ours
-        command, cwd=directory, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",  # else the reader ends, and Go waits for it when the pipe is full
     ) as process:
         reader = threading.Thread(target=read, args=[process.stderr], name="output of go")
         reader.start()

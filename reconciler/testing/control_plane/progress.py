@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TextIO
 
@@ -57,17 +58,25 @@ class BuildProgress:
             return
         self._next = now + (TERMINAL_PERIOD if self._terminal else PERIOD)
         minutes, seconds = divmod(int(now - self._started), 60)
-        text = (
-            f"building etcd and kube-apiserver: {minutes}:{seconds:02} min, modules downloaded: {self._modules}, "
-            f"packages compiled: {self._packages}"
-        )
-        self._write(f"\r{text}\x1b[K" if self._terminal else f"{text}\n")
+        text = f"{minutes}:{seconds:02} min, modules downloaded: {self._modules}, packages compiled: {self._packages}"
+        whole = f"building etcd and kube-apiserver: {text}"
+        self._write(f"\r{self._fitting(whole, f'building: {text}')}\x1b[K" if self._terminal else f"{whole}\n")
         self._shown = True
 
     def close(self) -> None:
         """Erase the line on a terminal."""
         if self._terminal and self._shown:
             self._write("\r\x1b[K")
+
+    def _fitting(self, text: str, short: str) -> str:
+        """Return what fits in a line of the terminal, since only one line can be written over."""
+        try:
+            width = os.get_terminal_size(self._stream.fileno()).columns if self._stream is not None else 0
+        except OSError:  # the stream has no descriptor
+            width = 0
+        if not width or len(text) < width:
+            return text
+        return short[: width - 1]
 
     def _write(self, text: str) -> None:
         if self._stream is not None:
