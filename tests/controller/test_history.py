@@ -95,7 +95,7 @@ async def test_a_further_step_waits_for_its_backoff(world: World) -> None:
 
     found = await explain(world, step, rate_limiter=ExponentialBackoff(10, 10))
     assert (found.state, found.next_reasons, found.failures) == ("waiting", {"again"}, 0)
-    assert found.waits_for == "the backoff of a reconcile that returned Result(again=True)"
+    assert found.waits_for == "the backoff between successive Result(again=True)"
 
 
 async def test_a_terminal_error_is_remembered_and_waits_for_a_change(world: World) -> None:

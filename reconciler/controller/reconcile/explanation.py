@@ -138,7 +138,7 @@ def _waits_for_timer(queued: Explanation[Request]) -> str:
             return "the backoff after a failure"
         return f"the backoff after {'1 failure' if count == 1 else f'{count} failures in a row'}"
     if reasons.AGAIN in words:
-        return "the backoff of a reconcile that returned Result(again=True)"
+        return "the backoff between successive Result(again=True)"
     if reasons.REQUEUE_AFTER in words:
         return "the delay that a reconcile returned"
     return "a delay (debounce, or an enqueue with a delay)"
