@@ -157,7 +157,8 @@ async def test_top_as_json_and_repeatedly(capsys: Any, endpoint: str) -> None:
         assert pauses == [5.0, 5.0]
         out = capsys.readouterr().out
         assert len([line for line in out.splitlines() if line.startswith('{"now"')]) == (2 if as_json else 0)
-    for text in ("0", "-1", "nan", "inf"):
+        assert len([line for line in out.splitlines() if line.startswith("CONTROLLER")]) == (0 if as_json else 2)
+    for text in ("0", "-1", "nan", "inf", "1e300"):
         line = await error_of(capsys, "top", "--endpoint", endpoint, f"--watch={text}")
         assert "--watch must be a number of seconds above 0" in line
 
