@@ -62,7 +62,7 @@ async def test_before_gets_stuck_after_a_lost_response(apiserver: APIServer, cli
         await asyncio.sleep(0.05)
     assert not is_done(await client.get(CABINET, "oak", "before"))
     first, *others = apiserver.log.writes("ConfigMap", "oak")
-    assert first.fault == "answer lost after it took effect"
+    assert first.fault == "response lost after it took effect"
     assert {(write.status, write.reason) for write in others} == {(409, "AlreadyExists")}
 
 

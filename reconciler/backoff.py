@@ -92,7 +92,10 @@ def longest_retry_after(error: BaseException) -> float | None:
             continue
         seen.add(id(one))
         left += [one.__cause__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
-        asked = getattr(one, "retry_after", None)
+        try:
+            asked = getattr(one, "retry_after", None)
+        except Exception:  # noqa: BLE001 - a property of foreign code, such as one that reads a header that is absent
+            asked = None
         if isinstance(asked, (int, float)):
             found.append(asked)
     return max(found, default=None)

@@ -8,8 +8,8 @@ The tree::
     ├── TerminalError                 raised by a reconciler: a retry cannot help
     ├── TransportError
     │   ├── NotSent                   no connection: a retry is safe
-    │   └── OutcomeUnknown            sent, but the answer was lost: it may have taken effect
-    │       └── InvalidResponse       an answer: not valid HTTP, or too large
+    │   └── OutcomeUnknown            sent, but the response was lost: it may have taken effect
+    │       └── InvalidResponse       a response: not valid HTTP, or too large
     └── APIError                      the server answered with a failure
         ├── BadRequest                400
         ├── Unauthorized              401
@@ -126,7 +126,7 @@ class TerminalError(ReconcilerError):
 
 
 class TransportError(ReconcilerError):
-    """A request got no answer."""
+    """A request got no response."""
 
 
 class NotSent(TransportError):
@@ -134,11 +134,11 @@ class NotSent(TransportError):
 
 
 class OutcomeUnknown(TransportError):
-    """A request was sent and its answer was lost; it may or may not have taken effect."""
+    """A request was sent and its response was lost; it may or may not have taken effect."""
 
 
 class InvalidResponse(OutcomeUnknown):
-    """An unusable answer: it is not valid HTTP, or larger than its limit. The client never retries it.
+    """An unusable response: it is not valid HTTP, or larger than its limit. The client never retries it.
 
     A write may have taken effect.
     """
@@ -162,7 +162,7 @@ class APIError(ReconcilerError):
         message: the server's message.
         details: the ``details`` of the Status object; ``{}`` if there are none.
         causes: the entries of ``details.causes``.
-        body: the decoded Status object; None if the answer was not one.
+        body: the decoded Status object; None if the response was not one.
         retry_after: seconds that the server asked to wait, 3600 at most; None if it did not.
         request: verb and path, or ``""``.
     """
@@ -291,12 +291,12 @@ def error_from_response(
     retry_after: float | None = None,
     request: str = "",
 ) -> APIError:
-    """Return the typed error for a failed answer.
+    """Return the typed error for a failed response.
 
     Args:
         status: the HTTP status code, or the ``code`` of an ERROR event in a watch.
-        body: the decoded Status object, if the answer was one.
-        text: the beginning of the answer's text if it was not one.
+        body: the decoded Status object, if the response was one.
+        text: the beginning of the response's text if it was not one.
         retry_after: the Retry-After header in seconds; without it, ``retryAfterSeconds`` of the Status applies. The
             maximum is 3600.
         request: verb and path, prepended to the message.

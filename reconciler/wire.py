@@ -16,7 +16,6 @@ __all__ = [
     "ManagedFieldsEntry",
     "OwnerReferenceObject",
     "StatusObject",
-    "WatchEventObject",
 ]
 
 JSONValue: TypeAlias = bool | int | float | str | list["JSONValue"] | dict[str, "JSONValue"] | None
@@ -61,13 +60,6 @@ class ManagedFieldsEntry(TypedDict):
     fieldsType: str
     fieldsV1: JSONObject
     subresource: NotRequired[str]
-
-
-class WatchEventObject(TypedDict):
-    """A line of a watch: ``ADDED``, ``MODIFIED``, ``DELETED``, ``BOOKMARK`` or ``ERROR``, and its object."""
-
-    type: str
-    object: JSONObject
 
 
 class StatusObject(TypedDict):

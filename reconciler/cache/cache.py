@@ -231,9 +231,9 @@ class Cache:
         return found
 
     def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
-        """Apply the answer to a write of this process to the informers of its kind; see `Informer.record_write`.
+        """Apply the response to a write of this process to the informers of its kind; see `Informer.record_write`.
 
-        The answer does not show the object in another version of the API. Objects cached in another version are
+        The response does not show the object in another version of the API. Objects cached in another version are
         therefore invalidated until the watch reaches the write.
         """
         for informer in self._of_kind(resource, request.namespace):
@@ -301,7 +301,8 @@ class Cache:
             timeout: seconds; None, the default, waits indefinitely.
 
         Raises:
-            CacheNotSynced: the timeout expired. The error contains the failed action, the kind and the server's answer.
+            CacheNotSynced: the timeout expired. The error contains the failed action, the kind and the server's
+                response.
         """
         informers = self.informers
         try:
@@ -330,7 +331,9 @@ class Cache:
                 await asyncio.gather(*(informer.refresh() for informer in informers))
         except TimeoutError:
             problems = "; ".join(informer.problem for informer in informers if informer.last_error is not None)
-            raise CacheNotSynced(f"the cache is not refreshed after {timeout:g} s: {problems or 'no answer'}") from None
+            raise CacheNotSynced(
+                f"the cache is not refreshed after {timeout:g} s: {problems or 'no response'}"
+            ) from None
 
     def _relist(self) -> None:
         """List every kind again, once: if the history of one was rewritten, so was that of the others.

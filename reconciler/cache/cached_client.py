@@ -31,7 +31,7 @@ class CachedClient(Client):
     """A `Client` whose `get` and `list` are answered by a cache, without a request.
 
     Results are private copies. This process's own writes through this client, and through its `live`, are visible
-    immediately, before the watch delivers them. If the answer to a write does not tell what is stored (it was lost,
+    immediately, before the watch delivers them. If the response to a write does not tell what is stored (it was lost,
     `delete_all_of` deleted many objects, ``"scale"`` changed the object behind it), the next read of the affected
     objects asks the server, once. All other methods talk to the server.
 
@@ -176,7 +176,7 @@ class CachedClient(Client):
                     await self._renew(informer, request, entry)
 
     async def _renew(self, informer: Informer, request: Request, entry: object) -> None:
-        """Ask the server for one object, and trust the answer until the watch has passed it."""
+        """Ask the server for one object, and trust the response until the watch has passed it."""
         overlay, before = informer.overlay, informer.overlay.peek(request)
         # Not a get: a client that may list and watch may not be allowed to get.
         found = await self.live.list(informer.gvk, request.namespace, field_selector={"metadata.name": request.name})
@@ -189,7 +189,7 @@ class CachedClient(Client):
             informer.record_write("get", request, msgspec.json.encode(one.to_dict()))
 
     async def _renew_all(self, informer: Informer, namespace: str | None, invalidation: object) -> None:
-        """Ask the server for all objects of a namespace, and trust the answer until the watch has passed it."""
+        """Ask the server for all objects of a namespace, and trust the response until the watch has passed it."""
         overlay, scope = informer.overlay, informer.scope
         found = await self.live.list(
             informer.gvk, namespace, label_selector=scope.labels, field_selector=scope.field_selector

@@ -1,4 +1,4 @@
-"""Decoding of lists, watch events and answers to writes into cached objects; only the metadata is decoded.
+"""Decoding of lists, watch events and responses to writes into cached objects; only the metadata is decoded.
 
 Lists and watch lines are split into raw slices. Each object is then copied: a slice would keep the whole response in
 memory as long as one of its objects lives (34 MB for 20,000 objects, measured).
@@ -395,10 +395,10 @@ class _AnswerMetadata(msgspec.Struct, rename="camel", gc=False):
 
 
 class WriteAnswer(msgspec.Struct, gc=False):
-    """The relevant parts of the answer to a write.
+    """The relevant parts of the response to a write.
 
     Attributes:
-        kind: the kind of the answer: the object's, ``"Status"``, or a subresource's such as ``"Scale"``.
+        kind: the kind of the response: the object's, ``"Status"``, or a subresource's such as ``"Scale"``.
         metadata: the object's metadata.
         details: the details of a Status.
     """
@@ -409,7 +409,7 @@ class WriteAnswer(msgspec.Struct, gc=False):
 
     @property
     def uid(self) -> str:
-        """Return the uid of the written object; ``""`` if the answer does not contain it."""
+        """Return the uid of the written object; ``""`` if the response does not contain it."""
         return self.metadata.uid or (self.details.uid if self.details is not None else "")
 
     def deletes(self, verb: str) -> bool:
@@ -429,7 +429,7 @@ _decode_answer = msgspec.json.Decoder(WriteAnswer).decode
 
 
 def read_answer(body: bytes) -> WriteAnswer | None:
-    """Decode the answer to a write; None if it is not an object."""
+    """Decode the response to a write; None if it is not an object."""
     try:
         return _decode_answer(body)
     except UNDECODABLE:
@@ -437,7 +437,7 @@ def read_answer(body: bytes) -> WriteAnswer | None:
 
 
 def version_in(body: bytes, verb: str) -> Version | None:
-    """Return the version that a write created; None if the answer does not contain it, as after a deletion."""
+    """Return the version that a write created; None if the response does not contain it, as after a deletion."""
     answer = read_answer(body)
     if answer is None or answer.deletes(verb) or not answer.metadata.resource_version:
         return None

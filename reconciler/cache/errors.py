@@ -22,7 +22,7 @@ class NotCached(ReconcilerError):
 
 
 class CacheNotSynced(ReconcilerError):
-    """The initial list is incomplete; the message names the informers and the server's last answer."""
+    """The initial list is incomplete; the message names the informers and the server's last response."""
 
 
 BACKOFF = Backoff(base=0.8, factor=2.0, maximum=30.0, jitter=0.5)

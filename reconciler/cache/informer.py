@@ -47,7 +47,7 @@ class InformerStatistics:
         last_error: the last failure; None while all is well.
         elsewhere: objects and events ignored because another replica is responsible for them.
         server_filters: whether the server filters those itself; None without a hash partition, and until the server's
-            answer is known.
+            response is known.
     """
 
     scope: str
@@ -233,7 +233,7 @@ class Informer:
     def problem(self) -> str:
         """Return why the informer is not synced, as far as known, as text."""
         failure = self.last_error
-        return str(failure) if failure is not None else f"{self._scope}: no answer yet"
+        return str(failure) if failure is not None else f"{self._scope}: no response yet"
 
     def add_handler(self, handler: Handler) -> HandlerRegistration:
         """Add a handler for all changes; it first receives the existing objects as ADDED with ``initial=True``.
@@ -271,16 +271,16 @@ class Informer:
         self._resync.every(period)
 
     def record_write(self, verb: str, request: Request, answer: bytes) -> None:
-        """Record the answer to a write of this process, visible to readers immediately.
+        """Record the response to a write of this process, visible to readers immediately.
 
         Args:
-            verb: ``"delete"`` for deletions, whose answer may be a Status.
+            verb: ``"delete"`` for deletions, whose response may be a Status.
             request: the object's key.
-            answer: the body of the answer; ignored if it is of another kind, such as a Scale.
+            answer: the body of the response; ignored if it is of another kind, such as a Scale.
         """
         if not self.covers(request.namespace):
             return
-        if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the answer once, not twice
+        if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the response once, not twice
             cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:
                 self._overlay.record_write(cached)

@@ -1,9 +1,9 @@
 """This process's own writes, laid over the store until the watch delivers them: read-your-writes.
 
-An entry contains the answer to a write. It is *passed*, and removed, as soon as the watch or a list reaches its
+An entry contains the response to a write. It is *passed*, and removed, as soon as the watch or a list reaches its
 version. No event hook is needed: both facts can be read from the store when the entry is looked up.
 
-If no answer tells what is stored now (the answer was lost, many objects were deleted at once, a subresource was
+If no response tells what is stored now (the response was lost, many objects were deleted at once, a subresource was
 written), the entry is an *invalidation*: the next reader must ask the server.
 """
 
@@ -80,7 +80,7 @@ class _Entry(msgspec.Struct, frozen=True, eq=False):
 
 
 class Overlay:
-    """The answers to own writes, in front of a store.
+    """The responses to own writes, in front of a store.
 
     Args:
         store: the underlying store.
@@ -88,7 +88,7 @@ class Overlay:
         clock: measures ages. Default: the current clock.
 
     Attributes:
-        newest: the highest version in the answers to own writes and reads from the server; None if there were none.
+        newest: the highest version in the responses to own writes and reads from the server; None if there were none.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Overlay:
 
         Args:
             request: its key.
-            uid: its uid. If the answer did not contain it, the uid of the object that a reader would see.
+            uid: its uid. If the response did not contain it, the uid of the object that a reader would see.
         """
         seen = self.peek(request)
         uid = uid or (seen.uid if seen is not None else "")
@@ -327,7 +327,7 @@ def _reached(progress: Version, version: Version) -> bool:
 
 
 def _supersedes(entry: _Entry, existing: _Entry) -> bool:
-    """Return whether an answer is later than one that arrived before it; answers may arrive in any order."""
+    """Return whether a response is later than one that arrived before it; responses may arrive in any order."""
     if entry.final:
         return existing.uid == entry.uid or existing.cached is None
     if existing.final and existing.uid == entry.uid:

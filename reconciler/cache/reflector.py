@@ -61,8 +61,8 @@ SHORTEST_WATCH = 1.0
 event it does not, but the next watch is opened only after this time."""
 
 MAX_BEHIND = 5
-"""Consecutive "I am behind" answers before a consistent list decides whether the server's versions decreased. The
-server itself waits 3 s before each such answer, so this takes about 20 s."""
+"""Consecutive "I am behind" responses before a consistent list decides whether the server's versions decreased. The
+server itself waits 3 s before each such response, so this takes about 20 s."""
 
 PROBES = 5
 """Objects to check after trouble with the server, until an unchanged one is found."""
@@ -196,7 +196,7 @@ class Reflector:
     # lists
 
     def _newest_known(self) -> Version | None:
-        """Return the newest version that this process knows, from this reflector or from the answer to a write.
+        """Return the newest version that this process knows, from this reflector or from the response to a write.
 
         A consistent list that starts now cannot be older, unless history was rewritten.
         """
@@ -255,7 +255,7 @@ class Reflector:
         try:
             page = decode_list(body)
         except ValueError as error:
-            raise WatchError(f"the answer is not a list: {error}", kind="malformed") from None
+            raise WatchError(f"the response is not a list: {error}", kind="malformed") from None
         if self._sharded:
             self._reader.server_filters = page.metadata.shard_info is not None
         return page

@@ -47,7 +47,7 @@ class Sink(Protocol):
         ...
 
     def written(self) -> Version | None:
-        """Return the highest version in the answers to this process's writes; None before the first write."""
+        """Return the highest version in the responses to this process's writes; None before the first write."""
         ...
 
 
@@ -126,7 +126,7 @@ class StoreSink:
         return heapq.nlargest(most, self._store.list(self.namespace), key=_order)
 
     def written(self) -> Version | None:
-        """Return the highest version in the answers to this process's writes; None before the first write."""
+        """Return the highest version in the responses to this process's writes; None before the first write."""
         return self._overlay.newest
 
     async def _contradicts(self, objects: Sequence[CachedObject], version: Version) -> bool:

@@ -137,7 +137,7 @@ class StoreStatistics:
 class Store:
     """The read side of a store: objects as the watch delivered them, by name, namespace and index.
 
-    Reads are in memory and do not wait. Every answer is a snapshot that later events do not change. This process's own
+    Reads are in memory and do not wait. Every result is a snapshot that later events do not change. This process's own
     writes are not applied here; `CachedClient` does that.
     """
 

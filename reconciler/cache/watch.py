@@ -49,7 +49,7 @@ class ReflectorStatistics:
         failures: failures of every kind.
         expired: versions that had been compacted (410).
         silent: streams closed because no data arrived.
-        behind: answers of a server that had not reached the requested version.
+        behind: responses of a server that had not reached the requested version.
         stale_lists: lists discarded because they were older than what was known.
         restarts: how often the server's versions decreased.
     """

@@ -91,7 +91,7 @@ def install_completion(
     try:
         path = app.install_completion(shell=shell)
     except ShellDetectionError as error:
-        raise ConfigurationError("cannot detect the shell: give --shell bash, zsh or fish") from error
+        raise ConfigurationError("cannot detect the shell: pass --shell bash, zsh or fish") from error
     except OSError as error:
         raise ConfigurationError(f"cannot write {error.filename}: {error.strerror}") from error
     print(f"installed {path}; it takes effect in a new shell")

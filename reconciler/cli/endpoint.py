@@ -27,7 +27,7 @@ _COMPLETE_TIMEOUT = 60.0
 
 _MAX_BYTES = 64 * 2**20
 
-_HINT = "give the address of --metrics or --health of the operator, or that of 'kubectl port-forward POD 8080'"
+_HINT = "pass the address of --metrics or --health of the operator, or that of 'kubectl port-forward POD 8080'"
 
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -115,14 +115,14 @@ def read_keys(endpoint: str, **query: str) -> JSONObject:
         raise ConfigurationError(_invalid(endpoint)) from error
     except TimeoutError as error:
         seconds = f"{_TIMEOUT:g} s, or no end of it within {_COMPLETE_TIMEOUT:g} s"
-        raise EndpointError(f"--endpoint {endpoint}: no answer within {seconds}; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: no response within {seconds}; {_HINT}") from error
     except socket.gaierror as error:
         raise EndpointError(f"--endpoint {endpoint}: unknown host {url.hostname!r}; {_HINT}") from error
     except ssl.SSLError as error:
         reason = error.reason or "the handshake failed"
         raise EndpointError(f"--endpoint {endpoint}: no TLS connection: {reason}; try http://") from error
     except (http.client.HTTPException, ConnectionError) as error:
-        raise EndpointError(f"--endpoint {endpoint}: the answer is not HTTP; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: the response is not HTTP; {_HINT}") from error
     except OSError as error:
         raise EndpointError(f"--endpoint {endpoint}: cannot connect: {error.strerror or error}; {_HINT}") from error
     if status != 200:
@@ -182,7 +182,7 @@ def _decoded(endpoint: str, body: bytes) -> JSONObject:
             return document
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    raise EndpointError(f"--endpoint {endpoint}: the answer is not that of an operator of kube-reconciler; {_HINT}")
+    raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator of kube-reconciler; {_HINT}")
 
 
 def printable(document: Any) -> Any:

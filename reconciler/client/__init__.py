@@ -2,7 +2,7 @@
 
 Guarantees:
 
-* Requests and answers are bytes. Generated models are never involved.
+* Requests and responses are bytes. Generated models are never involved.
 * Failures are typed (`reconciler.errors`) and contain verb, path and the server's Status.
 * No request is retried that could take effect twice. Transports never retry.
 * There is no I/O before ``async with``, and no import of ``kubernetes_asyncio`` or ``aiohttp``.

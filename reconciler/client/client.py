@@ -54,14 +54,14 @@ R = TypeVar("R", bound=AnyResource)
 
 
 class Client:
-    """A client of one API server: reads are consistent, writes return the server's answer, failures are typed.
+    """A client of one API server: reads are consistent, writes return the server's response, failures are typed.
 
     A *kind* is a `Resource` class, whose instances are then returned; or ``"group/version/Kind"`` (``"v1/Kind"`` for
     the core group) or a GroupVersionKind, for which `Unstructured` objects are returned. An *object* is an instance of
     a `Resource` class, an `Unstructured`, a dict, or a model of ``kubernetes`` or ``kubernetes_asyncio``.
 
-    A request is retried only where that is safe. After 429 and refused connections any request is. After a lost answer
-    or a 5xx only reads, deletions with a uid, and creations by name are.
+    A request is retried only where that is safe. After 429 and refused connections any request is. After a lost
+    response or a 5xx only reads, deletions with a uid, and creations by name are.
 
     A client from `from_config` must be opened with ``async with``; around another transport that is optional. It
     belongs to one event loop.
@@ -74,7 +74,7 @@ class Client:
 
     * `NotServed`, a `NotFound`: the server does not serve the kind.
     * `APIError`: the server reported a failure. Its subclasses say which.
-    * `TransportError`: there was no answer, after all attempts. For a write it is `NotSent` (the connection could not
+    * `TransportError`: there was no response, after all attempts. For a write it is `NotSent` (the connection could not
       be made, nothing was written) or `OutcomeUnknown` (the write may have taken effect).
     * `InvalidObject`: the object that was read does not fit the class.
     * `ValueError`: a name or a namespace is missing or invalid. Nothing was sent.
@@ -147,7 +147,7 @@ class Client:
             user_agent: see `Client`; likewise for the arguments up to `dry_run`.
             max_streams: watches that may be open at once, each with its own connection; 1024 by default. They do not
                 count toward the 256 requests that may be in progress.
-            max_response_bytes: the largest decompressed answer, other than a watch; 256 MiB by default. A larger one
+            max_response_bytes: the largest decompressed response, other than a watch; 256 MiB by default. A larger one
                 is an `InvalidResponse`.
 
         Raises:
@@ -291,11 +291,11 @@ class Client:
     ) -> ListResult[Any]:
         """Read all objects of a kind, consistently, page by page.
 
-        If the pages expire before the last one is read, the list is read once more, in one answer. An object that
+        If the pages expire before the last one is read, the list is read once more, in one response. An object that
         cannot be decoded or does not fit the class is left out, listed in `ListResult.invalid`, and logged once for
         each version. Cancellation has no effect on the server.
         """
-        return await _read.list_all(self.session, kind, namespace, **options)
+        return await _read.list_all(self.session, kind, namespace, metadata_only=False, **options)
 
     @overload
     def list_pages(
@@ -334,7 +334,7 @@ class Client:
 
         Cancellation has no effect on the server.
         """
-        return await _read.list_metadata(self.session, kind, namespace, **options)
+        return await _read.list_all(self.session, kind, namespace, metadata_only=True, **options)
 
     @overload
     def watch(
@@ -461,7 +461,7 @@ class Client:
             Conflict: the stored version is another one: read the object again.
             NotFound: the object does not exist.
             Invalid: the object failed validation.
-            OutcomeUnknown: there was no answer. Never retried: a second attempt could conflict with the first.
+            OutcomeUnknown: there was no response. Never retried: a second attempt could conflict with the first.
         """
         return await _write.update(self.session, obj, subresource=subresource, **options)
 
@@ -501,13 +501,13 @@ class Client:
 
         Args:
             patch: an object with the members to set, and None for those to remove; for ``"json"`` a list of operations.
-            subresource: such as ``"status"``; or ``"scale"``, whose answer is an Unstructured.
+            subresource: such as ``"status"``; or ``"scale"``, whose response is an Unstructured.
 
         Raises:
             Conflict: `resource_version` is not the stored version.
             NotFound: the object does not exist, or the kind has no such subresource.
             Invalid: the result failed validation, or a ``test`` operation failed.
-            OutcomeUnknown: there was no answer. Never retried.
+            OutcomeUnknown: there was no response. Never retried.
         """
         return await _patch.patch(self.session, kind, name, namespace, patch=patch, subresource=subresource, **options)
 
@@ -557,7 +557,7 @@ class Client:
             Conflict: with `optimistic_lock`, the object has changed.
             NotFound: the object does not exist.
             Invalid: the result failed validation.
-            OutcomeUnknown: there was no answer. Never retried.
+            OutcomeUnknown: there was no response. Never retried.
         """
         return await _patch.patch_from(
             self.session, base, changed, optimistic_lock=optimistic_lock, subresource=subresource, **options
@@ -582,7 +582,7 @@ class Client:
             AlreadyOwned: `obj` has another controller than `owner`.
             ValueError: `owner` was never stored, or cannot own `obj`.
             Invalid: the result failed validation.
-            OutcomeUnknown: there was no answer. Never retried.
+            OutcomeUnknown: there was no response. Never retried.
         """
         return await _patch.apply(self.session, obj, **options)
 
@@ -658,7 +658,7 @@ class Client:
     ) -> AnyResource | Unstructured | None:
         """Delete an object. A cancelled call may have deleted it.
 
-        Returns the object if the server's answer contains it, as it does while finalizers hold the object, else None.
+        Returns the object if the server's response contains it, as it does while finalizers hold the object, else None.
         A deletion with a uid is retried if its outcome is unknown.
 
         Args:
@@ -730,7 +730,7 @@ class Client:
         Raises:
             TooManyRequests: a disruption budget forbids the eviction (not retried), or the server is overloaded.
             NotFound: the object or the subresource does not exist.
-            OutcomeUnknown: there was no answer. Never retried.
+            OutcomeUnknown: there was no response. Never retried.
         """
         return await _write.write_subresource(
             self.session, "create", kind, name, namespace, subresource=subresource, body=body, **options
@@ -755,7 +755,7 @@ class Client:
         Raises:
             Conflict: the resourceVersion in the body is not the stored one.
             NotFound: the object or the subresource does not exist.
-            OutcomeUnknown: there was no answer. Never retried.
+            OutcomeUnknown: there was no response. Never retried.
         """
         return await _write.write_subresource(
             self.session, "update", kind, name, namespace, subresource=subresource, body=body, **options
@@ -784,7 +784,7 @@ class Client:
         Raises:
             FieldManagerConflict: `force` is False and another manager owns a field.
             NotFound: the object or the subresource does not exist.
-            OutcomeUnknown: there was no answer. Never retried.
+            OutcomeUnknown: there was no response. Never retried.
         """
         return await _write.apply_subresource(
             self.session,
@@ -801,14 +801,14 @@ class Client:
     # Everything else.
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request once, as it is, and return the answer, whatever its status.
+        """Send a request once, as it is, and return the response, whatever its status.
 
         For paths that no verb serves. User-Agent and Accept are added if they are missing. A cancelled call may have
         been executed.
 
         Raises:
             NotSent: the connection could not be made.
-            OutcomeUnknown: the request may have reached the server, but there was no answer.
+            OutcomeUnknown: the request may have reached the server, but there was no response.
         """
         return await self.session.connection.send(request)
 
@@ -837,7 +837,7 @@ class Client:
         kind, key = split_kind_or_key(obj_or_kind)
         request = key or Request(name or "", namespace)
         if not request.name:
-            raise ValueError(f"{obj_or_kind!r} is a kind: give the object's name too")
+            raise ValueError(f"{obj_or_kind!r} is a kind: pass the object's name too")
         return ClientStatusWriter(self.session, kind, request)
 
     @property
@@ -850,10 +850,10 @@ class Client:
 
     @property
     def clock_offset(self) -> timedelta:
-        """The offset of the API server's clock from this machine's; zero until an answer contradicts that.
+        """The offset of the API server's clock from this machine's; zero until a response contradicts that.
 
-        Estimated from the ``Date`` of answers, with an error of at most one second and the time of one request. Add it
-        to the wall time for timestamps that other machines act on.
+        Estimated from the ``Date`` of responses, with an error of at most one second and the time of one request. Add
+        it to the wall time for timestamps that other machines act on.
         """
         return self.session.connection.server_clock.offset
 

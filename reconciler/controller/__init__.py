@@ -30,9 +30,9 @@ from reconciler.controller.metrics import ControllerMetrics, ReconcileResult
 from reconciler.controller.options import ControllerKeywords, ControllerOptions
 from reconciler.controller.permissions import AccessRule, Permission, Verb
 from reconciler.controller.reconcile.cycle import ReconcileRun, current_run
-from reconciler.controller.reconcile.explanation import KeyExplanation, KeyState, RunExplanation
+from reconciler.controller.reconcile.explanation import KeyExplanation, KeyState
 from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.history import Failure
+from reconciler.controller.reconcile.history import Failure, RunExplanation
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler

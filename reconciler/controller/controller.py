@@ -153,7 +153,7 @@ class Controller:
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not options.wake_on_own_status, on_echo=self._record_echo
         )
-        self._history = RunHistory(self._queue.__contains__)
+        self._history = RunHistory(self._queue.__contains__, clock)
         self._unsaved = UnsavedStore()
         self._access = access_rules(
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
@@ -162,6 +162,7 @@ class Controller:
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
         recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
         self._recorder = recorder if events is None else None  # the controller runs its own only
+        self._failure_log = FailureLog(clock=clock)
         self._failures = FailureEvents(
             gvk_from(checked.kind),
             events=recorder,
@@ -412,7 +413,7 @@ class Controller:
             unsaved=self._unsaved,
             stored=self._informers.stored,
             history=self._history,
-            storm=StormAlarm(clock=clock),
+            storm=StormAlarm(clock),
             failures=self._failures,
             metrics=self._metrics,
             clock=clock,
@@ -421,7 +422,7 @@ class Controller:
             deadlines={},
             status_metrics=status_metrics,
             matches=self._shard_filter.matches,
-            failure_log=FailureLog(clock=clock),
+            failure_log=self._failure_log,
         )
 
     def _with_permission_check(self, client: CachedClient, cache: Cache) -> CachedClient:
@@ -440,6 +441,7 @@ class Controller:
         self._tracker.forget(request)
         self._unsaved.forget(request)
         self._failures.forget(request)
+        self._failure_log.forget(request)
 
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._informers.connect()

@@ -167,7 +167,7 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
     if not isinstance(reconciler, Reconciler):
         given = reconciler.__name__ if isinstance(reconciler, type) else repr(reconciler)
         hint = f"{given}()" if isinstance(reconciler, type) else "of a subclass of Reconciler"
-        raise ConfigurationError(f"{given} is not a reconciler: give an instance, {hint}")
+        raise ConfigurationError(f"{given} is not a reconciler: pass an instance, {hint}")
     declared = type(reconciler).resource if isinstance(reconciler, ResourceReconciler) else None
     if resource is not None:
         _check_kind("resource", resource)
@@ -176,7 +176,7 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
     if resource is not None:
         return resource
     name = type(reconciler).__name__
-    what = "write ResourceReconciler[YourKind], or give" if isinstance(reconciler, ResourceReconciler) else "give"
+    what = "write ResourceReconciler[YourKind], or pass" if isinstance(reconciler, ResourceReconciler) else "pass"
     raise ConfigurationError(f"{name} does not state its kind: {what} resource=, such as 'v1/Node'")
 
 
@@ -229,7 +229,7 @@ def _sources(prefix: str, sources: Sequence[SourceLike]) -> tuple[SourceLike, ..
     for source in found:
         if not callable(source) and not inspect.iscoroutinefunction(getattr(source, "run", None)):
             raise ConfigurationError(
-                f"{prefix}sources contains {source!r}: give ChannelSource(…), an async function of enqueue, "
+                f"{prefix}sources contains {source!r}: pass ChannelSource(…), an async function of enqueue, "
                 "or an object with 'async def run(self, enqueue)'"
             )
     return found

@@ -215,7 +215,7 @@ class _ObjectReconcile:
             obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
             if obj is None:
                 return None
-            self._check_valid(obj)  # again: the answer to the write may be newer
+            self._check_valid(obj)  # again: the response to the write may be newer
         return await self._call(self._reconciler.reconcile_object, obj, self._batcher(obj))
 
     async def _reconcile_deleted(self, obj: Any) -> Outcome:
@@ -269,7 +269,7 @@ class _ObjectReconcile:
         except Exception as error:
             failure = error if isinstance(error, StatusError) else batcher.failure
             if failure is error and terminal is not None:
-                error.add_note(f"the reconcile itself ended with: {terminal}")
+                error.add_note(f"the reconcile itself ended with: {error_text(terminal)}")
             if isinstance(failure, StatusError) and not deleted:
                 self._block_unsaved(obj, failure)
             raise

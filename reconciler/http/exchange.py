@@ -57,13 +57,13 @@ class HTTPRequest:
 
 @dataclass(slots=True)
 class HTTPResponse:
-    """An answer of an API server.
+    """A response of an API server.
 
     Attributes:
         status: the status code.
         headers: names in lower case.
         body: the whole body; empty if `chunks` is given.
-        chunks: for a successful answer to a streaming request, the body as it arrives, split anywhere.
+        chunks: for a successful response to a streaming request, the body as it arrives, split anywhere.
         warnings: all ``Warning`` headers; `headers` has one value for each name.
         on_close: awaited by `close`; set by the transport.
     """
@@ -89,13 +89,13 @@ class Transport(Protocol):
     """A sender of requests to one API server."""
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request once and return its answer, whatever its status.
+        """Send a request once and return its response, whatever its status.
 
         A transport never retries. A cancelled call may have been executed.
 
         Raises:
             NotSent: the connection could not be made.
-            OutcomeUnknown: the request may have reached the server, but there was no answer.
+            OutcomeUnknown: the request may have reached the server, but there was no response.
         """
         ...
 

@@ -1,6 +1,6 @@
 """A thread that reports code that blocks the event loop.
 
-A blocked loop runs nothing else: no other reconcile, no watch, no renewal of a lease, no answer to a probe. Without a
+A blocked loop runs nothing else: no other reconcile, no watch, no renewal of a lease, no response to a probe. Without a
 report, all that is seen of it is a restart by Kubernetes.
 """
 

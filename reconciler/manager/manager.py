@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, Unpack
 
+from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient, CacheStatistics
 from reconciler.client import Client, Retries
 from reconciler.clock import Clock, current_clock
@@ -16,7 +17,6 @@ from reconciler.controller import Controller, ControllerKeywords, ControllerOpti
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
-from reconciler.manager.banner import banner
 from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.options import LeaderElection, complete_election
 from reconciler.manager.election.watchdog import Watchdog
@@ -169,7 +169,7 @@ class Manager:
         checked = options.checked_for(reconciler)
         name = checked.name
         if any(each.name == name for each in self._lifecycle.controllers):
-            raise ConfigurationError(f"a controller named {name!r} already exists: give this one another name=")
+            raise ConfigurationError(f"a controller named {name!r} already exists: pass another name=")
         controller = Controller(
             reconciler,
             cache=self.cache,
@@ -388,14 +388,20 @@ class Manager:
             self._servers.serve(address, {**checks, **debug})
 
     def _banner(self) -> str:
-        return banner(
-            self.client.live,
-            namespaces=self._namespaces,
-            controllers=[each.name for each in self._lifecycle.controllers],
-            endpoints=[("metrics", self.metrics_url), ("health", self.health_url)],
-            election=self._election,
-            shard=self._shard.name,
-        )
+        """Return the first log line: the version, the cluster without credentials, and the options."""
+        host = str(getattr(self.client.live.session.connection.transport, "host", ""))
+        election, shard = self._election, self._shard.name
+        parts = {
+            "cluster": host or "in this process",
+            "namespaces": "all" if self._namespaces is None else " ".join(self._namespaces),
+            "controllers": " ".join(each.name for each in self._lifecycle.controllers) or "none",
+            "metrics": self.metrics_url or "not served",
+            "health": self.health_url or "not served",
+            "shard": shard,
+            "leader election": "none" if election is None and shard is None else None,
+            "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
+        }
+        return f"kube-reconciler {__version__}: " + ", ".join(f"{name} {text}" for name, text in parts.items() if text)
 
     def _role(self) -> str:
         standby = self._elector is not None and not self._elector.leading

@@ -69,7 +69,7 @@ def name_and_call(runnable: object) -> tuple[str, Callable[[], Awaitable[object]
         if callable(runnable):
             name: str = getattr(runnable, "__qualname__", type(runnable).__name__)
             return name, cast("Callable[[], Awaitable[object]]", runnable)
-    raise TypeError(f"{runnable!r} is not a runnable: give an object with `async def run(self)`, or an async function")
+    raise TypeError(f"{runnable!r} is not a runnable: pass an object with `async def run(self)`, or an async function")
 
 
 async def call_and_wait(call: Callable[[], Awaitable[object]]) -> None:

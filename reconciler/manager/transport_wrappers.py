@@ -17,7 +17,7 @@ __all__ = ["CountingTransport", "FencedTransport", "TracingTransport", "UrgentTr
 
 
 class _TransportWrapper:
-    """A transport that passes requests, and the renewal of credentials, to another one."""
+    """A transport that passes requests to another one."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -29,10 +29,6 @@ class _TransportWrapper:
     def host(self) -> str:
         """The server's host and port; ``""`` before the transport is open, and for one inside the process."""
         return str(getattr(self._transport, "host", ""))
-
-    async def renew(self) -> bool:
-        renew = getattr(self._transport, "renew", None)
-        return renew is not None and bool(await renew())
 
 
 class CountingTransport(_TransportWrapper):

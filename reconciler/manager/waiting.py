@@ -34,7 +34,7 @@ class Wait(NamedTuple):
     """Something that a manager waits for.
 
     Attributes:
-        text: what it is, the last answer of the server if there is one, and what to do.
+        text: what it is, the last response of the server if there is one, and what to do.
         normal: whether there is nothing to do, as for a standby.
     """
 

@@ -61,8 +61,8 @@ class Cycle(Protocol):
             request: its name and namespace.
             uid: its uid.
             before: the version that the write was conditional on.
-            after: the version in the answer; equal to `before` if nothing was stored.
-            exact: whether the answer equals what was computed, that is, contains no foreign change.
+            after: the version in the response; equal to `before` if nothing was stored.
+            exact: whether the response equals what was computed, that is, contains no foreign change.
         """
         ...
 

@@ -63,7 +63,7 @@ def to_document(obj: object) -> JSONObject:
     if _is_client_model(obj):
         return {name: _plain(value) for name, value in _members(obj)}
     raise TypeError(
-        f"{type(obj).__name__} is not a Kubernetes object: give a Resource, an Unstructured, a dict "
+        f"{type(obj).__name__} is not a Kubernetes object: pass a Resource, an Unstructured, a dict "
         "or a model of kubernetes or kubernetes_asyncio"
     )
 

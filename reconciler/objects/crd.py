@@ -62,7 +62,7 @@ def generate_crd(*versions: type[AnyResource]) -> JSONObject:
 
 def _stored(versions: tuple[type[AnyResource], ...]) -> type[AnyResource]:
     if not versions:
-        raise SchemaError("a CustomResourceDefinition needs at least one version: give the class of a Resource")
+        raise SchemaError("a CustomResourceDefinition needs at least one version: pass the class of a Resource")
     kinds = {(cls.gvk.group, cls.gvk.kind, cls.resource_type.plural, cls.resource_type.namespaced) for cls in versions}
     stored = [cls for cls in versions if cls.definition.storage]
     names = ", ".join(str(cls.gvk) for cls in versions)
@@ -322,7 +322,7 @@ class _SchemaConverter:
             inner = {key: value for key, value in inner.items() if key != "default"}
         elif null:
             raise _refusal(
-                where, "may be null without being None by default", "give it the default None: null means absent"
+                where, "may be null without being None by default", "set the default None: null means absent"
             )
         return self.schema(inner, where)
 

@@ -41,7 +41,7 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
     if isinstance(kind, GroupVersionKind):
         return kind
     raise TypeError(
-        f"{kind!r} is not a valid kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource"
+        f"{kind!r} is not a valid kind: pass 'group/version/Kind', a GroupVersionKind or a subclass of Resource"
     )
 
 
@@ -140,7 +140,7 @@ def kind_argument(cls: type, generic: type) -> KindLike | None:
         if isinstance(argument, TypeVar) or argument in (Any, Unstructured):
             return None
         raise ConfigurationError(
-            f"{cls.__name__}: {generic.__name__}[{argument!r}] is not a valid kind: give a subclass of Resource, or "
+            f"{cls.__name__}: {generic.__name__}[{argument!r}] is not a valid kind: use a subclass of Resource, or "
             "Unstructured and resource='group/version/Kind'"
         )
     return None

@@ -36,7 +36,7 @@ class Limits:
 
 
 class BadBody(Exception):
-    """A request body that cannot be read; the connection is closed after the answer.
+    """A request body that cannot be read; the connection is closed after the response.
 
     Attributes:
         status: the HTTP status to answer: 400, 408 or 413.

@@ -128,7 +128,7 @@ class HTTPServer:
             except BadBody as error:
                 response = web.Response(status=error.status, text=f"{error}\n")
                 response.force_close()
-            # Written here, so that a connection is not idle before its answer is sent.
+            # Written here, so that a connection is not idle before its response is sent.
             await response.prepare(request)
             await response.write_eof()
         except ConnectionError:

@@ -6,7 +6,7 @@
   Then at most one write takes effect per flush, and the requests are bounded and counted.
 * Other writers' fields survive: a write is conditional on the version that it was computed for, and replayed on a newer
   one. A value that was decided on an older version never silently overwrites another writer's decision.
-* Nothing is counted twice: after a lost answer the object is read back, and only idempotent mutations are repeated.
+* Nothing is counted twice: after a lost response the object is read back, and only idempotent mutations are repeated.
 * What a server does not store is reported once per kind, and does not make the batcher write indefinitely.
 * What could not be saved is kept by the running reconcile, and goes out with the next one.
 

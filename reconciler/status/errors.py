@@ -5,7 +5,7 @@ The tree, under `reconciler.errors.ReconcilerError`::
     StatusError                     what was recorded is not saved.
     ├── StatusConflict              the object is newer, at a checkpoint or again after each replay.
     ├── StatusContested             another writer has changed a field that this batcher sets.
-    ├── StatusOutcomeUnknown        the answer was lost, and repeating the write could count twice.
+    ├── StatusOutcomeUnknown        the response was lost, and repeating the write could count twice.
     ├── StatusUnavailable           the server was unreachable or overloaded until the time or the requests ran out.
     ├── StatusRejected              the server refused the write; a retry cannot help.
     │   ├── StatusInvalid           422: fields do not match the kind's schema.

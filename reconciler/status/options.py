@@ -61,7 +61,7 @@ class Policy(msgspec.Struct, frozen=True):
         strategy: merge patch, update or apply.
         subresource: ``"status"``; None is the main resource.
         limit: the most writes, and the most reads, that one flush makes.
-        token: the path where each write leaves a random id, which shows whether a write with a lost answer was applied.
+        token: the path where a write leaves a random id, which shows whether a write with a lost response was applied.
         clock: the time of what is learned about the server.
         rng: jitter and ids.
         forms: which texts mean the same according to the kind's model; None for untyped kinds.

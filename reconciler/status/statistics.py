@@ -25,7 +25,7 @@ class StatusStatistics:
         read_backs: times that the object was read back after an unknown outcome.
         conflicts: writes refused because the object was newer, none of them caused by the batcher's own writes.
         replays: times that mutations were applied to a version that the caller had not seen.
-        unknown: writes whose answer was lost.
+        unknown: writes whose response was lost.
         contested: times that another writer had changed a field that was set.
         fields: paths that those writes contained.
         trimmed: list entries dropped by ``keep_last``.

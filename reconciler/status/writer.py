@@ -24,7 +24,7 @@ class StatusWriter(Protocol):
     * ``field_manager`` (str): the manager that its writes are recorded under. With it, fields that this manager owns
       are overwritten on a newer version, and ``strategy="apply"`` is possible.
     * ``former_field_manager`` (str): a name that it used before; applies take over the fields of that name.
-    * ``warnings`` (sequence of str): the ``Warning`` headers of the last answer, logged if the server dropped a field.
+    * ``warnings`` (sequence of str): the ``Warning`` headers of the last response, logged if the server drops a field.
     * ``client`` (an object that supports weak references): the client that several writers share. What is learned about
       the server is kept for it, and ends with it; without this attribute it is kept for the writer.
     """
@@ -51,14 +51,14 @@ class StatusWriter(Protocol):
 
         Raises:
             APIError: the server's failure, typed.
-            TransportError: no answer.
+            TransportError: no response.
         """
         ...
 
     async def write(
         self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
     ) -> JSONObject:
-        """Send a body once and return the object in the answer; no lower layer may repeat it.
+        """Send a body once and return the object in the response; no lower layer may repeat it.
 
         A cancelled call may have been executed: the batcher shields the call, and waits at most its ``flush_timeout``.
 
@@ -71,7 +71,7 @@ class StatusWriter(Protocol):
 
         Raises:
             NotSent: the connection failed, so the server did not get it.
-            OutcomeUnknown: it may have reached the server, but there was no answer.
+            OutcomeUnknown: it may have reached the server, but there was no response.
             APIError: the server's failure, typed.
         """
         ...
@@ -108,5 +108,5 @@ class SyncStatusWriter(Protocol):
     def write(
         self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
     ) -> JSONObject:
-        """Send a body once and return the object in the answer; no lower layer may repeat it."""
+        """Send a body once and return the object in the response; no lower layer may repeat it."""
         ...

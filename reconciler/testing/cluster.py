@@ -81,9 +81,9 @@ class Cluster:
     def timeline(self) -> list[str]:
         """Return what happened to the objects in this test's namespace, one line per event, oldest first.
 
-        Each write has its author, the answer and the changed fields. The embedded server also lists injected faults and
-        its own restarts. The real server's audit log contains the sent fields instead of the changed ones. The report
-        of a failed test includes these lines.
+        Each write has its author, the response and the changed fields. The embedded server also lists injected faults
+        and its own restarts. The real server's audit log contains the sent fields instead of the changed ones. The
+        report of a failed test includes these lines.
         """
         if isinstance(self.server, APIServer):
             return self.server.log.timeline(namespace=self.namespace)

@@ -12,7 +12,7 @@
     manager.add_webhooks(server)
 
 Modules: `review` and `json_patch` (the wire format), `admission` (`Validator`, `Defaulter`), `conversion`
-(`Converter`), `endpoint` (from a review to its answer), `server` (HTTPS), `certwatcher` (certificates that rotate),
+(`Converter`), `endpoint` (from a review to its response), `server` (HTTPS), `certwatcher` (certificates that rotate),
 `metrics`, and `configurations` (the webhook configurations of the cluster).
 """
 

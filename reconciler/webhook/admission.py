@@ -92,7 +92,7 @@ class Admission(Generic[R]):
         """
         if self.resource is None:
             raise ConfigurationError(
-                f"{type(self).__name__} has no kind: write {self._base()}[Database], or give resource="
+                f"{type(self).__name__} has no kind: write {self._base()}[Database], or pass resource="
             )
         return gvk_from(self.resource)
 

@@ -59,7 +59,7 @@ def webhook_configurations(
         ValueError: neither or both of `service` and `url` are given.
     """
     if (service is None) == (url is None):
-        raise ValueError("give exactly one of service= and url=")
+        raise ValueError("pass exactly one of service= and url=")
     reviewers = [each for endpoint in server.admissions.values() for each in endpoint.reviewers[:1]]
 
     def client(path: str) -> JSONObject:

@@ -90,7 +90,7 @@ class AdmissionEndpoint:
                 verdict = await reviewer.review(_with_patch(request, patch))
             except asyncio.CancelledError:
                 raise
-            except BaseException as error:  # noqa: BLE001 - user code; the API server needs an answer
+            except BaseException as error:  # noqa: BLE001 - user code; the API server needs a response
                 _log.exception("%s failed on %s %r", type(reviewer).__name__, request.operation, request.name)
                 denial = _internal_error(f"{type(reviewer).__name__} failed: {type(error).__name__}")
                 return replace(denial, warnings=warnings), True
@@ -141,7 +141,7 @@ class ConversionEndpoint:
                 self._converter.convert(document, desired) for document in request.get("objects") or ()
             ]
             response["result"] = {"status": "Success"}
-        except Exception as error:  # noqa: BLE001 - user code; the API server needs an answer
+        except Exception as error:  # noqa: BLE001 - user code; the API server needs a response
             code, failed = 422, not isinstance(error, ConversionFailed) or error.__cause__ is not None
             if failed:
                 _log.exception("conversion of %s failed", self._converter.kind)

@@ -37,7 +37,7 @@ class Entry(Generic[K]):
         priority: of the pending entry; unset or stale while it is not pending.
         ready: whether it is processed as soon as a worker is free and the processing in progress, if any, has ended.
         ready_at: monotonic second from which `get` could have returned it; stale while it is not ready.
-        by_timer: whether its timer made it ready; stale while it is not ready.
+        by_timer: whether its timer made it ready, and no add without delay has followed; stale while it is not ready.
         position: rises with each insertion into the ready order; stale while it is not there.
         due: monotonic second at which it becomes ready; None without a timer.
         timer: stamp of the valid item in the heap of timers; 0 without a timer.
@@ -45,7 +45,7 @@ class Entry(Generic[K]):
         started_at: monotonic second at which `get` returned it; None when it is not in progress.
         current_reasons: the reasons it is in progress for; stale while it is not in progress.
         current_priority: the priority that it had when `get` returned it; stale while it is not in progress.
-        current_by_timer: whether its timer had made it ready; stale while it is not in progress.
+        current_by_timer: whether only its timer had made it ready; stale while it is not in progress.
     """
 
     __slots__ = (

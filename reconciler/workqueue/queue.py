@@ -127,7 +127,9 @@ class WorkQueue(Generic[K]):
                 self._raise_priority(entry, priority)
         if after is not None and after > 0:
             self._delay(entry, self._now() + after)
-        elif not entry.ready:
+        elif entry.ready:
+            entry.by_timer = False
+        else:
             self._make_ready(entry)
 
     def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "", at_least: float = 0.0) -> None:

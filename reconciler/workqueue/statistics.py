@@ -20,7 +20,7 @@ class InProgress(Generic[K]):
         reasons: the named reasons that it was queued for, without those of delays that had not ended.
         priority: the priority that it was queued with.
         since: monotonic second at which `get` returned it.
-        by_timer: whether its timer made it ready, not an add without delay.
+        by_timer: whether only its timer made it ready, and no add without delay.
     """
 
     key: K

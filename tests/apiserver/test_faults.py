@@ -130,7 +130,7 @@ async def test_latency_adds_up_and_respects_the_clients_timeout(server: APIServe
     server.faults.add(latency=0.5, status=503, times=1)
     assert (await api.get(WIDGETS)).status == 503
     assert loop.time() == 2.0
-    with pytest.raises(OutcomeUnknown, match=r"no answer within 1\.0 s"):
+    with pytest.raises(OutcomeUnknown, match=r"no response within 1\.0 s"):
         await api.get(WIDGETS, patience=1.0)
     assert loop.time() == 3.0
 

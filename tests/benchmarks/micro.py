@@ -26,10 +26,7 @@ def used() -> float:
 
 
 async def queue(count: int) -> dict[str, float]:
-    """Return CPU µs per key: add all, get and give back all; beside put and get of asyncio's.
-
-    In batches of at most 1,000 keys on top of `count` that stay, so that the cost is that of a queue of this length.
-    """
+    """Return CPU µs per key: add all, get and give back all; beside put and get of asyncio's."""
     from reconciler.meta import Request
     from reconciler.telemetry import MetricsRegistry
     from reconciler.workqueue import WorkQueue

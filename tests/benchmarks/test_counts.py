@@ -138,7 +138,7 @@ async def test_an_event_is_decoded_once_and_the_object_only_for_its_reconcile(mo
         async with w.manager.running():
             await w.converged()
             events = w.manager.statistics().cache.informers[0].reflectors.events
-    # Of each object two events, its creation and our write, and the answer to the write.
+    # Of each object two events, its creation and our write, and the response to the write.
     assert counts["lines"] == events
     assert counts["heads"] <= 100 * 3
     assert counts["objects"] == 100

@@ -182,7 +182,7 @@ async def test_no_request_is_sent_before_the_start(server: APIServer, client: Cl
     assert server.requests(verb={"watch", "list"}) == [
         asked for asked in server.requests(verb={"watch", "list"}) if not asked.resource
     ]
-    with pytest.raises(CacheNotSynced, match=r"after 1 s \(the cache is not started\): v1/ConfigMap: no answer yet"):
+    with pytest.raises(CacheNotSynced, match=r"after 1 s \(the cache is not started\): v1/ConfigMap: no response yet"):
         await cache.wait_synced(1)
     await cache.start()
     await cache.start()

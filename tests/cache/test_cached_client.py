@@ -484,7 +484,7 @@ async def test_after_a_write_whose_outcome_is_unknown_the_next_read_asks_the_ser
 
 
 class SlowAnswers:
-    """A transport that delays the answers to some requests; the server has processed them by then."""
+    """A transport that delays the responses to some requests; the server has processed them by then."""
 
     def __init__(self, server: APIServer, method: str) -> None:
         self._server = server

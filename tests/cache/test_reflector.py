@@ -346,7 +346,7 @@ async def test_a_list_older_than_what_is_known_is_ignored_and_repeated_consisten
 
 async def test_a_consistent_list_older_than_what_is_known_is_a_restart(script: Script) -> None:
     script.streamed("a", version=70, then=[error_line(410, "Expired")])
-    script.watch(bookmark(3, ends_initial=True))  # an answer to "not older than 70": not trusted yet
+    script.watch(bookmark(3, ends_initial=True))  # a response to "not older than 70": not trusted yet
     script.streamed("b", version=4)
     mirror = Mirror(script)
     await mirror.run(30)

@@ -63,7 +63,7 @@ def test_an_unknown_shell_is_one_line(capsys: pytest.CaptureFixture[str], monkey
 
     monkeypatch.setattr(detect, "detect_shell", fails)
     code, _, err = run(capsys, "--install-completion")
-    assert (code, err) == (1, "reconciler: cannot detect the shell: give --shell bash, zsh or fish\n")
+    assert (code, err) == (1, "reconciler: cannot detect the shell: pass --shell bash, zsh or fish\n")
 
 
 def test_the_module_is_the_command() -> None:

@@ -214,13 +214,13 @@ async def test_an_endpoint_that_is_not_the_operators_is_one_line_of_advice(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         unused = f"http://127.0.0.1:{free.getsockname()[1]}"
-    assert "nothing listens there; give the address of --metrics" in await error_of(
+    assert "nothing listens there; pass the address of --metrics" in await error_of(
         capsys, *command, f"--endpoint={unused}"
     )
     assert "unknown host 'no-such-host.invalid'" in await error_of(
         capsys, *command, "--endpoint=http://no-such-host.invalid:8080"
     )
-    assert "the answer is not HTTP" in await error_of(capsys, *command, f"--endpoint=http://{banner}")
+    assert "the response is not HTTP" in await error_of(capsys, *command, f"--endpoint=http://{banner}")
     assert "TLS" in await error_of(capsys, *command, f"--endpoint=https://{banner}")
     for path in ("/\xfc", "/\x7f"):
         assert "is not a valid address" in await error_of(capsys, *command, f"--endpoint=http://{banner}{path}")

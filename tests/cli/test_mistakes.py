@@ -145,7 +145,7 @@ def test_option_out_of_range(capsys, modules: Path, kubeconfig: str, arguments: 
 
 def test_lease_without_namespace(capsys, modules: Path, kubeconfig: str) -> None:
     arguments = ["run", "an_operator:Good", "--kubeconfig", kubeconfig, "--leader-election", "a-lease"]
-    assert "give --leader-election-namespace" in error_of(capsys, *arguments)
+    assert "pass --leader-election-namespace" in error_of(capsys, *arguments)
     # With it, the next mistake is reported.
     line = error_of(capsys, *arguments, "--leader-election-namespace", "default", "--metrics", "nonsense")
     assert "host:port" in line

@@ -30,7 +30,7 @@ ANSWERS = {
     "with a length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY),
     "in chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(BODY, 7),
     "up to the end": b"HTTP/1.0 200 OK\r\n\r\n" + BODY,
-    "after a preliminary answer": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    "after a preliminary response": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
     b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY),
     "compressed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b"
     % (len(gzip.compress(BODY, mtime=0)), gzip.compress(BODY, mtime=0)),
@@ -117,7 +117,9 @@ async def test_an_answer_that_is_not_http_is_an_unknown_outcome() -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
 
     async with serving(handler) as server, transport_to(server.port) as transport:
-        with pytest.raises(OutcomeUnknown, match=r"PUT /x: invalid answer: the answer is not HTTP/1\.1; it may have"):
+        with pytest.raises(
+            OutcomeUnknown, match=r"PUT /x: invalid response: the response is not HTTP/1\.1; it may have"
+        ):
             await transport.send(HTTPRequest("PUT", "/x", body=b"{}"))
 
 

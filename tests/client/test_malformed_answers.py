@@ -1,7 +1,7 @@
-"""Malformed answers: a typed error at once, and the next request gets its own answer.
+"""Malformed responses: a typed error at once, and the next request gets its own response.
 
 ``FUZZ_EXAMPLES`` sets how many random answers are sent (480 by default), ``FUZZ_SEED`` which (1 by default); a failure
-names the seed and the answer.
+names the seed and the response.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ INVALID = {
     "a length without end": H + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
     "a length beyond the limit": H + b"Content-Length: 999999999999\r\n\r\n{}",
     "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
-    "preliminary answers without end": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000,
+    "preliminary responses without end": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000,
     "an invalid chunk size": CHUNKED + b"zz\r\n",
     "an empty chunk size": CHUNKED + b"\r\n",
     "a negative chunk size": CHUNKED + b"-1\r\n",
@@ -114,17 +114,17 @@ INVALID = {
     + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BOMB), BOMB),
 }
 VALID = {
-    "an answer with a body that must not have one": b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}",
+    "a response with a body that must not have one": b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}",
     "304 with a body": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n{}",
-    "a forged answer behind it": H + b"Content-Length: 2\r\n\r\n{}" + FORGED,
-    "a forged answer behind chunks": CHUNKED + b"2\r\n{}\r\n0\r\n\r\n" + FORGED,
+    "a forged response behind it": H + b"Content-Length: 2\r\n\r\n{}" + FORGED,
+    "a forged response behind chunks": CHUNKED + b"2\r\n{}\r\n0\r\n\r\n" + FORGED,
     "one byte behind it": H + b"Content-Length: 2\r\n\r\n{}x",
     "Connection: close": H + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}",
     "Connection: close and keep-alive": H
     + b"Connection: close\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}",
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
     "two equal lengths": H + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-    "a preliminary answer": b"HTTP/1.1 100 Continue\r\n\r\n" + H + b"Content-Length: 2\r\n\r\n{}",
+    "a preliminary response": b"HTTP/1.1 100 Continue\r\n\r\n" + H + b"Content-Length: 2\r\n\r\n{}",
     "no reason": b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}",
     "Latin-1 in a header": H + b"A: caf\xe9\r\nContent-Length: 2\r\n\r\n{}",
     "compressed": zipped(b"{}"),
@@ -223,7 +223,7 @@ async def test_an_invalid_answer_is_an_error_at_once(kind: str, stream: bool) ->
         server.bad = INVALID[kind]
         tracemalloc.start()
         try:
-            with pytest.raises(InvalidResponse, match="GET /bad: invalid answer: "):
+            with pytest.raises(InvalidResponse, match="GET /bad: invalid response: "):
                 await read(transport, stream=stream)
             assert tracemalloc.get_traced_memory()[1] < 2**24
         finally:
@@ -310,7 +310,7 @@ async def _two_requests(between: Callable[[socket.socket], None]) -> tuple[bytes
 @pytest.mark.parametrize(
     "between",
     [
-        pytest.param(lambda c: c.sendall(H + b"Content-Length: 7\r\n\r\n/forged"), id="an answer"),
+        pytest.param(lambda c: c.sendall(H + b"Content-Length: 7\r\n\r\n/forged"), id="a response"),
         pytest.param(lambda c: c.sendall(b"H"), id="one byte"),
         pytest.param(lambda c: c.shutdown(socket.SHUT_WR), id="the end"),
     ],
@@ -367,7 +367,7 @@ async def test_an_api_client_has_the_same_limit_and_the_same_error() -> None:
     async with raw() as server, borrowed(server.port, max_response_bytes=2**20) as transport:
         for bad in (zipped(b"0" * 2**24), H + b"Content-Length: 2097152\r\n\r\n" + b"x" * 2**21, b"SSH-2.0\r\n\r\n"):
             server.bad = bad
-            with pytest.raises(InvalidResponse, match="GET /bad: invalid answer: "):
+            with pytest.raises(InvalidResponse, match="GET /bad: invalid response: "):
                 await transport.send(HTTPRequest("GET", "/bad", timeout=20))
             await gets_its_own_answer(transport)
 
@@ -403,5 +403,5 @@ async def test_a_body_that_is_not_json_is_a_typed_error(body: bytes) -> None:
         pass
 
     async with listening(serve) as port, direct(port) as transport:
-        with pytest.raises(APIError, match="the answer is not a JSON object"):
+        with pytest.raises(APIError, match="the response is not a JSON object"):
             await Client(transport).get(Thing, "a", "default")

@@ -284,7 +284,7 @@ async def test_an_eviction_that_a_budget_forbids_is_an_answer_not_overload(scrip
     assert len(script.requests) == 1
 
 
-# creations whose answer was lost
+# creations whose response was lost
 
 
 async def test_a_creation_without_a_name_is_never_retried_after_a_lost_answer(script: Any, client: Client) -> None:
@@ -303,7 +303,9 @@ async def test_a_name_that_was_taken_from_the_start_is_already_exists(script: An
 
 async def test_a_name_that_is_taken_after_a_lost_answer_is_unknown(script: Any, client: Client) -> None:
     script.fails(OutcomeUnknown("reset")).refuses(409, "AlreadyExists").answers(OBJECT)
-    with pytest.raises(OutcomeUnknown, match=r"POST .*/configmaps: the answer to the first attempt was lost") as caught:
+    with pytest.raises(
+        OutcomeUnknown, match=r"POST .*/configmaps: the response to the first attempt was lost"
+    ) as caught:
         await client.create(OBJECT)
     assert isinstance(caught.value.__cause__, AlreadyExists)
 
@@ -338,7 +340,7 @@ async def test_an_object_that_is_not_provably_ours_is_an_unknown_outcome(
         await client.create(sent)
 
 
-# deletions whose answer was lost
+# deletions whose response was lost
 
 
 @pytest.mark.parametrize("code", [404, 409])

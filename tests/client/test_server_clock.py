@@ -27,7 +27,7 @@ def date_of(moment: datetime) -> str:
 
 
 class Dated:
-    """Stamp each answer, as a real server does; `ahead` of the current clock."""
+    """Stamp each response, as a real server does; `ahead` of the current clock."""
 
     def __init__(self, transport: Transport, ahead: timedelta = timedelta()) -> None:
         self.transport = transport

@@ -221,7 +221,7 @@ async def test_the_client_retries_a_read_but_not_a_write() -> None:
 )
 async def test_a_connection_that_ends_after_sending_is_an_unknown_outcome(handler: Handler, words: str) -> None:
     async with serving(handler) as server, transport_to(server.port) as transport:
-        with pytest.raises(OutcomeUnknown, match=f"PUT /x: no answer: {words}; it may have been executed"):
+        with pytest.raises(OutcomeUnknown, match=f"PUT /x: no response: {words}; it may have been executed"):
             await transport.send(HTTPRequest("PUT", "/x", body=b"{}"))
 
 
@@ -231,7 +231,7 @@ async def test_an_answer_that_breaks_off_is_an_unknown_outcome() -> None:
         writer.close()
 
     async with serving(handler) as server, transport_to(server.port) as transport:
-        with pytest.raises(OutcomeUnknown, match="GET /x: no answer"):
+        with pytest.raises(OutcomeUnknown, match="GET /x: no response"):
             await transport.send(HTTPRequest("GET", "/x"))
 
 
@@ -333,7 +333,7 @@ async def test_a_trusted_certificate_is_accepted(authority: trustme.CA, tls: ssl
             assert (await transport.send(HTTPRequest("GET", "/x"))).status == 200
 
 
-async def test_an_untrusted_certificate_was_not_sent(tls: ssl.SSLContext) -> None:
+async def test_an_untrusted_certificate_means_not_sent(tls: ssl.SSLContext) -> None:
     with trustme.CA().cert_pem.tempfile() as ca:
         async with serving(ok, tls) as server, transport_to(server.port, scheme="https", ssl_ca_cert=ca) as transport:
             with pytest.raises(NotSent, match=r"certificate is not trusted \(.*\); check the certificate-authority"):

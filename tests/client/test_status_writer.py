@@ -40,7 +40,7 @@ async def test_a_writer_is_made_for_an_object_or_for_a_kind_and_a_name(client: C
         assert writer.gvk == GroupVersionKind("example.com", "v1", "Database")
         assert writer.request == Request("db1", "prod")
         assert writer.field_manager == "me"
-    with pytest.raises(ValueError, match="give the object's name"):
+    with pytest.raises(ValueError, match="pass the object's name"):
         client.status_writer(Database)
 
 

@@ -1,4 +1,4 @@
-"""The request of each verb, and how it reads the answer."""
+"""The request of each verb, and how it reads the response."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_a_name_that_would_change_the_path_is_refused_before_sending(
 
 @pytest.mark.parametrize("verb", ["get", "delete", "patch", "get_subresource", "status"])
 async def test_an_empty_name_is_refused_before_sending(script: Any, client: Client, verb: str) -> None:
-    with pytest.raises(ValueError, match=r"needs a name|needs the object's name|give the object's name"):
+    with pytest.raises(ValueError, match=r"needs a name|needs the object's name|pass the object's name"):
         await VERBS[verb](client, Database, "", "prod")
     assert script.requests == []
 

@@ -39,7 +39,7 @@ class Api:
     Attributes:
         ns: the namespace of the case, made for it alone.
         transcript: what was asked and answered so far.
-        with_owners: whether managedFields belong to the answers that are compared.
+        with_owners: whether managedFields belong to the responses that are compared.
     """
 
     def __init__(self, send: Send, ns: str, compact: Callable[[], Awaitable[None]]) -> None:
@@ -69,7 +69,7 @@ class Api:
         keep: Sequence[str] = (),
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Send one request, note the answer, return its body.
+        """Send one request, note the response, return its body.
 
         Args:
             headers: headers beside those for the types of the bodies.

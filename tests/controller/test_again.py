@@ -135,6 +135,43 @@ async def test_steps_are_no_failures_and_failures_are_no_steps(world: World) -> 
     assert attempts == [0, 0, 0, 0, 1, 2, 0, 0]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+async def test_key_that_alternates_between_steps_and_failures_is_reconciled_with_growing_backoff(
+    world: World, steps: int
+) -> None:
+    no = RuntimeError("no")
+    reconciler, controller, attempts = await started(world, *[*[AGAIN] * steps, no] * 1000)
+    await quiet(10)
+    assert len(reconciler.runs) < 30
+    assert max(attempts) == 1  # each failure was followed by a step
+    assert controller.queue.retries(KEY) <= 1
+
+
+async def test_alternation_keeps_its_backoff_until_another_outcome(world: World) -> None:
+    no = RuntimeError("no")
+    outcomes = [AGAIN, no, AGAIN, no, AGAIN, no, no, None, no, AGAIN, AGAIN]
+    reconciler, controller, attempts = await started(world, *outcomes, rate_limiter=ExponentialBackoff(1, 1000))
+    await quiet(60)
+    #                           no     no     no no
+    assert reconciler.times == [0, 0, 1, 1, 2, 2, 4, 8]
+    assert attempts == [0, 0, 1, 0, 1, 0, 1, 2]
+    controller.enqueue(KEY)
+    await quiet(60)
+    assert [time - 60 for time in reconciler.times[8:]] == [0, 1, 1, 2]
+
+
+async def test_limiter_remembers_no_key_that_is_forgotten() -> None:
+    limiter = AgainLimiter()
+    for key in range(100):
+        limiter.again(key)
+        limiter.when(key)
+        limiter.again(key)
+        limiter.forget(key)
+        assert limiter.retries(key) == 0
+    assert not limiter._again
+    assert not limiter._mixed
+
+
 async def test_event_during_the_backoff_is_reconciled_at_once(world: World) -> None:
     reconciler, *_ = await started(world, *[AGAIN] * 3, rate_limiter=ExponentialBackoff(10, 1000))
     await quiet(5)

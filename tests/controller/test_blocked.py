@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.errors import NotFound
+from reconciler.errors import NotFound, TerminalError
 from reconciler.meta import Request
 from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
 
@@ -160,3 +160,21 @@ async def test_status_that_finalize_saved_no_longer_counts_as_refused(world: Wor
     assert controller.statistics().unsaved.kept == controller.statistics().unsaved.blocked == 0
     await quiet(60)
     assert await is_gone(world)
+
+
+@pytest.mark.virtual_time
+async def test_refused_status_is_blocked_although_the_terminal_error_has_no_text(world: World) -> None:
+    class Rude(TerminalError):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    async def refuse(reconciler, obj, status):
+        raise Rude
+
+    reconciler = WidgetReconciler(refuse)
+    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert controller.statistics().unsaved.blocked == 1
+    assert len(reconciler.runs) == 1

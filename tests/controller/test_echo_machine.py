@@ -396,7 +396,7 @@ class _BasisIsWhatTheBatcherTook(EchoTracker[Request]):
 
 
 class _SetOfOwnVersions(EchoTracker[Request]):
-    """An event is an echo if its version is among the answers to own writes, including replays."""
+    """An event is an echo if its version is among the responses to own writes, including replays."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -501,7 +501,7 @@ MUTANTS = {
     "2 a set of own versions": _with_tracker(_SetOfOwnVersions),
     "3 an unconditional write counts as own": _UnconditionalWriteIsOwn,
     "4 a cycle's write marks any key": _with_cycle(_AnyKeyCycle),
-    "the answer need not be exact": _with_tracker(_AnswerNeedNotBeExact),
+    "the response need not be exact": _with_tracker(_AnswerNeedNotBeExact),
     "every read moves the basis": _with_tracker(_EveryReadMovesTheBasis),
     "the first reported read is the basis": _with_tracker(_FirstReportedReadIsTheBasis),
     "late events are ignored": _with_tracker(_LateIsIgnored),

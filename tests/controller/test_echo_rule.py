@@ -261,7 +261,7 @@ async def test_a_delay_set_by_somebody_else_survives_the_echo(world: World, sett
 
 @ORDERS
 @pytest.mark.parametrize("by_key", [True, False])
-@pytest.mark.parametrize("trouble", ["lost answer", "foreign change", "live read"])
+@pytest.mark.parametrize("trouble", ["lost response", "foreign change", "live read"])
 async def test_a_write_in_each_reconcile_catches_up_with_a_slow_watch(world: World, by_key: bool, trouble: str) -> None:
     """If one own write does not count as observed, the next one must, or the key would wake itself forever."""
 
@@ -270,7 +270,7 @@ async def test_a_write_in_each_reconcile_catches_up_with_a_slow_watch(world: Wor
             status.increment("runs")
             if len(reconciler.runs) == 1 and trouble == "foreign change":
                 await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"labels": {"a": "b"}}})
-            if len(reconciler.runs) == 1 and trouble == "lost answer":
+            if len(reconciler.runs) == 1 and trouble == "lost response":
                 world.server.faults.add(verb="patch", subresource="status", after_commit=True, lost=True)
             if len(reconciler.runs) <= 2:
                 controller.enqueue(obj.key)  # the next one starts before the event of this write has come

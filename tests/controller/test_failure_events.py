@@ -10,7 +10,7 @@ import pytest
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff, TokenBucket
-from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
+from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, WidgetSpec, World, quiet
 
 pytestmark = pytest.mark.virtual_time
 
@@ -89,6 +89,43 @@ async def test_terminal_error_is_reported_at_once(world: World, error, message) 
     await world.resize(2)
     await quiet(60)
     assert await events(world) == [("Warning", "ReconcileFailed", message), SUCCEEDED]
+
+
+async def test_terminal_error_that_follows_other_failures_is_reported_at_once(world: World) -> None:
+    """It is not repeated, so there is no later reconcile that could report it."""
+    body = failing(*[RuntimeError("disk is full")] * 3, *[TerminalError("no such plan")] * 3, TerminalError("no disk"))
+    controller = await world.start(WidgetReconciler(body), rate_limiter=ExponentialBackoff(1, 1))
+    stored = await world.widget()
+    await quiet(5)
+    assert [message for *_, message in await events(world)] == [FAILED[2], "TerminalError: no such plan"]
+    for _ in range(3):
+        controller.enqueue(stored.key)
+        await quiet(1)
+    found = sorted(await world.foreign.list("v1/Event", "ns"), key=lambda event: event["message"])
+    expected = [(FAILED[2], 1), ("TerminalError: no disk", 1), ("TerminalError: no such plan", 1)]
+    assert [(event["message"], event["count"]) for event in found] == expected
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+async def test_failure_of_a_deleted_object_is_not_reported_on_its_successor(world: World, by_key: bool) -> None:
+    async def body(reconciler, *_):
+        bodies.append(reconciler.run.reasons)
+        if len(bodies) == 1:
+            await asyncio.sleep(10)
+            raise TerminalError("the first one is wrong")
+
+    bodies: list[frozenset[str]] = []
+    if by_key:
+        await world.start(KeyReconciler(body), resource=Widget)
+    else:
+        await world.start(WidgetReconciler(body))
+    await world.widget()
+    await quiet(5)
+    await world.foreign.delete(Widget, "w", "ns")
+    await world.widget()
+    await quiet(60)
+    assert len(bodies) == 2
+    assert await events(world) == []
 
 
 async def test_timeout_is_reported_at_once(world: World) -> None:
@@ -191,3 +228,35 @@ async def test_events_about_failures_can_be_switched_off(world: World) -> None:
 async def test_permission_to_create_events_is_in_the_rules_once(world: World) -> None:
     rules: list[Any] = [rule for rule in world.controller(WidgetReconciler()).access if rule.resource == "events"]
     assert [rule.verbs for rule in rules] == [("create", "patch")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("rejected_by", ["the API server", "a model"])
+async def test_rejected_values_are_not_in_events_and_conditions(world: World, rejected_by: str, wrapped: bool) -> None:
+    """Events are readable for more people than the Secrets that an error may quote."""
+
+    async def body(reconciler, obj, *_):
+        try:
+            if rejected_by == "a model":
+                WidgetSpec.model_validate({"size": "hunter2"})
+            metadata = {"name": "child", "namespace": "ns"}
+            spec = {"type": "hunter2", "ports": [{"port": 80}]}
+            child = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+            await reconciler.client.create(child)
+        except Exception as error:
+            if wrapped:
+                raise TerminalError(f"the child cannot be created: {error}") from error
+            raise
+
+    reconciler = WidgetReconciler(body)
+    reconciler.kstatus_conditions = True
+    await world.start(reconciler, rate_limiter=ExponentialBackoff(1, 1))
+    await world.widget()
+    await quiet(5)
+    [(_, reason, message)] = await events(world)
+    assert reason == "ReconcileFailed"
+    conditions = str((await world.read()).to_dict()["status"]["conditions"])
+    field = "size" if rejected_by == "a model" else "spec.type"
+    assert field in message
+    assert field in conditions
+    assert "hunter2" not in message + conditions

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
 
+from reconciler.clock import current_clock
+from reconciler.controller.reconcile.cycle import ReconcileRun
+from reconciler.controller.reconcile.failure_log import FailureLog
+from reconciler.controller.reconcile.outcome import Completion
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.telemetry import TextFormatter
@@ -17,6 +22,10 @@ from tests.controller.conftest import KeyReconciler, Widget, World, quiet
 pytestmark = pytest.mark.virtual_time
 
 KEY = Request("w", "ns")
+
+
+def run_of(number: int) -> ReconcileRun:
+    return ReconcileRun("widget", Request(f"w{number}", "ns"), "id", frozenset(), 0, 0)
 
 
 class Log(logging.StreamHandler[io.StringIO]):
@@ -139,6 +148,42 @@ async def test_same_text_raised_elsewhere_is_another_error(world: World, log: Lo
         controller.enqueue(Request(name, "ns"))
     await quiet(1)
     assert sum(line.startswith("Traceback") for line in log.lines) == 2
+
+
+async def test_name_of_a_key_in_a_word_of_the_text_is_no_other_error(world: World, log: Log) -> None:
+    async def body(reconciler: KeyReconciler, request: Request) -> None:
+        raise TerminalError(f"allocation of {request.name} and {request.name}_pool failed")
+
+    controller = await world.start(KeyReconciler(body), resource=Widget)
+    for name in ("all", "fail", "loc", "w"):
+        controller.enqueue(Request(name, "ns"))
+    await quiet(1)
+    assert len(log.errors) == 4
+    assert sum(line.startswith("Traceback") for line in log.lines) == 1
+
+
+def test_memory_of_a_failing_key_does_not_depend_on_its_stack(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "reconciler.controller")  # its records would be measured as well
+
+    def fail(depth: int) -> None:
+        if depth:
+            fail(depth - 1)
+        raise TerminalError("no")
+
+    try:
+        fail(100)
+    except TerminalError as error:
+        completion = Completion(error=error)
+    log = FailureLog(clock=current_clock())
+    for number in range(10):
+        log.report(run_of(number), completion)
+    runs = [run_of(number) for number in range(10, 510)]
+    tracemalloc.start()
+    for run in runs:
+        log.report(run, completion)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used / len(runs) < 1000, used / len(runs)
 
 
 async def test_parts_of_a_group_and_causes_tell_errors_apart(world: World, log: Log) -> None:

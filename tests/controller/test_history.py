@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from reconciler.clock import current_clock
 from reconciler.controller import KeyExplanation, ReconcileRun, Result, ensure_finalizer, generation_changed
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.history import MAX_RUNS, RunHistory
@@ -16,7 +17,7 @@ from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import TerminalError
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.workqueue import ExponentialBackoff
+from reconciler.workqueue import ExponentialBackoff, TokenBucket
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
 
 pytestmark = pytest.mark.virtual_time
@@ -80,6 +81,23 @@ async def test_a_failing_key_waits_for_its_backoff_and_says_where_it_failed(worl
     assert len(run.reconcile_id or "") == 36
 
 
+async def test_a_failing_key_waits_for_its_backoff_if_the_rate_limiter_does_not_count(world: World) -> None:
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    found = await explain(world, fail, rate_limiter=TokenBucket(0.01, 1))
+    assert found.waits_for == "the backoff after a failure"
+
+
+async def test_a_further_step_waits_for_its_backoff(world: World) -> None:
+    async def step(*_: Any) -> Result:
+        return Result(again=True)
+
+    found = await explain(world, step, rate_limiter=ExponentialBackoff(10, 10))
+    assert (found.state, found.next_reasons, found.failures) == ("waiting", {"again"}, 0)
+    assert found.waits_for == "the backoff between successive Result(again=True)"
+
+
 async def test_a_terminal_error_is_remembered_and_waits_for_a_change(world: World) -> None:
     async def fail(*_: Any) -> None:
         raise TerminalError("size 3 is not supported")
@@ -110,6 +128,15 @@ async def test_a_change_replaces_the_timer_and_the_timer_is_not_a_reason(world: 
     found = world.controllers[0].explain(KEY)
     assert [run.reasons for run in found.runs] == [{"event"}, {"event"}]
     assert (found.due, found.next_reasons) == (pytest.approx(3600, abs=2), {"requeue_after"})
+
+
+async def test_a_key_in_steps_waits_for_the_backoff_between_them(world: World) -> None:
+    async def step(*_: Any) -> Result:
+        return Result(again=True)
+
+    found = await explain(world, step, rate_limiter=ExponentialBackoff(60, 600))
+    assert (len(found.runs), found.state, found.next_reasons, found.failures) == (2, "waiting", {"again"}, 0)
+    assert found.waits_for == "the backoff between successive Result(again=True)"
 
 
 async def test_a_backoff_that_ends_before_a_timer_is_the_only_reason(world: World) -> None:
@@ -229,7 +256,7 @@ def cycle(name: str, loop: asyncio.AbstractEventLoop) -> ReconcileCycle:
 
 async def test_idle_keys_are_dropped_first_and_counted() -> None:
     loop = asyncio.get_running_loop()
-    history = RunHistory(lambda key: key.name == "0", capacity=100)
+    history = RunHistory(lambda key: key.name == "0", current_clock(), capacity=100)
     for number in range(101):
         history.record(cycle(str(number), loop), 0.1, Completion())
     assert len(history) == 52
@@ -239,7 +266,7 @@ async def test_idle_keys_are_dropped_first_and_counted() -> None:
 
 async def test_a_key_in_a_tight_loop_does_not_displace_others() -> None:
     loop = asyncio.get_running_loop()
-    history = RunHistory(lambda _: False, capacity=100)
+    history = RunHistory(lambda _: False, current_clock(), capacity=100)
     for name in ["quiet", *["busy"] * 1000]:
         history.record(cycle(name, loop), 0.1, Completion())
     assert len(history.runs(Request("quiet", "ns"))) == 1
@@ -249,7 +276,7 @@ async def test_a_key_in_a_tight_loop_does_not_displace_others() -> None:
 
 async def test_pending_keys_are_bounded_as_well() -> None:
     loop = asyncio.get_running_loop()
-    history = RunHistory(lambda _: True, capacity=100)
+    history = RunHistory(lambda _: True, current_clock(), capacity=100)
     for number in range(1000):
         failed = cycle(str(number), loop)
         failed.writes = 1

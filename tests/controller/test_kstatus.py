@@ -87,6 +87,35 @@ async def test_terminal_error_is_stalled_until_a_change_helps(world: World) -> N
     assert world.status_writes() == len(reconciler.runs) - 1 == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Fehlär", "Fehlr"),
+        ("Ошибка", "TerminalError"),
+        ("No such plan", "Nosuchplan"),
+        ("_1_NoPlan_", "NoPlan"),
+        ("Bad[int]", "Badint"),
+        ("X" * 1023 + "_Y", "X" * 1023),
+    ],
+)
+async def test_terminal_error_of_any_name_is_stalled(world: World, name: str, reason: str) -> None:
+    await world.start(Kept(ends(type(name, (TerminalError,), {})("no"))), **SLOW)
+    await world.widget()
+    await quiet(60)
+    found = await conditions(world)
+    assert found["Stalled"][1] == reason
+    assert world.status_writes() == 1
+
+
+@pytest.mark.parametrize(("error", "type"), [(TerminalError, "Stalled"), (RuntimeError, "Reconciling")])
+async def test_text_that_is_not_valid_unicode_is_written(world: World, error, type) -> None:
+    controller = await world.start(Kept(ends(error("no file \udcff.txt"))), **SLOW)
+    await world.widget()
+    await quiet(60)
+    assert (await conditions(world))[type][2] == f"{error.__name__}: no file ?.txt"
+    assert controller.statistics().reconciles == 1
+
+
 async def test_retry_that_ends_with_a_terminal_error_is_stalled_only(world: World) -> None:
     await world.start(Kept(ends(RuntimeError("no"), TerminalError("never"))))
     await world.widget()

@@ -1,6 +1,6 @@
 """The echo rule on the embedded server and on a real kube-apiserver: exactly one reconcile per object.
 
-A real server sends the event of a write before its answer in about a quarter of all writes.
+A real server sends the event of a write before its response in about a quarter of all writes.
 """
 
 from __future__ import annotations

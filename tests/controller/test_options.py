@@ -39,7 +39,7 @@ async def test_invalid_option(world: World, options, message) -> None:
 
 
 async def test_class_in_place_of_an_instance(world: World) -> None:
-    with pytest.raises(ConfigurationError, match=r"give an instance, WidgetReconciler\(\)"):
+    with pytest.raises(ConfigurationError, match=r"pass an instance, WidgetReconciler\(\)"):
         world.controller(WidgetReconciler)  # type: ignore[arg-type]
 
 

@@ -205,7 +205,7 @@ async def test_writes_of_the_framework_need_no_declaration(world: World, caplog)
     assert warnings_of(caplog) == []
 
 
-async def test_who_declares_nothing_is_not_compared(world: World, caplog) -> None:
+async def test_a_reconciler_that_declares_no_permissions_is_not_compared(world: World, caplog) -> None:
     async def writes(reconciler, request: Request) -> Outcome:
         await reconciler.client.live.get("v1/Namespace", "ns")
         return None

@@ -65,7 +65,7 @@ async def test_no_kind_at_all_is_refused_with_what_to_write(world: World) -> Non
         async def reconcile_object(self, obj, status):
             return None
 
-    with pytest.raises(ConfigurationError, match=r"ResourceReconciler\[YourKind\], or give resource="):
+    with pytest.raises(ConfigurationError, match=r"ResourceReconciler\[YourKind\], or pass resource="):
         world.controller(Bare())
 
 

@@ -1,4 +1,4 @@
-"""Typed errors: the class of each answer, and its message."""
+"""Typed errors: the class of each response, and its message."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The Grafana dashboard and the alerts use only metrics that a running manager exports."""
+"""The documented metrics, the Grafana dashboard and the alerts match the metrics that a running manager exports."""
 
 from __future__ import annotations
 
@@ -58,6 +58,15 @@ def test_documented_deployment_fits_the_manager() -> None:
     assert probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"] > SYNC_TIMEOUT
     grace = inspect.signature(Manager).parameters["grace_period"].default
     assert pod["terminationGracePeriodSeconds"] >= grace + CANCEL_TIMEOUT + 2
+
+
+def test_every_metric_of_this_library_has_a_row_in_the_table() -> None:
+    source = "".join(path.read_text() for path in sorted((ROOT / "reconciler").rglob("*.py")))
+    names = set(re.findall(r'"(reconciler_[a-z_]+)"', source))
+    assert len(names) > 15
+    table = "".join(line for line in PAGE.read_text().splitlines(keepends=True) if line.startswith("| `reconciler_"))
+    shortened = tuple(each.removesuffix("_total") for each in re.findall(r"`…(_[a-z_]+)", table))
+    assert {name for name in names if f"`{name}" not in table and not name.endswith(shortened)} == set()
 
 
 @pytest.mark.virtual_time

@@ -32,8 +32,8 @@ async def test_manager_instead_of_a_client() -> None:
     [
         (ByKey(), {"resource": "nodes"}, "resource: 'nodes' is not a valid kind"),
         (ByKey(), {}, "does not state its kind"),
-        (ByKey, {}, r"give an instance, ByKey\(\)"),
-        (ByKey, {"resource": "v1/Node"}, r"give an instance, ByKey\(\)"),
+        (ByKey, {}, r"pass an instance, ByKey\(\)"),
+        (ByKey, {"resource": "v1/Node"}, r"pass an instance, ByKey\(\)"),
         (ByKey(), {"resource": "v1/Node", "owns": "v1/Pod"}, "owns must be a sequence"),
     ],
 )

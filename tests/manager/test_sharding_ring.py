@@ -519,7 +519,7 @@ def test_shard_is_named_after_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_ring_needs_a_namespace_for_its_lease(client: Client) -> None:
-    with pytest.raises(ConfigurationError, match="give namespace="):
+    with pytest.raises(ConfigurationError, match="pass namespace="):
         Manager(client, sharding=ShardRing("apps", [MAP], shard="one"))
     watched = Manager(client, sharding=ShardRing("apps", [MAP], shard="one"), namespaces=["prod"])
     assert watched.statistics().shard == "one"

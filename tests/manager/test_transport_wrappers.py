@@ -8,9 +8,6 @@ from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import OutcomeUnknown
-from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager.transport_wrappers import CountingTransport
-from reconciler.telemetry import RequestCounters
 
 
 async def test_requests_are_counted_by_code_method_and_host(server: APIServer, tmp_path) -> None:
@@ -25,20 +22,3 @@ async def test_requests_are_counted_by_code_method_and_host(server: APIServer, t
     counts = dict(manager.metrics.requests.samples())
     assert counts["200", "GET", host] >= 1
     assert counts["<error>", "GET", host] >= 1
-
-
-async def test_wrappers_pass_on_the_renewal_of_credentials() -> None:
-    class Renewing:
-        renewed = 0
-
-        async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-            return HTTPResponse(401)
-
-        async def renew(self) -> bool:
-            self.renewed += 1
-            return True
-
-    transport = Renewing()
-    assert await CountingTransport(transport, RequestCounters()).renew()
-    assert transport.renewed == 1
-    assert not await CountingTransport(APIServer(), RequestCounters()).renew()

@@ -160,7 +160,7 @@ async def test_a_name_that_changes_its_address_between_check_and_connection_is_r
     async with receiver() as target:
         monkeypatch.setattr(
             "reconciler.notification.channels.http.guarded_resolver",
-            aiohttp.ThreadedResolver,  # as if the answer had passed
+            aiohttp.ThreadedResolver,  # as if the response had passed
         )
         names["hook.example"] = [["127.0.0.1"]]
         error = await call(f"http://hook.example:{target.port}/")

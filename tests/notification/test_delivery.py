@@ -102,7 +102,7 @@ async def test_at_most_max_concurrent_deliveries_run_at_once() -> None:
         (RetryableDeliveryError("503"), Verdict.RETRYABLE),
         (PermanentDeliveryError("404"), Verdict.PERMANENT),
         (DeferredDeliveryError("open", retry_after=30), Verdict.DEFERRED),
-        (UnknownDeliveryError("no answer"), Verdict.UNKNOWN),
+        (UnknownDeliveryError("no response"), Verdict.UNKNOWN),
         (OSError(13, "Permission denied"), Verdict.DOUBTFUL),
         (ValueError("permanent failure"), Verdict.DOUBTFUL),
         (TimeoutError(), Verdict.DOUBTFUL),

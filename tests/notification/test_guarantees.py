@@ -22,7 +22,7 @@ from reconciler.notification import (
 from tests.notification.world import DOWN, Recorder, World, virtual, world
 
 BUSY = RetryableDeliveryError("503")
-LOST = UnknownDeliveryError("no answer")
+LOST = UnknownDeliveryError("no response")
 
 
 async def killed_during_the_call(w: World, guarantee: str, **policy: object) -> None:

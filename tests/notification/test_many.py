@@ -55,7 +55,7 @@ class Faulty:
             case "busy":
                 raise RetryableDeliveryError("503")
             case "lost":
-                raise UnknownDeliveryError("no answer")
+                raise UnknownDeliveryError("no response")
             case "gone":
                 raise PermanentDeliveryError("410")
             case "deferred":

@@ -134,9 +134,9 @@ async def test_b17_a_recreated_request_is_not_delivered_concurrently_with_the_de
 
 
 @virtual
-async def test_b18_a_receiver_that_answers_with_a_novel_for_ever_fills_neither_status_nor_events() -> None:
-    novel = RetryableDeliveryError("no " * 100_000)
-    pager, other = Recorder("pager", [novel]), Recorder("other", [DOWN])
+async def test_b18_long_error_texts_of_a_receiver_are_cut_in_status_and_events() -> None:
+    long = RetryableDeliveryError("no " * 100_000)
+    pager, other = Recorder("pager", [long]), Recorder("other", [DOWN])
     async with world() as w, w.operator(pager, other):
         await w.create("pager", "other", maxAttempts=10, initialBackoffSeconds=1, maxBackoffSeconds=1)
         for number in range(50):

@@ -143,7 +143,7 @@ async def test_retry_after_may_be_a_date() -> None:
     assert 60 < error.retry_after <= 120
 
 
-# HTTP: no answer
+# HTTP: no response
 
 
 async def test_an_unreachable_receiver_got_nothing() -> None:
@@ -376,7 +376,7 @@ def test_an_invalid_webhook_configuration_is_rejected(options: dict[str, Any], w
         WebhookConfig(**options)
 
 
-async def test_b12_no_error_of_any_kind_tells_the_secret_url(tmp_path: Path) -> None:
+async def test_b12_no_error_contains_the_secret_url(tmp_path: Path) -> None:
     async with receiver(answer(404, b"no /hook/T0P5ECRET here"), reset(), stall(), garbage(), answer(500)) as target:
         (tmp_path / "url").write_text(target.url)
         credentials = Credentials(tmp_path)

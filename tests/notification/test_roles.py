@@ -65,7 +65,7 @@ async def installed(
             yield admin, operator
 
 
-async def test_with_the_printed_roles_it_leads_delivers_tells_and_deletes(
+async def test_the_printed_roles_suffice_to_lead_deliver_record_events_and_delete(
     control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     namespace = "notification-roles"

@@ -122,7 +122,7 @@ async def test_fifty_namespaces_share_a_receiver_fairly() -> None:
 
 
 @virtual
-async def test_within_a_namespace_the_urgent_go_first_and_gain_nothing_over_other_namespaces() -> None:
+async def test_priorities_count_within_a_namespace_and_not_between_namespaces() -> None:
     slow = Slow("slow")
     async with world() as w, w.operator(guarded(slow, max_concurrent=1), workers=4):
         await send(w, "a", "slow", name="first")
@@ -241,7 +241,7 @@ async def test_waiting_uses_no_attempt_writes_nothing_and_keeps_the_timeline(gua
 
 
 @virtual
-async def test_a_request_deleted_while_waiting_blocks_nobody() -> None:
+async def test_a_request_deleted_while_waiting_blocks_no_other_request() -> None:
     slow = Slow("slow")
     async with world() as w, w.operator(guarded(slow, max_concurrent=1), workers=4) as (_, reconciler):
         await flood(w, "a", "slow", count=5)

@@ -41,7 +41,7 @@ def test_a_kind_is_a_string_a_gvk_or_a_class() -> None:
 
 @pytest.mark.parametrize("kind", [Resource, int, 3, None, ThingSpec])
 def test_anything_else_is_not_a_kind(kind: Any) -> None:
-    with pytest.raises(TypeError, match="is not a valid kind: give 'group/version/Kind'"):
+    with pytest.raises(TypeError, match="is not a valid kind: pass 'group/version/Kind'"):
         gvk_from(kind)
 
 

@@ -210,7 +210,7 @@ class Extra(BaseModel):
         (SecretStr, ..., r"Holder\.field needs 'writeOnly' .*: pydantic serializes a secret as asterisks"),
         (Literal["a", 1], ..., r"Holder\.field takes values of several types \(integer, string\)"),
         (None, ..., r"Holder\.field can only be null"),
-        (int | None, ..., r"Holder\.field may be null without being None by default: give it the default None"),
+        (int | None, ..., r"Holder\.field may be null without being None by default: set the default None"),
         (int | None, 5, r"Holder\.field may be null without being None by default"),
         (Extra, ..., r"Extra has fields and typed extra fields"),
     ],

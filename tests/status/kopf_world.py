@@ -143,7 +143,7 @@ class World:
         await self.client.patch(KIND, "db1", "default", patch={"status": status}, subresource="status")
 
     def status_patches(self) -> list[int]:
-        """Return the answers to kopf's patches of the status."""
+        """Return the responses to kopf's patches of the status."""
         found = self.server.requests(verb="patch", name="db1", subresource="status", user_agent="kopf/")
         return [entry.status for entry in found]
 

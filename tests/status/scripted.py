@@ -40,10 +40,10 @@ def refused(error: Exception) -> Trouble:
 
 
 def lost(error: Exception | None = None) -> Trouble:
-    """The server executes the request, but the answer is lost."""
+    """The server executes the request, but the response is lost."""
 
     def trouble(server: ScriptedServer, execute: Callable[[], Doc]) -> Doc:
-        with contextlib.suppress(APIError):  # refused, but the answer is lost
+        with contextlib.suppress(APIError):  # refused, but the response is lost
             execute()
         raise error or OutcomeUnknown("connection reset")
 
@@ -56,7 +56,7 @@ def never_arrived(error: Exception | None = None) -> Trouble:
 
 
 def late(server_events: int = 1) -> Trouble:
-    """The answer is lost, and the server executes the request only after a number of further requests."""
+    """The response is lost, and the server executes the request only after a number of further requests."""
 
     def trouble(server: ScriptedServer, execute: Callable[[], Doc]) -> Doc:
         server.delayed.append([server_events, execute])

@@ -297,7 +297,7 @@ def test_a_checkpoint_without_managed_fields_raises_if_the_object_is_newer(ownin
 @pytest.mark.parametrize("call", [lambda s: s.append("log", 1), lambda s: s.append("log", {"id": 1})])
 def test_appending_without_a_key_is_refused_at_the_call(owning, call):
     batcher = StatusBatcher(owning.blocking_writer(), owning.document(), strategy="apply")
-    with batcher as status, pytest.raises(ValueError, match="strategy='apply' give key="):
+    with batcher as status, pytest.raises(ValueError, match="strategy='apply' pass key="):
         call(status)
     assert owning.writes == []
 

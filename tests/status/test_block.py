@@ -166,7 +166,7 @@ async def test_a_timeout_around_the_block_does_not_shorten_the_flush(server):
 
 async def test_the_outcome_is_unknown_if_time_runs_out_during_a_request(server):
     server.latency = 100.0
-    with pytest.raises(StatusOutcomeUnknown, match="no answer came in time"):
+    with pytest.raises(StatusOutcomeUnknown, match="no response came in time"):
         async with batcher(server, flush_timeout=2) as status:
             status.increment("total")
 
@@ -532,7 +532,7 @@ async def test_the_wrong_kind_of_with_names_the_right_one(server):
 
 
 def test_an_unknown_client_is_named():
-    with pytest.raises(TypeError, match=r"does not support the client builtins\.object: give a reconciler\.Client"):
+    with pytest.raises(TypeError, match=r"does not support the client builtins\.object: pass a reconciler\.Client"):
         StatusBatcher(object(), {})
 
 

@@ -60,7 +60,7 @@ def test_no_request_starts_when_the_time_is_up(server):
     clock = Time()
     server.on_write.append(never_arrived())
     batcher = StatusBatcher(Slow(server, clock, 3.0), server.document(), clock=clock, flush_timeout=2.0)
-    with pytest.raises(StatusOutcomeUnknown, match="no answer came in time"), batcher as status:
+    with pytest.raises(StatusOutcomeUnknown, match="no response came in time"), batcher as status:
         status.increment("total")
     assert len(server.writes) == 1
     assert server.reads == 0

@@ -129,7 +129,7 @@ async def test_an_answer_with_another_status_is_not_exact(server, cycle):
 
 
 def webhook(change):
-    """Change the object while it is written, so that the answer differs from what was sent."""
+    """Change the object while it is written, so that the response differs from what was sent."""
 
     def trouble(_server, execute):
         answer = execute()
@@ -434,7 +434,7 @@ async def test_outside_a_reconcile_only_the_error_has_the_unsaved_mutations(serv
 
 
 async def lose_the_answer_of_a_checkpoint(server: ScriptedServer, status: StatusBatcher, **foreign: Any) -> None:
-    """Write a checkpoint whose answer is lost; another writer changes other fields before it is read back."""
+    """Write a checkpoint whose response is lost; another writer changes other fields before it is read back."""
     server.on_write.append(lost())
     server.on_read.append(meanwhile(lambda s: s.foreign(lambda d: d.update(foreign))))
     status.set(phase="Working")

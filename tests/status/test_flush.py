@@ -1,4 +1,4 @@
-"""A flush, for each answer of the server."""
+"""A flush, for each response of the server."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ async def test_an_unreachable_server_ends_in_an_error_that_says_nothing_was_writ
     assert caught.value.retryable
 
 
-# A lost answer.
+# A lost response.
 
 LOST = [None, api_error(500), api_error(504, "Timeout"), TimeoutError(), ConnectionResetError()]
 

@@ -318,7 +318,7 @@ async def test_without_marks_writes_that_follow_each_other_closely_are_one_cycle
 
 @pytest.mark.virtual_time
 async def test_the_pause_counts_from_the_answer(server: APIServer) -> None:
-    """A slow answer is not a pause between two writes."""
+    """A slow response is not a pause between two writes."""
     client = Client(server)
     server.faults.add(latency=5, times=None, verb="patch")
     with guard() as watching:

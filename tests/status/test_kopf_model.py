@@ -43,7 +43,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Send:
-    """A write of kopf: what others write before it, whether its answer is lost, and what they write afterwards."""
+    """A write of kopf: what others write before it, whether its response is lost, and what they write afterwards."""
 
     before: int
     lost: bool

@@ -1,4 +1,4 @@
-"""The batcher inside a real kopf operator with conflicts, lost answers and schema violations."""
+"""The batcher inside a real kopf operator with conflicts, lost responses and schema violations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batcher against a model of the server, under any interleaving of foreign writes, refusals and lost answers.
+"""The batcher against a model of the server, under any interleaving of foreign writes, refusals and lost responses.
 
 Each example records some mutations, lets requests fail in an order that hypothesis chooses, and then compares with
 arithmetic: what both sides requested is stored exactly once, or the error says that it is not.

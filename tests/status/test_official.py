@@ -1,4 +1,4 @@
-"""The requests for the official clients and their answers, without the clients."""
+"""The requests for the official clients and their responses, without the clients."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_apply_is_forced():
 
 
 def test_an_item_of_a_list_has_no_kind_and_the_error_says_what_to_do():
-    with pytest.raises(ValueError, match="as items of a list do: give StatusBatcher 'group/version/Kind'"):
+    with pytest.raises(ValueError, match="as items of a list do: pass StatusBatcher 'group/version/Kind'"):
         requests({"metadata": {"name": "a"}})
 
 

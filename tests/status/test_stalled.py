@@ -53,7 +53,7 @@ async def total(server: APIServer) -> int:
 
 
 def stall(server: APIServer, *, applied: bool, times: int = 1) -> None:
-    """Leave the next writes of a status without an answer."""
+    """Leave the next writes of a status without a response."""
     server.faults.add(stall=True, after_commit=applied, times=times, verb="patch", subresource="status")
     server.faults.add(stall=True, after_commit=applied, times=times, verb="update", subresource="status")
 

@@ -1,4 +1,4 @@
-"""Lost answers with other writers before the read back: nothing is applied twice or lost silently."""
+"""Lost responses with other writers before the read back: nothing is applied twice or lost silently."""
 
 from __future__ import annotations
 

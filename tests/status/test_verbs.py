@@ -254,7 +254,7 @@ def test_the_count_of_dropped_entries_adds_up_over_a_conflict(server):
 
 
 def test_a_count_of_dropped_entries_needs_a_bound_and_a_number():
-    with pytest.raises(ValueError, match="give both"):
+    with pytest.raises(ValueError, match="pass both"):
         recorded({}, lambda s: s.append("log", 1, count_dropped="dropped"))
     status = {"log": [1], "dropped": "many"}
     with pytest.raises(TypeError, match="'dropped' holds a str, not a number"):

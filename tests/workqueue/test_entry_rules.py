@@ -302,6 +302,21 @@ async def test_a_key_in_progress_has_all_its_reasons() -> None:
     assert queue.reasons("a") == frozenset()
 
 
+async def test_an_add_without_delay_after_the_timer_made_the_key_ready_as_well() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=5, reason="enqueue")
+    await asyncio.sleep(6)
+    queue.add("a", after=5, reason="enqueue")  # its processing covers this one
+    await take(queue)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"enqueue"}), 0, 6.0, by_timer=True)
+    queue.add("a", after=1, reason="enqueue")
+    await asyncio.sleep(2)
+    queue.add("a", reason="enqueue")
+    queue.done("a")
+    await take(queue)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"enqueue"}), 0, 8.0)
+
+
 async def test_a_timer_that_has_not_ended_is_not_a_reason() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", after=3600, reason="period")

@@ -1,1 +1,1 @@
-"""Fault injection: requests that are refused, delayed, lost, or applied without an answer."""
+"""Fault injection: requests that are refused, delayed, lost, or applied without a response."""

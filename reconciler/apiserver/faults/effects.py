@@ -97,7 +97,7 @@ class Lose:
     after_commit: bool = False
 
     def __str__(self) -> str:
-        return f"answer lost{_WHEN[self.after_commit]}"
+        return f"response lost{_WHEN[self.after_commit]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class ReorderEvents:
     def __str__(self) -> str:
         if self.order == "seeded":
             return "event at any time"
-        return "event late" if self.order == "late" else f"event {self.order} the answer"
+        return "event late" if self.order == "late" else f"event {self.order} the response"
 
 
 _WHEN = {False: "", True: " after it took effect"}

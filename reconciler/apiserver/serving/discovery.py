@@ -150,27 +150,30 @@ def _verbs(endpoint: Endpoint) -> list[str]:
     return _VERBS
 
 
+def _short_names_and_categories(endpoint: Endpoint) -> JSONObject:
+    members = {"shortNames": [*endpoint.info.short_names], "categories": [*endpoint.info.categories]}
+    return {name: values for name, values in members.items() if values}
+
+
 def _group(name: str, versions: list[str]) -> JSONObject:
     listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
 def _resource_list(group_version: str, endpoints: list[Endpoint]) -> JSONObject:
-    resources = []
+    resources: list[JSONObject] = []
     for endpoint in endpoints:
         info = endpoint.info
-        entry: JSONObject = {
-            "name": info.plural,
-            "singularName": info.singular_name,
-            "namespaced": info.namespaced,
-            "kind": info.kind,
-            "verbs": _verbs(endpoint),
-        }
-        if info.short_names:
-            entry["shortNames"] = list(info.short_names)
-        if info.categories:
-            entry["categories"] = list(info.categories)
-        resources.append(entry)
+        resources.append(
+            {
+                "name": info.plural,
+                "singularName": info.singular_name,
+                "namespaced": info.namespaced,
+                "kind": info.kind,
+                "verbs": _verbs(endpoint),
+                **_short_names_and_categories(endpoint),
+            }
+        )
         resources += [
             {
                 "name": f"{info.plural}/{subresource}",
@@ -195,11 +198,8 @@ def _aggregated_resource(endpoint: Endpoint) -> JSONObject:
         "scope": "Namespaced" if info.namespaced else "Cluster",
         "singularResource": info.singular_name,
         "verbs": _verbs(endpoint),
+        **_short_names_and_categories(endpoint),
     }
-    if info.short_names:
-        entry["shortNames"] = list(info.short_names)
-    if info.categories:
-        entry["categories"] = list(info.categories)
     if endpoint.subresources:
         entry["subresources"] = [
             {

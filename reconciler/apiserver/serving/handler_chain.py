@@ -112,7 +112,7 @@ class HandlerChain:
         if request.timeout is not None and request.timeout < strike.delay:
             await asyncio.sleep(request.timeout)
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
-            raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s")
+            raise OutcomeUnknown(f"{request.method} {request.path}: no response within {request.timeout} s")
         await asyncio.sleep(strike.delay)
 
     async def _stall(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
@@ -121,7 +121,7 @@ class HandlerChain:
         try:
             await asyncio.wait_for(stalled, request.timeout)
         except TimeoutError:
-            raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s") from None
+            raise OutcomeUnknown(f"{request.method} {request.path}: no response within {request.timeout} s") from None
         finally:
             self._stalled.pop(stalled, None)
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
@@ -241,7 +241,7 @@ class HandlerChain:
 
 
 def _withheld(request: HTTPRequest) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
+    return OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the response")
 
 
 async def _let_readers_run() -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener"]
 
+_LIMITS = Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
+
 
 class Listener:
     """An HTTP/1.1 listener that serves a handler.
@@ -33,7 +35,6 @@ class Listener:
         refused: returns the error response to a request from its path and headers, before its body is read; None to
             accept it.
         clock: sockets do not work if its time is virtual.
-        limits: the bounds of the server.
     """
 
     def __init__(
@@ -41,11 +42,9 @@ class Listener:
         handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
         refused: Callable[[HTTPRequest], HTTPResponse | None],
         clock: Clock,
-        limits: Limits | None = None,
     ) -> None:
         self._handler = handler
         self._refused = refused
-        self._limits = limits or Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
         self._clock = clock
         self._url = ""
         self._address = ""
@@ -119,7 +118,7 @@ class Listener:
         from reconciler.serving.server import HTTPServer
 
         assert self._socket is not None  # noqa: S101 - bound by the caller
-        self._server = HTTPServer(self._serve, self._limits)
+        self._server = HTTPServer(self._serve, _LIMITS)
         await self._server.start(sock=self._socket)
 
     def abort_connections(self) -> None:
@@ -159,7 +158,7 @@ class Listener:
         answer, cut = self._refused(asked), False
         if answer is None:
             try:
-                body = await read_body(request, self._limits)
+                body = await read_body(request, _LIMITS)
             except BadBody as error:
                 answer, cut = refusal_response(_refusal(error)), True
             else:

@@ -106,7 +106,7 @@ class LoggedRequest:
         if self.subresource:
             what = f"{what}/{self.subresource}"
         where = f" in {self.namespace}" if self.namespace else ""
-        outcome = f"{self.status} {self.reason}".rstrip() if self.status else "no answer"
+        outcome = f"{self.status} {self.reason}".rstrip() if self.status else "no response"
         versions = ""
         if self.effective:
             versions = f", version {self.after}" if self.before is None else f", version {self.before} to {self.after}"

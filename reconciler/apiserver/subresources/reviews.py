@@ -43,7 +43,7 @@ def is_review(path: str) -> bool:
 
 
 def answer_review(request: HTTPRequest) -> JSONObject:
-    """Return the answer to a review.
+    """Return the response to a review.
 
     Raises:
         Refusal: there is no such review, or its spec is invalid.

@@ -95,7 +95,7 @@ class ConfiguredTransport:
         kubeconfig: path of a file; by default the places of `Client.from_config` are searched.
         context: the context in it; its current context by default.
         max_streams: watches that may be open at once.
-        max_response_bytes: the largest decompressed answer, other than a stream.
+        max_response_bytes: the largest decompressed response, other than a stream.
 
     Attributes:
         max_streams: as given.
@@ -173,12 +173,12 @@ class ConfiguredTransport:
         return "" if self._open is None else self._open.transport.host
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request once and return its answer. A cancelled call may have been executed.
+        """Send a request once and return its response. A cancelled call may have been executed.
 
         Raises:
             NotSent: the transport is not open, the connection could not be made, or there were no valid credentials in
                 time.
-            OutcomeUnknown: the request may have reached the server, but there was no answer.
+            OutcomeUnknown: the request may have reached the server, but there was no response.
         """
         loaded = self._loaded
         if self._open is not None and loaded is not None:

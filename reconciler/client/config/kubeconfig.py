@@ -107,7 +107,7 @@ class Kubeconfig:
         self._current = ""
         found = [(path, document) for path in paths if (document := _load(path)) is not None]
         if not found:
-            raise ConfigurationError(f"{subject} does not exist: give the path of a kubeconfig, or unset it")
+            raise ConfigurationError(f"{subject} does not exist: pass the path of a kubeconfig, or unset it")
         for path, document in found:
             self._add(path, document)
 

@@ -1,1 +1,1 @@
-"""The common part of verbs, status writers and discovery: sending, answers, retries."""
+"""The common part of verbs, status writers and discovery: sending, responses, retries."""

@@ -1,4 +1,4 @@
-"""The contents of answers: documents, lists, typed errors."""
+"""The contents of responses: documents, lists, typed errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["InvalidItem", "ListResult", "decode", "decode_page", "failure"]
 T_co = TypeVar("T_co", covariant=True)
 
 _EXCERPT = 200
-"""Characters of an answer that an error quotes."""
+"""Characters of a response that an error quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +89,17 @@ class ListResult(Sequence[T_co], Generic[T_co]):
 
 
 def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
-    """Return the document in a successful answer.
+    """Return the document in a successful response.
 
     Raises:
-        APIError: the answer is not a JSON object, such as a proxy's sign-in page.
-        InvalidObject: the answer is a JSON object that cannot be decoded.
+        APIError: the response is not a JSON object, such as a proxy's sign-in page.
+        InvalidObject: the response is a JSON object that cannot be decoded.
     """
     try:
         document = msgspec.json.decode(response.body)
     except UNDECODABLE as error:
         _members(request, response)
-        raise InvalidObject(f"the answer to {request.label} cannot be decoded", [("$", str(error))]) from None
+        raise InvalidObject(f"the response to {request.label} cannot be decoded", [("$", str(error))]) from None
     if not isinstance(document, dict):
         raise _not_an_object(request, response)
     return document
@@ -109,7 +109,7 @@ def decode_page(request: HTTPRequest, response: HTTPResponse) -> tuple[list[JSON
     """Return items and metadata of a page of a list. An item that cannot be decoded is returned as an `InvalidItem`.
 
     Raises:
-        APIError: the answer is not a list.
+        APIError: the response is not a list.
     """
     try:
         document = decode(request, response)
@@ -159,14 +159,14 @@ def _members(request: HTTPRequest, response: HTTPResponse) -> dict[str, bytes]:
 
 def _not_an_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
     return APIError(
-        f"the answer is not a JSON object: {_excerpt(response.body)!r}; is this an API server?",
+        f"the response is not a JSON object: {_excerpt(response.body)!r}; is this an API server?",
         status=response.status,
         request=request.label,
     )
 
 
 def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIError:
-    """Return the typed error for an answer that reports a failure."""
+    """Return the typed error for a response that reports a failure."""
     body = _json_object(response.body)
     return error_from_response(
         response.status,

@@ -46,7 +46,7 @@ class ClientStatistics:
     Attributes:
         requests: requests sent, retries included.
         retries: requests sent because an earlier attempt failed.
-        unanswered: requests without an answer.
+        unanswered: requests without a response.
         refused: requests answered with a status of 400 or more.
         warnings: different warnings of the server that are remembered, at most 256.
     """
@@ -142,7 +142,7 @@ class Connection:
         return HTTPRequest(method, path, query, headers, body, stream, TIMEOUT)
 
     async def send(self, request: HTTPRequest) -> HTTPResponse:
-        """Send a request once and return the answer, whatever its status. A cancelled call may have been executed."""
+        """Send a request once and return the response, whatever its status. A cancelled call may have been executed."""
         if "user-agent" not in request.headers:
             request = replace(request, headers={**self._headers, **request.headers})
         self._counts["requests"] += 1
@@ -163,14 +163,14 @@ class Connection:
         return response
 
     async def once(self, request: HTTPRequest) -> HTTPResponse:
-        """Send a request without retries and return a successful answer.
+        """Send a request without retries and return a successful response.
 
         A request refused for its credentials (401) was not executed. If the credentials can be renewed, it is sent
         again. A cancelled call may have been executed.
 
         Raises:
             APIError: the server reported a failure.
-            TransportError: there was no answer.
+            TransportError: there was no response.
         """
         try:
             return await self._exchange(request)
@@ -199,7 +199,7 @@ class Connection:
         raise failure(request, response, self.now())
 
     async def execute(self, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None) -> HTTPResponse:
-        """Send a request, retry it where that is allowed, and return a successful answer.
+        """Send a request, retry it where that is allowed, and return a successful response.
 
         A cancelled call may have been executed; it is not retried.
 
@@ -209,8 +209,8 @@ class Connection:
             attempts: records whether an attempt may have taken effect.
 
         Raises:
-            APIError: the server reported a failure in its last answer.
-            TransportError: there was no answer to the last attempt.
+            APIError: the server reported a failure in its last response.
+            TransportError: there was no response to the last attempt.
         """
 
         async def send() -> HTTPResponse:

@@ -28,8 +28,8 @@ class _GroupVersion:
     """The discovered kinds of one API group and version.
 
     Attributes:
-        kinds: its kinds by name; None before the first answer.
-        asked: when the newest answer was asked for, in lookups of the whole client.
+        kinds: its kinds by name; None before the first response.
+        asked: when the newest response was asked for, in lookups of the whole client.
         lock: held during a request.
         tokens: requests that may be sent at once.
         filled: when `tokens` was last computed.
@@ -65,7 +65,7 @@ class Discovery:
         Raises:
             NotServed: the server does not serve the kind.
             APIError: discovery of its group failed for another reason.
-            TransportError: there was no answer.
+            TransportError: there was no response.
         """
         group = self._groups[gvk.group, gvk.version]
         found = (group.kinds or {}).get(gvk.kind)
@@ -74,7 +74,7 @@ class Discovery:
         self._lookups += 1
         lookup = self._lookups
         async with group.lock:
-            # An answer that was asked for after this call began is as good as one of its own.
+            # A response that was asked for after this call began is as good as one of its own.
             if group.asked < lookup:
                 await self._ask(group, gvk)
             found = (group.kinds or {}).get(gvk.kind)

@@ -38,6 +38,12 @@ __all__ = [
 
 _logger = logging.getLogger("reconciler.client")
 
+_MAX_TAKEN_OVER = 10_000
+"""Objects whose takeover is remembered."""
+
+_MAX_INVALID = 1024
+"""Versions of invalid objects that are remembered. A forgotten one would be logged again."""
+
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
@@ -46,7 +52,7 @@ class WrittenDocuments:
 
     A server fills in defaults, also inside lists. A caller that sets ``ports: [{port: 80}]`` reads back a protocol and
     a target port. Compared with the stored object, the same desired state always looks different, and each reconcile
-    would write. At the version that the answer had, the document that was sent is known to be what is stored.
+    would write. At the version that the response had, the document that was sent is known to be what is stored.
 
     Args:
         most: objects that are remembered. A forgotten one costs one more write.
@@ -103,13 +109,9 @@ class FieldTakeovers:
     would be conflicts without force. So the entries of that manager are moved to the manager that applies now, once
     for each object and process. Not more often: another program may still use an earlier release and write under the
     former name again.
-
-    Args:
-        most: objects that are remembered.
     """
 
-    def __init__(self, most: int = 10_000) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._done: OrderedDict[tuple[str, str, str | None], None] = OrderedDict()
 
     def managed_fields(
@@ -139,12 +141,12 @@ class FieldTakeovers:
     def record(self, document: Mapping[str, Any], manager: str, subresource: str | None) -> None:
         """Record that an object's fields were taken over, or cannot be."""
         self._done[uid_of(document), manager, subresource] = None
-        while len(self._done) > self._most:
+        while len(self._done) > _MAX_TAKEN_OVER:
             self._done.popitem(last=False)
 
 
 def names_former_manager(answer: bytes | str) -> bool:
-    """Return whether the text of an answer contains the name of the former field manager."""
+    """Return whether the text of a response contains the name of the former field manager."""
     name = f'"{FORMER_FIELD_MANAGER}"'
     return name in answer if isinstance(answer, str) else name.encode() in answer
 
@@ -160,14 +162,9 @@ def _without_patched_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class InvalidItemLog:
-    """A log of the objects that lists leave out: one warning for each version of an object.
+    """A log of the objects that lists leave out: one warning for each version of an object."""
 
-    Args:
-        most: versions that are remembered. A forgotten one would be logged again.
-    """
-
-    def __init__(self, most: int = 1024) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._seen: OrderedDict[tuple[GroupVersionKind, Request, str], None] = OrderedDict()
 
     def log(self, gvk: GroupVersionKind, items: Iterable[InvalidItem]) -> None:
@@ -177,7 +174,7 @@ class InvalidItemLog:
             if key not in self._seen:
                 _logger.warning("the list leaves out the invalid object %s %s: %s", gvk, item.key, item.error)
             self._seen[key] = None
-            if len(self._seen) > self._most:
+            if len(self._seen) > _MAX_INVALID:
                 self._seen.popitem(last=False)
 
 
@@ -193,7 +190,7 @@ class WarningLog:
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def log(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
-        """Log the new ones among the ``Warning`` headers of an answer."""
+        """Log the new ones among the ``Warning`` headers of a response."""
         for warning in warnings:
             text = warning_text(warning)
             if text not in self._seen:

@@ -1,4 +1,4 @@
-"""The parts of a request: paths, selectors, options, bodies; and the types that callers give them in."""
+"""The parts of a request: paths, selectors, options, bodies; and the types in which callers pass them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Propagation = Literal["Foreground", "Background", "Orphan"]
 """What the garbage collector does about the dependents of a deleted object."""
 
 StatusSubresource = Literal["status"]
-"""The subresource that is part of the object: its answers are the whole object."""
+"""The subresource that is part of the object: its responses are the whole object."""
 
 Query = Sequence[tuple[str, str]] | Mapping[str, str]
 """Query parameters, decoded."""
@@ -94,7 +94,7 @@ class ListOptions(TypedDict, total=False):
     Attributes:
         label_selector: text in the API's syntax, or a mapping of what must be equal; everything by default.
         field_selector: the same for fields.
-        limit: objects in a page; 500 by default, 0 for all objects in one answer.
+        limit: objects in a page; 500 by default, 0 for all objects in one response.
     """
 
     label_selector: Selector | None
@@ -231,7 +231,7 @@ def encode(value: object) -> bytes:
 
 
 def answer_kind(obj: AnyResource | ObjectLike, document: Mapping[str, Any]) -> KindLike:
-    """Return the kind that the answer to a write of `obj` is read as."""
+    """Return the kind that the response to a write of `obj` is read as."""
     return type(obj) if isinstance(obj, _Resource) else gvk_of(document)
 
 

@@ -84,7 +84,7 @@ class RetryOn(enum.Enum):
     """Only failures that surely had no effect: the connection failed, or the request was rejected with 429."""
 
     UNKNOWN = enum.auto()
-    """Also lost answers and 5xx: for reads, and for writes that identify their object."""
+    """Also lost responses and 5xx: for reads, and for writes that identify their object."""
 
 
 @dataclass(slots=True)
@@ -101,10 +101,10 @@ class Attempts:
 def may_retry(error: BaseException, on: RetryOn) -> bool:
     """Return whether a request that failed with `error` may be sent again."""
     if isinstance(error, TooManyRequests):
-        # A disruption budget also forbids an eviction with 429. That is an answer, not overload.
+        # A disruption budget also forbids an eviction with 429. That is a response, not overload.
         return not any(cause.reason == "DisruptionBudget" for cause in error.causes)
     if isinstance(error, InvalidResponse):
-        return False  # the next answer would be the same
+        return False  # the next response would be the same
     if is_unknown(error):
         return on is RetryOn.UNKNOWN
     return isinstance(error, NotSent)

@@ -1,4 +1,4 @@
-"""The offset between the API server's clock and this machine's, estimated from the ``Date`` of answers.
+"""The offset between the API server's clock and this machine's, estimated from the ``Date`` of responses.
 
 A time that one machine stores is read by another. A due time means the same on both if both use the server's clock.
 """
@@ -23,10 +23,10 @@ _ZERO = timedelta()
 
 
 class ServerClock:
-    """The offset of the server's clock, bounded by each answer whose ``Date`` differs from the one before.
+    """The offset of the server's clock, bounded by each response whose ``Date`` differs from the one before.
 
-    An answer was made at a server time from D to D + 1 s, after the request was sent and before the answer arrived.
-    So the offset lies within two bounds. The intersection over all answers narrows down. An answer that contradicts
+    A response was made at a server time from D to D + 1 s, after the request was sent and before the response arrived.
+    So the offset lies within two bounds. The intersection over all responses narrows down. A response that contradicts
     it, because a clock was set, starts a new one. The estimate does not move while it is within the bounds: machines
     whose clocks agree have an offset of exactly 0. It is wrong by at most 1 s and the time of one exchange.
     """
@@ -45,12 +45,12 @@ class ServerClock:
         return date != self._date
 
     def record(self, date: str, *, sent: datetime, received: datetime) -> None:
-        """Narrow the bounds by an answer.
+        """Narrow the bounds by a response.
 
         Args:
             date: its ``Date``; ignored if it is malformed.
             sent: the local wall time when the request was sent.
-            received: the local wall time when the answer arrived.
+            received: the local wall time when the response arrived.
         """
         self._date = date
         try:

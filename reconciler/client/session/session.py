@@ -14,7 +14,9 @@ from reconciler.client.session.answers import decode
 from reconciler.client.session.connection import Connection, accept_header
 from reconciler.client.session.requests import (
     FieldValidation,
+    ObjectLike,
     Query,
+    answer_kind,
     collection_path,
     object_path,
     query_pairs,
@@ -40,6 +42,7 @@ from reconciler.objects import (
     from_document,
     gvk_from,
     resource_type_from,
+    to_document,
 )
 from reconciler.wire import JSONObject
 
@@ -94,7 +97,7 @@ class WriteObserver(Protocol):
         """
 
     def invalidate(self, resource: ResourceType, request: Request) -> None:
-        """Called when an object may have been written, but no answer says so.
+        """Called when an object may have been written, but no response says so.
 
         Args:
             resource: how the kind is served.
@@ -102,7 +105,7 @@ class WriteObserver(Protocol):
         """
 
     def invalidate_all(self, resource: ResourceType, namespace: str | None) -> None:
-        """Called when many objects may have been deleted, whatever the answer was.
+        """Called when many objects may have been deleted, whatever the response was.
 
         Args:
             resource: how the kind is served.
@@ -211,6 +214,13 @@ class Session:
             return document
         return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
 
+    async def resolve(self, obj: AnyResource | ObjectLike) -> tuple[KindLike, ResourceType, JSONObject]:
+        """Return the kind of an object, how it is served, and its document with the client's namespace filled in."""
+        document = to_document(obj)
+        kind = answer_kind(obj, document)
+        resource = await self.resource_for(kind, *request_of(document))
+        return kind, resource, self.with_namespace(resource, document)
+
     # Reads.
 
     async def execute(
@@ -269,7 +279,7 @@ class Session:
 
         Raises:
             APIError: the server reported a failure.
-            TransportError: there was no answer.
+            TransportError: there was no response.
         """
         request = self.list_request(rt, namespace, query, metadata_only=metadata_only)
         return (await self.connection.once(request)).body
@@ -277,7 +287,7 @@ class Session:
     async def open_watch(
         self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
     ) -> HTTPResponse:
-        """Open a watch, without retries, and return the answer with its stream of chunks. The caller closes it.
+        """Open a watch, without retries, and return the response with its stream of chunks. The caller closes it.
 
         Cancellation closes the connection.
 
@@ -289,7 +299,7 @@ class Session:
 
         Raises:
             APIError: the server reported a failure.
-            TransportError: there was no answer.
+            TransportError: there was no response.
         """
         return await self.connection.once(self.watch_request(rt, namespace, query, metadata_only=metadata_only))
 
@@ -326,9 +336,9 @@ class Session:
     def accept(
         self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
     ) -> AnyResource | Unstructured:
-        """Return the object in the answer to a write, and notify the observer of what was stored.
+        """Return the object in the response to a write, and notify the observer of what was stored.
 
-        An answer that does not fit the class is read leniently: the write took effect, and an error would deny that.
+        A response that does not fit the class is read leniently: the write took effect, and an error would deny that.
         """
         try:
             document = decode(request, response)

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a request at a time, its answer whole or as a stream."""
+"""One HTTP/1.1 connection: a request at a time, its response whole or as a stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HTTPConnection(asyncio.Protocol):
 
     Attributes:
         usable: whether it can take a request.
-        idle_since: the loop's time when the last answer was complete.
+        idle_since: the loop's time when the last response was complete.
     """
 
     def __init__(self, limit: int = MAX_BODY) -> None:
@@ -50,7 +50,7 @@ class HTTPConnection(asyncio.Protocol):
             server_name: the name that the server's certificate must be valid for.
 
         Raises:
-            OSError: the proxy refused, its answer is malformed, or TLS failed.
+            OSError: the proxy refused, its response is malformed, or TLS failed.
         """
         self._reader, self._whole = ResponseReader("CONNECT", limit=self._limit), False
         self._transport.write(request)
@@ -64,18 +64,18 @@ class HTTPConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     async def exchange(self, method: str, data: bytes, *, whole: bool, timeout: float | None) -> Head:  # noqa: ASYNC109 - see _expire
-        """Send a request and wait for its whole answer; or, for a stream, for the head of a successful answer.
+        """Send a request and wait for its whole response; or, for a stream, for the head of a successful response.
 
         After cancellation or an error, the connection is unusable: `abort` it.
 
         Args:
             method: the request's method.
             data: the whole request.
-            whole: wait for the body of a successful answer too.
+            whole: wait for the body of a successful response too.
             timeout: seconds for all of it; None for no limit.
 
         Raises:
-            OSError: the connection broke, the answer is malformed or too large (`MalformedResponse`), or the time is
+            OSError: the connection broke, the response is malformed or too large (`MalformedResponse`), or the time is
                 up (TimeoutError).
         """
         self._reader, self._whole = ResponseReader(method, limit=self._limit, stream=not whole), whole
@@ -94,7 +94,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def body(self) -> bytes:
         """Return the part of the body that has arrived since the last call."""
-        assert self._reader is not None  # noqa: S101 - there is an answer
+        assert self._reader is not None  # noqa: S101 - there is a response
         parts = self._reader.body
         found = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -110,7 +110,7 @@ class HTTPConnection(asyncio.Protocol):
             OSError: the connection broke.
         """
         reader = self._reader
-        assert reader is not None  # noqa: S101 - there is an answer
+        assert reader is not None  # noqa: S101 - there is a response
         while not reader.body:
             if reader.done:
                 return b""
@@ -121,7 +121,7 @@ class HTTPConnection(asyncio.Protocol):
         """End the exchange, and return whether the connection can take another request."""
         reader, self._reader = self._reader, None
         complete = reader is not None and reader.done and not reader.surplus and reader.head is not None
-        # If the answer came before the whole request was sent, the server would read the rest as the next request.
+        # If the response came before the whole request was sent, the server would read the rest as the next request.
         sent = self._lost is None and not self._transport.is_closing() and not self._transport.get_write_buffer_size()
         self.usable = complete and sent and reader.head.keeps_alive  # type: ignore[union-attr]
         if self.usable:
@@ -131,9 +131,9 @@ class HTTPConnection(asyncio.Protocol):
         return self.usable
 
     def is_quiet(self) -> bool:
-        """Return whether a request can be sent: since the last answer, neither bytes nor the end have arrived.
+        """Return whether a request can be sent: since the last response, neither bytes nor the end have arrived.
 
-        The loop may not have read them yet. They would be taken for the answer to the next request.
+        The loop may not have read them yet. They would be taken for the response to the next request.
         """
         return self.usable and not _has_input(self._transport.get_extra_info("socket").fileno())
 

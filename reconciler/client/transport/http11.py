@@ -1,7 +1,7 @@
-"""A parser for HTTP/1.1 answers: strict, with a limit on everything, and without I/O.
+"""A parser for HTTP/1.1 responses: strict, with a limit on everything, and without I/O.
 
 It is written here because of what it must refuse. ``httptools`` hides the size line of a chunk, so neither its length
-nor the size in it can be limited there. It also costs more: with the same checks on headers and bodies, an answer with
+nor the size in it can be limited there. It also costs more: with the same checks on headers and bodies, a response with
 seven headers takes 7.5 µs instead of 5.0 µs, because each header is a call back into Python.
 """
 
@@ -25,7 +25,7 @@ _MAX_HEAD = 2**16
 _MAX_FIELDS = 256
 
 _MAX_INTERIM = 16
-"""Interim answers (1xx) before the final one."""
+"""Interim responses (1xx) before the final one."""
 
 _MAX_SIZE_LINE = 2**12
 
@@ -41,7 +41,7 @@ _has_bare_line_feed = re.compile(rb"(?<!\r)\n").search
 
 
 class MalformedResponse(ConnectionError):
-    """The error for an answer that is not valid HTTP/1.1, or exceeds a limit."""
+    """The error for a response that is not valid HTTP/1.1, or exceeds a limit."""
 
 
 class BodyTooLarge(MalformedResponse):
@@ -54,7 +54,7 @@ class BodyTooLarge(MalformedResponse):
 
 
 class Head(NamedTuple):
-    """Status and headers of an answer.
+    """Status and headers of a response.
 
     Attributes:
         status: the status code.
@@ -69,7 +69,7 @@ class Head(NamedTuple):
     keeps_alive: bool
 
 
-@functools.lru_cache(maxsize=256)  # eight of ten lines are the same as in the previous answer
+@functools.lru_cache(maxsize=256)  # eight of ten lines are the same as in the previous response
 def _field(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     if not (colon and _is_name(name) and _is_value(value)):
@@ -78,18 +78,18 @@ def _field(line: str) -> tuple[str, str]:
 
 
 class ResponseReader:
-    """A parser for one answer, which is fed the bytes as they arrive.
+    """A parser for one response, which is fed the bytes as they arrive.
 
     Args:
-        method: of the request. An answer to HEAD has no body; a successful one to CONNECT neither.
+        method: of the request. A response to HEAD has no body; a successful one to CONNECT neither.
         limit: the largest decompressed body in bytes.
-        stream: the body of a successful answer is consumed as it arrives. It has no limit, and must not be compressed.
+        stream: the body of a successful response is consumed as it arrives. It has no limit and must not be compressed.
 
     Attributes:
         head: None until it is complete.
         body: the parts of the body that arrived and were not consumed yet.
-        done: the answer is complete.
-        surplus: bytes arrived after the answer.
+        done: the response is complete.
+        surplus: bytes arrived after the response.
     """
 
     def __init__(self, method: str, *, limit: int = MAX_BODY, stream: bool = False) -> None:
@@ -137,7 +137,7 @@ class ResponseReader:
             self._take(data)
 
     def finish(self) -> bool:
-        """Parse the end of the connection, and return whether the answer is complete.
+        """Parse the end of the connection, and return whether the response is complete.
 
         Raises:
             MalformedResponse: a compressed body is truncated.
@@ -147,9 +147,9 @@ class ResponseReader:
         return self.done
 
     def _keep_head(self, data: bytes) -> None:
-        """Keep the beginning of an answer. One that cannot become valid is refused now, not when the time is up."""
+        """Keep the beginning of a response. One that cannot become valid is refused now, not when the time is up."""
         if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data)):
-            raise MalformedResponse("the answer is not HTTP/1.1")
+            raise MalformedResponse("the response is not HTTP/1.1")
         if _has_bare_line_feed(data):
             raise MalformedResponse("a line feed without a carriage return")
         if len(data) > _MAX_HEAD:
@@ -161,7 +161,7 @@ class ResponseReader:
             raise MalformedResponse(f"the headers are longer than {_MAX_HEAD // 2**10} KiB")
         first, *lines = text.decode("latin-1").split("\r\n")
         if not _is_status_line(first):
-            raise MalformedResponse("the answer is not HTTP/1.1")
+            raise MalformedResponse("the response is not HTTP/1.1")
         if len(lines) > _MAX_FIELDS:
             raise MalformedResponse(f"there are more than {_MAX_FIELDS} headers")
         status = int(first[9:12])
@@ -180,7 +180,7 @@ class ResponseReader:
             self._interim += 1
             if status == 101 or self._interim > _MAX_INTERIM:
                 raise MalformedResponse(
-                    "the server switches protocols" if status == 101 else "too many interim answers"
+                    "the server switches protocols" if status == 101 else "too many interim responses"
                 )
             return
         connection = headers.get("connection", "").lower()
@@ -258,7 +258,7 @@ class ResponseReader:
         return end + 2
 
     def _line(self, line: bytes) -> bool:
-        """Parse a line between chunks, and return whether it is the last line of the answer."""
+        """Parse a line between chunks, and return whether it is the last line of the response."""
         if self._after_last:  # trailers, up to an empty line
             if line:
                 self._trailers += len(line)

@@ -27,7 +27,7 @@ class KubernetesAsyncioTransport(HTTPTransport):
         connect_timeout: seconds to make a connection, TLS included; 10 by default.
         max_streams: watches that may be open at once; 1024 by default, but no more than three quarters of
             ``Configuration.connection_pool_maxsize`` (100 by default).
-        max_response_bytes: the largest decompressed answer other than a stream; 256 MiB by default.
+        max_response_bytes: the largest decompressed response other than a stream; 256 MiB by default.
 
     Raises:
         ConfigurationError: time is virtual, or the proxy's address is invalid.

@@ -127,13 +127,13 @@ def refuse_virtual_time() -> None:
 
 
 def outcome_unknown(request: HTTPRequest, error: BaseException) -> TransportError:
-    """Return the error for a request that may have reached the server, but has no answer."""
+    """Return the error for a request that may have reached the server, but has no response."""
     hint = "" if request.method == "GET" else "; it may have been executed: read before retrying"
     if isinstance(error, MalformedResponse):
-        return InvalidResponse(f"{request.label}: invalid answer: {describe(error)}{hint}")
+        return InvalidResponse(f"{request.label}: invalid response: {describe(error)}{hint}")
     if request.stream:
         return OutcomeUnknown(f"{request.label}: the stream broke: {describe(error)}")
-    return OutcomeUnknown(f"{request.label}: no answer: {describe(error)}{hint}")
+    return OutcomeUnknown(f"{request.label}: no response: {describe(error)}{hint}")
 
 
 def describe(error: BaseException) -> str:

@@ -204,7 +204,7 @@ class Pool:
         return connection
 
     def give_back(self, connection: HTTPConnection) -> None:
-        """Take back a connection whose answer was read to its end. An unusable connection is dropped."""
+        """Take back a connection whose response was read to its end. An unusable connection is dropped."""
         if connection.release() and not self._closed:
             self._idle.append(connection)
         self._free(connection)

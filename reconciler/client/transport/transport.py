@@ -19,7 +19,7 @@ from reconciler.http import HTTPRequest, HTTPResponse
 __all__ = ["HTTPTransport", "Settings", "tls_context"]
 
 _GZIP = "accept-encoding: gzip\r\n"
-"""For lists, which compress to a tenth; kube-apiserver does not compress answers under 128 KiB."""
+"""For lists, which compress to a tenth; kube-apiserver does not compress responses under 128 KiB."""
 
 
 class Settings(Protocol):
@@ -75,7 +75,7 @@ class HTTPTransport:
         headers: sent with each request that does not have them itself.
         connect_timeout: seconds to make a connection, TLS included; 10 by default.
         max_streams: watches that may be open at once; 1024 by default.
-        max_response_bytes: the largest decompressed answer other than a stream; 256 MiB by default.
+        max_response_bytes: the largest decompressed response other than a stream; 256 MiB by default.
         budgets: other limits than `max_streams` and the number of requests in `settings`.
         proxy: address of the HTTP proxy in front of the server; that of `settings` by default.
 
@@ -136,15 +136,15 @@ class HTTPTransport:
         return self._budgets.max_streams
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request once and return its answer, whatever its status.
+        """Send a request once and return its response, whatever its status.
 
         A cancelled call drops the connection and may have been executed.
 
         Raises:
             NotSent: the connection could not be made (refused, unknown host, TLS, timeout), or the credentials could
                 not be renewed.
-            OutcomeUnknown: the request may have reached the server, but there was no answer.
-            InvalidResponse: the answer is not valid HTTP, or too large.
+            OutcomeUnknown: the request may have reached the server, but there was no response.
+            InvalidResponse: the response is not valid HTTP, or too large.
             ConfigurationError: time is virtual, the server's address is invalid, or too many streams are open.
             ValueError: the path or a header contains a line break, or the path a space.
         """
@@ -252,7 +252,7 @@ def _stream(pool: Pool, connection: HTTPConnection, request: HTTPRequest, head: 
 
 
 class _Chunks:
-    """The body of a streamed answer, as it arrives."""
+    """The body of a streamed response, as it arrives."""
 
     def __init__(self, request: HTTPRequest, connection: HTTPConnection) -> None:
         self._request = request

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reconciler.client.session.memory import without_server_metadata
-from reconciler.client.session.requests import StatusSubresource, answer_kind
+from reconciler.client.session.requests import StatusSubresource
 from reconciler.client.session.session import Session
 from reconciler.client.verbs.patch import patch
 from reconciler.client.verbs.write import create, update
@@ -28,7 +28,7 @@ class _Change:
 
     Attributes:
         gvk: its kind.
-        kind: what answers are read as.
+        kind: what responses are read as.
         obj: the mutated object.
         before: its document as read; None if it does not exist.
         after: its document after the mutation.
@@ -97,10 +97,7 @@ class Ensure:
         return answer, "updatedStatus" if changed else "updatedStatusOnly"
 
     async def _mutate(self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> _Change:
-        document = to_document(obj)
-        kind: Any = answer_kind(obj, document)
-        resource = await self._session.resource_for(kind, *request_of(document))
-        document = self._session.with_namespace(resource, document)
+        kind, resource, document = await self._session.resolve(obj)
         request = request_of(document)
         before: JSONObject | None = None
         try:
@@ -134,7 +131,7 @@ class Ensure:
         )
 
     async def _patch_status(self, change: _Change, current: Any) -> Any:
-        """Patch the status of the current object if it differs, and return the answer."""
+        """Patch the status of the current object if it differs, and return the response."""
         if not change.status_differs():
             return current
         before, after = ({"status": document.get("status")} for document in (change.before or {}, change.after))

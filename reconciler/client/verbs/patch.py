@@ -131,10 +131,7 @@ async def apply(
     dry_run: bool = False,
 ) -> AnyResource | Unstructured:
     """Apply an object and return it as stored."""
-    document = to_document(obj)
-    kind = answer_kind(obj, document)
-    resource = await session.resource_for(kind, *request_of(document))
-    document = session.with_namespace(resource, document)
+    kind, resource, document = await session.resolve(obj)
     document = apply_document(document, None if owner is None else to_document(owner), resource_version)
     options = session.write_options(dry_run=dry_run, field_manager=field_manager)
     request = session.connection.request(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from reconciler.client.session.answers import InvalidItem, ListResult, decode_page
@@ -15,7 +16,7 @@ from reconciler.meta import GroupVersionKind, ResourceType, name_of, namespace_o
 from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
 from reconciler.wire import JSONObject
 
-__all__ = ["PAGE_SIZE", "get_metadata", "list_all", "list_metadata", "list_pages"]
+__all__ = ["PAGE_SIZE", "get_metadata", "list_all", "list_pages"]
 
 PAGE_SIZE = 500
 """Objects in a page, as in client-go's pager."""
@@ -42,28 +43,14 @@ async def list_all(
     label_selector: Selector | None = None,
     field_selector: Selector | None = None,
     limit: int = PAGE_SIZE,
+    metadata_only: bool,
 ) -> ListResult[Any]:
-    """Return all objects of a kind."""
+    """Return all objects of a kind, or the metadata of all."""
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
-    page = await _all_pages(session, resource, namespace, query, limit)
-    return _list_result(session, resource.gvk, page, lambda document: from_document(kind, document))
-
-
-async def list_metadata(
-    session: Session,
-    kind: KindLike,
-    namespace: str | None,
-    *,
-    label_selector: Selector | None = None,
-    field_selector: Selector | None = None,
-    limit: int = PAGE_SIZE,
-) -> ListResult[Unstructured]:
-    """Return the metadata of all objects of a kind."""
-    resource = await session.resource_for(kind, namespace=namespace)
-    query = selector_query(label_selector, field_selector)
-    page = await _all_pages(session, resource, namespace, query, limit, metadata_only=True)
-    return _list_result(session, resource.gvk, page, lambda document: _metadata_of(resource.gvk, document))
+    page = await _all_pages(session, resource, namespace, query, limit, metadata_only=metadata_only)
+    read = partial(_metadata_of, resource.gvk) if metadata_only else partial(from_document, kind)
+    return _list_result(session, resource.gvk, page, read)
 
 
 async def list_pages(
@@ -79,7 +66,7 @@ async def list_pages(
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
     async for page in _pages(session, resource, namespace, query, limit):
-        yield _list_result(session, resource.gvk, page, lambda document: from_document(kind, document))
+        yield _list_result(session, resource.gvk, page, partial(from_document, kind))
 
 
 async def _all_pages(
@@ -89,7 +76,7 @@ async def _all_pages(
     query: Query,
     limit: int,
     *,
-    metadata_only: bool = False,
+    metadata_only: bool,
 ) -> _Page:
     async def read(limit: int) -> _Page:
         items: list[JSONObject | InvalidItem] = []

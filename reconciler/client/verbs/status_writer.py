@@ -29,7 +29,7 @@ class ClientStatusWriter:
         request: its name and namespace.
         field_manager: the field manager of the writes.
         former_field_manager: the name that earlier releases used in its place; ``""`` if there was none.
-        warnings: the ``Warning`` headers of the last answer.
+        warnings: the ``Warning`` headers of the last response.
     """
 
     def __init__(self, session: Session, kind: KindLike, request: Request) -> None:
@@ -57,7 +57,7 @@ class ClientStatusWriter:
         Raises:
             NotFound: the object does not exist.
             APIError: the server reported another failure.
-            TransportError: there was no answer after all attempts.
+            TransportError: there was no response after all attempts.
         """
         return await self._session.get(self._kind, *self.request)
 
@@ -68,7 +68,7 @@ class ClientStatusWriter:
         strategy: Literal["merge", "update", "apply"] = "merge",
         subresource: str | None = "status",
     ) -> JSONObject:
-        """Send a body once and return the object in the answer. A cancelled call may have been executed.
+        """Send a body once and return the object in the response. A cancelled call may have been executed.
 
         Args:
             body: for ``"merge"`` a merge patch; for ``"update"`` the object without spec, with the whole status; for
@@ -78,7 +78,7 @@ class ClientStatusWriter:
 
         Raises:
             NotSent: the connection could not be made.
-            OutcomeUnknown: the request may have reached the server, but there was no answer.
+            OutcomeUnknown: the request may have reached the server, but there was no response.
             APIError: the server reported a failure.
         """
         session = self._session

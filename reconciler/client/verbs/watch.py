@@ -162,7 +162,7 @@ async def _states(
     failures = 0
     while True:
         try:
-            found = await list_all(session, kind, namespace, field_selector=selector)
+            found = await list_all(session, kind, namespace, metadata_only=False, field_selector=selector)
             if found.invalid:
                 raise found.invalid[0].error
             yield found[0] if found else None

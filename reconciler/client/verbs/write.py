@@ -14,7 +14,6 @@ from reconciler.client.session.requests import (
     Propagation,
     Selector,
     StatusSubresource,
-    answer_kind,
     delete_options,
     encode,
     selector_query,
@@ -45,10 +44,7 @@ async def create(
     field_validation: FieldValidation | None = None,
 ) -> AnyResource | Unstructured:
     """Create an object and return it as stored."""
-    document = to_document(obj)
-    kind = answer_kind(obj, document)
-    resource = await session.resource_for(kind, *request_of(document))
-    document = session.with_namespace(resource, document)
+    kind, resource, document = await session.resolve(obj)
     name, namespace = name_of(document), namespace_of(document)
     if resource.namespaced and not namespace:
         raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
@@ -75,7 +71,7 @@ async def create(
 async def _created_before(
     session: Session, write: Write, request: HTTPRequest, sent: JSONObject, error: AlreadyExists
 ) -> HTTPResponse:
-    """Return the stored object if an attempt whose answer was lost provably created it."""
+    """Return the stored object if an attempt whose response was lost provably created it."""
     get = session.connection.request("GET", session.object_path(write.resource, *write.key))
     try:
         response = await session.execute(write.resource, get, RetryOn.UNKNOWN)
@@ -88,7 +84,7 @@ async def _created_before(
         return response
     session.invalidate(write)
     raise OutcomeUnknown(
-        f"{request.label}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
+        f"{request.label}: the response to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
         "compare it to find out whether that attempt or somebody else created it"
     ) from error
 
@@ -103,10 +99,7 @@ async def update(
     field_validation: FieldValidation | None = None,
 ) -> AnyResource | Unstructured:
     """Replace an object and return it as stored."""
-    document = to_document(obj)
-    kind = answer_kind(obj, document)
-    resource = await session.resource_for(kind, *request_of(document))
-    document = session.with_namespace(resource, document)
+    kind, resource, document = await session.resolve(obj)
     write = session.write(resource, "update", request_of(document), dry_run=dry_run)
     request = session.connection.request(
         "PUT",
@@ -130,7 +123,7 @@ async def delete(
     resource_version: str | None = None,
     dry_run: bool = False,
 ) -> AnyResource | Unstructured | None:
-    """Delete an object and return it if the answer contains it."""
+    """Delete an object and return it if the response contains it."""
     kind, document = split_kind_or_object(kind_or_obj)
     if document is not None:
         name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
@@ -155,7 +148,7 @@ async def delete(
         session.invalidate(write)
         if isinstance(error, Conflict) and resource_version:
             raise OutcomeUnknown(
-                f"{request.label}: the answer to an attempt was lost, and the next one was refused: {error.message}"
+                f"{request.label}: the response to an attempt was lost, and the next one was refused: {error.message}"
             ) from error
         return None  # the object with this uid is gone, as requested
     session.record_write(write, response.body)
@@ -191,7 +184,7 @@ async def delete_all_of(
     try:
         await session.execute(resource, request, RetryOn.REFUSED)
     finally:
-        # Whatever the answer: some objects may be gone, and finalizers may hold others.
+        # Whatever the response: some objects may be gone, and finalizers may hold others.
         if not dry_run and session.observer is not None:
             session.observer.invalidate_all(resource, namespace if resource.namespaced else None)
 
@@ -209,7 +202,7 @@ async def write_subresource(
     field_manager: str | None = None,
     field_validation: FieldValidation | None = None,
 ) -> Unstructured:
-    """Send a body to a subresource and return the answer."""
+    """Send a body to a subresource and return the response."""
     resource = await session.resource_for(kind, name, namespace)
     request = session.connection.request(
         _METHODS[verb],
@@ -234,7 +227,7 @@ async def apply_subresource(
     dry_run: bool,
     field_manager: str | None,
 ) -> Unstructured:
-    """Apply a body to a subresource and return the answer."""
+    """Apply a body to a subresource and return the response."""
     resource = await session.resource_for(kind, name, namespace)
     options = session.write_options(dry_run=dry_run, field_manager=field_manager)
     request = session.connection.request(

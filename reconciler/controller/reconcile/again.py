@@ -16,8 +16,9 @@ __all__ = ["AgainLimiter"]
 class AgainLimiter:
     """The rate limiter of a controller's queue: counts failures, and successive ``again``, with one limiter.
 
-    What the limiter has recorded of a key is the one or the other, never both: an ``again`` forgets the failures before
-    it, and a failure the ``again`` before it.
+    What the limiter has recorded of a key is the one or the other: an ``again`` forgets the failures before it, and a
+    failure the ``again`` before it. If the key goes back to failing, or to ``again`` after that, nothing is forgotten
+    any more, so a key that alternates between the two has a growing backoff as well.
 
     Args:
         limiter: computes the delays. Default None: `WorkQueue`'s default.
@@ -26,6 +27,7 @@ class AgainLimiter:
     def __init__(self, limiter: RateLimiter | None = None) -> None:
         self._limiter = limiter or ExponentialBackoff(0.005, 1000)
         self._again: set[Hashable] = set()  # the keys whose last reconcile returned `again`
+        self._mixed: dict[Hashable, int] = {}  # those that failed before an `again`: what is recorded of them up to it
 
     def again(self, key: Hashable, /, *, duplicate: bool = False) -> float:
         """Count one ``again`` of a key; return the delay in seconds before its next reconcile, 0.0 for the first.
@@ -34,11 +36,18 @@ class AgainLimiter:
             key: the key.
             duplicate: whether the key is pending anyway, so that shared budgets are not charged. Default False.
         """
-        if key not in self._again:
-            self._limiter.forget(key)
+        delay = 0.0
+        if key in self._again:
+            delay = self._delay(key, duplicate=duplicate)
+        else:
             self._again.add(key)
-            return 0.0
-        return self._delay(key, duplicate=duplicate)
+            if key not in self._mixed:
+                if self._limiter.retries(key):
+                    self._mixed[key] = 0
+                self._limiter.forget(key)
+        if key in self._mixed:
+            self._mixed[key] = self._limiter.retries(key)
+        return delay
 
     def when(self, key: Hashable, /) -> float:
         """Count one failure of a key; return its delay in seconds."""
@@ -54,15 +63,19 @@ class AgainLimiter:
         """Drop the history of a key."""
         if self._again:
             self._again.discard(key)
+        if self._mixed:
+            self._mixed.pop(key, None)
         self._limiter.forget(key)
 
     def retries(self, key: Hashable, /) -> int:
-        """Return how often a key has failed since it was last forgotten; 0 while it returns ``again``."""
-        return 0 if key in self._again else self._limiter.retries(key)
+        """Return how often a key has failed since its last ``again``, or since it was last forgotten."""
+        return 0 if key in self._again else self._limiter.retries(key) - self._mixed.get(key, 0)
 
     def _end_again(self, key: Hashable) -> None:
         if key in self._again:
-            self.forget(key)
+            self._again.discard(key)
+            if key not in self._mixed:
+                self._limiter.forget(key)
 
     def _delay(self, key: Hashable, *, duplicate: bool) -> float:
         if duplicate and isinstance(self._limiter, SharedBudget):

@@ -119,6 +119,11 @@ class ReconcileCycle:
         self._tracker.set_basis(self.request, version)
 
     @property
+    def uid(self) -> str | None:
+        """Return the uid of the object that the reconcile began with; None if there was none, or none was read yet."""
+        return self._uid
+
+    @property
     def stopping(self) -> bool:
         """Return whether the controller is stopping."""
         return self._stopping()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Literal
 
-from reconciler.clock import Clock
-from reconciler.controller.metrics import ReconcileResult
-from reconciler.controller.reconcile.history import Failure, PastRun
+from reconciler.controller.reconcile.history import RunExplanation
 from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.wake import reasons
 from reconciler.meta import Request, Version
 from reconciler.workqueue import Explanation
 
-__all__ = ["KeyExplanation", "KeyState", "RunExplanation", "explain_key"]
+__all__ = ["KeyExplanation", "KeyState", "explain_key"]
 
 KeyState = Literal["in progress", "ready", "waiting", "idle", "unknown"]
 """Where a key is. ``"idle"`` is not in the queue; ``"unknown"`` has never been reconciled, as far as is remembered."""
@@ -24,39 +21,8 @@ _WATCHED_CHANGE = "a change of the object, or of an object that the controller w
 
 
 @dataclass(frozen=True, slots=True)
-class RunExplanation:
-    """A reconcile that ended.
-
-    Attributes:
-        started: when it began.
-        seconds: its duration.
-        reasons: why it ran.
-        result: how it ended; ``"cancelled"`` by the shutdown.
-        requeue_after: the delay in seconds that it returned; None for none.
-        writes: its status and finalizer writes to its own object that took effect.
-        status_written: whether one of them was a status write.
-        echoes: how often watch events of those writes were dropped.
-        overtaken: whether the object changed during the reconcile, so that another one followed.
-        reconcile_id: the id in its log records, if it failed; None otherwise.
-        failure: how it failed; None if it did not.
-    """
-
-    started: datetime
-    seconds: float
-    reasons: frozenset[str]
-    result: ReconcileResult | Literal["cancelled"]
-    requeue_after: float | None
-    writes: int
-    status_written: bool
-    echoes: int
-    overtaken: bool
-    reconcile_id: str | None
-    failure: Failure | None
-
-
-@dataclass(frozen=True, slots=True)
 class KeyExplanation:
-    """The answer of `Controller.explain`; ``str`` gives one line.
+    """The result of `Controller.explain`; ``str`` gives one line.
 
     Attributes:
         controller: the controller's name.
@@ -123,11 +89,11 @@ def explain_key(state: WorkerState, request: Request, *, workers: int, started: 
         observed_version=seen[-1] if isinstance(seen, tuple) else seen,
         cached_version=None if stored is None else stored.version,
         unsaved=request in state.unsaved,
-        runs=tuple(_explained(run, state.clock) for run in runs),
+        runs=tuple(runs),
     )
 
 
-def _state_of(queued: Explanation[Request], runs: Sequence[PastRun]) -> KeyState:
+def _state_of(queued: Explanation[Request], runs: Sequence[RunExplanation]) -> KeyState:
     if queued.in_progress is not None:
         return "in progress"
     if queued.ready is not None:
@@ -148,7 +114,7 @@ def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int
     return None if queued.due is None else _waits_for_timer(queued)
 
 
-def _idle_waits_for(state: WorkerState, request: Request, runs: Sequence[PastRun]) -> str:
+def _idle_waits_for(state: WorkerState, request: Request, runs: Sequence[RunExplanation]) -> str:
     stored, seen = state.stored(request), state.tracker.seen(request)
     failure = runs[-1].failure if runs else None
     if state.queue.shutting_down:
@@ -168,23 +134,11 @@ def _waits_for_timer(queued: Explanation[Request]) -> str:
     words = {reasons.word(reason) for reason in queued.next_reasons}
     if reasons.RETRY in words:
         count = queued.failures
+        if not count:  # the rate limiter does not count
+            return "the backoff after a failure"
         return f"the backoff after {'1 failure' if count == 1 else f'{count} failures in a row'}"
+    if reasons.AGAIN in words:
+        return "the backoff between successive Result(again=True)"
     if reasons.REQUEUE_AFTER in words:
         return "the delay that a reconcile returned"
     return "a delay (debounce, or an enqueue with a delay)"
-
-
-def _explained(run: PastRun, clock: Clock) -> RunExplanation:
-    return RunExplanation(
-        started=clock.now() - timedelta(seconds=clock.monotonic() - run.since),
-        seconds=run.seconds,
-        reasons=run.reasons,
-        result=run.result,
-        requeue_after=run.requeue_after,
-        writes=run.writes,
-        status_written=run.status_written,
-        echoes=run.echoes,
-        overtaken=run.overtaken,
-        reconcile_id=run.reconcile_id,
-        failure=run.failure,
-    )

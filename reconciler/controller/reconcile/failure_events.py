@@ -38,19 +38,22 @@ class _Row:
         uid: of the object.
         failures: their number.
         reported_at: monotonic second of the latest Event; None if there was none.
+        reported: the hash of its message.
     """
 
     uid: str
     failures: int = 0
     reported_at: float | None = None
+    reported: int = 0
 
 
 class FailureEvents:
     """A recorder of Warning Events on objects whose reconciles fail, and of Normal ones when they succeed again.
 
     The third failure in a row is reported, and a terminal error, a timeout or a refused status at once; while it
-    continues, once a minute. Keys without an object in the cache are ignored. An object that does not match its model
-    has an Event of its own (``InvalidObject``), which does not quote its values as the exception may.
+    continues, once a minute. A terminal error is not retried, so one with another text than the latest Event is
+    reported at once as well. Keys without an object in the cache are ignored. An object that does not match its
+    model has an Event of its own (``InvalidObject``), which does not quote its values as the exception may.
 
     Args:
         gvk: the primary kind.
@@ -79,22 +82,29 @@ class FailureEvents:
         self._enabled = enabled
         self.failing: dict[Request, _Row] = {}
 
-    def note(self, key: Request, completion: Completion) -> None:
-        """Take note of a reconcile that ended."""
+    def note(self, key: Request, completion: Completion, *, uid: str | None) -> None:
+        """Take note of a reconcile that ended.
+
+        Args:
+            key: the key.
+            completion: how it ended.
+            uid: of the object that it began with; None if that is unknown. An object that has taken the name since is
+                not affected.
+        """
         if completion.error is None:
             row = self.failing.pop(key, None)
             if row is not None and row.reported_at is not None:
                 self._record_success(key, row)
         elif self._enabled and not _has_event(completion.error):
-            self._note_failure(key, completion, completion.error)
+            self._note_failure(key, completion, completion.error, uid)
 
     def forget(self, key: Request) -> None:
         """Forget the failures of an object that is gone."""
         self.failing.pop(key, None)
 
-    def _note_failure(self, key: Request, completion: Completion, error: Exception) -> None:
+    def _note_failure(self, key: Request, completion: Completion, error: Exception, uid: str | None) -> None:
         obj = self._stored(key)
-        if obj is None:
+        if obj is None or (uid is not None and uid != obj.uid):
             self.forget(key)
             return
         row = self.failing.get(key)
@@ -104,9 +114,11 @@ class FailureEvents:
         now = self._clock.monotonic()
         if row.failures < _FAILURES and not (completion.terminal or completion.timed_out or _is_refused(error)):
             return
-        if row.reported_at is None or now - row.reported_at >= _INTERVAL:
-            row.reported_at = now
-            self._events.warning(self._reference(obj), FAILED, error_message(error))
+        message = error_message(error)
+        is_last_word = completion.terminal and row.reported != hash(message)
+        if row.reported_at is None or now - row.reported_at >= _INTERVAL or is_last_word:
+            row.reported_at, row.reported = now, hash(message)
+            self._events.warning(self._reference(obj), FAILED, message)
 
     def _record_success(self, key: Request, row: _Row) -> None:
         obj = self._stored(key)

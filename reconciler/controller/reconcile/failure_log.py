@@ -35,9 +35,9 @@ _VARIABLE = re.compile(r"""'[^'\n]*'|"[^"\n]*"|\b[0-9a-fA-F-]*\d[\w.:-]*""")
 
 @dataclass(slots=True)
 class _Failing:
-    """A key that fails: the error, the number of failures, and when the next one is logged."""
+    """A key that fails: the hash of the error, the number of failures, and when the next one is logged."""
 
-    error: Hashable
+    error: int  # the error itself has its stack, which would be stored once per key
     failures: int
     next_log: float
     delay: float = FIRST_REPEAT
@@ -98,9 +98,9 @@ class FailureLog:
 
     def _count(self, key: Request, identity: Hashable, now: float) -> tuple[int, bool]:
         """Count a failure of a key; return the number of failures with this error, and whether to log this one."""
-        failing = self._failing.get(key)
-        if failing is None or failing.error != identity:
-            self._failing[key] = _Failing(identity, 1, now + FIRST_REPEAT)
+        failing, error = self._failing.get(key), hash(identity)
+        if failing is None or failing.error != error:
+            self._failing[key] = _Failing(error, 1, now + FIRST_REPEAT)
             if len(self._failing) > _MAX_KEYS:
                 self._failing.popitem(last=False)
             return 1, True
@@ -114,7 +114,9 @@ class FailureLog:
 
 def _identity(error: BaseException, key: Request, depth: int = _MAX_DEPTH) -> Hashable:
     """Return what makes an error the same one as another: its type, stack, text without names and numbers, causes."""
-    text = error_text(error)[:_MAX_TEXT].replace(key.name or "#", "#")
+    text = error_text(error)[:_MAX_TEXT]
+    if key.name and key.name in text:
+        text = re.sub(rf"(?<![A-Za-z]){re.escape(key.name)}(?![A-Za-z])", "#", text)
     inner: list[BaseException] = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
     if error.__cause__ is not None:
         inner.append(error.__cause__)

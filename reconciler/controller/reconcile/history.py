@@ -9,19 +9,20 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from pydantic import ValidationError
 
+from reconciler.clock import Clock
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.reconcile.cycle import ReconcileCycle
-from reconciler.controller.reconcile.outcome import Completion
-from reconciler.errors import APIError, error_text
+from reconciler.controller.reconcile.outcome import Completion, text_without_values
 from reconciler.meta import Request
 
-__all__ = ["MAX_RUNS", "Failure", "PastRun", "RunHistory"]
+__all__ = ["MAX_RUNS", "Failure", "RunExplanation", "RunHistory"]
 
 MAX_RUNS = 10
 """The highest number of reconciles that are kept for a key."""
@@ -61,24 +62,25 @@ class Failure(msgspec.Struct, frozen=True):
     timed_out: bool
 
 
-class PastRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RunExplanation:
     """A reconcile that ended.
 
     Attributes:
-        since: monotonic second of its start.
+        started: when it began.
         seconds: its duration.
         reasons: why it ran.
         result: how it ended; ``"cancelled"`` by the shutdown.
         requeue_after: the delay in seconds that it returned; None for none.
         writes: its status and finalizer writes to its own object that took effect.
         status_written: whether one of them was a status write.
-        echoes: how many watch events of those writes were dropped.
+        echoes: how often watch events of those writes were dropped.
         overtaken: whether the object changed during the reconcile, so that another one followed.
         reconcile_id: the id in its log records, if it failed; None otherwise.
         failure: how it failed; None if it did not.
     """
 
-    since: float
+    started: datetime
     seconds: float
     reasons: frozenset[str]
     result: ReconcileResult | Literal["cancelled"]
@@ -108,14 +110,16 @@ class RunHistory:
 
     Args:
         is_pending: returns whether a key is in progress, ready or waiting; such keys are dropped last.
+        clock: the one that the reconciles were measured with.
         capacity: the highest number of reconciles. Default 10,000.
 
     Attributes:
         dropped: how many keys were dropped because the history was full.
     """
 
-    def __init__(self, is_pending: Callable[[Request], bool], *, capacity: int = _CAPACITY) -> None:
+    def __init__(self, is_pending: Callable[[Request], bool], clock: Clock, *, capacity: int = _CAPACITY) -> None:
         self._is_pending = is_pending
+        self._clock = clock
         self._capacity = capacity
         self._keys: list[Request] = []
         self._since = array("d")
@@ -176,15 +180,15 @@ class RunHistory:
             found[key] = [*rows[1 - MAX_RUNS :], row]
         return found
 
-    def runs(self, key: Request) -> list[PastRun]:
+    def runs(self, key: Request) -> list[RunExplanation]:
         """Return the latest reconciles of a key, oldest first; ten at most."""
         return [self.run(row) for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
 
-    def run(self, row: int) -> PastRun:
+    def run(self, row: int) -> RunExplanation:
         """Return the reconcile of a row."""
         shared = self._shared[row]
-        return PastRun(
-            since=self._since[row],
+        return RunExplanation(
+            started=self._clock.now() - timedelta(seconds=self._clock.monotonic() - self._since[row]),
             seconds=self._seconds[row],
             reasons=shared.reasons,
             result=shared.result,
@@ -233,40 +237,14 @@ class RunHistory:
 
 
 def _failure_of(error: BaseException, completion: Completion) -> Failure:
+    message = text_without_values(error)
     return Failure(
         type=type(error).__name__,
-        message=_message_of(error),
+        message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
         traceback=_frames_of(error.__traceback__),
         terminal=completion.terminal,
         timed_out=completion.timed_out,
     )
-
-
-def _message_of(error: BaseException) -> str:
-    """Return the text of an error without values of objects, which the API server and pydantic quote."""
-    text = error_text(error)
-    for linked in _chain(error):
-        if isinstance(linked, APIError) and linked.status == 422:
-            fields = ", ".join(f"{cause.field or '?'} ({cause.reason})" for cause in linked.causes)
-            text = text.replace(linked.message, fields or "the object is invalid")
-        elif isinstance(linked, ValidationError):
-            problems = linked.errors(include_url=False, include_context=False, include_input=False)
-            fields = "; ".join(f"{'.'.join(map(str, each['loc'])) or '$'}: {each['type']}" for each in problems)
-            text = text.replace(str(linked), f"{linked.title} is invalid: {fields}")
-    if isinstance(error, BaseExceptionGroup):
-        text += ": " + "; ".join(f"{type(part).__name__}: {_message_of(part)}" for part in error.exceptions[:5])
-    text = " ".join(text.split())
-    return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE - 1]}…"
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and those that caused it, eight at most."""
-    chain: list[BaseException] = []
-    linked: BaseException | None = error
-    while linked is not None and linked not in chain and len(chain) < 8:
-        chain.append(linked)
-        linked = linked.__cause__ or linked.__context__
-    return chain
 
 
 def _frames_of(traceback: TracebackType | None) -> tuple[str, ...]:

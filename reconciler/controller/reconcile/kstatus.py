@@ -7,6 +7,7 @@ Both conditions are absent from an object that is ready.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from reconciler.controller.reconcile.outcome import error_message
@@ -21,6 +22,9 @@ STALLED = "Stalled"
 _MAX_MESSAGE = 1024
 """Characters of a message, as in Events."""
 
+_MAX_REASON = 1024
+_NOT_IN_REASON = re.compile(r"[^A-Za-z0-9_]+")
+
 _CANCELLED = "the reconcile was cancelled: its timeout expired, or something that it awaited was cancelled"
 
 
@@ -33,7 +37,7 @@ def record_outcome(status: StatusBatcher[Any], outcome: Outcome, terminal: BaseE
         terminal: the terminal error; None if it returned.
     """
     if terminal is not None:
-        _set(status, STALLED, type(terminal).__name__.strip("_") or "TerminalError", error_message(terminal))
+        _set(status, STALLED, _reason_of(terminal), error_message(terminal))
         _remove(status, RECONCILING)
         return
     _remove(status, STALLED)
@@ -50,8 +54,16 @@ def record_retry(status: StatusBatcher[Any], error: BaseException) -> None:
     _remove(status, STALLED)
 
 
+def _reason_of(error: BaseException) -> str:
+    """Return the name of an error's class if the API server accepts it as a reason; otherwise what it accepts of it."""
+    name = _NOT_IN_REASON.sub("", type(error).__name__).strip("_").lstrip("_0123456789")
+    return name[:_MAX_REASON].rstrip("_") or "TerminalError"
+
+
 def _set(status: StatusBatcher[Any], type: str, reason: str, message: str) -> None:
-    status.set_condition(type, True, reason=reason, message=message[:_MAX_MESSAGE])
+    # A text with half of a surrogate pair cannot be sent.
+    text = message[:_MAX_MESSAGE].encode(errors="replace").decode()
+    status.set_condition(type, True, reason=reason, message=text)
 
 
 def _remove(status: StatusBatcher[Any], type: str) -> None:

@@ -6,17 +6,27 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from pydantic import ValidationError
 
 from reconciler.controller.errors import ReconcileTimeout
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.result import Outcome, Result
-from reconciler.controller.wake.user_code import describe
-from reconciler.errors import TerminalError
+from reconciler.errors import APIError, TerminalError, error_text
 
-__all__ = ["Completion", "check_outcome", "error_message", "is_terminal", "result_of", "run_to_completion"]
+__all__ = [
+    "Completion",
+    "check_outcome",
+    "error_message",
+    "is_terminal",
+    "result_of",
+    "run_to_completion",
+    "text_without_values",
+]
 
 _MAX_PARTS = 3
 """How many exceptions of a group a message names."""
+
+_MAX_CHAIN = 8
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -87,11 +97,39 @@ def is_terminal(error: BaseException) -> bool:
 
 
 def error_message(error: BaseException) -> str:
-    """Return the type and the text of an error; of a group also those of its first exceptions."""
-    if not isinstance(error, BaseExceptionGroup):
-        return describe(error)
-    parts = [error_message(part) for part in error.exceptions[:_MAX_PARTS]]
-    return f"{describe(error)}: {'; '.join(parts)}"
+    """Return the type of an error and its text without values: for everybody who may read Events and conditions."""
+    name, text = type(error).__name__, text_without_values(error)
+    return name if text == name else f"{name}: {text}"
+
+
+def text_without_values(error: BaseException) -> str:
+    """Return the text of an error in one line, without the values of objects that an API server or a model rejected.
+
+    The text of a group contains the types and texts of its first exceptions. What your own code writes into an
+    exception stays.
+    """
+    text = error_text(error)
+    for linked in _chain(error):
+        if isinstance(linked, APIError) and linked.status == 422:
+            fields = ", ".join(f"{cause.field or '?'} ({cause.reason})" for cause in linked.causes)
+            text = text.replace(linked.message, fields or "the object is invalid")
+        elif isinstance(linked, ValidationError):
+            problems = linked.errors(include_url=False, include_context=False, include_input=False)
+            fields = "; ".join(f"{'.'.join(map(str, each['loc'])) or '$'}: {each['type']}" for each in problems)
+            text = text.replace(str(linked), f"{linked.title} is invalid: {fields}")
+    if isinstance(error, BaseExceptionGroup):
+        text += ": " + "; ".join(map(error_message, error.exceptions[:_MAX_PARTS]))
+    return " ".join(text.split())
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and those that caused it, eight at most. Exceptions are not compared: `__eq__` may raise."""
+    chain: list[BaseException] = []
+    linked: BaseException | None = error
+    while linked is not None and not any(linked is each for each in chain) and len(chain) < _MAX_CHAIN:
+        chain.append(linked)
+        linked = linked.__context__ if linked.__cause__ is None else linked.__cause__
+    return chain
 
 
 def result_of(outcome: object) -> ReconcileResult:

@@ -15,12 +15,21 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from reconciler.clock import Clock, current_clock
+from reconciler.clock import Clock
 from reconciler.controller.wake import reasons as words
 
 __all__ = ["Storm", "StormAlarm"]
 
 K = TypeVar("K", bound=Hashable)
+
+_LIMIT = 10
+"""Reconciles within a window that are normal."""
+
+_WINDOW = 10.0
+"""Seconds."""
+
+_QUIET = 300.0
+"""Seconds before the same key is reported again."""
 
 _MAX_LOGGED = 10
 """Storms that are logged within a window."""
@@ -38,17 +47,15 @@ class Storm(Generic[K]):
 
     Attributes:
         key: the key that reconciles too often.
-        runs: the number of reconciles within `window` that nobody asked for.
-        window: seconds.
+        runs: the number of reconciles within ten seconds that nobody asked for.
         reasons: how many of those reconciles had each reason; one may have several.
-        logged: whether to log it; False if too many others were logged within the window.
-        last: whether further ones within the window are not logged.
+        logged: whether to log it; False if too many others were logged within ten seconds.
+        last: whether further ones within ten seconds are not logged.
         skipped: how many were not logged since the previous one that was.
     """
 
     key: K
     runs: int
-    window: float
     reasons: Counter[str]
     logged: bool = True
     last: bool = False
@@ -58,7 +65,7 @@ class Storm(Generic[K]):
         reasons = ", ".join(f"{reason} x{count}" for reason, count in self.reasons.most_common()) or "unknown"
         skipped = f"; {self.skipped} other tight loops were counted but not logged" if self.skipped else ""
         more = "; further ones are counted but not logged" if self.last else ""
-        runs = f"{self.key} was reconciled {self.runs} times within {self.window:g} s"
+        runs = f"{self.key} was reconciled {self.runs} times within {_WINDOW:g} s"
         return f"{runs}, because of: {reasons}{skipped}{more}"
 
 
@@ -68,19 +75,11 @@ class StormAlarm(Generic[K]):
     Reconciles that were asked for do not count: a retry, ``again``, or a delay, and no other reason.
 
     Args:
-        limit: such reconciles within the window that are normal. Default 10.
-        window: seconds. Default 10.
-        quiet: seconds before the same key is reported again. Default 300.
         clock: source of monotonic time.
     """
 
-    def __init__(
-        self, *, limit: int = 10, window: float = 10.0, quiet: float = 300.0, clock: Clock | None = None
-    ) -> None:
-        self._limit = limit
-        self._window = window
-        self._quiet = quiet
-        self._clock = clock or current_clock()
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._recent: OrderedDict[K, deque[tuple[float, frozenset[str]]]] = OrderedDict()
         self._quiet_until: OrderedDict[K, float] = OrderedDict()
         self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
@@ -95,29 +94,29 @@ class StormAlarm(Generic[K]):
             reasons: why it runs; without any, it was not asked for.
             by_timer: whether the key's timer made it ready. Default False.
         """
-        if reasons and (reasons <= _ASKED_FOR or (by_timer and {words.word(each) for each in reasons} <= _DELAYED)):
-            return None
         now = self._clock.monotonic()
         self._drop_idle(now)
+        if reasons and (reasons <= _ASKED_FOR or (by_timer and {words.word(each) for each in reasons} <= _DELAYED)):
+            return None
         runs = self._recent.get(key)
         if runs is None:
-            runs = self._recent[key] = deque(maxlen=self._limit + 1)
+            runs = self._recent[key] = deque(maxlen=_LIMIT + 1)
         else:
             self._recent.move_to_end(key)
         runs.append((now, frozenset(reasons)))
-        while runs[0][0] <= now - self._window:
+        while runs[0][0] <= now - _WINDOW:
             runs.popleft()
-        if len(runs) <= self._limit or key in self._quiet_until:
+        if len(runs) <= _LIMIT or key in self._quiet_until:
             return None
-        self._quiet_until[key] = now + self._quiet
+        self._quiet_until[key] = now + _QUIET
         self._storms += 1
         found = Counter(reason for _, reasons in runs for reason in reasons)
         if self._is_limit_reached(now):
             self._skipped += 1
-            return Storm(key, len(runs), self._window, found, logged=False)
+            return Storm(key, len(runs), found, logged=False)
         skipped, self._skipped = self._skipped, 0
         self._logged_at.append(now)
-        return Storm(key, len(runs), self._window, found, last=self._is_limit_reached(now), skipped=skipped)
+        return Storm(key, len(runs), found, last=self._is_limit_reached(now), skipped=skipped)
 
     @property
     def storms(self) -> int:
@@ -128,10 +127,10 @@ class StormAlarm(Generic[K]):
         return len(self._recent)
 
     def _is_limit_reached(self, now: float) -> bool:
-        return len(self._logged_at) == _MAX_LOGGED and self._logged_at[0] > now - self._window
+        return len(self._logged_at) == _MAX_LOGGED and self._logged_at[0] > now - _WINDOW
 
     def _drop_idle(self, now: float) -> None:
-        while self._recent and next(iter(self._recent.values()))[-1][0] <= now - self._window:
+        while self._recent and next(iter(self._recent.values()))[-1][0] <= now - _WINDOW:
             self._recent.popitem(last=False)
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)

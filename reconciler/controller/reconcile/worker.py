@@ -209,7 +209,7 @@ class Worker:
         if completion is not None:
             self._report(cycle.run, completion, seconds)
             if completion.error is not None or self._state.failures.failing:
-                self._state.failures.note(cycle.request, completion)
+                self._state.failures.note(cycle.request, completion, uid=cycle.uid)
             self._requeue(cycle.run, completion)
 
     def _finish_echo(self, key: Request) -> None:

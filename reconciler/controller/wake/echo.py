@@ -100,7 +100,7 @@ class _InProgress(msgspec.Struct):
 
     basis: Version | None = None
     tip: Version | None = None  # basis, moved on only by own writes conditional on it
-    chain: list[str] = []  # opaque versions only: basis and own answers
+    chain: list[str] = []  # opaque versions only: basis and own responses
     late: int | None = None
     late_opaque: set[str] = set()
     held: Wake | None = None  # of the events behind `late`

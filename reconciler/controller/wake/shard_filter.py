@@ -45,7 +45,7 @@ class ShardFilter(Protocol):
         which the next call for the key completes.
 
         Raises:
-            Exception: the answer is unknown; the key is retried with backoff.
+            Exception: it could not find out; the key is retried with backoff.
         """
         ...
 

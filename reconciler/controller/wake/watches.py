@@ -99,7 +99,7 @@ def check_requests(requests: object, primary: ResourceType, *, giver: str = "a m
     found = list(requests)
     for request in found:
         if not isinstance(request, Request):
-            raise TypeError(f"{giver} must give Request(name, namespace), not {type(request).__name__}")
+            raise TypeError(f"{giver} must return Request(name, namespace), not {type(request).__name__}")
         if bool(request.namespace) != primary.namespaced:
             raise ValueError(
                 f"{giver} gave {request!r}, but {primary.gvk.kind} is "

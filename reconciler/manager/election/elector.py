@@ -71,7 +71,7 @@ class Elector:
         elected: set when this process becomes leader; stays set.
         holder: the last known holder of the lease; ``""`` if nobody holds it.
         lease: namespace and name of the lease, as text.
-        last_failure: why the last attempt to acquire the lease got no answer; None if it got one.
+        last_failure: why the last attempt to acquire the lease got no response; None if it got one.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class LeaderElection:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ConfigurationError("leader_election='' is not a valid lease name: give one that all replicas share")
+            raise ConfigurationError("leader_election='' is not a valid lease name: pass one that all replicas share")
         times = (self.lease_duration, self.renew_deadline, self.retry_period)
         consistent = self.lease_duration > self.renew_deadline > _JITTER * self.retry_period > 0
         if not (consistent and self.lease_duration >= 1 and all(map(math.isfinite, times))):
@@ -80,7 +80,7 @@ def complete_election(
     if found is None:
         raise ConfigurationError(
             f"leader_election={election.name!r} needs a namespace for its lease: this process does not run in a pod, "
-            "so give leader_election_namespace="
+            "so pass leader_election_namespace="
         )
     return replace(election, namespace=found, identity=election.identity or f"{socket.gethostname()}_{uuid.uuid4()}")
 

@@ -58,7 +58,7 @@ class Checks:
             ValueError: the name is taken, empty, or contains a slash.
         """
         if not name or "/" in name:
-            raise ValueError(f"{name!r} is not a valid name of a {self.endpoint} check: give a name without '/'")
+            raise ValueError(f"{name!r} is not a valid name of a {self.endpoint} check: pass a name without '/'")
         if name in self._checks:
             raise ValueError(f"a {self.endpoint} check named {name!r} already exists")
         self._checks[name] = check

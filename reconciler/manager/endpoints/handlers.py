@@ -17,7 +17,7 @@ from reconciler.telemetry import MetricsRegistry
 from reconciler.wire import JSONObject
 from reconciler.workqueue import Explanation
 
-__all__ = ["debug_queue", "health", "metrics"]
+__all__ = ["debug_queue", "health", "is_selected", "limit_of", "metrics"]
 
 _MAX_SCRAPES = 4
 """Concurrent scrapes; each takes a thread."""
@@ -82,9 +82,7 @@ def debug_queue(
 
     async def handle(request: EndpointRequest) -> EndpointResponse:
         query = dict(request.query)
-        given = query.get("limit", "")
-        # Ten digits are more keys than any queue has; int() refuses thousands of digits.
-        limit = int(given.lstrip("0")[:10] or 0) if given.isdecimal() else _MAX_KEYS
+        limit = limit_of(query, _MAX_KEYS)
         selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
         document: JSONObject = {} if shard is None else {"shard": shard}
         document["controllers"] = [_controller(each, query, limit, clock) for each in selected]
@@ -96,7 +94,7 @@ def debug_queue(
 
 def _controller(controller: Controller, query: dict[str, str], limit: int, clock: Clock) -> JSONObject:
     queue, statistics = controller.queue, controller.statistics()
-    keys = [key for key in queue.keys() if _is_selected(key, query)]  # noqa: SIM118 - a queue is not a dict
+    keys = [key for key in queue.keys() if is_selected(key, query)]  # noqa: SIM118 - a queue is not a dict
     explanations = sorted((queue.explain(key) for key in keys[:limit]), key=_sort_key)
     return {
         "name": controller.name,
@@ -109,7 +107,15 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
     }
 
 
-def _is_selected(key: Request, query: dict[str, str]) -> bool:
+def limit_of(query: dict[str, str], default: int) -> int:
+    """Return the number of keys per controller that a query asks for."""
+    given = query.get("limit", "")
+    # Ten digits are more keys than any queue has; int() refuses thousands of digits.
+    return int(given.lstrip("0")[:10] or 0) if given.isdecimal() else default
+
+
+def is_selected(key: Request, query: dict[str, str]) -> bool:
+    """Return whether a query selects a key by name and namespace."""
     return query.get("name", key.name) == key.name and query.get("namespace", key.namespace or "") == (
         key.namespace or ""
     )

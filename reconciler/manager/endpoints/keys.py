@@ -10,6 +10,7 @@ import msgspec
 from reconciler.clock import Clock
 from reconciler.controller import Controller, RunExplanation
 from reconciler.controller.reconcile.history import MAX_RUNS
+from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.meta import Request, format_micro_time
 from reconciler.wire import JSONObject
@@ -44,8 +45,7 @@ def debug_keys(
 
     async def handle(request: EndpointRequest) -> EndpointResponse:
         query = dict(request.query)
-        given = query.get("limit", "")
-        limit = int(given.lstrip("0")[:10] or 0) if given.isdecimal() else _MAX_KEYS
+        limit = limit_of(query, _MAX_KEYS)
         selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
         document: JSONObject = {"now": format_micro_time(clock.now()), "role": role()}
         if shard is not None:
@@ -60,7 +60,6 @@ def debug_keys(
 def _controller(controller: Controller, query: dict[str, str], limit: int, clock: Clock, *, local: bool) -> JSONObject:
     statistics, name = controller.statistics(), query.get("name")
     keys = _keys(controller, query)
-    now = clock.monotonic()
     return {
         "name": controller.name,
         "kind": controller.kind.kind,
@@ -73,10 +72,7 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
         "reconciles": statistics.reconciles,
         "errors": statistics.results["error"],
         "storms": statistics.storms,
-        "keys": [
-            _key(controller, key, rows, clock, now=now, full=name is not None, local=local)
-            for key, rows in keys[:limit]
-        ],
+        "keys": [_key(controller, key, rows, clock, full=name is not None, local=local) for key, rows in keys[:limit]],
         "keys_failing": sum(_is_failing(controller, rows) for _, rows in keys),
         "keys_left_out": max(0, len(keys) - limit),
         "keys_forgotten": controller.history.dropped,
@@ -91,11 +87,7 @@ def _keys(controller: Controller, query: dict[str, str]) -> list[tuple[Request, 
         return [(key, history.keys().get(key, []))]
     known: dict[Request, list[int]] = {key: [] for key in controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
     known |= history.keys()
-    selected = [
-        (key, rows)
-        for key, rows in known.items()
-        if name in (None, key.name) and namespace in (None, key.namespace or "")
-    ]
+    selected = [(key, rows) for key, rows in known.items() if is_selected(key, query)]
     return sorted(selected, key=lambda each: (*_rank(controller, each[1]), str(each[0])))
 
 
@@ -104,7 +96,7 @@ def _rank(controller: Controller, rows: Sequence[int]) -> tuple[bool, float]:
     if not rows:
         return True, 0.0
     first, last = controller.history.run(rows[0]), controller.history.run(rows[-1])
-    return last.failure is None, -round(len(rows) / (1.0 + last.since - first.since), 3)
+    return last.failure is None, -round(len(rows) / (1.0 + (last.started - first.started).total_seconds()), 3)
 
 
 def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
@@ -112,10 +104,10 @@ def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
 
 
 def _key(
-    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, now: float, full: bool, local: bool
+    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, local: bool
 ) -> JSONObject:
     found = controller.explain(key)
-    oldest = controller.history.run(rows[0]).since if rows else now
+    since = (clock.now() - controller.history.run(rows[0]).started).total_seconds() if rows else 0.0
     least = 60.0 if len(rows) < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
     runs = found.runs if full else found.runs[-1:]
     fields = {
@@ -130,7 +122,7 @@ def _key(
         "due": None if found.due is None else format_micro_time(clock.now() + timedelta(seconds=found.due)),
         "next_reasons": sorted(found.next_reasons) or None,
         "failures": found.failures,
-        "reconciles_per_minute": round(60 * len(rows) / max(now - oldest, least), 1),
+        "reconciles_per_minute": round(60 * len(rows) / max(since, least), 1),
         "cached": found.exists,
         "cached_version": _version(found.cached_version),
         "observed_version": _version(found.observed_version),

@@ -110,12 +110,10 @@ class Servers:
 
     Args:
         clock: source of time; sockets do not work if it is virtual.
-        limits: the limits of each server.
     """
 
-    def __init__(self, clock: Clock, limits: Limits = _LIMITS) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._limits = limits
         self._servers: list[_Server] = []
 
     def serve(self, address: Address, handlers: Mapping[str, Handler]) -> None:
@@ -155,7 +153,7 @@ class Servers:
             )
         from reconciler.serving.server import HTTPServer
 
-        server.running = HTTPServer(_dispatcher(server.handlers), self._limits)
+        server.running = HTTPServer(_dispatcher(server.handlers), _LIMITS)
         try:
             await server.running.start(address.host or None, address.port)
         except OSError as error:

@@ -128,7 +128,7 @@ def _ordinal(host: str) -> int:
     if found is None:
         raise ConfigurationError(
             f"ShardByIndex: the host name {host!r} does not end with an ordinal, as the names of a StatefulSet's pods "
-            "do: give index="
+            "do: pass index="
         )
     return int(found[1])
 

@@ -136,7 +136,7 @@ class RingShard:
         if namespace is None:
             raise ConfigurationError(
                 f"ShardRing({ring.ring!r}) needs a namespace for its Lease: this process does not run in a pod, so "
-                "give namespace="
+                "pass namespace="
             )
         self._shard = ring.name
         self.name: str | None = ring.name

@@ -197,7 +197,6 @@ def _operator(text: str) -> Operator:
 
 _CLASSIC = re.compile(r"^\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(=~|=|!=|!~)(.*)\Z", re.DOTALL | re.ASCII)
 _CLASSIC_PART = re.compile(r'((?:\\.|"(?:\\.|[^"\\])*"|[^",\\])*)(,|\Z)', re.DOTALL)
-_CLASSIC_ESCAPE = re.compile(r'\\([n"\\])')
 
 
 def _classic(text: str) -> Iterator[Matcher]:

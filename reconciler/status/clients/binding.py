@@ -97,7 +97,7 @@ def bind(
     """
     if is_kind(obj_or_kind) != (name is not None):
         raise TypeError(
-            "give an object, or a kind with name= and namespace="
+            "pass an object, or a kind with name= and namespace="
             if name is None
             else "an object has its own name: name= and namespace= are for a kind only"
         )
@@ -121,7 +121,7 @@ def bind(
             writer.former_field_manager = FORMER_FIELD_MANAGER
         return Binding(writer, is_async)
     raise TypeError(
-        f"StatusBatcher does not support the client {type(api).__module__}.{type(api).__qualname__}: give a "
+        f"StatusBatcher does not support the client {type(api).__module__}.{type(api).__qualname__}: pass a "
         "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, the patch of "
         "a kopf handler, or a StatusWriter"
     )

@@ -8,7 +8,7 @@ must find out by itself what a refusal means:
 
 * Another writer was first: the mutations are replayed on the newer version, by the rules of
   `reconciler.status.flush.replay`.
-* kopf repeats a request whose answer was lost, and the repetition conflicts with its own first copy. Then the new
+* kopf repeats a request whose response was lost, and the repetition conflicts with its own first copy. Then the new
   status is stored already, and nothing is applied twice.
 * The server never accepts it, because the CRD's schema forbids it. kopf treats that as a conflict too, and runs none of
   the object's handlers while it holds something back. So the function gives the status up after a number of versions,
@@ -104,7 +104,7 @@ class KopfPatch:
         original = getattr(patch, "_original", None)
         if original is not None and uid_of(original) != uid_of(document):
             raise TypeError(
-                "kopf's patch writes the handled object only: pass the handler's whole body. For another object give "
+                "kopf's patch writes the handled object only: pass the handler's whole body. For another object pass "
                 "StatusBatcher a client"
             )
         if not version_of(document):

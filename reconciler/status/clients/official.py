@@ -88,7 +88,7 @@ class ObjectEndpoint:
             return self._declared or _served.get(self._key)
 
     def learn(self, discovered: Mapping[str, Any]) -> ResourceType:
-        """Return how the kind is served according to a discovery answer, and remember it.
+        """Return how the kind is served according to a discovery response, and remember it.
 
         Raises:
             ConfigurationError: the server does not serve the kind.
@@ -134,7 +134,7 @@ class OfficialWriter:
     Attributes:
         former_field_manager: the name that earlier releases used instead; ``""`` if there was none.
         request_timeout: seconds that the next call of `read` or `write` may take.
-        warnings: the ``Warning`` headers of the last answer.
+        warnings: the ``Warning`` headers of the last response.
     """
 
     def __init__(self, api_client: Any, endpoint: ObjectEndpoint, *, field_manager: str, timeout: float) -> None:
@@ -245,7 +245,7 @@ class BlockingClientWriter(OfficialWriter):
     """A `SyncStatusWriter` over an ApiClient that uses urllib3: kubernetes.
 
     Each request is sent once, whatever retries the client is configured with: it goes directly to the connection pool,
-    with retries disabled. ``request_timeout`` covers the connect and the wait for the answer.
+    with retries disabled. ``request_timeout`` covers the connect and the wait for the response.
     """
 
     _MIN_TIMEOUT = 0.001
@@ -364,7 +364,7 @@ def _before_the_write() -> Iterator[None]:
 def read_answer(
     request: str, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> tuple[JSONObject, Sequence[str]]:
-    """Return the object and the ``Warning`` headers of an answer.
+    """Return the object and the ``Warning`` headers of a response.
 
     Args:
         request: verb and path, for errors.
@@ -397,5 +397,5 @@ def _gvk_in(document: Mapping[str, Any]) -> GroupVersionKind:
         return gvk_of(document)
     except ValueError as error:
         raise ValueError(
-            f"{error}, as items of a list do: give StatusBatcher 'group/version/Kind' with name= and namespace="
+            f"{error}, as items of a list do: pass StatusBatcher 'group/version/Kind' with name= and namespace="
         ) from None

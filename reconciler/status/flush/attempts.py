@@ -48,7 +48,7 @@ _FINAL_MESSAGES = (
     "field not declared in schema",
     "strconv.ParseUint",
 )
-"""In 5xx answers that mean that nothing was stored, and that a retry gets the same answer (seen on kube-apiserver
+"""In 5xx responses that mean that nothing was stored, and that a retry gets the same response (seen on kube-apiserver
 1.36)."""
 
 _MAX_SIZES = 3
@@ -87,7 +87,7 @@ class Attempts:
 
     @property
     def is_unknown(self) -> bool:
-        """Return whether a write may have been applied without an answer."""
+        """Return whether a write may have been applied without a response."""
         return self._in_flight or self.uncertain
 
     @property
@@ -102,7 +102,7 @@ class Attempts:
     # Requests.
 
     def write(self, desired: DesiredStatus) -> Generator[Effect, Any, JSONObject]:
-        """Send the body of a desired status once, and return the answer."""
+        """Send the body of a desired status once, and return the response."""
         if not self.can_write:
             raise self.exhausted()
         self._writes += 1
@@ -158,14 +158,14 @@ class Attempts:
     def abandoned(self) -> StatusError:
         """Return the error of a flush whose time is up."""
         if self.is_unknown:
-            return self.unknown("no answer came in time")
+            return self.unknown("no response came in time")
         return self._unavailable("in time")
 
     def exhausted(self) -> StatusError:
         """Return the error of a flush that has used all its requests."""
         tries = f"after {self._writes} writes and {self._reads} reads"
         if self.uncertain:
-            return self.unknown(f"no usable answer {tries}")
+            return self.unknown(f"no usable response {tries}")
         if isinstance(self.last, Conflict):
             return self.conflict(f"again each time, {tries}")
         return self._unavailable(tries)
@@ -223,7 +223,7 @@ class Attempts:
 
     def _why(self) -> str:
         if self.last is None:
-            return "there was no answer"
+            return "there was no response"
         return f"{type(self.last).__name__}: {self.last}"
 
 

@@ -1,9 +1,9 @@
-"""One flush, from the recorded mutations to an answer, without I/O.
+"""One flush, from the recorded mutations to a response, without I/O.
 
 `Flush.run` is a generator of effects (`Read`, `Write`, `Sleep`). A driver, blocking or asynchronous, performs each one
 and sends the result, or throws the error, back into it. So the semantics exist once:
 
-* A write is *applied* (2xx), *refused* (4xx, 429, connection not made) or *unknown* (no answer, any other 5xx).
+* A write is *applied* (2xx), *refused* (4xx, 429, connection not made) or *unknown* (no response, any other 5xx).
 * Refused because of the resourceVersion: the object is read again. Under another uid nothing is written; otherwise the
   mutations are replayed on the newer version.
 * Unknown: the object is read back before anything else. If it still has the old version, the same bytes are sent again,
@@ -369,7 +369,7 @@ class Flush:
         repeatable = all(m.may_be_repeated(desired.tip.status, fresh.status) for m in desired.mutations)
         if applied is None and (self._checkpoint or not repeatable):
             raise self.attempts.unknown(
-                "the answer was lost, and another writer has changed the object since"
+                "the response was lost, and another writer has changed the object since"
             ) from error
         if self._checkpoint:
             raise self.attempts.conflict() from error

@@ -175,7 +175,7 @@ def check_can_apply(mutation: Mutation, managed_fields: Sequence[ManagedFieldsEn
     where = format_path(mutation.path)
     if not isinstance(mutation, RemoveItem) and not mutation.key:
         raise ValueError(
-            f"append to {where!r} would take over the whole list from other managers: with strategy='apply' give key=, "
+            f"append to {where!r} would take over the whole list from other managers: with strategy='apply' pass key=, "
             "and make the list listType=map in the CRD; or use strategy='merge'"
         )
     for manager, tree in field_trees(managed_fields):

@@ -163,7 +163,7 @@ class AsyncDriver:
                 return await self._writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
         except TimeoutError:
             if limit.expired():
-                raise OutcomeUnknown("no answer within the request's share of the time for the flush") from None
+                raise OutcomeUnknown("no response within the request's share of the time for the flush") from None
             raise
 
     def _shorten_on_shutdown(self) -> None:

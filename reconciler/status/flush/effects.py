@@ -65,7 +65,7 @@ class Target(msgspec.Struct, frozen=True):
         identity: server, client and field manager.
         field_manager: the name that writes are recorded under; ``""`` if it is not known.
         former_field_manager: the name that earlier releases recorded them under; ``""`` if there was none.
-        warnings: returns the ``Warning`` headers of the last answer.
+        warnings: returns the ``Warning`` headers of the last response.
         memory: what was learned over the client.
     """
 

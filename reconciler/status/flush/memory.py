@@ -51,7 +51,7 @@ class StatusMemory:
 
     @property
     def has_answers(self) -> bool:
-        """Return whether any answer of the server differed from what was sent."""
+        """Return whether any response of the server differed from what was sent."""
         return bool(self._answers)
 
     def foresees(

@@ -70,7 +70,7 @@ class Session:
 
     Attributes:
         written: whether a write took effect; None before the end of the block.
-        document: the newest answer or read; None while it is the given object.
+        document: the newest response or read; None while it is the given object.
     """
 
     def __init__(

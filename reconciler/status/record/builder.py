@@ -74,7 +74,7 @@ class MutationBuilder:
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last must be 1 or more, not {keep_last}; remove() empties a list")
         if count_dropped is not None and keep_last is None:
-            raise ValueError("count_dropped counts the entries that keep_last drops: give both")
+            raise ValueError("count_dropped counts the entries that keep_last drops: pass both")
         keys, value = self._item(path, item)
         counter = None if count_dropped is None else self._names.path(count_dropped)
         return Append(keys, value, keep_last, None if key is None else _key_of(value, key), counter)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.meta import GroupVersionKind, format_micro_time, format_time, is_object
+from reconciler.meta import copy_json as copy_any
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
@@ -42,7 +43,7 @@ def kind_of(kind: object) -> GroupVersionKind:
     gvk = getattr(kind, "gvk", None)
     if isinstance(gvk, GroupVersionKind):
         return gvk
-    raise TypeError(f"{kind!r} is not a valid kind: give 'group/version/Kind', a GroupVersionKind or a Resource class")
+    raise TypeError(f"{kind!r} is not a valid kind: pass 'group/version/Kind', a GroupVersionKind or a Resource class")
 
 
 def document_of(obj: Any) -> Mapping[str, Any]:
@@ -69,7 +70,7 @@ def document_of(obj: Any) -> Mapping[str, Any]:
         if isinstance(converted, Mapping):
             return converted
     raise TypeError(
-        f"{type(obj).__name__} is not a Kubernetes object: give a dict, a Resource, an Unstructured or a client's "
+        f"{type(obj).__name__} is not a Kubernetes object: pass a dict, a Resource, an Unstructured or a client's "
         "model; or 'group/version/Kind' with name= and namespace="
     )
 
@@ -107,15 +108,7 @@ def copy_json(value: Any) -> Any:
     try:
         return msgspec.to_builtins(value)
     except TypeError:  # not plain JSON: one of the caller's objects, or a mapping other than a dict
-        return _copy(value)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_copy(item) for item in value]
-    return value
+        return copy_any(value)
 
 
 def digest(value: Any) -> bytes:

@@ -6,7 +6,7 @@ generated ones of the official clients. None of their libraries is loaded here.
 **Names.** The first key of a path is checked, and further keys as long as each field's annotation is a model, or a
 model or None. ``observedGeneration`` and ``conditions`` are part of every generated schema, so they are always valid. A
 plain model that allows extra fields accepts any name. A subclass of `reconciler.objects.Model` does not: it allows
-extra fields only to keep what it reads. For free content give it a field of type ``dict[str, Any]``.
+extra fields only to keep what it reads. For free content use a field of type ``dict[str, Any]``.
 
 **Forms.** An untyped status is compared as JSON, since nothing says which strings are times. A model defines it: a
 field of type ``datetime`` is a time, whatever its offset and fractions; a ``Decimal`` is a number; a field with
@@ -66,9 +66,9 @@ class FieldNames:
         """
         return _path_of(self._model, self._kind, path if isinstance(path, str) else tuple(path))
 
-    def members(self, document: Mapping[str, Any], path: Path = ()) -> JSONObject:
+    def members(self, document: Mapping[str, Any]) -> JSONObject:
         """Return a document with wire names at the top level; deeper names stay as they are."""
-        return {self.path((*path, str(key)))[-1]: to_json(value, str(key)) for key, value in document.items()}
+        return {self.path((str(key),))[-1]: to_json(value, str(key)) for key, value in document.items()}
 
     def model_values(self, model: Any) -> JSONObject:
         """Return the fields that were set in a status model, a mapping or a dataclass, as JSON.

@@ -73,7 +73,7 @@ class StatusWrite:
 
     Attributes:
         request: method and path.
-        code: of the answer, 200 to 299.
+        code: of the response, 200 to 299.
         at: monotonic second at which it was sent.
         stack: where it was sent from, as `traceback` prints it; innermost last, without the frames of HTTP libraries.
     """
@@ -193,7 +193,7 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
     none. At the end the libraries are as they were.
 
     A **write** is a PUT or PATCH of ``/status``, or a PATCH of the object that contains ``status``, which the server
-    accepted. A refused one, for example by a conflict, or one without an answer is a request, but not a write.
+    accepted. A refused one, for example by a conflict, or one without a response is a request, but not a write.
 
     A **cycle** is what is marked as one: a block of `guard.cycle`, or a reconcile of this library's controllers.
     Without marks, writes to one object belong together if each is sent less than `window` seconds after the one before

@@ -32,14 +32,14 @@ class AuditRecord:
         subresource: such as ``"status"``; ``""`` for the resource itself.
         name: the object's name; ``""`` for collections, and for creations at level Metadata.
         namespace: its namespace; ``""`` for none.
-        code: the HTTP status of the answer.
+        code: the HTTP status of the response.
         user: the user who sent the request.
         user_agent: the program that sent it.
         uri: path and query.
         received: when it was received, UTC.
         stage: ``"ResponseComplete"``, or ``"ResponseStarted"`` for a running watch.
         request_object: the body, at level Request and above; otherwise None, also if it cannot be decoded.
-        response_object: the answer's body, at level RequestResponse; otherwise None.
+        response_object: the response's body, at level RequestResponse; otherwise None.
     """
 
     verb: str
@@ -75,7 +75,7 @@ def audit_policy(level: AuditLevel) -> JSONObject:
 
 
 def read_audit_log(path: Path) -> Iterator[AuditRecord]:
-    """Yield the records of a log in the order of their answers, without an incomplete last line."""
+    """Yield the records of a log in the order of their responses, without an incomplete last line."""
     if not path.exists():
         return
     for line in path.read_bytes().splitlines(keepends=True):

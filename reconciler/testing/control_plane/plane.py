@@ -290,7 +290,7 @@ class ControlPlane:
         """Return the answered requests, oldest first; an argument of None matches all.
 
         A running watch appears once, an ended one twice (see `AuditRecord.stage`). The record of a request is written
-        before the end of its answer, unless the answer is longer than a few kilobytes.
+        before the end of its response, unless the response is longer than a few kilobytes.
 
         Args:
             verb: such as ``"patch"``.

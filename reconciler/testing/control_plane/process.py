@@ -91,10 +91,10 @@ class Process:
             self._popen.wait()
             self._stop_watchdog()
 
-    def log_tail(self, lines: int = 5) -> str:
-        """Return the end of the program's output on one line."""
+    def log_tail(self) -> str:
+        """Return the last five lines of the program's output on one line."""
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return " | ".join(text.strip().splitlines()[-lines:])
+        return " | ".join(text.strip().splitlines()[-5:])
 
     def _signal(self, number: signal.Signals) -> None:
         if self._popen.poll() is None:

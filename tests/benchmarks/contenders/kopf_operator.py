@@ -42,7 +42,7 @@ def register(options: Options, reporter: Reporter) -> None:
         async def again(**_: Any) -> None:
             reporter.reconciles += 1
 
-    # kopf patches after the handler; what counts is the answer to that.
+    # kopf patches after the handler; what counts is the response to that.
     original = patching.patch_obj
 
     async def counted(*args: Any, **kwargs: Any) -> Any:

@@ -95,7 +95,7 @@ def names(answer: dict[str, Any]) -> list[str]:
 
 
 def in_any_order(api: Api) -> None:
-    """Sort the causes of the last answer: the real server goes through the members of an object in a random order."""
+    """Sort the causes of the last response: the real server goes through the members of an object in a random order."""
     body = api.transcript[-1]["body"]
     causes = (body.get("details") or {}).get("causes") if isinstance(body, dict) else None
     if causes and len(causes) > 1:
@@ -104,7 +104,7 @@ def in_any_order(api: Api) -> None:
 
 
 def each_once(api: Api) -> None:
-    """Leave out of the last answer what the real server finds more than once, and sort the causes."""
+    """Leave out of the last response what the real server finds more than once, and sort the causes."""
     body = api.transcript[-1]["body"]
     causes = (body.get("details") or {}).get("causes")
     if causes:

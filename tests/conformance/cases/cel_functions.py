@@ -58,7 +58,7 @@ VALUE: dict[str, Any] = {
 
 
 def answered(title: str, rules: list[dict[str, Any]]) -> None:
-    """Add a case that asks each rule about a place of its own, so that the answer tells of each."""
+    """Add a case that asks each rule about a place of its own, so that the response tells of each."""
     plural = f"asked{digest(title)}"
     places = {f"p{index:02}": {**PLACE, "x-kubernetes-validations": [rule]} for index, rule in enumerate(rules)}
     kind = plural.title()

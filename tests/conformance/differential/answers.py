@@ -101,7 +101,7 @@ def _managers(entries: Any) -> Any:
 
 
 def first_difference(one: Sequence[Entry], other: Sequence[Entry]) -> int | None:
-    """Return the index of the first step whose answers differ, None when all agree."""
+    """Return the index of the first step whose responses differ, None when all agree."""
     return next((index for index, (a, b) in enumerate(zip_longest(one, other)) if a != b), None)
 
 

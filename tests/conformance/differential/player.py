@@ -53,7 +53,7 @@ class Memory:
     token: str = ""
 
     def learn(self, plural: str, answer: Any) -> None:
-        """Remember the objects and the token of an answer."""
+        """Remember the objects and the token of a response."""
         if not isinstance(answer, dict):
             return
         metadata = answer.get("metadata")

@@ -108,7 +108,7 @@ def telling(played: list[tuple[list[Step], list[Entry]]]) -> list[tuple[list[Ste
 
 
 def shown(steps: list[Step], answers: list[Entry]) -> set[str]:
-    """Return what a sequence shows: kinds of requests with their answers, one after another, and kinds of events."""
+    """Return what a sequence shows: kinds of requests with their responses, one after another, and kinds of events."""
     found: set[str] = set()
     before = ""
     for step, answer in zip(steps, answers, strict=True):
@@ -127,7 +127,7 @@ def shown(steps: list[Step], answers: list[Entry]) -> set[str]:
 
 
 def record(path: Path, steps: list[Step], answers: list[Entry]) -> None:
-    """Write a sequence and what the real server answered, a step and an answer a line."""
+    """Write a sequence and what the real server answered, a step and a response a line."""
     lines = (
         f" {json.dumps(part)}: [\n{_lines(entries)}\n ]" for part, entries in (("steps", steps), ("answers", answers))
     )
