@@ -49,7 +49,7 @@ async def list_all(
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
     page = await _all_pages(session, resource, namespace, query, limit, metadata_only=metadata_only)
-    read = partial(_metadata_of, resource.gvk) if metadata_only else partial(from_document, kind)
+    read = partial(_metadata_of, resource.gvk) if metadata_only else _reader_of(kind)
     return _list_result(session, resource.gvk, page, read)
 
 
@@ -66,7 +66,11 @@ async def list_pages(
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
     async for page in _pages(session, resource, namespace, query, limit):
-        yield _list_result(session, resource.gvk, page, partial(from_document, kind))
+        yield _list_result(session, resource.gvk, page, _reader_of(kind))
+
+
+def _reader_of(kind: KindLike) -> Callable[[JSONObject], Any]:
+    return lambda document: from_document(kind, document)
 
 
 async def _all_pages(
