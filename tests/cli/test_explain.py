@@ -313,7 +313,7 @@ async def test_another_document_is_one_line_of_advice(
     ]
     for answer in others:
         line = await error_of(capsys, *command, "--endpoint", stranger(answer))
-        assert "the answer is not that of an operator of kube-reconciler" in line
+        assert "the response is not that of an operator of kube-reconciler" in line
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
@@ -322,7 +322,7 @@ async def test_an_answer_has_an_end(
 ) -> None:
     monkeypatch.setattr(endpoints, "_MAX_BYTES", 1000)
     line = await error_of(capsys, *command, "--endpoint", stranger(b" " * 1001))
-    assert "the answer has more than 1000 bytes" in line
+    assert "the response has more than 1000 bytes" in line
     monkeypatch.setattr(endpoints, "_COMPLETE_TIMEOUT", 0.1)
     line = await error_of(capsys, *command, "--endpoint", stranger(b""))
     assert "no end of it within 0.1 s" in line
