@@ -20,10 +20,10 @@ from reconciler.wire import JSONObject
 __all__ = ["EndpointError", "duration", "key_text", "printable", "read_keys"]
 
 _TIMEOUT = 10.0
-"""Seconds for the connection, and for each part of the answer."""
+"""Seconds for the connection, and for each part of the response."""
 
 _COMPLETE_TIMEOUT = 60.0
-"""Seconds for the whole answer; the largest takes that long over a slow forwarded port."""
+"""Seconds for the whole response; the largest takes that long over a slow forwarded port."""
 
 _MAX_BYTES = 64 * 2**20
 
@@ -128,7 +128,7 @@ def read_keys(endpoint: str, **query: str) -> JSONObject:
     if status != 200:
         raise EndpointError(f"--endpoint {endpoint}: /debug/keys is not served there (status {status}); {_HINT}")
     if len(body) > _MAX_BYTES:
-        raise EndpointError(f"--endpoint {endpoint}: the answer has more than {_MAX_BYTES} bytes; {_HINT}")
+        raise EndpointError(f"--endpoint {endpoint}: the response has more than {_MAX_BYTES} bytes; {_HINT}")
     return _decoded(endpoint, body)
 
 

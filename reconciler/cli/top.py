@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +30,10 @@ _HOT = 3.0
 """Reconciles per minute from which a key counts as hot."""
 
 
+_LONGEST = 86_400.0
+"""Seconds between two updates at most; the system cannot sleep for any number."""
+
+
 def print_top(*, endpoint: str, watch: float | None, as_json: bool, sleep: Callable[[float], None] = time.sleep) -> int:
     """Print the controllers of an operator, once or until interrupted.
 
@@ -44,8 +47,8 @@ def print_top(*, endpoint: str, watch: float | None, as_json: bool, sleep: Calla
         ConfigurationError: an option is invalid.
         EndpointError: the operator cannot be asked.
     """
-    if watch is not None and not (watch > 0 and math.isfinite(watch)):
-        raise ConfigurationError(f"--watch must be a number of seconds above 0, not {watch}")
+    if watch is not None and not 0 < watch <= _LONGEST:
+        raise ConfigurationError(f"--watch must be a number of seconds above 0, and at most {_LONGEST:g}, not {watch}")
     document = read_keys(endpoint)
     console = Console(highlight=False)
     if watch is None:
@@ -54,13 +57,17 @@ def print_top(*, endpoint: str, watch: float | None, as_json: bool, sleep: Calla
         else:
             console.print(_view(document))
         return 0
-    with contextlib.nullcontext() if as_json else Live(console=console, auto_refresh=False) as live:
+    # Elsewhere than on a terminal, rich shows a live display only when it ends.
+    live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
+    with live or contextlib.nullcontext():
         while True:
-            if live is None:
-                sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
-                sys.stdout.flush()
-            else:
+            if live is not None:
                 live.update(_view(document), refresh=True)
+            elif as_json:
+                sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+            else:
+                console.print(_view(document))
+            sys.stdout.flush()
             sleep(watch)
             document = read_keys(endpoint)
 

@@ -157,7 +157,8 @@ async def test_top_as_json_and_repeatedly(capsys: Any, endpoint: str) -> None:
         assert pauses == [5.0, 5.0]
         out = capsys.readouterr().out
         assert len([line for line in out.splitlines() if line.startswith('{"now"')]) == (2 if as_json else 0)
-    for text in ("0", "-1", "nan", "inf"):
+        assert len([line for line in out.splitlines() if line.startswith("CONTROLLER")]) == (0 if as_json else 2)
+    for text in ("0", "-1", "nan", "inf", "1e300"):
         line = await error_of(capsys, "top", "--endpoint", endpoint, f"--watch={text}")
         assert "--watch must be a number of seconds above 0" in line
 
@@ -312,7 +313,7 @@ async def test_another_document_is_one_line_of_advice(
     ]
     for answer in others:
         line = await error_of(capsys, *command, "--endpoint", stranger(answer))
-        assert "the answer is not that of an operator of kube-reconciler" in line
+        assert "the response is not that of an operator of kube-reconciler" in line
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
@@ -321,7 +322,7 @@ async def test_an_answer_has_an_end(
 ) -> None:
     monkeypatch.setattr(endpoints, "_MAX_BYTES", 1000)
     line = await error_of(capsys, *command, "--endpoint", stranger(b" " * 1001))
-    assert "the answer has more than 1000 bytes" in line
+    assert "the response has more than 1000 bytes" in line
     monkeypatch.setattr(endpoints, "_COMPLETE_TIMEOUT", 0.1)
     line = await error_of(capsys, *command, "--endpoint", stranger(b""))
     assert "no end of it within 0.1 s" in line
