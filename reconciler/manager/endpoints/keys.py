@@ -8,7 +8,7 @@ from datetime import timedelta
 import msgspec
 
 from reconciler.clock import Clock
-from reconciler.controller import Controller, RunExplanation
+from reconciler.controller import Controller, FieldChange, ObjectChange, RunExplanation
 from reconciler.controller.reconcile.history import MAX_RUNS
 from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
@@ -34,7 +34,8 @@ def debug_keys(
     Without a name, failing keys come first, then those that were reconciled most often lately, with their latest
     reconcile. With a name, the key is explained even if it is idle or unknown, with its latest ten reconciles.
 
-    Values of objects never appear. The messages of errors are those of your code, so only a local request gets them.
+    With a name, the changes that enqueued the key are named, with their fields. The messages of errors, and values of
+    fields, are shown only to local requests. Values that may be secrets never are.
 
     Args:
         controllers: returns the controllers.
@@ -117,26 +118,29 @@ def _key(
         "waits_for": found.waits_for,
         "in_progress_seconds": found.in_progress,
         "current_reasons": sorted(found.current_reasons) or None,
+        "current_changes": _changes(found.current_changes, full=full, local=local),
         "ready_seconds": found.ready,
         "due_in_seconds": found.due,
         "due": None if found.due is None else format_micro_time(clock.now() + timedelta(seconds=found.due)),
         "next_reasons": sorted(found.next_reasons) or None,
+        "next_changes": _changes(found.next_changes, full=full, local=local),
         "failures": found.failures,
         "reconciles_per_minute": round(60 * len(rows) / max(since, least), 1),
         "cached": found.exists,
         "cached_version": _version(found.cached_version),
         "observed_version": _version(found.observed_version),
         "unsaved_status": found.unsaved or None,
-        "runs": [_run(run, local=local) for run in reversed(runs)],
+        "runs": [_run(run, full=full, local=local) for run in reversed(runs)],
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _run(run: RunExplanation, *, local: bool) -> JSONObject:
+def _run(run: RunExplanation, *, full: bool, local: bool) -> JSONObject:
     fields: JSONObject = {
         "started": format_micro_time(run.started),
         "seconds": round(run.seconds, 6),
         "reasons": sorted(run.reasons),
+        "changes": _changes(run.changes, full=full, local=local),
         "result": run.result,
         "requeue_after_seconds": run.requeue_after,
         "writes": run.writes,
@@ -154,6 +158,39 @@ def _run(run: RunExplanation, *, local: bool) -> JSONObject:
             "timed_out": run.failure.timed_out,
         }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _changes(changes: Sequence[ObjectChange], *, full: bool, local: bool) -> list[JSONObject] | None:
+    """Return the changes that enqueued a key; None if there are none, or if many keys are asked for."""
+    return [_change(change, local=local) for change in changes] if full and changes else None
+
+
+def _change(change: ObjectChange, *, local: bool) -> JSONObject:
+    fields, left_out = change.fields()
+    document: JSONObject = {
+        "at": format_micro_time(change.at),
+        "type": change.type,
+        "kind": change.gvk.kind,
+        "api_version": change.gvk.api_version,
+        "namespace": change.request.namespace,
+        "name": change.request.name,
+        "version": _version(change.version),
+        "managers": list(change.managers) or None,
+        "fields": [_field(field, local=local) for field in fields],
+        "fields_left_out": left_out or None,
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _field(field: FieldChange, *, local: bool) -> JSONObject:
+    document = {
+        "path": field.path,
+        "change": field.change,
+        "before": field.before if local else None,
+        "after": field.after if local else None,
+        "managers": list(field.managers) or None,
+    }
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def _version(version: object) -> str | None:
