@@ -17,7 +17,7 @@ from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.serving import exceeds_max_levels
 from reconciler.wire import JSONObject
 
-__all__ = ["EndpointError", "duration", "key_text", "printable", "read_keys"]
+__all__ = ["HINT", "EndpointError", "duration", "key_text", "printable", "read_keys"]
 
 _TIMEOUT = 10.0
 """Seconds for the connection, and for each part of the response."""
@@ -27,7 +27,8 @@ _COMPLETE_TIMEOUT = 60.0
 
 _MAX_BYTES = 64 * 2**20
 
-_HINT = "pass the address of --metrics or --health of the operator, or that of 'kubectl port-forward POD 8080'"
+HINT = "pass the address of --metrics or --health of the operator, or omit --endpoint to forward a port"
+"""What to do if an endpoint is not that of an operator."""
 
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -95,6 +96,10 @@ class _Controller(TypedDict):
     name: str
     kind: str
     api_version: str
+    plural: NotRequired[str]
+    singular: NotRequired[str]
+    short_names: NotRequired[list[str]]
+    namespaced: NotRequired[bool]
     workers: int
     active: int
     ready: int
@@ -132,25 +137,25 @@ def read_keys(endpoint: str, **query: str) -> JSONObject:
     try:
         status, body = _get(url, f"{url.path.rstrip('/')}/debug/keys?{urlencode(query)}")
     except ConnectionRefusedError as error:
-        raise EndpointError(f"--endpoint {endpoint}: nothing listens there; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: nothing listens there; {HINT}") from error
     except UnicodeError as error:
         raise ConfigurationError(_invalid(endpoint)) from error
     except TimeoutError as error:
         seconds = f"{_TIMEOUT:g} s, or no end of it within {_COMPLETE_TIMEOUT:g} s"
-        raise EndpointError(f"--endpoint {endpoint}: no response within {seconds}; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: no response within {seconds}; {HINT}") from error
     except socket.gaierror as error:
-        raise EndpointError(f"--endpoint {endpoint}: unknown host {url.hostname!r}; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: unknown host {url.hostname!r}; {HINT}") from error
     except ssl.SSLError as error:
         reason = error.reason or "the handshake failed"
         raise EndpointError(f"--endpoint {endpoint}: no TLS connection: {reason}; try http://") from error
     except (http.client.HTTPException, ConnectionError) as error:
-        raise EndpointError(f"--endpoint {endpoint}: the response is not HTTP; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: the response is not HTTP; {HINT}") from error
     except OSError as error:
-        raise EndpointError(f"--endpoint {endpoint}: cannot connect: {error.strerror or error}; {_HINT}") from error
+        raise EndpointError(f"--endpoint {endpoint}: cannot connect: {error.strerror or error}; {HINT}") from error
     if status != 200:
-        raise EndpointError(f"--endpoint {endpoint}: /debug/keys is not served there (status {status}); {_HINT}")
+        raise EndpointError(f"--endpoint {endpoint}: /debug/keys is not served there (status {status}); {HINT}")
     if len(body) > _MAX_BYTES:
-        raise EndpointError(f"--endpoint {endpoint}: the response has more than {_MAX_BYTES} bytes; {_HINT}")
+        raise EndpointError(f"--endpoint {endpoint}: the response has more than {_MAX_BYTES} bytes; {HINT}")
     return _decoded(endpoint, body)
 
 
@@ -204,7 +209,7 @@ def _decoded(endpoint: str, body: bytes) -> JSONObject:
             return document
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator of kube-reconciler; {_HINT}")
+    raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator of kube-reconciler; {HINT}")
 
 
 def printable(document: Any) -> Any:

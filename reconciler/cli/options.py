@@ -14,7 +14,7 @@ from cyclopts.validators import Number
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["NotificationFlags", "RunOptions", "options_as_typed"]
+__all__ = ["NotificationFlags", "OperatorOptions", "PodOptions", "RunOptions", "options_as_typed"]
 
 _MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "grace_period")
 
@@ -47,6 +47,44 @@ class NotificationFlags:
     max_deliveries: Annotated[
         int, Parameter(help="Maximum number of concurrent deliveries.", validator=Number(gte=1))
     ] = 64
+
+
+@Parameter(name="*", group="Pod of the operator, without --endpoint")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodOptions:
+    """The options of ``reconciler explain`` and ``top`` that choose the pod of the operator."""
+
+    deployment: Annotated[str | None, Parameter(help="Deployment of the operator; its leader is asked.")] = None
+    selector: Annotated[str | None, Parameter(help="Labels of the operator's pods; their leader is asked.")] = None
+    pod: Annotated[str | None, Parameter(help="The pod. Default: the one that holds the Lease.")] = None
+    operator_namespace: Annotated[
+        str | None, Parameter(help="Namespace of the pod. Default: that of the context; for the Lease, all.")
+    ] = None
+    port: Annotated[
+        int | None,
+        Parameter(
+            help="Port of --metrics or --health. Default: the pod's port 'metrics' or 'health', or 8080.",
+            validator=Number(gte=1, lte=65535),
+        ),
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorOptions:
+    """The options of ``reconciler explain`` and ``top`` that choose the operator."""
+
+    endpoint: Annotated[
+        str | None,
+        Parameter(
+            help="http://HOST:PORT of --metrics or --health. Default: a port of the operator's pod is forwarded."
+        ),
+    ] = None
+    kubeconfig: Annotated[
+        Path | None, Parameter(help="Path of the kubeconfig. Default: KUBECONFIG, in-cluster, ~/.kube/config.")
+    ] = None
+    context: Annotated[str | None, Parameter(help="Context of the kubeconfig. Default: its current context.")] = None
+    pod_options: PodOptions = PodOptions()
 
 
 @Parameter(name="*")

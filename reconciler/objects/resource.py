@@ -118,10 +118,12 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         check_names(cls.__name__, group=group, version=version, kind=kind, plural=plural, scope=scope)
         cls.spec_model, cls.status_model = models_of(cls, Resource)
         cls.gvk = GroupVersionKind(group, version, kind)
-        cls.resource_type = ResourceType(cls.gvk, plural, scope == "Namespaced", frozenset({"status"}))
+        names = string_tuple(cls.__name__, "short_names", short_names)
+        singular = singular or kind.lower()
+        cls.resource_type = ResourceType(cls.gvk, plural, scope == "Namespaced", frozenset({"status"}), singular, names)
         cls.definition = Definition(
-            singular=singular or kind.lower(),
-            short_names=string_tuple(cls.__name__, "short_names", short_names),
+            singular=singular,
+            short_names=names,
             categories=string_tuple(cls.__name__, "categories", categories),
             printer_columns=tuple(printer_columns),
             selectable_fields=string_tuple(cls.__name__, "selectable_fields", selectable_fields),

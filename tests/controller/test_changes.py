@@ -1,4 +1,4 @@
-"""Which field of whose write enqueued a key."""
+"""The fields that enqueued a key, and their writers."""
 
 from __future__ import annotations
 
