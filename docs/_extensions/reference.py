@@ -1,4 +1,4 @@
-"""Generates the reference from the code: a page for each public package, the command line, and the metrics.
+"""The reference, generated from the code: a page for each public package, the command line, and the metrics.
 
 The pages are written to ``docs/api/`` before a build and are not committed.
 """
@@ -8,9 +8,13 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import inspect
 import pkgutil
 import re
+import textwrap
 from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
@@ -68,16 +72,54 @@ def write_api_pages(sphinx: Sphinx) -> None:
 def _page(module: ModuleType) -> str:
     """Return the page of a package. The names of `reconciler` itself are documented where they are defined."""
     name = module.__name__
-    if name == "reconciler":
+    body = f".. automodule:: {name}\n   :show-inheritance:"
+    if module is reconciler:
         homes = {each: _home(module, each) for each in module.__all__ if not each.startswith("__")}
-        rows = "\n".join(f"   * :py:obj:`{each} <{home}.{each}>`" for each, home in homes.items())
-        body = f".. automodule:: {name}\n   :no-members:\n\n.. container:: names\n\n{rows}"
+        body += "\n\n" + "\n".join(f"* :py:obj:`{each} <{home}.{each}>`" for each, home in homes.items())
     else:
         above = importlib.import_module(name.rpartition(".")[0])
-        twice = ", ".join(sorted(set(module.__all__) & set(getattr(above, "__all__", ()))))
-        body = f".. automodule:: {name}\n   :members:\n   :imported-members:\n   :show-inheritance:"
-        body += f"\n   :exclude-members: {twice}" if twice and above is not reconciler else ""
+        there = set() if above is reconciler else set(getattr(above, "__all__", ()))
+        lazy = [each for each in module.__all__ if each not in vars(module)]
+        data = [found for each in module.__all__ if each not in there and (found := _data(module, each))]
+        elsewhere = ", ".join(sorted(there | {each for each, _ in data}))
+        body += f"\n   :members:\n   :imported-members:\n   :exclude-members: {elsewhere}\n\n"
+        body += "\n\n".join(text for _, text in data)
+        body += "".join(f"\n\n.. autoclass:: {name}.{each}\n   :members:" for each in lazy)
     return f"# `{name}`\n\n```{{eval-rst}}\n{body}\n```\n"
+
+
+def _data(module: ModuleType, name: str) -> tuple[str, str] | None:
+    """Return name and entry of an alias or a constant; its docstring follows it where it is defined.
+
+    autodoc does not find that docstring, because it looks for it only in the package that exports the name.
+    """
+    value = vars(module).get(name)
+    if value is None or inspect.isclass(value) or inspect.isroutine(value) or not hasattr(module, "__path__"):
+        return None
+    for path in sorted(Path(module.__path__[0]).parent.rglob("*.py")):
+        for node, following in pairwise(_tree(path).body):
+            match node, following:
+                case (
+                    ast.Assign(targets=[ast.Name(id=found)], value=ast.expr() as code)
+                    | ast.AnnAssign(target=ast.Name(id=found), value=ast.expr() as code),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ) if found == name and _has_value(path, name, value):
+                    source = ast.unparse(code)
+                    shown = f"\n   :value: {source}" if len(source) < 160 else ""
+                    text = textwrap.indent(inspect.cleandoc(text), "   ")
+                    return name, f".. py:data:: {name}{shown}\n\n{text}"
+    raise LookupError(f"{module.__name__}.{name} has no docstring where it is defined")
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def _has_value(path: Path, name: str, value: object) -> bool:
+    """Return whether the module in a file defines this very value, and not another one of the same name."""
+    module = ".".join(path.relative_to(CODE.parent).with_suffix("").parts).removesuffix(".__init__")
+    return getattr(importlib.import_module(module), name, None) is value
 
 
 def _home(module: ModuleType, name: str) -> str:
@@ -105,7 +147,7 @@ class MetricRow(NamedTuple):
 
 def metrics() -> list[MetricRow]:
     """Return every metric that the source declares, in order of their names."""
-    found = {row.name: row for path in sorted(CODE.rglob("*.py")) for row in _declared(ast.parse(path.read_text()))}
+    found = {row.name: row for path in sorted(CODE.rglob("*.py")) for row in _declared(_tree(path))}
     return sorted(found.values(), key=lambda row: row.name)
 
 
@@ -205,7 +247,7 @@ class CommandLine(SphinxDirective):
 
 
 class BuiltinsAreNotLinks(SphinxPostTransform):
-    """Shows ``type`` and ``bytes`` as code. Otherwise they would link to an attribute of that name."""
+    """A transform that shows ``type`` and ``bytes`` as code. Otherwise they would link to an attribute of that name."""
 
     default_priority = 5  # before references are resolved
 

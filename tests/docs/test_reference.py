@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import reconciler
-from docs._extensions import reference
+from docs._extensions import demo_picture, reference
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.manager import LeaderElection
@@ -81,3 +81,13 @@ def test_a_page_for_each_public_package_and_a_section_for_each_command() -> None
     commands = reference.command_sections()
     assert {"run", "apiserver", "routes test"} <= set(re.findall(r"^## (.*)$", commands, re.MULTILINE))
     assert "\nreconciler routes test [OPTIONS] FILE [ATTRIBUTES...]\n" in commands
+
+
+def test_the_picture_of_the_demo_has_its_current_texts() -> None:
+    # How rich draws a terminal may change.
+    shown, now = (
+        re.findall(r"<text[^>]*>(.*?)</text>", svg)
+        for svg in (demo_picture.PICTURE.read_text(), demo_picture.picture())
+    )
+    assert shown == now
+    assert any("210" in text for text in shown)
