@@ -21,9 +21,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.dist = "worksteal"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what takes long, unless the run is a thorough one."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what takes long, unless the run is a thorough one, and what needs a browser, unless it is asked for."""
     for item in items:
+        if "browser" not in config.option.markexpr and item.get_closest_marker("browser") is not None:
+            item.add_marker(pytest.mark.skip(reason="needs chromium: pytest -m browser"))
         if not THOROUGH and item.get_closest_marker("thorough") is not None:
             item.add_marker(pytest.mark.skip(reason="takes long: nox -s thorough"))
 
