@@ -1,0 +1,28 @@
+"""Serving a kind that a test defines."""
+
+from __future__ import annotations
+
+import contextlib
+
+from reconciler.client import Client
+from reconciler.errors import NotFound
+from reconciler.meta import condition_is_true
+from reconciler.objects import AnyResource, Unstructured
+
+__all__ = ["serve"]
+
+
+async def serve(client: Client, kind: type[AnyResource]) -> None:
+    """Create the CRD under Strict validation, and wait until the kind is served."""
+    await client.create(kind.crd(), field_validation="Strict")
+    crd = kind.crd()["metadata"]["name"]
+    await client.wait_for("apiextensions.k8s.io/v1/CustomResourceDefinition", crd, until=established, timeout=30)
+    for _ in range(500):
+        with contextlib.suppress(NotFound):
+            await client.list(kind)
+            return
+    raise AssertionError(f"{crd} is established and not served")
+
+
+def established(crd: Unstructured) -> bool:
+    return condition_is_true((crd.get("status") or {}).get("conditions") or [], "Established")
