@@ -4,6 +4,7 @@
 so that writing it back preserves fields that the models do not know. `Unstructured` is any other object.
 """
 
+from reconciler.objects.builtin import TypedObject, is_built_in_object
 from reconciler.objects.convert import from_document, original_document, to_document
 from reconciler.objects.crd import generate_crd
 from reconciler.objects.declaration import Definition
@@ -51,6 +52,7 @@ __all__ = [
     "Scale",
     "SchemaError",
     "SecretKeySelector",
+    "TypedObject",
     "TypedObjectReference",
     "Unstructured",
     "format_duration",
@@ -58,6 +60,7 @@ __all__ = [
     "generate_crd",
     "gvk_from",
     "is_built_in",
+    "is_built_in_object",
     "kind_argument",
     "original_document",
     "parse_duration",
