@@ -48,6 +48,8 @@ def generate_crd(*versions: type[AnyResource], conversion: Mapping[str, Any] | N
         SchemaError: a field's type cannot be expressed, or the classes are not versions of one kind.
     """
     stored = _stored(versions)
+    served = [_version(cls) for cls in versions]
+    _check_alike(served, stored)
     resource, definition = stored.resource_type, stored.definition
     names = {
         "plural": resource.plural,
@@ -65,7 +67,7 @@ def generate_crd(*versions: type[AnyResource], conversion: Mapping[str, Any] | N
             "group": resource.gvk.group,
             "names": {key: value for key, value in names.items() if value},
             "scope": "Namespaced" if resource.namespaced else "Cluster",
-            "versions": [_version(cls) for cls in versions],
+            "versions": served,
             **({"conversion": dict(conversion)} if conversion else {}),
         },
     }
@@ -82,6 +84,17 @@ def _stored(versions: tuple[type[AnyResource], ...]) -> type[AnyResource]:
     if len(stored) != 1 or len({cls.gvk.version for cls in versions}) != len(versions):
         raise SchemaError(f"{names}: versions must differ, and exactly one has storage=True")
     return stored[0]
+
+
+def _check_alike(versions: list[JSONObject], stored: type[AnyResource]) -> None:
+    """Refuse what the server refuses: versions that share their schema, but not their selectable fields."""
+    first = versions[0]
+    alike = all(version["schema"] == first["schema"] for version in versions)
+    if alike and any(version.get("selectableFields") != first.get("selectableFields") for version in versions):
+        raise SchemaError(
+            f"{stored.__name__}: its versions have the same schema and different selectable_fields, which the server "
+            "refuses: give all of them the same selectable_fields"
+        )
 
 
 def _version(cls: type[AnyResource]) -> JSONObject:

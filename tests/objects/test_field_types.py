@@ -84,7 +84,7 @@ class EverySpec(Model):
 
     low: int | None = None
     high: int | None = None
-    memory: Quantity = Quantity("1.5Gi")
+    memory: Annotated[Quantity, Field(gt=0, le=Quantity("1Ti"))] = Quantity("1.5Gi")
     cpu: Quantity | None = None
     timeout: Duration = timedelta(seconds=90)
     price: Annotated[Decimal, Field(ge=0, lt=100, decimal_places=2)] = Decimal("1.50")
@@ -162,6 +162,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"low": 3, "high": 2}, "spec.low: Forbidden: low must not exceed high"),
     ({"low": -100}, "low must be at least -99"),
     ({"memory": "1GB"}, "spec.memory"),
+    ({"memory": "2Ti"}, "spec.memory: Invalid value.*must be less than or equal to 1Ti"),
+    ({"memory": 0}, "spec.memory: Invalid value.*must be greater than 0"),
     ({"timeout": "soon"}, "spec.timeout"),
     ({"timeout": "PT1H"}, "spec.timeout"),
     ({"price": "100"}, "spec.price: Invalid value.*must be less than 100"),

@@ -49,6 +49,13 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
                 errors.append(FieldError(f"{path}.openAPIV3Schema", f"Invalid value: {error}"))
                 continue
             found = [*contents.rule_errors(f"{path}.openAPIV3Schema"), *_check_selectable(version, schema, place)]
+        if (
+            not hoisted
+            and version.get("selectableFields")
+            and all(other.get("schema") == version.get("schema") for other in versions)
+        ):
+            message = "may only be set when `version.schema.openAPIV3Schema` is not included"
+            errors.append(FieldError.invalid(f"{place}.selectableFields", "", message))
         if index == 0 or not hoisted:
             errors += [*found, *_check_columns(version, place), *_check_scale(version, place)]
     return errors, compiled

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, SchemaSerializer, core_schema
 
 from reconciler.meta import parse_quantity
 
@@ -123,7 +123,7 @@ class Quantity:
     __rmul__ = __mul__
 
     def _like(self, value: Fraction, other: object = None) -> Self:
-        """Return a quantity in this one's notation; in the other's if this one is zero."""
+        """Return a quantity in the notation of this, or of the other if this is zero."""
         result = type(self)(value)
         lead = other if isinstance(other, Quantity) and not self else self
         result._notation = lead._notation  # noqa: SLF001 - the same class
@@ -131,10 +131,7 @@ class Quantity:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            _validated,
-            serialization=core_schema.plain_serializer_function_ser_schema(str, when_used="unless-none"),
-        )
+        return _SCHEMA
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -145,6 +142,13 @@ def _validated(value: Any) -> Quantity:
     if isinstance(value, (str, int, float, Decimal, Fraction, Quantity)) and not isinstance(value, bool):
         return Quantity(value)
     raise ValueError("must be a quantity: a number, or a string such as '500m' or '1.5Gi'")
+
+
+_SCHEMA = core_schema.no_info_plain_validator_function(
+    _validated, serialization=core_schema.plain_serializer_function_ser_schema(str)
+)
+# Lets pydantic write a Quantity where no schema leads to it: in the bounds of a field.
+Quantity.__pydantic_serializer__ = SchemaSerializer(_SCHEMA)  # type: ignore[attr-defined]
 
 
 def _parsed(value: str | Number | Quantity) -> tuple[Fraction, _Notation]:

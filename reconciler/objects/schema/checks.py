@@ -11,12 +11,10 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from reconciler.objects.fields.quantity import Quantity
 from reconciler.objects.schema.refusal import refusal
 
 __all__ = ["check_default", "check_models", "check_pattern"]
 
-_BOUNDS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
 _INT64 = 2**63
 
 
@@ -38,7 +36,6 @@ def check_models(model: type[BaseModel]) -> None:
                     "set another alias=",
                 )
             taken[wire] = name
-            _check_bounds(each, name, field)
             _check_field_default(each, name, field)
         for name in each.model_computed_fields:
             raise refusal(
@@ -74,16 +71,6 @@ def _wire_name(model: type[BaseModel], name: str, field: FieldInfo) -> str:
             "a field has one wire name: set alias= instead of validation_alias= or serialization_alias=",
         )
     return written
-
-
-def _check_bounds(model: type[BaseModel], name: str, field: FieldInfo) -> None:
-    bounds = [bound for each in field.metadata for bound in _BOUNDS if getattr(each, bound, None) is not None]
-    if bounds and Quantity in (field.annotation, *get_args(field.annotation)):
-        raise refusal(
-            f"{model.__name__}.{name}",
-            f"is a Quantity with {', '.join(bounds)}, which a schema cannot express",
-            "write a rule: rule(\"quantity(string(self)).compareTo(quantity('1Gi')) >= 0\")",
-        )
 
 
 def _check_field_default(model: type[BaseModel], name: str, field: FieldInfo) -> None:

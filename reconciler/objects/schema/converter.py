@@ -87,19 +87,19 @@ class _Generator(GenerateJsonSchema):
         return {"type": "string"}
 
     def decimal_schema(self, schema: DecimalSchema) -> JsonSchemaValue:
-        """Return the schema of a Decimal; its bounds become CEL rules."""
+        """Return the schema of a Decimal; the converter makes CEL rules of its bounds."""
         places = schema.get("decimal_places")
         count = "" if places is None else f"{{0,{places}}}"
         fraction = "" if places == 0 else rf"(\.[0-9]{count or '*'})?"
         given: JSONObject = dict(schema)
-        bounds = [[cel, words, str(given[key])] for key, (cel, words) in _DECIMAL_BOUNDS.items() if key in given]
-        result: JsonSchemaValue = {"type": "string", "pattern": rf"^[-+]?[0-9]+{fraction}([eE][-+]?[0-9]+)?$"}
-        if bounds:
-            result["x-decimal-bounds"] = bounds
-        return result | {key: given[key] for key in ("max_digits", "multiple_of") if key in given}
+        bounds = {key: str(given[key]) for key in _BOUNDS if key in given}
+        pattern = rf"^[-+]?[0-9]+{fraction}([eE][-+]?[0-9]+)?$"
+        others: JSONObject = {key: given[key] for key in ("max_digits", "multiple_of") if key in given}
+        return {"type": "string", "pattern": pattern, **bounds, **others}
 
 
-_DECIMAL_BOUNDS = {
+# pydantic's names for the bounds of a Decimal or a Quantity; those of numbers have the names of JSON Schema.
+_BOUNDS = {
     "ge": (">=", "greater than or equal to"),
     "gt": (">", "greater than"),
     "le": ("<=", "less than or equal to"),
@@ -230,8 +230,11 @@ class _SchemaConverter:
         if "const" in source:
             result["enum"] = [source["const"]]
         _add_type(result, where)
-        _add_bounds(result, source)
         kind = result.get("type")
+        if any(bound in source for bound in _BOUNDS):
+            rules = _bounds_as_rules(source, "self" if kind == "string" else "string(self)")
+            result[_RULES] = [*rules, *result.get(_RULES, ())]
+        _add_bounds(result, source)
         if kind == "object":
             self._add_members(result, source, where)
         elif kind == "array":
@@ -253,8 +256,6 @@ class _SchemaConverter:
         result |= _FORMATS.get(str(result.pop("format", None)), {})
         if "pattern" in result:
             check_pattern(where, result["pattern"])
-        if bounds := source.get("x-decimal-bounds"):
-            result[_RULES] = [*map(_decimal_rule, bounds), *result.get(_RULES, ())]
         if self._unkeyed_list and any("oldSelf" in str(rule["rule"]) for rule in result.get(_RULES, ())):
             raise refusal(
                 where,
@@ -265,7 +266,8 @@ class _SchemaConverter:
 
     def _check_keys(self, source: Mapping[str, Any], where: str) -> None:
         for key in source:
-            if key not in _KNOWN and not key.startswith(("x-kubernetes-", "x-decimal-")):
+            text = source.get("type") == "string" or "x-kubernetes-int-or-string" in source
+            if key not in _KNOWN and not key.startswith("x-kubernetes-") and not (text and key in _BOUNDS):
                 raise refusal(
                     where,
                     f"needs {key!r} of JSON Schema, which the API does not support",
@@ -348,12 +350,16 @@ def _kept_when_set(schema: JSONObject) -> list[JSONObject]:
     ]
 
 
-def _decimal_rule(bound: list[str]) -> JSONObject:
-    cel, words, limit = bound
-    return {
-        "rule": f"quantity(self).compareTo(quantity({limit!r})) {cel} 0",
-        "message": f"must be {words} {limit}",
-    }
+def _bounds_as_rules(source: Mapping[str, Any], value: str) -> list[JSONObject]:
+    """Return the bounds of a number that is written as a string, as CEL rules."""
+    return [
+        {
+            "rule": f"quantity({value}).compareTo(quantity('{source[key]}')) {sign} 0",
+            "message": f"must be {words} {source[key]}",
+        }
+        for key, (sign, words) in _BOUNDS.items()
+        if key in source
+    ]
 
 
 _HINTS = {
