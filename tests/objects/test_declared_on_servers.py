@@ -20,6 +20,7 @@ from reconciler.objects import (
     Quantity,
     Resource,
     Scale,
+    SchemaError,
     generate_crd,
 )
 from reconciler.testing.control_plane import ControlPlane
@@ -85,9 +86,8 @@ async def test_scale_and_selectable_fields(admin: Client) -> None:
     scale["spec"]["replicas"] = 5
     await admin.update_subresource(Fleet, "f", "default", subresource="scale", body=scale)
     assert (await admin.get(Fleet, "f", "default")).spec.replicas == 5
-    assert [one.name for one in await admin.list(Fleet, "default", field_selector="spec.zone=a,spec.replicas=5")] == [
-        "f"
-    ]
+    found = await admin.list(Fleet, "default", field_selector="spec.zone=a,spec.replicas=5")
+    assert [one.name for one in found] == ["f"]
     assert not (await admin.list(Fleet, "default", field_selector={"spec.zone": "b"}))
     with pytest.raises(BadRequest):
         await admin.list(Fleet, "default", field_selector={"spec.memory": "1Gi"})
@@ -135,7 +135,3 @@ async def test_kubectl_prints_the_columns(control_plane: ControlPlane, tmp_path:
         head, row = await run("get", "fleets-and-more", "-n", "default", "-o", "wide")
         assert head == ["NAME", "ZONE", "MEMORY", "READY", "REASON", "AGE"]
         assert row[2] == "1Gi"
-        explained = await run("explain", "fleet.spec.memory")
-        assert ["FIELD:", "memory", "<IntOrString>"] in explained or ["FIELD:", "memory", "<Object>"] in explained, (
-            explained
-        )
