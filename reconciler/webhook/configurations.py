@@ -59,8 +59,11 @@ def webhook_configurations(
     Raises:
         ValueError: neither or both of `service` and `url` are given.
     """
-    client = _client_config(service, url, ca_bundle)
+    if (service is None) == (url is None):
+        raise ValueError("pass exactly one of service= and url=")
     reviewers = [each for endpoint in server.admissions.values() for each in endpoint.reviewers[:1]]
+
+    client = _client_config(service, url, ca_bundle)
 
     def documents() -> Iterator[JSONObject]:
         for verb, kind in (("validate", "Validating"), ("mutate", "Mutating")):
@@ -107,6 +110,8 @@ def conversion_configuration(
     Raises:
         ValueError: neither or both of `service` and `url` are given.
     """
+    if (service is None) == (url is None):
+        raise ValueError("pass exactly one of service= and url=")
     client = _client_config(service, url, ca_bundle)(converter.served_at)
     return {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": client}}
 
@@ -115,8 +120,6 @@ def _client_config(
     service: ServiceReference | None, url: str | None, ca_bundle: bytes | None
 ) -> Callable[[str], JSONObject]:
     """Return a function from a path to how the API server reaches it."""
-    if (service is None) == (url is None):
-        raise ValueError("pass exactly one of service= and url=")
     bundle = {"caBundle": base64.b64encode(ca_bundle).decode()} if ca_bundle is not None else {}
 
     def client(path: str) -> JSONObject:
