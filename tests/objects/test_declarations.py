@@ -1,4 +1,4 @@
-"""What the class line refuses, and in which words: class, field, what is wrong, what to write instead."""
+"""Refusals of the class line: class, field, what is wrong, what to write instead."""
 
 from __future__ import annotations
 

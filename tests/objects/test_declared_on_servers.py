@@ -1,4 +1,4 @@
-"""What a class line declares, as the users of a server see it."""
+"""Declarations of the class line, as the users of a server see them."""
 
 from __future__ import annotations
 
