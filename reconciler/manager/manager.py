@@ -21,8 +21,11 @@ from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.options import LeaderElection, complete_election
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.manager.endpoints.checks import Check, Checks
+from reconciler.manager.endpoints.guard import Guard
 from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
 from reconciler.manager.endpoints.keys import debug_keys
+from reconciler.manager.endpoints.reviews import Reviewer
+from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.manager.endpoints.server import Address, Servers
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
@@ -80,6 +83,8 @@ class Manager:
             not served.
         health: ``host:port`` for ``/healthz``, ``/readyz`` and the debug paths; may be the same address. Default: not
             served.
+        security: TLS and authentication for ``/metrics``, ``/debug`` and the console. ``/healthz`` and ``/readyz`` stay
+            open; the address of `health` serves no debug paths then. Default: neither.
         grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
             Default 30, controller-runtime's number.
         clock: source of time. Default: the current clock.
@@ -107,6 +112,7 @@ class Manager:
         warm_up: bool = True,
         metrics: str | None = None,
         health: str | None = None,
+        security: EndpointSecurity | None = None,
         grace_period: float = 30.0,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -132,7 +138,8 @@ class Manager:
         self.metrics.unreadable = self.cache.unreadable
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
-        self._servers = Servers(self._clock)
+        self._security = security
+        self._servers = Servers(self._clock, security, None if security is None else self._make_guard(client, security))
         self._lifecycle = Lifecycle(
             servers=self._servers,
             cache=self.cache,
@@ -309,11 +316,12 @@ class Manager:
             namespaces=self._namespaces,
             lease=self._election,
             lease_is_named=self._shard.name is None,
+            protected_paths=self._servers.protected_paths if self._has_reviews else (),
         )
 
     @property
     def metrics_url(self) -> str | None:
-        """Return ``http://host:port`` of the metrics endpoint; None while it is not served."""
+        """Return ``http://host:port`` or ``https://host:port`` of the metrics endpoint; None while it is not served."""
         return self._servers.url("metrics")
 
     @property
@@ -364,6 +372,11 @@ class Manager:
             else None,
         )
 
+    def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
+        # Not the manager's own client: a standby must answer scrapes, too.
+        own = client.through(lambda transport: CountingTransport(transport, self.metrics.requests))
+        return Guard(security, Reviewer(own, self._clock), self._clock)
+
     def _wrap_transport(self, transport: Transport) -> Transport:
         transport = CountingTransport(transport, self.metrics.requests)
         if (spans := tracer()) is not None:
@@ -385,7 +398,7 @@ class Manager:
         if health_address is not None:
             address = Address.parse("health", health_address)
             checks = {"/healthz": health(self._live), "/readyz": health(self._ready)}
-            self._servers.serve(address, {**checks, **debug})
+            self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
     def _banner(self) -> str:
         """Return the first log line: the version, the cluster without credentials, and the options."""
@@ -402,6 +415,10 @@ class Manager:
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
         return f"kube-reconciler {__version__}: " + ", ".join(f"{name} {text}" for name, text in parts.items() if text)
+
+    @property
+    def _has_reviews(self) -> bool:
+        return self._security is not None and self._security.authentication == "kubernetes"
 
     def _role(self) -> str:
         standby = self._elector is not None and not self._elector.leading

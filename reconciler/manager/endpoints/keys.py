@@ -34,7 +34,8 @@ def debug_keys(
     Without a name, failing keys come first, then those that were reconciled most often lately, with their latest
     reconcile. With a name, the key is explained even if it is idle or unknown, with its latest ten reconciles.
 
-    Values of objects never appear. The messages of errors are those of your code, so only a local request gets them.
+    Values of objects never appear. The messages of errors are those of your code, so only local requests and users who
+    have authenticated get them.
 
     Args:
         controllers: returns the controllers.
@@ -50,14 +51,18 @@ def debug_keys(
         document: JSONObject = {"now": format_micro_time(clock.now()), "role": role()}
         if shard is not None:
             document["shard"] = shard
-        document["controllers"] = [_controller(each, query, limit, clock, local=request.local) for each in selected]
+        document["controllers"] = [
+            _controller(each, query, limit, clock, messages=request.may_see_messages) for each in selected
+        ]
         body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
         return EndpointResponse(200, body, "application/json")
 
     return handle
 
 
-def _controller(controller: Controller, query: dict[str, str], limit: int, clock: Clock, *, local: bool) -> JSONObject:
+def _controller(
+    controller: Controller, query: dict[str, str], limit: int, clock: Clock, *, messages: bool
+) -> JSONObject:
     statistics, name = controller.statistics(), query.get("name")
     keys = _keys(controller, query)
     return {
@@ -72,7 +77,9 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
         "reconciles": statistics.reconciles,
         "errors": statistics.results["error"],
         "storms": statistics.storms,
-        "keys": [_key(controller, key, rows, clock, full=name is not None, local=local) for key, rows in keys[:limit]],
+        "keys": [
+            _key(controller, key, rows, clock, full=name is not None, messages=messages) for key, rows in keys[:limit]
+        ],
         "keys_failing": sum(_is_failing(controller, rows) for _, rows in keys),
         "keys_left_out": max(0, len(keys) - limit),
         "keys_forgotten": controller.history.dropped,
@@ -104,7 +111,7 @@ def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
 
 
 def _key(
-    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, local: bool
+    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, messages: bool
 ) -> JSONObject:
     found = controller.explain(key)
     since = (clock.now() - controller.history.run(rows[0]).started).total_seconds() if rows else 0.0
@@ -127,12 +134,12 @@ def _key(
         "cached_version": _version(found.cached_version),
         "observed_version": _version(found.observed_version),
         "unsaved_status": found.unsaved or None,
-        "runs": [_run(run, local=local) for run in reversed(runs)],
+        "runs": [_run(run, messages=messages) for run in reversed(runs)],
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _run(run: RunExplanation, *, local: bool) -> JSONObject:
+def _run(run: RunExplanation, *, messages: bool) -> JSONObject:
     fields: JSONObject = {
         "started": format_micro_time(run.started),
         "seconds": round(run.seconds, 6),
@@ -148,7 +155,7 @@ def _run(run: RunExplanation, *, local: bool) -> JSONObject:
     if run.failure is not None:
         fields["error"] = {
             "type": run.failure.type,
-            "message": run.failure.message if local else None,
+            "message": run.failure.message if messages else None,
             "traceback": list(run.failure.traceback),
             "terminal": run.failure.terminal,
             "timed_out": run.failure.timed_out,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
+from reconciler.manager.endpoints.guard import Guard, Refusal
+from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.serving import Limits
+from reconciler.serving.certificates import CertWatcher, self_signed_context
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -77,12 +82,19 @@ class EndpointRequest:
         local: whether it comes from this machine or, through ``kubectl port-forward``, from someone who may enter the
             pod. A request that a proxy forwarded is not local, nor is one to a name other than ``localhost``, such as
             that of a web page in a browser.
+        user: the name of the user; None if clients do not authenticate.
     """
 
     path: str
     query: Sequence[tuple[str, str]]
     accept: str
     local: bool = False
+    user: str | None = None
+
+    @property
+    def may_see_messages(self) -> bool:
+        """Return whether the response may contain messages of exceptions: for users, and for local requests."""
+        return self.local or self.user is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +113,14 @@ Handler = Callable[[EndpointRequest], Awaitable[EndpointResponse]]
 class _Server:
     address: Address
     handlers: dict[str, Handler] = field(default_factory=dict)
+    open_paths: set[str] = field(default_factory=set)
     running: HTTPServer | None = None
     url: str = ""
+
+    @property
+    def is_protected(self) -> bool:
+        """Return whether it serves something that only those may read whom the guard admits."""
+        return not self.open_paths.issuperset(self.handlers)
 
 
 class Servers:
@@ -110,22 +128,42 @@ class Servers:
 
     Args:
         clock: source of time; sockets do not work if it is virtual.
+        security: TLS and authentication of the protected paths; None for neither.
+        guard: admits requests to the protected paths; None for all.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, security: EndpointSecurity | None = None, guard: Guard | None = None) -> None:
         self._clock = clock
+        self._security = security
+        self._guard = guard
         self._servers: list[_Server] = []
+        self._certificates: asyncio.Task[None] | None = None
 
-    def serve(self, address: Address, handlers: Mapping[str, Handler]) -> None:
-        """Add handlers by path to the server of an address. Options with the same address and port share a server."""
-        for server in self._servers:
-            if (server.address.host, server.address.port) == (address.host, address.port) and address.port:
-                server.handlers.update(handlers)
-                return
-        self._servers.append(_Server(address, dict(handlers)))
+    def serve(self, address: Address, handlers: Mapping[str, Handler], *, open_paths: Iterable[str] = ()) -> None:
+        """Add handlers by path to the server of an address. Options with the same address and port share a server.
+
+        Args:
+            address: where to listen.
+            handlers: by path; a handler also gets the paths below its own.
+            open_paths: those that everyone may read, as the kubelet must. A server of open paths alone uses plain HTTP.
+        """
+        same = (
+            each for each in self._servers if (each.address.host, each.address.port) == (address.host, address.port)
+        )
+        server = next(same, None) if address.port else None
+        if server is None:
+            server = _Server(address)
+            self._servers.append(server)
+        server.handlers.update(handlers)
+        server.open_paths.update(open_paths)
+
+    @property
+    def protected_paths(self) -> list[str]:
+        """Return the paths that need permission, sorted."""
+        return sorted({path for server in self._servers for path in server.handlers.keys() - server.open_paths})
 
     def url(self, option: str) -> str | None:
-        """Return ``http://host:port`` of the server for an option; None while it is not listening."""
+        """Return the URL of the server for an option, with http or https; None while it is not listening."""
         server = next((server for server in self._servers if server.address.option == option), None)
         return server.url or None if server is not None else None
 
@@ -133,18 +171,33 @@ class Servers:
         """Start listening. After a cancellation, call `stop` to close the servers that have started.
 
         Raises:
-            ConfigurationError: an address cannot be listened on, or time is virtual.
+            ConfigurationError: an address cannot be listened on, time is virtual, or a certificate cannot be loaded.
+            MissingExtra: a self-signed certificate is needed and the extra ``tls`` is not installed.
         """
+        context = self._tls_context() if any(server.is_protected for server in self._servers) else None
         for server in self._servers:
-            await self._start_server(server)
+            await self._start_server(server, context if server.is_protected else None)
 
     async def stop(self) -> None:
         """Stop listening. Cancellation leaves open sockets to the event loop, which closes them."""
+        if self._certificates is not None:
+            self._certificates.cancel()
         for server in self._servers:
             if server.running is not None:
                 await server.running.close(_SHUTDOWN_SECONDS)
+        if self._guard is not None:
+            await self._guard.close()
 
-    async def _start_server(self, server: _Server) -> None:
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if self._security is None or not self._security.tls:
+            return None
+        if self._security.certificates is None:
+            return self_signed_context("a self-signed certificate of the endpoints")
+        watcher = CertWatcher(self._security.certificates, purpose="endpoint")
+        self._certificates = asyncio.create_task(watcher.follow(), name="endpoint certificates")
+        return watcher.context
+
+    async def _start_server(self, server: _Server, context: ssl.SSLContext | None) -> None:
         address = server.address
         if getattr(self._clock, "virtual", False):
             raise ConfigurationError(
@@ -153,19 +206,21 @@ class Servers:
             )
         from reconciler.serving.server import HTTPServer
 
-        server.running = HTTPServer(_dispatcher(server.handlers), _LIMITS)
+        server.running = HTTPServer(_dispatcher(server, self._guard), _LIMITS)
         try:
-            await server.running.start(address.host or None, address.port)
+            await server.running.start(address.host or None, address.port, context=context)
         except OSError as error:
             raise ConfigurationError(
                 f"{address.option}={str(address)!r}: cannot listen on this address: {_reason(error)}. Stop the program "
                 "that uses it, or choose another address"
             ) from error
-        server.url = _url(address, server.running.addresses)
+        server.url = _url("http" if context is None else "https", address, server.running.addresses)
 
 
-def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
+def _dispatcher(server: _Server, guard: Guard | None) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
     from aiohttp import web
+
+    handlers = server.handlers
 
     async def dispatch(request: web.BaseRequest) -> web.Response:
         path = next((p for p in handlers if request.path == p or request.path.startswith(f"{p}/")), None)
@@ -175,13 +230,32 @@ def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], 
             return web.Response(
                 status=405, text="405: only GET and HEAD are supported\n", headers={"allow": "GET, HEAD"}
             )
-        rest = request.path[len(path) :].strip("/")
+        user = None
         accept = request.headers.get("accept", "")
-        response = await handlers[path](EndpointRequest(rest, list(request.query.items()), accept, _is_local(request)))
+        if guard is not None and path not in server.open_paths:
+            try:
+                user = await guard.admit(request.method, path, request.headers.getall("authorization", []))
+            except Refusal as refusal:
+                return web.Response(
+                    status=refusal.status,
+                    text=f"{refusal.status}: {refusal}\n",
+                    headers=_refusal_headers(refusal, accept),
+                )
+        rest = request.path[len(path) :].strip("/")
+        query = list(request.query.items())
+        response = await handlers[path](EndpointRequest(rest, query, accept, _is_local(request), user))
         headers = {"content-type": response.content_type, "x-content-type-options": "nosniff"}
         return web.Response(status=response.status, body=response.body, headers=headers)
 
     return dispatch
+
+
+def _refusal_headers(refusal: Refusal, accept: str) -> dict[str, str]:
+    headers = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+    if refusal.status == 401:
+        # A browser asks its user for a password only if the server names Basic.
+        headers["www-authenticate"] = 'Basic realm="token", charset="UTF-8"' if "text/html" in accept else "Bearer"
+    return headers
 
 
 def _is_local(request: web.BaseRequest) -> bool:
@@ -198,9 +272,9 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
-def _url(address: Address, addresses: list[Any]) -> str:
+def _url(scheme: str, address: Address, addresses: list[Any]) -> str:
     # All interfaces are two sockets, each with its own free port: report the IPv4 one.
     bound = [name for name in addresses if address.host or len(name) == 2] or addresses
     port = bound[0][1]
     host = address.host or "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
