@@ -27,6 +27,7 @@ from reconciler.manager.endpoints.keys import debug_keys
 from reconciler.manager.endpoints.reviews import Reviewer
 from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.manager.endpoints.server import Address, Servers
+from reconciler.manager.endpoints.thread import MainLoop
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
@@ -139,7 +140,10 @@ class Manager:
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
         self._security = security
-        self._servers = Servers(self._clock, security, None if security is None else self._make_guard(client, security))
+        watchdog = BlockedLoopWatchdog(self._clock, self.metrics.event_loop)
+        self._main_loop = MainLoop(watchdog)
+        guard = None if security is None else self._make_guard(client, security)
+        self._servers = Servers(self._clock, self._main_loop, security, guard)
         self._lifecycle = Lifecycle(
             servers=self._servers,
             cache=self.cache,
@@ -147,7 +151,7 @@ class Manager:
             warm_up=warm_up,
             grace=grace_period,
             clock=self._clock,
-            watchdog=BlockedLoopWatchdog(self._clock, self.metrics.event_loop),
+            watchdog=watchdog,
             banner=self._banner,
         )
         self._serve(metrics, health)
@@ -397,7 +401,10 @@ class Manager:
             self._servers.serve(address, {"/metrics": metrics(self.metrics), **debug})
         if health_address is not None:
             address = Address.parse("health", health_address)
-            checks = {"/healthz": health(self._live), "/readyz": health(self._ready)}
+            checks = {
+                "/healthz": health(self._live, self._main_loop, live=True),
+                "/readyz": health(self._ready, self._main_loop, live=False),
+            }
             self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
     def _banner(self) -> str:

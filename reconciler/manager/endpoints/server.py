@@ -6,13 +6,14 @@ import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.guard import Guard, Refusal
 from reconciler.manager.endpoints.security import EndpointSecurity
+from reconciler.manager.endpoints.thread import LoopBlocked, LoopThread, MainLoop
 from reconciler.serving import Limits
 from reconciler.serving.certificates import CertWatcher, self_signed_context
 
@@ -33,6 +34,9 @@ _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECA
 
 _SHUTDOWN_SECONDS = 1.0
 """Time for open connections to end; a scrape or a probe takes milliseconds."""
+
+_PATIENCE = 5.0
+"""Seconds that a request waits for the event loop of the manager; Prometheus gives a scrape 10 s by default."""
 
 _LIMITS = Limits(connections=128, idle_seconds=120.0)
 """Prometheus scrapes at least once a minute over one connection; the kubelet opens a connection per probe."""
@@ -126,17 +130,29 @@ class _Server:
 class Servers:
     """The HTTP servers of a manager, one per address. aiohttp is imported only if there is one.
 
+    They run in a thread of their own, and so do the handlers of open paths: a probe is answered while the event loop of
+    the manager is blocked. All other handlers run in that event loop.
+
     Args:
         clock: source of time; sockets do not work if it is virtual.
+        main: the event loop of the manager.
         security: TLS and authentication of the protected paths; None for neither.
         guard: admits requests to the protected paths; None for all.
     """
 
-    def __init__(self, clock: Clock, security: EndpointSecurity | None = None, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        main: MainLoop,
+        security: EndpointSecurity | None = None,
+        guard: Guard | None = None,
+    ) -> None:
         self._clock = clock
+        self._main = main
         self._security = security
         self._guard = guard
         self._servers: list[_Server] = []
+        self._thread: LoopThread | None = None
         self._certificates: asyncio.Task[None] | None = None
 
     def serve(self, address: Address, handlers: Mapping[str, Handler], *, open_paths: Iterable[str] = ()) -> None:
@@ -174,19 +190,37 @@ class Servers:
             ConfigurationError: an address cannot be listened on, time is virtual, or a certificate cannot be loaded.
             MissingExtra: a self-signed certificate is needed and the extra ``tls`` is not installed.
         """
+        for server in self._servers:
+            if getattr(self._clock, "virtual", False):
+                raise ConfigurationError(
+                    f"{server.address.option}={str(server.address)!r}: sockets do not work under virtual time, because "
+                    "the time of other programs is real. Omit this option under virtual time"
+                )
+        if self._servers:
+            self._main.attach()
+            self._thread = LoopThread("endpoints")
+            await self._thread.run(self._start())
+
+    async def stop(self) -> None:
+        """Stop listening, and end the thread. Cancellation leaves it to the end of the process."""
+        if self._thread is not None:
+            await self._thread.run(self._stop())
+            await self._thread.stop()
+            self._thread = None
+        if self._guard is not None:
+            await self._guard.close()
+
+    async def _start(self) -> None:
         context = self._tls_context() if any(server.is_protected for server in self._servers) else None
         for server in self._servers:
             await self._start_server(server, context if server.is_protected else None)
 
-    async def stop(self) -> None:
-        """Stop listening. Cancellation leaves open sockets to the event loop, which closes them."""
+    async def _stop(self) -> None:
         if self._certificates is not None:
             self._certificates.cancel()
         for server in self._servers:
             if server.running is not None:
                 await server.running.close(_SHUTDOWN_SECONDS)
-        if self._guard is not None:
-            await self._guard.close()
 
     def _tls_context(self) -> ssl.SSLContext | None:
         if self._security is None or not self._security.tls:
@@ -198,15 +232,10 @@ class Servers:
         return watcher.context
 
     async def _start_server(self, server: _Server, context: ssl.SSLContext | None) -> None:
-        address = server.address
-        if getattr(self._clock, "virtual", False):
-            raise ConfigurationError(
-                f"{address.option}={str(address)!r}: sockets do not work under virtual time, because the time of other "
-                "programs is real. Omit this option under virtual time"
-            )
         from reconciler.serving.server import HTTPServer
 
-        server.running = HTTPServer(_dispatcher(server, self._guard), _LIMITS)
+        address = server.address
+        server.running = HTTPServer(_dispatcher(server, self._answer), _LIMITS)
         try:
             await server.running.start(address.host or None, address.port, context=context)
         except OSError as error:
@@ -216,8 +245,34 @@ class Servers:
             ) from error
         server.url = _url("http" if context is None else "https", address, server.running.addresses)
 
+    async def _answer(
+        self, server: _Server, path: str, method: str, authorization: Sequence[str], request: EndpointRequest
+    ) -> EndpointResponse:
+        """Return the response to a request; called in the thread of the servers.
 
-def _dispatcher(server: _Server, guard: Guard | None) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
+        Raises:
+            Refusal: the client must not have it.
+        """
+        handler = server.handlers[path]
+        if path in server.open_paths:
+            return await handler(request)
+
+        async def admit_and_answer() -> EndpointResponse:
+            if self._guard is None:
+                return await handler(request)
+            user = await self._guard.admit(method, path, authorization)
+            return await handler(replace(request, user=user))
+
+        try:
+            return await self._main.run(admit_and_answer, patience=_PATIENCE)
+        except LoopBlocked as error:
+            return EndpointResponse(503, f"503: {error}\n".encode())
+
+
+_Answer = Callable[[_Server, str, str, Sequence[str], EndpointRequest], Awaitable[EndpointResponse]]
+
+
+def _dispatcher(server: _Server, answer: _Answer) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
     from aiohttp import web
 
     handlers = server.handlers
@@ -230,20 +285,15 @@ def _dispatcher(server: _Server, guard: Guard | None) -> Callable[[web.BaseReque
             return web.Response(
                 status=405, text="405: only GET and HEAD are supported\n", headers={"allow": "GET, HEAD"}
             )
-        user = None
         accept = request.headers.get("accept", "")
-        if guard is not None and path not in server.open_paths:
-            try:
-                user = await guard.admit(request.method, path, request.headers.getall("authorization", []))
-            except Refusal as refusal:
-                return web.Response(
-                    status=refusal.status,
-                    text=f"{refusal.status}: {refusal}\n",
-                    headers=_refusal_headers(refusal, accept),
-                )
         rest = request.path[len(path) :].strip("/")
-        query = list(request.query.items())
-        response = await handlers[path](EndpointRequest(rest, query, accept, _is_local(request), user))
+        parts = EndpointRequest(rest, list(request.query.items()), accept, _is_local(request))
+        authorization = request.headers.getall("authorization", [])
+        try:
+            response = await answer(server, path, request.method, authorization, parts)
+        except Refusal as refusal:
+            text = f"{refusal.status}: {refusal}\n"
+            return web.Response(status=refusal.status, text=text, headers=_refusal_headers(refusal, accept))
         headers = {"content-type": response.content_type, "x-content-type-options": "nosniff"}
         return web.Response(status=response.status, body=response.body, headers=headers)
 
