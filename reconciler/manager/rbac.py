@@ -71,14 +71,8 @@ def rbac_documents(
     for where, rules in local.items():
         documents += _role_and_binding("Role", {"name": name, "namespace": where}, rules, account)
     if protected_paths:
-        documents.append(
-            {
-                "apiVersion": f"{_API}/v1",
-                "kind": "ClusterRole",
-                "metadata": {"name": f"{name}-reader"},
-                "rules": [{"nonResourceURLs": list(protected_paths), "verbs": ["get"]}],
-            }
-        )
+        rules = [{"nonResourceURLs": list(protected_paths), "verbs": ["get"]}]
+        documents.append(_role("ClusterRole", {"name": f"{name}-reader"}, rules))
     return documents
 
 
@@ -131,11 +125,15 @@ def _place(
             cluster.append(rule)
 
 
+def _role(kind: str, metadata: JSONObject, rules: list[JSONObject]) -> JSONObject:
+    return {"apiVersion": f"{_API}/v1", "kind": kind, "metadata": metadata, "rules": rules}
+
+
 def _role_and_binding(
     kind: str, metadata: JSONObject, rules: Sequence[AccessRule], account: JSONObject
 ) -> list[JSONObject]:
     """Return a role and its binding to the service account."""
-    role = {"apiVersion": f"{_API}/v1", "kind": kind, "metadata": metadata, "rules": _merge_rules(rules)}
+    role = _role(kind, metadata, _merge_rules(rules))
     reference = {"apiGroup": _API, "kind": kind, "name": metadata["name"]}
     binding = {
         "apiVersion": f"{_API}/v1",

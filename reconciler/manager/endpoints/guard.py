@@ -36,7 +36,7 @@ class Refusal(Exception):
 
 
 class Guard:
-    """Checks the tokens of requests. Without a decision of the API server a request is refused.
+    """A check of the tokens of requests. Without a decision of the API server a request is refused.
 
     A client sends ``Authorization: Bearer TOKEN``; a browser, which asks its user, sends the token as the password of
     ``Basic``, with any user name.
