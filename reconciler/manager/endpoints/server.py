@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,16 @@ class Address:
             )
         return cls(option, match["host"].strip("[]"), int(match["port"]))
 
+    @property
+    def is_loopback(self) -> bool:
+        """Return whether only this machine can reach it."""
+        import ipaddress
+
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -87,11 +99,19 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True)
 class EndpointResponse:
-    """The response of a handler."""
+    """The response of a handler.
+
+    Attributes:
+        status: the HTTP status.
+        body: the content. Chunks are sent as they come, until the iterator or the server ends.
+        content_type: the media type.
+        headers: further headers.
+    """
 
     status: int
-    body: bytes
+    body: bytes | AsyncGenerator[bytes, None]
     content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[EndpointRequest], Awaitable[EndpointResponse]]
@@ -101,6 +121,8 @@ Handler = Callable[[EndpointRequest], Awaitable[EndpointResponse]]
 class _Server:
     address: Address
     handlers: dict[str, Handler] = field(default_factory=dict)
+    background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
     running: HTTPServer | None = None
     url: str = ""
 
@@ -116,13 +138,29 @@ class Servers:
         self._clock = clock
         self._servers: list[_Server] = []
 
-    def serve(self, address: Address, handlers: Mapping[str, Handler]) -> None:
-        """Add handlers by path to the server of an address. Options with the same address and port share a server."""
+    def serve(
+        self,
+        address: Address,
+        handlers: Mapping[str, Handler],
+        *,
+        background: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        """Add handlers by path to the server of an address. Options with the same address and port share a server.
+
+        Args:
+            address: the address.
+            handlers: each is called for its path and the paths below it; the one of ``""`` for all that no other has.
+            background: runs while the server listens, and is cancelled then.
+        """
         for server in self._servers:
             if (server.address.host, server.address.port) == (address.host, address.port) and address.port:
-                server.handlers.update(handlers)
-                return
-        self._servers.append(_Server(address, dict(handlers)))
+                break
+        else:
+            server = _Server(address)
+            self._servers.append(server)
+        server.handlers.update(handlers)
+        if background is not None:
+            server.background.append(background)
 
     def url(self, option: str) -> str | None:
         """Return ``http://host:port`` of the server for an option; None while it is not listening."""
@@ -141,6 +179,8 @@ class Servers:
     async def stop(self) -> None:
         """Stop listening. Cancellation leaves open sockets to the event loop, which closes them."""
         for server in self._servers:
+            for task in server.tasks:
+                task.cancel()
             if server.running is not None:
                 await server.running.close(_SHUTDOWN_SECONDS)
 
@@ -162,15 +202,17 @@ class Servers:
                 "that uses it, or choose another address"
             ) from error
         server.url = _url(address, server.running.addresses)
+        server.tasks = [asyncio.create_task(each(), name=f"{address.option} {each!r}") for each in server.background]
 
 
-def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
+def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     from aiohttp import web
 
-    async def dispatch(request: web.BaseRequest) -> web.Response:
-        path = next((p for p in handlers if request.path == p or request.path.startswith(f"{p}/")), None)
-        if path is None:
+    async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
+        found = [each for each in handlers if request.path == each or request.path.startswith(f"{each}/")]
+        if not found:
             return web.Response(status=404, text=f"404: this server serves {', '.join(handlers)}\n")
+        path = max(found, key=len)
         if request.method not in ("GET", "HEAD"):
             return web.Response(
                 status=405, text="405: only GET and HEAD are supported\n", headers={"allow": "GET, HEAD"}
@@ -178,8 +220,17 @@ def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], 
         rest = request.path[len(path) :].strip("/")
         accept = request.headers.get("accept", "")
         response = await handlers[path](EndpointRequest(rest, list(request.query.items()), accept, _is_local(request)))
-        headers = {"content-type": response.content_type, "x-content-type-options": "nosniff"}
-        return web.Response(status=response.status, body=response.body, headers=headers)
+        headers = {**response.headers, "content-type": response.content_type, "x-content-type-options": "nosniff"}
+        if isinstance(response.body, bytes):
+            return web.Response(status=response.status, body=response.body, headers=headers)
+        if request.method == "HEAD":
+            return web.Response(status=response.status, headers=headers)
+        stream = web.StreamResponse(status=response.status, headers=headers)
+        async with aclosing(response.body) as chunks:
+            await stream.prepare(request)
+            async for chunk in chunks:
+                await stream.write(chunk)
+        return stream
 
     return dispatch
 
