@@ -418,7 +418,7 @@ class Manager:
         parsed = Address.parse("console", address)
         if not parsed.is_loopback:
             raise ConfigurationError(
-                f"console={address!r}: other machines could read it: write '127.0.0.1:{parsed.port}', and reach it with "
+                f"console={address!r}: other machines could read it: write '127.0.0.1:{parsed.port}', and use "
                 "'kubectl port-forward'"
             )
         self._servers.serve(parsed, {"": console.handle}, background=console.run)

@@ -198,9 +198,12 @@ def timeline(drawn: Timeline) -> h.Element:
         kind = f"mark {mark.kind}"
         if mark.lane in ("woken by", "writes") or mark.kind == "next":
             drawing = h.circle(class_=kind, cx=x(mark.start), cy=str(upper + 6), r="5")[h.title[mark.text]]
-        else:  # a width of 0 would not be drawn; the border of a bar makes it visible
-            width = max(0.01, 100 * (drawn.place(mark.end) - drawn.place(mark.start)))
-            drawing = h.rect(class_=kind, x=x(mark.start), y=str(upper), width=f"{width:.3f}%", height=str(_BAR[1]))[
+        else:
+            gap = 0.1 if mark.lane == "waits" else 0.0
+            # A width of 0 would not be drawn; the border of a reconcile makes it visible.
+            width = max(0.01, 100 * (drawn.place(mark.end) - drawn.place(mark.start)) - 2 * gap)
+            left = f"{100 * drawn.place(mark.start) + gap:.3f}%"
+            drawing = h.rect(class_=kind, x=left, y=str(upper), width=f"{width:.3f}%", height=str(_BAR[1]))[
                 h.title[mark.text]
             ]
         return drawing if mark.run is None else h.a(href=f"#run-{mark.run}", aria_label=mark.text)[drawing]
@@ -226,11 +229,12 @@ def timeline(drawn: Timeline) -> h.Element:
                 h.rect(width="6", height="6", class_="hatch-ground"), h.line(x1="0", y1="0", x2="0", y2="6")
             ]
         ],
-        h.rect(".future", x=x(0.0), y="0", width=f"{100 * (1 - drawn.place(0.0)):.3f}%", height=str(bottom)),
+        drawn.end > 0
+        and h.rect(".future", x=x(0.0), y="0", width=f"{100 * (1 - drawn.place(0.0)):.3f}%", height=str(bottom)),
         ticks,
         lanes,
         [shape(mark) for mark in sorted(drawn.marks, key=lambda mark: mark.lane != "waits")],
-        h.line(".now", x1=x(0.0), x2=x(0.0), y1="0", y2=str(bottom)),
-        h.text(".now", x=x(0.0), y="12")["now"],
+        drawn.end > 0
+        and [h.line(".now", x1=x(0.0), x2=x(0.0), y1="0", y2=str(bottom)), h.text(".now", x=x(0.0), y="12")["now"]],
     ]
     return h.div(".timeline")[drawing]

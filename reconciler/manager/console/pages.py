@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from urllib.parse import urlencode
 
 import htpy as h
@@ -36,7 +37,13 @@ _RESULTS = {"requeue": "again", "requeue_after": "success"}
 
 _STATES = ("failing", "in progress", "ready", "waiting", "idle")
 
-_SPANS = (("all", None), ("1 h", 3600), ("5 min", 300), ("30 s", 30))
+_SPANS: Mapping[str, float | Literal["all", "reconciles"]] = {
+    "all": "all",
+    "reconciles": "reconciles",
+    "1 h": 3600.0,
+    "5 min": 300.0,
+    "30 s": 30.0,
+}
 
 _CHART = int(SECONDS / PERIOD)
 
@@ -252,10 +259,8 @@ def _key_page(state: JSONObject, query: Mapping[str, str]) -> Node:
         return section("Key", h.p(".calm.quiet")["No controller of this name: ", h.a(href="/keys")["all keys"], "."])
     controller, key = found[0]
     now = datetime.fromisoformat(state["now"])
-    spans = dict(_SPANS)
-    span = spans.get(query.get("span", "all"))
-    drawn = timeline_of(key, now, span)
-    chips = [_chip("/key", query, "span", "" if text == "all" else text, text) for text, _ in _SPANS]
+    drawn = timeline_of(key, now, _SPANS.get(query.get("span", ""), "all"))
+    chips = [_chip("/key", query, "span", "" if text == "all" else text, text) for text in _SPANS]
     return [
         h.div(".title")[
             h.h1[key_text(key)], h.span(".kind")[f"{controller['kind']} {controller['api_version']}"], _state_pill(key)

@@ -15,7 +15,11 @@ __all__ = ["Mark", "Tick", "Timeline", "timeline_of"]
 
 Lane = Literal["woken by", "reconciles", "writes", "waits"]
 
-_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400)
+_STEPS = (
+    *(each / 1000 for each in (1, 2, 5, 10, 20, 50, 100, 200, 500)),
+    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
+    *(3600 * each for each in (1, 2, 6, 12, 24, 48, 168, 720, 8760)),
+)
 """Seconds between two ticks of the axis."""
 
 _MAX_TICKS = 7
@@ -25,6 +29,9 @@ _FUTURE = 1.0
 
 _SHORTEST = 10.0
 """Seconds that the axis shows at least."""
+
+_SHORTEST_REMEMBERED = 0.01
+"""Seconds that the axis shows at least, from the first to the last reconcile."""
 
 _MARGIN = 0.02
 
@@ -81,23 +88,36 @@ class Timeline:
         return min(1.0, max(0.0, (at - self.start) / (self.end - self.start)))
 
 
-def timeline_of(key: JSONObject, now: datetime, span: float | None = None) -> Timeline:
+def timeline_of(key: JSONObject, now: datetime, span: float | Literal["all", "reconciles"] = "all") -> Timeline:
     """Return the timeline of a key.
 
     Args:
         key: the key, from `read_keys`, with its reconciles.
         now: the time of that document.
-        span: seconds of the past to show; None for all that is remembered.
+        span: what is shown: seconds of the past, and the future; ``"all"`` of the past that is remembered, and the
+            future; only from the first to the last of the ``"reconciles"``.
     """
     marks = tuple(_marks(key, now))
     first = min((mark.start for mark in marks), default=0.0)
-    past = max(-first, _SHORTEST) if span is None else span
     due = key.get("due_in_seconds")
-    future = 0.0 if due is None else min(due, past * _FUTURE)
-    margin = (past + future) * _MARGIN
-    start, end = -past - margin, future + 2 * margin
+    if span == "reconciles":
+        start, end = (
+            first,
+            max((mark.end for mark in marks if mark.run is not None and mark.lane != "waits"), default=0.0),
+        )
+    else:
+        past = max(-first, _SHORTEST) if span == "all" else span
+        start, end = -past, 0.0 if due is None else min(due, past * _FUTURE)
+    margin = max(end - start, _SHORTEST_REMEMBERED) * _MARGIN
+    start, end = start - margin, end + 2 * margin
     shown = tuple(mark for mark in marks if mark.end >= start and mark.start <= end)
-    return Timeline(start, end, tuple(_ticks(start, end, now)), shown, due if due and due > end else None)
+    return Timeline(
+        start,
+        end,
+        tuple(_ticks(start, end, now)),
+        shown,
+        due if due is not None and due > end and span != "reconciles" else None,
+    )
 
 
 def _marks(key: JSONObject, now: datetime) -> Iterator[Mark]:
@@ -166,12 +186,12 @@ def _ticks(start: float, end: float, now: datetime) -> Iterator[Tick]:
     epoch = now.timestamp()
     number = int((epoch + start) // step) + 1
     while number * step <= epoch + end:
-        time = datetime.fromtimestamp(round(number * step, 1), UTC)
+        time = datetime.fromtimestamp(round(number * step, 3), UTC)
         yield Tick(number * step - epoch, _label(time, step))
         number += 1
 
 
 def _label(time: datetime, step: float) -> str:
     if step < 1:
-        return f"{time:%H:%M:%S}.{time.microsecond // 100_000}"
+        return f"{time:%M:%S}.{time.microsecond // 1000:03}".rstrip("0")
     return f"{time:%H:%M:%S}" if step < 60 else f"{time:%H:%M}" if step < 86_400 else f"{time:%d %b}"
