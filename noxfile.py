@@ -42,6 +42,12 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def browser(session: nox.Session) -> None:
+    """Look at the console in Chromium; ``-- --pictures`` writes the pictures of the docs. Arguments go to pytest."""
+    session.run("pytest", "-q", "-n0", "-m", "browser", "tests/manager/console", *session.posargs)
+
+
+@nox.session(python=False)
 def thorough(session: nox.Session) -> None:
     """Run the property tests with all their examples, and the tests that take long; arguments go to pytest."""
     session.run("pytest", "-q", "-m", "hypothesis or thorough", *session.posargs, env={"TEST_DEPTH": "thorough"})

@@ -13,7 +13,7 @@ from cyclopts.config import Env, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.options import RunOptions
+from reconciler.cli.options import ConsoleAddress, RunOptions
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -106,11 +106,17 @@ def demo(
         bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
     ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
+    console: ConsoleAddress = None,
 ) -> int:
     """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
-    With 'json' the facts are those of this library; with --naive, those of the naive way.
+    With 'json' the facts are those of this library; with --naive, those of the naive way. With --console the browser
+    shows one of them, with short delays and in real time, until interrupted.
     """
+    if console is not None:
+        from reconciler.cli.demo.live import run_live
+
+        return run_live(console, naive=naive)
     from reconciler.cli.demo.timeline import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json")

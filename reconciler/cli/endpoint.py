@@ -17,7 +17,7 @@ from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.serving import exceeds_max_levels
 from reconciler.wire import JSONObject
 
-__all__ = ["EndpointError", "duration", "key_text", "printable", "read_keys"]
+__all__ = ["EndpointError", "key_text", "printable", "read_keys"]
 
 _TIMEOUT = 10.0
 """Seconds for the connection, and for each part of the response."""
@@ -201,14 +201,3 @@ def printable(document: Any) -> Any:
 def key_text(key: Mapping[str, str]) -> str:
     """Return ``namespace/name``, or the name alone."""
     return f"{key['namespace']}/{key['name']}" if "namespace" in key else key["name"]
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a person would say it: ``"12 ms"``, ``"48 s"``, ``"5 min"``, ``"2.5 h"``, ``"3 days"``."""
-    if seconds < 0.1:
-        return f"{seconds * 1000:.2g} ms"
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,9 +14,22 @@ from cyclopts.validators import Number
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["NotificationFlags", "RunOptions", "options_as_typed"]
+__all__ = ["ConsoleAddress", "NotificationFlags", "RunOptions", "options_as_typed", "with_console_address"]
 
-_MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "grace_period")
+_CONSOLE_ADDRESS = "127.0.0.1:8082"
+"""Where ``--console`` without an address serves the console."""
+
+ConsoleAddress = Annotated[
+    str | None,
+    Parameter(
+        help=f"Serve a page for the browser. HOST:PORT may be omitted: {_CONSOLE_ADDRESS}.",
+        requires_equals=True,
+        show_default=False,
+    ),
+]
+"""The option ``--console[=HOST:PORT]``."""
+
+_MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "console", "grace_period")
 
 
 @Parameter(name="*", group="Notification operator")
@@ -39,7 +52,7 @@ class NotificationFlags:
     audit_file: Annotated[
         Path | None, Parameter(help="File to which each attempt and each result is appended as a line.")
     ] = None
-    console: Annotated[bool, Parameter(help="Enable the channel 'console'.")] = True
+    console_channel: Annotated[bool, Parameter(help="Enable the channel 'console'.")] = True
     log_channel: Annotated[bool, Parameter(help="Enable the channel 'log'.")] = True
     delivery_timeout: Annotated[
         float, Parameter(help="Timeout of one delivery in seconds.", validator=Number(gt=0))
@@ -75,6 +88,7 @@ class RunOptions:
     health: Annotated[
         str | None, Parameter(help="HOST:PORT of /healthz and /readyz. Without it health is not served.")
     ] = None
+    console: ConsoleAddress = None
     grace_period: Annotated[
         float, Parameter(help="Seconds that reconciles in progress have to finish after SIGTERM.")
     ] = 30.0
@@ -102,3 +116,8 @@ def options_as_typed(**names: str) -> Iterator[None]:
     except ConfigurationError as error:
         text = pattern.sub(lambda match: typed[match[1]], str(error))
         raise ConfigurationError(text.removesuffix("=")) from error
+
+
+def with_console_address(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line with the default address after a bare ``--console``."""
+    return [f"--console={_CONSOLE_ADDRESS}" if each == "--console" else each for each in arguments]

@@ -41,6 +41,7 @@ from reconciler.telemetry import MetricsRegistry, tracer
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
+    from reconciler.manager.console.server import Console
     from reconciler.webhook import WebhookServer
 
 __all__ = ["Manager", "ManagerStatistics"]
@@ -86,6 +87,8 @@ class Manager:
             served.
         security: TLS and authentication for ``/metrics``, ``/debug`` and the console. ``/healthz`` and ``/readyz`` stay
             open; the address of `health` serves no debug paths then. Default: neither.
+        console: ``host:port`` for the console, a page for the browser; needs the extra ``console``. Default: not
+            served.
         grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
             Default 30, controller-runtime's number.
         clock: source of time. Default: the current clock.
@@ -96,6 +99,7 @@ class Manager:
         client: reads of declared kinds come from the cache. With leader election, writes are refused unless this
             process is the leader; in a ring of shards, unless it holds its Lease.
         metrics: all counters, and the Prometheus registry for your own collectors.
+        console: the console, for pages of your own; None without one.
 
     Raises:
         ConfigurationError: an option is invalid; the message names it and the reason.
@@ -114,6 +118,7 @@ class Manager:
         metrics: str | None = None,
         health: str | None = None,
         security: EndpointSecurity | None = None,
+        console: str | None = None,
         grace_period: float = 30.0,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -155,6 +160,7 @@ class Manager:
             banner=self._banner,
         )
         self._serve(metrics, health)
+        self.console: Console | None = None if console is None else self._serve_console(console)
 
     def add_controller(
         self,
@@ -320,7 +326,7 @@ class Manager:
             namespaces=self._namespaces,
             lease=self._election,
             lease_is_named=self._shard.name is None,
-            protected_paths=self._servers.protected_paths if self._has_reviews else (),
+            protected_paths=self._servers.permissions if self._has_reviews else (),
         )
 
     @property
@@ -332,6 +338,11 @@ class Manager:
     def health_url(self) -> str | None:
         """Return ``http://host:port`` of the health endpoint; None while it is not served."""
         return self._servers.url("health")
+
+    @property
+    def console_url(self) -> str | None:
+        """Return the URL of the console; None while it is not served."""
+        return self._servers.url("console")
 
     def statistics(self) -> ManagerStatistics:
         """Return a snapshot of the manager's figures."""
@@ -407,16 +418,47 @@ class Manager:
             }
             self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
+    def _serve_console(self, address: str) -> Console:
+        from reconciler.manager.console.server import Console
+        from reconciler.manager.console.state import Parts
+
+        console = Console(
+            Parts(
+                cluster=self._cluster,
+                namespaces=self._namespaces,
+                role=self._role,
+                controllers=lambda: self._lifecycle.controllers,
+                informers=lambda: self.cache.informers,
+                elector=self._elector,
+                identity=None if self._election is None else self._election.identity,
+                shard=self._shard.debug_info,
+                clock=self._clock,
+            )
+        )
+        parsed = Address.parse("console", address)
+        if not parsed.is_loopback and not (self._security and self._security.authenticates):
+            raise ConfigurationError(
+                f"console={address!r}: other machines could read it: write '127.0.0.1:{parsed.port}' and use "
+                "'kubectl port-forward', or ask for a token with security="
+            )
+        self._servers.serve(parsed, {"": console.handle}, background=console.run)
+        return console
+
+    @property
+    def _cluster(self) -> str:
+        """Return the address of the cluster, without credentials."""
+        return str(getattr(self.client.live.session.connection.transport, "host", "")) or "in this process"
+
     def _banner(self) -> str:
         """Return the first log line: the version, the cluster without credentials, and the options."""
-        host = str(getattr(self.client.live.session.connection.transport, "host", ""))
         election, shard = self._election, self._shard.name
         parts = {
-            "cluster": host or "in this process",
+            "cluster": self._cluster,
             "namespaces": "all" if self._namespaces is None else " ".join(self._namespaces),
             "controllers": " ".join(each.name for each in self._lifecycle.controllers) or "none",
             "metrics": self.metrics_url or "not served",
             "health": self.health_url or "not served",
+            "console": self.console_url,
             "shard": shard,
             "leader election": "none" if election is None and shard is None else None,
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",

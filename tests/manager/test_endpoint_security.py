@@ -224,3 +224,36 @@ def test_invalid_options_are_one_line(options: dict[str, Any], message: str) -> 
         EndpointSecurity(**options)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+# The console
+
+
+async def test_the_console_beyond_loopback_asks_for_the_token(client: Client, http: aiohttp.ClientSession) -> None:
+    with pytest.raises(ConfigurationError, match="other machines could read it"):
+        Manager(client, console="0.0.0.0:0", security=EndpointSecurity())
+    manager = Manager(client, console="0.0.0.0:0", security=EndpointSecurity(token=TOKEN))
+    async with manager.running():
+        url = (manager.console_url or "").replace("0.0.0.0", "127.0.0.1")
+        assert url.startswith("https://")
+        for path in ("", "/static/console.js", "/keys", "/nothing"):
+            assert (await get(http, f"{url}{path}", accept="text/html"))[0] == 401
+        basic = "Basic " + base64.b64encode(f"me:{TOKEN}".encode()).decode()
+        status, page = await get(http, url, authorization=basic, accept="text/html", host="operator.example.com")
+        assert (status, "<html" in page) == (200, True)
+        headers = {"authorization": basic, "accept": "text/event-stream"}
+        async with http.get(url, headers=headers, ssl=False) as stream:
+            assert stream.status == 200
+            assert (await stream.content.readline()).startswith(b"data: ")
+
+
+async def test_a_live_page_ends_with_the_manager_and_not_before(client: Client, http: aiohttp.ClientSession) -> None:
+    import asyncio
+
+    manager = Manager(client, console="127.0.0.1:0", security=EndpointSecurity(token=TOKEN))
+    async with asyncio.timeout(30):
+        async with manager.running():
+            headers = {"authorization": f"Bearer {TOKEN}", "accept": "text/event-stream"}
+            stream = await http.get(manager.console_url or "", headers=headers, ssl=False)
+            assert (await stream.content.readline()).startswith(b"data: <!doctype html>")
+        await stream.content.read()

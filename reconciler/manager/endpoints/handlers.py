@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -144,7 +144,7 @@ def limit_of(query: dict[str, str], default: int) -> int:
     return int(given.lstrip("0")[:10] or 0) if given.isdecimal() else default
 
 
-def is_selected(key: Request, query: dict[str, str]) -> bool:
+def is_selected(key: Request, query: Mapping[str, str]) -> bool:
     """Return whether a query selects a key by name and namespace."""
     return query.get("name", key.name) == key.name and query.get("namespace", key.namespace or "") == (
         key.namespace or ""

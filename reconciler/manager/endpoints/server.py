@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,16 @@ class Address:
             )
         return cls(option, match["host"].strip("[]"), int(match["port"]))
 
+    @property
+    def is_loopback(self) -> bool:
+        """Return whether only this machine can reach it."""
+        import ipaddress
+
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -96,18 +107,26 @@ class EndpointRequest:
     user: str | None = None
 
     @property
-    def may_see_messages(self) -> bool:
+    def is_trusted(self) -> bool:
         """Return whether the response may contain messages of exceptions: for users, and for local requests."""
         return self.local or self.user is not None
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointResponse:
-    """The response of a handler."""
+    """The response of a handler.
+
+    Attributes:
+        status: the HTTP status.
+        body: the content. Chunks are sent as they come, until the iterator or the server ends.
+        content_type: the media type.
+        headers: further headers.
+    """
 
     status: int
-    body: bytes
+    body: bytes | AsyncGenerator[bytes, None]
     content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[EndpointRequest], Awaitable[EndpointResponse]]
@@ -118,6 +137,7 @@ class _Server:
     address: Address
     handlers: dict[str, Handler] = field(default_factory=dict)
     open_paths: set[str] = field(default_factory=set)
+    background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     running: HTTPServer | None = None
     url: str = ""
 
@@ -153,30 +173,41 @@ class Servers:
         self._guard = guard
         self._servers: list[_Server] = []
         self._thread: LoopThread | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._certificates: asyncio.Task[None] | None = None
 
-    def serve(self, address: Address, handlers: Mapping[str, Handler], *, open_paths: Iterable[str] = ()) -> None:
+    def serve(
+        self,
+        address: Address,
+        handlers: Mapping[str, Handler],
+        *,
+        open_paths: Iterable[str] = (),
+        background: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         """Add handlers by path to the server of an address. Options with the same address and port share a server.
 
         Args:
-            address: where to listen.
-            handlers: by path; a handler also gets the paths below its own.
+            address: the address.
+            handlers: each is called for its path and the paths below it; the one of ``""`` for all that no other has.
             open_paths: those that everyone may read, as the kubelet must. A server of open paths alone uses plain HTTP.
+            background: runs in the event loop of the manager while the server listens, and is cancelled then.
         """
-        same = (
-            each for each in self._servers if (each.address.host, each.address.port) == (address.host, address.port)
-        )
+        where = address.host, address.port
+        same = (each for each in self._servers if (each.address.host, each.address.port) == where)
         server = next(same, None) if address.port else None
         if server is None:
             server = _Server(address)
             self._servers.append(server)
         server.handlers.update(handlers)
         server.open_paths.update(open_paths)
+        if background is not None:
+            server.background.append(background)
 
     @property
-    def protected_paths(self) -> list[str]:
-        """Return the paths that need permission, sorted."""
-        return sorted({path for server in self._servers for path in server.handlers.keys() - server.open_paths})
+    def permissions(self) -> list[str]:
+        """Return the paths that users need permission for, sorted."""
+        paths = {path for server in self._servers for path in server.handlers.keys() - server.open_paths}
+        return sorted(map(_permission, paths))
 
     def url(self, option: str) -> str | None:
         """Return the URL of the server for an option, with http or https; None while it is not listening."""
@@ -200,9 +231,15 @@ class Servers:
             self._main.attach()
             self._thread = LoopThread("endpoints")
             await self._thread.run(self._start())
+        background = [each for server in self._servers for each in server.background]
+        self._background = [asyncio.create_task(each(), name=f"endpoints {each!r}") for each in background]
 
     async def stop(self) -> None:
         """Stop listening, and end the thread. Cancellation leaves it to the end of the process."""
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
         if self._thread is not None:
             await self._thread.run(self._stop())
             await self._thread.stop()
@@ -260,27 +297,36 @@ class Servers:
         async def admit_and_answer() -> EndpointResponse:
             if self._guard is None:
                 return await handler(request)
-            user = await self._guard.admit(method, path, authorization)
+            user = await self._guard.admit(method, _permission(path), authorization)
             return await handler(replace(request, user=user))
 
         try:
-            return await self._main.run(admit_and_answer, patience=_PATIENCE)
+            response = await self._main.run(admit_and_answer, patience=_PATIENCE)
         except LoopBlocked as error:
             return EndpointResponse(503, f"503: {error}\n".encode())
+        if isinstance(response.body, bytes):
+            return response
+        return replace(response, body=self._main.iterate(response.body))
+
+
+def _permission(path: str) -> str:
+    """Return what a path is called in roles. The console has all paths that nothing else has."""
+    return path or "/console"
 
 
 _Answer = Callable[[_Server, str, str, Sequence[str], EndpointRequest], Awaitable[EndpointResponse]]
 
 
-def _dispatcher(server: _Server, answer: _Answer) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
+def _dispatcher(server: _Server, answer: _Answer) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     from aiohttp import web
 
     handlers = server.handlers
 
-    async def dispatch(request: web.BaseRequest) -> web.Response:
-        path = next((p for p in handlers if request.path == p or request.path.startswith(f"{p}/")), None)
-        if path is None:
+    async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
+        found = [each for each in handlers if request.path == each or request.path.startswith(f"{each}/")]
+        if not found:
             return web.Response(status=404, text=f"404: this server serves {', '.join(handlers)}\n")
+        path = max(found, key=len)
         if request.method not in ("GET", "HEAD"):
             return web.Response(
                 status=405, text="405: only GET and HEAD are supported\n", headers={"allow": "GET, HEAD"}
@@ -294,8 +340,16 @@ def _dispatcher(server: _Server, answer: _Answer) -> Callable[[web.BaseRequest],
         except Refusal as refusal:
             text = f"{refusal.status}: {refusal}\n"
             return web.Response(status=refusal.status, text=text, headers=_refusal_headers(refusal, accept))
-        headers = {"content-type": response.content_type, "x-content-type-options": "nosniff"}
-        return web.Response(status=response.status, body=response.body, headers=headers)
+        headers = {**response.headers, "content-type": response.content_type, "x-content-type-options": "nosniff"}
+        if isinstance(response.body, bytes):
+            return web.Response(status=response.status, body=response.body, headers=headers)
+        async with aclosing(response.body) as chunks:
+            stream = web.StreamResponse(status=response.status, headers=headers)
+            await stream.prepare(request)
+            if request.method != "HEAD":
+                async for chunk in chunks:
+                    await stream.write(chunk)
+        return stream
 
     return dispatch
 

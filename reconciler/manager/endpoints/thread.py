@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from reconciler.manager.event_loop import BlockedLoopWatchdog
@@ -42,12 +42,12 @@ class MainLoop:
         """Use the running event loop."""
         self._loop = asyncio.get_running_loop()
 
-    async def run(self, function: Callable[[], Awaitable[T]], *, patience: float) -> T:
+    async def run(self, function: Callable[[], Awaitable[T]], *, patience: float | None) -> T:
         """Run an async function in the event loop of the manager. Cancellation cancels it there.
 
         Args:
             function: the function.
-            patience: seconds that it may wait for its start, not for its end.
+            patience: seconds that it may wait for its start, not for its end; None for as long as it takes.
 
         Raises:
             LoopBlocked: it has not started in time, and will not.
@@ -62,12 +62,22 @@ class MainLoop:
         assert self._loop is not None  # noqa: S101 - attached before a server listens
         future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), self._loop))
         try:
-            await asyncio.wait({future}, timeout=patience if self.watchdog.block is None else min(patience, _BLOCKED))
-            if not (future.done() or begun):
+            if patience is not None:
+                blocked = self.watchdog.block is not None
+                await asyncio.wait({future}, timeout=min(patience, _BLOCKED) if blocked else patience)
+            if patience is not None and not (future.done() or begun):
                 raise LoopBlocked(str(self.watchdog.block or f"the event loop has not responded for {patience:g} s"))
             return await future
         finally:
             future.cancel()
+
+    async def iterate(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """Yield what a generator yields that runs in the event loop of the manager."""
+        try:
+            while (chunk := await self.run(lambda: anext(chunks, None), patience=None)) is not None:
+                yield chunk
+        finally:
+            await self.run(chunks.aclose, patience=None)
 
 
 class LoopThread:
