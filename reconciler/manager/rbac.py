@@ -74,8 +74,8 @@ def rbac_documents(
         documents += _role_and_binding("Role", {"name": name, "namespace": where}, rules, account)
     if with_reviews:
         for suffix, paths in _READERS.items():
-            rules = [{"nonResourceURLs": list(paths), "verbs": ["get"]}]
-            documents.append(_role("ClusterRole", {"name": f"{name}-{suffix}"}, rules))
+            readable: JSONObject = {"nonResourceURLs": list(paths), "verbs": ["get"]}
+            documents.append(_role("ClusterRole", {"name": f"{name}-{suffix}"}, [readable]))
     return documents
 
 
