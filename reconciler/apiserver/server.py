@@ -105,6 +105,7 @@ class APIServer:
             provision_namespaces=self._provision_namespaces,
             sharded=self._sharded,
             webhook_servers=self._webhook_servers,
+            token=self._token,
         )
 
     # lifecycle

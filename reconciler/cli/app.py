@@ -13,7 +13,7 @@ from cyclopts.config import Env, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.options import OperatorOptions, RunOptions
+from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, OperatorOptions, RunOptions
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -101,11 +101,17 @@ def demo(
         bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
     ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
+    console: ConsoleAddress = None,
 ) -> int:
     """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
-    With 'json' the facts are those of this library; with --naive, those of the naive way.
+    With 'json' the facts are those of this library; with --naive, those of the naive way. With --console the browser
+    shows one of them, with short delays and in real time, until interrupted.
     """
+    if console is not None:
+        from reconciler.cli.demo.live import run_live
+
+        return run_live(console, naive=naive)
     from reconciler.cli.demo.timeline import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json")
@@ -163,6 +169,7 @@ def explain(
         Parameter(name=["--namespace", "-n"], help="Namespace of the object. Default: that of the context."),
     ] = None,
     operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     output: Annotated[Format, Parameter(help="Output format.")] = "text",
 ) -> int:
     """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
@@ -172,13 +179,14 @@ def explain(
     from reconciler.cli.explain import print_explanation
     from reconciler.cli.operator.forward import reached
 
-    with reached(operator) as found:
+    with reached(operator, access) as found:
         return print_explanation(
             kind,
             key,
             endpoint=found.endpoint,
             namespace=namespace,
             default_namespace=found.namespace,
+            access=access,
             as_json=output == "json",
         )
 
@@ -187,6 +195,7 @@ def explain(
 def top(
     *,
     operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
     output: Annotated[
         Format, Parameter(help="Output format; 'json' with --watch prints one line per update.")
@@ -199,8 +208,8 @@ def top(
     from reconciler.cli.operator.forward import reached
     from reconciler.cli.top import print_top
 
-    with reached(operator) as found:
-        return print_top(endpoint=found.endpoint, watch=watch, as_json=output == "json")
+    with reached(operator, access) as found:
+        return print_top(endpoint=found.endpoint, watch=watch, access=access, as_json=output == "json")
 
 
 @app.command
@@ -238,6 +247,7 @@ def manifests(
     leader_election_namespace: Annotated[
         str | None, Parameter(help="Namespace of the Lease. Default: --install-namespace.")
     ] = None,
+    authentication: Authentication = None,
     image: Annotated[
         str, Parameter(help="Container image of the Deployment; only for 'notification'.")
     ] = "kube-reconciler:latest",
@@ -246,8 +256,9 @@ def manifests(
     """Print the service account, roles and bindings that an operator needs. Needs no cluster.
 
     The roles cover what the controllers watch, their status, finalizers and events, the Lease, and the 'permissions' of
-    the reconcilers. Give the same --namespace and --leader-election as to 'reconciler run'. For 'notification' the CRD,
-    ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor are printed as well.
+    the reconcilers. Give the same --namespace, --leader-election and --authentication as to 'reconciler run'. For
+    'notification' the CRD, ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor are
+    printed as well.
     """
     from reconciler.cli.manifests import print_manifests
 
@@ -258,6 +269,7 @@ def manifests(
         namespaces=namespace,
         leader_election=leader_election,
         leader_election_namespace=leader_election_namespace,
+        authentication=authentication,
         image=image,
         as_json=output == "json",
     )

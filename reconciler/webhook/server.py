@@ -11,8 +11,8 @@ from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.serving import BadBody, Limits
+from reconciler.serving.certificates import CertWatcher
 from reconciler.webhook.admission import Admission
-from reconciler.webhook.certwatcher import CertWatcher
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
 from reconciler.webhook.metrics import WebhookMetrics
@@ -56,7 +56,9 @@ class WebhookServer:
         if not colon or not port.isdigit() or int(port) > 65535:
             raise ConfigurationError(f"{address!r} is not a valid address: write 'host:port', such as '0.0.0.0:9443'")
         self._host, self._port = host.strip("[]"), int(port)
-        self._certificates = None if certificates is None else CertWatcher(certificates, client_ca=client_ca)
+        self._certificates = (
+            None if certificates is None else CertWatcher(certificates, purpose="webhook", client_ca=client_ca)
+        )
         self._admissions: dict[str, AdmissionEndpoint] = {}
         self._conversions: dict[str, ConversionEndpoint] = {}
         self._metrics: WebhookMetrics | None = None
@@ -106,8 +108,8 @@ class WebhookServer:
         """Register metrics with controller-runtime's names."""
         self._metrics = WebhookMetrics(registry)
         if self._certificates is not None:
-            self._certificates.metrics = self._metrics
-            self._metrics.reads.inc()  # for the read in the constructor
+            self._metrics.record_read(True)  # the read in the constructor
+            self._certificates.on_read = self._metrics.record_read
         for path in (*self._admissions, *self._conversions):
             self._metrics.expect(path)
 

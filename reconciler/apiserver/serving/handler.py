@@ -63,6 +63,7 @@ class Handler:
         history: how many events each kind keeps at least.
         provision_namespaces: create the missing namespaces of objects that are created.
         webhook_servers: the webhook servers in this process, by address.
+        token: the token that a TokenReview accepts.
         sharded: honor ``shardSelector``.
     """
 
@@ -74,9 +75,11 @@ class Handler:
         history: int,
         provision_namespaces: bool,
         webhook_servers: Mapping[str, Transport],
+        token: str,
         sharded: bool = False,
     ) -> None:
         self._clock = clock
+        self._token = token
         self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
@@ -146,7 +149,7 @@ class Handler:
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
     def _review(self, request: HTTPRequest) -> HandlerResult:
-        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request))))
+        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request, self._token))))
 
     def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)

@@ -20,7 +20,7 @@ import aiohttp
 
 from reconciler.cli.endpoint import HINT, EndpointError
 from reconciler.cli.operator.pods import Pod, PodError, find_pod
-from reconciler.cli.options import OperatorOptions, PodOptions
+from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
 from reconciler.client import Client
 from reconciler.client.config.configuration import ConfiguredTransport
 from reconciler.errors import ReconcilerError
@@ -44,7 +44,7 @@ class Forwarded:
     """A port that is forwarded.
 
     Attributes:
-        url: the local address, ``http://127.0.0.1:PORT``.
+        url: the local address, ``http://127.0.0.1:PORT`` or https.
         pod: the pod, and its port.
         namespace: of the kubeconfig's context.
         problem: why the last connection failed; None while all is well.
@@ -61,6 +61,7 @@ class Forwarded:
         if self.problem is not None:
             return EndpointError(f"{self.pod}: {self.problem}")
         text = str(error).replace(f"--endpoint {self.url}", str(self.pod))
+        text = text.replace("try https://", "if it speaks HTTPS, pass --ca-file or --insecure-skip-tls-verify")
         return EndpointError(text.replace(HINT, _PORT_HINT))
 
 
@@ -77,8 +78,12 @@ class Operator(NamedTuple):
 
 
 @contextmanager
-def reached(options: OperatorOptions) -> Iterator[Operator]:
+def reached(options: OperatorOptions, access: AccessFlags) -> Iterator[Operator]:
     """Provide the address of the operator while the block runs; of a forwarded port without ``--endpoint``.
+
+    Args:
+        options: choose the operator.
+        access: with options about certificates, a forwarded port is asked over HTTPS.
 
     Raises:
         ConfigurationError: no cluster is configured, or the configuration cannot be used.
@@ -91,7 +96,8 @@ def reached(options: OperatorOptions) -> Iterator[Operator]:
             raise PodError("--endpoint is the address of the operator: omit the options that choose its pod")
         yield Operator(options.endpoint, None)
         return
-    with _forwarded(options) as found:
+    scheme = "https" if access.ca_file is not None or access.insecure_skip_tls_verify else "http"
+    with _forwarded(options, scheme) as found:
         if options.pod_options.pod is None and sys.stderr.isatty():
             print(f"asking {found.pod}", file=sys.stderr)
         try:
@@ -101,7 +107,7 @@ def reached(options: OperatorOptions) -> Iterator[Operator]:
 
 
 @contextmanager
-def _forwarded(options: OperatorOptions) -> Iterator[Forwarded]:
+def _forwarded(options: OperatorOptions, scheme: str) -> Iterator[Forwarded]:
     """Forward the operator's port while the block runs, in a thread of its own."""
     ready: Future[tuple[Forwarded, Callable[[], object]]] = Future()
 
@@ -111,7 +117,7 @@ def _forwarded(options: OperatorOptions) -> Iterator[Forwarded]:
             pod = await find_pod(client, options.pod_options, namespace=transport.namespace)
             found = Forwarded("", pod, transport.namespace)
             server = await asyncio.start_server(_Tunnel(session, transport, found).connect, "127.0.0.1", 0)
-            found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            found.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             stopped = asyncio.Event()
             ready.set_result((found, functools.partial(asyncio.get_running_loop().call_soon_threadsafe, stopped.set)))
             try:
