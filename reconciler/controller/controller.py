@@ -155,7 +155,7 @@ class Controller:
             own_writes=not options.wake_on_own_status, on_echo=self._record_echo
         )
         self._changes = ChangeLog(gvk_from(checked.kind), clock)
-        self._history = RunHistory(self._queue.__contains__, clock, self._changes)
+        self._history = RunHistory(self._queue.__contains__, clock)
         self._unsaved = UnsavedStore()
         self._access = access_rules(
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]

@@ -276,8 +276,9 @@ def test_the_memory_is_bounded_and_quiet_keys_are_not_displaced_by_a_busy_one() 
     def wake(name: str) -> Any:
         key = Request(name, "ns")
         log.note(key, CONFIG, update(large(1, name), large(2, name)))
-        log.begin(key)
-        return log.finish(key)
+        changes = log.begin(key)
+        log.end(key)
+        return changes
 
     quiet_ = wake("quiet")
     for _ in range(200):
