@@ -20,7 +20,7 @@ from reconciler.cli import endpoint as endpoints
 from reconciler.cli.operator import forward
 from reconciler.client import Client
 from reconciler.controller import Reconciler
-from reconciler.manager import LeaderElection
+from reconciler.manager import EndpointSecurity, LeaderElection
 from reconciler.testing.control_plane import ControlPlane
 from tests.cli.kubelet import Front, Kubelet
 from tests.cli.test_explain import error_of, run
@@ -80,10 +80,10 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def operator(client: Client) -> AsyncIterator[int]:
+async def operator(client: Client, **options: Any) -> AsyncIterator[int]:
     """Run an operator that holds the Lease of ``operator-1``, and yield the port of its metrics."""
     election = LeaderElection("operator", namespace="system", identity=IDENTITY)
-    manager = Manager(client, metrics="127.0.0.1:0", leader_election=election, grace_period=0)
+    manager = Manager(client, metrics="127.0.0.1:0", leader_election=election, grace_period=0, **options)
     made = manager.add_controller(Maps(), resource="v1/ConfigMap")
     async with manager.running():
         while not made.statistics().reconciles:  # noqa: ASYNC110 - there is no event to wait for
@@ -201,12 +201,28 @@ async def test_an_api_server_that_opens_no_connection_is_given_up(world: World, 
 async def test_without_a_cluster_or_a_lease_it_says_what_to_pass(world: World, capsys: Any, tmp_path: Path) -> None:
     missing = await error_of(capsys, "top", "--kubeconfig", str(tmp_path / "none"))
     assert f"kubeconfig {tmp_path / 'none'} does not exist" in missing
+    assert missing.endswith("; or pass --endpoint\n")
     await world.client.delete("coordination.k8s.io/v1/Lease", "operator", "system")
     line = await error_of(capsys, *world.arguments("top", "--operator-namespace=default"))
     advice = "choose the operator with --deployment, --selector or --pod, or pass --endpoint"
     assert f"no Lease in namespace default is held by an operator of kube-reconciler; {advice}" in line
     contradiction = await error_of(capsys, *world.arguments("top", "--endpoint=http://127.0.0.1:1", "--pod=a"))
     assert "--endpoint is the address of the operator: omit the options that choose its pod" in contradiction
+
+
+async def test_a_protected_port_is_asked_over_https_with_the_token(world: World, capsys: Any, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    async with APIServer() as server, Client(server) as client:
+        await seed(client)
+        async with operator(client, security=EndpointSecurity(token_file=token)) as port:
+            await world.create_pod("operator-1", port=port)
+            line = await error_of(capsys, *world.arguments("top"))
+            assert f"port {port} of pod system/operator-1: the response is not HTTP; if it speaks HTTPS, pass" in line
+            arguments = world.arguments("top", "--insecure-skip-tls-verify")
+            assert "it needs a token: pass --token-file" in await error_of(capsys, *arguments)
+            code, out, _ = await run(capsys, *arguments, f"--token-file={token}")
+            assert (code, "configmap" in out) == (0, True)
 
 
 async def test_several_operators_are_listed(world: World, capsys: Any) -> None:

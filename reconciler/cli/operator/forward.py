@@ -8,6 +8,7 @@ client, so kubeconfig, credentials and proxies are the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sys
 import threading
@@ -23,7 +24,7 @@ from reconciler.cli.operator.pods import Pod, PodError, find_pod
 from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
 from reconciler.client import Client
 from reconciler.client.config.configuration import ConfiguredTransport
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ConfigurationError, ReconcilerError
 
 __all__ = ["Operator", "reached"]
 
@@ -134,11 +135,15 @@ def _forwarded(options: OperatorOptions, scheme: str) -> Iterator[Forwarded]:
 
     thread = threading.Thread(target=run, name="port-forward", daemon=True)
     thread.start()
-    found, stop = ready.result()
+    try:
+        found, stop = ready.result()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; or pass --endpoint") from error
     try:
         yield found
     finally:
-        stop()
+        with contextlib.suppress(RuntimeError):  # the loop has failed, and is closed
+            stop()
         thread.join()
 
 
