@@ -16,7 +16,7 @@ class WebhookAddress(NamedTuple):
     Attributes:
         url: its URL, as messages show it.
         path: the path in the URL.
-        origin: ``namespace/name`` of its Service, or scheme and host of its URL, as `APIServer.connect_webhooks` takes it.
+        origin: ``namespace/name`` of its Service, or scheme and host of its URL; see `APIServer.connect_webhooks`.
         service: the name of its Service, or empty.
     """
 
