@@ -21,6 +21,7 @@ MAX_FIELDS = 20
 _OVERHEAD = 500
 """Bytes of a change without documents, rounded up."""
 
+_MAX_LEFT_OUT = 1000
 _MAX_VALUE = 100
 
 
@@ -103,7 +104,7 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         return msgspec.structs.replace(self, at=earlier.at)
 
     def fields(self) -> tuple[list[FieldChange], int]:
-        """Compute the fields that differ, 20 at most, and the number of the others.
+        """Compute the fields that differ, 20 at most, and the number of the others, counted to 1,000.
 
         Without a value are the fields of Secrets, those whose names are those of secrets, and objects. Text that looks
         like a secret is replaced. Documents that are nested too deeply to be compared are one other field.
@@ -119,6 +120,8 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
                     found.append(self._field(difference, managed))
                 else:
                     left_out += 1
+                    if left_out >= _MAX_LEFT_OUT:
+                        break
         except (ValueError, *UNDECODABLE):  # too deep to be compared
             return [], 1
         return found, left_out
