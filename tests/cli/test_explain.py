@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,12 +106,26 @@ async def test_an_idle_object_and_a_waiting_one(capsys: Any, endpoint: str, kind
 
 @pytest.mark.parametrize("key", [["idle"], ["idle", "-n", "default"], ["default/idle", "--namespace=default"]])
 async def test_a_name_alone_is_in_the_given_namespace_or_the_default_one(
-    capsys: Any, endpoint: str, key: list[str]
+    capsys: Any, endpoint: str, key: list[str], monkeypatch: Any, tmp_path: Path
 ) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     _, out, _ = await run(capsys, "explain", "cm", *key, "--endpoint", endpoint)
     assert out.startswith("ConfigMap default/idle, controller configmap: idle")
     line = await error_of(capsys, "explain", "cm", "default/idle", "--namespace=other", "--endpoint", endpoint)
     assert "--namespace other and 'default/idle' contradict each other" in line
+
+
+async def test_a_name_alone_is_in_the_namespace_of_the_context(capsys: Any, endpoint: str, tmp_path: Path) -> None:
+    contexts = [{"name": name, "context": {"cluster": "c", "user": "u", "namespace": name}} for name in ("a", "b")]
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps({"contexts": contexts, "current-context": "a"}))
+    for context, expected in (([], "a/idle"), (["--context", "b"], "b/idle")):
+        given = ["--kubeconfig", str(kubeconfig), *context]
+        line = await error_of(capsys, "explain", "cm", "idle", "--endpoint", endpoint, *given)
+        assert f"ConfigMap {expected} is not in the cache of the operator" in line
+    line = await error_of(capsys, "explain", "cm", "idle", "--endpoint", endpoint, *given[:-1], "none")
+    assert "has no context 'none': its contexts are a, b" in line
 
 
 async def test_the_names_of_a_custom_kind_and_of_a_cluster_scoped_one(capsys: Any) -> None:

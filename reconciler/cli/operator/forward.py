@@ -23,7 +23,7 @@ from reconciler.cli.endpoint import HINT, EndpointError
 from reconciler.cli.operator.pods import Pod, PodError, find_pod
 from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
 from reconciler.client import Client
-from reconciler.client.config.configuration import ConfiguredTransport
+from reconciler.client.config.configuration import ConfiguredTransport, context_namespace
 from reconciler.errors import ConfigurationError, ReconcilerError
 
 __all__ = ["Operator", "reached"]
@@ -59,9 +59,12 @@ class Forwarded:
 
     def explained(self, error: EndpointError) -> EndpointError:
         """Return an error of the local address as one of the pod."""
+        address = f"--endpoint {self.url}"
+        if not str(error).startswith(address):  # the operator answered
+            return error
         if self.problem is not None:
             return EndpointError(f"{self.pod}: {self.problem}")
-        text = str(error).replace(f"--endpoint {self.url}", str(self.pod))
+        text = str(error).replace(address, str(self.pod))
         text = text.replace("try https://", "if it speaks HTTPS, pass --ca-file or --insecure-skip-tls-verify")
         return EndpointError(text.replace(HINT, _PORT_HINT))
 
@@ -71,7 +74,7 @@ class Operator(NamedTuple):
 
     Attributes:
         endpoint: the address to ask.
-        namespace: the namespace of the kubeconfig's context; None if it was not read.
+        namespace: the namespace of the kubeconfig's context; None without a kubeconfig.
     """
 
     endpoint: str
@@ -95,7 +98,7 @@ def reached(options: OperatorOptions, access: AccessFlags) -> Iterator[Operator]
     if options.endpoint is not None:
         if options.pod_options != PodOptions():
             raise PodError("--endpoint is the address of the operator: omit the options that choose its pod")
-        yield Operator(options.endpoint, None)
+        yield Operator(options.endpoint, context_namespace(options.kubeconfig, options.context))
         return
     scheme = "https" if access.ca_file is not None or access.insecure_skip_tls_verify else "http"
     with _forwarded(options, scheme) as found:

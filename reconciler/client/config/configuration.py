@@ -24,7 +24,7 @@ from reconciler.client.transport.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["ConfiguredTransport"]
+__all__ = ["ConfiguredTransport", "context_namespace"]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The folder in a pod with its token and the cluster's certificate authority."""
@@ -343,6 +343,25 @@ async def _load_service_account(subject: str) -> _Loaded:
         raise ConfigurationError(f"{subject} cannot be used: {reason_of(error)}") from None
     namespace = _pod_namespace()
     return _Loaded(settings, Credentials(settings, reload, scheduled=True), subject, namespace=namespace)
+
+
+def context_namespace(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> str | None:
+    """Return the namespace of a context, or of the pod; None if it has none, or if no cluster is configured.
+
+    Args:
+        kubeconfig: path of a file; by default the places of `Client.from_config` are searched.
+        context: the context in it; its current context by default.
+
+    Raises:
+        ConfigurationError: the file or the context is given and cannot be used.
+    """
+    try:
+        subject, paths = _find(kubeconfig, context)
+        return (Kubeconfig(paths, subject).namespace(context) if paths else _pod_namespace()) or None
+    except ConfigurationError:
+        if kubeconfig is not None or context is not None:
+            raise
+        return None
 
 
 def _pod_namespace() -> str:
