@@ -70,12 +70,13 @@ def print_explanation(
     for each in controllers:
         own = (chosen or default_namespace or "default") if each.get("namespaced", chosen is not None) else ""
         if chosen and not own:
-            raise ConfigurationError(f"{each['kind']} is cluster-scoped: write the name without a namespace")
+            raise ConfigurationError(f"{printable(each['kind'])} is cluster-scoped: write the name without a namespace")
         answer = read_keys(endpoint, access, controller=each["name"], namespace=own, name=name)
         found += answer["controllers"]
     document = {**document, "controllers": found}
     if all(_is_unknown(key_) for each in found for key_ in each["keys"]):
-        raise EndpointError(_unknown_key(found[0], controllers[0], printable(document)))
+        wanted = f"{own}/{name}" if own else name
+        raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), document))
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
         return 0
@@ -108,23 +109,22 @@ def _unknown_kind(kind: str, document: JSONObject) -> str:
     return f"no controller of this process reconciles {kind!r}; {known}"
 
 
-def _unknown_key(asked: JSONObject, by_name: JSONObject, document: JSONObject) -> str:
+def _unknown_key(key: str, controller: JSONObject, document: JSONObject) -> str:
     """Return that an object is unknown, and where the operator knows one of this name.
 
     Args:
-        asked: the controller, with the key that was asked for.
-        by_name: the controller, with all keys of this name.
+        key: the object.
+        controller: the controller, with all keys of this name.
         document: the document.
     """
-    others = [key_text(each) for each in by_name["keys"] if not _is_unknown(each)]
+    others = [key_text(each) for each in controller["keys"] if not _is_unknown(each)]
     if document["role"] == "standby":
         advice = "this process is a standby: ask the leader"
     elif others:
         advice = f"it knows {', '.join(others[:_MAX_NAMED])}"
     else:
         advice = "check the name, and the namespaces, labels and shards that the operator watches"
-    key = key_text(asked["keys"][0])
-    return f"{asked['kind']} {key} is not in the cache of the operator, and was not reconciled; {advice}"
+    return f"{controller['kind']} {key} is not in the cache of the operator, and was not reconciled; {advice}"
 
 
 def _told(controller: JSONObject, key: JSONObject, now: datetime, document: JSONObject) -> Iterator[str]:
