@@ -63,6 +63,25 @@ async def test_a_deletion_is_told(world: World) -> None:
     assert [change.type for change in found.runs[-1].changes] == ["deleted"]
 
 
+async def test_an_object_that_is_deleted_before_its_first_reconcile_is_told_as_deleted(world: World) -> None:
+    controller = await world.start(WidgetReconciler(), debounce=3)
+    await world.widget()
+    await quiet()
+    assert [change.type for change in controller.explain(KEY).next_changes] == ["added"]
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet()
+    assert [change.type for change in controller.explain(KEY).next_changes] == ["deleted"]
+
+
+async def test_an_object_that_is_replaced_is_told_as_deleted_and_added(world: World) -> None:
+    async def replace() -> None:
+        await world.foreign.delete(Widget, "w", "ns")
+        await world.widget()
+
+    found = await woken(world, replace, debounce=3)
+    assert [change.type for change in found.runs[-1].changes] == ["deleted", "added"]
+
+
 async def test_several_changes_before_a_reconcile_are_one_from_the_first_to_the_last(world: World) -> None:
     async def change() -> None:
         await world.resize(2)

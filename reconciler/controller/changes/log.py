@@ -119,7 +119,7 @@ class ChangeLog:
     def note(self, key: Request, gvk: GroupVersionKind, event: CacheEvent) -> None:
         """Record that an event of an object enqueued a key."""
         changes = self._pending.get(key)
-        if changes is None:
+        if changes is None or (event.new is None and isinstance(changes, Creation)):
             if event.old is None and gvk == self._gvk:
                 self._pending[key] = _creation(gvk, ManagedFields(event.received).all_writers())
                 return
