@@ -34,7 +34,6 @@ from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
 __all__ = [
-    "CONDITION_VARIABLES",
     "CompileError",
     "CompiledRules",
     "Rule",
@@ -279,19 +278,16 @@ def _shown(rule: JSONObject) -> str:
     )
 
 
-CONDITION_VARIABLES = ("object", "oldObject", "request")
-"""The documents that a match condition of a webhook is about."""
-
-
-def compile_condition(source: str, variables: Sequence[str]) -> Any:
-    """Return the program of a condition about documents of any type.
+def compile_condition(source: str, variables: Sequence[str], result: str) -> Any:
+    """Return the program of an expression about documents of any type.
 
     Args:
         source: the expression.
         variables: the names of the documents.
+        result: the type that it must have, ``bool`` or ``string``; empty for any.
 
     Raises:
-        CompileError: it does not compile, or its result is not a bool.
+        CompileError: it does not compile, or its result has another type.
         MissingExtra: the CEL engine is not installed.
     """
     require_engine()
@@ -300,14 +296,33 @@ def compile_condition(source: str, variables: Sequence[str]) -> Any:
     try:
         expression = environment.compile(compiled)
     except RuntimeError as error:
-        raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
-    if expression.return_type().name().lower() not in ("bool", "dyn"):
-        raise CompileError("must evaluate to bool")
+        words = _first_names(_as_real_server(str(error), compiled, source))
+        raise CompileError(f"compilation failed: {words}") from None
+    found = expression.return_type().name().lower()
+    if result and found != result and not (result == "bool" and found == "dyn"):
+        raise CompileError(f"must evaluate to {result} but got {found}")
     serialized = expression.serialize()
     problem = instantiation_problem(read_tree(serialized).root)
     if problem:
         raise CompileError(f"program instantiation failed: {problem}")
     return running_environment(functions).deserialize(runnable(serialized, Changes(_runs_as(), {}, {}, False)))
+
+
+_UNDECLARED = re.compile(
+    r"<input>:(\d+):(\d+): undeclared reference to '(\w+)\.[\w.]+' \(in container ''\)\n \| (.*)\n \| \.*\^"
+)
+
+
+def _first_names(text: str) -> str:
+    """Return an error message of the engine that points at the unknown name itself, not at a member of it."""
+
+    def first(found: re.Match[str]) -> str:
+        line, column, name, shown = found.groups()
+        at = max(shown.rfind(name, 0, int(column)), 0)
+        reference = f"<input>:{line}:{at + 1}: undeclared reference to '{name}' (in container '')"
+        return f"{reference}\n | {shown}\n | {'.' * at}^"
+
+    return _UNDECLARED.sub(first, text)
 
 
 # Single expressions.
