@@ -6,15 +6,15 @@ import asyncio
 from dataclasses import replace
 
 from reconciler.apiserver.admission.calls import CallFailed, WebhookCaller
-from reconciler.apiserver.admission.matching import selected
+from reconciler.apiserver.admission.matching import GROUP, selected
 from reconciler.apiserver.admission.policies import Policies
 from reconciler.apiserver.admission.reviews import BadResponse, ReviewResponse, denial, read_response, review_request
 from reconciler.apiserver.admission.webhooks import Webhook, Webhooks
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Endpoint
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.storage.registry import Endpoint, Resource
+from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.apiserver.verbs.decoding import decode_patched
 from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
 from reconciler.apiserver.verbs.write import Admitted
@@ -30,6 +30,9 @@ class ConfiguredAdmission:
     Args:
         cluster: the stored objects, among them the configurations.
         caller: calls the webhooks.
+
+    Attributes:
+        active: whether anything was ever configured.
     """
 
     def __init__(self, cluster: Cluster, caller: WebhookCaller) -> None:
@@ -37,7 +40,15 @@ class ConfiguredAdmission:
         self._cluster = cluster
         self._webhooks = Webhooks(cluster.registry)
         self._policies = Policies(cluster.registry, self._webhooks.labels_of_namespace)
-        cluster.commit_hooks += [self._webhooks.committed, self._policies.committed]
+        self.active = False
+        cluster.commit_hooks.append(self._committed)
+
+    def _committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
+        """Notice a changed configuration; a commit hook."""
+        if resource.info.group == GROUP:
+            self.active = True
+            self._webhooks.forget()
+            self._policies.forget()
 
     def applies(self, write: Admitted) -> bool:
         """Return whether rules of any webhook or policy match a write."""

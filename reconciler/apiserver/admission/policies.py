@@ -12,8 +12,7 @@ from reconciler.apiserver.builtin.policy_validation import policy_documents
 from reconciler.apiserver.builtin.validation import selects
 from reconciler.apiserver.cel.conditions import Condition, composed, outcome_of
 from reconciler.apiserver.encoding.refusals import Refusal, forbidden
-from reconciler.apiserver.storage.registry import Endpoint, Registry, Resource
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject
 
@@ -122,10 +121,9 @@ class Policies:
         self._labels_of_namespace = labels_of_namespace
         self._known: list[tuple[_Policy, list[tuple[str, JSONObject]]]] | None = None
 
-    def committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
-        """Notice changed policies and bindings; a commit hook."""
-        if resource.info.group == GROUP:
-            self._known = None
+    def forget(self) -> None:
+        """Read the configurations again before they are used next."""
+        self._known = None
 
     def _bound(self) -> list[tuple[_Policy, list[tuple[str, JSONObject]]]]:
         """Return the policies that have bindings, with the names and the ``spec`` of those."""

@@ -9,8 +9,7 @@ from functools import cached_property
 from reconciler.apiserver.admission.matching import GROUP, aggregate, endpoint_for, labels_of
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition, outcome_of
 from reconciler.apiserver.encoding.refusals import forbidden, not_found
-from reconciler.apiserver.storage.registry import Endpoint, Registry, Resource
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject
 
@@ -77,10 +76,9 @@ class Webhooks:
         self._registry = registry
         self._known: dict[bool, tuple[Webhook, ...]] = {}
 
-    def committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
-        """Notice changed configurations; a commit hook."""
-        if resource.info.group == GROUP:
-            self._known.clear()
+    def forget(self) -> None:
+        """Read the configurations again before they are used next."""
+        self._known.clear()
 
     def all(self, *, mutating: bool) -> tuple[Webhook, ...]:
         """Return the mutating or the validating webhooks: by the name of their configuration, then as listed."""
