@@ -247,6 +247,18 @@ async def test_the_console_beyond_loopback_asks_for_the_token(client: Client, ht
             assert (await stream.content.readline()).startswith(b"data: ")
 
 
+async def test_a_live_page_ends_after_a_minute_so_that_the_browser_authenticates_again(
+    client: Client, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reconciler.manager.endpoints import server
+
+    monkeypatch.setattr(server, "_STREAM_SECONDS", 0.0)
+    headers = {"authorization": f"Bearer {TOKEN}", "accept": "text/event-stream"}
+    manager = Manager(client, console="127.0.0.1:0", security=EndpointSecurity(token=TOKEN))
+    async with manager.running(), http.get(manager.console_url or "", headers=headers, ssl=False) as stream:
+        assert (await stream.read()).startswith(b"data: ")
+
+
 async def test_a_live_page_ends_with_the_manager_and_not_before(client: Client, http: aiohttp.ClientSession) -> None:
     import asyncio
 

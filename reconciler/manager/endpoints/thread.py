@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -71,11 +72,19 @@ class MainLoop:
         finally:
             future.cancel()
 
-    async def iterate(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """Yield what a generator yields that runs in the event loop of the manager."""
+    async def iterate(self, chunks: AsyncGenerator[T, None], *, seconds: float = math.inf) -> AsyncGenerator[T, None]:
+        """Yield what a generator yields that runs in the event loop of the manager.
+
+        Args:
+            chunks: the generator.
+            seconds: time after which it is ended.
+        """
+        until = asyncio.get_running_loop().time() + seconds
         try:
             while (chunk := await self.run(lambda: anext(chunks, None), patience=None)) is not None:
                 yield chunk
+                if asyncio.get_running_loop().time() >= until:
+                    break
         finally:
             await self.run(chunks.aclose, patience=None)
 
