@@ -72,7 +72,7 @@ class Manager:
     Args:
         client: the connection to the API server. Its creator opens and closes it.
         namespaces: the namespaces that informers watch. Default: all.
-        list_in_pages: how informers list; see `Cache`. Default False.
+        list_in_pages: how informers list; see `Cache`. Default None: as suits the server.
         leader_election: the lease's name, or a `LeaderElection` with times. Default: no election, all replicas are
             active.
         leader_election_namespace: the lease's namespace. Default: the pod's namespace, or the only one in `namespaces`.
@@ -110,7 +110,7 @@ class Manager:
         client: Client,
         *,
         namespaces: Sequence[str] | None = None,
-        list_in_pages: bool = False,
+        list_in_pages: bool | None = None,
         leader_election: str | LeaderElection | None = None,
         leader_election_namespace: str | None = None,
         sharding: Sharding | None = None,
@@ -356,7 +356,7 @@ class Manager:
             cache=self.cache.statistics(),
         )
 
-    def _make_cache(self, client: Client, *, list_in_pages: bool) -> Cache:
+    def _make_cache(self, client: Client, *, list_in_pages: bool | None) -> Cache:
         try:
             return Cache(
                 client,
