@@ -1,4 +1,4 @@
-"""What a manager still waits for at its start, with what to do, and the progress of its start and stop: log lines."""
+"""Log lines about a start or stop that takes long: what is waited for, what to do, and the progress."""
 
 from __future__ import annotations
 

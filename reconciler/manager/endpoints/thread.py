@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
@@ -98,6 +99,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._on_end: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -107,13 +109,18 @@ class LoopThread:
 
     async def stop(self) -> None:
         """Cancel what still runs in the thread, and end it. Cancellation leaves it to end by itself."""
+        here, ended = asyncio.get_running_loop(), asyncio.Event()
+        self._on_end = lambda: here.call_soon_threadsafe(ended.set)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.to_thread(self._thread.join)
+        await ended.wait()
+        self._thread.join()  # it has nothing left to do
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.get_loop().run_forever()
             runner.run(_end_tasks())
+        with contextlib.suppress(RuntimeError):  # the event loop that waited is closed
+            self._on_end()
 
 
 async def _end_tasks() -> None:
