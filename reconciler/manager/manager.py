@@ -126,6 +126,8 @@ class Manager:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
             raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
         _check_client(client)
+        if security is not None and not isinstance(security, EndpointSecurity):
+            raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()
