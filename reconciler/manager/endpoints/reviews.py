@@ -263,6 +263,6 @@ class Reviewer:
         payload = token.split(".")[1] if token.count(".") == 2 else ""
         try:
             claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, msgspec.MsgspecError, RecursionError):
             return float("inf")
         return float("inf") if claims.exp is None else claims.exp - self._clock.now().timestamp()
