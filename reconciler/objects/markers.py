@@ -68,7 +68,8 @@ def rule(
         expression: true if the value is valid. ``self`` is the value that has the rule; a rule that mentions
             ``oldSelf`` is checked on updates only.
         message: the server's message if the rule fails. Defaults to the rule itself.
-        message_expression: CEL that computes the message; takes precedence over `message`.
+        message_expression: CEL that computes the message; takes precedence over `message`. Format numbers with
+            ``'%d'.format([self.size])``; the server refuses a concatenation of ``string(…)`` as too expensive.
         reason: the machine-readable cause. The server's default is FieldValueInvalid.
         field_path: the field to report, relative to the value (``".minimum"``).
         optional_old_self: also check on creation, with ``oldSelf`` an optional.
