@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_field
 
 from reconciler.objects import (
     ConditionedStatus,
@@ -277,6 +279,13 @@ def regex(pattern: str) -> type[BaseModel]:
             ),
             "Holder.f has the default nan, which JSON cannot express: set a finite default, or None",
         ),
+        (lambda: field(datetime, datetime(2026, 1, 1)), "Holder.field has a default without a time zone: write"),  # noqa: DTZ001
+        (
+            lambda: field(Annotated[int, PlainSerializer(str)], 1),
+            "Holder.field has the type integer, and a default that is written as str: add pydantic.WithJsonSchema",
+        ),
+        (lambda: field(Callable[[], int]), "Holder.field has a type without a JSON form (core_schema.CallableSchema)"),
+        (lambda: field(Quantity | bool), "Holder.field is a union (int | str | boolean)"),
         (lambda: field(bytes), "Holder.field is bytes, which JSON does not have: use pydantic.Base64Bytes"),
         (lambda: field(Tagged | OtherTagged), "Holder.field is a union (Tagged | OtherTagged): add a Literal field"),
         (
