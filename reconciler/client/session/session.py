@@ -284,6 +284,10 @@ class Session:
         request = self.list_request(rt, namespace, query, metadata_only=metadata_only)
         return (await self.connection.once(request)).body
 
+    async def pages_are_cached(self) -> bool:
+        """Return whether the server answers pages of a list from memory; see `Discovery.pages_are_cached`."""
+        return await self.connection.discovery.pages_are_cached()
+
     async def open_watch(
         self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
     ) -> HTTPResponse:
