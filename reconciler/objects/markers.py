@@ -109,10 +109,13 @@ def schema_extra(
         format: such as ``"int32"``.
 
     Raises:
+        TypeError: `rules` is not a sequence of rules.
         ValueError: `list_map_keys` is given without ``list_type="map"``, or the other way round.
     """
     if bool(list_map_keys) != (list_type == "map"):
         raise ValueError('list_type="map" and list_map_keys go together: name the fields that identify an item')
+    if isinstance(rules, (str, Rule)) or any(not isinstance(one, Rule) for one in rules):
+        raise TypeError("rules must be a sequence of rules: rules=[rule('self.size <= 100')]")
     every = [*rules, *([Rule("self == oldSelf", "is immutable")] if immutable else [])]
     extra: JsonDict = {}
     if every:

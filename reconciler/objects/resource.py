@@ -21,6 +21,7 @@ from reconciler.objects.declaration import (
     models_of,
     plural_of,
     string_tuple,
+    typed_tuple,
 )
 from reconciler.objects.lenient import read_leniently
 from reconciler.objects.markers import PrinterColumn, Rule, Scale
@@ -134,6 +135,11 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         singular = singular or kind.lower()
         short_names = string_tuple(cls.__name__, "short_names", short_names)
         categories = string_tuple(cls.__name__, "categories", categories)
+        columns = typed_tuple(
+            cls.__name__, "printer_columns", printer_columns, PrinterColumn, "PrinterColumn('Phase', '.status.phase')"
+        )
+        if scale is not None and not isinstance(scale, Scale):
+            raise TypeError(f"{cls.__name__}: scale must be a Scale, not {scale!r}: write scale=Scale()")
         check_names(
             cls.__name__,
             group=group,
@@ -153,10 +159,10 @@ class Resource(Generic[SpecT_co, StatusT_co]):
             singular=singular,
             short_names=short_names,
             categories=categories,
-            own_columns=tuple(printer_columns),
-            printer_columns=columns_of(tuple(printer_columns), cls.status_model),
+            own_columns=columns,
+            printer_columns=columns_of(columns, cls.status_model),
             selectable_fields=string_tuple(cls.__name__, "selectable_fields", selectable_fields),
-            rules=tuple(rules),
+            rules=typed_tuple(cls.__name__, "rules", rules, Rule, "rule('self.spec.size > 0')"),
             scale=scale,
             deprecated=check_deprecated(cls.__name__, deprecated),
             storage=storage,

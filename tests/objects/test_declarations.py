@@ -167,6 +167,26 @@ def test_conditioned_status_brings_ready_reason_and_age() -> None:
         ({"singular": "A b"}, "Made: singular='A b' must be a word in lower case"),
         ({"plural": "a" * 64}, "must have at most 63 characters"),
         ({"deprecated": "two\nlines"}, "Made: deprecated must be True or a warning in one line"),
+        ({"deprecated": 1}, "Made: deprecated must be True or a warning, not 1"),
+        (
+            {"printer_columns": [{}]},
+            "Made: printer_columns contains {}, not a PrinterColumn: write Printer",
+        ),
+        (
+            {"printer_columns": PrinterColumn("A", ".a")},
+            "Made: printer_columns must be a sequence: write ",
+        ),
+        (
+            {"printer_columns": [PrinterColumn("A", ".spec.size", "text")]},
+            "'A' has no name, or the type 'text': types are",
+        ),  # type: ignore[arg-type]
+        (
+            {"printer_columns": [PrinterColumn("", ".spec.size")]},
+            "Made: printer column '' has no name, or the",
+        ),
+        ({"rules": ["self.spec.size > 0"]}, "Made: rules contains 'self.spec.size > 0', not a Rule: write rule('self"),
+        ({"rules": "self.spec.size > 0"}, "Made: rules must be a sequence: write rules=(rule('self.spec.size > 0'),)"),
+        ({"scale": ".spec.replicas"}, "Made: scale must be a Scale, not '.spec.replicas': write scale=Scale("),
         ({"deprecated": ""}, "Made: deprecated must be True or a warning in one line"),
     ],
     ids=str,
@@ -193,6 +213,12 @@ def test_keywords_of_the_class_line(keywords: dict[str, Any], message: str) -> N
 def test_rules(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         rule(**arguments)
+
+
+def test_rules_of_a_field_are_rules() -> None:
+    for wrong in ("self > 0", ["self > 0"]):
+        with pytest.raises(TypeError, match="rules must be a sequence of rules"):
+            schema_extra(rules=wrong)  # type: ignore[arg-type]
 
 
 def field(annotation: Any, default: Any = ..., **options: Any) -> type[BaseModel]:
