@@ -67,8 +67,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         scope: ``"Namespaced"`` (default) or ``"Cluster"``.
         short_names: for ``kubectl get``.
         categories: groups of kinds for ``kubectl get``, such as ``"all"``.
-        printer_columns: columns of ``kubectl get``, each a `PrinterColumn`. `ConditionedStatus` adds Ready, Reason and
-            Age, unless one of these has the same name.
+        printer_columns: columns of ``kubectl get``; after them come those of `ConditionedStatus`: Ready, Reason, Age.
         selectable_fields: JSONPaths that field selectors may use (``".spec.color"``), at most eight.
         rules: CEL rules on the whole object; see `rule`.
         scale: the paths of the scale subresource, for ``kubectl scale`` and HorizontalPodAutoscalers; see `Scale`.
