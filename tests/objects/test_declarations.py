@@ -366,14 +366,11 @@ def test_models_that_the_api_cannot_express(model: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"^[(?=]+$", r"\\1", r"[\1]?a", r"(?:a)(?i:b)", r"(?P<n>a)", r"[]a++]", r"\(\?=", "a+", r"\.+"]
+    "pattern", [r"^[(?=]+$", r"\\1", r"(?:a)(?i:b)", r"(?P<n>a)", r"[]a++]", r"\(\?=", "a+", r"\.+"]
 )
 def test_patterns_that_re2_has(pattern: str) -> None:
     re2 = pytest.importorskip("re2")
-    try:
-        re2.compile(pattern)
-    except re2.error:
-        pytest.skip("not one of RE2")
+    re2.compile(pattern)
     assert structural_schema(regex(pattern))["properties"]["field"]["pattern"] == pattern
 
 
