@@ -59,6 +59,7 @@ class Rule:
         transition: whether the rule uses ``oldSelf``.
         optional: whether ``oldSelf`` is an optional.
         cost: the maximum cost of one evaluation.
+        message_cost: the maximum cost of one evaluation of the message; 0 without an expression.
     """
 
     source: str
@@ -70,6 +71,7 @@ class Rule:
     transition: bool
     optional: bool
     cost: int
+    message_cost: int
 
 
 @dataclass(slots=True)
@@ -123,7 +125,7 @@ class _SchemaCompiler:
     def __init__(self, root: Node) -> None:
         self._root = root
         self._compiled = CompiledRules()
-        self._costs: list[tuple[int, str]] = []
+        self._costs: list[tuple[int, str, str]] = []
 
     def compile(self) -> CompiledRules:
         self._place(self._root, "", correlatable=True, uncorrelated="")
@@ -160,7 +162,9 @@ class _SchemaCompiler:
                 rule = self._rule(written, node, place, correlatable, uncorrelated)
             except CompileError:
                 continue
-            self._costs.append((rule.cost * occurrences(node, times), place))
+            times_checked = occurrences(node, times)
+            self._costs.append((rule.cost * times_checked, place, "rule"))
+            self._costs.append((rule.message_cost * times_checked, place, "messageExpression"))
             yield rule
 
     def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> Rule:
@@ -181,32 +185,34 @@ class _SchemaCompiler:
         if optional is not None and not compiled.uses_old:
             message = "may not be set if oldSelf is not used in rule"
             self._report(place, FieldError.invalid(".optionalOldSelf", optional, message))
+        message_program, message_cost = self._message_program(rule, node, place)
         return Rule(
             source,
             compiled.program,
             str(rule.get("message") or "").strip(),
-            self._message_program(rule, node, place),
+            message_program,
             str(rule.get("reason") or "FieldValueInvalid"),
             str(rule.get("fieldPath") or ""),
             compiled.uses_old,
             bool(optional),
             cost_of(compiled.tree.root, node),
+            message_cost,
         )
 
-    def _message_program(self, rule: JSONObject, node: Node, place: str) -> Any:
+    def _message_program(self, rule: JSONObject, node: Node, place: str) -> tuple[Any, int]:
         source = str(rule.get("messageExpression") or "")
         if not source:
-            return None
+            return None, 0
         try:
             compiled = _compile_expression(source, node, optional_old=bool(rule.get("optionalOldSelf")))
         except CompileError as problem:
             message = f"Invalid value: {_shown(rule)}: messageExpression {problem}"
             self._report(place, FieldError(".messageExpression", message))
-            return None
+            return None, 0
         if compiled.result not in ("string", "dyn"):
             message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
             self._report(place, FieldError(".messageExpression", message))
-        return compiled.program
+        return compiled.program, cost_of(compiled.tree.root, node)
 
     def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
         if not source.strip():
@@ -236,18 +242,18 @@ class _SchemaCompiler:
             "try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and "
             "strings are declared"
         )
-        for cost, place in self._costs:
+        for cost, place, part in self._costs:
             if cost > RULE_COST_LIMIT:
                 by = excess_factor(cost, RULE_COST_LIMIT)
-                message = f"estimated rule cost exceeds budget by factor of {by} ({advice})"
-                self._report(place, FieldError.forbidden(".rule", message))
-        total = sum(cost for cost, _ in self._costs)
+                message = f"estimated {part} cost exceeds budget by factor of {by} ({advice})"
+                self._report(place, FieldError.forbidden(f".{part}", message))
+        total = sum(cost for cost, *_ in self._costs)
         if total <= TOTAL_COST_LIMIT:
             return
-        for cost, place in sorted(self._costs, reverse=True)[:4]:
+        for cost, place, part in sorted(self._costs, reverse=True)[:4]:
             if cost > TOTAL_COST_LIMIT // 100:
                 message = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
-                self._report(place, FieldError.forbidden(".rule", message))
+                self._report(place, FieldError.forbidden(f".{part}", message))
         by = excess_factor(total, TOTAL_COST_LIMIT)
         whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
         self._report("", FieldError.forbidden("", f"{whole} by factor of {by} ({advice})"))
