@@ -103,6 +103,7 @@ class APIServer:
             history=self._history,
             provision_namespaces=self._provision_namespaces,
             sharded=self._sharded,
+            token=self._token,
         )
 
     # lifecycle

@@ -21,9 +21,13 @@ from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.options import LeaderElection, complete_election
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.manager.endpoints.checks import Check, Checks
+from reconciler.manager.endpoints.guard import Guard
 from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
 from reconciler.manager.endpoints.keys import debug_keys
+from reconciler.manager.endpoints.reviews import Reviewer
+from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.manager.endpoints.server import Address, Servers
+from reconciler.manager.endpoints.thread import MainLoop
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
@@ -81,6 +85,8 @@ class Manager:
             not served.
         health: ``host:port`` for ``/healthz``, ``/readyz`` and the debug paths; may be the same address. Default: not
             served.
+        security: TLS and authentication for ``/metrics``, ``/debug`` and the console. ``/healthz`` and ``/readyz`` stay
+            open; the address of `health` serves no debug paths then. Default: neither.
         console: ``host:port`` for the console, a page for the browser; needs the extra ``console``. Default: not
             served.
         grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
@@ -111,6 +117,7 @@ class Manager:
         warm_up: bool = True,
         metrics: str | None = None,
         health: str | None = None,
+        security: EndpointSecurity | None = None,
         console: str | None = None,
         grace_period: float = 30.0,
         clock: Clock | None = None,
@@ -137,7 +144,11 @@ class Manager:
         self.metrics.unreadable = self.cache.unreadable
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
-        self._servers = Servers(self._clock)
+        self._security = security
+        watchdog = BlockedLoopWatchdog(self._clock, self.metrics.event_loop)
+        self._main_loop = MainLoop(watchdog)
+        guard = None if security is None else self._make_guard(client, security)
+        self._servers = Servers(self._clock, self._main_loop, security, guard)
         self._lifecycle = Lifecycle(
             servers=self._servers,
             cache=self.cache,
@@ -145,7 +156,7 @@ class Manager:
             warm_up=warm_up,
             grace=grace_period,
             clock=self._clock,
-            watchdog=BlockedLoopWatchdog(self._clock, self.metrics.event_loop),
+            watchdog=watchdog,
             banner=self._banner,
         )
         self._serve(metrics, health)
@@ -315,11 +326,12 @@ class Manager:
             namespaces=self._namespaces,
             lease=self._election,
             lease_is_named=self._shard.name is None,
+            protected_paths=self._servers.permissions if self._has_reviews else (),
         )
 
     @property
     def metrics_url(self) -> str | None:
-        """Return ``http://host:port`` of the metrics endpoint; None while it is not served."""
+        """Return ``http://host:port`` or ``https://host:port`` of the metrics endpoint; None while it is not served."""
         return self._servers.url("metrics")
 
     @property
@@ -375,6 +387,11 @@ class Manager:
             else None,
         )
 
+    def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
+        # Not the manager's own client: a standby must answer scrapes, too.
+        own = client.through(lambda transport: CountingTransport(transport, self.metrics.requests))
+        return Guard(security, Reviewer(own, self._clock), self._clock)
+
     def _wrap_transport(self, transport: Transport) -> Transport:
         transport = CountingTransport(transport, self.metrics.requests)
         if (spans := tracer()) is not None:
@@ -395,8 +412,11 @@ class Manager:
             self._servers.serve(address, {"/metrics": metrics(self.metrics), **debug})
         if health_address is not None:
             address = Address.parse("health", health_address)
-            checks = {"/healthz": health(self._live), "/readyz": health(self._ready)}
-            self._servers.serve(address, {**checks, **debug})
+            checks = {
+                "/healthz": health(self._live, self._main_loop, live=True),
+                "/readyz": health(self._ready, self._main_loop, live=False),
+            }
+            self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
     def _serve_console(self, address: str) -> Console:
         from reconciler.manager.console.server import Console
@@ -416,10 +436,10 @@ class Manager:
             )
         )
         parsed = Address.parse("console", address)
-        if not parsed.is_loopback:
+        if not parsed.is_loopback and not (self._security and self._security.authenticates):
             raise ConfigurationError(
-                f"console={address!r}: other machines could read it: write '127.0.0.1:{parsed.port}', and use "
-                "'kubectl port-forward'"
+                f"console={address!r}: other machines could read it: write '127.0.0.1:{parsed.port}' and use "
+                "'kubectl port-forward', or ask for a token with security="
             )
         self._servers.serve(parsed, {"": console.handle}, background=console.run)
         return console
@@ -444,6 +464,10 @@ class Manager:
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
         return f"kube-reconciler {__version__}: " + ", ".join(f"{name} {text}" for name, text in parts.items() if text)
+
+    @property
+    def _has_reviews(self) -> bool:
+        return self._security is not None and self._security.authentication == "kubernetes"
 
     def _role(self) -> str:
         standby = self._elector is not None and not self._elector.leading

@@ -12,8 +12,8 @@
     manager.add_webhooks(server)
 
 Modules: `review` and `json_patch` (the wire format), `admission` (`Validator`, `Defaulter`), `conversion`
-(`Converter`), `endpoint` (from a review to its response), `server` (HTTPS), `certwatcher` (certificates that rotate),
-`metrics`, and `configurations` (the webhook configurations of the cluster).
+(`Converter`), `endpoint` (from a review to its response), `server` (HTTPS), `metrics`, and `configurations` (those of
+the cluster).
 """
 
 from reconciler.webhook.admission import Defaulter, Denied, Validator, Warnings

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.serving import BadBody, Limits
+from reconciler.serving.certificates import CertWatcher
 from reconciler.webhook.admission import Admission
-from reconciler.webhook.certwatcher import CertWatcher
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
 from reconciler.webhook.metrics import WebhookMetrics
@@ -54,7 +54,7 @@ class WebhookServer:
         if not colon or not port.isdigit() or int(port) > 65535:
             raise ConfigurationError(f"{address!r} is not a valid address: write 'host:port', such as '0.0.0.0:9443'")
         self._host, self._port = host.strip("[]"), int(port)
-        self._certificates = CertWatcher(certificates, client_ca=client_ca)
+        self._certificates = CertWatcher(certificates, purpose="webhook", client_ca=client_ca)
         self._admissions: dict[str, AdmissionEndpoint] = {}
         self._conversions: dict[str, ConversionEndpoint] = {}
         self._metrics: WebhookMetrics | None = None
@@ -102,8 +102,9 @@ class WebhookServer:
 
     def observe(self, registry: CollectorRegistry) -> None:
         """Register metrics with controller-runtime's names."""
-        self._metrics = self._certificates.metrics = WebhookMetrics(registry)
-        self._metrics.reads.inc()  # for the read in the constructor
+        self._metrics = WebhookMetrics(registry)
+        self._metrics.record_read(True)  # the read in the constructor
+        self._certificates.on_read = self._metrics.record_read
         for path in (*self._admissions, *self._conversions):
             self._metrics.expect(path)
 

@@ -63,9 +63,17 @@ class Handler:
     """
 
     def __init__(
-        self, clock: Clock, rng: random.Random, *, history: int, provision_namespaces: bool, sharded: bool = False
+        self,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        history: int,
+        provision_namespaces: bool,
+        sharded: bool = False,
+        token: str,
     ) -> None:
         self._clock = clock
+        self._token = token
         self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
@@ -128,7 +136,7 @@ class Handler:
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
     def _review(self, request: HTTPRequest) -> HandlerResult:
-        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request))))
+        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request, self._token))))
 
     def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)

@@ -93,7 +93,7 @@ class Console:
 
     async def handle(self, request: EndpointRequest) -> EndpointResponse:
         """Answer a request."""
-        if not request.local:
+        if not request.is_trusted:
             return EndpointResponse(403, _NOT_LOCAL.encode(), headers=_HEADERS)
         if request.path.startswith("static/"):
             return _static(request.path.removeprefix("static/"))

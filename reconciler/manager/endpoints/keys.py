@@ -34,7 +34,7 @@ def debug_keys(
     """Return the handler of ``/debug/keys``: the document of `read_keys` as JSON, with the role and the shard.
 
     The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default. The messages of errors are
-    those of your code, so only a local request gets them.
+    those of your code, so only local requests and users who have authenticated get them.
 
     Args:
         controllers: returns the controllers.
@@ -49,7 +49,7 @@ def debug_keys(
         if shard is not None:
             document["shard"] = shard
         limit = limit_of(query, _MAX_KEYS)
-        document["controllers"] = read_keys(controllers(), clock, query, limit=limit, messages=request.local)
+        document["controllers"] = read_keys(controllers(), clock, query, limit=limit, messages=request.is_trusted)
         body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
         return EndpointResponse(200, body, "application/json")
 
