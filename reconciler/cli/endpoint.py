@@ -40,10 +40,30 @@ class _Error(TypedDict):
     timed_out: bool
 
 
+class _Field(TypedDict):
+    path: str
+    change: str
+    before: NotRequired[str]
+    after: NotRequired[str]
+    managers: NotRequired[list[str]]
+
+
+class _Change(TypedDict):
+    at: _Time
+    type: str
+    kind: str
+    namespace: NotRequired[str]
+    name: str
+    managers: NotRequired[list[str]]
+    fields: list[_Field]
+    fields_left_out: NotRequired[int]
+
+
 class _Run(TypedDict):
     started: _Time
     seconds: float
     reasons: list[str]
+    changes: NotRequired[list[_Change]]
     result: str
     requeue_after_seconds: NotRequired[float]
     status_written: bool
@@ -59,10 +79,12 @@ class _Key(TypedDict):
     waits_for: str
     in_progress_seconds: NotRequired[float]
     current_reasons: NotRequired[list[str]]
+    current_changes: NotRequired[list[_Change]]
     ready_seconds: NotRequired[float]
     due_in_seconds: NotRequired[float]
     due: NotRequired[_Time]
     next_reasons: NotRequired[list[str]]
+    next_changes: NotRequired[list[_Change]]
     failures: int
     reconciles_per_minute: float
     cached: bool

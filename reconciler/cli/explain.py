@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -98,6 +98,7 @@ def _told(controller: JSONObject, key: JSONObject, now: datetime, document: JSON
     if "in_progress_seconds" in key:
         seconds = format_duration(key["in_progress_seconds"])
         yield f"  A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', ()))}."
+        yield from _changes(key.get("current_changes", []))
     yield from _last(key["runs"], now)
     yield from _next(key)
     if key.get("unsaved_status"):
@@ -113,6 +114,7 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
         return
     run = runs[0]
     yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {_because(run['reasons'])}."
+    yield from _changes(run.get("changes", []))
     yield f"  The reconcile took {format_duration(run['seconds'])} and {_result(run)}."
     error = run.get("error")
     if error is not None:
@@ -134,6 +136,7 @@ def _next(key: JSONObject) -> Iterator[str]:
         again = "again " if "in_progress_seconds" in key else ""
         reasons = _because(key.get("next_reasons", ()))
         yield f"  It is ready to run {again}since {format_duration(key['ready_seconds'])}, because {reasons}."
+        yield from _changes(key.get("next_changes", []))
     elif "in_progress_seconds" not in key:
         yield "  No next run is planned."
     yield f"  It waits for {key['waits_for']}."
@@ -148,6 +151,37 @@ def _earlier(runs: list[JSONObject], now: datetime) -> Iterator[str]:
     for run in runs[1:]:
         error = f" ({run['error']['type']})" if "error" in run else ""
         yield f"    {_ago(run, now):>7} ago: {', '.join(run['reasons']) or 'no reason'}: {_result(run)}{error}"
+
+
+def _changes(changes: list[JSONObject]) -> Iterator[str]:
+    """Return the lines about the changes that woke a key: the object, its fields, and who wrote them."""
+    for change in changes:
+        fields = change["fields"]
+        writers = {tuple(field.get("managers", ())) for field in fields} or {tuple(change.get("managers", ()))}
+        common = writers.pop() if len(writers) == 1 else ()
+        colon = ":" if fields else ""
+        yield f"    {change['kind']} {key_text(change)} was {change['type']}{_by(common)}{colon}"
+        for field in fields:
+            by = "" if common else _by(field.get("managers", ()))
+            yield f"      {field['path']}{_values(field)}{by}"
+        if "fields_left_out" in change:
+            yield (
+                f"      and {change['fields_left_out']} more fields"
+                if fields
+                else "      its fields are nested too deeply"
+            )
+
+
+def _by(managers: Sequence[str]) -> str:
+    return f" by {' or '.join(managers)}" if managers else ""
+
+
+def _values(field: JSONObject) -> str:
+    """Return what happened to a field, with its values if they are shown."""
+    if field["change"] == "changed" and "before" in field and "after" in field:
+        return f": {field['before']} → {field['after']}"
+    value = field.get("after", field.get("before")) if field["change"] != "changed" else None
+    return f" was {field['change']}" + ("" if value is None else f": {value}")
 
 
 def _because(reasons: list[str] | tuple[str, ...]) -> str:

@@ -331,3 +331,27 @@ async def test_an_answer_has_an_end(
 @pytest.mark.parametrize("command", [("explain",), ("explain", "ConfigMap")])
 async def test_a_usage_error_names_the_help(capsys: Any, command: tuple[str, ...]) -> None:
     assert f"See 'reconciler {command[0]} --help'" in await error_of(capsys, *command, code=2)
+
+
+async def test_the_change_that_woke_an_object_is_told_with_its_writer(capsys: Any) -> None:
+    async with APIServer() as server, Client(server, field_manager="kubectl-edit") as client:
+        metadata = {"name": "idle", "namespace": "default"}
+        await client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"size": "2"}})
+        manager = Manager(client, metrics="127.0.0.1:0", grace_period=0)
+        made = manager.add_controller(Maps(), resource="v1/ConfigMap")
+        async with manager.running():
+            await reconciled(made, 1)
+            change = {"data": {"size": "3", "token": "hunter2"}, "metadata": {"labels": {"app": "db"}}}
+            await client.patch("v1/ConfigMap", "idle", "default", patch=change)
+            await reconciled(made, 2)
+            change = {"data": {"size": "4", "token": "hunter3"}, "metadata": {"labels": {"app": None}}}
+            await client.patch("v1/ConfigMap", "idle", "default", patch=change)
+            await reconciled(made, 3)
+            url = manager.metrics_url or ""
+            _, out, _ = await run(capsys, "explain", "configmap", "default/idle", "--endpoint", url)
+    assert out.splitlines()[2:6] == [
+        "    ConfigMap default/idle was updated by kubectl-edit:",
+        '      data.size: "3" → "4"',
+        "      data.token was changed",
+        '      metadata.labels.app was removed: "db"',
+    ]

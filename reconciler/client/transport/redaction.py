@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["excerpt", "without_password"]
+__all__ = ["excerpt", "is_secret_name", "without_password"]
 
 _LONGEST = 200
 _HIDDEN = "***"
@@ -33,6 +33,12 @@ _RULES = (
     (re.compile(r"(?<![\w/.-])(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{20,}"), _HIDDEN),
 )
 
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|passphrase|pwd|authorization|(?:api|access|private|signing)[_-]?key|keydata|credential|cookie"
+    r"|dsn|connection[_-]?string|(?:^|[_=.-])(?:pass|auth|key)(?:$|[_.-])",
+    re.IGNORECASE,
+)
+
 
 def excerpt(text: str) -> str:
     """Return the beginning of a foreign program's output, in one line, with possible secrets hidden."""
@@ -40,6 +46,11 @@ def excerpt(text: str) -> str:
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:_LONGEST]
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a name is one of those that secrets have, such as ``"DB_PASSWORD"`` or ``"clientSecret"``."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def without_password(address: str) -> str:

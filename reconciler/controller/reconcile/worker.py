@@ -19,6 +19,7 @@ from typing import NamedTuple
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
+from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.reconcile.again import AgainLimiter
@@ -80,6 +81,7 @@ class WorkerState(NamedTuple):
         unsaved: its store of unsaved mutations.
         stored: returns the primary object of a key in the informer's store, or None.
         history: the latest reconciles of each key.
+        changes: the changes that enqueued each key.
         storm: detects tight loops.
         failures: records Events about failures.
         metrics: receives every reconcile.
@@ -100,6 +102,7 @@ class WorkerState(NamedTuple):
     unsaved: UnsavedStore
     stored: Callable[[Request], CachedObject | None]
     history: RunHistory
+    changes: ChangeLog
     storm: StormAlarm[Request]
     failures: FailureEvents
     metrics: ControllerMetrics
@@ -156,6 +159,7 @@ class Worker:
         queued = state.queue.in_progress(key)
         assert queued is not None  # noqa: S101 - `get` has just returned it
         state.tracker.begin(key)
+        state.changes.begin(key)
         run = ReconcileRun(
             controller=state.name,
             request=key,
@@ -217,6 +221,8 @@ class Worker:
         wake = state.tracker.finish(key)
         if wake is not None:
             state.history.record_overtaken()
+            for event in wake.events:
+                state.changes.note(key, state.gvk, event)
             after = None if wake.due is None else wake.due - state.clock.monotonic()
             state.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
         stored = state.stored(key)

@@ -17,6 +17,7 @@ from reconciler.wire import JSONObject
 
 __all__ = [
     "Navigation",
+    "changes_of",
     "chart",
     "clock",
     "document",
@@ -137,6 +138,38 @@ def table(columns: Sequence[str], rows: Iterable[Node], *, label: str) -> h.Elem
 def error_text(error: JSONObject) -> Node:
     """Return the class and the message of an error."""
     return [h.strong[error["type"]], f": {error['message']}" if error.get("message") else None]
+
+
+def changes_of(changes: Sequence[JSONObject]) -> Node:
+    """Return the changes that woke a key: the object, its fields with their values, and who wrote them."""
+    return [h.div(".diff")[_change(change)] for change in changes]
+
+
+def _change(change: JSONObject) -> Node:
+    fields, more = change["fields"], change.get("fields_left_out")
+    writers = {tuple(field.get("managers", ())) for field in fields} or {tuple(change.get("managers", ()))}
+    common = writers.pop() if len(writers) == 1 else ()
+    return [
+        h.p[f"{change['kind']} {key_text(change)} was {change['type']}", _by(common)],
+        h.ul[
+            (
+                h.li[h.code[field["path"]], " ", _values(field), None if common else _by(field.get("managers", ()))]
+                for field in fields
+            )
+        ],
+        f"and {more} more fields" if more else None,
+    ]
+
+
+def _by(managers: Sequence[str]) -> Node:
+    return [" by ", h.strong[" or ".join(managers)]] if managers else None
+
+
+def _values(field: JSONObject) -> Node:
+    before, after = field.get("before"), field.get("after")
+    if before is None and after is None:
+        return f"was {field['change']}"
+    return [before and h.del_[before], " ", after and h.ins[after]]
 
 
 def clock(time: str) -> str:

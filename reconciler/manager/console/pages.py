@@ -13,6 +13,7 @@ from htpy import Node
 
 from reconciler.controller.wake.reasons import described
 from reconciler.manager.console.html import (
+    changes_of,
     chart,
     clock,
     error_text,
@@ -287,12 +288,13 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
         yield "warn", "The object is not in the cache: it was deleted, or is not watched."
     if "in_progress_seconds" in key:
         seconds = format_duration(key["in_progress_seconds"])
-        yield "busy", f"A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', []))}."
+        text = f"A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', []))}."
+        yield "busy", [text, changes_of(key.get("current_changes", []))]
     if runs:
         yield from _last(runs[0], now)
     else:
         yield "quiet", "No reconcile of it is remembered."
-    yield "quiet", _next_sentence(key)
+    yield "quiet", [_next_sentence(key), changes_of(key.get("next_changes", []))]
     if key.get("unsaved_status"):
         yield "warn", "Part of its status could not be written; the next reconcile writes it."
 
@@ -301,10 +303,11 @@ def _last(run: JSONObject, now: datetime) -> Iterator[tuple[str, Node]]:
     ago = format_duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
     error = run.get("error")
     text = f"It ran last {ago} ago, because {_because(run['reasons'])}, and {_outcome(run)}."
+    changes = changes_of(run.get("changes", []))
     if error is None:
-        yield "good", text
+        yield "good", [text, changes]
     else:
-        yield "bad", [text, h.p(".error")[error_text(error)], h.pre["\n".join(error["traceback"])]]
+        yield "bad", [text, changes, h.p(".error")[error_text(error)], h.pre["\n".join(error["traceback"])]]
 
 
 def _outcome(run: JSONObject) -> str:
@@ -363,7 +366,7 @@ def _run(index: int, run: JSONObject, above: JSONObject | None) -> Node:
         result = [result, f" again after {format_duration(run['requeue_after_seconds'])}"]
     return h.tr(id=f"run-{index}", class_="failing" if error else None)[
         h.th(scope="row")[clock(run["started"]), h.span(".fraction")[run["started"][19:23]]],
-        h.td[[[each, h.br] for each in run["reasons"]]],
+        h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
         h.td(".number")[format_duration(run["seconds"])],
         h.td(".wide")[
             result,

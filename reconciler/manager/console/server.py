@@ -102,7 +102,7 @@ class Console:
             return EndpointResponse(404, b"404: the console has no such page; its first one is /\n", headers=_HEADERS)
         query = {name: value[:300] for name, value in request.query}
         if "text/event-stream" not in request.accept:
-            return EndpointResponse(200, self._render(page, query), "text/html; charset=utf-8", _HEADERS)
+            return EndpointResponse(200, await self._render(page, query), "text/html; charset=utf-8", _HEADERS)
         if self._streams >= _MAX_STREAMS:
             text = f"503: {_MAX_STREAMS} pages are updated already: close one, or reload this one\n"
             return EndpointResponse(503, text.encode(), headers=_HEADERS)
@@ -114,7 +114,7 @@ class Console:
             sent = b""
             while not self._closed.is_set():
                 began = self._parts.clock.monotonic()
-                found = self._render(page, query)
+                found = await self._render(page, query)
                 spent = self._parts.clock.monotonic() - began
                 yield b": no change\n\n" if found == sent else _event(found)
                 sent = found
@@ -124,8 +124,9 @@ class Console:
         finally:
             self._streams -= 1
 
-    def _render(self, page: Page, query: Mapping[str, str]) -> bytes:
+    async def _render(self, page: Page, query: Mapping[str, str]) -> bytes:
         state = read_state(self._parts, self._samples, page.query(query), limit=page.limit)
+        await asyncio.sleep(0)  # a large table takes tens of milliseconds: let others run before it is drawn
         try:
             body = page.body(state, query)
             navigation = [(each.path, each.title) for each in self._pages.values() if each.in_navigation]

@@ -33,6 +33,9 @@ _SHORTEST = 10.0
 _SHORTEST_REMEMBERED = 0.01
 """Seconds that the axis shows at least, from the first to the last reconcile."""
 
+_NOTICEABLE = 0.01
+"""Seconds from a change to its reconcile that are drawn as a wait."""
+
 _MARGIN = 0.02
 
 _TIMERS = {reasons.RETRY: "retry", reasons.REQUEUE_AFTER: "delay", reasons.AGAIN: "again"}
@@ -130,7 +133,7 @@ def _marks(key: JSONObject, now: datetime) -> Iterator[Mark]:
         following = starts[position + 1] if position + 1 < len(runs) else next_start
         if (wait := _wait(key, run, following)) is not None:
             yield Mark("waits", wait[0], end, wait[1], wait[2], index)
-        yield Mark("woken by", _cause(run["reasons"]), start, start, ", ".join(run["reasons"]) or "no reason", index)
+        yield from _causes(run["reasons"], run.get("changes", []), start, now, index)
         yield Mark("reconciles", _result(run), start, end, f"{run['result']}, {format_duration(run['seconds'])}", index)
         if run["writes"]:
             what = "status written" if run["status_written"] else "written"
@@ -140,12 +143,11 @@ def _marks(key: JSONObject, now: datetime) -> Iterator[Mark]:
                 "writes", "echo", end, end, f"the watch event of it was dropped ({run['echoes_dropped']})", index
             )
     if progress is not None:
-        causes = key.get("current_reasons", [])
-        yield Mark("woken by", _cause(causes), -progress, -progress, ", ".join(causes) or "no reason")
+        yield from _causes(key.get("current_reasons", []), key.get("current_changes", []), -progress, now)
         yield Mark("reconciles", "active", -progress, 0.0, f"in progress for {format_duration(progress)}")
     elif "ready_seconds" in key:
         ready = key["ready_seconds"]
-        yield Mark("woken by", _cause(key.get("next_reasons", [])), -ready, -ready, "ready")
+        yield from _causes(key.get("next_reasons", []), key.get("next_changes", []), -ready, now)
         yield Mark("waits", "queue", -ready, 0.0, f"ready for {format_duration(ready)}, waits for a worker")
     if "due_in_seconds" in key:
         due = key["due_in_seconds"]
@@ -168,6 +170,19 @@ def _wait(key: JSONObject, run: JSONObject, following: float | None) -> tuple[st
     if error is not None and error["terminal"]:
         return None
     return (kind, key["due_in_seconds"], text) if "due_in_seconds" in key else None
+
+
+def _causes(
+    words: list[str], changes: list[JSONObject], start: float, now: datetime, run: int | None = None
+) -> Iterator[Mark]:
+    """Yield the changes that woke a key, when they were noticed, and their wait; without any, the reasons."""
+    for change in changes:
+        at = min(start, (datetime.fromisoformat(change["at"]) - now).total_seconds())
+        yield Mark("woken by", "change", at, at, f"{change['kind']} {change['name']} was {change['type']}", run)
+        if start - at > _NOTICEABLE:
+            yield Mark("waits", "queue", at, start, f"waited {format_duration(start - at)} for its turn", run)
+    if not changes:
+        yield Mark("woken by", _cause(words), start, start, ", ".join(words) or "no reason", run)
 
 
 def _cause(causes: list[str]) -> str:

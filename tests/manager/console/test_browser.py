@@ -132,6 +132,18 @@ def test_the_page_of_a_key_answers_and_draws_what_happened(page: Page, operator:
     assert page.locator("tr:target").count() == 1
 
 
+def test_the_change_that_woke_a_key_is_shown_with_its_writer_and_without_secrets(page: Page, operator: str) -> None:
+    visit(page, f"{operator}/key?controller=database&namespace=team-a&name=customers")
+    change = page.locator(".answer .diff", has_text="Database team-a/customers was updated by kubectl-edit")
+    change.get_by_text("spec.size").wait_for()
+    size = change.locator("li", has_text="spec.size")
+    before, after = (int(size.locator(tag).inner_text()) for tag in ("del", "ins"))
+    assert after == before + 1
+    change.get_by_text("spec.password was changed").wait_for()
+    page.wait_for_function("() => document.querySelectorAll('.runs .diff').length >= 3")
+    page.wait_for_function("() => document.querySelectorAll('circle.change').length >= 3")
+
+
 def test_writes_and_own_events_are_drawn(page: Page, operator: str) -> None:
     visit(page, f"{operator}/key?controller=backup&namespace=team-a&name=nightly-0")
     page.locator("rect.success").first.wait_for(state="attached")
@@ -243,6 +255,7 @@ def test_the_pictures_of_the_docs(context: Callable[..., BrowserContext], operat
     for name, path, options in (
         ("now", "/", {}),
         ("key-dark", PAGES[3], {"color_scheme": "dark"}),
+        ("change", "/key?controller=database&namespace=team-a&name=customers", {}),
         ("keys-phone", "/keys?q=team-a", PHONE),
     ):
         page = context(**options).new_page()
