@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
+from reconciler.client.transport.redaction import hide_secrets
 from reconciler.errors import MissingExtra
 from reconciler.manager.console.samples import Samples
 from reconciler.manager.console.state import Parts, read_state
@@ -64,9 +65,14 @@ class Console:
 
     Args:
         parts: what it shows.
+
+    Attributes:
+        redact: removes secrets from messages of errors and values of fields. Set it to remove those that you know.
+            Default: removes keys, tokens, passwords in addresses, and values of names such as ``password``.
     """
 
     def __init__(self, parts: Parts) -> None:
+        self.redact: Callable[[str], str] = hide_secrets
         self._parts = parts
         self._samples = Samples(parts.controllers, parts.informers, parts.clock)
         self._pages: dict[str, Page] = {page.path: page for page in PAGES}
@@ -125,7 +131,7 @@ class Console:
             self._streams -= 1
 
     async def _render(self, page: Page, query: Mapping[str, str]) -> bytes:
-        state = read_state(self._parts, self._samples, page.query(query), limit=page.limit)
+        state = read_state(self._parts, self._samples, page.query(query), limit=page.limit, redact=self.redact)
         await asyncio.sleep(0)  # a large table takes tens of milliseconds: let others run before it is drawn
         try:
             body = page.body(state, query)

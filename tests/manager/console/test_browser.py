@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from tests.manager.console.conftest import start_operator
+from tests.manager.console.conftest import running_operator
 from tests.manager.console.scene import MARKUP, SECRET
 
 if TYPE_CHECKING:
@@ -239,9 +239,8 @@ def test_it_works_without_a_script(context: Callable[..., BrowserContext], opera
 
 def test_a_page_can_be_paused_and_says_when_the_process_is_gone(context: Callable[..., BrowserContext]) -> None:
     page = context().new_page()
-    with start_operator() as process:
-        assert process.stdout is not None
-        visit(page, process.stdout.readline().strip())
+    with running_operator() as (address, process):
+        visit(page, address)
         page.keyboard.press("p")
         page.locator("#live", has_text="paused").wait_for()
         page.keyboard.press("p")
@@ -249,6 +248,15 @@ def test_a_page_can_be_paused_and_says_when_the_process_is_gone(context: Callabl
         process.kill()
         page.locator("#live", has_text="reconnecting").wait_for()
     PROBLEMS.clear()  # the browser reports the lost connection
+
+
+def test_a_token_is_asked_for_and_serves_for_everything(context: Callable[..., BrowserContext]) -> None:
+    with running_operator(SCENE_TOKEN="a-token") as (address, _):
+        refused = context().request.get(address)
+        assert (refused.status, refused.text()) == (401, "401: send 'Authorization: Bearer TOKEN'\n")
+        page = context(http_credentials={"username": "me", "password": "a-token"}).new_page()
+        visit(page, address)  # live: the stream has the token, too
+        page.locator(".attention").get_by_text("team-a/orders").wait_for()
 
 
 def test_the_pictures_of_the_docs(context: Callable[..., BrowserContext], operator: str, pictures: Path) -> None:

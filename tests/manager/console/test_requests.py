@@ -19,6 +19,7 @@ import pytest_asyncio
 from reconciler import Client, Manager, Reconciler, Result
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError, TerminalError
+from reconciler.manager import EndpointSecurity
 from reconciler.manager.console.pages import Page
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
@@ -115,6 +116,29 @@ async def test_no_value_of_an_object_is_shown(manager: Manager) -> None:
         status, page = await get(manager, path)
         assert status == 200
         assert SECRET not in page
+
+
+async def test_secrets_in_messages_are_hidden_and_known_ones_can_be_added(client: Client) -> None:
+    class Leaky(Reconciler):
+        async def reconcile(self, request: Request, /) -> None:
+            raise LookupError(
+                f"login at https://admin:{SECRET}@db failed: password={SECRET} token: eyJhbGciOi.x.y NAME-9"
+            )
+
+    manager = Manager(client, console="127.0.0.1:0", grace_period=0)
+    controller = manager.add_controller(Leaky(), resource=KIND, rate_limiter=ExponentialBackoff(60, 600))
+    assert manager.console is not None
+    async with manager.running():
+        while controller.statistics().reconciles < 4:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+        for path in ("/", "/keys", "/key?controller=configmap&namespace=default&name=idle"):
+            _, page = await get(manager, path)
+            assert "LookupError" in page
+            assert "NAME-9" in page
+            assert SECRET not in page
+            assert "eyJ" not in page
+        manager.console.redact = lambda text: text.replace("NAME-9", "[redacted]")
+        assert "NAME-9" not in (await get(manager, "/keys"))[1]
 
 
 async def test_hostile_queries_are_text(manager: Manager) -> None:
@@ -270,6 +294,18 @@ async def test_only_local_requests_are_answered(manager: Manager) -> None:
         assert "default/" not in text
         assert (await get(manager, "/", host=host, **EVENTS))[0] == 403
     assert (await get(manager, "/", host="localhost:80"))[0] == 200
+
+
+async def test_with_security_a_token_is_needed_and_any_host_may_ask(client: Client) -> None:
+    manager = new_manager(client, console="0.0.0.0:0", security=EndpointSecurity(token="a-token", tls=False))
+    async with manager.running():
+        for path in ("/", "/keys", "/static/console.js", "/other"):
+            assert (await get(manager, path))[0] == 401
+            assert (await get(manager, path, authorization="Bearer other"))[0] == 401
+            assert (await get(manager, path, **EVENTS))[0] == 401
+        allowed = {"authorization": "Bearer a-token", "host": "console.example.com", "x-forwarded-for": "10.1.2.3"}
+        status, page = await get(manager, "/keys", **allowed)
+        assert (status, "default/fails" in page) == (200, True)
 
 
 async def test_the_headers_allow_nothing_from_elsewhere(manager: Manager) -> None:
