@@ -13,19 +13,23 @@ import htpy as h
 from htpy import Node
 
 from reconciler.manager.console.timeline import Mark, Timeline
+from reconciler.meta import format_duration
 from reconciler.wire import JSONObject
 
 __all__ = [
     "Navigation",
     "changes_of",
     "chart",
+    "chip",
     "clock",
     "document",
     "facts",
     "key_link",
     "key_text",
+    "next_text",
     "pill",
     "section",
+    "state_pill",
     "table",
     "timeline",
 ]
@@ -124,6 +128,30 @@ def section(title: str, *content: Node, aside: Node = None) -> h.Element:
     return h.section[h.div(".head")[h.h2[title], h.span(".grow"), aside], content]
 
 
+def state_pill(key: JSONObject) -> h.Element:
+    """Return the state of a key with its color."""
+    kind = {"in progress": "busy", "ready": "warn"}.get(key["state"], "quiet")
+    return pill(key["state"], kind)
+
+
+def next_text(key: JSONObject) -> str:
+    """Return when a key is reconciled next."""
+    if "in_progress_seconds" in key:
+        return f"in progress for {format_duration(key['in_progress_seconds'])}"
+    if "ready_seconds" in key:
+        return "ready"
+    if "due_in_seconds" in key:
+        return f"next in {format_duration(key['due_in_seconds'])}"
+    return "not retried" if key["runs"] and "error" in key["runs"][0] else "after a change"
+
+
+def chip(path: str, query: Mapping[str, str], name: str, value: str, text: str) -> Node:
+    """Return a link to the same page with another value in the query; no value omits the name."""
+    wanted = {**query, name: value}
+    address = urlencode({each: wanted[each] for each in wanted if wanted[each]}, errors="replace")
+    return h.a(".chip", href=f"{path}?{address}", aria_current="true" if query.get(name, "") == value else None)[text]
+
+
 def facts(pairs: Iterable[tuple[str, Node]]) -> h.Element:
     """Return names with values; those without a value are left out."""
     return h.dl(".facts")[([h.dt[name], h.dd[value]] for name, value in pairs if value is not None)]
@@ -220,7 +248,7 @@ _BAR = (22, 12)  # of a lane: the upper end of its bars, and their height
 
 
 def timeline(drawn: Timeline) -> h.Element:
-    """Return a drawing of a timeline. A mark of a reconcile links to its row, ``#run-N``."""
+    """Return a drawing of a timeline. A mark of a reconcile links to its row, whose id is its `run_id`."""
     bottom = len(_LANES) * _LANE_HEIGHT + 6
 
     def x(at: float) -> str:
@@ -239,7 +267,7 @@ def timeline(drawn: Timeline) -> h.Element:
             drawing = h.rect(class_=kind, x=left, y=str(upper), width=f"{width:.3f}%", height=str(_BAR[1]))[
                 h.title[mark.text]
             ]
-        return drawing if mark.run is None else h.a(href=f"#run-{mark.run}", aria_label=mark.text)[drawing]
+        return drawing if mark.run is None else h.a(href=f"#{mark.run}", aria_label=mark.text)[drawing]
 
     lanes = [
         [

@@ -36,6 +36,9 @@ _SHARE = 20
 _MAX_STREAMS = 16
 """Pages that are updated at the same time."""
 
+_MAX_QUERY = 1000
+"""Characters of a value of a query; the longest names of objects have 253."""
+
 _STATIC = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 _NOT_LOCAL = (
@@ -106,7 +109,7 @@ class Console:
         page = self._pages.get(f"/{request.path}")
         if page is None:
             return EndpointResponse(404, b"404: the console has no such page; its first one is /\n", headers=_HEADERS)
-        query = {name: value[:300] for name, value in request.query}
+        query = {name: value[:_MAX_QUERY] for name, value in request.query}
         if "text/event-stream" not in request.accept:
             return EndpointResponse(200, await self._render(page, query), "text/html; charset=utf-8", _HEADERS)
         if self._streams >= _MAX_STREAMS:

@@ -11,7 +11,7 @@ from reconciler.controller.wake import reasons
 from reconciler.meta import format_duration
 from reconciler.wire import JSONObject
 
-__all__ = ["Mark", "Tick", "Timeline", "timeline_of"]
+__all__ = ["Mark", "Tick", "Timeline", "run_id", "timeline_of"]
 
 Lane = Literal["woken by", "reconciles", "writes", "waits"]
 
@@ -50,7 +50,7 @@ class Mark:
         kind: how it is drawn.
         start, end: seconds before now (negative), or after; equal for a moment.
         text: what it is.
-        run: the index of its reconcile in the key's ``runs``; None for none.
+        run: the id of its reconcile, see `run_id`; None for none.
     """
 
     lane: Lane
@@ -58,7 +58,7 @@ class Mark:
     start: float
     end: float
     text: str
-    run: int | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +123,27 @@ def timeline_of(key: JSONObject, now: datetime, span: float | Literal["all", "re
     )
 
 
+def run_id(run: JSONObject) -> str:
+    """Return an id of a reconcile that stays when there are newer ones."""
+    return "run-" + "".join(each for each in run["started"] if each.isdigit())
+
+
 def _marks(key: JSONObject, now: datetime) -> Iterator[Mark]:
-    runs = list(reversed(list(enumerate(key["runs"]))))
-    starts = [(datetime.fromisoformat(run["started"]) - now).total_seconds() for _, run in runs]
+    runs = list(reversed(key["runs"]))
+    starts = [(datetime.fromisoformat(run["started"]) - now).total_seconds() for run in runs]
     progress = key.get("in_progress_seconds")
     next_start = None if progress is None else -progress
-    for position, (index, run) in enumerate(runs):
+    for position, run in enumerate(runs):
+        name = run_id(run)
         start, end = starts[position], starts[position] + run["seconds"]
         following = starts[position + 1] if position + 1 < len(runs) else next_start
         if (wait := _wait(key, run, following)) is not None:
-            yield Mark("waits", wait[0], end, wait[1], wait[2], index)
-        yield from _causes(run["reasons"], run.get("changes", []), start, now, index)
-        yield Mark("reconciles", _result(run), start, end, f"{run['result']}, {format_duration(run['seconds'])}", index)
+            yield Mark("waits", wait[0], end, wait[1], wait[2], name)
+        yield from _causes(run["reasons"], run.get("changes", []), start, now, name)
+        yield Mark("reconciles", _result(run), start, end, f"{run['result']}, {format_duration(run['seconds'])}", name)
         if run["writes"]:
             what = "status written" if run["status_written"] else "written"
-            yield Mark("writes", "write", end, end, f"{what} ({run['writes']})", index)
+            yield Mark("writes", "write", end, end, f"{what} ({run['writes']})", name)
         if run["echoes_dropped"]:
             yield Mark(
                 "writes", "echo", end, end, f"the watch event of it was dropped ({run['echoes_dropped']})", index
@@ -173,7 +179,7 @@ def _wait(key: JSONObject, run: JSONObject, following: float | None) -> tuple[st
 
 
 def _causes(
-    words: list[str], changes: list[JSONObject], start: float, now: datetime, run: int | None = None
+    words: list[str], changes: list[JSONObject], start: float, now: datetime, run: str | None = None
 ) -> Iterator[Mark]:
     """Yield the changes that woke a key, when they were noticed, and their wait; without any, the reasons."""
     for change in changes:

@@ -257,6 +257,7 @@ def test_a_token_is_asked_for_and_serves_for_everything(context: Callable[..., B
         page = context(http_credentials={"username": "me", "password": "a-token"}).new_page()
         visit(page, address)  # live: the stream has the token, too
         page.locator(".attention").get_by_text("team-a/orders").wait_for()
+        page.close()
 
 
 def test_the_pictures_of_the_docs(context: Callable[..., BrowserContext], operator: str, pictures: Path) -> None:
