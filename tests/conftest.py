@@ -27,10 +27,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what takes long or needs a browser, unless the run is for it."""
+    """Skip what takes long, unless the run is a thorough one, and what needs a browser, unless it is asked for."""
     for item in items:
-        if config.option.markexpr != "browser" and item.get_closest_marker("browser") is not None:
-            item.add_marker(pytest.mark.skip(reason="needs a browser: pytest -m browser"))
+        if "browser" not in config.option.markexpr and item.get_closest_marker("browser") is not None:
+            item.add_marker(pytest.mark.skip(reason="needs chromium: pytest -m browser"))
         if not THOROUGH and item.get_closest_marker("thorough") is not None:
             item.add_marker(pytest.mark.skip(reason="takes long: nox -s thorough"))
 

@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from reconciler.cli.endpoint import EndpointError, key_text, printable, read_keys
+from reconciler.cli.options import AccessFlags
 from reconciler.controller.wake.reasons import described
 from reconciler.errors import ConfigurationError
 from reconciler.meta import format_duration
@@ -27,7 +28,14 @@ _RESULTS = {
 _WITHHELD = "the message is shown only to local requests (kubectl port-forward), and is in the log"
 
 
-def print_explanation(kind: str, key: str, *, endpoint: str, as_json: bool) -> int:
+def print_explanation(
+    kind: str,
+    key: str,
+    *,
+    endpoint: str,
+    as_json: bool,
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
+) -> int:
     """Explain the state of an object, once for each controller of its kind.
 
     Raises:
@@ -39,7 +47,7 @@ def print_explanation(kind: str, key: str, *, endpoint: str, as_json: bool) -> i
         raise ConfigurationError(
             f"{key!r} is not a valid object: write NAMESPACE/NAME, or NAME for a cluster-scoped object"
         )
-    document = read_keys(endpoint, namespace=namespace, name=name)
+    document = read_keys(endpoint, access, namespace=namespace, name=name)
     if not as_json:
         document = printable(document)
     controllers = [each for each in document["controllers"] if kind.lower() in _names(each)]

@@ -66,6 +66,7 @@ async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions,
                 metrics=options.metrics,
                 health=options.health,
                 console=options.console,
+                security=options.security.to_security(),
                 grace_period=options.grace_period,
             )
         await setup(manager)

@@ -72,7 +72,7 @@ class Manager:
     Args:
         client: the connection to the API server. Its creator opens and closes it.
         namespaces: the namespaces that informers watch. Default: all.
-        list_in_pages: how informers list; see `Cache`. Default False.
+        list_in_pages: how informers list; see `Cache`. Default None: as suits the server.
         leader_election: the lease's name, or a `LeaderElection` with times. Default: no election, all replicas are
             active.
         leader_election_namespace: the lease's namespace. Default: the pod's namespace, or the only one in `namespaces`.
@@ -110,7 +110,7 @@ class Manager:
         client: Client,
         *,
         namespaces: Sequence[str] | None = None,
-        list_in_pages: bool = False,
+        list_in_pages: bool | None = None,
         leader_election: str | LeaderElection | None = None,
         leader_election_namespace: str | None = None,
         sharding: Sharding | None = None,
@@ -309,7 +309,9 @@ class Manager:
         """Return manifests of the service account, roles and bindings that this manager and its controllers need.
 
         The rules cover what the controllers watch, the framework's own writes, and the `Reconciler.permissions` of each
-        reconciler. With `namespaces` there is a role in each of them instead of a cluster role.
+        reconciler. With `namespaces` there is a role in each of them instead of a cluster role. If the API
+        server authenticates the clients of the endpoints, there are two more cluster roles, to be bound to those who
+        may read ``/metrics`` (``NAME-metrics-reader``), and ``/debug`` and the console (``NAME-debug-reader``).
 
         Args:
             name: the name of the service account, the roles and the bindings.
@@ -326,7 +328,7 @@ class Manager:
             namespaces=self._namespaces,
             lease=self._election,
             lease_is_named=self._shard.name is None,
-            protected_paths=self._servers.permissions if self._has_reviews else (),
+            with_reviews=self._security is not None and self._security.authentication == "kubernetes",
         )
 
     @property
@@ -354,7 +356,7 @@ class Manager:
             cache=self.cache.statistics(),
         )
 
-    def _make_cache(self, client: Client, *, list_in_pages: bool) -> Cache:
+    def _make_cache(self, client: Client, *, list_in_pages: bool | None) -> Cache:
         try:
             return Cache(
                 client,
@@ -464,10 +466,6 @@ class Manager:
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
         return f"kube-reconciler {__version__}: " + ", ".join(f"{name} {text}" for name, text in parts.items() if text)
-
-    @property
-    def _has_reviews(self) -> bool:
-        return self._security is not None and self._security.authentication == "kubernetes"
 
     def _role(self) -> str:
         standby = self._elector is not None and not self._elector.leading

@@ -21,6 +21,8 @@ _REVIEW_RULES = (
     AccessRule("authorization.k8s.io", "subjectaccessreviews", ("create",), namespaced=False),
 )
 
+_READERS = {"metrics-reader": ("/metrics",), "debug-reader": ("/console", "/debug/*")}
+
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -33,7 +35,7 @@ def rbac_documents(
     namespaces: Sequence[str] | None,
     lease: LeaderElection | None,
     lease_is_named: bool = True,
-    protected_paths: Sequence[str] = (),
+    with_reviews: bool = False,
 ) -> list[JSONObject]:
     """Return the service account, a cluster role if one is needed, roles by namespace, and their bindings.
 
@@ -45,8 +47,8 @@ def rbac_documents(
         namespaces: the namespaces that the manager watches; None for all.
         lease: options of the Lease; None without one.
         lease_is_named: whether all replicas use the same Lease; otherwise the rule allows Leases of any name.
-        protected_paths: the paths whose readers the API server authenticates and authorizes. If there are any, the
-            manager may create reviews, and ``NAME-reader`` is a cluster role for those who read the paths.
+        with_reviews: whether the API server authenticates and authorizes the clients of the endpoints. Then the manager
+            may create reviews, and there are cluster roles for those who read the endpoints.
 
     Raises:
         ConfigurationError: a name is invalid.
@@ -63,16 +65,17 @@ def rbac_documents(
         _place([_informer_rule(informer)], informer.scope.namespaces, cluster, local)
     if lease is not None:
         local.setdefault(lease.namespace or namespace, []).extend(_lease_rules(lease.name if lease_is_named else None))
-    if protected_paths:
+    if with_reviews:
         cluster += _REVIEW_RULES
     account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     documents = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}]
     documents += _role_and_binding("ClusterRole", {"name": name}, cluster, account) if cluster else []
     for where, rules in local.items():
         documents += _role_and_binding("Role", {"name": name, "namespace": where}, rules, account)
-    if protected_paths:
-        rules = [{"nonResourceURLs": list(protected_paths), "verbs": ["get"]}]
-        documents.append(_role("ClusterRole", {"name": f"{name}-reader"}, rules))
+    if with_reviews:
+        for suffix, paths in _READERS.items():
+            readable: JSONObject = {"nonResourceURLs": list(paths), "verbs": ["get"]}
+            documents.append(_role("ClusterRole", {"name": f"{name}-{suffix}"}, [readable]))
     return documents
 
 

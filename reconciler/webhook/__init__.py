@@ -17,7 +17,7 @@ the cluster).
 """
 
 from reconciler.webhook.admission import Defaulter, Denied, Validator, Warnings
-from reconciler.webhook.configurations import ServiceReference, webhook_configurations
+from reconciler.webhook.configurations import ServiceReference, conversion_configuration, webhook_configurations
 from reconciler.webhook.conversion import ConversionFailed, Converter
 from reconciler.webhook.review import AdmissionRequest, Operation
 from reconciler.webhook.server import WebhookServer
@@ -33,5 +33,6 @@ __all__ = [
     "Validator",
     "Warnings",
     "WebhookServer",
+    "conversion_configuration",
     "webhook_configurations",
 ]

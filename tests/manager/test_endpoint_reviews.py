@@ -305,19 +305,17 @@ async def test_a_standby_answers_scrapes(server: APIServer, client: Client) -> N
 
 
 def test_roles_allow_reviews_and_name_the_paths_of_readers() -> None:
-    manager = Manager(
-        Client(APIServer()), metrics=":8080", health=":8081", console="127.0.0.1:8082", security=KUBERNETES
-    )
-    documents = manager.rbac("operator", namespace="ops")
-    role, reader = (each for each in documents if each["kind"] == "ClusterRole")
+    documents = Manager(Client(APIServer()), security=KUBERNETES).rbac("operator", namespace="ops")
+    role, *readers = (each for each in documents if each["kind"] == "ClusterRole")
     assert role["metadata"]["name"] == "operator"
     assert role["rules"] == [
         {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
         {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
     ]
-    assert reader["metadata"]["name"] == "operator-reader"
-    paths = ["/console", "/debug/keys", "/debug/queue", "/metrics"]
-    assert reader["rules"] == [{"nonResourceURLs": paths, "verbs": ["get"]}]
+    assert {each["metadata"]["name"]: each["rules"] for each in readers} == {
+        "operator-metrics-reader": [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}],
+        "operator-debug-reader": [{"nonResourceURLs": ["/console", "/debug/*"], "verbs": ["get"]}],
+    }
     for security in (None, EndpointSecurity(token="x")):
         plain = Manager(Client(APIServer()), metrics=":8080", security=security).rbac("operator")
         assert [each["kind"] for each in plain] == ["ServiceAccount"]

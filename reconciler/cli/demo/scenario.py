@@ -131,7 +131,7 @@ async def play(
                     ticker.cancel()
                 await asyncio.sleep(3600)  # nothing may happen any more
                 facts.cycles = controller.statistics().reconciles
-            facts.status_writes = len(server.requests(verb="patch", subresource="status"))
+            facts.status_writes = len(server.requests(subresource="status"))
     return facts
 
 
@@ -166,7 +166,7 @@ async def _follow(client: Client, server: APIServer, facts: Facts, on_attempt: C
     events = client.watch(NotificationRequest, "default", resource_version=created.resource_version)
     async for event in events:
         status = event.object.to_dict().get("status") or {}
-        writes = len(server.requests(verb="patch", subresource="status"))
+        writes = len(server.requests(subresource="status"))
         for entry in (status.get("deliveryAttempts") or [])[len(facts.attempts) :]:
             attempt = Attempt(
                 at=round((parse_time(entry["timestamp"]) - born).total_seconds(), 6),

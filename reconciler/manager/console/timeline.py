@@ -145,9 +145,8 @@ def _marks(key: JSONObject, now: datetime) -> Iterator[Mark]:
             what = "status written" if run["status_written"] else "written"
             yield Mark("writes", "write", end, end, f"{what} ({run['writes']})", name)
         if run["echoes_dropped"]:
-            yield Mark(
-                "writes", "echo", end, end, f"the watch event of it was dropped ({run['echoes_dropped']})", index
-            )
+            text = f"the watch event of it was dropped ({run['echoes_dropped']})"
+            yield Mark("writes", "echo", end, end, text, name)
     if progress is not None:
         yield from _causes(key.get("current_reasons", []), key.get("current_changes", []), -progress, now)
         yield Mark("reconciles", "active", -progress, 0.0, f"in progress for {format_duration(progress)}")

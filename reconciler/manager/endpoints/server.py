@@ -203,12 +203,6 @@ class Servers:
         if background is not None:
             server.background.append(background)
 
-    @property
-    def permissions(self) -> list[str]:
-        """Return the paths that users need permission for, sorted."""
-        paths = {path for server in self._servers for path in server.handlers.keys() - server.open_paths}
-        return sorted(map(_permission, paths))
-
     def url(self, option: str) -> str | None:
         """Return the URL of the server for an option, with http or https; None while it is not listening."""
         server = next((server for server in self._servers if server.address.option == option), None)
