@@ -9,19 +9,18 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
+import htpy as h
+
 from reconciler.client.transport.redaction import hide_secrets
-from reconciler.errors import MissingExtra
+from reconciler.manager.console.html import document
+from reconciler.manager.console.pages.key import KEY
+from reconciler.manager.console.pages.keys import KEYS
+from reconciler.manager.console.pages.now import NOW
+from reconciler.manager.console.pages.page import Page
+from reconciler.manager.console.pages.process import PROCESS
 from reconciler.manager.console.samples import Samples
 from reconciler.manager.console.state import Parts, read_state
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
-
-try:
-    import htpy as h
-
-    from reconciler.manager.console.html import document
-    from reconciler.manager.console.pages import PAGES, Page
-except ModuleNotFoundError as error:
-    raise MissingExtra("htpy", extra="console", purpose="the console") from error
 
 __all__ = ["Console"]
 
@@ -78,7 +77,7 @@ class Console:
         self.redact: Callable[[str], str] = hide_secrets
         self._parts = parts
         self._samples = Samples(parts.controllers, parts.informers, parts.clock)
-        self._pages: dict[str, Page] = {page.path: page for page in PAGES}
+        self._pages: dict[str, Page] = {page.path: page for page in (NOW, KEYS, PROCESS, KEY)}
         self._streams = 0
         self._closed = asyncio.Event()
         self._broken: set[str] = set()
@@ -101,7 +100,7 @@ class Console:
             self._closed.set()
 
     async def handle(self, request: EndpointRequest) -> EndpointResponse:
-        """Answer a request."""
+        """Answer a request. Cancellation leaves nothing behind."""
         if not request.is_trusted:
             return EndpointResponse(403, _NOT_LOCAL.encode(), headers=_HEADERS)
         if request.path.startswith("static/"):

@@ -20,7 +20,7 @@ from reconciler import Client, Manager, Reconciler, Result
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError, TerminalError
 from reconciler.manager import EndpointSecurity
-from reconciler.manager.console.pages import Page
+from reconciler.manager.console import Page
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
 
