@@ -200,9 +200,9 @@ def _values(field: JSONObject) -> Node:
     return [before and h.del_[before], " ", after and h.ins[after]]
 
 
-def clock(time: str) -> str:
-    """Return the time of day of a time in the document."""
-    return time[11:19]
+def clock(time: str, now: str | None = None) -> str:
+    """Return the time of day of a time in the document, after the date if that of now is another one."""
+    return time[11:19] if now is None or time[:10] == now[:10] else f"{time[:10]} {time[11:19]}"
 
 
 def key_text(key: JSONObject) -> str:
@@ -284,7 +284,7 @@ def timeline(drawn: Timeline) -> h.Element:
         for at, tick in enumerate(drawn.ticks)
         if 0.04 < drawn.place(tick.at) < 0.97
     ]
-    drawing = h.svg(width="100%", height=str(bottom + 22), role="img", aria_label="Timeline")[
+    drawing = h.svg(width="100%", height=str(bottom + 22), role="group", aria_label="Timeline")[
         h.defs[
             h.pattern("#hatch", width="6", height="6", patternUnits="userSpaceOnUse", patternTransform="rotate(45)")[
                 h.rect(width="6", height="6", class_="hatch-ground"), h.line(x1="0", y1="0", x2="0", y2="6")

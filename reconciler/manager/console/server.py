@@ -30,7 +30,7 @@ _PERIOD = 1.0
 """Seconds between two updates of a page."""
 
 _SHARE = 20
-"""The event loop spends at most one of so many seconds on the updates of one page."""
+"""The event loop spends at most one of so many seconds on the updates of all pages."""
 
 _MAX_STREAMS = 16
 """Pages that are updated at the same time."""
@@ -127,7 +127,7 @@ class Console:
                 yield b": no change\n\n" if found == sent else _event(found)
                 sent = found
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(_PERIOD, _SHARE * spent)):
+                    async with asyncio.timeout(max(_PERIOD, _SHARE * spent * self._streams)):
                         await self._closed.wait()
         finally:
             self._streams -= 1

@@ -250,6 +250,21 @@ def test_a_page_can_be_paused_and_says_when_the_process_is_gone(context: Callabl
     PROBLEMS.clear()  # the browser reports the lost connection
 
 
+def test_a_hidden_tab_gives_its_connection_back(page: Page, operator: str) -> None:
+    visit(page, operator)
+    with page.expect_event("requestfailed"):  # the stream
+        page.evaluate(HIDE, True)
+    with page.expect_request(operator + "/"):
+        page.evaluate(HIDE, False)
+    page.locator("html[data-live=live]").wait_for()
+
+
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
 def test_a_token_is_asked_for_and_serves_for_everything(context: Callable[..., BrowserContext]) -> None:
     with running_operator(SCENE_TOKEN="a-token") as (address, _):
         refused = context().request.get(address)

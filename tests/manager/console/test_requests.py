@@ -19,7 +19,7 @@ import pytest_asyncio
 from reconciler import Client, Manager, Reconciler, Result
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError, TerminalError
-from reconciler.manager import EndpointSecurity
+from reconciler.manager import EndpointSecurity, ShardByIndex
 from reconciler.manager.console import Page
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
@@ -163,6 +163,30 @@ async def test_there_is_nothing_else(manager: Manager) -> None:
         assert "import" not in text
     async with aiohttp.ClientSession() as http, http.post(f"{manager.console_url}/") as answer:
         assert answer.status == 405
+
+
+async def test_names_that_are_not_those_of_objects_have_pages(manager: Manager) -> None:
+    (controller,) = manager.controllers
+    for name in ('a/b "c" <d>', "line\nbreak", "\ud800", "é&amp;", "x" * 253):
+        controller.enqueue(Request(name, None))
+    while len(controller.queue) or controller.statistics().active:  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0)
+    _, page = await get(manager, "/keys")
+    assert "<d>" not in page
+    links = [link.replace("&amp;", "&") for link in re.findall(r'href="(/key\?[^"]*)"', page)]
+    assert len(links) == 9
+    for link in links:
+        status, page = await get(manager, link)
+        assert (status, "1 reconcile" in page or "It ran last" in page) == (200, "%3F" not in link), link
+
+
+async def test_the_shard_is_shown(client: Client) -> None:
+    manager = Manager(client, console="127.0.0.1:0", sharding=ShardByIndex(3, [KIND], index=1))
+    manager.add_controller(Worker(), resource=KIND)
+    async with manager.running():
+        _, page = await get(manager, "/process")
+    assert "shard" in page
+    assert "index 1" in page
 
 
 async def test_a_standby_names_the_leader_and_what_it_waits_for(client: Client) -> None:

@@ -63,7 +63,7 @@ def _key_page(state: JSONObject, query: Mapping[str, str]) -> Node:
             _beyond(drawn.beyond),
             aside=h.span(".chips")[chips],
         ),
-        section("Reconciles", _runs(key), aside="the latest ten"),
+        section("Reconciles", _runs(key, state["now"]), aside="the latest ten"),
         section("Details", _key_facts(controller, key)),
     ]
 
@@ -83,7 +83,7 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
         yield from _last(runs[0], now)
     else:
         yield "quiet", "No reconcile of it is remembered."
-    yield "quiet", [_next_sentence(key), changes_of(key.get("next_changes", []))]
+    yield "quiet", [_next_sentence(key, state["now"]), changes_of(key.get("next_changes", []))]
     if key.get("unsaved_status"):
         yield "warn", "Part of its status could not be written; the next reconcile writes it."
 
@@ -105,10 +105,10 @@ def _outcome(run: JSONObject) -> str:
     return "was cancelled by the shutdown" if run["result"] == "cancelled" else "succeeded"
 
 
-def _next_sentence(key: JSONObject) -> str:
+def _next_sentence(key: JSONObject, now: str) -> str:
     waits = f"It waits for {key['waits_for']}."
     if "due_in_seconds" in key:
-        at = f", at {clock(key['due'])} UTC" if "due" in key else ""
+        at = f", at {clock(key['due'], now)} UTC" if "due" in key else ""
         return f"It runs next in {format_duration(key['due_in_seconds'])}{at}, or when it changes. {waits}"
     return waits
 
@@ -139,22 +139,22 @@ def _legend() -> Node:
     return h.ul(".legend", aria_hidden="true")[(h.li[h.i(class_=kind), text] for kind, text in _LEGEND)]
 
 
-def _runs(key: JSONObject) -> Node:
+def _runs(key: JSONObject, now: str) -> Node:
     runs = key["runs"]
     if not runs:
         return h.p(".calm.quiet")["No reconcile of it is remembered."]
-    rows = [_run(run, runs[index - 1] if index else None) for index, run in enumerate(runs)]
+    rows = [_run(run, now, runs[index - 1] if index else None) for index, run in enumerate(runs)]
     return h.div(".runs")[table(("Started", "Because", "Took ", "Result", "Writes "), rows, label="Reconciles")]
 
 
-def _run(run: JSONObject, above: JSONObject | None) -> Node:
+def _run(run: JSONObject, now: str, above: JSONObject | None) -> Node:
     error = run.get("error")
     same = above is not None and error == above.get("error")
     result: Node = pill(_outcome(run), "bad" if error else "good")
     if "requeue_after_seconds" in run:
         result = [result, f" again after {format_duration(run['requeue_after_seconds'])}"]
     return h.tr(id=run_id(run), class_="failing" if error else None)[
-        h.th(scope="row")[clock(run["started"]), h.span(".fraction")[run["started"][19:23]]],
+        h.th(scope="row")[clock(run["started"], now), h.span(".fraction")[run["started"][19:23]]],
         h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
         h.td(".number")[format_duration(run["seconds"])],
         h.td(".wide")[

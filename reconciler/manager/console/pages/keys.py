@@ -36,7 +36,7 @@ def _keys_query(query: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _keys_page(state: JSONObject, query: Mapping[str, str]) -> Node:
-    rows = [_row(controller, key) for controller in state["controllers"] for key in controller["keys"]]
+    rows = [_row(controller, key, state["now"]) for controller in state["controllers"] for key in controller["keys"]]
     left_out = sum(controller["keys_left_out"] for controller in state["controllers"])
     forgotten = sum(controller["keys_forgotten"] for controller in state["controllers"])
     return section(
@@ -69,7 +69,7 @@ def _keys_page(state: JSONObject, query: Mapping[str, str]) -> Node:
     )
 
 
-def _row(controller: JSONObject, key: JSONObject) -> Node:
+def _row(controller: JSONObject, key: JSONObject, now: str) -> Node:
     run = key["runs"][0] if key["runs"] else None
     error = run and run.get("error")
     return h.tr(data_key=f"{controller['name']} {key_text(key)}", class_="failing" if error else None)[
@@ -77,7 +77,7 @@ def _row(controller: JSONObject, key: JSONObject) -> Node:
             h.a(href=key_link(controller, key), data_row=True)[key_text(key)], h.span(".kind")[controller["kind"]]
         ],
         h.td[state_pill(key)],
-        h.td[run and f"{clock(run['started'])} UTC"],
+        h.td[run and f"{clock(run['started'], now)} UTC"],
         h.td(".cut")[
             h.span(".error", title=error.get("message"))[error_text(error)]
             if error

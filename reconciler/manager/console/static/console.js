@@ -31,6 +31,13 @@ function disconnect() {
   stream = null;
 }
 
+document.addEventListener("visibilitychange", () => {
+  // A browser has six connections to a server: hidden tabs must not hold them.
+  if (root.dataset.live === "paused") return;
+  if (document.hidden) disconnect();
+  else connect();
+});
+
 function pause() {
   if (stream === null) return connect();
   disconnect();
