@@ -63,7 +63,7 @@ _HEADERS = {
 class Console:
     """The console of a process.
 
-    A request with ``Accept: text/event-stream`` gets the page once a second, when it has changed; others get it once.
+    A request with ``Accept: text/event-stream`` gets the page as an event once a second; others get it once.
 
     Args:
         parts: what it shows.
@@ -119,13 +119,10 @@ class Console:
     async def _stream(self, page: Page, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         self._streams += 1
         try:
-            sent = b""
             while not self._closed.is_set():
                 began = self._parts.clock.monotonic()
-                found = await self._render(page, query)
+                yield _event(await self._render(page, query))
                 spent = self._parts.clock.monotonic() - began
-                yield b": no change\n\n" if found == sent else _event(found)
-                sent = found
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(_PERIOD, _SHARE * spent * self._streams)):
                         await self._closed.wait()

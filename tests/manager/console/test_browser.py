@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,13 +238,19 @@ def test_it_works_without_a_script(context: Callable[..., BrowserContext], opera
     assert page.locator(".timeline svg").count() == 1
 
 
-def test_a_page_can_be_paused_and_says_when_the_process_is_gone(context: Callable[..., BrowserContext]) -> None:
+def test_a_page_can_be_paused_and_says_when_the_process_hangs_or_is_gone(
+    context: Callable[..., BrowserContext],
+) -> None:
     page = context().new_page()
     with running_operator() as (address, process):
         visit(page, address)
         page.keyboard.press("p")
         page.locator("#live", has_text="paused").wait_for()
         page.keyboard.press("p")
+        page.locator("#live", has_text="live").wait_for()
+        process.send_signal(signal.SIGSTOP)
+        page.locator("#live", has_text="not responding").wait_for()
+        process.send_signal(signal.SIGCONT)
         page.locator("#live", has_text="live").wait_for()
         process.kill()
         page.locator("#live", has_text="reconnecting").wait_for()

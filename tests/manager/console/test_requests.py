@@ -245,7 +245,7 @@ async def test_a_page_can_be_added_and_a_broken_one_hides_no_other(
 # Live
 
 
-async def test_a_stream_sends_the_page_again_when_it_has_changed(manager: Manager, client: Client) -> None:
+async def test_a_stream_sends_the_page_again_and_again(manager: Manager, client: Client) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{manager.console_url}/keys?q=new", headers=EVENTS) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         assert "No key matches" in await _event(answer)

@@ -1,4 +1,4 @@
-// Keeps a page of the console live: the server sends the whole page when it has changed, and only what differs is
+// Keeps a page of the console live: the server sends the whole page once a second, and only what differs is
 // replaced, so that focus, selection and scrolling stay. Without this script the pages work, and do not move.
 "use strict";
 
@@ -11,22 +11,35 @@ let retry = 0;
 function connect() {
   disconnect();
   stream = new EventSource(location.href);
-  stream.onopen = () => show("live");
+  stream.onopen = heard;
   stream.onmessage = (event) => {
-    show("live");
+    heard();
     const page = new DOMParser().parseFromString(event.data, "text/html");
     document.title = page.title;
     update(document.body, page.body);
-    show("live");
   };
   stream.onerror = () => {
+    clearTimeout(silence);
     show("reconnecting");
     if (stream.readyState === EventSource.CLOSED) retry = setTimeout(connect, 3000);
   };
 }
 
+let silence = 0;
+let last = 0;
+
+function heard() {
+  const now = performance.now();
+  clearTimeout(silence);
+  silence = setTimeout(() => show("not responding"), Math.max(5000, 3 * (now - last)));
+  last = now;
+  show("live");
+}
+
 function disconnect() {
   clearTimeout(retry);
+  clearTimeout(silence);
+  last = performance.now();
   if (stream !== null) stream.close();
   stream = null;
 }
