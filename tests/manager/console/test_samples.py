@@ -14,7 +14,7 @@ from reconciler.meta import Request
 
 
 class Steady(Reconciler):
-    """Takes a second every four seconds, and fails at first."""
+    """A reconciler that takes a second every four seconds, and fails at first."""
 
     calls = 0
 
