@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -48,13 +47,10 @@ def operator() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def running_operator(**environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def running_operator() -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run an operator during the block; yield the URL of its console, and its process."""
     command = [sys.executable, "-m", "tests.manager.console.scene"]
-    variables = {**os.environ, **environment}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     with process:
         try:
             assert process.stdout is not None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 
 from pydantic import Field
 
@@ -25,7 +24,6 @@ from reconciler import (
     TerminalError,
 )
 from reconciler.apiserver import APIServer
-from reconciler.manager import EndpointSecurity
 from reconciler.workqueue import ExponentialBackoff
 
 SECRET = "hunter2-hunter2"
@@ -84,13 +82,8 @@ async def main() -> None:
         for number in range(6):
             metadata = ObjectMeta(name=f"nightly-{number}", namespace="team-a")
             await client.create(Backup(metadata=metadata, spec=DatabaseSpec()))
-        token = os.environ.get("SCENE_TOKEN")
         manager = Manager(
-            client,
-            console="127.0.0.1:0",
-            security=None if token is None else EndpointSecurity(token=token, tls=False),
-            leader_election="database-operator",
-            leader_election_namespace="ops",
+            client, console="127.0.0.1:0", leader_election="database-operator", leader_election_namespace="ops"
         )
         limiter = ExponentialBackoff(0.5, 600, jitter=0)
         manager.add_controller(DatabaseReconciler(), workers=4, rate_limiter=limiter)

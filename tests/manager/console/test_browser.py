@@ -272,16 +272,6 @@ HIDE = """(hidden) => {
 }"""
 
 
-def test_a_token_is_asked_for_and_serves_for_everything(context: Callable[..., BrowserContext]) -> None:
-    with running_operator(SCENE_TOKEN="a-token") as (address, _):
-        refused = context().request.get(address)
-        assert (refused.status, refused.text()) == (401, "401: send 'Authorization: Bearer TOKEN'\n")
-        page = context(http_credentials={"username": "me", "password": "a-token"}).new_page()
-        visit(page, address)  # live: the stream has the token, too
-        page.locator(".attention").get_by_text("team-a/orders").wait_for()
-        page.close()
-
-
 def test_the_pictures_of_the_docs(context: Callable[..., BrowserContext], operator: str, pictures: Path) -> None:
     for name, path, options in (
         ("now", "/", {}),

@@ -20,7 +20,7 @@ from reconciler import Client, Manager, Reconciler, Result
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError, TerminalError
 from reconciler.manager import EndpointSecurity, ShardByIndex
-from reconciler.manager.console import Page, server
+from reconciler.manager.console import Page
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
 
@@ -285,16 +285,6 @@ async def test_a_stop_ends_the_streams_at_once(client: Client) -> None:
         rest = await answer.content.read()
         assert answer.content.at_eof()
         assert rest == b""
-
-
-async def test_a_stream_ends_so_that_the_token_is_checked_again(
-    manager: Manager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_LONGEST_STREAM", 0.5)
-    async with aiohttp.ClientSession() as http, http.get(f"{manager.console_url}/", headers=EVENTS) as answer:
-        assert await _event(answer)
-        await answer.content.read()
-        assert answer.content.at_eof()
 
 
 async def test_streams_are_limited_and_freed(manager: Manager) -> None:

@@ -19,8 +19,8 @@ function connect() {
     update(document.body, page.body);
   };
   stream.onerror = () => {
-    clearTimeout(silence);
-    show("reconnecting");
+    clearTimeout(silence); // a stream that only ended is open again in half a second
+    silence = setTimeout(() => show("reconnecting"), 2000);
     if (stream.readyState === EventSource.CLOSED) retry = setTimeout(connect, 3000);
   };
 }
