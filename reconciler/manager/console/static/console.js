@@ -4,7 +4,10 @@
 
 const root = document.documentElement;
 let stream = null;
-let retry = 0;
+let retry = 0; // timers
+let silence = 0;
+let last = 0; // when the server was heard
+let failing = false;
 
 // live updates
 
@@ -19,26 +22,28 @@ function connect() {
     update(document.body, page.body);
   };
   stream.onerror = () => {
-    clearTimeout(silence); // a stream that only ended is open again in half a second
-    silence = setTimeout(() => show("reconnecting"), 2000);
+    if (!failing) {
+      failing = true; // a stream that only ended is open again in half a second
+      clearTimeout(silence);
+      silence = setTimeout(() => show("reconnecting"), 2000);
+    }
     if (stream.readyState === EventSource.CLOSED) retry = setTimeout(connect, 3000);
   };
 }
-
-let silence = 0;
-let last = 0;
 
 function heard() {
   const now = performance.now();
   clearTimeout(silence);
   silence = setTimeout(() => show("not responding"), Math.max(5000, 3 * (now - last)));
   last = now;
+  failing = false;
   show("live");
 }
 
 function disconnect() {
   clearTimeout(retry);
   clearTimeout(silence);
+  failing = false;
   last = performance.now();
   if (stream !== null) stream.close();
   stream = null;
