@@ -78,9 +78,7 @@ def document(state: JSONObject, title: str, path: str, navigation: Navigation, b
                 h.nav(aria_label="Pages")[links],
                 h.span(".grow"),
                 _role(state),
-                h.button("#live", type="button", hidden=True, title="Pause or continue (p)", aria_live="polite")[
-                    "live"
-                ],
+                h.button("#live", type="button", hidden=True, title="Pause or continue (p)")["live"],
             ],
             h.main("#main", tabindex="-1")[body],
             h.footer[
@@ -91,12 +89,7 @@ def document(state: JSONObject, title: str, path: str, navigation: Navigation, b
             ],
             h.dialog("#help", aria_label="Keyboard")[
                 h.h2["Keyboard"],
-                h.dl[
-                    (
-                        [h.dt[[[h.kbd[each], " "] for each in keys.split()]], h.dd[text]]
-                        for keys, text in _KEYS_OF_KEYBOARD
-                    )
-                ],
+                h.dl[(_help(keys, text) for keys, text in _KEYS_OF_KEYBOARD)],
                 h.form(method="dialog")[h.button["Close"]],
             ],
         ],
@@ -108,14 +101,11 @@ def _help(keys: str, text: str) -> Node:
 
 
 def _role(state: JSONObject) -> Node:
-    lease = state["lease"]
-    text = state["role"]
-    if lease is not None and state["role"] == "running":
-        text = "leader"
-    kind = {"running": "good", "standby": "quiet"}.get(state["role"], "warn")
-    shard = state["shard"]
+    role, shard = state["role"], state["shard"]
+    leads = role == "running" and shard is None and state["lease"] is not None
+    kind = {"running": "good", "standby": "quiet"}.get(role, "warn")
     name = None if shard is None else "shard " + "/".join(str(value) for value in shard.values())
-    return [pill(text, kind), name and pill(name, "quiet")]
+    return [pill("leader" if leads else role, kind), name and pill(name, "quiet")]
 
 
 def pill(text: str, kind: str) -> h.Element:
@@ -185,7 +175,7 @@ def _change(change: JSONObject) -> Node:
                 for field in fields
             )
         ],
-        f"and {more} more fields" if more else None,
+        (f"and {more} more fields" if fields else "its fields are nested too deeply") if more else None,
     ]
 
 
@@ -210,10 +200,10 @@ def key_text(key: JSONObject) -> str:
     return f"{key['namespace']}/{key['name']}" if "namespace" in key else str(key["name"])
 
 
-def key_link(controller: JSONObject, key: JSONObject, query: Mapping[str, str] | None = None) -> str:
+def key_link(controller: JSONObject, key: JSONObject) -> str:
     """Return the address of a key's page."""
-    named = {"controller": controller["name"], "namespace": key.get("namespace", ""), "name": key["name"]}
-    return f"/key?{urlencode(named | dict(query or {}), errors='replace')}"
+    query = {"controller": controller["name"], "namespace": key.get("namespace", ""), "name": key["name"]}
+    return f"/key?{urlencode(query, errors='replace')}"
 
 
 def chart(title: str, now: str, values: Sequence[float], size: int, *, kind: str = "", least: float = 1.0) -> h.Element:
