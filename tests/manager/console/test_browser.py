@@ -238,10 +238,12 @@ def test_it_works_without_a_script(context: Callable[..., BrowserContext], opera
     assert page.locator(".timeline svg").count() == 1
 
 
+@pytest.mark.timeout(180)
 def test_a_page_can_be_paused_and_says_when_the_process_hangs_or_is_gone(
     context: Callable[..., BrowserContext],
 ) -> None:
     page = context().new_page()
+    page.set_default_timeout(40_000)  # the page waits three times as long as the latest update took
     with running_operator() as (address, process):
         visit(page, address)
         page.keyboard.press("p")
