@@ -147,6 +147,12 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def alerts(session: nox.Session) -> None:
+    """Test the alert rules of the docs with promtool, which is built from Go modules: some minutes the first time."""
+    session.run("python", "-m", "tests.alerts")
+
+
+@nox.session(python=False)
 def mutants(session: nox.Session) -> None:
     """Change the source in small ways and see whether the tests notice.
 

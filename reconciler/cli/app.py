@@ -13,7 +13,7 @@ from cyclopts.config import Env, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, RunOptions
+from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, OperatorOptions, RunOptions
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -67,14 +67,6 @@ app = App(
     version=_version,
     default_parameter=Parameter(show_env_var=False, negative_iterable=()),
 )
-Endpoint = Annotated[
-    str,
-    Parameter(
-        help="http://HOST:PORT, or https, of --metrics or --health of the operator, for example a forwarded port."
-    ),
-]
-DEFAULT_ENDPOINT = "http://127.0.0.1:8080"
-
 routes = App(name="routes", help="Test the routing rules of notifications.")
 app.command(routes)
 envtest = App(name="envtest", help="Find, build or start a real etcd and kube-apiserver for tests.")
@@ -166,27 +158,43 @@ def run(
 
 @app.command
 def explain(
-    kind: Annotated[str, Parameter(help="Kind of the object, its plural, or the name of a controller.")],
-    key: Annotated[str, Parameter(name="object", help="NAMESPACE/NAME, or NAME of a cluster-scoped object.")],
+    kind: Annotated[
+        str, Parameter(help="Kind, plural or short name, with or without .GROUP; or the name of a controller.")
+    ],
+    key: Annotated[str, Parameter(name="object", help="NAME or NAMESPACE/NAME.")],
     /,
     *,
-    endpoint: Endpoint = DEFAULT_ENDPOINT,
+    namespace: Annotated[
+        str | None,
+        Parameter(name=["--namespace", "-n"], help="Namespace of the object. Default: that of the context."),
+    ] = None,
+    operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     output: Annotated[Format, Parameter(help="Output format.")] = "text",
 ) -> int:
     """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
 
-    Asks a running operator; forward the port of its --metrics or --health with 'kubectl port-forward POD 8080'.
+    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
     from reconciler.cli.explain import print_explanation
+    from reconciler.cli.operator.forward import reached
 
-    return print_explanation(kind, key, endpoint=endpoint, access=access, as_json=output == "json")
+    with reached(operator, access) as found:
+        return print_explanation(
+            kind,
+            key,
+            endpoint=found.endpoint,
+            namespace=namespace,
+            default_namespace=found.namespace,
+            access=access,
+            as_json=output == "json",
+        )
 
 
 @app.command
 def top(
     *,
-    endpoint: Endpoint = DEFAULT_ENDPOINT,
+    operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
     output: Annotated[
@@ -195,11 +203,13 @@ def top(
 ) -> int:
     """Print the controllers of a running operator: queues, workers, failing keys and hot keys.
 
-    Asks a running operator; forward the port of its --metrics or --health with 'kubectl port-forward POD 8080'.
+    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
+    from reconciler.cli.operator.forward import reached
     from reconciler.cli.top import print_top
 
-    return print_top(endpoint=endpoint, watch=watch, access=access, as_json=output == "json")
+    with reached(operator, access) as found:
+        return print_top(endpoint=found.endpoint, watch=watch, access=access, as_json=output == "json")
 
 
 @app.command

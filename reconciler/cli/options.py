@@ -22,6 +22,8 @@ __all__ = [
     "Authentication",
     "ConsoleAddress",
     "NotificationFlags",
+    "OperatorOptions",
+    "PodOptions",
     "RunOptions",
     "SecurityFlags",
     "options_as_typed",
@@ -79,6 +81,26 @@ class NotificationFlags:
     ] = 64
 
 
+@Parameter(name="*", group="Pod of the operator, without --endpoint")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodOptions:
+    """The options of ``reconciler explain`` and ``top`` that choose the pod of the operator."""
+
+    deployment: Annotated[str | None, Parameter(help="Deployment of the operator; its leader is asked.")] = None
+    selector: Annotated[str | None, Parameter(help="Labels of the operator's pods; their leader is asked.")] = None
+    pod: Annotated[str | None, Parameter(help="The pod. Default: the one that holds the Lease.")] = None
+    operator_namespace: Annotated[
+        str | None, Parameter(help="Namespace of the pod. Default: that of the context; for the Lease, all.")
+    ] = None
+    port: Annotated[
+        int | None,
+        Parameter(
+            help="Port of --metrics or --health. Default: the pod's port 'metrics' or 'health', or 8080.",
+            validator=Number(gte=1, lte=65535),
+        ),
+    ] = None
+
+
 @Parameter(name="*", group="Security of the endpoints")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityFlags:
@@ -116,6 +138,24 @@ class SecurityFlags:
                 certificates=self.certificates,
                 tls=self.tls is not False,
             )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorOptions:
+    """The options of ``reconciler explain`` and ``top`` that choose the operator."""
+
+    endpoint: Annotated[
+        str | None,
+        Parameter(
+            help="http://HOST:PORT of --metrics or --health. Default: a port of the operator's pod is forwarded."
+        ),
+    ] = None
+    kubeconfig: Annotated[
+        Path | None, Parameter(help="Path of the kubeconfig. Default: KUBECONFIG, in-cluster, ~/.kube/config.")
+    ] = None
+    context: Annotated[str | None, Parameter(help="Context of the kubeconfig. Default: its current context.")] = None
+    pod_options: PodOptions = PodOptions()
 
 
 @Parameter(name="*")

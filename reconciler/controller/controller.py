@@ -36,7 +36,7 @@ from reconciler.controller.wake.informers import WatchedInformers
 from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
 from reconciler.controller.wake.sources import SourceRunner
 from reconciler.events import EventRecorder
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import gvk_from
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
@@ -155,7 +155,7 @@ class Controller:
             own_writes=not options.wake_on_own_status, on_echo=self._record_echo
         )
         self._changes = ChangeLog(gvk_from(checked.kind), clock)
-        self._history = RunHistory(self._queue.__contains__, clock, self._changes)
+        self._history = RunHistory(self._queue.__contains__, clock)
         self._unsaved = UnsavedStore()
         self._access = access_rules(
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
@@ -202,6 +202,11 @@ class Controller:
     def kind(self) -> GroupVersionKind:
         """Return the kind of the primary objects."""
         return self._state.gvk
+
+    @property
+    def resource(self) -> ResourceType | None:
+        """Return how the kind is served; None until the primary objects are listed."""
+        return self._binding.resource
 
     @property
     def field_manager(self) -> str:

@@ -1,4 +1,4 @@
-"""Which field of whose write enqueued a key."""
+"""The fields that enqueued a key, and their writers."""
 
 from __future__ import annotations
 
@@ -61,6 +61,25 @@ async def test_a_new_object_is_told_with_its_writer(world: World) -> None:
 async def test_a_deletion_is_told(world: World) -> None:
     found = await woken(world, lambda: world.foreign.delete(Widget, "w", "ns"))
     assert [change.type for change in found.runs[-1].changes] == ["deleted"]
+
+
+async def test_an_object_that_is_deleted_before_its_first_reconcile_is_told_as_deleted(world: World) -> None:
+    controller = await world.start(WidgetReconciler(), debounce=3)
+    await world.widget()
+    await quiet()
+    assert [change.type for change in controller.explain(KEY).next_changes] == ["added"]
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet()
+    assert [change.type for change in controller.explain(KEY).next_changes] == ["deleted"]
+
+
+async def test_an_object_that_is_replaced_is_told_as_deleted_and_added(world: World) -> None:
+    async def replace() -> None:
+        await world.foreign.delete(Widget, "w", "ns")
+        await world.widget()
+
+    found = await woken(world, replace, debounce=3)
+    assert [change.type for change in found.runs[-1].changes] == ["deleted", "added"]
 
 
 async def test_several_changes_before_a_reconcile_are_one_from_the_first_to_the_last(world: World) -> None:
@@ -276,8 +295,9 @@ def test_the_memory_is_bounded_and_quiet_keys_are_not_displaced_by_a_busy_one() 
     def wake(name: str) -> Any:
         key = Request(name, "ns")
         log.note(key, CONFIG, update(large(1, name), large(2, name)))
-        log.begin(key)
-        return log.finish(key)
+        changes = log.begin(key)
+        log.end(key)
+        return changes
 
     quiet_ = wake("quiet")
     for _ in range(200):

@@ -21,6 +21,7 @@ MAX_FIELDS = 20
 _OVERHEAD = 500
 """Bytes of a change without documents, rounded up."""
 
+_MAX_LEFT_OUT = 1000
 _MAX_VALUE = 100
 
 
@@ -54,6 +55,7 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         uid: its uid; ``""`` if it is the new object of the key.
         version: its last resourceVersion; None if it is the new object of the key.
         managers: the field managers of a new object, three at most. Those of an update are in its `fields`.
+        size: the bytes of the change with its documents, at most: the cache may have the newer one as well.
     """
 
     gvk: GroupVersionKind
@@ -63,6 +65,7 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     uid: str = ""
     version: Version | None = None
     managers: tuple[str, ...] = ()
+    size: int = _OVERHEAD
     _old: CachedObject | None = None
     _new: CachedObject | None = None
     _received: msgspec.Raw | None = None
@@ -70,19 +73,21 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     @classmethod
     def of(cls, gvk: GroupVersionKind, event: CacheEvent, at: datetime) -> ObjectChange:
         """Return the change of an event. Only an update keeps documents: two of the cache, and what the watch sent."""
-        found, old, new, received = event.object, event.old, event.new, event.received
+        old, new, received = event.old, event.new, event.received
         if old is not None and new is not None:
             return cls(
                 gvk=gvk,
-                request=found.request,
-                uid=found.uid,
-                version=found.version,
+                request=new.request,
+                uid=new.uid,
+                version=new.version,
                 at=at,
                 type="updated",
+                size=_OVERHEAD + len(old.data) + len(new.data) + (0 if received is None else len(received)),
                 _old=old,
                 _new=new,
                 _received=received,
             )
+        found = event.object
         type_: Literal["added", "deleted"] = "added" if old is None else "deleted"
         managers = ManagedFields(received).all_writers() if received is not None else ()
         return cls(
@@ -92,28 +97,14 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     def after(self, earlier: ObjectChange) -> ObjectChange:
         """Return this change together with an earlier one of the same object."""
         if self.type == "updated" and earlier.type != "deleted":
-            kept = None if earlier.type == "added" else self
-            return msgspec.structs.replace(
-                self,
-                at=earlier.at,
-                type=earlier.type,
-                managers=earlier.managers,
-                _old=earlier._old,
-                _new=kept and self._new,
-                _received=kept and self._received,
-            )
+            if earlier.type == "added":
+                return msgspec.structs.replace(earlier, version=self.version)
+            older = 0 if earlier._old is None or self._old is None else len(earlier._old.data) - len(self._old.data)
+            return msgspec.structs.replace(self, at=earlier.at, size=self.size + older, _old=earlier._old)
         return msgspec.structs.replace(self, at=earlier.at)
 
-    @property
-    def size(self) -> int:
-        """Return the bytes of the change with its documents, at most: the cache may have the newer one as well."""
-        if self._old is None or self._new is None:
-            return _OVERHEAD
-        received = 0 if self._received is None else len(self._received)
-        return _OVERHEAD + len(self._old.data) + len(self._new.data) + received
-
     def fields(self) -> tuple[list[FieldChange], int]:
-        """Compute the fields that differ, 20 at most, and the number of the others.
+        """Compute the fields that differ, 20 at most, and the number of the others, counted to 1,000.
 
         Without a value are the fields of Secrets, those whose names are those of secrets, and objects. Text that looks
         like a secret is replaced. Documents that are nested too deeply to be compared are one other field.
@@ -129,6 +120,8 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
                     found.append(self._field(difference, managed))
                 else:
                     left_out += 1
+                    if left_out >= _MAX_LEFT_OUT:
+                        break
         except (ValueError, *UNDECODABLE):  # too deep to be compared
             return [], 1
         return found, left_out

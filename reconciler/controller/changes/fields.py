@@ -75,6 +75,8 @@ def format_fields(path: Path) -> str:
 
 
 def _compare(path: Path, old: Any, new: Any) -> Iterator[Difference]:
+    if old == new:  # in C, which matters for large objects
+        return
     kinds = {type(value) for value in (old, new) if value is not None}
     if len(path) < _MAX_DEPTH and kinds == {dict} and (old or new):
         before, after = old or {}, new or {}

@@ -60,8 +60,8 @@ class WakingChanges:
 
     __slots__ = ("left_out", "objects")
 
-    def __init__(self) -> None:
-        self.objects: tuple[ObjectChange, ...] = ()
+    def __init__(self, change: ObjectChange) -> None:
+        self.objects: tuple[ObjectChange, ...] = (change,)
         self.left_out = 0
 
     def told(self, _request: Request, _at: datetime) -> tuple[ObjectChange, ...]:
@@ -119,23 +119,27 @@ class ChangeLog:
     def note(self, key: Request, gvk: GroupVersionKind, event: CacheEvent) -> None:
         """Record that an event of an object enqueued a key."""
         changes = self._pending.get(key)
-        if changes is None and event.old is None and gvk == self._gvk:
-            self._pending[key] = _creation(gvk, ManagedFields(event.received).all_writers())
-            return
-        if changes is None:
-            changes = self._pending[key] = WakingChanges()
-        if isinstance(changes, WakingChanges) and not changes.has(event):
-            self._keep(key, changes, changes.add(ObjectChange.of(gvk, event, self._now())))
+        if changes is None or (event.new is None and isinstance(changes, Creation)):
+            if event.old is None and gvk == self._gvk:
+                self._pending[key] = _creation(gvk, ManagedFields(event.received).all_writers())
+                return
+            change = ObjectChange.of(gvk, event, self._now())
+            changes = self._pending[key] = WakingChanges(change)
+            self._keep(key, changes, change.size)
+        elif isinstance(changes, WakingChanges) and not changes.has(event):
+            self._bytes += changes.add(ObjectChange.of(gvk, event, self._now()))
+            self._drop_oldest()
 
-    def begin(self, key: Request) -> None:
-        """Record that a reconcile of a key begins: changes from now on are for the next one."""
+    def begin(self, key: Request) -> Creation | WakingChanges | None:
+        """Return the changes that enqueued a key whose reconcile begins; None if no change did."""
         changes = self._pending.pop(key, None)
         if changes is not None:
             self._current[key] = changes
+        return changes
 
-    def finish(self, key: Request) -> Creation | WakingChanges | None:
-        """Return the changes that enqueued a key for the reconcile that ends now; None if no change did."""
-        return self._current.pop(key, None)
+    def end(self, key: Request) -> None:
+        """Record the end of a reconcile that changes enqueued."""
+        self._current.pop(key, None)
 
     def current(self, key: Request) -> tuple[ObjectChange, ...]:
         """Return the changes that enqueued a key for the reconcile in progress."""
@@ -145,14 +149,18 @@ class ChangeLog:
         """Return the changes that enqueued a key for its next reconcile."""
         return self._told(self._pending, key)
 
-    def _keep(self, key: Request, changes: WakingChanges, grown: int) -> None:
-        kept = self._kept.setdefault(key, [])
-        self._kept.move_to_end(key)
-        if not kept or kept[-1] is not changes:
+    def _keep(self, key: Request, changes: WakingChanges, size: int) -> None:
+        kept = self._kept.pop(key, None)
+        self._kept[key] = [changes] if kept is None else kept  # the key is the last one now
+        if kept is not None:
             kept.append(changes)
             if len(kept) > _MAX_RECONCILES:
                 self._bytes -= kept.pop(0).forget()
-        self._bytes += grown
+        self._bytes += size
+        if self._bytes > self._budget:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
         while self._bytes > self._budget:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= sum(each.forget() for each in oldest)

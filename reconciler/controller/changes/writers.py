@@ -55,7 +55,9 @@ class ManagedFields:
         A removed field has no manager any more. The managers of the latest change are returned then. Times of managed
         fields are whole seconds, so there may be several.
         """
-        owners = [entry for entry in self._entries if _owns(entry.fields, path)]
+        depths = [_owned_depth(entry.fields, path) for entry in self._entries]
+        deepest = max(depths, default=0)
+        owners = [entry for entry, depth in zip(self._entries, depths, strict=True) if depth == deepest > 0]
         if not owners:
             place = "status" if path[:1] == ("status",) else ""
             owners = [entry for entry in self._entries if entry.subresource == place] or self._entries
@@ -67,19 +69,21 @@ class ManagedFields:
         return _names(entry.manager for entry in sorted(self._entries, key=lambda entry: entry.time))
 
 
-def _owns(tree: Any, path: Path) -> bool:
-    """Return whether a tree of FieldsV1 contains a field, or a part of it. A leaf contains everything below it."""
-    if not tree:
-        return False
-    for step in path:
+def _owned_depth(tree: Any, path: Path) -> int:
+    """Return how many steps of a path lead to a leaf of FieldsV1, or to its end; 0 if the path leaves the tree.
+
+    A leaf is a field without owned parts: it contains everything below it if it is atomic, and nothing otherwise. So
+    the owner of more of the path takes precedence.
+    """
+    for depth, step in enumerate(path):
         if not isinstance(tree, dict):
-            return False
+            return 0
         if not tree:
-            return True
+            return depth
         tree = _below(tree, step)
         if tree is None:
-            return False
-    return True
+            return 0
+    return len(path)
 
 
 def _below(tree: dict[str, Any], step: str | Item) -> Any:

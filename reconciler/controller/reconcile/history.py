@@ -18,7 +18,7 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller.changes.change import ObjectChange
-from reconciler.controller.changes.log import ChangeLog, Creation, WakingChanges
+from reconciler.controller.changes.log import Creation, WakingChanges
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.outcome import Completion, text_without_values
@@ -116,7 +116,6 @@ class RunHistory:
     Args:
         is_pending: returns whether a key is in progress, ready or waiting; such keys are dropped last.
         clock: the one that the reconciles were measured with.
-        changes: remembers what enqueued a key; None, the default, for nothing.
         capacity: the highest number of reconciles. Default 10,000.
 
     Attributes:
@@ -127,13 +126,11 @@ class RunHistory:
         self,
         is_pending: Callable[[Request], bool],
         clock: Clock,
-        changes: ChangeLog | None = None,
         *,
         capacity: int = _CAPACITY,
     ) -> None:
         self._is_pending = is_pending
         self._clock = clock
-        self._change_log = changes
         self._capacity = capacity
         self._keys: list[Request] = []
         self._since = array("d")
@@ -171,7 +168,7 @@ class RunHistory:
         self._seconds.append(seconds)
         self._shared.append(shared)
         self._seen.append(0)
-        self._changes.append(None if self._change_log is None else self._change_log.finish(run.request))
+        self._changes.append(cycle.changes)
         if cycle.writes:
             self._awaited[run.request] = row
 

@@ -159,7 +159,6 @@ class Worker:
         queued = state.queue.in_progress(key)
         assert queued is not None  # noqa: S101 - `get` has just returned it
         state.tracker.begin(key)
-        state.changes.begin(key)
         run = ReconcileRun(
             controller=state.name,
             request=key,
@@ -171,7 +170,7 @@ class Worker:
         )
         self._detect_storm(run, by_timer=queued.by_timer)
         self._set_active(+1)
-        return ReconcileCycle(
+        cycle = ReconcileCycle(
             state.gvk,
             run,
             tracker=state.tracker,
@@ -181,6 +180,8 @@ class Worker:
             status_metrics=state.status_metrics,
             loop=asyncio.get_running_loop(),
         )
+        cycle.changes = state.changes.begin(key)
+        return cycle
 
     async def _run(self, cycle: ReconcileCycle) -> Completion:
         # A task and a context per reconcile: changes of context variables, or of the task's cancellation, cannot reach
@@ -209,6 +210,8 @@ class Worker:
         self._set_active(-1)
         seconds = self._state.clock.monotonic() - cycle.run.since
         self._state.history.record(cycle, seconds, completion)
+        if cycle.changes is not None:
+            self._state.changes.end(cycle.request)
         self._finish_echo(cycle.request)
         if completion is not None:
             self._report(cycle.run, completion, seconds)

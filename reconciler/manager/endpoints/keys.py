@@ -12,7 +12,7 @@ from reconciler.controller import Controller, FieldChange, ObjectChange, RunExpl
 from reconciler.controller.reconcile.history import MAX_RUNS
 from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
-from reconciler.meta import Request, format_micro_time
+from reconciler.meta import Request, ResourceType, format_micro_time
 from reconciler.wire import JSONObject
 
 __all__ = ["debug_keys", "read_keys"]
@@ -87,6 +87,7 @@ def _controller(
         "name": controller.name,
         "kind": controller.kind.kind,
         "api_version": controller.kind.api_version,
+        **_names(controller.resource),
         "workers": statistics.workers,
         "active": statistics.active,
         "ready": statistics.queue.ready,
@@ -102,6 +103,14 @@ def _controller(
         "keys_left_out": max(0, len(keys) - limit),
         "keys_forgotten": controller.history.dropped,
     }
+
+
+def _names(resource: ResourceType | None) -> JSONObject:
+    """Return the names of a kind by which ``kubectl`` finds it, and its scope, once they are known."""
+    if resource is None:
+        return {}
+    names = {"plural": resource.plural, "singular": resource.singular, "short_names": list(resource.short_names)}
+    return {**{name: value for name, value in names.items() if value}, "namespaced": resource.namespaced}
 
 
 def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
