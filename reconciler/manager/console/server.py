@@ -42,7 +42,7 @@ _STATIC = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg
 
 _NOT_LOCAL = (
     "403: the console answers only local requests: open http://localhost:PORT on this machine, or forward the port "
-    "with 'kubectl port-forward POD PORT'. Others need a token; see the option security= of Manager\n"
+    "with 'kubectl port-forward POD PORT'. Others need a token: Manager(security=), --token-file of 'reconciler run'\n"
 )
 
 _HEADERS = {
