@@ -57,7 +57,7 @@ async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions,
         context=options.context,
         user_agent=f"{program} kube-reconciler/{__version__}",
     ) as client:
-        with options_as_typed():
+        with options_as_typed(security="--token-file or --authentication"):
             manager = Manager(
                 client,
                 namespaces=list(options.namespaces) or None,

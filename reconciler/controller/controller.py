@@ -365,7 +365,7 @@ class Controller:
             queue=self._queue.statistics(),
         )
 
-    def explain(self, request: Request) -> KeyExplanation:
+    def explain(self, request: Request, *, rows: Sequence[int] | None = None) -> KeyExplanation:
         """Return the explanation of a key: its state, its latest reconciles, and what it waits for.
 
         The latest ten reconciles of each key are remembered, up to 10,000 of all keys; those of idle keys are dropped
@@ -373,8 +373,12 @@ class Controller:
         of all keys. Error messages are without the values that the API server or a model rejected.
 
         Call it on the controller's event loop.
+
+        Args:
+            request: the key.
+            rows: the rows of `history` to return as its reconciles. Default: all of the key, which reads the history.
         """
-        return explain_key(self._state, request, workers=self._workers, started=self._pool.started)
+        return explain_key(self._state, request, workers=self._workers, started=self._pool.started, rows=rows)
 
     @property
     def history(self) -> RunHistory:

@@ -41,7 +41,7 @@ from reconciler.telemetry import Facts, MetricsRegistry, tracer
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
-    from reconciler.manager.console.server import Console
+    from reconciler.manager.console import Console
     from reconciler.webhook import WebhookServer
 
 __all__ = ["Manager", "ManagerStatistics"]
@@ -423,7 +423,7 @@ class Manager:
             self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
     def _serve_console(self, address: str) -> Console:
-        from reconciler.manager.console.server import Console
+        from reconciler.manager.console import Console
         from reconciler.manager.console.state import Parts
 
         console = Console(

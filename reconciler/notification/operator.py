@@ -121,6 +121,8 @@ class NotificationOperator:
             namespace, _, name = self._options.routing_config_map.partition("/")
             manager.add(ConfigMapSource(manager.cache, namespace, name, self.routing))
         manager.add_controller(reconciler, workers=self._options.workers)
+        if manager.console is not None:
+            manager.console.redact = self.redactor.redact
         return reconciler
 
 

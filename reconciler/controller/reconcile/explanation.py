@@ -68,7 +68,9 @@ class KeyExplanation:
         return f"{self.request}: {self.state}; waits for {self.waits_for}"
 
 
-def explain_key(state: WorkerState, request: Request, *, workers: int, started: bool) -> KeyExplanation:
+def explain_key(
+    state: WorkerState, request: Request, *, workers: int, started: bool, rows: Sequence[int] | None = None
+) -> KeyExplanation:
     """Return the explanation of a key.
 
     Args:
@@ -76,9 +78,10 @@ def explain_key(state: WorkerState, request: Request, *, workers: int, started: 
         request: the key.
         workers: the number of workers.
         started: whether the workers have started.
+        rows: the rows of the history to return as its reconciles; None for all of the key.
     """
     queued, stored = state.queue.explain(request), state.stored(request)
-    runs = state.history.runs(request)
+    runs = [state.history.run(row) for row in (state.history.rows(request) if rows is None else rows)]
     seen = state.tracker.seen(request)
     return KeyExplanation(
         controller=state.name,

@@ -195,7 +195,11 @@ class RunHistory:
 
     def runs(self, key: Request) -> list[RunExplanation]:
         """Return the latest reconciles of a key, oldest first; ten at most."""
-        return [self.run(row) for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
+        return [self.run(row) for row in self.rows(key)]
+
+    def rows(self, key: Request) -> list[int]:
+        """Return the rows of a key, oldest first; ten at most."""
+        return [row for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
 
     def since(self, row: int) -> float:
         """Return the monotonic second at which the reconcile of a row began."""
