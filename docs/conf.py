@@ -12,6 +12,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "refer
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 default_role = "py:obj"  # a name in a docstring links to its entry, if it has one
+suppress_warnings = ["ref.python"]  # a name that several packages have: the nearest one is linked
 html_theme = "furo"
 html_title = "kube-reconciler"
 html_static_path = ["_static"]
