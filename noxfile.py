@@ -81,6 +81,13 @@ def _use(session: nox.Session, programs: Path) -> None:
 
 
 @nox.session(python=False)
+def browser(session: nox.Session) -> None:
+    """Look at the docs and the console in Chromium; ``-- --pictures`` writes the pictures of the docs."""
+    session.run("sphinx-build", "-q", "-b", "html", "docs", "docs/_build/html")
+    session.run("pytest", "-q", "-n0", "-m", "browser", *session.posargs)
+
+
+@nox.session(python=False)
 def thorough(session: nox.Session) -> None:
     """Run the property tests with all their examples, and the tests that take long; arguments go to pytest."""
     session.run("pytest", "-q", "-m", "hypothesis or thorough", *session.posargs, env={"TEST_DEPTH": "thorough"})

@@ -11,6 +11,11 @@ import pytest
 from tests.depth import THOROUGH
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for the pictures of the docs."""
+    parser.addoption("--pictures", action="store_true", help="browser tests write their screenshots to docs/console")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process."""
