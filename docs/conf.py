@@ -27,5 +27,6 @@ add_module_names = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
+napoleon_custom_sections = [("Class keywords", "params_style")]
 napoleon_use_ivar = True
 napoleon_use_rtype = False
