@@ -193,15 +193,30 @@ def top(
 
 @app.command
 def crd(
-    target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, or 'notification'.")],
+    target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, 'notification', or a YAML file of CRDs.")],
     /,
-    *,
-    output: Annotated[Literal["yaml", "json"], Parameter(help="Output format.")] = "yaml",
+    *versions: Annotated[str, Parameter(help="MODULE:CLASS of each further version, or of another kind.")],
+    check: Annotated[
+        Path | None,
+        Parameter(help="Instead of printing, compare with the definitions in this YAML file; exit 1 if one is broken."),
+    ] = None,
+    output: Annotated[
+        Literal["yaml", "json"] | None, Parameter(help="Output format. Default: yaml; with --check text.")
+    ] = None,
 ) -> int:
-    """Print the CustomResourceDefinition of a Resource class. Needs no cluster."""
-    from reconciler.cli.manifests import print_crd
+    """Print the CustomResourceDefinition of a Resource class. Needs no cluster.
 
-    return print_crd(target, as_json=output == "json")
+    Classes of the same group and kind are versions of one definition. With --check OLD.yaml nothing is printed but the
+    changes from that file, each with its path and whether it is breaking or harmless: breaking is what refuses, prunes
+    or changes the meaning of an existing object, or lets a request fail. To check against a cluster, write the file
+    with 'kubectl get crd NAME -o yaml'; then versions that are still stored are checked, too.
+    """
+    from reconciler.cli.definitions import check_crd, print_crd
+
+    targets = [target, *versions]
+    if check is not None:
+        return check_crd(targets, check, as_json=output == "json")
+    return print_crd(targets, as_json=output == "json")
 
 
 @app.command

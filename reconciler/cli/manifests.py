@@ -1,4 +1,4 @@
-"""The commands ``reconciler crd`` and ``reconciler manifests``."""
+"""The command ``reconciler manifests``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 import msgspec
-import yaml
 
+from reconciler.cli.definitions import dump_yaml
 from reconciler.cli.options import options_as_typed
-from reconciler.cli.targets import load_resource, load_target, setup_function
+from reconciler.cli.targets import load_target, setup_function
 from reconciler.client import Client
 from reconciler.controller import Controller
 from reconciler.errors import ConfigurationError
@@ -19,17 +19,7 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import Manager
 from reconciler.wire import JSONObject
 
-__all__ = ["print_crd", "print_manifests"]
-
-
-def print_crd(target: str, *, as_json: bool) -> int:
-    """Print the CRD of the class that a target names."""
-    document = load_resource(target).crd()
-    if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
-    else:
-        sys.stdout.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110))
-    return 0
+__all__ = ["print_manifests"]
 
 
 class _NoServer:
@@ -111,17 +101,10 @@ def _print(documents: Sequence[JSONObject], notes: Sequence[str], *, as_json: bo
         everything = {"apiVersion": "v1", "kind": "List", "items": documents}
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(everything)).decode() + "\n")
     else:
-        yaml.dump_all(documents, sys.stdout, _Dumper, sort_keys=False, allow_unicode=True, width=110)
+        sys.stdout.write(dump_yaml(documents))
         sys.stdout.flush()
     for note in notes:
         print(f"reconciler: note: {note}", file=sys.stderr)
-
-
-class _Dumper(yaml.SafeDumper):
-    """A YAML dumper that repeats equal parts instead of using aliases."""
-
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the base class calls it
-        return True
 
 
 def _operator_name(target: str) -> str:

@@ -4,6 +4,7 @@
 so that writing it back preserves fields that the models do not know. `Unstructured` is any other object.
 """
 
+from reconciler.objects.compatibility import CRDChange, compare_crds
 from reconciler.objects.convert import from_document, original_document, to_document
 from reconciler.objects.crd import SchemaError, generate_crd
 from reconciler.objects.declaration import Definition
@@ -22,6 +23,7 @@ from reconciler.objects.unstructured import Unstructured
 
 __all__ = [
     "AnyResource",
+    "CRDChange",
     "Condition",
     "ConditionedStatus",
     "Definition",
@@ -35,6 +37,7 @@ __all__ = [
     "Rule",
     "SchemaError",
     "Unstructured",
+    "compare_crds",
     "from_document",
     "generate_crd",
     "gvk_from",
