@@ -18,6 +18,8 @@ from reconciler.telemetry import JSONFormatter, TextFormatter
 
 __all__ = ["run_target"]
 
+_log = logging.getLogger("reconciler.run")
+
 
 def run_target(target: str, options: RunOptions) -> int:
     """Run a target until SIGTERM; return the exit code.
@@ -65,9 +67,13 @@ async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions,
                 leader_election_namespace=options.leader_election_namespace,
                 metrics=options.metrics,
                 health=options.health,
+                webhooks=options.webhooks,
+                webhook_certificates=options.webhook_certificates,
                 grace_period=options.grace_period,
             )
         await setup(manager)
+        if manager.webhooks and options.webhook_certificates is None:
+            _log.info("webhooks are not served: pass --webhook-certificates to serve them")
         try:
             with options_as_typed():
                 await manager.run()
