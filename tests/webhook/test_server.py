@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -129,8 +130,8 @@ async def test_a_manager_serves_its_webhooks_if_it_has_a_certificate(tmp_path: P
         manager = Manager(client, webhooks=address, webhook_certificates=tmp_path)
         manager.add_webhooks(Rules(), Defaults())
         async with manager.running():
-            status, response = await post(f"https://{address}{PATH}", review("CREATE", database("db1", 51)), ca)
-            assert (status, response["response"]["allowed"]) == (200, False)
+            status, body = await post(f"https://{address}{PATH}", review("CREATE", database("db1", 51)), ca)
+            assert (status, json.loads(body)["response"]["allowed"]) == (200, False)
 
 
 @pytest.mark.virtual_time
