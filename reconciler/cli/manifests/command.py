@@ -92,10 +92,10 @@ def write_manifests(target: str, options: ManifestOptions, directory: Path, *, c
                 ca_bundle=_certificate(options.ca_bundle),
             ),
         )
+    texts = {file: HEADER + dump_yaml(documents) for file, documents in files.items()}
+    code = update_directory(directory, texts, check=check)
     _print_notes(_all_notes(manager))
-    return update_directory(
-        directory, {file: HEADER + dump_yaml(documents) for file, documents in files.items()}, check=check
-    )
+    return code
 
 
 def _certificate(file: Path | None) -> bytes | None:

@@ -44,12 +44,12 @@ def update_directory(directory: Path, files: Mapping[str, str], *, check: bool) 
     if not changes:
         print(f"{directory} is up to date")
         return 0
+    if not check:
+        _write(directory, {name: text for name, text in files.items() if text != generated.get(name)}, removed)
     print("\n".join(changes))
     if check:
         print(f"{directory} is out of date: run 'reconciler manifests'")
-        return 1
-    _write(directory, {name: text for name, text in files.items() if text != generated.get(name)}, removed)
-    return 0
+    return int(check)
 
 
 def _change(path: Path, old: str | None, files: Mapping[str, str]) -> Iterator[str]:

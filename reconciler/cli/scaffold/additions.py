@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.cli.scaffold.draft import Draft
-from reconciler.cli.scaffold.edits import find_classes, find_function
+from reconciler.cli.scaffold.edits import find_classes, find_function, parse_module
 from reconciler.cli.scaffold.rendering import NewKind, check_kind, snake_case
 from reconciler.cli.scaffold.writing import write_files
 from reconciler.errors import ConfigurationError
@@ -118,15 +118,15 @@ def _project() -> _Project:
         )
     module, _, function = target.partition(":")
     package = module.partition(".")[0]
-    texts = dict(_sources(package))
-    found = [path for path, text in texts.items() if find_function(text, function)]
+    modules = {path: parse_module(path, text) for path, text in _sources(package)}
+    found = [path for path, tree in modules.items() if find_function(tree, function)]
     if len(found) != 1:
         where = " and ".join(found) or f"no module of {package}"
         raise ConfigurationError(f"{function}() must be defined once, to add the controllers; it is in {where}")
     kinds = {
         name: (path.removesuffix(".py").removesuffix("/__init__").replace("/", "."), group)
-        for path, text in texts.items()
-        for name, group in find_classes(text).items()
+        for path, tree in modules.items()
+        for name, group in find_classes(tree).items()
     }
     directory = options.get("directory")
     return _Project(package, function, found[0], directory if isinstance(directory, str) else None, kinds)

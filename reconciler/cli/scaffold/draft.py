@@ -108,12 +108,9 @@ class Draft:
     def _call(self, module: str, name: str, statement: str) -> None:
         text = self._present(self.operator) or ""
         statement = statement.replace("{name}", name).replace("{manager}", "{0}")
-        try:
-            self.files[self.operator] = add_to_function(
-                text, self.function, imports=import_line(module, name), names=[name], statement=statement
-            )
-        except ConfigurationError as error:
-            raise ConfigurationError(f"cannot change {self.operator}: {error}") from error
+        self.files[self.operator] = add_to_function(
+            self.operator, text, self.function, imports=import_line(module, name), name=name, statement=statement
+        )
 
     def _add_certificates(self, kind: NewKind) -> None:
         """Add the certificate of the webhooks, unless the project has it."""

@@ -10,19 +10,33 @@ import re
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["add_resource", "add_to_function", "find_classes", "find_function"]
+__all__ = ["add_resource", "add_to_function", "find_classes", "find_function", "parse_module"]
 
 
-def find_function(text: str, name: str) -> bool:
+def parse_module(path: str, text: str) -> ast.Module:
+    """Return the syntax tree of a module.
+
+    Raises:
+        ConfigurationError: it is not valid Python.
+    """
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigurationError(f"{path}{where}: not valid Python: {reason}") from error
+
+
+def find_function(tree: ast.Module, name: str) -> bool:
     """Return whether a module defines a function."""
-    return _function(_parse(text), name) is not None
+    return _function(tree, name) is not None
 
 
-def find_classes(text: str) -> dict[str, str | None]:
+def find_classes(tree: ast.Module) -> dict[str, str | None]:
     """Return the Resource classes of a module by name, each with its API group; None if that is not a literal."""
     return {
         node.name: group
-        for node in _parse(text).body
+        for node in tree.body
         if isinstance(node, ast.ClassDef) and {"group", "version"} <= (keywords := _keywords(node)).keys()
         for group in [keywords["group"]]
     }
@@ -37,30 +51,30 @@ def _keywords(node: ast.ClassDef) -> dict[str | None, str | None]:
     }
 
 
-def add_to_function(text: str, function: str, *, imports: str, names: list[str], statement: str) -> str:
+def add_to_function(path: str, text: str, function: str, *, imports: str, name: str, statement: str) -> str:
     """Return a module with an import and a statement at the end of a function.
 
     Args:
+        path: the module's path, for messages.
         text: the module.
         function: the name of a function at its top level.
         imports: the import.
-        names: what it imports.
+        name: what it imports.
         statement: the statement, in which ``{0}`` is the function's first parameter.
 
     Raises:
         ConfigurationError: the function cannot be extended, or a name is in use.
     """
-    tree = _parse(text)
+    tree = parse_module(path, text)
     found = _function(tree, function)
     if found is None or not found.args.args:
-        raise ConfigurationError(f"no function {function!r} with a parameter")
+        raise ConfigurationError(f"{path}: no function {function!r} with a parameter")
     statement = statement.format(found.args.args[0].arg)
-    for name in names:
-        if re.search(rf"\b{name}\b", text):
-            raise ConfigurationError(f"the name {name} is in use already")
+    if re.search(rf"\b{name}\b", text):
+        raise ConfigurationError(f"{path}: the name {name} is in use already")
     last = found.body[-1]
     if last.lineno == found.lineno or isinstance(last, ast.Return | ast.Raise):
-        raise ConfigurationError(f"{function} ends with a return or is a single line: add '{statement}' yourself")
+        raise ConfigurationError(f"{path}: {function} ends with a return or is a single line: add '{statement}' first")
     lines = text.splitlines(keepends=True)
     indentation = re.match(r"\s*", lines[last.lineno - 1])
     end, at = last.end_lineno or last.lineno, _import_position(tree, imports)
@@ -71,7 +85,7 @@ def add_to_function(text: str, function: str, *, imports: str, names: list[str],
     separator = "" if own or not before.strip() else "\n"
     lines.insert(at, f"{separator}{imports}\n")
     changed = "".join(lines)
-    _parse(changed)
+    parse_module(path, changed)
     return changed
 
 
@@ -92,13 +106,6 @@ def add_resource(text: str, resource: str) -> str | None:
             lines.insert(end, f"{prefix[0] if prefix else '  - '}{resource}\n")
             return "".join(lines)
     return None
-
-
-def _parse(text: str) -> ast.Module:
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError) as error:
-        raise ConfigurationError(f"not valid Python: {error}") from error
 
 
 def _function(tree: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
