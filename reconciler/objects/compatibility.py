@@ -17,7 +17,7 @@ __all__ = ["CRDChange", "compare_crds"]
 
 Schema = Mapping[str, Any]
 _SHOWN = 120
-"""Maximum characters of a value in a text."""
+"""Maximum characters of a value in a message."""
 
 _Check = Callable[[Any, Any], str | None]
 """The reason for which a change from the first value to the second is breaking; None if it is harmless."""

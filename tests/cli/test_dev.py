@@ -52,7 +52,7 @@ class Dev:
         self.printed = ""
 
     async def until(self, text: str) -> str:
-        """Wait until a text is printed; return what was printed since the last call."""
+        """Wait for a line with this string; return what was printed since the last call."""
         assert self.process.stdout is not None
         new = ""
         while text not in new:

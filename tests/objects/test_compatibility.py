@@ -1,4 +1,4 @@
-"""Which changes of a CustomResourceDefinition break existing objects and clients, and which are harmless."""
+"""Breaking and harmless changes of a CustomResourceDefinition."""
 
 from __future__ import annotations
 

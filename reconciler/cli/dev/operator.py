@@ -30,7 +30,7 @@ _log = logging.getLogger("reconciler.dev")
 
 
 class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator's process is told.
+    """The options of the operator's process.
 
     Attributes:
         target: the target of ``reconciler run``.
