@@ -41,6 +41,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a project with everything, which tests only read."""
+    directory = tmp_path_factory.mktemp("everything") / "web_site"
+    options = [*VARIANTS["everything"], "--directory", str(directory)]
+    passes(ROOT, "reconciler", "new", "web_site_operator", *options)
+    return directory
+
+
 def linted(directory: Path) -> None:
     """Check a project with its own settings of ruff, and its texts with this project's check of wording."""
     passes(directory, "ruff", "check", "--no-cache", ".")
@@ -66,13 +75,11 @@ def test_the_output_has_the_next_commands_in_their_order(capsys: pytest.CaptureF
     ]
 
 
-def test_the_tests_of_a_project_with_everything_pass_and_its_linters_are_content(
-    capsys: pytest.CaptureFixture[str], here: Path
-) -> None:
-    directory = new(capsys, here, "website_operator", *VARIANTS["everything"])
-    assert "4 passed" in passes(directory, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
-    linted(directory)
-    assert "is up to date" in passes(directory, "reconciler", "manifests", "--check")
+@pytest.mark.usefixtures("here")
+def test_the_tests_of_a_project_with_everything_pass_and_its_linters_are_content(everything: Path) -> None:
+    assert "4 passed" in passes(everything, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    linted(everything)
+    assert "is up to date" in passes(everything, "reconciler", "manifests", "--check")
 
 
 @pytest.mark.thorough
@@ -86,11 +93,11 @@ def test_each_variant_is_linted_typed_and_tested(
     passes(directory, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
 
 
-@pytest.mark.parametrize("by_key", [False, True])
+@pytest.mark.parametrize("options", [[], pytest.param(["--by-key"], marks=pytest.mark.thorough)])
 def test_the_test_of_the_project_fails_without_the_reconciler(
-    capsys: pytest.CaptureFixture[str], here: Path, *, by_key: bool
+    capsys: pytest.CaptureFixture[str], here: Path, options: list[str]
 ) -> None:
-    directory = new(capsys, here, "website", *(["--by-key"] if by_key else []))
+    directory = new(capsys, here, "website", *options)
     controller = directory / "website" / "controller.py"
     text = controller.read_text()
     assert "await self.client.apply" in text
@@ -140,31 +147,29 @@ async def test_api_servers_accept_the_manifests(
     await cluster.client.create(example, field_validation="Strict")
 
 
-def test_the_manifests_fit_together(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    directory = new(capsys, here, "web_site", "--webhook")
-    by_kind = {each["kind"]: each for each in documents(directory)}
+def test_the_manifests_fit_together(everything: Path) -> None:
+    by_kind = {each["kind"]: each for each in documents(everything)}
     pod = by_kind["Deployment"]["spec"]["template"]["spec"]
-    assert pod["serviceAccountName"] == by_kind["ServiceAccount"]["metadata"]["name"] == "web-site"
+    assert pod["serviceAccountName"] == by_kind["ServiceAccount"]["metadata"]["name"] == "web-site-operator"
     lease = next(rule for rule in by_kind["Role"]["rules"] if "resourceNames" in rule)
     assert f"--leader-election={lease['resourceNames'][0]}" in pod["containers"][0]["args"]
     labels = by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert by_kind["Deployment"]["spec"]["selector"]["matchLabels"] == labels
     assert by_kind["Service"]["spec"]["selector"] == labels
     service = by_kind["ValidatingWebhookConfiguration"]["webhooks"][0]["clientConfig"]["service"]
-    assert service["name"] == by_kind["Service"]["metadata"]["name"] == "web-site-webhook"
-    assert pod["volumes"][0]["secret"]["secretName"] == "web-site-webhook"
+    assert service["name"] == by_kind["Service"]["metadata"]["name"] == "web-site-operator-webhook"
+    assert pod["volumes"][0]["secret"]["secretName"] == service["name"]
 
 
-def test_kubectl_builds_the_kustomization_with_the_users_image(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    directory = new(capsys, here, "website", *VARIANTS["everything"])
+def test_kubectl_builds_the_kustomization_with_the_users_image(everything: Path) -> None:
     done = subprocess.run(
-        ["kubectl", "kustomize", str(directory / "deploy")], capture_output=True, text=True, check=True
+        ["kubectl", "kustomize", str(everything / "deploy")], capture_output=True, text=True, check=True
     )
     found = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
-    (container,) = found["Deployment", "website"]["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == "registry.example.com/website:0.1.0"
-    assert ("Certificate", "website-webhook") in found
-    assert len(found) == len(documents(directory)) + 2
+    (container,) = found["Deployment", "web-site-operator"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example.com/web-site-operator:0.1.0"
+    assert ("Certificate", "web-site-operator-webhook") in found
+    assert len(found) == len(documents(everything)) + 2, "and the certificate with its issuer"
 
 
 def test_an_empty_directory_is_filled_and_others_can_read_it(capsys: pytest.CaptureFixture[str], here: Path) -> None:
