@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import itertools
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from reconciler.cli.scaffold.writing import write_files
+from reconciler.errors import ConfigurationError
 from tests.cli.projects import ROOT, documents, passes, snapshot
 from tests.cli.test_command_line import run
 from tests.cli.test_new import linted
@@ -207,3 +213,36 @@ def test_a_directory_without_a_project_is_refused(
     if text is not None:
         (project / "pyproject.toml").write_text(text)
     assert says in refused(capsys, project, "kind", "Disk")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("at", range(4))
+def test_files_that_cannot_all_be_written_are_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, at: int
+) -> None:
+    (tmp_path / "one.py").write_text("1")
+    (tmp_path / "two.py").write_text("2")
+    calls = itertools.count()
+
+    def failing(write: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            if next(calls) == at:
+                raise error
+            return write(*arguments)
+
+        return call
+
+    monkeypatch.setattr(os, "replace", failing(os.replace))
+    monkeypatch.setattr(os, "link", failing(os.link))
+    files = {"one.py": "changed", "new/three.py": "3", "two.py": "changed", "new/below/four.py": "4"}
+    with pytest.raises((ConfigurationError, KeyboardInterrupt)):
+        write_files(tmp_path, files, known={"one.py": "1", "two.py": "2"})
+    assert snapshot(tmp_path) == {"one.py": "1", "two.py": "2"}
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_changed_in_the_meantime_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("changed by an editor")
+    with pytest.raises(ConfigurationError, match="has just been changed by something else"):
+        write_files(tmp_path, {"two.py": "2", "one.py": "changed"}, known={"one.py": "1"})
+    assert snapshot(tmp_path) == {"one.py": "changed by an editor"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ def write_certificates(directory: Path, hosts: Sequence[str]) -> bytes:
         certificate.private_key_pem.bytes(),
     )
     written: list[Path] = []
+    existed = directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in zip(_FILES, contents, strict=True):
@@ -53,6 +55,9 @@ def write_certificates(directory: Path, hosts: Sequence[str]) -> bytes:
     except BaseException as error:
         for path in written:
             path.unlink(missing_ok=True)
+        if not existed:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
         if isinstance(error, FileExistsError):
             raise ConfigurationError(f"{error.filename} exists, and is not overwritten") from error
         if isinstance(error, OSError):
