@@ -14,7 +14,7 @@ from cyclopts.config import Env, Toml, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.options import RunOptions
+from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, RunOptions
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -93,7 +93,10 @@ app = App(
     default_parameter=Parameter(show_env_var=False, negative_iterable=()),
 )
 Endpoint = Annotated[
-    str, Parameter(help="http://HOST:PORT of --metrics or --health of the operator, for example a forwarded port.")
+    str,
+    Parameter(
+        help="http://HOST:PORT, or https, of --metrics or --health of the operator, for example a forwarded port."
+    ),
 ]
 DEFAULT_ENDPOINT = "http://127.0.0.1:8080"
 
@@ -133,11 +136,17 @@ def demo(
         bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
     ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
+    console: ConsoleAddress = None,
 ) -> int:
     """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
-    With 'json' the facts are those of this library; with --naive, those of the naive way.
+    With 'json' the facts are those of this library; with --naive, those of the naive way. With --console the browser
+    shows one of them, with short delays and in real time, until interrupted.
     """
+    if console is not None:
+        from reconciler.cli.demo.live import run_live
+
+        return run_live(console, naive=naive)
     from reconciler.cli.demo.timeline import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json")
@@ -239,7 +248,7 @@ def dev(
     *,
     kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
     control_plane: Annotated[
-        bool, Parameter(help="Run a real etcd and kube-apiserver, which call webhooks, too.", negative=())
+        bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
     ] = False,
     namespace: Annotated[
         tuple[str, ...], Parameter(help="Watch only this namespace. Can be repeated.", show_default=False)
@@ -248,16 +257,18 @@ def dev(
     metrics: Annotated[
         str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Default: 127.0.0.1:8080, or a free port.")
     ] = None,
+    console: ConsoleAddress = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")
     ] = "info",
 ) -> int:
     """Run an operator while you write it: on an API server of its own, restarted when a file changes.
 
-    The CRDs of the operator's own kinds are installed at each start; with --control-plane its webhooks, too, with a
-    development certificate. The server and its objects stay while the operator restarts. If the operator cannot start,
-    the error is shown, and the next change starts it again. Python, YAML, JSON and TOML files below the current
-    directory are watched. Ctrl-C ends everything. In a project of 'reconciler new' the target is in pyproject.toml.
+    The CRDs of the operator's own kinds and its webhooks are installed at each start, with a development certificate.
+    The embedded server does not convert between versions; that of --control-plane does. The server and its objects stay
+    while the operator restarts. If the operator cannot start, the error is shown, and the next change starts it again.
+    Python, YAML, JSON and TOML files below the current directory are watched. Ctrl-C ends everything. In a project of
+    'reconciler new' the target is in pyproject.toml.
     """
     from reconciler.cli.dev.loop import DevOptions, run_dev
 
@@ -267,6 +278,7 @@ def dev(
         namespaces=namespace,
         workers=workers,
         metrics=metrics,
+        console=console,
         log_level=log_level,
     )
     return run_dev(target, options)
@@ -298,6 +310,7 @@ def explain(
     /,
     *,
     endpoint: Endpoint = DEFAULT_ENDPOINT,
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     output: Annotated[Format, Parameter(help="Output format.")] = "text",
 ) -> int:
     """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
@@ -306,13 +319,14 @@ def explain(
     """
     from reconciler.cli.explain import print_explanation
 
-    return print_explanation(kind, key, endpoint=endpoint, as_json=output == "json")
+    return print_explanation(kind, key, endpoint=endpoint, access=access, as_json=output == "json")
 
 
 @app.command
 def top(
     *,
     endpoint: Endpoint = DEFAULT_ENDPOINT,
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
     output: Annotated[
         Format, Parameter(help="Output format; 'json' with --watch prints one line per update.")
@@ -324,7 +338,7 @@ def top(
     """
     from reconciler.cli.top import print_top
 
-    return print_top(endpoint=endpoint, watch=watch, as_json=output == "json")
+    return print_top(endpoint=endpoint, watch=watch, access=access, as_json=output == "json")
 
 
 @app.command
@@ -382,6 +396,7 @@ def manifests(
     leader_election_namespace: Annotated[
         str | None, Parameter(help="Namespace of the Lease. Default: --install-namespace.")
     ] = None,
+    authentication: Authentication = None,
     image: Annotated[
         str | None, Parameter(help="Container image of the Deployment. Default: --name; the overlay replaces it.")
     ] = None,
@@ -396,7 +411,7 @@ def manifests(
     Without --directory the service account, roles and bindings are printed; for 'notification' also the CRD,
     ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor. The roles cover what the
     controllers watch, their status, finalizers and events, the Lease, and the 'permissions' of the reconcilers. Give
-    the same --namespace and --leader-election as to 'reconciler run'.
+    the same --namespace, --leader-election and --authentication as to 'reconciler run'.
 
     With --directory a kustomize base is written: the CRDs of the operator's own kinds, the roles, the Deployment, the
     Services, and the configuration of its webhooks. It is kept current by running the command again. Options and target
@@ -410,6 +425,7 @@ def manifests(
         namespaces=namespace,
         leader_election=leader_election,
         leader_election_namespace=leader_election_namespace,
+        authentication=authentication,
         image=image,
         ca_bundle=ca_bundle,
     )

@@ -75,8 +75,10 @@ async def _run(setup: Prepare, options: RunOptions, *, prepare: Prepare | None, 
                 leader_election_namespace=options.leader_election_namespace,
                 metrics=options.metrics,
                 health=options.health,
+                console=options.console,
                 webhooks=options.webhooks,
                 webhook_certificates=options.webhook_certificates,
+                security=options.security.to_security(),
                 grace_period=options.grace_period,
             )
         await setup(manager)
@@ -108,7 +110,7 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
         raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
     operator = NotificationOperator(
         NotificationOptions(
-            console=flags.console,
+            console=flags.console_channel,
             log=flags.log_channel,
             directory=flags.notification_directory,
             credentials=flags.credentials,

@@ -9,12 +9,13 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from reconciler.cli.dev.certificates import write_certificates
 from reconciler.cli.dev.operator import OperatorOptions
 from reconciler.errors import ConfigurationError, MissingExtra
 
@@ -35,6 +36,7 @@ class DevOptions:
     namespaces: Sequence[str]
     workers: int
     metrics: str | None
+    console: str | None
     log_level: str
 
 
@@ -73,8 +75,9 @@ async def _until_signal(target: str, options: DevOptions) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-    async with _server(options), running, _webhook_certificates(options) as certificates:
-        await _restart_on_changes(running, _operator_options(target, options, certificates), options.kubeconfig)
+    with _certificates() as certificates:
+        async with _server(options), running:
+            await _restart_on_changes(running, _operator_options(target, options, certificates), options.kubeconfig)
 
 
 @contextlib.asynccontextmanager
@@ -108,20 +111,15 @@ async def _server(options: DevOptions) -> AsyncIterator[None]:
         yield
 
 
-@contextlib.asynccontextmanager
-async def _webhook_certificates(options: DevOptions) -> AsyncIterator[Path | None]:
-    """Yield a directory with a certificate; None for the embedded server, which does not call webhooks."""
-    if not options.control_plane:
-        yield None
-        return
-    from reconciler.cli.dev.certificates import write_certificates
-
+@contextlib.contextmanager
+def _certificates() -> Iterator[Path]:
+    """Yield a directory with a certificate for webhooks."""
     with tempfile.TemporaryDirectory() as folder:
         write_certificates(Path(folder), ["127.0.0.1", "localhost"])
         yield Path(folder)
 
 
-def _operator_options(target: str, options: DevOptions, certificates: Path | None) -> OperatorOptions:
+def _operator_options(target: str, options: DevOptions, certificates: Path) -> OperatorOptions:
     metrics = options.metrics or f"127.0.0.1:{_free_port(8080)}"
     print(f"  reconciler top --endpoint http://{metrics}", flush=True)
     return OperatorOptions(
@@ -131,9 +129,11 @@ def _operator_options(target: str, options: DevOptions, certificates: Path | Non
         namespaces=tuple(options.namespaces),
         workers=options.workers,
         metrics=metrics,
+        console=options.console,
         log_level=options.log_level,
-        webhooks=None if certificates is None else f"127.0.0.1:{_free_port(9443)}",
-        certificates=None if certificates is None else str(certificates),
+        webhooks=f"127.0.0.1:{_free_port(9443)}",
+        certificates=str(certificates),
+        conversions=options.control_plane,
     )
 
 

@@ -5,7 +5,6 @@ It is started with its options as JSON. It ends with the process that started it
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import signal
@@ -21,7 +20,7 @@ from reconciler.cli.options import RunOptions
 from reconciler.cli.run import run_target
 from reconciler.manager import Manager
 from reconciler.objects import Unstructured
-from reconciler.webhook import Converter, webhook_configurations
+from reconciler.webhook import Converter, conversion_configuration, webhook_configurations
 from reconciler.wire import JSONObject
 
 __all__ = ["OperatorOptions"]
@@ -39,9 +38,11 @@ class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
         namespaces: the namespaces to watch; empty for all.
         workers: concurrent reconciles per controller.
         metrics: ``host:port`` for metrics and the debug paths.
+        console: ``host:port`` for the console; None without one.
         log_level: the lowest level that is logged.
-        webhooks: ``host:port`` for webhooks; None if the server does not call them.
+        webhooks: ``host:port`` for webhooks.
         certificates: the directory with their certificate, and that of its CA.
+        conversions: whether the server calls conversion webhooks.
     """
 
     target: str
@@ -50,9 +51,11 @@ class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: tuple[str, ...]
     workers: int
     metrics: str
+    console: str | None
     log_level: str
-    webhooks: str | None
-    certificates: str | None
+    webhooks: str
+    certificates: str
+    conversions: bool
 
 
 def main(text: str) -> int:
@@ -70,9 +73,10 @@ def main(text: str) -> int:
             namespaces=options.namespaces,
             workers=options.workers,
             metrics=options.metrics,
+            console=options.console,
             log_level=options.log_level,  # type: ignore[arg-type]
-            webhooks=options.webhooks or "127.0.0.1:9443",
-            webhook_certificates=Path(options.certificates) if options.certificates else None,
+            webhooks=options.webhooks,
+            webhook_certificates=Path(options.certificates),
             grace_period=3.0,
         ),
         prepare=install,
@@ -87,27 +91,19 @@ def _end_with(alive: int) -> None:
 
 async def _install(manager: Manager, options: OperatorOptions) -> None:
     """Create or replace the definitions and the webhook configurations of the operator."""
-    documents = own_definitions(manager, options.target)
-    if options.webhooks is not None and options.certificates is not None and manager.webhooks:
-        url, authority = f"https://{options.webhooks}", Path(options.certificates, "ca.crt").read_bytes()
-        _convert(documents, manager, url, authority)
-        documents += webhook_configurations(
-            manager.webhooks, name=options.target.partition(":")[0].replace("_", "-"), url=url, ca_bundle=authority
-        )
-    elif manager.webhooks:
-        _log.info("the embedded API server does not call webhooks: --control-plane runs one that does")
-    for document in documents:
+    url, authority = f"https://{options.webhooks}", Path(options.certificates, "ca.crt").read_bytes()
+    converters = [each for each in manager.webhooks if isinstance(each, Converter)]
+    conversions = {
+        (each.group, each.kind): conversion_configuration(each, url=url, ca_bundle=authority) for each in converters
+    }
+    if converters and not options.conversions:
+        _log.info("the embedded API server does not convert versions: --control-plane runs one that does")
+    name = options.target.partition(":")[0].replace("_", "-").lower()
+    for document in (
+        *own_definitions(manager, options.target, conversions if options.conversions else None),
+        *webhook_configurations(manager.webhooks, name=name, url=url, ca_bundle=authority),
+    ):
         await _put(manager, document)
-
-
-def _convert(definitions: list[JSONObject], manager: Manager, url: str, authority: bytes) -> None:
-    converters = {(each.group, each.kind): each for each in manager.webhooks if isinstance(each, Converter)}
-    for definition in definitions:
-        spec = definition["spec"]
-        if (converter := converters.get((spec["group"], spec["names"]["kind"]))) is not None:
-            client = {"url": url + converter.served_at, "caBundle": base64.b64encode(authority).decode()}
-            webhook = {"conversionReviewVersions": ["v1"], "clientConfig": client}
-            spec["conversion"] = {"strategy": "Webhook", "webhook": webhook}
 
 
 async def _put(manager: Manager, document: JSONObject) -> None:

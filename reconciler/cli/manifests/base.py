@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from reconciler.cli.manifests.definitions import definitions_of
 from reconciler.manager import Manager
 from reconciler.objects import AnyResource, Resource
-from reconciler.webhook import Converter, ServiceReference, webhook_configurations
+from reconciler.webhook import Converter, ServiceReference, conversion_configuration, webhook_configurations
 from reconciler.wire import JSONObject
 
 __all__ = ["BaseOptions", "base_files", "own_definitions"]
@@ -33,6 +32,7 @@ class BaseOptions:
         namespaces: the namespaces that it watches; empty for all.
         leader_election: the name of the Lease; None without one.
         leader_election_namespace: the Lease's namespace.
+        authentication: how clients of the metrics are authenticated; None for not at all.
         image: the image of the Deployment, which the overlay usually replaces.
         ca_bundle: PEM of the CAs of the webhooks' certificate; None if cert-manager adds it.
     """
@@ -43,6 +43,7 @@ class BaseOptions:
     namespaces: Sequence[str]
     leader_election: str | None
     leader_election_namespace: str
+    authentication: str | None
     image: str
     ca_bundle: bytes | None
 
@@ -55,7 +56,7 @@ def base_files(manager: Manager, options: BaseOptions) -> dict[str, list[JSONObj
         SchemaError: a kind cannot be expressed as a definition.
     """
     files = {
-        "crd.yaml": _converted(own_definitions(manager, options.target), manager, options),
+        "crd.yaml": _definitions(manager, options),
         "rbac.yaml": manager.rbac(options.name, namespace=options.namespace),
         "deployment.yaml": [_deployment(options, webhooks=bool(manager.webhooks))],
         "service.yaml": [_service(options)],
@@ -66,17 +67,25 @@ def base_files(manager: Manager, options: BaseOptions) -> dict[str, list[JSONObj
     return {"kustomization.yaml": [overview], **files}
 
 
-def own_definitions(manager: Manager, target: str) -> list[JSONObject]:
+def own_definitions(
+    manager: Manager, target: str, conversions: Mapping[tuple[str, str], JSONObject] | None = None
+) -> list[JSONObject]:
     """Return the definitions of an operator's own kinds, each with all its versions.
 
     These are the Resource classes of the target's package, or of its module if it is in none, whose API group is that
     of a controller's kind.
+
+    Args:
+        manager: the manager with the controllers.
+        target: the target of ``reconciler run``.
+        conversions: ``spec.conversion`` by group and kind. Default: none.
     """
     package = target.partition(":")[0].partition(".")[0]
     groups = {controller.kind.group for controller in manager.controllers}
     classes = {cls for cls in _subclasses(Resource) if cls.__module__.partition(".")[0] == package}
     own = [cls for cls in classes if cls.gvk.group in groups and _is_current(cls)]
-    return definitions_of(sorted(own, key=lambda cls: (cls.gvk.kind, not cls.definition.storage, cls.gvk.version)))
+    own.sort(key=lambda cls: (cls.gvk.kind, not cls.definition.storage, cls.gvk.version))
+    return definitions_of(own, conversions)
 
 
 def _subclasses(cls: type[Any]) -> Iterator[type[AnyResource]]:
@@ -90,33 +99,22 @@ def _is_current(cls: type[AnyResource]) -> bool:
     return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
 
 
-def _converted(definitions: Sequence[JSONObject], manager: Manager, options: BaseOptions) -> list[JSONObject]:
-    converters = {(each.group, each.kind): each for each in manager.webhooks if isinstance(each, Converter)}
-    for definition in definitions:
-        spec = definition["spec"]
-        converter = converters.get((spec["group"], spec["names"]["kind"]))
-        if converter is not None:
-            definition["metadata"] |= {"annotations": _injected(options)} if options.ca_bundle is None else {}
-            spec["conversion"] = {
-                "strategy": "Webhook",
-                "webhook": {
-                    "conversionReviewVersions": ["v1"],
-                    "clientConfig": {
-                        "service": {
-                            "namespace": options.namespace,
-                            "name": f"{options.name}-webhook",
-                            "port": 443,
-                            "path": converter.served_at,
-                        },
-                        **_bundle(options),
-                    },
-                },
-            }
-    return list(definitions)
+def _definitions(manager: Manager, options: BaseOptions) -> list[JSONObject]:
+    service = _service_reference(options)
+    conversions = {
+        (each.group, each.kind): conversion_configuration(each, service=service, ca_bundle=options.ca_bundle)
+        for each in manager.webhooks
+        if isinstance(each, Converter)
+    }
+    documents = own_definitions(manager, options.target, conversions)
+    for document in documents:
+        if "conversion" in document["spec"] and options.ca_bundle is None:
+            document["metadata"]["annotations"] = _injected(options)
+    return documents
 
 
-def _bundle(options: BaseOptions) -> JSONObject:
-    return {} if options.ca_bundle is None else {"caBundle": base64.b64encode(options.ca_bundle).decode()}
+def _service_reference(options: BaseOptions) -> ServiceReference:
+    return ServiceReference(options.namespace, f"{options.name}-webhook")
 
 
 def _injected(options: BaseOptions) -> dict[str, str]:
@@ -127,11 +125,12 @@ def _injected(options: BaseOptions) -> dict[str, str]:
 def _webhooks(manager: Manager, options: BaseOptions) -> Iterator[JSONObject]:
     ports = [{"name": "webhooks", "port": 443, "targetPort": "webhooks"}]
     yield _object(options, "v1", "Service", "-webhook", spec={"selector": _labels(options), "ports": ports})
-    service = ServiceReference(options.namespace, f"{options.name}-webhook")
+    service = _service_reference(options)
     for each in webhook_configurations(
         manager.webhooks, name=options.name, service=service, ca_bundle=options.ca_bundle
     ):
-        each["metadata"] |= {"annotations": _injected(options)} if options.ca_bundle is None else {}
+        if options.ca_bundle is None:
+            each["metadata"]["annotations"] = _injected(options)
         yield each
 
 
@@ -156,6 +155,7 @@ def _arguments(options: BaseOptions, *, webhooks: bool) -> list[str]:
         "leader-election-namespace": [options.leader_election_namespace]
         if options.leader_election and options.leader_election_namespace != options.namespace
         else [],
+        "authentication": [options.authentication] if options.authentication else [],
         "webhook-certificates": [_CERTIFICATES] if webhooks else [],
     }
     return [

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -19,7 +20,7 @@ from reconciler.client import Client
 from reconciler.controller import Controller
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager import Manager
+from reconciler.manager import EndpointSecurity, Manager
 from reconciler.wire import JSONObject
 
 __all__ = ["ManifestOptions", "print_manifests", "write_manifests"]
@@ -44,6 +45,7 @@ class ManifestOptions:
     namespaces: Sequence[str]
     leader_election: str | None
     leader_election_namespace: str | None
+    authentication: Literal["kubernetes"] | None
     image: str | None
     ca_bundle: Path | None
 
@@ -60,6 +62,7 @@ def print_manifests(target: str, options: ManifestOptions, *, as_json: bool) -> 
             image=options.image or "kube-reconciler:latest",
             leader_election=options.leader_election or "notification-operator",
             leader_election_namespace=options.leader_election_namespace or options.install_namespace,
+            authentication=options.authentication,
         )
         _print(notification_manifests(installation, _NoServer()), (), as_json=as_json)
         return 0
@@ -88,6 +91,7 @@ def write_manifests(target: str, options: ManifestOptions, directory: Path, *, c
                 namespaces=options.namespaces,
                 leader_election=options.leader_election,
                 leader_election_namespace=options.leader_election_namespace or options.install_namespace,
+                authentication=options.authentication,
                 image=options.image or name,
                 ca_bundle=_certificate(options.ca_bundle),
             ),
@@ -122,6 +126,9 @@ def _manager(target: str, options: ManifestOptions) -> Manager:
             namespaces=list(options.namespaces) or None,
             leader_election=options.leader_election,
             leader_election_namespace=options.leader_election_namespace or options.install_namespace,
+            security=None
+            if options.authentication is None
+            else EndpointSecurity(authentication=options.authentication),
         )
     asyncio.run(setup_function(load_target(target), target)(manager))
     if not manager.controllers:

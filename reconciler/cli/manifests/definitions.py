@@ -69,12 +69,19 @@ def check_crd(targets: Sequence[str], old: Path, *, as_json: bool) -> int:
     return 1 if breaking else 0
 
 
-def definitions_of(classes: Iterable[type[AnyResource]]) -> list[JSONObject]:
-    """Return one definition per kind; classes of the same group and kind are its versions."""
+def definitions_of(
+    classes: Iterable[type[AnyResource]], conversions: Mapping[tuple[str, str], JSONObject] | None = None
+) -> list[JSONObject]:
+    """Return one definition per kind; classes of the same group and kind are its versions.
+
+    Args:
+        classes: the classes.
+        conversions: ``spec.conversion`` by group and kind. Default: none.
+    """
     kinds: dict[tuple[str, str], list[type[AnyResource]]] = {}
     for cls in classes:
         kinds.setdefault((cls.gvk.group, cls.gvk.kind), []).append(cls)
-    return [generate_crd(*versions) for versions in kinds.values()]
+    return [generate_crd(*versions, conversion=(conversions or {}).get(kind)) for kind, versions in kinds.items()]
 
 
 def dump_yaml(documents: Sequence[JSONObject]) -> str:
