@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,16 +20,17 @@ pytestmark = pytest.mark.timeout(180)
 
 OPERATOR = '''
 from reconciler import Manager, Model, Resource, ResourceReconciler
-from reconciler.webhook import Denied, Validator
+from reconciler.webhook import Defaulter, Denied, Validator
 
 class Spec(Model):
-    size: int = 1
+    size: int
 
 class Disk(Resource[Spec], group="example.com", version="v1"):
     """A disk."""
 
 class Disks(ResourceReconciler[Disk]):
     async def reconcile_object(self, obj, status):
+        status.set_condition("Ready", True, reason=obj.labels["owner"])
         print("reconciled by the first", obj.name, flush=True)
 
 class Rules(Validator[Disk]):
@@ -36,11 +38,25 @@ class Rules(Validator[Disk]):
         if obj.spec.size > 9:
             raise Denied("too large")
 
+class Defaults(Defaulter[Disk]):
+    def default(self, obj, request, /):
+        obj.metadata.labels["owner"] = "Somebody"
+
 def setup(manager: Manager) -> None:
     manager.add_controller(Disks())
-    manager.add_webhooks(Rules())
+    manager.add_webhooks(Rules(), Defaults())
 '''
-DISK = {"apiVersion": "example.com/v1", "kind": "Disk", "metadata": {"name": "a", "namespace": "default"}}
+DISK = {
+    "apiVersion": "example.com/v1",
+    "kind": "Disk",
+    "metadata": {"name": "a", "namespace": "default"},
+    "spec": {"size": 1},
+}
+
+
+def has_default_in_status(disk: Any) -> bool:
+    conditions = (disk.to_dict().get("status") or {}).get("conditions") or [{}]
+    return conditions[0].get("reason") == "Somebody"
 
 
 class Dev:
@@ -109,6 +125,7 @@ async def test_the_operator_restarts_on_a_change_and_the_objects_stay(tmp_path: 
                 await client.create({**DISK, "spec": {"size": 10}})
             await client.create(DISK)
             await dev.until("reconciled by the first a")
+            await client.wait_for("example.com/v1/Disk", "a", "default", until=has_default_in_status, timeout=60)
 
             dev.change("by the first", "by the second")
             shown = await dev.until("reconciled by the second a")
