@@ -257,7 +257,13 @@ def dev(
     metrics: Annotated[
         str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Default: 127.0.0.1:8080, or a free port.")
     ] = None,
-    console: ConsoleAddress = None,
+    console: Annotated[
+        str | None,
+        Parameter(
+            help="HOST:PORT of the console, a page for the browser. Default: 127.0.0.1:8082, or a free port.",
+            requires_equals=True,
+        ),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")
     ] = "info",

@@ -146,3 +146,21 @@ def test_a_kind_that_the_file_does_not_have_is_one_line(capsys: pytest.CaptureFi
     code, _, err = run(capsys, "crd", "wide_kinds:Disk", "--check", "old.yaml")
     assert code == 1
     assert "does not contain a definition of disks.example.com: it has tapes.example.com" in err
+
+
+def test_an_added_kind_is_harmless_and_a_removed_one_is_breaking(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    write_old(capsys, "wide_kinds:Disk")
+    (here / "old.yaml").rename(here / "one.yaml")
+    write_old(capsys, "wide_kinds:Disk", "wide_kinds:Tape")
+    code, out, _ = run(capsys, "crd", "old.yaml", "--check", "one.yaml")
+    assert (code, out.splitlines()[0]) == (0, "harmless  tapes.example.com: kind: added")
+    code, out, _ = run(capsys, "crd", "wide_kinds:Disk", "wide_kinds:Tape", "--check", "one.yaml")
+    assert (code, out.splitlines()[0]) == (0, "harmless  tapes.example.com: kind: added")
+    code, out, _ = run(capsys, "crd", "one.yaml", "--check", "old.yaml")
+    assert (code, out.splitlines()[0]) == (
+        1,
+        "breaking  tapes.example.com: kind: removed (its objects are deleted with it)",
+    )
+    assert run(capsys, "crd", "wide_kinds:Disk", "--check", "old.yaml")[0] == 0, "a class stands for itself only"

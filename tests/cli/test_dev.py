@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from reconciler import Client
@@ -120,6 +122,9 @@ async def test_the_operator_restarts_on_a_change_and_the_objects_stay(tmp_path: 
     async with developing(tmp_path) as dev:
         begin = await dev.until("started controllers")
         assert f"export KUBECONFIG={tmp_path / 'reconciler.kubeconfig'}" in begin
+        (console,) = re.findall("In a browser: (http://127.0.0.1:[0-9]+)", begin)
+        async with aiohttp.ClientSession() as session, session.get(console) as response:
+            assert (response.status, "disk" in await response.text()) == (200, True)
         async with dev.client() as client:
             with pytest.raises(Forbidden, match="too large"):
                 await client.create({**DISK, "spec": {"size": 10}})

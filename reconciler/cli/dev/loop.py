@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
@@ -122,6 +123,11 @@ def _certificates() -> Iterator[Path]:
 def _operator_options(target: str, options: DevOptions, certificates: Path) -> OperatorOptions:
     metrics = options.metrics or f"127.0.0.1:{_free_port(8080)}"
     print(f"  reconciler top --endpoint http://{metrics}", flush=True)
+    console = options.console
+    if console is None and importlib.util.find_spec("htpy") is not None:
+        console = f"127.0.0.1:{_free_port(8082)}"
+    if console is not None:
+        print(f"In a browser: http://{console} is the console.", flush=True)
     return OperatorOptions(
         target=target,
         alive=-1,
@@ -129,7 +135,7 @@ def _operator_options(target: str, options: DevOptions, certificates: Path) -> O
         namespaces=tuple(options.namespaces),
         workers=options.workers,
         metrics=metrics,
-        console=options.console,
+        console=console,
         log_level=options.log_level,
         webhooks=f"127.0.0.1:{_free_port(9443)}",
         certificates=str(certificates),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -41,11 +41,7 @@ def check_crd(targets: Sequence[str], old: Path, *, as_json: bool) -> int:
     Raises:
         ConfigurationError: a file cannot be read, or does not contain a definition to compare with.
     """
-    known = _read(old)
-    found: list[tuple[str, CRDChange]] = []
-    for document in _generated(targets):
-        name = _name(document)
-        found += [(name, change) for change in compare_crds(_counterpart(document, known, old), document)]
+    found = list(_changes(_generated(targets), _read(old), old, whole=all(map(_is_file, targets))))
     breaking = sum(change.breaking for _, change in found)
     if as_json:
         changes = [
@@ -97,24 +93,51 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _is_file(target: str) -> bool:
+    return ":" not in target and Path(target).suffix in _SUFFIXES
+
+
 def _generated(targets: Sequence[str]) -> list[JSONObject]:
-    files = [target for target in targets if ":" not in target and Path(target).suffix in _SUFFIXES]
-    classes = [load_resource(target) for target in targets if target not in files]
-    return [*(document for file in files for document in _read(Path(file))), *definitions_of(classes)]
+    files = [document for target in targets if _is_file(target) for document in _read(Path(target))]
+    return [*files, *definitions_of(load_resource(target) for target in targets if not _is_file(target))]
 
 
-def _counterpart(document: JSONObject, known: Sequence[JSONObject], file: Path) -> JSONObject:
-    """Return the earlier definition of a kind: that with its name or kind, or the only one."""
-    kind = document["spec"]["names"]["kind"]
-    for same in (
-        [each for each in known if _name(each) == _name(document)],
-        [each for each in known if each["spec"]["names"].get("kind") == kind],
-        known if len(known) == 1 else [],
-    ):
-        if same:
-            return same[0]
-    names = ", ".join(_name(each) for each in known)
-    raise ConfigurationError(f"{file} does not contain a definition of {_name(document)}: it has {names}")
+def _changes(
+    new: Sequence[JSONObject], known: Sequence[JSONObject], file: Path, *, whole: bool
+) -> Iterator[tuple[str, CRDChange]]:
+    """Yield the name and each change of every definition.
+
+    Args:
+        new: the new definitions.
+        known: the earlier ones.
+        file: where those are from, for messages.
+        whole: whether `new` should have all of them, so that others were removed.
+
+    Raises:
+        ConfigurationError: the only new definition is not among several earlier ones.
+    """
+    compared = []
+    for document in new:
+        old = _counterpart(document, known, only=len(new) == len(known) == 1)
+        if old is not None:
+            compared.append(old)
+            yield from ((_name(document), change) for change in compare_crds(old, document))
+        elif whole or len(new) > 1:
+            yield _name(document), CRDChange("kind", "added")
+        else:
+            names = ", ".join(map(_name, known))
+            raise ConfigurationError(f"{file} does not contain a definition of {_name(document)}: it has {names}")
+    for old in known if whole else ():
+        if old not in compared:
+            yield _name(old), CRDChange("kind", "removed", "its objects are deleted with it")
+
+
+def _counterpart(document: JSONObject, known: Sequence[JSONObject], *, only: bool) -> JSONObject | None:
+    """Return the earlier definition with the name or the kind of one, or the only one; None if there is none."""
+    kind = document["spec"]["names"].get("kind")
+    same = [each for each in known if _name(each) == _name(document)]
+    same += [each for each in known if each["spec"]["names"].get("kind") == kind]
+    return next(iter([*same, *(known if only else ())]), None)
 
 
 def _read(file: Path) -> list[JSONObject]:
