@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.scaffold.writing import write_files
+from reconciler.cli.writing import write_files
 from reconciler.errors import ConfigurationError
 from tests.cli.projects import ROOT, documents, passes, snapshot
 from tests.cli.test_command_line import run
@@ -127,6 +127,15 @@ def test_what_a_user_wrote_in_the_changed_files_stays(capsys: pytest.CaptureFixt
         "    add_disk_controller(the_manager)",
     ]
     assert operator.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_line_endings_of_changed_files_stay(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    operator = project / "website" / "operator.py"
+    operator.write_bytes(operator.read_bytes().replace(b"\n", b"\r\n"))
+    assert run(capsys, "add", "kind", "Disk")[0] == 0
+    lines = operator.read_bytes().splitlines(keepends=True)
+    assert [line for line in lines if not line.endswith(b"\r\n")] == []
+    assert b"    add_disk_controller(manager)\r\n" in lines
 
 
 def test_a_kustomization_in_another_form_is_left_alone(capsys: pytest.CaptureFixture[str], project: Path) -> None:

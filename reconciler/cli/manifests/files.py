@@ -1,13 +1,12 @@
-"""Generated files: compared with what is there, and written all or not at all."""
+"""Generated files, compared with what is there."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from reconciler.cli.writing import write_files
 from reconciler.errors import ConfigurationError
 
 __all__ = ["HEADER", "update_directory"]
@@ -28,7 +27,7 @@ def update_directory(directory: Path, files: Mapping[str, str], *, check: bool) 
         ConfigurationError: a file was not generated, or cannot be read or written; then none is changed.
     """
     try:
-        before = {path.name: path.read_text(encoding="utf-8") for path in sorted(directory.glob("*.yaml"))}
+        before = {path.name: path.read_bytes().decode() for path in sorted(directory.glob("*.yaml"))}
         if directory.exists() and not directory.is_dir():
             raise ConfigurationError(f"{directory} is not a directory")
     except (OSError, ValueError) as error:
@@ -45,7 +44,11 @@ def update_directory(directory: Path, files: Mapping[str, str], *, check: bool) 
         print(f"{directory} is up to date")
         return 0
     if not check:
-        _write(directory, {name: text for name, text in files.items() if text != generated.get(name)}, removed)
+        write_files(
+            directory, {name: text for name, text in files.items() if text != generated.get(name)}, known=generated
+        )
+        for name in removed:
+            (directory / name).unlink(missing_ok=True)
     print("\n".join(changes))
     if check:
         print(f"{directory} is out of date: run 'reconciler manifests'")
@@ -60,27 +63,3 @@ def _change(path: Path, old: str | None, files: Mapping[str, str]) -> Iterator[s
     if old is not None and new is not None:
         for line in list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=1, lineterm=""))[2:]:
             yield f"  {line}"
-
-
-def _write(directory: Path, files: Mapping[str, str], removed: list[str]) -> None:
-    """Write all files under other names first, so that a full disk or an interrupt leaves the old ones."""
-    existed = directory.exists()
-    drafts = {name: directory / f".{name}.new" for name in files}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            drafts[name].write_text(text, encoding="utf-8")
-        for name, draft in drafts.items():
-            os.replace(draft, directory / name)  # noqa: PTH105 - the same
-        for name in removed:
-            (directory / name).unlink()
-    except BaseException as error:
-        for draft in drafts.values():
-            with contextlib.suppress(OSError):
-                draft.unlink()
-        if not existed:
-            with contextlib.suppress(OSError):
-                directory.rmdir()
-        if isinstance(error, OSError):
-            raise ConfigurationError(f"cannot write {directory}: {error.strerror or error}") from error
-        raise

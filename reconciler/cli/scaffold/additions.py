@@ -11,7 +11,7 @@ from typing import Any
 from reconciler.cli.scaffold.draft import Draft
 from reconciler.cli.scaffold.edits import find_classes, find_function, parse_module
 from reconciler.cli.scaffold.rendering import NewKind, check_kind, snake_case
-from reconciler.cli.scaffold.writing import write_files
+from reconciler.cli.writing import write_files
 from reconciler.errors import ConfigurationError
 
 __all__ = ["add_kind", "add_webhook"]

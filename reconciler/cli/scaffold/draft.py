@@ -100,7 +100,7 @@ class Draft:
         if self.root is None or not (self.root / path).exists():
             return None
         try:
-            self.known[path] = (self.root / path).read_text(encoding="utf-8")
+            self.known[path] = (self.root / path).read_bytes().decode()  # with its line endings
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"cannot read {path}: {error}") from error
         return self.known[path]

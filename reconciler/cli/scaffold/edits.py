@@ -65,6 +65,7 @@ def add_to_function(path: str, text: str, function: str, *, imports: str, name: 
     Raises:
         ConfigurationError: the function cannot be extended, or a name is in use.
     """
+    end_of_line, text = _line_ending(text), text.replace("\r\n", "\n")
     tree = parse_module(path, text)
     found = _function(tree, function)
     if found is None or not found.args.args:
@@ -86,12 +87,12 @@ def add_to_function(path: str, text: str, function: str, *, imports: str, name: 
     lines.insert(at, f"{separator}{imports}\n")
     changed = "".join(lines)
     parse_module(path, changed)
-    return changed
+    return changed.replace("\n", end_of_line)
 
 
 def add_resource(text: str, resource: str) -> str | None:
     """Return a kustomization with one more resource; None if there is no list of resources in the usual form."""
-    lines = text.splitlines(keepends=True)
+    end_of_line, lines = _line_ending(text), text.replace("\r\n", "\n").splitlines(keepends=True)
     for position, line in enumerate(lines):
         if re.fullmatch(r"resources:\s*", line):
             end = position + 1
@@ -104,8 +105,12 @@ def add_resource(text: str, resource: str) -> str | None:
             prefix = re.match(r"\s*- ", lines[end - 1])
             lines[end - 1] = lines[end - 1].rstrip("\n") + "\n"
             lines.insert(end, f"{prefix[0] if prefix else '  - '}{resource}\n")
-            return "".join(lines)
+            return "".join(lines).replace("\n", end_of_line)
     return None
+
+
+def _line_ending(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
 
 
 def _function(tree: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reconciler.cli.scaffold.draft import Draft
 from reconciler.cli.scaffold.rendering import NewKind, check_kind, project_files
-from reconciler.cli.scaffold.writing import write_files
+from reconciler.cli.writing import write_files
 from reconciler.errors import ConfigurationError
 
 __all__ = ["ProjectOptions", "create_project"]

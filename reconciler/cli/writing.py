@@ -32,11 +32,11 @@ def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str
             _check(path, (known or {}).get(name))
             drafts[path] = path.with_name(f".{path.name}.new")
             undo.callback(_remove, drafts[path])
-            drafts[path].write_text(text, encoding="utf-8")
+            drafts[path].write_bytes(text.encode())
         for (path, draft), name in zip(drafts.items(), files, strict=True):
             if (before := (known or {}).get(name)) is not None:
                 draft.chmod(path.stat().st_mode)
-                undo.callback(path.write_text, before, encoding="utf-8")
+                undo.callback(path.write_bytes, before.encode())
                 os.replace(draft, path)  # noqa: PTH105 - the same
             else:
                 undo.callback(_remove, path)
@@ -56,7 +56,7 @@ def _check(path: Path, known: str | None) -> None:
     if known is None:
         if path.exists() or path.is_symlink():
             raise ConfigurationError(f"{path} exists, and is not overwritten")
-    elif path.read_text(encoding="utf-8") != known:
+    elif path.read_bytes() != known.encode():
         raise ConfigurationError(f"{path} has just been changed by something else: try again")
 
 
