@@ -118,7 +118,7 @@ def test_the_output_lists_what_was_created_and_changed(capsys: pytest.CaptureFix
 def test_what_a_user_wrote_in_the_changed_files_stays(capsys: pytest.CaptureFixture[str], project: Path) -> None:
     operator = project / "website" / "operator.py"
     text = operator.read_text().replace("(manager: Manager)", "(the_manager: Manager)")
-    text = text.replace("controller(manager)", "controller(the_manager)  # a comment")
+    text = text.replace("controller(manager)", "controller(the_manager)  # a comment,\f with a form feed")
     operator.write_text(text + "\n\nX   =  1 # not formatted")
     operator.chmod(0o640)
     assert run(capsys, "add", "kind", "Disk")[0] == 0

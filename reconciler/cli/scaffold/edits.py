@@ -6,6 +6,7 @@ Nothing is formatted anew, and a file in which the place for an edit cannot be f
 from __future__ import annotations
 
 import ast
+import io
 import re
 
 from reconciler.errors import ConfigurationError
@@ -76,7 +77,7 @@ def add_to_function(path: str, text: str, function: str, *, imports: str, name: 
     last = found.body[-1]
     if last.lineno == found.lineno or isinstance(last, ast.Return | ast.Raise):
         raise ConfigurationError(f"{path}: {function} ends with a return or is a single line: add '{statement}' first")
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text).readlines()  # splitlines would also split at a form feed, where Python does not
     indentation = re.match(r"\s*", lines[last.lineno - 1])
     end, at = last.end_lineno or last.lineno, _import_position(tree, imports)
     lines[end - 1] = lines[end - 1].rstrip("\n") + "\n"
@@ -92,7 +93,7 @@ def add_to_function(path: str, text: str, function: str, *, imports: str, name: 
 
 def add_resource(text: str, resource: str) -> str | None:
     """Return a kustomization with one more resource; None if there is no list of resources in the usual form."""
-    end_of_line, lines = _line_ending(text), text.replace("\r\n", "\n").splitlines(keepends=True)
+    end_of_line, lines = _line_ending(text), io.StringIO(text.replace("\r\n", "\n")).readlines()
     for position, line in enumerate(lines):
         if re.fullmatch(r"resources:\s*", line):
             end = position + 1
