@@ -202,6 +202,10 @@ class RunOptions:
         str | None, Parameter(help="HOST:PORT of /healthz and /readyz. Without it health is not served.")
     ] = None
     console: ConsoleAddress = None
+    webhooks: Annotated[str, Parameter(help="HOST:PORT on which webhooks are served.")] = "0.0.0.0:9443"
+    webhook_certificates: Annotated[
+        Path | None, Parameter(help="Directory with tls.crt and tls.key. Without it webhooks are not served.")
+    ] = None
     security: SecurityFlags = SecurityFlags()
     grace_period: Annotated[
         float, Parameter(help="Seconds that reconciles in progress have to finish after SIGTERM.")

@@ -18,9 +18,19 @@ from reconciler.telemetry import JSONFormatter, TextFormatter
 
 __all__ = ["run_target"]
 
+_log = logging.getLogger("reconciler.run")
 
-def run_target(target: str, options: RunOptions) -> int:
+
+Prepare = Callable[[Manager], Awaitable[None]]
+
+
+def run_target(target: str, options: RunOptions, *, prepare: Prepare | None = None) -> int:
     """Run a target until SIGTERM; return the exit code.
+
+    Args:
+        target: what to run.
+        options: how to run it.
+        prepare: called when the controllers have been added, before they start.
 
     Raises:
         ConfigurationError: an option is invalid; the message names it as typed on the command line.
@@ -33,7 +43,7 @@ def run_target(target: str, options: RunOptions) -> int:
     found: object = _notification(options, handler) if target == "notification" else load_target(target)
     setup = setup_function(found, target, workers=options.workers)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(setup, options, program=_program_name(target)))
+        runner.run(_run(setup, options, prepare=prepare, program=_program_name(target)))
     return 0
 
 
@@ -51,7 +61,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions, *, program: str) -> None:
+async def _run(setup: Prepare, options: RunOptions, *, prepare: Prepare | None, program: str) -> None:
     async with Client.from_config(
         kubeconfig=str(options.kubeconfig) if options.kubeconfig else None,
         context=options.context,
@@ -66,10 +76,16 @@ async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions,
                 metrics=options.metrics,
                 health=options.health,
                 console=options.console,
+                webhooks=options.webhooks,
+                webhook_certificates=options.webhook_certificates,
                 security=options.security.to_security(),
                 grace_period=options.grace_period,
             )
         await setup(manager)
+        if prepare is not None:
+            await prepare(manager)
+        if manager.webhooks and options.webhook_certificates is None and prepare is None:
+            _log.info("webhooks are not served: pass --webhook-certificates to serve them")
         try:
             with options_as_typed():
                 await manager.run()
