@@ -48,13 +48,21 @@ class Snapshot(msgspec.Struct, frozen=True):
     frame: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], *, with_rest: bool = False, with_frame: bool = False) -> Snapshot:
+    def of(
+        cls,
+        document: Mapping[str, Any],
+        *,
+        with_rest: bool = False,
+        with_frame: bool = False,
+        private: bool = False,
+    ) -> Snapshot:
         """Return the snapshot of a whole object.
 
         Args:
             document: the object.
             with_rest: compute `rest` too, for writes to the main resource.
             with_frame: compute `frame` too, for updates.
+            private: nobody can change the document's metadata, so `frame` shares it.
         """
         metadata = document.get("metadata") or {}
         generation = metadata.get("generation")
@@ -65,7 +73,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             status=copy_json(document.get("status") or {}),
             managed_fields=tuple(metadata.get("managedFields") or ()),
             rest=_rest(document) if with_rest else b"",
-            frame=_frame(document) if with_frame else {},
+            frame=_frame(document, private=private) if with_frame else {},
         )
 
 
@@ -74,7 +82,7 @@ def _rest(document: Mapping[str, Any]) -> bytes:
     return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})
 
 
-def _frame(document: Mapping[str, Any]) -> JSONObject:
+def _frame(document: Mapping[str, Any], *, private: bool) -> JSONObject:
     """Return the metadata, which a status write may change for some kinds, and the members beside spec and status.
 
     The server keeps those members in any case. But if an update leaves one out, the server forgets who owns its fields
@@ -84,8 +92,8 @@ def _frame(document: Mapping[str, Any]) -> JSONObject:
     for member in _NOT_SENT:
         metadata.pop(member, None)
     kept = {member: value for member, value in document.items() if member not in _NOT_KEPT}
-    copied: JSONObject = copy_json({**kept, "metadata": metadata})
-    return copied
+    frame: JSONObject = {**kept, "metadata": metadata}
+    return frame if private else copy_json(frame)
 
 
 def field_trees(managed_fields: Sequence[ManagedFieldsEntry]) -> Iterator[tuple[str, FieldTree]]:
