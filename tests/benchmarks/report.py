@@ -124,18 +124,24 @@ def per_further_object(samples: Sequence[Sample], contender: str) -> float | Non
     return (high - low) * 1e6 / (sizes[-1] - sizes[0])
 
 
-_SUMMARY: Sequence[tuple[str, str, str, str]] = [
-    ("converge", "rate", "objects per second", ".0f"),
-    ("converge", "cpu_per_object", "CPU ms per object", "ms"),
-    ("converge", "server_cpu", "API server and etcd, CPU s", ".1f"),
-    ("converge", "peak", "peak RSS, MB", ".0f"),
-    ("start", "wall", "seconds until synced", ".2f"),
-    ("start", "cpu", "CPU s until synced", ".2f"),
-    ("start", "rss", "RSS, MB", ".0f"),
-    ("latency", "p50", "ms until a new object has its status, p50", "ms"),
-    ("latency", "p99", "the same, p99", "ms"),
-    ("steady", "cpu_per_minute", "CPU s a minute", ".2f"),
-]
+_SUMMARY: dict[str, Sequence[tuple[str, str, str]]] = {
+    "converge": [
+        ("rate", "objects per second", ".0f"),
+        ("cpu_per_object", "CPU ms per object", "ms"),
+        ("server_cpu", "API server and etcd, CPU s", ".1f"),
+        ("peak", "peak RSS, MB", ".0f"),
+    ],
+    "start": [
+        ("wall", "seconds until synced", ".2f"),
+        ("cpu", "CPU s until synced", ".2f"),
+        ("rss", "RSS, MB", ".0f"),
+    ],
+    "latency": [
+        ("p50", "ms until a new object has its status, p50", "ms"),
+        ("p99", "the same, p99", "ms"),
+    ],
+    "steady": [("cpu_per_minute", "CPU s a minute", ".2f")],
+}
 
 _TITLES = {
     "converge": "the status of {:,} objects is written",
@@ -151,22 +157,18 @@ def summary(result: dict[str, Any]) -> str:
     peers = (RUST, GO, CEILING_WATCH)
     lines = [
         f"Measured {result['when']} on {result['machine']}.",
+        *result.get("notes", ()),
         "",
         f"| | {OURS} | {RUST} | {GO} | bare aiohttp client that lists and watches |",
         "|---|---|---|---|---|",
     ]
-    shown = ""
-    for work, field, title, form in _SUMMARY:
-        for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
+    for work, heading in _TITLES.items():
+        for size in sorted({sample["size"] for sample in pick(samples, work=work, contender=OURS)}):
+            lines.append(f"| **{heading.format(size)}** | | | | |")
             mine = pick(samples, work=work, size=size, contender=OURS)
-            if not mine:
-                continue
-            heading = _TITLES[work].format(size)
-            if heading != shown:
-                lines.append(f"| **{heading}** | | | | |")
-                shown = heading
-            cells = [_cell(mine, field, form), *(_peer_cell(samples, work, size, field, form, peer) for peer in peers)]
-            lines.append(f"| {title} | {' | '.join(cells)} |")
+            for field, title, form in _SUMMARY[work]:
+                theirs = [_peer_cell(samples, work, size, field, form, peer) for peer in peers]
+                lines.append(f"| {title} | {_cell(mine, field, form)} | {' | '.join(theirs)} |")
     lines += ["", "The lowest and highest values are in parentheses.", "", *_costs(result)]
     return "\n".join(lines)
 
@@ -271,7 +273,9 @@ def _ratio_table(samples: Sequence[Sample]) -> list[str]:
 
 
 def _spread(found: Sequence[float]) -> str:
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else ""
+    if len(found) < 2:
+        return "".join(format(ratio, ".2f") for ratio in found)
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 def _parts(parts: dict[str, Any]) -> list[str]:
