@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import threading
 from collections.abc import AsyncIterator, Callable, Hashable
+from threading import get_ident
 from typing import Generic
 
 from reconciler.clock import Clock, current_clock
@@ -75,7 +75,7 @@ class WorkQueue(Generic[K]):
         self._adds = self._gets = self._delayed_adds = 0
         self._dropped_adds = self._dropped_ready = self._dropped_timers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.get_ident()  # the loop's; before there is a loop, the one that created the queue
+        self._thread = get_ident()  # the loop's; before there is a loop, the one that created the queue
         self._unbound = True  # whether something waits for the loop to be known
         self._alarm = Alarm(self._now, self._on_alarm)
         self._inbox: Inbox[K] = Inbox(self._deliver, self._count_dropped)
@@ -107,7 +107,7 @@ class WorkQueue(Generic[K]):
         Raises:
             ValueError: the delay is not finite.
         """
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             self.add_threadsafe(key, after=after, priority=priority, reason=reason)
             return
         if after is not None and not math.isfinite(after):
@@ -218,7 +218,7 @@ class WorkQueue(Generic[K]):
             QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in progress any more.
             RuntimeError: the queue belongs to another event loop, which is running.
         """
-        if self._unbound or threading.get_ident() != self._thread:
+        if self._unbound or get_ident() != self._thread:
             self._bind()
         while not self._order.size:
             if self._stopped:
@@ -246,9 +246,12 @@ class WorkQueue(Generic[K]):
             ValueError: the key is not in progress.
             RuntimeError: called outside the thread of the queue's event loop.
         """
-        self._check_thread()
-        entry = self._entries.get(key)
+        if get_ident() != self._thread:
+            raise self._wrong_thread()
+        entry = self._entries.pop(key, None)  # nearly every key is not pending again
         if entry is None or entry.started_at is None:
+            if entry is not None:
+                self._entries[key] = entry
             raise ValueError(f"{key!r} is not in progress: call done once for each key that get returned")
         now = self._now()
         if self._metrics is not None:
@@ -257,10 +260,11 @@ class WorkQueue(Generic[K]):
         entry.started_at = None
         if entry.ready:
             entry.ready_at = now
+            self._entries[key] = entry
             self._order.push(entry)
             self._workers.wake_one()
-        elif entry.due is None:
-            del self._entries[key]
+        elif entry.due is not None:
+            self._entries[key] = entry
         if self._closing:
             self._stop_if_drained()
 
@@ -465,7 +469,7 @@ class WorkQueue(Generic[K]):
     # The event loop and its timer
 
     def _check_thread(self) -> None:
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             raise self._wrong_thread()
 
     def _wrong_thread(self) -> RuntimeError:
@@ -485,7 +489,7 @@ class WorkQueue(Generic[K]):
         if loop is not self._loop:
             if self._loop is not None and self._loop.is_running():
                 raise self._wrong_thread()
-            self._thread = threading.get_ident()
+            self._thread = get_ident()
             self._alarm.cancel()
             self._workers.clear()  # they waited in a loop that has ended
             self._drainers.clear()
