@@ -30,6 +30,12 @@ _TIMERS_PER_TURN = 1000
 """How many timers are processed before the loop may do something else."""
 
 
+_MANY_TIMERS = 1000
+_SHARED_WAKE_UP = 0.05
+"""From this number of timers on, those that expire within these seconds share a wake-up of the event loop. Ten thousand
+keys at rest then wake it 20 times a second instead of 167 times, and most of them find the processor's caches warm."""
+
+
 class QueueShutDown(ReconcilerError):
     """The error raised in workers when the queue is shut down and has no keys left."""
 
@@ -98,7 +104,8 @@ class WorkQueue(Generic[K]):
 
         Args:
             key: the key.
-            after: seconds; None, 0 or less is now.
+            after: seconds; None, 0 or less is now. In a queue with a thousand timers a key may be ready 50 ms later, so
+                that several share a wake-up.
             priority: keys with a higher one come first. Defaults to 0.
             reason: a word that says why, for `in_progress`, `retract` and `explain`. An add without one counts as a
                 reason of its own. A key stores up to `MAX_REASONS` of them. The processing covers all of them, and
@@ -498,10 +505,11 @@ class WorkQueue(Generic[K]):
         self._unbound = False
         self._set_alarm()
 
-    def _set_alarm(self) -> None:
+    def _set_alarm(self, not_before: float = -math.inf) -> None:
         due = self._timers.next_due()
         if due is None:
             return
+        due = max(due, not_before)
         if self._loop is None or self._loop.is_closed():
             self._unbound = True  # the next `get` sets the timer
         else:
@@ -512,6 +520,8 @@ class WorkQueue(Generic[K]):
         for _ in range(_TIMERS_PER_TURN):
             entry = self._timers.pop_due(now)
             if entry is None:
-                break
+                not_before = now + _SHARED_WAKE_UP if len(self._timers) >= _MANY_TIMERS else now
+                self._set_alarm(not_before)
+                return
             self._make_ready(entry, by_timer=True)
         self._set_alarm()

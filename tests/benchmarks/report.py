@@ -201,11 +201,29 @@ def _costs(result: dict[str, Any]) -> list[str]:
         lines.append(f"| 1,000 objects of 2 KB in the cache | {each:.1f} MB, beside {empty:.0f} MB for the process |")
     if "decoding" in parts:
         lines.append(f"| a watch event of 2 KB, decoded | {_both(parts['decoding'], 'event: ours'):.1f} µs of CPU |")
+    for row in parts.get("queue", ()):
+        cost, compared = _queue_cost(row)
+        lines.append(
+            f"| add, get and done in a queue of {row['count']:,} keys | {cost:.1f} µs of CPU, {compared:.2f} times put "
+            "and get of `asyncio.PriorityQueue` |"
+        )
     if resting:
         each = median(resting, "cpu_per_minute") / median(resting, "reconciles_per_minute")
         lines.append(f"| a reconcile that changes nothing | {each * 1000:.2f} ms of CPU |")
         lines.append(f"| so half of one core carries | {30 / each:,.0f} of them a minute |")
+    if notified := pick(samples, work="notify"):
+        rate, writes = median(notified, "rate"), median(notified, "status_writes")
+        lines.append(
+            f"| 1,000 notifications, three channels each | {rate:,.0f} deliveries a second, {writes:.2f} status writes "
+            "each |"
+        )
     return lines
+
+
+def _queue_cost(row: dict[str, Any]) -> tuple[float, float]:
+    """Return the CPU µs of a key, and the ratio to asyncio's queue."""
+    runs = row["python"]
+    return _both(runs, "ours"), statistics.median(run["ours"] / run["asyncio.PriorityQueue"] for run in runs)
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -287,8 +305,7 @@ def _parts(parts: dict[str, Any]) -> list[str]:
         ]
         lines.append("|---|---|---|---|---|---|")
         for row in parts["queue"]:
-            ours, other = _both(row["python"], "ours"), _both(row["python"], "asyncio.PriorityQueue")
-            ratio = statistics.median(run["ours"] / run["asyncio.PriorityQueue"] for run in row["python"])
+            (ours, ratio), other = _queue_cost(row), _both(row["python"], "asyncio.PriorityQueue")
             go = [_both(row["go"], name) for name in ("client-go", "controller-runtime")]
             lines.append(f"| {row['count']:,} | {ours:.2f} | {other:.2f} | {ratio:.2f} | {go[0]:.2f} | {go[1]:.2f} |")
     for name, title in (
