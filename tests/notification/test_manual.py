@@ -25,14 +25,23 @@ from reconciler.notification import (
     NotificationRequestStatus,
     RetryPolicy,
 )
-from reconciler.notification.api.types import AttemptResult, ChannelState, DeliveryGuarantee, NotificationType, Priority
+from reconciler.notification.api.types import (
+    AttemptResult,
+    ChannelState,
+    DeliveryGuarantee,
+    Incident,
+    NotificationType,
+    Priority,
+)
 from reconciler.notification.channels import RECEIVER_KINDS
+from reconciler.notification.message import IncidentAction
 from reconciler.notification.routing import RoutingTable, read_routing
 from reconciler.objects import Model
 
 ROOT = Path(__file__).parents[2]
-MANUAL = (ROOT / "docs" / "notification.md").read_text()
-BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", MANUAL, re.DOTALL)]
+PAGE = (ROOT / "docs" / "notification.md").read_text()
+MANUAL = PAGE + (ROOT / "docs" / "notification-receivers.md").read_text()
+BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
 
 
 def wire_names(model: type[Model]) -> set[str]:
@@ -56,6 +65,7 @@ def shown(value: object) -> str:
         NotificationRequestSpec,
         RetryPolicy,
         ActionLink,
+        Incident,
         NotificationRequestStatus,
         ChannelStatus,
         DeliveryAttempt,
@@ -65,7 +75,9 @@ def test_every_field_is_in_the_manual(model: type[Model]) -> None:
     assert {name for name in wire_names(model) if not quoted(name)} == set()
 
 
-@pytest.mark.parametrize("values", [NotificationType, Priority, DeliveryGuarantee, ChannelState, AttemptResult])
+@pytest.mark.parametrize(
+    "values", [NotificationType, Priority, DeliveryGuarantee, ChannelState, AttemptResult, IncidentAction]
+)
 def test_every_value_is_in_the_manual(values: Any) -> None:
     assert {value for value in get_args(values) if not quoted(value)} == set()
 

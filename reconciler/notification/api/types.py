@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from reconciler.notification.channel import CHANNEL_PATTERN
+from reconciler.notification.message import IncidentAction
 from reconciler.objects import ConditionedStatus, Model, PrinterColumn, Resource, rule, schema_extra
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ChannelStatus",
     "DeliveryAttempt",
     "DeliveryGuarantee",
+    "Incident",
     "NotificationRequest",
     "NotificationRequestSpec",
     "NotificationRequestStatus",
@@ -64,6 +66,9 @@ RECIPIENT_LIMIT = 64
 
 RECIPIENT_LENGTH = 320
 """Maximum characters in a recipient: the longest valid email address."""
+
+INCIDENT_LENGTH = 128
+"""Maximum characters of an incident's key. With the namespace it fits PagerDuty's limit of 255."""
 
 LINK_LIMIT = 16
 """Maximum action links of a request."""
@@ -128,6 +133,13 @@ class ActionLink(Model):
     label: str = Field(min_length=1, max_length=75, description="The text of the link.")
 
 
+class Incident(Model):
+    """The incident that a request is about. Services that track incidents know it by its key."""
+
+    key: str = Field(min_length=1, max_length=INCIDENT_LENGTH, description="Key of the incident in this namespace.")
+    action: IncidentAction = Field(default="Trigger", description="What happened to the incident.")
+
+
 class NotificationRequestSpec(Model):
     """The message, where to deliver it, and how to retry. Immutable once the request has been created."""
 
@@ -168,6 +180,19 @@ class NotificationRequestSpec(Model):
     )
     action_links: list[ActionLink] | None = Field(
         default=None, max_length=LINK_LIMIT, description="Links to places where the recipient can act."
+    )
+    incident: Incident | None = Field(default=None, description="The incident that the request is about.")
+    correlation_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=INCIDENT_LENGTH,
+        description="An identifier of the caller's, for audit and tracing.",
+    )
+    sender: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=INCIDENT_LENGTH,
+        description="Who or what asks for the notification, for the audit log.",
     )
 
 

@@ -302,8 +302,9 @@ class LimitedChannel:
     async def close(self) -> None:
         """Close the channel if it has a method ``close``. If cancelled, its connections stay open."""
         close = getattr(self.inner, "close", None)
-        if close is not None:
-            await close()
+        closing = close() if close is not None else None
+        if inspect.isawaitable(closing):
+            await closing
 
 
 def _log_state(name: str, state: BreakerState) -> None:

@@ -46,6 +46,10 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
             Link(service=clean(link.service), url=clean(link.url), label=clean(link.label))
             for link in spec.action_links or ()
         ),
+        "incident": clean(spec.incident.key) if spec.incident is not None else "",
+        "action": spec.incident.action if spec.incident is not None else "Trigger",
+        "correlation_id": clean(spec.correlation_id or ""),
+        "sender": clean(spec.sender or ""),
     }
     return [
         Message(
