@@ -47,6 +47,18 @@ class NotificationFlags:
     max_deliveries: Annotated[
         int, Parameter(help="Maximum number of concurrent deliveries.", validator=Number(gte=1))
     ] = 64
+    channel_policies: Annotated[
+        bool, Parameter(help="Restrict what namespaces may do by the cluster's ChannelPolicies.", negative="")
+    ] = False
+    namespace_credentials: Annotated[
+        bool, Parameter(help="Let receivers use credentials from labelled Secrets of a namespace.", negative="")
+    ] = False
+    webhook: Annotated[
+        str | None, Parameter(help="HOST:PORT of the webhook that refuses requests which a policy does not allow.")
+    ] = None
+    webhook_certificates: Annotated[
+        Path | None, Parameter(help="Directory with the webhook's tls.crt and tls.key.")
+    ] = None
 
 
 @Parameter(name="*")

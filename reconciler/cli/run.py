@@ -90,6 +90,8 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
         raise ConfigurationError("set only one of --routing-file and --routing-config-map")
     if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
         raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
+    if flags.webhook is not None and not (flags.channel_policies and flags.webhook_certificates is not None):
+        raise ConfigurationError("--webhook needs --channel-policies and --webhook-certificates")
     operator = NotificationOperator(
         NotificationOptions(
             console=flags.console,
@@ -102,6 +104,10 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
             timeout=flags.delivery_timeout,
             max_concurrent=flags.max_deliveries,
             workers=options.workers,
+            policies=flags.channel_policies,
+            namespace_credentials=flags.namespace_credentials,
+            webhook=flags.webhook,
+            webhook_certificates=flags.webhook_certificates,
         )
     )
     handler.addFilter(RedactingFilter(operator.redactor))

@@ -17,6 +17,7 @@ Reading order: `reconciler` (a reconcile from top to bottom), `delivery.schedule
 `delivery.fair_queue` (who delivers next), `api` (the kind).
 """
 
+from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
 from reconciler.notification.api.types import (
     ActionLink,
     ChannelStatus,
@@ -49,6 +50,8 @@ __all__ = [
     "ActionLink",
     "AuditLog",
     "Channel",
+    "ChannelPolicy",
+    "ChannelPolicySpec",
     "ChannelRegistry",
     "ChannelStatus",
     "ConsoleChannel",

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reconciler.controller import Permission
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
+from reconciler.notification.api.policy import ChannelPolicy
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import RECEIVER_KINDS, ConsoleChannel, FileChannel, LogChannel, ReceiverChannels
 from reconciler.notification.credentials import Credentials
@@ -16,6 +18,10 @@ from reconciler.notification.observe.metrics import NotificationMetrics
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction.redactor import Redactor
 from reconciler.notification.routing import ConfigMapSource, FileSource, RoutingTable
+from reconciler.notification.tenancy.admission import PolicyValidator
+from reconciler.notification.tenancy.policies import PolicySource, PolicyTable
+from reconciler.notification.tenancy.secrets import SecretSource
+from reconciler.webhook import WebhookServer
 
 __all__ = ["NotificationOperator", "NotificationOptions"]
 
@@ -36,6 +42,12 @@ class NotificationOptions:
         timeout: seconds that one delivery may take. Default 30.
         max_concurrent: maximum concurrent deliveries. Default 64.
         workers: requests that are reconciled concurrently. Default 10.
+        policies: whether ChannelPolicies restrict what namespaces may do. Default False.
+        namespace_credentials: whether receivers may use credentials of the request's namespace, from Secrets with the
+            label ``notify.reconciler.dev/credentials=true``. Default False.
+        webhook: ``HOST:PORT`` of a validating webhook that refuses requests which a policy does not allow; needs
+            `policies` and `webhook_certificates`. Default None.
+        webhook_certificates: directory with ``tls.crt`` and ``tls.key``. Default None.
         channels: additional channels. Channels of installed distributions are always added.
     """
 
@@ -49,11 +61,17 @@ class NotificationOptions:
     timeout: float = 30.0
     max_concurrent: int = 64
     workers: int = 10
+    policies: bool = False
+    namespace_credentials: bool = False
+    webhook: str | None = None
+    webhook_certificates: Path | None = None
     channels: Iterable[Channel] = field(default=())
 
     def __post_init__(self) -> None:
         if self.routing_file is not None and self.routing_config_map is not None:
             raise ConfigurationError("set only one of the routing file and the routing ConfigMap")
+        if self.webhook is not None and not (self.policies and self.webhook_certificates is not None):
+            raise ConfigurationError("a webhook needs channel policies and a directory of certificates")
         if self.routing_config_map is not None:
             namespace, slash, name = self.routing_config_map.partition("/")
             if not (namespace and slash and name) or "/" in name:
@@ -85,6 +103,7 @@ class NotificationOperator:
         if self.audit is not None:
             self.audit.check()
         receivers = ReceiverChannels(self.credentials)
+        self.policies = PolicyTable()
         self.routing: RoutingTable | None = None
         self._file: FileSource | None = None
         if options.routing_file is not None or options.routing_config_map is not None:
@@ -103,13 +122,14 @@ class NotificationOperator:
         """
         metrics = NotificationMetrics(manager.metrics.registry)
         audits = [self.audit] if self.audit is not None else []
-        reconciler = NotificationReconciler(
+        reconciler = _reconciler_class(self._options)(
             self.channels,
             router=self.routing,
             observers=[metrics, *audits],
             redactor=self.redactor,
             timeout=self._options.timeout,
             max_concurrent=self._options.max_concurrent,
+            policies=self.policies,
         )
         metrics.watch(reconciler=reconciler, channels=self.channels, routing=self.routing, audit=self.audit)
         for audit in audits:
@@ -120,8 +140,35 @@ class NotificationOperator:
         if self._options.routing_config_map is not None and self.routing is not None:
             namespace, _, name = self._options.routing_config_map.partition("/")
             manager.add(ConfigMapSource(manager.cache, namespace, name, self.routing))
+        self._add_tenancy(manager)
         manager.add_controller(reconciler, workers=self._options.workers)
         return reconciler
+
+    def _add_tenancy(self, manager: Manager) -> None:
+        options = self._options
+        if options.policies:
+            manager.add(PolicySource(manager.cache, self.policies))
+        if options.namespace_credentials:
+            manager.add(SecretSource(manager.cache, self.credentials))
+        if options.webhook is not None and options.webhook_certificates is not None:
+            server = WebhookServer(options.webhook, certificates=options.webhook_certificates)
+            server.add(PolicyValidator(self.policies, self.routing))
+            manager.add_webhooks(server)
+
+
+def _reconciler_class(options: NotificationOptions) -> type[NotificationReconciler]:
+    """Return the reconciler with the permissions that these options need."""
+    needed = list(NotificationReconciler.permissions or ())
+    if options.policies:
+        needed.append(Permission(ChannelPolicy, "get", "list", "watch"))
+    if options.namespace_credentials:
+        needed.append(Permission("v1/Secret", "get", "list", "watch"))
+
+    class WithPermissions(NotificationReconciler):
+        permissions = tuple(needed)
+
+    WithPermissions.__name__ = NotificationReconciler.__name__
+    return WithPermissions
 
 
 def _channels(options: NotificationOptions) -> list[Channel]:

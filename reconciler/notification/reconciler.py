@@ -39,6 +39,7 @@ from reconciler.notification.ledger.mutations import (
     RequestStatusBatcher,
     remove_write_ahead,
     set_decision,
+    set_failed,
     set_invalid,
     set_routing,
 )
@@ -52,6 +53,7 @@ from reconciler.notification.observe.outbox import (
 )
 from reconciler.notification.redaction.redactor import Redactor
 from reconciler.notification.routing.router import Resolution, Router, attributes_of
+from reconciler.notification.tenancy.policies import PolicyTable, Refusal
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher, StatusError
 
@@ -82,6 +84,13 @@ class _AllQueued(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__()
         self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _NotStarted:
+    """The outcome of a reconcile that does not start the deliveries of a request."""
+
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         timeout: seconds that one delivery may take; then its outcome is unknown. A controller timeout, if any, must be
             longer: a cancelled reconcile makes no attempt, so it would be repeated endlessly.
         max_concurrent: maximum concurrent deliveries over all requests.
+        policies: what the namespaces may do. Default: everything.
         rng: source of the jitter; pass a seeded one for repeatable delays.
         clock: defaults to `current_clock()` at each use.
 
@@ -139,6 +149,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         redactor: Redactor | None = None,
         timeout: float = 30.0,
         max_concurrent: int = 64,
+        policies: PolicyTable | None = None,
         rng: random.Random | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -149,6 +160,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             channels = [ConsoleChannel(), LogChannel(), *installed_channels()]
         self.channels = channels if isinstance(channels, ChannelRegistry) else ChannelRegistry(channels)
         self._router = router
+        self._policies = policies or PolicyTable()
         self._redactor = redactor or Redactor()
         self._deliverer = Deliverer(
             self.channels,
@@ -219,6 +231,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             ended = False
             raise
         finally:
+            if request not in self._open:
+                self._policies.finish(request)  # the object is gone, or is being deleted
             due = self._due_times.pop(request, None)
             self._publish(request, saved=saved)
             self._queue.release_all(request, keep_queued=ended)
@@ -235,14 +249,14 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._open[obj.key] = obj.uid, status
         before = self._write_ahead.without_uncalled(obj, status)
         if before.phase in TERMINAL_PHASES:
+            self._policies.finish(obj.key)
             return await self._expire(obj)
-        if obj.spec.channels is None and not before.channels:
-            if not await self._is_up_to_date(obj, before):
-                return Result(requeue_after=STALE_RETRY)
-            resolution = self._resolve(obj)
-            before = await self._save_routing(obj, status, resolution)
-            if resolution is not None and resolution.pending:
-                return Result(requeue_after=ROUTING_RETRY)
+        if not before.channels:
+            started = await self._start(obj, status, before)
+            if isinstance(started, _NotStarted):
+                return started.outcome
+            before = started
+        self._policies.count(obj.key)
         snapshot = _Snapshot(obj, status, before, channels_of(obj.spec, before))
         # Decide
         found = await self._plan(snapshot)
@@ -257,6 +271,26 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     # Read
 
+    async def _start(
+        self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus
+    ) -> NotificationRequestStatus | _NotStarted:
+        """Check and route a request that has not started; return its status, with the channels if it is routed."""
+        if not self._policies.is_complete:
+            return _NotStarted(Result(requeue_after=STALE_RETRY))
+        resolution = self._resolve(obj) if obj.spec.channels is None else None
+        channels = obj.spec.channels or (resolution.channels if resolution is not None else ())
+        refusal = self._policies.refusal(obj.namespace or "", obj.spec, channels)
+        refusal = refusal or self._policies.quota_refusal(obj.key)
+        if refusal is None and obj.spec.channels is not None:
+            return before
+        if not await self._is_up_to_date(obj, before):
+            return _NotStarted(Result(requeue_after=STALE_RETRY))
+        if refusal is not None:
+            return _NotStarted(self._refuse(obj, status, before, refusal))
+        before = await self._save_routing(obj, status, resolution)
+        pending = resolution is not None and resolution.pending
+        return _NotStarted(Result(requeue_after=ROUTING_RETRY)) if pending else before
+
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
             return None
@@ -264,6 +298,24 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if resolution.problem:
             resolution = replace(resolution, problem=self._redactor.redact(resolution.problem))
         return resolution
+
+    def _refuse(
+        self,
+        obj: NotificationRequest,
+        status: RequestStatusBatcher,
+        before: NotificationRequestStatus,
+        refusal: Refusal,
+    ) -> Outcome:
+        now, reason, message = self._now(), refusal.reason, refusal.message
+        set_failed(status, reason, message, now=now)
+        after = before.model_copy(
+            update={"phase": "Failed", "reason": reason, "message": message, "completion_time": now}
+        )
+        change = StatusChange(request=obj, before=before, after=after)
+        self._outbox.add(change)
+        self._count_change(change)
+        self._policies.finish(obj.key)
+        return self._expiry(obj)
 
     async def _save_routing(
         self,
@@ -317,6 +369,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 max_deliveries=self._max_concurrent,
                 wake=lambda request: binding.enqueue(request, "delivery slot", priority=1),
                 is_stopped=lambda: binding.loop is None,
+                policies=self._policies,
             )
             self._queue_of = binding, queue
         return self._queue_of[1]
@@ -379,6 +432,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         else:
             self._staleness.forget(obj.uid)
             self._write_ahead.forget(obj.uid)
+            self._policies.finish(obj.key)
         set_decision(snapshot.status, before, decision)
         attempted = {delivery.channel for delivery in results}
         change = StatusChange(
@@ -446,6 +500,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 return None
             self._due_times[obj.key] = due
             return self._requeue_at(due)
+        return self._expiry(obj)
+
+    def _expiry(self, obj: NotificationRequest) -> Outcome:
         ttl = obj.spec.ttl_seconds_after_finished
         return None if ttl is None else Result(requeue_after=max(float(ttl), _MIN_REQUEUE))
 

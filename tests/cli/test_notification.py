@@ -182,6 +182,7 @@ def test_manifests_contain_the_complete_installation(capsys: pytest.CaptureFixtu
     assert verbs == {
         "notificationrequests": ["delete", "get", "list", "watch"],
         "notificationrequests/status": ["patch"],
+        "channelpolicies": ["get", "list", "watch"],
         "events": ["create", "patch"],
     }
 

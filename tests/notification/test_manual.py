@@ -14,6 +14,7 @@ from reconciler.cli.options import NotificationFlags
 from reconciler.notification import (
     ActionLink,
     AuditLog,
+    ChannelPolicySpec,
     ChannelRegistry,
     ChannelStatus,
     DeliveryAttempt,
@@ -65,6 +66,7 @@ def shown(value: object) -> str:
         NotificationRequestSpec,
         RetryPolicy,
         ActionLink,
+        ChannelPolicySpec,
         Incident,
         NotificationRequestStatus,
         ChannelStatus,
@@ -114,10 +116,11 @@ def test_every_metric_is_in_the_manual(tmp_path: Path) -> None:
 def test_every_reason_that_a_status_can_have_is_in_the_manual() -> None:
     room = ROOT / "reconciler" / "notification"
     sources = "".join(
-        (room / name).read_text() for name in ("api/summary.py", "delivery/schedule.py", "ledger/mutations.py")
+        (room / name).read_text()
+        for name in ("api/summary.py", "delivery/schedule.py", "ledger/mutations.py", "tenancy/policies.py")
     )
     known = set(re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', sources))
-    reasons = known - {"AtLeastOnce", "AtMostOnce", "PartiallySent", "RoutingResolved"}
+    reasons = known - {"AtLeastOnce", "AtMostOnce", "PartiallySent", "RoutingResolved", "PolicySource", "PolicyTable"}
     assert len(reasons) > 20
     assert {reason for reason in reasons if f"`{reason}`" not in MANUAL} == set()
 

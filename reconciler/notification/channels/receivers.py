@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from reconciler.notification.channel import Channel
 from reconciler.notification.channels.email import EmailConfig
-from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig, NamespacedChannel
 from reconciler.notification.channels.services.apprise import AppriseConfig
 from reconciler.notification.channels.services.cloudevents import CloudEventsConfig
 from reconciler.notification.channels.services.discord import DiscordConfig
@@ -53,8 +53,15 @@ class ReceiverChannels:
             ConfigurationError: the channel cannot be created.
             MissingExtra: a library that the channel needs is not installed.
         """
-        channel = config.build(name, self._credentials)
-        return LimitedChannel(channel, config) if isinstance(config, LimitsConfig) else channel
+        if not isinstance(config, LimitsConfig):
+            return config.build(name, self._credentials)
+        if config.credentials_of == "operator":
+            return LimitedChannel(config.build(name, self._credentials), config)
+        config.build(name, self._credentials)  # reports a missing library or a wrong template now
+        return NamespacedChannel(
+            name,
+            lambda namespace: LimitedChannel(config.build(name, self._credentials.of_namespace(namespace)), config),
+        )
 
     def missing_credentials(self, config: RoutingConfig) -> Sequence[str]:
         """Return a sentence for each credential that a configuration names and that does not exist."""
@@ -62,5 +69,6 @@ class ReceiverChannels:
             name
             for receiver in config.receivers.values()
             for _, entry in receiver.configured
+            if not (isinstance(entry, LimitsConfig) and entry.credentials_of == "namespace")
             for name in entry.credential_names()
         )

@@ -27,6 +27,7 @@ __all__ = [
     "add_write_ahead",
     "remove_write_ahead",
     "set_decision",
+    "set_failed",
     "set_invalid",
     "set_routing",
 ]
@@ -157,13 +158,22 @@ def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> N
         error: the validation error, redacted.
         now: becomes the completion time.
     """
+    set_failed(status, "InvalidSpec", f"Not delivered because the request is invalid: {error}", now=now)
+
+
+def set_failed(status: RequestStatusBatcher, reason: str, message: str, *, now: datetime) -> None:
+    """Record that a request has failed before its first delivery; a request that has ended does not change.
+
+    Args:
+        status: the status batcher of the reconcile.
+        reason: the reason.
+        message: why, redacted.
+        now: becomes the completion time.
+    """
     if status.current.get("phase") in TERMINAL_PHASES:
         return
-    message = f"Not delivered because the request is invalid: {error}"
-    status.set(
-        phase="Failed", reason="InvalidSpec", message=message, completion_time=format_micro_time(now), overwrite=True
-    )
-    _set_ready_condition(status, "Failed", "InvalidSpec", message)
+    status.set(phase="Failed", reason=reason, message=message, completion_time=format_micro_time(now), overwrite=True)
+    _set_ready_condition(status, "Failed", reason, message)
 
 
 def _set_ready_condition(status: RequestStatusBatcher, phase: str, reason: str, message: str) -> None:

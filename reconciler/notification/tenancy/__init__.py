@@ -1,0 +1,1 @@
+"""What namespaces may do: policies, their rates and quotas, and credentials from Secrets of a namespace."""
