@@ -47,6 +47,10 @@ class NotificationFlags:
     max_deliveries: Annotated[
         int, Parameter(help="Maximum number of concurrent deliveries.", validator=Number(gte=1))
     ] = 64
+    redact: Annotated[
+        tuple[str, ...],
+        Parameter(help="Pattern (RE2) of further secrets to redact. Can be repeated.", show_default=False),
+    ] = ()
     channel_policies: Annotated[
         bool, Parameter(help="Restrict what namespaces may do by the cluster's ChannelPolicies.", negative="")
     ] = False

@@ -104,6 +104,7 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
             timeout=flags.delivery_timeout,
             max_concurrent=flags.max_deliveries,
             workers=options.workers,
+            redact=flags.redact,
             policies=flags.channel_policies,
             namespace_credentials=flags.namespace_credentials,
             webhook=flags.webhook,

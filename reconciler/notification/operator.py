@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class NotificationOptions:
         timeout: seconds that one delivery may take. Default 30.
         max_concurrent: maximum concurrent deliveries. Default 64.
         workers: requests that are reconciled concurrently. Default 10.
+        redact: regular expressions (RE2) of further secrets to redact; see `Redactor`. Default none.
         policies: whether ChannelPolicies restrict what namespaces may do. Default False.
         namespace_credentials: whether receivers may use credentials of the request's namespace, from Secrets with the
             label ``notify.reconciler.dev/credentials=true``. Default False.
@@ -61,6 +62,7 @@ class NotificationOptions:
     timeout: float = 30.0
     max_concurrent: int = 64
     workers: int = 10
+    redact: Sequence[str] = ()
     policies: bool = False
     namespace_credentials: bool = False
     webhook: str | None = None
@@ -97,7 +99,7 @@ class NotificationOperator:
         self._options = options
         self.credentials = Credentials(options.credentials)
         self.credentials.check()
-        self.redactor = Redactor(self.credentials.values)
+        self.redactor = Redactor(self.credentials.values, patterns=options.redact)
         self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
         self.audit = AuditLog(options.audit_file) if options.audit_file is not None else None
         if self.audit is not None:

@@ -21,7 +21,7 @@ Patterns = Annotated[list[Pattern], Field(max_length=PATTERN_LIMIT)]
 
 
 class ChannelPolicySpec(Model):
-    """What requests in some namespaces may ask for. What is absent is not restricted."""
+    """The restrictions of the requests in some namespaces. A field that is absent restricts nothing."""
 
     namespaces: Patterns = Field(
         default_factory=lambda: ["*"], description="The namespaces that the policy is about; * stands for any text."

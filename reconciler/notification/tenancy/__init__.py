@@ -1,1 +1,1 @@
-"""What namespaces may do: policies, their rates and quotas, and credentials from Secrets of a namespace."""
+"""Restrictions of namespaces: policies, their rates and quotas, and credentials from Secrets of a namespace."""

@@ -1,4 +1,4 @@
-"""The channel policies in force: decisions about requests, and the rates and quotas of namespaces."""
+"""The current channel policies: decisions about requests, and the rates and quotas of namespaces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not allowed.
+    """The refusal of a request.
 
     Attributes:
         policy: name of the policy.
@@ -43,7 +43,7 @@ class Refusal:
 
 
 class PolicyTable:
-    """The policies in force, by name.
+    """The current policies, by name.
 
     A request is allowed if every policy about its namespace allows it. A namespace that no policy is about may use
     everything.
@@ -200,7 +200,7 @@ class PolicySource:
         table.is_complete = False
 
     async def run(self) -> None:
-        """Watch the policies until cancelled; they stay in force."""
+        """Watch the policies until cancelled; they stay in use."""
         informer = await self._cache.informer(ChannelPolicy)
         registration = informer.add_handler(self._handle)
         try:
