@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import sys
+import zipfile
 from pathlib import Path
 
 import nox
@@ -39,6 +42,49 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests on the embedded server; arguments go to pytest."""
     session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session(python=False)
+def dist(session: nox.Session) -> None:
+    """Build wheel and sdist, check what they contain, and use each in fresh environments as a new user does.
+
+    Arguments are the Pythons to install into; the default is the one that nox runs in.
+    """
+    directory = Path(session.create_tmp())
+    shutil.rmtree(directory, ignore_errors=True)
+    built = directory / "dist"
+    session.run("python", "-m", "build", "--outdir", str(built), ".")
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.run("check-wheel-contents", str(wheel))
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    tracked = session.run("git", "ls-files", "reconciler", silent=True, log=False).split()
+    if packed != set(tracked):
+        session.error(f"the wheel is not what reconciler/ is in git: {sorted(packed ^ set(tracked))}")
+    for number, python in enumerate(session.posargs or [sys.executable]):
+        for artifact in (wheel, sdist) if number == 0 else (wheel,):
+            fresh = directory / f"{number}-{artifact.suffix[1:]}"
+            session.run(python, "-m", "venv", str(fresh), external=True)
+            session.run(str(fresh / "bin" / "pip"), "install", "-q", f"{artifact.resolve()}[cli,testing]")
+            _use(session, (fresh / "bin").resolve())
+
+
+def _use(session: nox.Session, programs: Path) -> None:
+    """Do what a new user does with an installation: look at the demo, create a project, run its tests."""
+    with session.chdir(programs.parent):
+        session.run(str(programs / "python"), "-m", "reconciler", "--version")
+        session.run(str(programs / "reconciler"), "demo", "--output", "json", "--speed", "0", silent=True)
+        session.run(str(programs / "reconciler"), "new", "website", silent=True)
+        with session.chdir("website"):
+            session.run(str(programs / "python"), "-m", "pytest", "-q", env={"PYTHONPATH": "."})
+
+
+@nox.session(python=False)
+def browser(session: nox.Session) -> None:
+    """Look at the docs and the console in Chromium; ``-- --pictures`` writes the pictures of the docs."""
+    session.run("sphinx-build", "-q", "-b", "html", "docs", "docs/_build/html")
+    session.run("pytest", "-q", "-n0", "-m", "browser", *session.posargs)
 
 
 @nox.session(python=False)

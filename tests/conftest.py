@@ -11,6 +11,11 @@ import pytest
 from tests.depth import THOROUGH
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for the pictures of the docs."""
+    parser.addoption("--pictures", action="store_true", help="browser tests write their screenshots to docs/console")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process."""
@@ -21,9 +26,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.dist = "worksteal"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what takes long, unless the run is a thorough one."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what takes long, unless the run is a thorough one, and what needs a browser, unless it is asked for."""
     for item in items:
+        if "browser" not in config.option.markexpr and item.get_closest_marker("browser") is not None:
+            item.add_marker(pytest.mark.skip(reason="needs chromium: pytest -m browser"))
         if not THOROUGH and item.get_closest_marker("thorough") is not None:
             item.add_marker(pytest.mark.skip(reason="takes long: nox -s thorough"))
 

@@ -22,7 +22,7 @@ from reconciler.apiserver.serving.request_log import RequestLog
 from reconciler.apiserver.storage.store import Store, encode
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import NotSent
-from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
 __all__ = ["APIServer", "ServerStatistics"]
@@ -90,6 +90,7 @@ class APIServer:
         self._sharded = sharded_list_and_watch
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
+        self._webhook_servers: dict[str, Transport] = {}
         self._listener = Listener(self._serve_socket, self._unauthorized, self._clock)
         self._handler_chain = HandlerChain(
             self._new_handler(), self._clock, self._rng, log=log, event_order=event_order
@@ -103,6 +104,8 @@ class APIServer:
             history=self._history,
             provision_namespaces=self._provision_namespaces,
             sharded=self._sharded,
+            webhook_servers=self._webhook_servers,
+            token=self._token,
         )
 
     # lifecycle
@@ -185,6 +188,19 @@ class APIServer:
         # Yields once, as any transport does: a client that sends requests in a loop must not starve the others.
         await asyncio.sleep(0)
         return await self._handler_chain.handle(_without_surrogates(request))
+
+    def connect_webhooks(self, address: str, server: Transport) -> None:
+        """Call the webhooks at an address in this process, without sockets; works under virtual time.
+
+        The applied ValidatingWebhookConfigurations and MutatingWebhookConfigurations say which requests call them.
+        Webhooks at other addresses are called over HTTPS.
+
+        Args:
+            address: where the configurations place the webhooks: ``namespace/name`` of the Service, or the origin of
+                their URL, such as ``https://webhooks.example``.
+            server: what answers there: a `reconciler.webhook.WebhookServer`, or anything with ``send``.
+        """
+        self._webhook_servers[address.rstrip("/")] = server
 
     # request log
 
@@ -272,7 +288,7 @@ class APIServer:
         """
         for thing in things:
             for document in documents_of(thing):
-                self._handler_chain.handler.apply(document)
+                await self._handler_chain.handler.apply(document)
                 self._handler_chain.log_commits("by apply()")
         await asyncio.sleep(0)
 

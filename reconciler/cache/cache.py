@@ -57,9 +57,9 @@ class Cache:
         client: sends lists and watches; a plain `Client`.
         namespaces: the namespaces that informers watch by default; None, the default, for all.
         resync: default seconds between two RESYNC events of each object; None, the default, for never.
-        list_in_pages: list kinds in pages of 500 instead of one stream. Kubernetes 1.34 and newer answer pages from
-            memory, so that a large kind is ready sooner for less CPU on both sides (docs/performance.md). Older API
-            servers read each page from etcd. Default False.
+        list_in_pages: whether to list kinds in pages of 500 instead of one stream. Default None: if the server is
+            Kubernetes 1.34 or newer, which answers pages from memory, so that a large kind is ready sooner for less CPU
+            on both sides (docs/performance.md). Older API servers read each page from etcd.
         partition: returns the part of a kind that this process is responsible for, which narrows every informer of the
             kind; None for all of it. Default: all of every kind.
         clock: default: the current clock.
@@ -76,7 +76,7 @@ class Cache:
         *,
         namespaces: Sequence[str] | None = None,
         resync: float | None = None,
-        list_in_pages: bool = False,
+        list_in_pages: bool | None = None,
         partition: Callable[[GroupVersionKind], Partition | None] = lambda _: None,
         clock: Clock | None = None,
         rng: random.Random | None = None,

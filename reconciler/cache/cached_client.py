@@ -16,14 +16,14 @@ from reconciler.cache.scope import LabelSelector, format_labels, matches_fields,
 from reconciler.client import Client, InvalidItem, ListOptions, ListResult, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version
-from reconciler.objects import AnyResource, InvalidObject, KindLike, Unstructured, from_document, gvk_from
+from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, from_document, gvk_from
 
 __all__ = ["CachedClient"]
 
 READ_TIMEOUT = 30.0
 """Seconds that a read waits for the initial list of its kind."""
 
-R = TypeVar("R", bound=AnyResource)
+R = TypeVar("R", bound=TypedObject)
 T = TypeVar("T")
 
 
@@ -56,7 +56,7 @@ class CachedClient(Client):
     async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
     @overload
     async def get(self, kind: str | GroupVersionKind, name: str, namespace: str | None = None) -> Unstructured: ...
-    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> AnyResource | Unstructured:
+    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> TypedObject | Unstructured:
         """Return one object from the cache.
 
         Waits up to 30 s for the kind's initial list. Cancellation changes nothing.

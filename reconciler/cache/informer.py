@@ -93,7 +93,7 @@ class Informer:
         resolve: Callable[[], Awaitable[ResourceType]],
         resource: ResourceType | None = None,
         resync: float | None = None,
-        list_in_pages: bool = False,
+        list_in_pages: bool | None = None,
         clock: Clock | None = None,
         rng: random.Random,
     ) -> None:

@@ -87,8 +87,8 @@ class Reflector:
         metadata_only: request only the metadata.
         sharded: the selectors request a shard. The first list is then paged, since only a page shows that the server
             honored the request.
-        in_pages: list in pages even if the server supports streamed lists. If listing is forbidden, streamed lists are
-            used anyway.
+        in_pages: whether to list in pages. Default None: if the server answers pages from memory. If listing is
+            forbidden, streamed lists are used anyway.
         clock: default: the current clock.
         rng: source of jitter and watch timeouts.
 
@@ -107,7 +107,7 @@ class Reflector:
         selectors: Sequence[tuple[str, str]] = (),
         metadata_only: bool = False,
         sharded: bool = False,
-        in_pages: bool = False,
+        in_pages: bool | None = None,
         clock: Clock | None = None,
         rng: random.Random,
     ) -> None:
@@ -129,7 +129,8 @@ class Reflector:
         self._streaming: bool | None = None
         self._sharded = sharded
         self._in_pages = in_pages
-        self._pages_next = sharded or in_pages  # even if the server supports streamed lists
+        # Whether the next list is paged even if the server supports streamed lists; None if the server decides.
+        self._pages_next = sharded or in_pages
         self._unpaged_next = False  # the next list is not paged
         self._behind = 0
         self._server_failed = False  # the next server to answer may lack its data
@@ -188,12 +189,18 @@ class Reflector:
             await self._verify_history()
         elif self._position.current:
             await self._watch()
-        elif self._streaming is False or self._pages_next:
+        elif self._streaming is False or await self._prefers_pages():
             await self._list()
         else:
             await self._stream_list()
 
     # lists
+
+    async def _prefers_pages(self) -> bool:
+        if self._pages_next is None:
+            self._verb = "list"
+            self._pages_next = await self._source.pages_are_cached()
+        return self._pages_next
 
     def _newest_known(self) -> Version | None:
         """Return the newest version that this process knows, from this reflector or from the response to a write.
@@ -478,6 +485,10 @@ class Source(Protocol):
         metadata_only: bool = False,
     ) -> bytes:
         """Return one page of a list."""
+        ...
+
+    async def pages_are_cached(self) -> bool:
+        """Return whether the server answers pages of a list from memory."""
         ...
 
     async def open_watch(

@@ -46,8 +46,9 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
     except ModuleNotFoundError as error:
         raise MissingExtra("cyclopts", extra="cli", purpose="the command line") from error
     from reconciler.cli.app import app, config_sources
+    from reconciler.cli.options import with_console_address
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = with_console_address(sys.argv[1:] if arguments is None else arguments)
     try:
         app.config = config_sources(given)
         result = app(

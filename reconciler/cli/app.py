@@ -13,7 +13,7 @@ from cyclopts.config import Env, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.options import RunOptions
+from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, RunOptions
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -68,7 +68,10 @@ app = App(
     default_parameter=Parameter(show_env_var=False, negative_iterable=()),
 )
 Endpoint = Annotated[
-    str, Parameter(help="http://HOST:PORT of --metrics or --health of the operator, for example a forwarded port.")
+    str,
+    Parameter(
+        help="http://HOST:PORT, or https, of --metrics or --health of the operator, for example a forwarded port."
+    ),
 ]
 DEFAULT_ENDPOINT = "http://127.0.0.1:8080"
 
@@ -106,11 +109,17 @@ def demo(
         bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
     ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
+    console: ConsoleAddress = None,
 ) -> int:
     """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
-    With 'json' the facts are those of this library; with --naive, those of the naive way.
+    With 'json' the facts are those of this library; with --naive, those of the naive way. With --console the browser
+    shows one of them, with short delays and in real time, until interrupted.
     """
+    if console is not None:
+        from reconciler.cli.demo.live import run_live
+
+        return run_live(console, naive=naive)
     from reconciler.cli.demo.timeline import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json")
@@ -162,6 +171,7 @@ def explain(
     /,
     *,
     endpoint: Endpoint = DEFAULT_ENDPOINT,
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     output: Annotated[Format, Parameter(help="Output format.")] = "text",
 ) -> int:
     """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
@@ -170,13 +180,14 @@ def explain(
     """
     from reconciler.cli.explain import print_explanation
 
-    return print_explanation(kind, key, endpoint=endpoint, as_json=output == "json")
+    return print_explanation(kind, key, endpoint=endpoint, access=access, as_json=output == "json")
 
 
 @app.command
 def top(
     *,
     endpoint: Endpoint = DEFAULT_ENDPOINT,
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
     output: Annotated[
         Format, Parameter(help="Output format; 'json' with --watch prints one line per update.")
@@ -188,7 +199,7 @@ def top(
     """
     from reconciler.cli.top import print_top
 
-    return print_top(endpoint=endpoint, watch=watch, as_json=output == "json")
+    return print_top(endpoint=endpoint, watch=watch, access=access, as_json=output == "json")
 
 
 @app.command
@@ -226,6 +237,7 @@ def manifests(
     leader_election_namespace: Annotated[
         str | None, Parameter(help="Namespace of the Lease. Default: --install-namespace.")
     ] = None,
+    authentication: Authentication = None,
     image: Annotated[
         str, Parameter(help="Container image of the Deployment; only for 'notification'.")
     ] = "kube-reconciler:latest",
@@ -234,8 +246,9 @@ def manifests(
     """Print the service account, roles and bindings that an operator needs. Needs no cluster.
 
     The roles cover what the controllers watch, their status, finalizers and events, the Lease, and the 'permissions' of
-    the reconcilers. Give the same --namespace and --leader-election as to 'reconciler run'. For 'notification' the CRD,
-    ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor are printed as well.
+    the reconcilers. Give the same --namespace, --leader-election and --authentication as to 'reconciler run'. For
+    'notification' the CRD, ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor are
+    printed as well.
     """
     from reconciler.cli.manifests import print_manifests
 
@@ -246,6 +259,7 @@ def manifests(
         namespaces=namespace,
         leader_election=leader_election,
         leader_election_namespace=leader_election_namespace,
+        authentication=authentication,
         image=image,
         as_json=output == "json",
     )

@@ -8,16 +8,19 @@ import ssl
 import threading
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
 
+from reconciler.cli.options import AccessFlags
 from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.manager.endpoints.security import read_token
 from reconciler.serving import exceeds_max_levels
 from reconciler.wire import JSONObject
 
-__all__ = ["EndpointError", "duration", "key_text", "printable", "read_keys"]
+__all__ = ["EndpointError", "key_text", "printable", "read_keys"]
 
 _TIMEOUT = 10.0
 """Seconds for the connection, and for each part of the response."""
@@ -95,41 +98,58 @@ class EndpointError(ReconcilerError):
     """The operator could not be asked; the message names the endpoint and says what to do."""
 
 
-def read_keys(endpoint: str, **query: str) -> JSONObject:
+def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) -> JSONObject:  # noqa: B008 - frozen
     """Return the document of ``/debug/keys``.
 
     Args:
-        endpoint: ``http://host:port``, with or without a path in front of ``/debug/keys``.
+        endpoint: ``http://host:port`` or https, with or without a path in front of ``/debug/keys``.
+        access: the token to send, and which certificates to trust.
         query: selects keys.
 
     Raises:
-        ConfigurationError: the endpoint is not a valid URL.
+        ConfigurationError: the endpoint is not a valid URL, or a file cannot be read.
         EndpointError: nothing listens there, or something else does.
     """
     url = _parsed(endpoint)
+    headers = {"accept": "application/json"}
+    if access.token_file is not None:
+        headers["authorization"] = f"Bearer {_read_token(access.token_file)}"
+    context = _tls_context(access) if url.scheme == "https" else None
     try:
-        status, body = _get(url, f"{url.path.rstrip('/')}/debug/keys?{urlencode(query)}")
-    except ConnectionRefusedError as error:
-        raise EndpointError(f"--endpoint {endpoint}: nothing listens there; {_HINT}") from error
+        status, body = _get(url, f"{url.path.rstrip('/')}/debug/keys?{urlencode(query)}", headers, context)
     except UnicodeError as error:
         raise ConfigurationError(_invalid(endpoint)) from error
-    except TimeoutError as error:
-        seconds = f"{_TIMEOUT:g} s, or no end of it within {_COMPLETE_TIMEOUT:g} s"
-        raise EndpointError(f"--endpoint {endpoint}: no response within {seconds}; {_HINT}") from error
-    except socket.gaierror as error:
-        raise EndpointError(f"--endpoint {endpoint}: unknown host {url.hostname!r}; {_HINT}") from error
-    except ssl.SSLError as error:
-        reason = error.reason or "the handshake failed"
-        raise EndpointError(f"--endpoint {endpoint}: no TLS connection: {reason}; try http://") from error
-    except (http.client.HTTPException, ConnectionError) as error:
-        raise EndpointError(f"--endpoint {endpoint}: the response is not HTTP; {_HINT}") from error
-    except OSError as error:
-        raise EndpointError(f"--endpoint {endpoint}: cannot connect: {error.strerror or error}; {_HINT}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise EndpointError(f"--endpoint {endpoint}: {_reason(url, error)}") from error
+    if status in (401, 403, 503) and body.startswith(b"%d: " % status):
+        raise EndpointError(f"--endpoint {endpoint}: {_refused(status, body, access)}")
     if status != 200:
         raise EndpointError(f"--endpoint {endpoint}: /debug/keys is not served there (status {status}); {_HINT}")
     if len(body) > _MAX_BYTES:
         raise EndpointError(f"--endpoint {endpoint}: the response has more than {_MAX_BYTES} bytes; {_HINT}")
     return _decoded(endpoint, body)
+
+
+def _reason(url: SplitResult, error: Exception) -> str:
+    """Return why there is no response, and what to do."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            text = error.verify_message.rstrip(".")
+            hint = "pass --ca-file with the CA that signed it, or --insecure-skip-tls-verify"
+            return f"the certificate is not trusted: {text}; {hint}"
+        case ssl.SSLError():
+            return f"no TLS connection: {error.reason or 'the handshake failed'}; try http://"
+        case ConnectionRefusedError():
+            text = "nothing listens there"
+        case TimeoutError():
+            text = f"no response within {_TIMEOUT:g} s, or no end of it within {_COMPLETE_TIMEOUT:g} s"
+        case socket.gaierror():
+            text = f"unknown host {url.hostname!r}"
+        case http.client.HTTPException() | ConnectionError():
+            text = "the response is not HTTP" + ("; try https://" if url.scheme == "http" else "")
+        case _:
+            text = f"cannot connect: {getattr(error, 'strerror', None) or error}"
+    return f"{text}; {_HINT}"
 
 
 def _parsed(endpoint: str) -> SplitResult:
@@ -147,9 +167,37 @@ def _invalid(endpoint: str) -> str:
     return f"--endpoint {endpoint!r} is not a valid address: write 'http://HOST:PORT', such as 'http://127.0.0.1:8080'"
 
 
-def _get(url: SplitResult, path: str) -> tuple[int, bytes]:
-    make = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = make(url.hostname or "", url.port, timeout=_TIMEOUT)
+def _read_token(file: Path) -> str:
+    try:
+        return read_token(file)
+    except ConfigurationError as error:
+        raise ConfigurationError(str(error).replace("token_file=", "--token-file ")) from error
+
+
+def _tls_context(access: AccessFlags) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=access.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "not a PEM file"
+        raise ConfigurationError(f"--ca-file {access.ca_file}: cannot read the certificates: {reason}") from error
+    if access.insecure_skip_tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _refused(status: int, body: bytes, access: AccessFlags) -> str:
+    if status == 401 and access.token_file is None:
+        return "it needs a token: pass --token-file"
+    return f"the operator answered {printable(body[:300].decode(errors='replace').strip())}"
+
+
+def _get(url: SplitResult, path: str, headers: dict[str, str], context: ssl.SSLContext | None) -> tuple[int, bytes]:
+    host = url.hostname or ""
+    if context is None:
+        connection = http.client.HTTPConnection(host, url.port, timeout=_TIMEOUT)
+    else:
+        connection = http.client.HTTPSConnection(host, url.port, timeout=_TIMEOUT, context=context)
     late = threading.Event()
     try:
         connection.connect()
@@ -163,7 +211,7 @@ def _get(url: SplitResult, path: str) -> tuple[int, bytes]:
         timer.daemon = True
         timer.start()
         try:
-            connection.request("GET", path, headers={"accept": "application/json"})
+            connection.request("GET", path, headers=headers)
             response = connection.getresponse()
             return response.status, response.read(_MAX_BYTES + 1)
         finally:
@@ -201,14 +249,3 @@ def printable(document: Any) -> Any:
 def key_text(key: Mapping[str, str]) -> str:
     """Return ``namespace/name``, or the name alone."""
     return f"{key['namespace']}/{key['name']}" if "namespace" in key else key["name"]
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a person would say it: ``"12 ms"``, ``"48 s"``, ``"5 min"``, ``"2.5 h"``, ``"3 days"``."""
-    if seconds < 0.1:
-        return f"{seconds * 1000:.2g} ms"
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -8,27 +8,14 @@ from datetime import datetime
 
 import msgspec
 
-from reconciler.cli.endpoint import EndpointError, duration, key_text, printable, read_keys
+from reconciler.cli.endpoint import EndpointError, key_text, printable, read_keys
+from reconciler.cli.options import AccessFlags
+from reconciler.controller.wake.reasons import described
 from reconciler.errors import ConfigurationError
+from reconciler.meta import format_duration
 from reconciler.wire import JSONObject
 
 __all__ = ["print_explanation"]
-
-_BECAUSE = {
-    "event": "the object appeared or changed",
-    "deleted": "the object was deleted, or another one took its name",
-    "drain": "another process takes the object over",
-    "resync": "the cache repeated its objects",
-    "rewritten": "the content of the object changed without a new version",
-    "restart": "the history of the API server went back",
-    "owned": "an object that it owns changed",
-    "watched": "a watched object changed",
-    "source": "a source enqueued it",
-    "enqueue": "the operator enqueued it",
-    "requeue_after": "the delay that a reconcile returned had passed",
-    "again": "the previous reconcile asked for one more",
-    "retry": "the backoff after a failure had passed",
-}
 
 _RESULTS = {
     "success": "succeeded",
@@ -41,7 +28,14 @@ _RESULTS = {
 _WITHHELD = "the message is shown only to local requests (kubectl port-forward), and is in the log"
 
 
-def print_explanation(kind: str, key: str, *, endpoint: str, as_json: bool) -> int:
+def print_explanation(
+    kind: str,
+    key: str,
+    *,
+    endpoint: str,
+    as_json: bool,
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
+) -> int:
     """Explain the state of an object, once for each controller of its kind.
 
     Raises:
@@ -53,7 +47,7 @@ def print_explanation(kind: str, key: str, *, endpoint: str, as_json: bool) -> i
         raise ConfigurationError(
             f"{key!r} is not a valid object: write NAMESPACE/NAME, or NAME for a cluster-scoped object"
         )
-    document = read_keys(endpoint, namespace=namespace, name=name)
+    document = read_keys(endpoint, access, namespace=namespace, name=name)
     if not as_json:
         document = printable(document)
     controllers = [each for each in document["controllers"] if kind.lower() in _names(each)]
@@ -110,7 +104,7 @@ def _told(controller: JSONObject, key: JSONObject, now: datetime, document: JSON
     if document["role"] != "running":
         yield f"  This process is {document['role']}, so it does not reconcile. Ask the leader."
     if "in_progress_seconds" in key:
-        seconds = duration(key["in_progress_seconds"])
+        seconds = format_duration(key["in_progress_seconds"])
         yield f"  A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', ()))}."
     yield from _last(key["runs"], now)
     yield from _next(key)
@@ -127,7 +121,7 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
         return
     run = runs[0]
     yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {_because(run['reasons'])}."
-    yield f"  The reconcile took {duration(run['seconds'])} and {_result(run)}."
+    yield f"  The reconcile took {format_duration(run['seconds'])} and {_result(run)}."
     error = run.get("error")
     if error is not None:
         message = error.get("message", _WITHHELD).replace("\n", "\n      ")
@@ -143,11 +137,11 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
 def _next(key: JSONObject) -> Iterator[str]:
     if "due_in_seconds" in key:
         at = f", at {_clock(key['due'])}" if "due" in key else ""
-        yield f"  It runs next in {duration(key['due_in_seconds'])}{at}, or when it changes."
+        yield f"  It runs next in {format_duration(key['due_in_seconds'])}{at}, or when it changes."
     elif "ready_seconds" in key:
         again = "again " if "in_progress_seconds" in key else ""
         reasons = _because(key.get("next_reasons", ()))
-        yield f"  It is ready to run {again}since {duration(key['ready_seconds'])}, because {reasons}."
+        yield f"  It is ready to run {again}since {format_duration(key['ready_seconds'])}, because {reasons}."
     elif "in_progress_seconds" not in key:
         yield "  No next run is planned."
     yield f"  It waits for {key['waits_for']}."
@@ -166,18 +160,16 @@ def _earlier(runs: list[JSONObject], now: datetime) -> Iterator[str]:
 
 def _because(reasons: list[str] | tuple[str, ...]) -> str:
     """Return reasons as a sentence, each with its detail."""
-    texts = []
-    for reason in reasons:
-        word, _, detail = reason.partition(": ")
-        texts.append(_BECAUSE.get(word, word) + (f" ({detail})" if detail else ""))
-    return ", and ".join(texts) or "of an unnamed reason"
+    return ", and ".join(map(described, reasons)) or "of an unnamed reason"
 
 
 def _result(run: JSONObject) -> str:
     if "error" in run and run["error"]["timed_out"]:
         return "timed out"
     delay, result = run.get("requeue_after_seconds"), str(run["result"])
-    return _RESULTS.get(result, result) + (f", to run again after {duration(delay)}" if delay is not None else "")
+    return _RESULTS.get(result, result) + (
+        f", to run again after {format_duration(delay)}" if delay is not None else ""
+    )
 
 
 def _clock(time: str) -> str:
@@ -186,7 +178,7 @@ def _clock(time: str) -> str:
 
 
 def _ago(run: JSONObject, now: datetime) -> str:
-    return duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
+    return format_duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
 
 
 def _times(count: int) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import yaml
@@ -16,7 +17,7 @@ from reconciler.client import Client
 from reconciler.controller import Controller
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager import Manager
+from reconciler.manager import EndpointSecurity, Manager
 from reconciler.wire import JSONObject
 
 __all__ = ["print_crd", "print_manifests"]
@@ -50,6 +51,7 @@ def print_manifests(
     namespaces: Sequence[str],
     leader_election: str | None,
     leader_election_namespace: str | None,
+    authentication: Literal["kubernetes"] | None,
     image: str,
     as_json: bool,
 ) -> int:
@@ -64,6 +66,7 @@ def print_manifests(
             image=image,
             leader_election=leader_election or "notification-operator",
             leader_election_namespace=leader_election_namespace or install_namespace,
+            authentication=authentication,
         )
         _print(notification_manifests(installation, _NoServer()), (), as_json=as_json)
         return 0
@@ -73,6 +76,7 @@ def print_manifests(
             namespaces=list(namespaces) or None,
             leader_election=leader_election,
             leader_election_namespace=leader_election_namespace or install_namespace,
+            security=None if authentication is None else EndpointSecurity(authentication=authentication),
         )
     asyncio.run(setup_function(load_target(target), target)(manager))
     with options_as_typed(name="--name", namespace="--install-namespace"):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -14,7 +14,7 @@ import yaml
 from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.http import Transport
-from reconciler.manager import Manager
+from reconciler.manager import EndpointSecurity, Manager
 from reconciler.notification import (
     ChannelPolicy,
     NotificationOperator,
@@ -53,6 +53,7 @@ class Installation:
         image: the container image.
         leader_election: the name of the Lease.
         leader_election_namespace: the namespace of the Lease.
+        authentication: how clients of the metrics authenticate; None for not at all.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Installation:
     image: str
     leader_election: str
     leader_election_namespace: str
+    authentication: Literal["kubernetes"] | None = None
 
 
 def notification_manifests(installation: Installation, transport: Transport) -> list[JSONObject]:
@@ -75,6 +77,7 @@ def notification_manifests(installation: Installation, transport: Transport) -> 
         namespaces=list(installation.namespaces) or None,
         leader_election=installation.leader_election,
         leader_election_namespace=installation.leader_election_namespace,
+        security=EndpointSecurity(authentication=installation.authentication) if installation.authentication else None,
     )
     NotificationOperator(NotificationOptions(policies=_has_policies(installation))).add_to(manager)
     return [
@@ -121,6 +124,7 @@ def _configuration(installation: Installation) -> JSONObject:
         **({"namespace": list(installation.namespaces)} if installation.namespaces else {}),
         "metrics": f"0.0.0.0:{METRICS_PORT}",
         "health": f"0.0.0.0:{HEALTH_PORT}",
+        **({"authentication": installation.authentication} if installation.authentication else {}),
         "grace-period": GRACE,
         "routing-file": "/etc/notification/routing/routing.yaml",
         "credentials": "/etc/notification/credentials",
@@ -229,14 +233,17 @@ def _network_policy(installation: Installation) -> JSONObject:
 
 
 def _service_monitor(installation: Installation) -> JSONObject:
+    endpoint: JSONObject = {"port": "metrics", "interval": "30s"}
+    if installation.authentication:
+        # The token is that of Prometheus, whose service account needs a binding to the role NAME-metrics-reader.
+        token = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
+        endpoint |= {"scheme": "https", "bearerTokenFile": token, "tlsConfig": {"insecureSkipVerify": True}}
+    selector = {"matchLabels": _labels(installation)}
     return _object(
         installation,
         "monitoring.coreos.com/v1",
         "ServiceMonitor",
-        spec={
-            "selector": {"matchLabels": _labels(installation)},
-            "endpoints": [{"port": "metrics", "interval": "30s"}],
-        },
+        spec={"selector": selector, "endpoints": [endpoint]},
     )
 
 

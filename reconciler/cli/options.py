@@ -4,19 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["NotificationFlags", "RunOptions", "options_as_typed"]
+if TYPE_CHECKING:
+    from reconciler.manager import EndpointSecurity
 
-_MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "grace_period")
+__all__ = [
+    "AccessFlags",
+    "Authentication",
+    "ConsoleAddress",
+    "NotificationFlags",
+    "RunOptions",
+    "SecurityFlags",
+    "options_as_typed",
+    "with_console_address",
+]
+
+_CONSOLE_ADDRESS = "127.0.0.1:8082"
+"""Where ``--console`` without an address serves the console."""
+
+ConsoleAddress = Annotated[
+    str | None,
+    Parameter(
+        help=f"Serve a page for the browser. HOST:PORT may be omitted: {_CONSOLE_ADDRESS}.",
+        requires_equals=True,
+        show_default=False,
+    ),
+]
+"""The option ``--console[=HOST:PORT]``."""
+
+Authentication = Annotated[
+    Literal["kubernetes"] | None,
+    Parameter(help="Clients of /metrics, /debug and the console send a token of the cluster; its RBAC decides."),
+]
+
+_MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "console", "grace_period")
 
 
 @Parameter(name="*", group="Notification operator")
@@ -39,7 +69,7 @@ class NotificationFlags:
     audit_file: Annotated[
         Path | None, Parameter(help="File to which each attempt and each result is appended as a line.")
     ] = None
-    console: Annotated[bool, Parameter(help="Enable the channel 'console'.")] = True
+    console_channel: Annotated[bool, Parameter(help="Enable the channel 'console'.")] = True
     log_channel: Annotated[bool, Parameter(help="Enable the channel 'log'.")] = True
     delivery_timeout: Annotated[
         float, Parameter(help="Timeout of one delivery in seconds.", validator=Number(gt=0))
@@ -63,6 +93,61 @@ class NotificationFlags:
     webhook_certificates: Annotated[
         Path | None, Parameter(help="Directory with the webhook's tls.crt and tls.key.")
     ] = None
+
+
+@Parameter(name="*", group="Security of the endpoints")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityFlags:
+    """The options that protect ``/metrics``, ``/debug`` and the console; see `EndpointSecurity`."""
+
+    authentication: Authentication = None
+    token_file: Annotated[
+        Path | None, Parameter(help="File with a token that clients must send instead; read again when it changes.")
+    ] = None
+    certificates: Annotated[
+        Path | None,
+        Parameter(help="Directory with tls.crt and tls.key, reloaded when they change. Default: self-signed."),
+    ] = None
+    tls: Annotated[
+        bool | None,
+        Parameter(help="Serve HTTPS. Default: if another of these options is given.", negative="--no-tls"),
+    ] = None
+
+    def to_security(self) -> EndpointSecurity | None:
+        """Return the option of the manager; None if nothing protects the endpoints.
+
+        Raises:
+            ConfigurationError: the options are invalid.
+        """
+        from reconciler.manager import EndpointSecurity
+
+        if self.authentication is not None and self.token_file is not None:
+            raise ConfigurationError("set only one of --authentication and --token-file")
+        if not (self.authentication or self.token_file or self.certificates or self.tls):
+            return None
+        with options_as_typed(token_file="--token-file", certificates="--certificates"):  # noqa: S106 - no password
+            return EndpointSecurity(
+                authentication=self.authentication,
+                token_file=self.token_file,
+                certificates=self.certificates,
+                tls=self.tls is not False,
+            )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessFlags:
+    """The options of commands that read the endpoints of an operator."""
+
+    token_file: Annotated[
+        Path | None, Parameter(help="File with the token to send, such as one of 'kubectl create token'.")
+    ] = None
+    ca_file: Annotated[
+        Path | None, Parameter(help="PEM file of the CA that signed the certificate of an https:// endpoint.")
+    ] = None
+    insecure_skip_tls_verify: Annotated[
+        bool, Parameter(help="Accept any certificate, such as a self-signed one.", negative=())
+    ] = False
 
 
 @Parameter(name="*")
@@ -91,6 +176,8 @@ class RunOptions:
     health: Annotated[
         str | None, Parameter(help="HOST:PORT of /healthz and /readyz. Without it health is not served.")
     ] = None
+    console: ConsoleAddress = None
+    security: SecurityFlags = SecurityFlags()
     grace_period: Annotated[
         float, Parameter(help="Seconds that reconciles in progress have to finish after SIGTERM.")
     ] = 30.0
@@ -118,3 +205,8 @@ def options_as_typed(**names: str) -> Iterator[None]:
     except ConfigurationError as error:
         text = pattern.sub(lambda match: typed[match[1]], str(error))
         raise ConfigurationError(text.removesuffix("=")) from error
+
+
+def with_console_address(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line with the default address after a bare ``--console``."""
+    return [f"--console={_CONSOLE_ADDRESS}" if each == "--console" else each for each in arguments]

@@ -65,6 +65,8 @@ async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions,
                 leader_election_namespace=options.leader_election_namespace,
                 metrics=options.metrics,
                 health=options.health,
+                console=options.console,
+                security=options.security.to_security(),
                 grace_period=options.grace_period,
             )
         await setup(manager)
@@ -94,7 +96,7 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
         raise ConfigurationError("--webhook needs --channel-policies and --webhook-certificates")
     operator = NotificationOperator(
         NotificationOptions(
-            console=flags.console,
+            console=flags.console_channel,
             log=flags.log_channel,
             directory=flags.notification_directory,
             credentials=flags.credentials,

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from reconciler.cli.endpoint import duration, key_text, printable, read_keys
+from reconciler.cli.endpoint import key_text, printable, read_keys
+from reconciler.cli.options import AccessFlags
 from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.meta import format_duration
 from reconciler.wire import JSONObject
 
 try:
@@ -34,13 +36,21 @@ _LONGEST = 86_400.0
 """Seconds between two updates at most; the system cannot sleep for any number."""
 
 
-def print_top(*, endpoint: str, watch: float | None, as_json: bool, sleep: Callable[[float], None] = time.sleep) -> int:
+def print_top(
+    *,
+    endpoint: str,
+    watch: float | None,
+    as_json: bool,
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
     """Print the controllers of an operator, once or until interrupted.
 
     Args:
         endpoint: the operator's.
         watch: seconds between two updates; None for one print.
         as_json: print a JSON document, or one per line with `watch`.
+        access: the token to send, and which certificates to trust.
         sleep: waits.
 
     Raises:
@@ -49,7 +59,7 @@ def print_top(*, endpoint: str, watch: float | None, as_json: bool, sleep: Calla
     """
     if watch is not None and not 0 < watch <= _LONGEST:
         raise ConfigurationError(f"--watch must be a number of seconds above 0, and at most {_LONGEST:g}, not {watch}")
-    document = read_keys(endpoint)
+    document = read_keys(endpoint, access)
     console = Console(highlight=False)
     if watch is None:
         if as_json:
@@ -69,7 +79,7 @@ def print_top(*, endpoint: str, watch: float | None, as_json: bool, sleep: Calla
                 console.print(_view(document))
             sys.stdout.flush()
             sleep(watch)
-            document = read_keys(endpoint)
+            document = read_keys(endpoint, access)
 
 
 def _view(document: JSONObject) -> RenderableType:
@@ -121,10 +131,10 @@ def _hot(keys: list[tuple[JSONObject, JSONObject]]) -> Table:
 
 def _next(key: JSONObject) -> str:
     if "in_progress_seconds" in key:
-        return f"in progress for {duration(key['in_progress_seconds'])}"
+        return f"in progress for {format_duration(key['in_progress_seconds'])}"
     if "ready_seconds" in key:
         return "ready"
-    return f"in {duration(key['due_in_seconds'])}" if "due_in_seconds" in key else "after a change"
+    return f"in {format_duration(key['due_in_seconds'])}" if "due_in_seconds" in key else "after a change"
 
 
 def _table(*texts: str, numbers: tuple[str, ...]) -> Table:

@@ -45,12 +45,12 @@ from reconciler.client.verbs.watch import WatchEvent
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request, ResourceType, check_field_manager, program_name
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document
+from reconciler.objects import KindLike, TypedObject, Unstructured, from_document
 from reconciler.wire import JSONObject
 
 __all__ = ["Client"]
 
-R = TypeVar("R", bound=AnyResource)
+R = TypeVar("R", bound=TypedObject)
 
 
 class Client:
@@ -270,7 +270,7 @@ class Client:
     async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
     @overload
     async def get(self, kind: str | GroupVersionKind, name: str, namespace: str | None = None) -> Unstructured: ...
-    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> AnyResource | Unstructured:
+    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> TypedObject | Unstructured:
         """Read one object, consistently. Cancellation has no effect on the server.
 
         Raises:
@@ -385,7 +385,7 @@ class Client:
         *,
         until: Callable[[Any], object],
         timeout: float | None,
-    ) -> AnyResource | Unstructured:
+    ) -> TypedObject | Unstructured:
         """Wait until an object is in the wanted state, and return it. It need not exist yet.
 
         Watches the object on the server. Broken watches and transient failures are retried. Cancellation ends the
@@ -404,7 +404,7 @@ class Client:
             return obj is not None and until(obj)
 
         return cast(
-            "AnyResource", await _watch.wait(self.session, kind, name, namespace, wanted=wanted, timeout=timeout)
+            "TypedObject", await _watch.wait(self.session, kind, name, namespace, wanted=wanted, timeout=timeout)
         )
 
     async def wait_gone(
@@ -420,8 +420,8 @@ class Client:
     @overload
     async def create(self, obj: ObjectLike, **options: Unpack[WriteOptions]) -> Unstructured: ...
     async def create(
-        self, obj: AnyResource | ObjectLike, **options: Unpack[WriteOptions]
-    ) -> AnyResource | Unstructured:
+        self, obj: TypedObject | ObjectLike, **options: Unpack[WriteOptions]
+    ) -> TypedObject | Unstructured:
         """Create an object and return it as stored. A cancelled call may have created it.
 
         A creation by name is retried if its outcome is unknown. If the name is then taken, the existing object is
@@ -444,11 +444,11 @@ class Client:
     ) -> Unstructured: ...
     async def update(
         self,
-        obj: AnyResource | ObjectLike,
+        obj: TypedObject | ObjectLike,
         *,
         subresource: StatusSubresource | None = None,
         **options: Unpack[WriteOptions],
-    ) -> AnyResource | Unstructured:
+    ) -> TypedObject | Unstructured:
         """Replace an object and return it as stored. A cancelled call may have replaced it.
 
         For a typed Resource, the document that it was read from is sent with the model's changes laid over it, so
@@ -496,7 +496,7 @@ class Client:
         patch: PatchDocument,
         subresource: str | None = None,
         **options: Unpack[PatchOptions],
-    ) -> AnyResource | Unstructured:
+    ) -> TypedObject | Unstructured:
         """Patch an object and return it as stored. A cancelled call may have patched it.
 
         Args:
@@ -533,13 +533,13 @@ class Client:
     ) -> Unstructured: ...
     async def patch_from(
         self,
-        base: AnyResource | Unstructured | JSONObject,
-        changed: AnyResource | Unstructured | JSONObject,
+        base: TypedObject | Unstructured | JSONObject,
+        changed: TypedObject | Unstructured | JSONObject,
         *,
         optimistic_lock: bool = False,
         subresource: StatusSubresource | None = None,
         **options: Unpack[WriteOptions],
-    ) -> AnyResource | Unstructured:
+    ) -> TypedObject | Unstructured:
         """Send the difference of two states of an object as a merge patch; nothing if they mean the same.
 
         Returns the object as stored, or `changed` if there was nothing to send. A cancelled call may have patched it.
@@ -567,7 +567,7 @@ class Client:
     async def apply(self, obj: R, **options: Unpack[ApplyOptions]) -> R: ...
     @overload
     async def apply(self, obj: ObjectLike, **options: Unpack[ApplyOptions]) -> Unstructured: ...
-    async def apply(self, obj: AnyResource | ObjectLike, **options: Unpack[ApplyOptions]) -> AnyResource | Unstructured:
+    async def apply(self, obj: TypedObject | ObjectLike, **options: Unpack[ApplyOptions]) -> TypedObject | Unstructured:
         """Apply an object (server-side apply), creating it if needed, and return it as stored.
 
         Fields that this field manager applied before and does not specify now are removed. Fields of other managers
@@ -593,8 +593,8 @@ class Client:
         self, obj: Unstructured | JSONObject, mutate: Callable[[Unstructured], object]
     ) -> tuple[Unstructured, Written]: ...
     async def create_or_update(
-        self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]
-    ) -> tuple[AnyResource | Unstructured, Written]:
+        self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
+    ) -> tuple[TypedObject | Unstructured, Written]:
         """Let `mutate` change the object of this name, or `obj` if it does not exist, and write it if it differs.
 
         Reads with `get`, and so from a cache if there is one. The update replaces the whole object except its status,
@@ -624,8 +624,8 @@ class Client:
         self, obj: Unstructured | JSONObject, mutate: Callable[[Unstructured], object]
     ) -> tuple[Unstructured, Written]: ...
     async def create_or_patch(
-        self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]
-    ) -> tuple[AnyResource | Unstructured, Written]:
+        self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
+    ) -> tuple[TypedObject | Unstructured, Written]:
         """Do the same as `create_or_update`, but send only the difference, as a merge patch.
 
         A status with a subresource is patched separately if it differs, also after a creation. The result is then
@@ -651,11 +651,11 @@ class Client:
     ) -> Unstructured | None: ...
     async def delete(
         self,
-        kind_or_obj: KindLike | AnyResource | ObjectLike,
+        kind_or_obj: KindLike | TypedObject | ObjectLike,
         name: str | None = None,
         namespace: str | None = None,
         **options: Unpack[DeleteOptions],
-    ) -> AnyResource | Unstructured | None:
+    ) -> TypedObject | Unstructured | None:
         """Delete an object. A cancelled call may have deleted it.
 
         Returns the object if the server's response contains it, as it does while finalizers hold the object, else None.
@@ -824,7 +824,7 @@ class Client:
         return await self.session.resource_type(kind)
 
     def status_writer(
-        self, obj_or_kind: KindLike | AnyResource | ObjectLike, name: str | None = None, namespace: str | None = None
+        self, obj_or_kind: KindLike | TypedObject | ObjectLike, name: str | None = None, namespace: str | None = None
     ) -> ClientStatusWriter:
         """Return the reader and writer of one object's status that a `StatusBatcher` uses.
 

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler, has_status_field
@@ -16,12 +16,14 @@ from reconciler.controller.wake.user_code import check_seconds
 from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
 from reconciler.objects import KindLike, Resource, gvk_from
-from reconciler.status import check_options
+from reconciler.status import Strategy, check_options
 
 if TYPE_CHECKING:
     from reconciler.workqueue import RateLimiter
 
 __all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions"]
+
+_STRATEGIES = ("auto", *get_args(Strategy))
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
@@ -184,8 +186,13 @@ def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:
     """Check the class attributes for the status, which would otherwise fail in the first reconcile."""
     if not isinstance(reconciler, ResourceReconciler):
         return
+    strategy = reconciler.status_strategy
+    if strategy not in _STRATEGIES:
+        raise ConfigurationError(f"{prefix}status_strategy must be one of {', '.join(_STRATEGIES)}, not {strategy!r}")
     try:
-        check_options(reconciler.status_strategy, reconciler.status_on_error, reconciler.status_subresource)
+        check_options(
+            "merge" if strategy == "auto" else strategy, reconciler.status_on_error, reconciler.status_subresource
+        )
     except ValueError as error:
         raise ConfigurationError(f"{prefix}status_{error}") from None
     if not reconciler.kstatus_conditions or not (isinstance(kind, type) and issubclass(kind, Resource)):

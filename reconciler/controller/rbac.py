@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reconciler.controller.permissions import AccessRule, Permission, full_name
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize
+from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of
 from reconciler.controller.wake.watches import OwnerMapper, Watch
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.objects import KindLike
@@ -43,7 +43,7 @@ def required_permissions(reconciler: Reconciler, kind: KindLike, watches: Sequen
 
 def _for_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permission]:
     subresource = reconciler.status_subresource
-    strategy = reconciler.status_strategy
+    strategy = strategy_of(reconciler, kind)
     permissions = []
     if subresource is not None:
         permissions.append(Permission(kind, "update" if strategy == "update" else "patch", subresource="status"))

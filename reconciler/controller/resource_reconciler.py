@@ -7,7 +7,7 @@ import functools
 import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
@@ -25,13 +25,14 @@ from reconciler.objects import (
     Resource,
     from_document,
     gvk_from,
+    is_built_in,
     kind_argument,
     original_document,
     to_document,
 )
 from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
 
-__all__ = ["ResourceReconciler", "defines_finalize", "has_status_field"]
+__all__ = ["ResourceReconciler", "defines_finalize", "has_status_field", "strategy_of"]
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -62,9 +63,10 @@ class ResourceReconciler(Reconciler, Generic[R]):
     Attributes:
         resource: the kind, None if neither the keyword nor the type argument gives it.
         finalizer: the name of the finalizer that `finalize` needs. Default None: ``<group>/<controller name>``.
-        status_strategy: how the status is sent: ``"merge"`` (default), a merge patch; ``"update"``, a PUT of the whole
-            status, which costs the API server a fifth less, needs the verb ``update``, and requires the default of
-            `status_subresource`; or ``"apply"``. See `StatusBatcher`.
+        status_strategy: how the status is sent: ``"merge"``, a merge patch; ``"update"``, a PUT of the whole status,
+            which costs the API server a fifth less, needs the verb ``update``, and requires the default of
+            `status_subresource`; or ``"apply"``: see `StatusBatcher`. Default ``"auto"``: an update for custom kinds,
+            and a merge patch for built-in ones and without the subresource.
         status_subresource: ``"status"`` (default) or None; see `StatusBatcher`.
         status_on_error: what is written when the body fails. ``"ledgers"`` (default): conditions, list entries and
             counters, but not what `set`, `merge` and `remove` recorded, which may be incomplete. ``"flush"``:
@@ -79,7 +81,7 @@ class ResourceReconciler(Reconciler, Generic[R]):
 
     resource: ClassVar[KindLike | None] = None
     finalizer: ClassVar[str | None] = None
-    status_strategy: ClassVar[Strategy] = "merge"
+    status_strategy: ClassVar[Strategy | Literal["auto"]] = "auto"
     status_subresource: ClassVar[str | None] = "status"
     status_on_error: ClassVar[OnError] = "ledgers"
     kstatus_conditions: ClassVar[bool] = False
@@ -148,6 +150,17 @@ class ResourceReconciler(Reconciler, Generic[R]):
 def defines_finalize(reconciler: ResourceReconciler[Any]) -> bool:
     """Return whether a reconciler's class overrides `ResourceReconciler.finalize`."""
     return type(reconciler).finalize is not ResourceReconciler.finalize
+
+
+def strategy_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> Strategy:
+    """Return how a reconciler's status is sent.
+
+    An update needs the whole object as the server sent it. A controller's informer has that, without managedFields,
+    which an update need not contain. For some built-in kinds the server takes more than the status from an update.
+    """
+    if reconciler.status_strategy != "auto":
+        return reconciler.status_strategy
+    return "merge" if reconciler.status_subresource is None or is_built_in(gvk_from(kind).group) else "update"
 
 
 class InvalidPrimary(InvalidObject, TerminalError):
@@ -346,7 +359,7 @@ class _ObjectReconcile:
         return StatusBatcher(
             self._client,
             obj,
-            strategy=self._reconciler.status_strategy,
+            strategy=strategy_of(self._reconciler, self._kind),
             subresource=self._reconciler.status_subresource,
             on_error=self._reconciler.status_on_error,
             clock=self._clock,

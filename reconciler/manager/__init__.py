@@ -14,12 +14,14 @@ A `Manager` guarantees:
 """
 
 from reconciler.manager.election.options import LeaderElection
+from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader
 from reconciler.manager.manager import Manager, ManagerStatistics
 from reconciler.manager.runnables import Runnable
 from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRing
 
 __all__ = [
+    "EndpointSecurity",
     "GracePeriodExceeded",
     "LeaderElection",
     "LeadershipLost",

@@ -13,12 +13,13 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import NamedTuple
 
 from reconciler.clock import Clock, process_time
 from reconciler.telemetry import EventLoopCounters
 from reconciler.telemetry.frames import own_frames
 
-__all__ = ["BlockedLoopDetector", "BlockedLoopWatchdog"]
+__all__ = ["LIVENESS_LIMIT", "Block", "BlockedLoopDetector", "BlockedLoopWatchdog"]
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -28,6 +29,9 @@ LIMIT = 1.0
 INTERVAL = 0.2
 """Seconds between two signs of life of the loop, each of which takes some microseconds."""
 
+LIVENESS_LIMIT = 60.0
+"""Seconds after which ``/healthz`` fails. Few calls take as long and end; twice the usual timeout of a DNS lookup."""
+
 _SAME_PLACE = 60.0
 """Seconds in which the same line of code is logged once; further blocks are only counted."""
 
@@ -36,16 +40,34 @@ _LOOP_FILES = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.p
 _DEBUGGERS = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle"})
 
 
+class Block(NamedTuple):
+    """A block that is in progress.
+
+    Attributes:
+        seconds: how long it has lasted.
+        where: the line of code, and the task.
+    """
+
+    seconds: float
+    where: str
+
+    def __str__(self) -> str:
+        return f"the event loop has been blocked for {self.seconds:.0f} s by {self.where}"
+
+
 class BlockedLoopDetector:
     """The rule for when the event loop counts as blocked, without threads and clocks.
 
     Time counts only if the process ran. A process that was stopped, by a signal or a debugger, or that got no CPU, used
     no CPU time, and this detector was called late. If native code held the interpreter lock, it was called late too,
     but the process used CPU time.
+
+    Attributes:
+        seconds: how long the block in progress has lasted.
     """
 
     def __init__(self) -> None:
-        self._blocked = 0.0
+        self.seconds = 0.0
         self._reported = False
 
     def check(self, *, alive: bool, elapsed: float, cpu: float) -> bool:
@@ -57,11 +79,11 @@ class BlockedLoopDetector:
             cpu: seconds of CPU time that the process used in them.
         """
         if alive:
-            self._blocked, self._reported = 0.0, False
+            self.seconds, self._reported = 0.0, False
             return False
         if elapsed <= 2 * INTERVAL or cpu >= elapsed / 2:
-            self._blocked += elapsed
-        if self._reported or self._blocked <= LIMIT:
+            self.seconds += elapsed
+        if self._reported or self.seconds <= LIMIT:
             return False
         self._reported = True
         return True
@@ -75,6 +97,9 @@ class BlockedLoopWatchdog:
     Args:
         clock: source of time.
         counters: counts the blocks.
+
+    Attributes:
+        block: the block in progress, once it has lasted longer than a second; None if there is none.
     """
 
     def __init__(self, clock: Clock, counters: EventLoopCounters) -> None:
@@ -84,6 +109,7 @@ class BlockedLoopWatchdog:
         self._stopped = threading.Event()
         self._alive = False
         self._logged: dict[str, float] = {}
+        self.block: Block | None = None
 
     def start(self) -> None:
         """Watch the running loop, which is that of the calling thread."""
@@ -109,16 +135,27 @@ class BlockedLoopWatchdog:
             idle = not loop.is_running()  # between two calls of run_until_complete
             if detector.check(alive=alive or idle, elapsed=now - before, cpu=cpu - cpu_before):
                 self._report(sys._current_frames().get(thread), loop)  # noqa: SLF001 - documented, despite its name
+            self._follow(detector.seconds)
             if alive:
                 with contextlib.suppress(RuntimeError):  # the loop was closed just now
                     loop.call_soon_threadsafe(self._set_alive)
+
+    def _follow(self, seconds: float) -> None:
+        """Update the block in progress, and log when it becomes fatal."""
+        before = self.block
+        if before is None:
+            return
+        self.block = Block(seconds, before.where) if seconds else None
+        if before.seconds < LIVENESS_LIMIT <= seconds:
+            _log.error("%s: /healthz fails now, so that Kubernetes restarts the process", self.block)
 
     def _report(self, frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> None:
         stack = _stack(frame)
         if any(each.f_globals.get("__name__", "").partition(".")[0] in _DEBUGGERS for each in stack):
             return
         self._counters.blocked += 1
-        where = _where(stack)
+        where, task = _where(stack), _task(loop)
+        self.block = Block(LIMIT, where + task)
         now = self._now()
         if now - self._logged.get(where, -_SAME_PLACE) < _SAME_PLACE:
             return
@@ -130,7 +167,7 @@ class BlockedLoopWatchdog:
             "await something that does not block, or move the call into a thread with asyncio.to_thread",
             LIMIT,
             where,
-            _task(loop),
+            task,
         )
 
 

@@ -21,9 +21,13 @@ from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.options import LeaderElection, complete_election
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.manager.endpoints.checks import Check, Checks
+from reconciler.manager.endpoints.guard import Guard
 from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
 from reconciler.manager.endpoints.keys import debug_keys
+from reconciler.manager.endpoints.reviews import Reviewer
+from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.manager.endpoints.server import Address, Servers
+from reconciler.manager.endpoints.thread import MainLoop
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
@@ -37,6 +41,7 @@ from reconciler.telemetry import MetricsRegistry, tracer
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
+    from reconciler.manager.console.server import Console
     from reconciler.webhook import WebhookServer
 
 __all__ = ["Manager", "ManagerStatistics"]
@@ -67,7 +72,7 @@ class Manager:
     Args:
         client: the connection to the API server. Its creator opens and closes it.
         namespaces: the namespaces that informers watch. Default: all.
-        list_in_pages: how informers list; see `Cache`. Default False.
+        list_in_pages: how informers list; see `Cache`. Default None: as suits the server.
         leader_election: the lease's name, or a `LeaderElection` with times. Default: no election, all replicas are
             active.
         leader_election_namespace: the lease's namespace. Default: the pod's namespace, or the only one in `namespaces`.
@@ -80,6 +85,10 @@ class Manager:
             not served.
         health: ``host:port`` for ``/healthz``, ``/readyz`` and the debug paths; may be the same address. Default: not
             served.
+        security: TLS and authentication for ``/metrics``, ``/debug`` and the console. ``/healthz`` and ``/readyz`` stay
+            open; the address of `health` serves no debug paths then. Default: neither.
+        console: ``host:port`` for the console, a page for the browser; needs the extra ``console``. Default: not
+            served.
         grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
             Default 30, controller-runtime's number.
         clock: source of time. Default: the current clock.
@@ -90,6 +99,7 @@ class Manager:
         client: reads of declared kinds come from the cache. With leader election, writes are refused unless this
             process is the leader; in a ring of shards, unless it holds its Lease.
         metrics: all counters, and the Prometheus registry for your own collectors.
+        console: the console, for pages of your own; None without one.
 
     Raises:
         ConfigurationError: an option is invalid; the message names it and the reason.
@@ -100,13 +110,15 @@ class Manager:
         client: Client,
         *,
         namespaces: Sequence[str] | None = None,
-        list_in_pages: bool = False,
+        list_in_pages: bool | None = None,
         leader_election: str | LeaderElection | None = None,
         leader_election_namespace: str | None = None,
         sharding: Sharding | None = None,
         warm_up: bool = True,
         metrics: str | None = None,
         health: str | None = None,
+        security: EndpointSecurity | None = None,
+        console: str | None = None,
         grace_period: float = 30.0,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -132,7 +144,11 @@ class Manager:
         self.metrics.unreadable = self.cache.unreadable
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
-        self._servers = Servers(self._clock)
+        self._security = security
+        watchdog = BlockedLoopWatchdog(self._clock, self.metrics.event_loop)
+        self._main_loop = MainLoop(watchdog)
+        guard = None if security is None else self._make_guard(client, security)
+        self._servers = Servers(self._clock, self._main_loop, security, guard)
         self._lifecycle = Lifecycle(
             servers=self._servers,
             cache=self.cache,
@@ -140,10 +156,11 @@ class Manager:
             warm_up=warm_up,
             grace=grace_period,
             clock=self._clock,
-            watchdog=BlockedLoopWatchdog(self._clock, self.metrics.event_loop),
+            watchdog=watchdog,
             banner=self._banner,
         )
         self._serve(metrics, health)
+        self.console: Console | None = None if console is None else self._serve_console(console)
 
     def add_controller(
         self,
@@ -292,7 +309,9 @@ class Manager:
         """Return manifests of the service account, roles and bindings that this manager and its controllers need.
 
         The rules cover what the controllers watch, the framework's own writes, and the `Reconciler.permissions` of each
-        reconciler. With `namespaces` there is a role in each of them instead of a cluster role.
+        reconciler. With `namespaces` there is a role in each of them instead of a cluster role. If the API
+        server authenticates the clients of the endpoints, there are two more cluster roles, to be bound to those who
+        may read ``/metrics`` (``NAME-metrics-reader``), and ``/debug`` and the console (``NAME-debug-reader``).
 
         Args:
             name: the name of the service account, the roles and the bindings.
@@ -309,17 +328,23 @@ class Manager:
             namespaces=self._namespaces,
             lease=self._election,
             lease_is_named=self._shard.name is None,
+            with_reviews=self._security is not None and self._security.authentication == "kubernetes",
         )
 
     @property
     def metrics_url(self) -> str | None:
-        """Return ``http://host:port`` of the metrics endpoint; None while it is not served."""
+        """Return ``http://host:port`` or ``https://host:port`` of the metrics endpoint; None while it is not served."""
         return self._servers.url("metrics")
 
     @property
     def health_url(self) -> str | None:
         """Return ``http://host:port`` of the health endpoint; None while it is not served."""
         return self._servers.url("health")
+
+    @property
+    def console_url(self) -> str | None:
+        """Return the URL of the console; None while it is not served."""
+        return self._servers.url("console")
 
     def statistics(self) -> ManagerStatistics:
         """Return a snapshot of the manager's figures."""
@@ -331,7 +356,7 @@ class Manager:
             cache=self.cache.statistics(),
         )
 
-    def _make_cache(self, client: Client, *, list_in_pages: bool) -> Cache:
+    def _make_cache(self, client: Client, *, list_in_pages: bool | None) -> Cache:
         try:
             return Cache(
                 client,
@@ -364,6 +389,11 @@ class Manager:
             else None,
         )
 
+    def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
+        # Not the manager's own client: a standby must answer scrapes, too.
+        own = client.through(lambda transport: CountingTransport(transport, self.metrics.requests))
+        return Guard(security, Reviewer(own, self._clock), self._clock)
+
     def _wrap_transport(self, transport: Transport) -> Transport:
         transport = CountingTransport(transport, self.metrics.requests)
         if (spans := tracer()) is not None:
@@ -384,19 +414,53 @@ class Manager:
             self._servers.serve(address, {"/metrics": metrics(self.metrics), **debug})
         if health_address is not None:
             address = Address.parse("health", health_address)
-            checks = {"/healthz": health(self._live), "/readyz": health(self._ready)}
-            self._servers.serve(address, {**checks, **debug})
+            checks = {
+                "/healthz": health(self._live, self._main_loop, live=True),
+                "/readyz": health(self._ready, self._main_loop, live=False),
+            }
+            self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
+
+    def _serve_console(self, address: str) -> Console:
+        from reconciler.manager.console.server import Console
+        from reconciler.manager.console.state import Parts
+
+        console = Console(
+            Parts(
+                cluster=self._cluster,
+                namespaces=self._namespaces,
+                role=self._role,
+                controllers=lambda: self._lifecycle.controllers,
+                informers=lambda: self.cache.informers,
+                elector=self._elector,
+                identity=None if self._election is None else self._election.identity,
+                shard=self._shard.debug_info,
+                clock=self._clock,
+            )
+        )
+        parsed = Address.parse("console", address)
+        if not parsed.is_loopback and not (self._security and self._security.authenticates):
+            raise ConfigurationError(
+                f"console={address!r}: other machines could read it: write '127.0.0.1:{parsed.port}' and use "
+                "'kubectl port-forward', or ask for a token with security="
+            )
+        self._servers.serve(parsed, {"": console.handle}, background=console.run)
+        return console
+
+    @property
+    def _cluster(self) -> str:
+        """Return the address of the cluster, without credentials."""
+        return str(getattr(self.client.live.session.connection.transport, "host", "")) or "in this process"
 
     def _banner(self) -> str:
         """Return the first log line: the version, the cluster without credentials, and the options."""
-        host = str(getattr(self.client.live.session.connection.transport, "host", ""))
         election, shard = self._election, self._shard.name
         parts = {
-            "cluster": host or "in this process",
+            "cluster": self._cluster,
             "namespaces": "all" if self._namespaces is None else " ".join(self._namespaces),
             "controllers": " ".join(each.name for each in self._lifecycle.controllers) or "none",
             "metrics": self.metrics_url or "not served",
             "health": self.health_url or "not served",
+            "console": self.console_url,
             "shard": shard,
             "leader election": "none" if election is None and shard is None else None,
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",

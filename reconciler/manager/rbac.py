@@ -16,6 +16,13 @@ __all__ = ["rbac_documents"]
 
 _API = "rbac.authorization.k8s.io"
 
+_REVIEW_RULES = (
+    AccessRule("authentication.k8s.io", "tokenreviews", ("create",), namespaced=False),
+    AccessRule("authorization.k8s.io", "subjectaccessreviews", ("create",), namespaced=False),
+)
+
+_READERS = {"metrics-reader": ("/metrics",), "debug-reader": ("/console", "/debug/*")}
+
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -28,6 +35,7 @@ def rbac_documents(
     namespaces: Sequence[str] | None,
     lease: LeaderElection | None,
     lease_is_named: bool = True,
+    with_reviews: bool = False,
 ) -> list[JSONObject]:
     """Return the service account, a cluster role if one is needed, roles by namespace, and their bindings.
 
@@ -39,6 +47,8 @@ def rbac_documents(
         namespaces: the namespaces that the manager watches; None for all.
         lease: options of the Lease; None without one.
         lease_is_named: whether all replicas use the same Lease; otherwise the rule allows Leases of any name.
+        with_reviews: whether the API server authenticates and authorizes the clients of the endpoints. Then the manager
+            may create reviews, and there are cluster roles for those who read the endpoints.
 
     Raises:
         ConfigurationError: a name is invalid.
@@ -55,11 +65,17 @@ def rbac_documents(
         _place([_informer_rule(informer)], informer.scope.namespaces, cluster, local)
     if lease is not None:
         local.setdefault(lease.namespace or namespace, []).extend(_lease_rules(lease.name if lease_is_named else None))
+    if with_reviews:
+        cluster += _REVIEW_RULES
     account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     documents = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}]
     documents += _role_and_binding("ClusterRole", {"name": name}, cluster, account) if cluster else []
     for where, rules in local.items():
         documents += _role_and_binding("Role", {"name": name, "namespace": where}, rules, account)
+    if with_reviews:
+        for suffix, paths in _READERS.items():
+            readable: JSONObject = {"nonResourceURLs": list(paths), "verbs": ["get"]}
+            documents.append(_role("ClusterRole", {"name": f"{name}-{suffix}"}, [readable]))
     return documents
 
 
@@ -112,11 +128,15 @@ def _place(
             cluster.append(rule)
 
 
+def _role(kind: str, metadata: JSONObject, rules: list[JSONObject]) -> JSONObject:
+    return {"apiVersion": f"{_API}/v1", "kind": kind, "metadata": metadata, "rules": rules}
+
+
 def _role_and_binding(
     kind: str, metadata: JSONObject, rules: Sequence[AccessRule], account: JSONObject
 ) -> list[JSONObject]:
     """Return a role and its binding to the service account."""
-    role = {"apiVersion": f"{_API}/v1", "kind": kind, "metadata": metadata, "rules": _merge_rules(rules)}
+    role = _role(kind, metadata, _merge_rules(rules))
     reference = {"apiGroup": _API, "kind": kind, "name": metadata["name"]}
     binding = {
         "apiVersion": f"{_API}/v1",

@@ -54,6 +54,7 @@ from reconciler.meta.raw_json import UNDECODABLE, json_elements, json_members
 from reconciler.meta.reference import GroupVersionKind, Request, ResourceType, path_segment
 from reconciler.meta.scalars import (
     Version,
+    format_duration,
     format_micro_time,
     format_time,
     is_newer,
@@ -84,6 +85,7 @@ __all__ = [
     "difference_of_fields",
     "equal",
     "find_condition",
+    "format_duration",
     "format_micro_time",
     "format_path",
     "format_time",

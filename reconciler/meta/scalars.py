@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Version",
+    "format_duration",
     "format_micro_time",
     "format_time",
     "is_newer",
@@ -33,6 +34,17 @@ def format_time(moment: datetime) -> str:
 def format_micro_time(moment: datetime) -> str:
     """Format metav1.MicroTime: UTC with six decimals."""
     return _in_utc(moment).isoformat(timespec="microseconds") + "Z"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration as a person would say it: ``"12 ms"``, ``"48 s"``, ``"5 min"``, ``"2.5 h"``, ``"3 days"``."""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.2g} ms"
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -4,9 +4,20 @@
 so that writing it back preserves fields that the models do not know. `Unstructured` is any other object.
 """
 
+from reconciler.objects.builtin import TypedObject, is_built_in_object
 from reconciler.objects.convert import from_document, original_document, to_document
-from reconciler.objects.crd import SchemaError, generate_crd
+from reconciler.objects.crd import generate_crd
 from reconciler.objects.declaration import Definition
+from reconciler.objects.fields import (
+    ConfigMapKeySelector,
+    Duration,
+    LocalObjectReference,
+    Quantity,
+    SecretKeySelector,
+    TypedObjectReference,
+    format_duration,
+    parse_duration,
+)
 from reconciler.objects.kinds import (
     KindLike,
     gvk_from,
@@ -15,32 +26,44 @@ from reconciler.objects.kinds import (
     presumed_resource_type,
     resource_type_from,
 )
-from reconciler.objects.markers import PrinterColumn, Rule, rule, schema_extra
+from reconciler.objects.markers import PrinterColumn, Rule, Scale, rule, schema_extra
 from reconciler.objects.model import Condition, ConditionedStatus, Model, ObjectMeta, OwnerReference
 from reconciler.objects.resource import AnyResource, InvalidObject, Resource
+from reconciler.objects.schema import SchemaError
 from reconciler.objects.unstructured import Unstructured
 
 __all__ = [
     "AnyResource",
     "Condition",
     "ConditionedStatus",
+    "ConfigMapKeySelector",
     "Definition",
+    "Duration",
     "InvalidObject",
     "KindLike",
+    "LocalObjectReference",
     "Model",
     "ObjectMeta",
     "OwnerReference",
     "PrinterColumn",
+    "Quantity",
     "Resource",
     "Rule",
+    "Scale",
     "SchemaError",
+    "SecretKeySelector",
+    "TypedObject",
+    "TypedObjectReference",
     "Unstructured",
+    "format_duration",
     "from_document",
     "generate_crd",
     "gvk_from",
     "is_built_in",
+    "is_built_in_object",
     "kind_argument",
     "original_document",
+    "parse_duration",
     "presumed_resource_type",
     "resource_type_from",
     "rule",

@@ -7,21 +7,29 @@ from datetime import datetime
 from typing import Any, TypeVar, overload
 
 from reconciler.meta import GroupVersionKind, format_micro_time
+from reconciler.objects.builtin import (
+    TypedObject,
+    is_built_in_class,
+    is_built_in_object,
+    model_document,
+    model_from_document,
+    model_original,
+)
 from reconciler.objects.kinds import KindLike, gvk_from, is_kind_class
-from reconciler.objects.resource import AnyResource, Resource
+from reconciler.objects.resource import InvalidObject, Resource
 from reconciler.objects.unstructured import Unstructured
 from reconciler.wire import JSONObject
 
 __all__ = ["from_document", "original_document", "to_document"]
 
-R = TypeVar("R", bound=AnyResource)
+R = TypeVar("R", bound=TypedObject)
 
 
 @overload
 def from_document(kind: type[R], document: JSONObject, *, lenient: bool = False) -> R: ...
 @overload
 def from_document(kind: str | GroupVersionKind, document: JSONObject, *, lenient: bool = False) -> Unstructured: ...
-def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False) -> AnyResource | Unstructured:
+def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False) -> TypedObject | Unstructured:
     """Return an object of a kind: an instance of the class if a class is given, else an `Unstructured`.
 
     List items lack apiVersion and kind; they are added. The document is kept, not copied.
@@ -29,13 +37,20 @@ def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False
     Args:
         kind: the kind.
         document: the object.
-        lenient: accept an object that does not fit the class; see `Resource.from_dict`.
+        lenient: accept an object that does not fit the class; see `Resource.from_dict`. One that does not fit a class
+            of lightkube is returned as Unstructured.
 
     Raises:
         InvalidObject: the document does not fit the class, and `lenient` is False.
     """
     if is_kind_class(kind):
         return kind.from_dict(_named(document, kind.gvk), lenient=lenient)
+    if is_built_in_class(kind):
+        try:
+            return model_from_document(kind, _named(document, gvk_from(kind)))
+        except InvalidObject:
+            if not lenient:
+                raise
     return Unstructured(_named(document, gvk_from(kind)))
 
 
@@ -48,8 +63,8 @@ def _named(document: JSONObject, gvk: GroupVersionKind) -> JSONObject:
 def to_document(obj: object) -> JSONObject:
     """Return the document of an object.
 
-    The object may be a Resource, an Unstructured, a mapping (a dict, kopf's body) or a model of an official client. A
-    dict is returned as it is; everything else is copied.
+    The object may be a Resource, an Unstructured, a mapping (a dict, kopf's body), or a model of lightkube or of an
+    official client. A dict is returned as it is; everything else is copied.
 
     Raises:
         TypeError: the object is none of these.
@@ -60,11 +75,13 @@ def to_document(obj: object) -> JSONObject:
         return obj.to_dict()
     if isinstance(obj, Mapping):
         return dict(obj)
+    if is_built_in_object(obj):
+        return model_document(obj)
     if _is_client_model(obj):
         return {name: _plain(value) for name, value in _members(obj)}
     raise TypeError(
         f"{type(obj).__name__} is not a Kubernetes object: pass a Resource, an Unstructured, a dict "
-        "or a model of kubernetes or kubernetes_asyncio"
+        "or a model of lightkube, kubernetes or kubernetes_asyncio"
     )
 
 
@@ -77,7 +94,11 @@ def original_document(obj: object) -> Mapping[str, Any]:
     Raises:
         TypeError: the argument is not an object.
     """
-    read_from = obj._document if isinstance(obj, (Resource, Unstructured)) else None  # noqa: SLF001 - same package
+    read_from = None
+    if isinstance(obj, (Resource, Unstructured)):
+        read_from = obj._document  # noqa: SLF001 - same package
+    elif is_built_in_object(obj):
+        read_from = model_original(obj)
     return to_document(obj) if read_from is None else read_from
 
 

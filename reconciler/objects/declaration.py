@@ -9,16 +9,27 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from reconciler.objects.markers import PrinterColumn, Rule
+from reconciler.objects.markers import PrinterColumn, Rule, Scale
 from reconciler.objects.model import ConditionedStatus, Model
 
-__all__ = ["Definition", "Scope", "check_names", "models_of", "plural_of", "string_tuple"]
+__all__ = [
+    "Definition",
+    "Scope",
+    "check_deprecated",
+    "check_names",
+    "columns_of",
+    "models_of",
+    "plural_of",
+    "string_tuple",
+]
 
 Scope = Literal["Namespaced", "Cluster"]
 
 _GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
+_LONGEST_LABEL = 63  # of RFC 1035
+_LONGEST_WARNING = 256  # of apiextensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +39,12 @@ class Definition:
     singular: str
     short_names: tuple[str, ...]
     categories: tuple[str, ...]
+    own_columns: tuple[PrinterColumn, ...]
     printer_columns: tuple[PrinterColumn, ...]
     selectable_fields: tuple[str, ...]
     rules: tuple[Rule, ...]
+    scale: Scale | None
+    deprecated: bool | str
     storage: bool
     served: bool
     description: str
@@ -61,7 +75,41 @@ def string_tuple(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, 
     return tuple(values)
 
 
-def check_names(owner: str, *, group: str, version: str, kind: str, plural: str, scope: str) -> None:
+def columns_of(own: tuple[PrinterColumn, ...], status: type[BaseModel]) -> tuple[PrinterColumn, ...]:
+    """Return the columns of a kind: its own, and those of its status model, except those of the same name.
+
+    Ages come last, as in Kubernetes' own kinds.
+    """
+    taken = {column.name.lower() for column in own}
+    brought = [column for column in getattr(status, "printer_columns", ()) if column.name.lower() not in taken]
+    return tuple(sorted([*own, *brought], key=lambda column: column in brought and column.type == "date"))
+
+
+def check_deprecated(owner: str, deprecated: bool | str) -> bool | str:
+    """Return the keyword ``deprecated`` if it is valid.
+
+    Raises:
+        TypeError: it is text that the API refuses as a warning.
+    """
+    if isinstance(deprecated, str) and (not 0 < len(deprecated) <= _LONGEST_WARNING or not deprecated.isprintable()):
+        raise TypeError(
+            f"{owner}: deprecated must be True or a warning in one line of at most {_LONGEST_WARNING} characters"
+        )
+    return deprecated
+
+
+def check_names(
+    owner: str,
+    *,
+    group: str,
+    version: str,
+    kind: str,
+    plural: str,
+    singular: str,
+    short_names: Sequence[str],
+    categories: Sequence[str],
+    scope: str,
+) -> None:
     """Check the names of a kind by the API's rules.
 
     Raises:
@@ -72,10 +120,15 @@ def check_names(owner: str, *, group: str, version: str, kind: str, plural: str,
         ("version", version, _LABEL, "a word in lower case, like 'v1' or 'v1alpha1'"),
         ("kind", kind, _KIND, "a word in CamelCase, like 'Database'"),
         ("plural", plural, _LABEL, "a word in lower case, like 'databases'"),
+        ("singular", singular, _LABEL, "a word in lower case, like 'database'"),
+        *(("short_names", name, _LABEL, "words in lower case, like 'db'") for name in short_names),
+        *(("categories", name, _LABEL, "words in lower case, like 'all'") for name in categories),
     )
     for keyword, value, pattern, rule in rules:
         if not pattern.fullmatch(value):
             raise TypeError(f"{owner}: {keyword}={value!r} must be {rule}")
+        if keyword != "group" and len(value) > _LONGEST_LABEL:
+            raise TypeError(f"{owner}: {keyword}={value!r} must have at most {_LONGEST_LABEL} characters")
     if scope not in get_args(Scope):
         raise TypeError(f"{owner}: scope={scope!r} must be 'Namespaced' or 'Cluster'")
 

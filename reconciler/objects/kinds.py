@@ -8,6 +8,7 @@ from typing_extensions import TypeIs, get_original_bases
 
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.objects.builtin import TypedObject, class_gvk, is_built_in_class
 from reconciler.objects.declaration import plural_of
 from reconciler.objects.resource import AnyResource, Resource
 from reconciler.objects.unstructured import Unstructured
@@ -23,8 +24,8 @@ __all__ = [
 ]
 
 
-KindLike = str | GroupVersionKind | type[AnyResource]
-"""A kind: ``"apps/v1/Deployment"``, a GroupVersionKind, or the class of a Resource."""
+KindLike = str | GroupVersionKind | type[TypedObject]
+"""A kind: ``"apps/v1/Deployment"``, a GroupVersionKind, a subclass of Resource, a class of ``lightkube.resources``."""
 
 
 def gvk_from(kind: KindLike) -> GroupVersionKind:
@@ -36,12 +37,15 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
     """
     if is_kind_class(kind):
         return kind.gvk
+    if is_built_in_class(kind):
+        return class_gvk(kind)
     if isinstance(kind, str):
         return GroupVersionKind.parse(kind)
     if isinstance(kind, GroupVersionKind):
         return kind
     raise TypeError(
-        f"{kind!r} is not a valid kind: pass 'group/version/Kind', a GroupVersionKind or a subclass of Resource"
+        f"{kind!r} is not a valid kind: pass 'group/version/Kind', a GroupVersionKind, a subclass of Resource, "
+        "or a class of lightkube.resources (those of lightkube.models are only parts)"
     )
 
 
@@ -134,13 +138,13 @@ def kind_argument(cls: type, generic: type) -> KindLike | None:
         if not (isinstance(origin, type) and issubclass(origin, generic)):
             continue
         for argument in get_args(base):
-            if isinstance(argument, type) and issubclass(argument, Resource) and argument is not Resource:
+            if is_kind_class(argument) or is_built_in_class(argument):
                 return argument
         argument = get_args(base)[0]
         if isinstance(argument, TypeVar) or argument in (Any, Unstructured):
             return None
         raise ConfigurationError(
-            f"{cls.__name__}: {generic.__name__}[{argument!r}] is not a valid kind: use a subclass of Resource, or "
-            "Unstructured and resource='group/version/Kind'"
+            f"{cls.__name__}: {generic.__name__}[{argument!r}] is not a valid kind: use a subclass of Resource, "
+            "a class of lightkube.resources, or Unstructured and resource='group/version/Kind'"
         )
     return None

@@ -10,7 +10,9 @@ from pydantic.config import JsonDict
 
 from reconciler.wire import JSONObject
 
-__all__ = ["PrinterColumn", "Rule", "rule", "schema_extra"]
+__all__ = ["PrinterColumn", "Rule", "Scale", "rule", "schema_extra"]
+
+_REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,19 @@ class Rule:
     reason: str | None = None
     field_path: str | None = None
     optional_old_self: bool | None = None
+
+    def __post_init__(self) -> None:
+        expression, message = self.expression.strip(), self.message
+        if not expression:
+            raise ValueError("a rule needs a CEL expression: rule('self.size <= 100')")
+        if message is not None and (not message.strip() or "\n" in message):
+            raise ValueError(f"rule {expression!r}: message must be one line of text")
+        if message is None and "\n" in expression:
+            raise ValueError(f"rule {expression!r}: a rule of several lines needs a message=")
+        if self.reason is not None and self.reason not in _REASONS:
+            raise ValueError(f"rule {expression!r}: reason={self.reason!r} must be one of {', '.join(_REASONS)}")
+        if self.field_path is not None and not self.field_path.startswith((".", "[")):
+            raise ValueError(f"rule {expression!r}: field_path={self.field_path!r} must start with a dot, like '.size'")
 
     def to_dict(self) -> JsonDict:
         """Return the rule as an entry of ``x-kubernetes-validations``."""
@@ -57,6 +72,9 @@ def rule(
         reason: the machine-readable cause. The server's default is FieldValueInvalid.
         field_path: the field to report, relative to the value (``".minimum"``).
         optional_old_self: also check on creation, with ``oldSelf`` an optional.
+
+    Raises:
+        ValueError: the expression is empty, the message has several lines, or the reason or the path is invalid.
     """
     return Rule(expression, message, message_expression, reason, field_path, optional_old_self)
 
@@ -81,7 +99,7 @@ def schema_extra(
 
     Args:
         rules: CEL rules on the value.
-        immutable: reject every change once the value is set; short for a rule.
+        immutable: reject every change once the value is set, its removal too; short for rules.
         list_type: how apply merges a list. The server's default is atomic: replaced as a whole.
         list_map_keys: wire names of the fields that identify an item; only with ``list_type="map"``.
         map_type: how apply merges an object. The server's default is granular.
@@ -145,3 +163,24 @@ class PrinterColumn:
             "priority": self.priority or None,
         }
         return {key: value for key, value in column.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The scale subresource of a kind.
+
+    Attributes:
+        spec_replicas: JSONPath of the desired number, an integer (``".spec.replicas"``).
+        status_replicas: JSONPath of the observed number, an integer.
+        selector: JSONPath of the label selector of the pods as a string; None if there is none. A
+            HorizontalPodAutoscaler needs it.
+    """
+
+    spec_replicas: str = ".spec.replicas"
+    status_replicas: str = ".status.replicas"
+    selector: str | None = None
+
+    def to_dict(self) -> JSONObject:
+        """Return the entry of ``subresources``."""
+        paths: JSONObject = {"specReplicasPath": self.spec_replicas, "statusReplicasPath": self.status_replicas}
+        return paths | ({"labelSelectorPath": self.selector} if self.selector else {})

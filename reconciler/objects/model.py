@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from reconciler.objects.markers import schema_extra
+from reconciler.objects.markers import PrinterColumn, schema_extra
 from reconciler.wire import JSONObject
 
 __all__ = ["Condition", "ConditionedStatus", "Model", "ObjectMeta", "OwnerReference"]
@@ -23,15 +23,24 @@ def _without_own_description(schema: JsonDict, model: type[BaseModel]) -> None:
         schema.pop("description", None)
 
 
+def _wire_name(name: str) -> str:
+    return to_camel(name.rstrip("_"))
+
+
 class Model(BaseModel):
     """The base of ``spec``, ``status`` and their parts: snake_case in Python, camelCase on the wire.
 
-    Unknown fields are kept, so that a program with an older model loses nothing. They are not part of the generated
-    schema.
+    A trailing underscore is dropped: ``from_`` is ``from`` on the wire. Unknown fields are kept, so that a program with
+    an older model loses nothing. They are not part of the generated schema. Floats must be finite, since JSON has no
+    other.
     """
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="allow", json_schema_extra=_without_own_description
+        alias_generator=_wire_name,
+        populate_by_name=True,
+        extra="allow",
+        allow_inf_nan=False,
+        json_schema_extra=_without_own_description,
     )
 
 
@@ -141,10 +150,18 @@ class Condition(Model):
 class ConditionedStatus(Model):
     """The default status of a kind, and the base of richer ones.
 
+    It brings the columns Ready, Reason and Age; a subclass that has other conditions sets its own `printer_columns`.
+
     Attributes:
         observed_generation: the generation that this status describes; None before the first reconcile.
         conditions: one per type.
     """
+
+    printer_columns: ClassVar[tuple[PrinterColumn, ...]] = (
+        PrinterColumn("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+        PrinterColumn("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
+        PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
+    )
 
     observed_generation: int | None = Field(default=None, description="The generation that this status describes.")
     conditions: list[Condition] = Field(

@@ -11,10 +11,19 @@ from typing_extensions import TypeVar
 
 from reconciler.errors import ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, ResourceType, copy_json, equal, name_of, namespace_of
-from reconciler.objects.crd import generate_crd
-from reconciler.objects.declaration import Definition, Scope, check_names, models_of, plural_of, string_tuple
+from reconciler.objects.crd import check_paths, generate_crd
+from reconciler.objects.declaration import (
+    Definition,
+    Scope,
+    check_deprecated,
+    check_names,
+    columns_of,
+    models_of,
+    plural_of,
+    string_tuple,
+)
 from reconciler.objects.lenient import read_leniently
-from reconciler.objects.markers import PrinterColumn, Rule
+from reconciler.objects.markers import PrinterColumn, Rule, Scale
 from reconciler.objects.model import ConditionedStatus, ObjectMeta
 from reconciler.wire import JSONObject
 
@@ -57,9 +66,12 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         scope: ``"Namespaced"`` (default) or ``"Cluster"``.
         short_names: for ``kubectl get``.
         categories: groups of kinds for ``kubectl get``, such as ``"all"``.
-        printer_columns: columns of ``kubectl get``, each a `PrinterColumn`.
-        selectable_fields: JSONPaths that field selectors may use (``".spec.color"``).
+        printer_columns: columns of ``kubectl get``, each a `PrinterColumn`. `ConditionedStatus` adds Ready, Reason and
+            Age, unless one of these has the same name.
+        selectable_fields: JSONPaths that field selectors may use (``".spec.color"``), at most eight.
         rules: CEL rules on the whole object; see `rule`.
+        scale: the paths of the scale subresource, for ``kubectl scale`` and HorizontalPodAutoscalers; see `Scale`.
+        deprecated: True, or the warning that clients of this version get. Default False.
         storage: whether this version is the stored one (default). Exactly one version of a kind is.
         served: whether the API serves this version (default).
 
@@ -75,6 +87,8 @@ class Resource(Generic[SpecT_co, StatusT_co]):
     Raises:
         TypeError: at the class line, if a keyword is unknown, or a name or a model is invalid; in the constructor, if a
             part is not an instance of its model.
+        SchemaError: at the class line (a TypeError, too), if a path of a column, of a selectable field or of `scale` is
+            not in the models.
     """
 
     gvk: ClassVar[GroupVersionKind]
@@ -103,6 +117,8 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         printer_columns: Sequence[PrinterColumn] = (),
         selectable_fields: Sequence[str] = (),
         rules: Sequence[Rule] = (),
+        scale: Scale | None = None,
+        deprecated: bool | str = False,
         storage: bool = True,
         served: bool = True,
         **unknown: Never,
@@ -115,21 +131,39 @@ class Resource(Generic[SpecT_co, StatusT_co]):
             raise TypeError(f"{cls.__name__}: unknown class keyword {', '.join(unknown)}; known are {', '.join(known)}")
         kind = kind or cls.__name__
         plural = plural or plural_of(kind)
-        check_names(cls.__name__, group=group, version=version, kind=kind, plural=plural, scope=scope)
+        singular = singular or kind.lower()
+        short_names = string_tuple(cls.__name__, "short_names", short_names)
+        categories = string_tuple(cls.__name__, "categories", categories)
+        check_names(
+            cls.__name__,
+            group=group,
+            version=version,
+            kind=kind,
+            plural=plural,
+            singular=singular,
+            short_names=short_names,
+            categories=categories,
+            scope=scope,
+        )
         cls.spec_model, cls.status_model = models_of(cls, Resource)
         cls.gvk = GroupVersionKind(group, version, kind)
-        cls.resource_type = ResourceType(cls.gvk, plural, scope == "Namespaced", frozenset({"status"}))
+        subresources = frozenset({"status", "scale"} if scale else {"status"})
+        cls.resource_type = ResourceType(cls.gvk, plural, scope == "Namespaced", subresources)
         cls.definition = Definition(
-            singular=singular or kind.lower(),
-            short_names=string_tuple(cls.__name__, "short_names", short_names),
-            categories=string_tuple(cls.__name__, "categories", categories),
-            printer_columns=tuple(printer_columns),
+            singular=singular,
+            short_names=short_names,
+            categories=categories,
+            own_columns=tuple(printer_columns),
+            printer_columns=columns_of(tuple(printer_columns), cls.status_model),
             selectable_fields=string_tuple(cls.__name__, "selectable_fields", selectable_fields),
             rules=tuple(rules),
+            scale=scale,
+            deprecated=check_deprecated(cls.__name__, deprecated),
             storage=storage,
             served=served,
             description=cls.__dict__.get("__doc__") or "",
         )
+        check_paths(cls)
 
     def __init__(self, *, metadata: ObjectMeta, spec: SpecT_co, status: StatusT_co | None = None) -> None:
         _check_part(self, "metadata", metadata, ObjectMeta)

@@ -63,6 +63,7 @@ class HTTPServer:
         self._connections: dict[_Connection, bool] = {}
         self._web = web.Server(self._serve)
         self._server: asyncio.Server | None = None
+        self._closed = False
         self._watching: asyncio.TimerHandle | None = None
 
     async def start(
@@ -104,7 +105,12 @@ class HTTPServer:
         Args:
             grace: seconds for requests in progress.
         """
+        self._closed = True
         if self._server is not None:
+            # asyncio leaks a connection that it has accepted, and not set up yet, when its server is closed.
+            for each in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(each.fileno())
+            await asyncio.sleep(0)
             self._server.close()
             self._server = None
         if self._watching is not None:
@@ -143,7 +149,9 @@ class HTTPServer:
                 self._connections[connection] = False  # the most recent of the idle ones
 
     def register(self, connection: _Connection) -> bool:
-        """Register a connection; return False if there is no room for it."""
+        """Register a connection; return False if there is no room for it, or the server has closed in the meantime."""
+        if self._closed:
+            return False
         if len(self._connections) >= self.limits.connections:
             idle = next((each for each, busy in self._connections.items() if not busy), None)
             if idle is None:

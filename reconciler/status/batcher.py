@@ -249,8 +249,7 @@ class StatusBatcher(Generic[S]):
             status.set("storage.phase", "Bound")
 
         On replay, a field that another writer has changed since is not overwritten: `StatusContested` is raised
-            instead.
-        An ``observedGeneration`` never decreases.
+        instead. An ``observedGeneration`` never decreases.
 
         Args:
             target: a status model, a mapping, or a path.

@@ -81,8 +81,7 @@ class SyncStatusWriter(Protocol):
     """The protocol for reading one object and writing its status over a blocking client; see `StatusWriter`.
 
     One more attribute is optional: ``request_timeout`` (float). Before each request of a flush the batcher sets it to
-        the
-    seconds that the request may take, and the writer raises `OutcomeUnknown` when they have passed. Without it a
+    the seconds that the request may take, and the writer raises `OutcomeUnknown` when they have passed. Without it a
     stalled request uses up the time of the flush, and its outcome is never read back.
     """
 

@@ -337,7 +337,7 @@ class StatusCounters:
 
 def status_families(statuses: Sequence[StatusCounters]) -> Iterable[Metric]:
     """Yield the metrics of all controllers' status writes."""
-    label = ("controller",)
+    labels = ("controller",)
     yield counter(
         "reconciler_status_flushes",
         "Total number of status flushes: written, suppressed because nothing had changed, or not_written",
@@ -347,24 +347,24 @@ def status_families(statuses: Sequence[StatusCounters]) -> Iterable[Metric]:
     yield counter(
         "reconciler_status_conflicts",
         "Total number of status writes refused because the object had changed",
-        label,
+        labels,
         [((s.name,), s.conflicts) for s in statuses],
     )
     yield counter(
         "reconciler_status_replays",
         "Total number of times that recorded mutations were replayed on a newer version of the object",
-        label,
+        labels,
         [((s.name,), s.replays) for s in statuses],
     )
     yield counter(
         "reconciler_status_fields",
         "Total number of fields in status writes",
-        label,
+        labels,
         [((s.name,), s.fields) for s in statuses],
     )
     yield histogram(
         "reconciler_status_flush_seconds",
         "Length of time per status flush",
-        label,
+        labels,
         [((s.name,), s.seconds) for s in statuses],
     )

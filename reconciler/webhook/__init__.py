@@ -12,12 +12,12 @@
     manager.add_webhooks(server)
 
 Modules: `review` and `json_patch` (the wire format), `admission` (`Validator`, `Defaulter`), `conversion`
-(`Converter`), `endpoint` (from a review to its response), `server` (HTTPS), `certwatcher` (certificates that rotate),
-`metrics`, and `configurations` (the webhook configurations of the cluster).
+(`Converter`), `endpoint` (from a review to its response), `server` (HTTPS), `metrics`, and `configurations` (those of
+the cluster).
 """
 
 from reconciler.webhook.admission import Defaulter, Denied, Validator, Warnings
-from reconciler.webhook.configurations import ServiceReference, webhook_configurations
+from reconciler.webhook.configurations import ServiceReference, conversion_configuration, webhook_configurations
 from reconciler.webhook.conversion import ConversionFailed, Converter
 from reconciler.webhook.review import AdmissionRequest, Operation
 from reconciler.webhook.server import WebhookServer
@@ -33,5 +33,6 @@ __all__ = [
     "Validator",
     "Warnings",
     "WebhookServer",
+    "conversion_configuration",
     "webhook_configurations",
 ]

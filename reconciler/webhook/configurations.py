@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from reconciler.objects import presumed_resource_type
 from reconciler.webhook.admission import Admission
+from reconciler.webhook.conversion import Converter
 from reconciler.webhook.server import WebhookServer
 from reconciler.wire import JSONObject
 
-__all__ = ["ServiceReference", "webhook_configurations"]
+__all__ = ["ServiceReference", "conversion_configuration", "webhook_configurations"]
 
 FailurePolicy = Literal["Fail", "Ignore"]
 
@@ -62,12 +63,7 @@ def webhook_configurations(
         raise ValueError("pass exactly one of service= and url=")
     reviewers = [each for endpoint in server.admissions.values() for each in endpoint.reviewers[:1]]
 
-    def client(path: str) -> JSONObject:
-        bundle = {"caBundle": base64.b64encode(ca_bundle).decode()} if ca_bundle is not None else {}
-        if service is None:
-            return {"url": f"{url}{path}", **bundle}
-        where = {"namespace": service.namespace, "name": service.name, "port": service.port, "path": path}
-        return {"service": where, **bundle}
+    client = _client_config(service, url, ca_bundle)
 
     def documents() -> Iterator[JSONObject]:
         for verb, kind in (("validate", "Validating"), ("mutate", "Mutating")):
@@ -94,6 +90,45 @@ def webhook_configurations(
             }
 
     return list(documents())
+
+
+def conversion_configuration(
+    converter: Converter,
+    *,
+    service: ServiceReference | None = None,
+    url: str | None = None,
+    ca_bundle: bytes | None = None,
+) -> JSONObject:
+    """Return ``spec.conversion`` of a CustomResourceDefinition: ``generate_crd(V1, V1Beta1, conversion=…)``.
+
+    Args:
+        converter: the converter of the kind; the webhook server serves it.
+        service: the Service through which the API server reaches the webhook server; or
+        url: its base URL, ``https://host:port`` without a path.
+        ca_bundle: PEM of the CAs that signed the server's certificate. Default: the API server's system roots.
+
+    Raises:
+        ValueError: neither or both of `service` and `url` are given.
+    """
+    if (service is None) == (url is None):
+        raise ValueError("pass exactly one of service= and url=")
+    client = _client_config(service, url, ca_bundle)(converter.served_at)
+    return {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": client}}
+
+
+def _client_config(
+    service: ServiceReference | None, url: str | None, ca_bundle: bytes | None
+) -> Callable[[str], JSONObject]:
+    """Return a function from a path to how the API server reaches it."""
+    bundle = {"caBundle": base64.b64encode(ca_bundle).decode()} if ca_bundle is not None else {}
+
+    def client(path: str) -> JSONObject:
+        if service is None:
+            return {"url": f"{url}{path}", **bundle}
+        where = {"namespace": service.namespace, "name": service.name, "port": service.port, "path": path}
+        return {"service": where, **bundle}
+
+    return client
 
 
 def _name(reviewer: Admission) -> str:

@@ -61,6 +61,10 @@ class WebhookMetrics:
             registry=registry,
         )
 
+    def record_read(self, valid: bool) -> None:
+        """Called when the certificate was read."""
+        (self.reads if valid else self.read_errors).inc()
+
     def expect(self, path: str) -> None:
         """Export the metrics of a path with 0 before its first request."""
         self.latency.labels(path)

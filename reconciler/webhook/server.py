@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
+from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.serving import BadBody, Limits
+from reconciler.serving.certificates import CertWatcher
 from reconciler.webhook.admission import Admission
-from reconciler.webhook.certwatcher import CertWatcher
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
 from reconciler.webhook.metrics import WebhookMetrics
@@ -36,7 +37,8 @@ class WebhookServer:
 
     Args:
         address: ``host:port``; port 0 for a free one. Default ``0.0.0.0:9443``, controller-runtime's port.
-        certificates: directory with ``tls.crt`` and ``tls.key``, which are reloaded when they change.
+        certificates: directory with ``tls.crt`` and ``tls.key``, which are reloaded when they change. Default: none,
+            for a server that is only called in process, through `send`.
         client_ca: PEM file of the CAs that must have signed client certificates. Default: clients need no certificate.
 
     Raises:
@@ -47,14 +49,16 @@ class WebhookServer:
         self,
         address: str = "0.0.0.0:9443",
         *,
-        certificates: str | os.PathLike[str],
+        certificates: str | os.PathLike[str] | None = None,
         client_ca: str | os.PathLike[str] | None = None,
     ) -> None:
         host, colon, port = address.rpartition(":")
         if not colon or not port.isdigit() or int(port) > 65535:
             raise ConfigurationError(f"{address!r} is not a valid address: write 'host:port', such as '0.0.0.0:9443'")
         self._host, self._port = host.strip("[]"), int(port)
-        self._certificates = CertWatcher(certificates, client_ca=client_ca)
+        self._certificates = (
+            None if certificates is None else CertWatcher(certificates, purpose="webhook", client_ca=client_ca)
+        )
         self._admissions: dict[str, AdmissionEndpoint] = {}
         self._conversions: dict[str, ConversionEndpoint] = {}
         self._metrics: WebhookMetrics | None = None
@@ -102,8 +106,10 @@ class WebhookServer:
 
     def observe(self, registry: CollectorRegistry) -> None:
         """Register metrics with controller-runtime's names."""
-        self._metrics = self._certificates.metrics = WebhookMetrics(registry)
-        self._metrics.reads.inc()  # for the read in the constructor
+        self._metrics = WebhookMetrics(registry)
+        if self._certificates is not None:
+            self._metrics.record_read(True)  # the read in the constructor
+            self._certificates.on_read = self._metrics.record_read
         for path in (*self._admissions, *self._conversions):
             self._metrics.expect(path)
 
@@ -124,12 +130,16 @@ class WebhookServer:
         """Serve until cancelled; then finish the reviews in progress, for at most five seconds.
 
         Raises:
-            ConfigurationError: the address cannot be listened on, or time is virtual.
+            ConfigurationError: the address cannot be listened on, there are no certificates, or time is virtual.
         """
         from reconciler.serving.server import HTTPServer
 
         if getattr(current_clock(), "virtual", False):
-            raise ConfigurationError("a webhook server cannot run under virtual time: call review() instead")
+            raise ConfigurationError(
+                "a webhook server cannot listen under virtual time: use APIServer.connect_webhooks() or call review()"
+            )
+        if self._certificates is None:
+            raise ConfigurationError("a webhook server needs TLS to listen: pass certificates=, a directory")
         server = HTTPServer(self._handle, self._limits)
         try:
             try:
@@ -144,10 +154,24 @@ class WebhookServer:
             self._bound = None
             await asyncio.shield(server.close(_SHUTDOWN_SECONDS))
 
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Return the response to a review without sockets, as `APIServer.connect_webhooks` needs it.
+
+        Cancellation leaves the review unanswered.
+        """
+        endpoint = self._endpoint(request.path)
+        if endpoint is None:
+            return HTTPResponse(404, body=f"404: no webhook is served at {request.path}\n".encode())
+        reply = await endpoint.answer(request.body)
+        return HTTPResponse(reply.status, body=reply.body)
+
+    def _endpoint(self, path: str) -> AdmissionEndpoint | ConversionEndpoint | None:
+        return self._admissions.get(path) or self._conversions.get(path)
+
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         from aiohttp import web
 
-        endpoint = self._admissions.get(request.path) or self._conversions.get(request.path)
+        endpoint = self._endpoint(request.path)
         if endpoint is None:
             known = ", ".join([*self._admissions, *self._conversions])
             return web.Response(status=404, text=f"404: this server serves {known}\n")

@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 from tests.benchmarks import works
 from tests.benchmarks.plots import draw
 from tests.benchmarks.processes import ROOT, Contender, python
+from tests.benchmarks.programs import Programs, build, versions
 from tests.benchmarks.report import (
     CEILING,
     CEILING_PATCH,
@@ -29,14 +29,16 @@ from tests.benchmarks.report import (
     GO,
     KOPF,
     OURS,
-    OURS_DEFAULTS,
+    OURS_PATCH,
     OURS_UVLOOP,
+    RUST,
     markdown,
+    summary,
 )
 
-GO_SOURCE = Path(__file__).parent / "go"
 DOCS = ROOT / "docs"
-BEGIN, END = "<!-- figures: python -m tests.benchmarks --publish -->", "<!-- end of figures -->"
+SUMMARY = "<!-- summary: python -m tests.benchmarks --publish -->", "<!-- end of summary -->"
+FIGURES = "<!-- figures: python -m tests.benchmarks --publish -->", "<!-- end of figures -->"
 WORKS = ("converge", "start", "start-text", "latency", "steady", "queue", "decoding", "imports", "notify", "heartbeat")
 
 
@@ -52,7 +54,10 @@ class Profile:
         queue: keys.
         notify: requests.
         heartbeat: objects, seconds of the resync period.
-        repeats: repetitions of everything.
+        repeats: repetitions of everything but `steady`.
+        steady_repeats: repetitions of `steady`, which takes long.
+        works: which works.
+        contenders: which contenders.
     """
 
     converge: tuple[int, ...]
@@ -63,36 +68,67 @@ class Profile:
     notify: int
     heartbeat: tuple[int, float]
     repeats: int
+    steady_repeats: int
+    works: str
+    contenders: str
 
 
 PROFILES = {
-    "quick": Profile((100,), (100, 200), (40, 20.0), (50, 3.0, 20), (1_000, 10_000), 20, (200, 2.0), 1),
-    "normal": Profile(
-        (3_000,), (20_000,), (1_000, 50.0), (2_000, 20.0, 1_000), (1_000, 1_000_000), 1_000, (10_000, 10.0), 3
+    "smoke": Profile(
+        converge=(100,),
+        start=(100, 200),
+        latency=(40, 20.0),
+        steady=(50, 3.0, 20),
+        queue=(1_000, 10_000),
+        notify=20,
+        heartbeat=(200, 2.0),
+        repeats=1,
+        steady_repeats=1,
+        works=",".join(WORKS),
+        contenders="ours,ours-uvloop,rust,go,kopf,bare,bare-watch",
+    ),
+    "quick": Profile(
+        converge=(3_000,),
+        start=(20_000,),
+        latency=(500, 50.0),
+        steady=(3_333, 20.0, 1_000),  # 10,000 reconciles a minute
+        queue=(1_000, 1_000_000),
+        notify=1_000,
+        heartbeat=(10_000, 10.0),
+        repeats=3,
+        steady_repeats=1,
+        works="converge,start,steady,latency,queue,decoding,imports,notify",
+        contenders="ours,rust,go,bare,bare-watch",
     ),
     "full": Profile(
-        (3_000, 20_000),
-        (20_000, 100_000),
-        (3_000, 50.0),
-        (10_000, 60.0, 5_000),
-        (1_000, 10_000, 100_000, 1_000_000),
-        1_000,
-        (10_000, 10.0),
-        5,
+        converge=(3_000, 20_000),
+        start=(20_000, 100_000),
+        latency=(3_000, 50.0),
+        steady=(10_000, 60.0, 5_000),
+        queue=(1_000, 10_000, 100_000, 1_000_000),
+        notify=1_000,
+        heartbeat=(10_000, 10.0),
+        repeats=5,
+        steady_repeats=3,
+        works=",".join(WORKS),
+        contenders="ours,ours-uvloop,ours-patch,rust,go,go-patch,go-no-predicate,go-unstructured,kopf,watch,bare,"
+        "bare-patch,bare-watch,other-python",
     ),
 }
 
 
-def contenders(program: str) -> dict[str, Contender]:
+def contenders(programs: Programs) -> dict[str, Contender]:
     """Return all contenders by the word that chooses them."""
 
     def go(name: str, *arguments: str) -> Contender:
-        return Contender(name, (program, *arguments))
+        return Contender(name, (programs.go, *arguments))
 
     return {
         "ours": python("ours", OURS),
         "ours-uvloop": python("ours", OURS_UVLOOP, "--loop=uvloop"),
-        "ours-defaults": python("ours", OURS_DEFAULTS, "--write=patch", "--lists=stream"),
+        "ours-patch": python("ours", OURS_PATCH, "--write=patch"),
+        "other-python": python("ours", f"{OURS}, {programs.python_version}", interpreter=programs.python),
+        "rust": Contender(RUST, (programs.rust,)),
         "go": go(GO),
         "go-patch": go(f"{GO}, patch", "--write=patch"),
         "go-no-predicate": go(f"{GO}, no predicate", "--predicate=false"),
@@ -108,39 +144,37 @@ def contenders(program: str) -> dict[str, Contender]:
     }
 
 
+_RECONCILE = {"ours", "ours-uvloop", "ours-patch", "other-python", "rust", "go", "go-unstructured", "kopf"}
+
 FIT = {
-    "start": {"ours", "ours-uvloop", "ours-defaults", "go", "go-unstructured", "watch", "bare"},
-    "start-text": {"ours", "ours-uvloop", "ours-defaults", "go", "go-unstructured", "watch", "bare"},
-    "latency": {"ours", "ours-uvloop", "ours-defaults", "go", "go-unstructured", "kopf", "watch"},
-    "steady": {"ours", "ours-uvloop", "ours-defaults", "go", "go-unstructured", "kopf"},
+    "start": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
+    "start-text": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
+    "latency": _RECONCILE | {"watch"},
+    "steady": _RECONCILE,
 }
 """Who can do what: a bare client has no timers, and in place of a cache it throws away what it was sent."""
-
-
-def build(directory: str) -> str:
-    """Build the Go contender; return its path."""
-    go = shutil.which("go")
-    if go is None:
-        sys.exit(
-            "the Go contenders need Go (https://go.dev/dl/): install it, or leave them out with --contenders ours,kopf"
-        )
-    program = str(Path(directory) / "controller-runtime-benchmark")
-    subprocess.run([go, "build", "-o", program, "."], cwd=GO_SOURCE, check=True)
-    return program
 
 
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--profile", choices=PROFILES, default="quick", help="how much of everything (default: quick)")
-    parser.add_argument("--works", default=",".join(WORKS), help=f"which works, of {','.join(WORKS)} (default: all)")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--profile", choices=PROFILES, default="smoke", help="how much of everything (default: smoke)")
+    sizes.add_argument(
+        "--quick", dest="profile", action="store_const", const="quick", help="--profile quick: 15 minutes on two cores"
+    )
+    parser.add_argument("--works", help=f"which works, of {','.join(WORKS)}; default: the profile's")
     parser.add_argument(
-        "--contenders", default=",".join(contenders("")), help="which contenders (default: all, %(default)s)"
+        "--contenders", help=f"which contenders, of {','.join(contenders(Programs()))}; default: the profile's"
     )
     parser.add_argument("--repeats", type=int, help="repetitions; default: the profile's")
     parser.add_argument("--sizes", help="sizes for converge, start and queue in place of the profile's, as 3000,20000")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the contenders (default: 1)")
     parser.add_argument("--go-program", help="a built Go contender; default: build it")
+    parser.add_argument("--rust-program", help="a built kube-rs contender; default: build it")
+    parser.add_argument(
+        "--python", help="another interpreter that has this project installed, for the contender other-python"
+    )
     parser.add_argument(
         "--output", type=Path, help="directory for result.json, result.md and plots (default: a new one)"
     )
@@ -154,22 +188,22 @@ class Measuring:
 
     Args:
         chosen: the command line.
-        program: the built Go contender; empty without Go.
+        programs: the built contenders.
         result: takes what is measured.
         save: called after each sample.
     """
 
     def __init__(
-        self, chosen: argparse.Namespace, program: str, result: dict[str, Any], save: Callable[[], None]
+        self, chosen: argparse.Namespace, programs: Programs, result: dict[str, Any], save: Callable[[], None]
     ) -> None:
-        self._known = contenders(program)
-        self._names = _subset(chosen.contenders, self._known)
-        self._works = _subset(chosen.works, WORKS)
+        self._known = contenders(programs)
+        self._names = [name for name in chosen.contenders if programs.can_run(name)]
+        self._works = chosen.works
         self._profile = PROFILES[chosen.profile]
         self._repeats = chosen.repeats or self._profile.repeats
         self._sizes = tuple(int(size) for size in chosen.sizes.split(",")) if chosen.sizes else None
         self._seed = chosen.seed
-        self._program = program
+        self._program = programs.go
         self._result = result
         self._save = save
 
@@ -192,6 +226,8 @@ class Measuring:
 
     def _streams(self, work: str) -> list[AsyncIterator[dict[str, Any]]]:
         profile, sizes, repeats = self._profile, self._sizes, self._repeats
+        if work == "steady":
+            repeats = min(repeats, profile.steady_repeats)
         fit = FIT.get(work, set(self._known))
         rounds = works.Rounds([self._known[name] for name in self._names if name in fit], repeats, self._seed)
         match work:
@@ -212,8 +248,8 @@ class Measuring:
         return []
 
 
-def _subset(text: str, known: Collection[str]) -> list[str]:
-    names = text.split(",")
+def _subset(text: str | None, default: str, known: Collection[str]) -> list[str]:
+    names = (text or default).split(",")
     if unknown := set(names) - set(known):
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
     return names
@@ -252,9 +288,7 @@ def machine() -> str:
     parts = [f"{os.cpu_count()} CPUs ({models[0] if models else platform.machine()})", f"{memory:.0f} GiB"]
     parts += [platform.system(), f"Python {platform.python_version()}"]
     parts += [f"{name} {version(name)}" for name in ("aiohttp", "msgspec", "kopf", "kubernetes_asyncio")]
-    modules = (GO_SOURCE / "go.mod").read_text().split()
-    parts.append(f"controller-runtime {modules[modules.index('sigs.k8s.io/controller-runtime') + 1]}")
-    return ", ".join(parts)
+    return ", ".join(parts + versions())
 
 
 def publish(result: dict[str, Any]) -> None:
@@ -263,15 +297,24 @@ def publish(result: dict[str, Any]) -> None:
     plots.mkdir(exist_ok=True)
     images = "".join(f"![{path.stem}](performance/{path.name})\n\n" for path in draw(result, plots))
     page = DOCS / "performance.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(result).strip()}\n\n{images}{END}{after}")
+    text = _replaced(page.read_text(), SUMMARY, summary(result))
+    page.write_text(_replaced(text, FIGURES, f"{markdown(result).strip()}\n\n{images}"))
     (plots / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _replaced(page: str, between: tuple[str, str], text: str) -> str:
+    begin, end = between
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
 
 
 def main() -> None:
     """Measure, then write JSON, table and plots."""
     chosen = options()
+    profile = PROFILES[chosen.profile]
+    chosen.works = _subset(chosen.works, profile.works, WORKS)
+    chosen.contenders = _subset(chosen.contenders, profile.contenders, contenders(Programs()))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that blocks end and their processes with them
     output: Path = chosen.output or Path(tempfile.mkdtemp(prefix="benchmarks-"))
     output.mkdir(parents=True, exist_ok=True)
@@ -301,9 +344,8 @@ def main() -> None:
         result["when"] = " to ".join(sorted({min(times), max(times)}))
     else:
         with tempfile.TemporaryDirectory() as directory:
-            wants_go = "go" in chosen.contenders
-            program = chosen.go_program or (build(directory) if wants_go else "")
-            asyncio.run(Measuring(chosen, program, result, save).run())
+            programs = build(directory, chosen.contenders, chosen.go_program, chosen.rust_program, chosen.python)
+            asyncio.run(Measuring(chosen, programs, result, save).run())
     save()
     (output / "result.md").write_text(markdown(result))
     for path in (*draw(result, output), output / "result.md"):

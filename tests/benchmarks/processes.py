@@ -33,9 +33,9 @@ class Contender:
     command: tuple[str, ...]
 
 
-def python(module: str, name: str, *arguments: str) -> Contender:
+def python(module: str, name: str, *arguments: str, interpreter: str = sys.executable) -> Contender:
     """Return a contender that is a module in `contenders`."""
-    return Contender(name, (sys.executable, "-m", f"tests.benchmarks.contenders.{module}", *arguments))
+    return Contender(name, (interpreter, "-m", f"tests.benchmarks.contenders.{module}", *arguments))
 
 
 class Run:

@@ -71,7 +71,7 @@ def summary(quality: Quality) -> str:
 
 
 def megabyte(kind: str) -> str:
-    """Return a text of a million characters."""
+    """Return a string of a million characters."""
     lines = [*innocent_lines(), *manual_lines()]
     if kind == "JSON":
         return json.dumps([{"line": line} for line in lines])[:1_000_000] + '"}]'

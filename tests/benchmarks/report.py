@@ -10,7 +10,8 @@ Sample = dict[str, Any]
 
 OURS = "kube-reconciler"
 OURS_UVLOOP = f"{OURS}, uvloop"
-OURS_DEFAULTS = f"{OURS}, defaults"
+OURS_PATCH = f"{OURS}, patch"
+RUST = "kube-rs"
 GO = "controller-runtime, typed"
 CEILING = "bare aiohttp"
 KOPF = "kopf"
@@ -62,14 +63,19 @@ COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
 }
 
 RATIOS: Sequence[tuple[str, str, str, str]] = [
+    ("converge", "rate", RUST, "objects per second"),
     ("converge", "rate", GO, "objects per second"),
     ("converge", "rate", CEILING, "objects per second"),
     ("converge", "rate", CEILING_WATCH, "objects per second"),
     ("converge", "rate", KOPF, "objects per second"),
+    ("converge", "cpu_per_object", RUST, "CPU per object"),
     ("converge", "cpu_per_object", GO, "CPU per object"),
     ("converge", "cpu_per_object", KOPF, "CPU per object"),
     ("converge", "cpu_per_object", CEILING, "CPU per object"),
     ("converge", "cpu_per_object", CEILING_WATCH, "CPU per object"),
+    ("start", "wall", RUST, "time until synced"),
+    ("start", "cpu", RUST, "CPU until synced"),
+    ("start", "rss", RUST, "RSS of the process"),
     ("start", "wall", GO, "time until synced"),
     ("start", "cpu", GO, "CPU until synced"),
     ("start", "rss", GO, "RSS of the process"),
@@ -77,8 +83,11 @@ RATIOS: Sequence[tuple[str, str, str, str]] = [
     ("start-text", "wall", GO, "time until synced"),
     ("start-text", "cpu", GO, "CPU until synced"),
     ("start-text", "wall", CEILING, "time until synced"),
+    ("latency", "p50", RUST, "p50 latency"),
+    ("latency", "p99", RUST, "p99 latency"),
     ("latency", "p50", GO, "p50 latency"),
     ("latency", "p99", GO, "p99 latency"),
+    ("steady", "cpu_per_minute", RUST, "CPU per minute at rest"),
     ("steady", "cpu_per_minute", GO, "CPU per minute at rest"),
     ("steady", "burst_cpu", GO, "CPU of the burst"),
 ]
@@ -113,6 +122,88 @@ def per_further_object(samples: Sequence[Sample], contender: str) -> float | Non
         median(pick(samples, work="start", contender=contender, size=size), "rss") for size in (sizes[0], sizes[-1])
     )
     return (high - low) * 1e6 / (sizes[-1] - sizes[0])
+
+
+_SUMMARY: Sequence[tuple[str, str, str, str]] = [
+    ("converge", "rate", "objects per second", ".0f"),
+    ("converge", "cpu_per_object", "CPU ms per object", "ms"),
+    ("converge", "server_cpu", "API server and etcd, CPU s", ".1f"),
+    ("converge", "peak", "peak RSS, MB", ".0f"),
+    ("start", "wall", "seconds until synced", ".2f"),
+    ("start", "cpu", "CPU s until synced", ".2f"),
+    ("start", "rss", "RSS, MB", ".0f"),
+    ("latency", "p50", "ms until a new object has its status, p50", "ms"),
+    ("latency", "p99", "the same, p99", "ms"),
+    ("steady", "cpu_per_minute", "CPU s a minute", ".2f"),
+]
+
+_TITLES = {
+    "converge": "the status of {:,} objects is written",
+    "start": "a cache of {:,} objects is filled",
+    "latency": "{:,} objects are created, 50 a second",
+    "steady": "{:,} keys at rest, 10,000 reconciles a minute without a change",
+}
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Return the table that a reader understands in a minute, and what the library costs."""
+    samples: list[Sample] = result["samples"]
+    peers = (RUST, GO, CEILING_WATCH)
+    lines = [
+        f"Measured {result['when']} on {result['machine']}.",
+        "",
+        f"| | {OURS} | {RUST} | {GO} | bare aiohttp client that lists and watches |",
+        "|---|---|---|---|---|",
+    ]
+    shown = ""
+    for work, field, title, form in _SUMMARY:
+        for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
+            mine = pick(samples, work=work, size=size, contender=OURS)
+            if not mine:
+                continue
+            heading = _TITLES[work].format(size)
+            if heading != shown:
+                lines.append(f"| **{heading}** | | | | |")
+                shown = heading
+            cells = [_cell(mine, field, form), *(_peer_cell(samples, work, size, field, form, peer) for peer in peers)]
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines += ["", "The lowest and highest values are in parentheses.", "", *_costs(result)]
+    return "\n".join(lines)
+
+
+def _peer_cell(samples: Sequence[Sample], work: str, size: int, field: str, form: str, peer: str) -> str:
+    theirs = pick(samples, work=work, size=size, contender=peer)
+    if not theirs and peer == CEILING_WATCH:
+        theirs = pick(samples, work=work, size=size, contender=CEILING)
+        peer = CEILING
+    if not theirs:
+        return ""
+    return f"{_cell(theirs, field, form)}; ratio {_spread(ratios(samples, work, size, field, peer))}"
+
+
+def _costs(result: dict[str, Any]) -> list[str]:
+    """Return what the library costs, per thing that a user counts."""
+    samples: list[Sample] = result["samples"]
+    parts = result.get("parts", {})
+    lines = ["| what it costs you | |", "|---|---|"]
+    converged, filled = pick(samples, work="converge", contender=OURS), pick(samples, work="start", contender=OURS)
+    resting = pick(samples, work="steady", contender=OURS)
+    if converged:
+        seconds = median(converged, "cpu_per_object")
+        lines.append(f"| 1,000 objects that are reconciled and get a new status | {seconds * 1000:.2f} s of CPU |")
+        lines.append(f"| so half of one core carries | {0.5 / seconds:,.0f} such changes a second |")
+    if filled and "imports" in parts:
+        size = max(sample["size"] for sample in filled)
+        empty = _both(parts["imports"], "rss: an operator, configured")
+        each = (median(pick(filled, size=size), "rss") - empty) / size * 1000
+        lines.append(f"| 1,000 objects of 2 KB in the cache | {each:.1f} MB, beside {empty:.0f} MB for the process |")
+    if "decoding" in parts:
+        lines.append(f"| a watch event of 2 KB, decoded | {_both(parts['decoding'], 'event: ours'):.1f} µs of CPU |")
+    if resting:
+        each = median(resting, "cpu_per_minute") / median(resting, "reconciles_per_minute")
+        lines.append(f"| a reconcile that changes nothing | {each * 1000:.2f} ms of CPU |")
+        lines.append(f"| so half of one core carries | {30 / each:,.0f} of them a minute |")
+    return lines
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -168,7 +259,7 @@ def _ratio_table(samples: Sequence[Sample]) -> list[str]:
             if any(cells):
                 lines.append(f"| {work}, {size:,} | {title} | {other} | {' | '.join(cells)} |")
     for size in sorted({sample["size"] for sample in pick(samples, work="converge", contender=CEILING_PATCH)}):
-        cell = _spread(ratios(samples, "converge", size, "rate", CEILING_PATCH, ours=OURS_DEFAULTS))
+        cell = _spread(ratios(samples, "converge", size, "rate", CEILING_PATCH, ours=OURS_PATCH))
         if cell:
             lines.append(f"| converge, {size:,}, both with a patch | objects per second | {CEILING_PATCH} | {cell} | |")
     ours, theirs = per_further_object(samples, OURS), per_further_object(samples, GO)

@@ -61,7 +61,7 @@ class World:
         assert (statistics.ready, statistics.in_progress) == (0, 0)
 
     def status_writes(self) -> Counter[str]:
-        return Counter(entry.name for entry in self.server.requests(verb="patch", subresource="status"))
+        return Counter(entry.name for entry in self.server.requests(subresource="status"))
 
 
 @asynccontextmanager

@@ -153,6 +153,9 @@ class Script:
         assert isinstance(answer, bytes)
         return answer
 
+    async def pages_are_cached(self) -> bool:
+        return False
+
     async def open_watch(
         self,
         rt: ResourceType,

@@ -176,7 +176,7 @@ async def test_a_read_before_the_start_is_an_error(world: World) -> None:
 
 async def test_a_read_waits_for_the_initial_list(world: World) -> None:
     await world.live.create(config_map("a"))
-    world.server.faults.add(verb="watch", resource="configmaps", latency=5)
+    world.server.faults.add(verb="list", resource="configmaps", latency=5)
     await world.cache.informer(MAP)
     await world.cache.start()
     assert (await world.client.get(MAP, "a", "default")).name == "a"

@@ -120,11 +120,11 @@ def test_target_that_cannot_be_run(capsys, modules: Path, kubeconfig: str, targe
     assert says in error_of(capsys, "run", target, "--kubeconfig", kubeconfig)
 
 
-@pytest.mark.parametrize("option", ["--metrics", "--health"])
+@pytest.mark.parametrize("option", ["--metrics", "--health", "--console"])
 def test_address_in_use(capsys, modules: Path, kubeconfig: str, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, option, address)
+        line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, f"{option}={address}")
     assert address in line
     assert "Address already in use" in line
     assert option in line
@@ -210,6 +210,7 @@ def test_environment_is_checked_like_the_command_line(capsys, modules: Path, mon
         ("cyclopts", "cli", ["demo"]),
         ("rich", "cli", ["demo"]),
         ("looptime", "testing", ["demo"]),
+        ("htpy", "console", ["demo", "--console"]),
         ("jsonschema_rs", "apiserver", ["demo", "--output", "json"]),
         ("cel_expr_python", "apiserver", ["apiserver", "notification"]),
     ],

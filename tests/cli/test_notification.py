@@ -43,13 +43,15 @@ def test_command_line_takes_precedence_over_environment_over_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[Any]
 ) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text("workers: 7\nmetrics: ':1'\nhealth: ':2'\nnamespace: [a, b]\naudit-file: /audit\nconsole: false\n")
+    file.write_text(
+        "workers: 7\nmetrics: ':1'\nhealth: ':2'\nnamespace: [a, b]\naudit-file: /audit\nconsole-channel: false\n"
+    )
     monkeypatch.setenv("RECONCILER_RUN_METRICS", ":3")
     assert run(capsys, "run", "notification", "--config", str(file), "--workers", "9")[0] == 0
     (options,) = taken
     assert (options.workers, options.metrics, options.health) == (9, ":3", ":2")
     assert list(options.namespaces) == ["a", "b"]
-    assert (options.notification.audit_file, options.notification.console) == (Path("/audit"), False)
+    assert (options.notification.audit_file, options.notification.console_channel) == (Path("/audit"), False)
     monkeypatch.setenv("RECONCILER_RUN_CONFIG", str(file))
     assert run(capsys, "run", "notification")[0] == 0
     assert taken[1].workers == 7
@@ -181,7 +183,7 @@ def test_manifests_contain_the_complete_installation(capsys: pytest.CaptureFixtu
     }
     assert verbs == {
         "notificationrequests": ["delete", "get", "list", "watch"],
-        "notificationrequests/status": ["patch"],
+        "notificationrequests/status": ["update"],
         "channelpolicies": ["get", "list", "watch"],
         "events": ["create", "patch"],
     }

@@ -118,7 +118,7 @@ class World:
         return await self.foreign.get(Widget, name, "ns")
 
     def status_writes(self, name: str = "w", user_agent: str = "controller") -> int:
-        requests = self.server.requests(verb="patch", subresource="status", name=name, user_agent=user_agent)
+        requests = self.server.requests(subresource="status", name=name, user_agent=user_agent)
         return len([request for request in requests if request.effective])
 
     def writes(self, name: str = "w", user_agent: str = "controller") -> int:

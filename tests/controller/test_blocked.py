@@ -64,7 +64,7 @@ async def test_new_spec_is_reconciled_and_fixes_a_refused_status(world: World, b
 async def test_new_spec_runs_once_while_the_server_still_refuses(world: World) -> None:
     reconciler = WidgetReconciler()
     controller = await world.start(reconciler)
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     await world.widget(size=1)
     await quiet(60)
     await world.resize(2)
@@ -78,7 +78,7 @@ async def test_new_spec_runs_once_while_the_server_still_refuses(world: World) -
 async def test_refused_status_does_not_block_a_deletion(world: World, status) -> None:
     reconciler = WidgetFinalizer()
     controller = await world.start(reconciler)
-    world.server.faults.add(verb="patch", subresource="status", status=status, times=None)
+    world.server.faults.add(subresource="status", status=status, times=None)
     await world.widget()
     await quiet(60)
     await world.foreign.delete(Widget, "w", "ns")
@@ -108,7 +108,7 @@ async def test_finalize_that_keeps_the_object_runs_again_although_its_status_is_
     await world.start(reconciler)
     await world.widget()
     await quiet(1)
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     await world.foreign.delete(Widget, "w", "ns")
     await quiet(60)
     assert await is_gone(world)
@@ -136,7 +136,7 @@ async def test_unreachable_server_keeps_the_object_until_its_status_is_written(w
     await world.start(reconciler)
     await world.widget()
     await quiet(1)
-    world.server.faults.add(verb="patch", subresource="status", status=429, times=8)
+    world.server.faults.add(subresource="status", status=429, times=8)
     await world.foreign.delete(Widget, "w", "ns")
     await quiet(600)
     assert await is_gone(world)
@@ -148,7 +148,7 @@ async def test_status_that_finalize_saved_no_longer_counts_as_refused(world: Wor
     """Also while the finalizer is still being removed."""
     reconciler = WidgetFinalizer()
     controller = await world.start(reconciler)
-    refusal = world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    refusal = world.server.faults.add(subresource="status", status=403, times=None)
     await world.widget()
     await quiet(60)
     assert controller.statistics().unsaved.blocked == 1
@@ -172,7 +172,7 @@ async def test_refused_status_is_blocked_although_the_terminal_error_has_no_text
         raise Rude
 
     reconciler = WidgetReconciler(refuse)
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     controller = await world.start(reconciler)
     await world.widget()
     await quiet(60)

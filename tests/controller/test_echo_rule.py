@@ -148,7 +148,7 @@ async def test_another_reason_during_the_reconcile_runs_once_more(world: World) 
 async def test_lost_response_wakes_at_most_once_and_writes_once(world: World) -> None:
     reconciler = WidgetReconciler()
     await world.start(reconciler)
-    world.server.faults.add(verb="patch", subresource="status", after_commit=True, lost=True)
+    world.server.faults.add(subresource="status", after_commit=True, lost=True)
     await world.widget()
     await quiet(60)
     assert len(reconciler.runs) <= 2
@@ -271,7 +271,7 @@ async def test_a_write_in_each_reconcile_catches_up_with_a_slow_watch(world: Wor
             if len(reconciler.runs) == 1 and trouble == "foreign change":
                 await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"labels": {"a": "b"}}})
             if len(reconciler.runs) == 1 and trouble == "lost response":
-                world.server.faults.add(verb="patch", subresource="status", after_commit=True, lost=True)
+                world.server.faults.add(subresource="status", after_commit=True, lost=True)
             if len(reconciler.runs) <= 2:
                 controller.enqueue(obj.key)  # the next one starts before the event of this write has come
             await quiet(0.5)

@@ -140,7 +140,7 @@ async def test_timeout_is_reported_at_once(world: World) -> None:
 
 
 async def test_refused_status_is_reported_at_once(world: World) -> None:
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     await world.start(WidgetReconciler(), rate_limiter=ExponentialBackoff(100, 100))
     await world.widget()
     await quiet(10)

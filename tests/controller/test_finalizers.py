@@ -56,7 +56,7 @@ async def test_finalizer_is_added_before_the_body_and_does_not_wake(world: World
     assert seen == [[FINALIZER]]
     assert (await world.read()).metadata.finalizers == [FINALIZER]
     assert len(reconciler.runs) == 1
-    assert [(r.subresource, r.status) for r in world.server.requests(verb="patch", name="w")] == [
+    assert [(r.subresource, r.status) for r in world.server.log.writes(Widget, "w", by="controller")] == [
         ("", 200),
         ("status", 200),
     ]
@@ -137,10 +137,10 @@ async def test_status_is_written_before_the_removal_and_none_follows(world: Worl
     await world.start(Telling())
     await world.widget()
     await quiet()
-    before = len(world.server.requests(verb="patch", name="w"))
+    before = len(world.server.log.writes(Widget, "w", by="controller"))
     await world.foreign.delete(Widget, "w", "ns")
     await quiet(60)
-    writes = world.server.requests(verb="patch", name="w")[before:]
+    writes = world.server.log.writes(Widget, "w", by="controller")[before:]
     assert [(w.subresource, w.status) for w in writes] == [("status", 200), ("", 200)]
 
 

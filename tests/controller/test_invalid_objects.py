@@ -366,7 +366,7 @@ async def test_invalid_object_enqueues_its_owner(world: World) -> None:
 
 async def test_unsaved_mutations_of_an_object_that_became_invalid_are_finalized(world: World) -> None:
     """Mutations that an earlier reconcile could not save do not block the finalizer of the deleted object."""
-    fault = world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    fault = world.server.faults.add(subresource="status", status=403, times=None)
     reconciler = Finalizing()
     controller = await world.start(reconciler)
     await world.foreign.create(gadget())

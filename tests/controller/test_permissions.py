@@ -9,7 +9,7 @@ import pytest
 from reconciler.controller import AccessRule, Outcome, Permission, ResourceReconciler, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
-from reconciler.objects import Resource
+from reconciler.objects import Resource, Unstructured
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
 
 pytestmark = pytest.mark.virtual_time
@@ -21,10 +21,10 @@ def access(world: World, reconciler, **options) -> dict[str, str]:
     return {f"{rule.group}:{rule.resource}": " ".join(rule.verbs) for rule in rules}
 
 
-async def test_objects_with_a_status_are_watched_and_their_status_patched(world: World) -> None:
+async def test_objects_with_a_status_are_watched_and_their_status_written(world: World) -> None:
     assert access(world, WidgetReconciler()) == {
         "example.com:widgets": "get list watch",
-        "example.com:widgets/status": "patch",
+        "example.com:widgets/status": "update",
         ":events": "create patch",
     }
 
@@ -43,7 +43,7 @@ async def test_finalize_patches_the_object_and_its_finalizers(world: World) -> N
 
     assert access(world, Finalizing()) == {
         "example.com:widgets": "get list patch watch",
-        "example.com:widgets/status": "patch",
+        "example.com:widgets/status": "update",
         "example.com:widgets/finalizers": "update",
         ":events": "create patch",
     }
@@ -73,6 +73,27 @@ async def test_the_status_is_patched_where_it_is_written(world: World, subresour
     assert {name.partition(":")[2] for name, verbs in rules.items() if "patch" in verbs} == patched | {"events"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "main", "verbs"),
+    [
+        ("example.com/v1/Widget", False, "update"),
+        ("apps/v1/Deployment", False, "patch"),
+        ("example.com/v1/Widget", True, None),
+    ],
+)
+async def test_by_default_the_status_of_a_custom_kind_is_updated_and_of_a_built_in_one_patched(
+    world: World, kind, main, verbs
+) -> None:
+    class Anything(ResourceReconciler[Unstructured], resource=kind):
+        status_subresource = None if main else "status"
+
+        async def reconcile_object(self, obj, status, /) -> Outcome:
+            return None
+
+    found = {name.partition("/")[2]: text for name, text in access(world, Anything()).items()}
+    assert found.get("status") == verbs
+
+
 async def test_a_status_that_is_sent_by_update_needs_that_verb(world: World) -> None:
     class Updating(WidgetReconciler):
         status_strategy = "update"
@@ -83,7 +104,7 @@ async def test_a_status_that_is_sent_by_update_needs_that_verb(world: World) -> 
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("status_strategy", "put", "status_strategy must be 'merge', 'update' or 'apply', not 'put'"),
+        ("status_strategy", "put", "status_strategy must be one of auto, merge, update, apply, not 'put'"),
         ("status_on_error", "ignore", "status_on_error must be"),
     ],
 )

@@ -90,7 +90,7 @@ async def deliver_once(reconciler, obj, status):
 @pytest.mark.virtual_time
 async def test_next_reconcile_sees_unsaved_mutations_and_saves_them(world: World) -> None:
     reconciler = WidgetReconciler(deliver_once)
-    world.server.faults.add(verb="patch", subresource="status", status=409, times=5)
+    world.server.faults.add(subresource="status", status=409, times=5)
     controller = await world.start(reconciler)
     await world.widget()
     await quiet(600)
@@ -103,7 +103,7 @@ async def test_next_reconcile_sees_unsaved_mutations_and_saves_them(world: World
 @pytest.mark.virtual_time
 async def test_while_the_server_refuses_the_body_does_not_run(world: World) -> None:
     reconciler = WidgetReconciler(deliver_once)
-    fault = world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    fault = world.server.faults.add(subresource="status", status=403, times=None)
     controller = await world.start(reconciler)
     await world.widget()
     await quiet(600)
@@ -120,7 +120,7 @@ async def test_while_the_server_refuses_the_body_does_not_run(world: World) -> N
 
 @pytest.mark.virtual_time
 async def test_refused_status_becomes_one_warning_event_and_a_log_line(world: World, caplog) -> None:
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     await world.start(WidgetReconciler())
     await world.widget()
     await quiet(600)
@@ -138,7 +138,7 @@ async def test_refusal_after_a_failing_body_blocks_too(world: World) -> None:
         raise RuntimeError("no")
 
     reconciler = WidgetReconciler(body)
-    world.server.faults.add(verb="patch", subresource="status", status=422, times=None)
+    world.server.faults.add(subresource="status", status=422, times=None)
     await world.start(reconciler)
     await world.widget()
     await quiet(600)
@@ -161,7 +161,7 @@ async def test_misuse_of_the_batcher_does_not_block_the_body(world: World) -> No
 
 @pytest.mark.virtual_time
 async def test_deleted_object_leaves_nothing_behind(world: World) -> None:
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     controller = await world.start(WidgetReconciler())
     await world.widget()
     await quiet(60)
@@ -184,7 +184,7 @@ async def test_plain_reconcilers_own_batcher_keeps_its_mutations_as_well(world: 
             return None if self.runs > 1 else Result(requeue_after=1)
 
     reconciler = ByKey()
-    world.server.faults.add(verb="patch", subresource="status", status=409, times=5)
+    world.server.faults.add(subresource="status", status=409, times=5)
     await world.start(reconciler, resource=Widget)
     await world.widget()
     await quiet(600)
@@ -194,7 +194,7 @@ async def test_plain_reconcilers_own_batcher_keeps_its_mutations_as_well(world: 
 
 async def refusing(world: World, body=None, **options):
     """Start a controller whose status writes are refused."""
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     reconciler = WidgetReconciler(body)
     return reconciler, await world.start(reconciler, **options)
 
@@ -250,7 +250,7 @@ async def test_object_replaced_while_it_is_reconciled_leaves_nothing_behind(worl
                     await world.widget()
                     await asyncio.sleep(1)
 
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     controller = await world.start(ByKey(), resource=Widget)
     await world.widget()
     await quiet(600)
@@ -293,7 +293,7 @@ async def test_task_that_outlives_its_reconcile_leaves_nothing_behind(world: Wor
                 obj = await self.client.get(Widget, *request)
                 tasks.append(asyncio.create_task(outlive(self.client, obj)))
 
-    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    world.server.faults.add(subresource="status", status=403, times=None)
     controller = await world.start(ByKey(), resource=Widget)
     await world.widget()
     await quiet()
@@ -337,7 +337,7 @@ async def test_a_token_decides_later_whether_a_write_without_response_was_applie
     await world.widget()
     await quiet(60)
     world.server.faults.add(
-        verb="patch", subresource="status", user_agent="controller", times=writes, lost=True, after_commit=applied
+        subresource="status", user_agent="controller", times=writes, lost=True, after_commit=applied
     )
     unreadable = world.server.faults.add(verb="get", name="w", user_agent="controller", stall=True, times=None)
     controller.enqueue(KEY)
@@ -362,7 +362,7 @@ async def test_without_a_token_a_doubtful_write_is_not_repeated(world: World) ->
     controller = await world.start(reconciler, resource=Widget)
     await world.widget()
     await quiet(60)
-    world.server.faults.add(verb="patch", subresource="status", lost=True, after_commit=True)
+    world.server.faults.add(subresource="status", lost=True, after_commit=True)
     unreadable = world.server.faults.add(verb="get", name="w", user_agent="controller", stall=True, times=None)
     controller.enqueue(KEY)
     await quiet(9)

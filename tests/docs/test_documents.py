@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def test_the_code_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
     for example in document.examples():
         example.evaluate()
     assert not listeners(), "the page leaves a guard on, which later tests would notice"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_has_at_most_120_columns_so_that_the_site_does_not_cut_it(page: Path) -> None:
+    blocks = re.findall(r"^```(?:python|yaml)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 120] == []
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -44,7 +44,7 @@ async def test_the_database_operator_follows_its_deployment() -> None:
                 example.Database, "db1", "default", until=lambda db: db.status.phase == "Ready", timeout=30
             )
             await asyncio.sleep(60)
-        assert len(server.requests(verb="patch", resource="databases", subresource="status")) == 2
+        assert len(server.log.writes(example.Database, subresource="status")) == 2
 
 
 @pytest.mark.parametrize("client", ["kubernetes", "kubernetes_aio", "kubernetes_asyncio", "reconciler_client"])

@@ -106,9 +106,7 @@ async def play(disturbances: Sequence[Disturbance], event_order: Any = "seeded")
                 break
         found = await client.get(NotificationRequest, NAME, NAMESPACE)
         writes = [
-            entry
-            for entry in server.requests(verb="patch", subresource="status", user_agent="the operator")
-            if entry.effective
+            entry for entry in server.requests(subresource="status", user_agent="the operator") if entry.effective
         ]
     return Story(console, pager, found.to_dict().get("status") or {}, cycles, len(writes))
 
@@ -142,7 +140,7 @@ async def disturb(server: APIServer, client: Client, what: str, moment: float) -
 
 def fail_next_status_write(server: APIServer, **how: Any) -> None:
     """Make the operator's next status write fail."""
-    server.faults.add(times=1, verb="patch", subresource="status", user_agent="the operator", **how)
+    server.faults.add(times=1, subresource="status", user_agent="the operator", **how)
 
 
 async def write_foreign_condition(client: Client, message: str) -> None:

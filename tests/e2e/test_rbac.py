@@ -203,7 +203,7 @@ async def test_the_example_runs_with_the_printed_roles(
         used = {(record.verb, f"{record.resource}/{record.subresource}".rstrip("/")) for record in asked}
         assert used >= {
             ("watch", "databases"),
-            ("patch", "databases/status"),
+            ("update", "databases/status"),
             ("watch", "deployments"),
             ("patch", "deployments"),
             ("create", "leases"),
@@ -216,7 +216,7 @@ async def test_the_example_runs_with_the_printed_roles(
     [
         ("watch", "databases", 'cannot watch resource "databases" in API group "example.com"'),
         ("watch", "deployments", 'cannot watch resource "deployments" in API group "apps"'),
-        ("patch", "databases/status", 'cannot patch resource "databases/status" in API group "example.com"'),
+        ("update", "databases/status", 'cannot update resource "databases/status" in API group "example.com"'),
         ("patch", "deployments", 'cannot patch resource "deployments" in API group "apps"'),
         ("create", "deployments", 'cannot create resource "deployments" in API group "apps"'),
     ],

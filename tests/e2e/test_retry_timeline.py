@@ -68,7 +68,7 @@ async def status_of(client: Client) -> dict[str, Any]:
 
 
 def status_writes(server: APIServer) -> int:
-    return len(server.requests(verb="patch", subresource="status", name="disk-full"))
+    return len(server.requests(subresource="status", name="disk-full"))
 
 
 async def test_attempts_are_at_0_30_90_210_450_and_each_reconcile_writes_once() -> None:
@@ -141,7 +141,7 @@ async def test_failed_status_write_loses_no_attempt_and_repeats_no_delivery(stat
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
         async with operator(server, client, console, pager):
-            server.faults.add(status=status, times=1, verb="patch", subresource="status")
+            server.faults.add(status=status, times=1, subresource="status")
             await client.create(request(["console", "pager"]))
             await asyncio.sleep(3600)
             final = await status_of(client)

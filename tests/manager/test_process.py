@@ -201,7 +201,7 @@ async def test_status_writes_of_a_process_stopped_past_its_lease_are_refused(ser
         async with child(server, tmp_path, "recording", "leader") as operator:
             await operator.says("reconciling")
             async with asyncio.timeout(LONG):
-                while len(server.requests(verb="patch", subresource="status", user_agent="child")) < 5:  # noqa: ASYNC110 - see above
+                while len(server.requests(subresource="status", user_agent="child")) < 5:  # noqa: ASYNC110 - see above
                     await asyncio.sleep(0.01)
             operator.process.send_signal(signal.SIGSTOP)
             taken = SuccessorReconciler()
@@ -211,7 +211,7 @@ async def test_status_writes_of_a_process_stopped_past_its_lease_are_refused(ser
                 assert await operator.ends() in (1, 70)
                 pod = await client.get("v1/Pod", "a", "default")
                 assert pod.to_dict()["status"]["message"] == "other"
-            written = server.requests(verb="patch", subresource="status", effective=True)
+            written = server.requests(subresource="status", effective=True)
             assert [each.user_agent for each in written].count("child") == len(written) - 1
             assert written[-1].user_agent != "child"
 

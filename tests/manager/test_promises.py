@@ -181,7 +181,7 @@ class ResponseLog:
 @pytest.mark.virtual_time
 async def test_lease_is_released_after_the_last_flush(server: APIServer, client: Client) -> None:
     await client.create(POD)
-    server.faults.add(verb="patch", subresource="status", latency=1.5)
+    server.faults.add(subresource="status", latency=1.5)
     noted = ResponseLog(server)
     async with writer(noted, "one", grace_period=0).running() as manager:
         await elected(manager)

@@ -37,7 +37,7 @@ async def killed_during_the_call(w: World, guarantee: str, **policy: object) -> 
     async with w.operator(pager, grace=0.0):
         await w.create("pager", spec={"delivery": guarantee}, **policy)
         await reached.wait()
-        w.server.faults.add(status=403, verb="patch", subresource="status")
+        w.server.faults.add(status=403, subresource="status")
     w.server.faults.clear()
     assert len(pager.calls) == 1
 
@@ -120,7 +120,7 @@ async def test_a_write_ahead_attempt_costs_one_more_write_per_reconcile(guarante
 @virtual
 async def test_a_write_ahead_attempt_that_conflicts_is_not_followed_by_a_call() -> None:
     async with world() as w:
-        w.server.faults.add(status=409, times=1, verb="patch", subresource="status")
+        w.server.faults.add(status=409, times=1, subresource="status")
         pager = Recorder("pager")
         async with w.operator(pager):
             await w.create("pager", spec={"delivery": "Bounded"})
@@ -282,7 +282,7 @@ class Notes:
 async def test_observers_are_notified_of_an_attempt_once_and_after_its_write() -> None:
     notes, pager = Notes(), Recorder("pager", [BUSY, None])
     async with world() as w:
-        w.server.faults.add(status=403, times=3, verb="patch", subresource="status")
+        w.server.faults.add(status=403, times=3, subresource="status")
         async with w.operator(pager, observers=[notes]):
             await w.create("pager")
             await asyncio.sleep(0.02)
@@ -358,7 +358,7 @@ async def test_a_write_ahead_attempt_whose_write_failed_is_neither_used_up_nor_c
 ) -> None:
     pager = Recorder("pager")
     async with world() as w:
-        w.server.faults.add(verb="patch", subresource="status", **fault)
+        w.server.faults.add(subresource="status", **fault)
         async with w.operator(pager):
             await w.create("pager", spec={"delivery": guarantee})
             await asyncio.sleep(1000)
@@ -409,7 +409,7 @@ async def test_there_is_no_further_call_while_an_earlier_result_is_unsaved() -> 
     pager = Recorder("pager", [BUSY])
     async with world() as w:
         async with w.operator(pager):
-            w.server.faults.add(status=503, times=None, verb="patch", subresource="status")
+            w.server.faults.add(status=503, times=None, subresource="status")
             await w.create("pager", initialBackoffSeconds=10, maxBackoffSeconds=10)
             await asyncio.sleep(300)
             assert len(pager.calls) == 1
@@ -429,7 +429,7 @@ async def test_observers_are_notified_when_the_result_is_saved_and_not_when_the_
     async with world() as w:
 
         async def refuse() -> None:
-            w.server.faults.add(status=503, times=None, verb="patch", subresource="status")
+            w.server.faults.add(status=503, times=None, subresource="status")
 
         pager.action = refuse
         async with w.operator(pager, observers=[notes]):
@@ -454,7 +454,7 @@ async def test_routed_channels_whose_write_failed_are_written_before_the_first_c
 
         seen: list[list[str]] = []
         pager.action = look
-        w.server.faults.add(status=500, times=12, verb="patch", subresource="status")
+        w.server.faults.add(status=500, times=12, subresource="status")
         async with w.operator(pager, router=Table("pager")):
             await w.create()
             await asyncio.sleep(1000)
@@ -468,7 +468,7 @@ async def test_during_an_api_server_outage_there_are_no_calls_whose_results_woul
     monkeypatch.setattr("reconciler.notification.reconciler.UNSAVED_LIMIT", 5)
     pager = Recorder("pager")
     async with world() as w:
-        fault = w.server.faults.add(status=503, times=None, verb="patch", subresource="status")
+        fault = w.server.faults.add(status=503, times=None, subresource="status")
         async with w.operator(pager, workers=2):
             for number in range(40):
                 await w.create("pager", name=f"n-{number}")

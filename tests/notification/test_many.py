@@ -108,7 +108,7 @@ async def test_five_hundred_requests_end_with_the_exact_number_of_calls(seed: in
             kinds: list[dict[str, Any]] = [{"status": 409}, {"status": 500}, {"status": 503}, {"lost": True}]
             for _ in range(REQUESTS * 4 // 10):
                 name = rng.choice(list(guarantee))
-                w.server.faults.add(verb="patch", subresource="status", name=name, **rng.choice(kinds))
+                w.server.faults.add(subresource="status", name=name, **rng.choice(kinds))
         async with w.operator(*channels, workers=20, rng=random.Random(seed)) as (controller, reconciler):
             for name, wanted in guarantee.items():
                 spec = {"delivery": wanted}

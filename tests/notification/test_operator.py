@@ -313,7 +313,7 @@ async def test_b3_a_failing_status_write_neither_loses_an_attempt_nor_repeats_a_
         if write:
             await w.create("console", "pager")
             await asyncio.sleep(TIMELINE[write] - 1)
-        w.server.faults.add(verb="patch", subresource="status", **fault)
+        w.server.faults.add(subresource="status", **fault)
         if not write:
             await w.create("console", "pager")
         await asyncio.sleep(3600)
@@ -328,7 +328,7 @@ async def test_b3_a_failing_status_write_neither_loses_an_attempt_nor_repeats_a_
 async def test_b3_a_delivered_channel_never_ends_failed_although_its_write_fails_for_minutes() -> None:
     console = Recorder("console")
     async with world() as w, w.operator(console):
-        fault = w.server.faults.add(verb="patch", subresource="status", status=503, times=None)
+        fault = w.server.faults.add(subresource="status", status=503, times=None)
         await w.create("console")
         await asyncio.sleep(300)
         fault.remove()

@@ -1,4 +1,4 @@
-"""What the redaction finds in the corpus, what it spares, and the patterns of users."""
+"""Quality of the redaction over the corpus, and the patterns of users."""
 
 from __future__ import annotations
 

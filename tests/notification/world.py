@@ -92,7 +92,7 @@ class World:
     @property
     def writes(self) -> int:
         """Return the status writes that took effect."""
-        found = self.server.requests(verb="patch", subresource="status", resource="notificationrequests")
+        found = self.server.requests(subresource="status", resource="notificationrequests")
         return sum(1 for request in found if request.effective)
 
     @asynccontextmanager

@@ -133,6 +133,6 @@ async def test_a_stopping_manager_waits_two_seconds_for_a_server_that_does_not_a
         async with manager.running():
             await client.create(Database(metadata=ObjectMeta(name="db1", namespace="default"), spec=Spec()))
             await working.wait()
-            server.faults.add(latency=60, times=None, verb="patch", subresource="status")
+            server.faults.add(latency=60, times=None, subresource="status")
             begin = loop.time()
         assert loop.time() - begin == pytest.approx(5 + 2, abs=0.1)

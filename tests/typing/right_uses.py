@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from fractions import Fraction
 from typing import Any, assert_type
 
 import kubernetes_asyncio.client
 import pytest
+from lightkube.models.apps_v1 import DeploymentSpec
+from lightkube.models.core_v1 import PodTemplateSpec
+from lightkube.models.meta_v1 import LabelSelector
+from lightkube.models.meta_v1 import ObjectMeta as Meta
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import ConfigMap, Secret
 from pydantic import BaseModel, ConfigDict, Field
 
 from reconciler import (
@@ -51,7 +59,7 @@ from reconciler.notification import (
     PermanentDeliveryError,
     RetryableDeliveryError,
 )
-from reconciler.objects import KindLike, PrinterColumn, generate_crd, rule, schema_extra
+from reconciler.objects import Duration, KindLike, PrinterColumn, Quantity, Scale, generate_crd, rule, schema_extra
 from reconciler.status import StatusWriter, Strategy, guard
 from reconciler.testing import Cluster, virtual_time
 from reconciler.workqueue import ExponentialBackoff, MaxOf, QueueShutDown, TokenBucket, WorkQueue
@@ -396,3 +404,64 @@ def events(client: Client, db: Database) -> None:
     recorder = EventRecorder(client, source="database-controller")
     recorder.normal(db, "Made", "m")
     recorder.warning({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}, "Failed", "m")
+
+
+class SizedSpec(Model):
+    replicas: int = 1
+    memory: Quantity = Quantity("1Gi")
+    timeout: Duration = timedelta(seconds=30)
+
+
+class SizedStatus(ConditionedStatus):
+    replicas: int = 0
+    selector: str = ""
+
+
+class Sized(
+    Resource[SizedSpec, SizedStatus],
+    group="example.com",
+    version="v1",
+    scale=Scale(selector=".status.selector"),
+    deprecated="use Database",
+):
+    pass
+
+
+def quantities(spec: SizedSpec) -> None:
+    assert_type(spec.memory, Quantity)
+    assert_type(spec.timeout, timedelta)
+    assert_type(spec.memory + Quantity("1Mi") - 5, Quantity)
+    assert_type(spec.memory * 2 > Quantity("2Gi"), bool)
+    assert_type(spec.memory.value, Fraction)
+    SizedSpec(memory=Quantity(5), timeout=timedelta(hours=1))
+
+
+async def built_in_kinds(client: Client, cached: CachedClient, manager: Manager) -> None:
+    found = await client.get(Deployment, "web", "default")
+    assert_type(found, Deployment)
+    assert_type(found.spec.replicas, int | None)
+    found.spec.replicas = 3
+    if found.status is not None:
+        assert_type(found.status.readyReplicas, int | None)
+    assert_type(await client.update(found), Deployment)
+    assert_type(await cached.get(ConfigMap, "a", "default"), ConfigMap)
+    for each in await client.list(Deployment):
+        assert_type(each, Deployment)
+    spec = DeploymentSpec(selector=LabelSelector(), template=PodTemplateSpec())
+    made = Deployment(metadata=Meta(name="web", namespace="default"), spec=spec)
+    assert_type(await client.apply(made), Deployment)
+    assert_type(await client.create(made), Deployment)
+    assert_type(await client.patch(Deployment, "web", "default", patch={"spec": {"replicas": 2}}), Deployment)
+    kinds(Deployment, ConfigMap)
+    manager.add_controller(DatabaseReconciler(), owns=[Deployment, ConfigMap, "v1/Secret"])
+    manager.add_controller(SecretReconciler(), watches=[Watch(ConfigMap, mapper=by_name)])
+
+
+def by_name(maps: ConfigMap) -> list[Request]:
+    return [Request(maps.metadata.name)] if maps.metadata and maps.metadata.name else []
+
+
+class SecretReconciler(ResourceReconciler[Secret]):
+    async def reconcile_object(self, secret: Secret, status: StatusBatcher[Any]) -> Outcome:
+        assert_type(secret.immutable, bool | None)
+        return None

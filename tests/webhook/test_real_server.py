@@ -8,15 +8,25 @@ from typing import Any
 import pytest
 import trustme
 
-from reconciler import Client, ObjectMeta
+from reconciler import Client, Model, ObjectMeta, Resource
 from reconciler.errors import APIError, Conflict, Forbidden, Invalid
+from reconciler.objects import generate_crd
 from reconciler.testing.control_plane import ControlPlane
-from reconciler.webhook import Converter, WebhookServer, webhook_configurations
+from reconciler.webhook import Converter, WebhookServer, conversion_configuration, webhook_configurations
 from tests.webhook.database import Database, DatabaseSpec, Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import gigabytes, text
 from tests.webhook.test_server import serving
 
 pytestmark = pytest.mark.control_plane
+
+
+class OldSpec(Model):
+    size: str | None = None
+    engine: str | None = None
+
+
+class OldDatabase(Resource[OldSpec], group="example.com", version="v1alpha1", kind="Database", storage=False):
+    """A database whose size is text."""
 
 
 async def installed(client: Client, crd: dict[str, Any]) -> None:
@@ -32,35 +42,9 @@ async def installed(client: Client, crd: dict[str, Any]) -> None:
     )
 
 
-def multi_version(url: str, ca: trustme.CA) -> dict[str, Any]:
-    import base64
-
-    crd = Database.crd()
-    (version,) = crd["spec"]["versions"]
-    old = {**version, "name": "v1alpha1", "storage": False}
-    old["schema"] = {
-        "openAPIV3Schema": {
-            "type": "object",
-            "properties": {
-                "spec": {
-                    "type": "object",
-                    "properties": {"size": {"type": "string"}, "engine": {"type": "string"}},
-                },
-                "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-            },
-        }
-    }
-    old.pop("additionalPrinterColumns", None)
-    crd["spec"]["versions"].append(old)
-    bundle = base64.b64encode(ca.cert_pem.bytes()).decode()
-    crd["spec"]["conversion"] = {
-        "strategy": "Webhook",
-        "webhook": {
-            "conversionReviewVersions": ["v1"],
-            "clientConfig": {"url": f"{url}/convert-example-com-database", "caBundle": bundle},
-        },
-    }
-    return crd
+def multi_version(converter: Converter, url: str, ca: trustme.CA) -> dict[str, Any]:
+    conversion = conversion_configuration(converter, url=url, ca_bundle=ca.cert_pem.bytes())
+    return generate_crd(Database, OldDatabase, conversion=conversion)
 
 
 async def refused(client: Client, obj: Any, verb: str = "create") -> APIError:
@@ -80,7 +64,7 @@ async def test_api_server_calls_the_webhooks_and_applies_their_verdicts(
     for handler in (Rules(), Defaults(), converter):
         webhooks.add(handler)
     async with serving(webhooks) as url, control_plane.client() as client:
-        await installed(client, multi_version(url, ca))
+        await installed(client, multi_version(converter, url, ca))
         documents = webhook_configurations(webhooks, name="webhook-test", url=url, ca_bundle=ca.cert_pem.bytes())
         for document in documents:
             await client.apply(document, force=True)

@@ -19,7 +19,8 @@ from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.webhook import Converter, WebhookServer, certwatcher
+from reconciler.serving import certificates
+from reconciler.webhook import Converter, WebhookServer
 from tests.manager.working import RecordingReconciler, config_map
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review
@@ -80,7 +81,7 @@ async def test_each_invalid_request_has_its_status_code(tmp_path: Path, ca: trus
 async def test_rotated_certificate_is_used_without_a_restart(
     tmp_path: Path, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(certwatcher, "INTERVAL", 0.05)
+    monkeypatch.setattr(certificates, "INTERVAL", 0.05)
     write_certificate(tmp_path, ca)
     server = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     server.add(Rules())

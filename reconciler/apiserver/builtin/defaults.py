@@ -16,7 +16,19 @@ _FILES = {"defaultMode": 420}
 _CHANGED: JSONObject = {"lastTransitionTime": None}
 _CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
 
+_WEBHOOK: JSONObject = {
+    "failurePolicy": "Fail",
+    "matchPolicy": "Equivalent",
+    "namespaceSelector": {},
+    "objectSelector": {},
+    "timeoutSeconds": 10,
+}
+
 _FIXED: dict[str, JSONObject] = {
+    "admissionregistration.v1.MutatingWebhook": {**_WEBHOOK, "reinvocationPolicy": "Never"},
+    "admissionregistration.v1.RuleWithOperations": {"scope": "*"},
+    "admissionregistration.v1.ServiceReference": {"port": 443},
+    "admissionregistration.v1.ValidatingWebhook": _WEBHOOK,
     "apps.v1.DaemonSetCondition": _CHANGED,
     "apps.v1.DaemonSetSpec": {
         "revisionHistoryLimit": 10,

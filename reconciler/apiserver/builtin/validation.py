@@ -16,6 +16,7 @@ from reconciler.apiserver.builtin.pod_validation import (
     without_empty,
 )
 from reconciler.apiserver.builtin.preparation import admitted_pod_spec
+from reconciler.apiserver.builtin.webhook_validation import check_webhooks
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import CONFIG_KEY_MESSAGE, is_config_key
@@ -371,6 +372,8 @@ _CHECKS: dict[tuple[str, str], Check] = {
     ("", "pods"): _check_pod,
     ("", "secrets"): _check_secret,
     ("", "services"): _check_service,
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): check_webhooks,
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): check_webhooks,
     ("apps", "daemonsets"): _workload_check("daemonset"),
     ("apps", "deployments"): _workload_check("deployment"),
     ("apps", "replicasets"): _workload_check("replicaset"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,15 @@ from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = ["CompiledRules", "Rule", "children", "compile_rules"]
+__all__ = [
+    "CONDITION_VARIABLES",
+    "CompileError",
+    "CompiledRules",
+    "Rule",
+    "children",
+    "compile_condition",
+    "compile_rules",
+]
 
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 
@@ -269,6 +277,37 @@ def _shown(rule: JSONObject) -> str:
         },
         sort=False,
     )
+
+
+CONDITION_VARIABLES = ("object", "oldObject", "request")
+"""The documents that a match condition of a webhook is about."""
+
+
+def compile_condition(source: str, variables: Sequence[str]) -> Any:
+    """Return the program of a condition about documents of any type.
+
+    Args:
+        source: the expression.
+        variables: the names of the documents.
+
+    Raises:
+        CompileError: it does not compile, or its result is not a bool.
+        MissingExtra: the CEL engine is not installed.
+    """
+    require_engine()
+    environment = checking_environment({name: cel_type("dyn") for name in variables}, functions)
+    compiled = _with_one_spelling(source, environment)
+    try:
+        expression = environment.compile(compiled)
+    except RuntimeError as error:
+        raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
+    if expression.return_type().name().lower() not in ("bool", "dyn"):
+        raise CompileError("must evaluate to bool")
+    serialized = expression.serialize()
+    problem = instantiation_problem(read_tree(serialized).root)
+    if problem:
+        raise CompileError(f"program instantiation failed: {problem}")
+    return running_environment(functions).deserialize(runnable(serialized, Changes(_runs_as(), {}, {}, False)))
 
 
 # Single expressions.

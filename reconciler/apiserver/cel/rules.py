@@ -14,7 +14,7 @@ from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.apiserver.schema.validation import item_key
 from reconciler.wire import JSONObject
 
-__all__ = ["RuleSet"]
+__all__ = ["RuleSet", "problem_in_words", "run_program"]
 
 _ABSENT = object()
 
@@ -99,7 +99,7 @@ class RuleSet:
         if rule.transition:
             data["oldSelf"] = to_cel(before, node) if had else data["self"]
             data["hadOldSelf"] = had
-        outcome, problem = _run(rule.program, data)
+        outcome, problem = run_program(rule.program, data)
         if problem:
             failed = _failure(problem, rule.message or rule.source.strip())
             return FieldError(path or "<nil>", f"Invalid value: {_shown_in_failure(value)}: {failed}")
@@ -111,13 +111,13 @@ class RuleSet:
     @staticmethod
     def _message(rule: Rule, data: dict[str, Any]) -> str:
         if rule.message_program is not None:
-            text, problem = _run(rule.message_program, data)
+            text, problem = run_program(rule.message_program, data)
             if not problem and isinstance(text, str) and text.strip() and "\n" not in text.strip():
                 return text.strip()
         return rule.message or f"failed rule: {rule.source.strip()}"
 
 
-def _run(program: Any, data: dict[str, Any]) -> tuple[Any, str]:
+def run_program(program: Any, data: dict[str, Any]) -> tuple[Any, str]:
     """Return the result of an expression and an empty string, or None and the error message of the engine."""
     try:
         outcome = program.eval(data=data)
@@ -164,6 +164,15 @@ _OVERLOAD = (
 )
 
 
+def problem_in_words(text: str) -> str:
+    """Return an error message of the engine about an evaluation in the words of the real server."""
+    problem = (text.partition(": ")[2] or text).removesuffix(" [INVALID_ARGUMENT]").removesuffix(" [UNKNOWN]")
+    for pattern, message in _MESSAGES:
+        if pattern.search(problem):
+            return pattern.sub(message, problem)
+    return problem
+
+
 def _failure(text: str, rule: str) -> str:
     """Return the message for a rule that could not be evaluated.
 
@@ -171,11 +180,7 @@ def _failure(text: str, rule: str) -> str:
         text: the error message of the engine.
         rule: the message of the rule, or the rule itself.
     """
-    problem = (text.partition(": ")[2] or text).removesuffix(" [INVALID_ARGUMENT]").removesuffix(" [UNKNOWN]")
-    for pattern, message in _MESSAGES:
-        if pattern.search(problem):
-            problem = pattern.sub(message, problem)
-            break
+    problem = problem_in_words(text)
     return f"{_OVERLOAD}{rule}" if problem.startswith("no such overload") else f"{problem} evaluating rule: {rule}"
 
 

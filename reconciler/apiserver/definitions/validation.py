@@ -49,6 +49,9 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
                 errors.append(FieldError(f"{path}.openAPIV3Schema", f"Invalid value: {error}"))
                 continue
             found = [*contents.rule_errors(f"{path}.openAPIV3Schema"), *_check_selectable(version, schema, place)]
+        if version.get("selectableFields") and _alike(versions, "schema") and not _alike(versions, "selectableFields"):
+            message = "may only be set when `version.schema.openAPIV3Schema` is not included"
+            errors.append(FieldError.invalid(f"{place}.selectableFields", "", message))
         if index == 0 or not hoisted:
             errors += [*found, *_check_columns(version, place), *_check_scale(version, place)]
     return errors, compiled
@@ -56,11 +59,13 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
 
 def _is_hoisted(versions: list[JSONObject]) -> bool:
     """Return whether all versions are alike; the server's internal form then has their parts in one place."""
-    parts = [
-        {key: version.get(key) for key in ("schema", "subresources", "additionalPrinterColumns", "selectableFields")}
-        for version in versions
-    ]
-    return all(part == parts[0] for part in parts)
+    return all(
+        _alike(versions, part) for part in ("schema", "subresources", "additionalPrinterColumns", "selectableFields")
+    )
+
+
+def _alike(versions: list[JSONObject], part: str) -> bool:
+    return all(version.get(part) == versions[0].get(part) for version in versions)
 
 
 def _check_name(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:

@@ -69,14 +69,18 @@ def canonical_quantity(text: str, *, places: int = 9) -> str:
     Raises:
         ValueError: the text is not a quantity; the message is the real server's.
     """
-    number = min(read_quantity(text).quantize(Decimal(1).scaleb(-places), ROUND_UP), Decimal(_LARGEST))
-    if _IS_BINARY.fullmatch(text) and abs(number) >= 1024:
-        return _binary(number)
+    with localcontext() as context:
+        context.prec = _PRECISION
+        number = read_quantity(text).quantize(Decimal(1).scaleb(-places), ROUND_UP)
+    if _IS_BINARY.fullmatch(text):
+        number = min(number, Decimal(_LARGEST))
+        if abs(number) >= 1024 and number == int(number):
+            return _binary(int(number))
     return _decimal(number, exponential=bool(_IS_EXPONENT.fullmatch(text)))
 
 
-def _binary(number: Decimal) -> str:
-    whole, power = int(number.to_integral_value(ROUND_UP)), 0
+def _binary(whole: int) -> str:
+    power = 0
     while whole % 1024 == 0 and power < len(_BINARY) - 1:
         whole, power = whole // 1024, power + 1
     return f"{whole}{_BINARY[power]}"

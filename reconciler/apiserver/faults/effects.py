@@ -172,3 +172,4 @@ class ReorderEvents:
 _WHEN = {False: "", True: " after it took effect"}
 
 Effect: TypeAlias = Refuse | Lose | Stall | Delay | CutWatches | StallWatches | Stale | ReorderEvents
+"""What a fault does to a request or a watch."""

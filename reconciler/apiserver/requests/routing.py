@@ -35,6 +35,7 @@ class Call:
         query: the last value of each parameter.
         warnings: warnings about the body, which are sent with an error response too.
         duplicates: messages about fields that the body contains twice.
+        by_server: whether the server itself makes it; its writes need no admission.
     """
 
     request: HTTPRequest
@@ -46,6 +47,7 @@ class Call:
     query: Mapping[str, str]
     warnings: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
+    by_server: bool = False
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}

@@ -96,6 +96,7 @@ _KINDS = {
     "SelfSubjectReview": _review("SelfSubjectReview"),
     "SelfSubjectRulesReview": _review("SelfSubjectRulesReview", namespace=_TEXT),
     "SubjectAccessReview": _review("SubjectAccessReview", **_ATTRIBUTES, **_USER),
+    "TokenReview": _review("TokenReview", token=_TEXT, audiences=_list(_TEXT)),
 }
 
 

@@ -20,9 +20,8 @@ INTEGER_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)
 _DATE = re.compile(r"[0-9]{4}-([0-9]{2})-([0-9]{2})")
 _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})")
 _DURATION = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+|0")
-_LONG_DURATION = re.compile(
-    r"(\d+)\s*(ns|nano\w*|us|µs|micro\w*|ms|milli\w*|s|sec\w*|m|min\w*|h|hr|hour\w*|d|day\w*|w|week\w*)"
-)
+_LONG_DURATION = re.compile(r"([0-9]+)\s*([A-Za-zµ]+)")
+_UNIT = re.compile(r"ns|nano.*|us|µs|micro.*|ms|milli.*|s|sec.*|m|min.*|h|hr|hour.*|d|day.*|w|wk|week.*")
 _HOSTNAME = re.compile(
     r"[a-zA-Z0-9](-?[a-zA-Z0-9]{0,62})?|([a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}"
 )
@@ -55,7 +54,10 @@ def _is_date_time(text: str) -> bool:
 
 
 def _is_duration(text: str) -> bool:
-    return _DURATION.fullmatch(text) is not None or _LONG_DURATION.fullmatch(text) is not None
+    # Any text with a number and a unit in it is a duration, as in the real server: "PT1H", "in 2 days".
+    return _DURATION.fullmatch(text) is not None or any(
+        _UNIT.fullmatch(unit.lower()) for _, unit in _LONG_DURATION.findall(text)
+    )
 
 
 def _is_uri(text: str) -> bool:

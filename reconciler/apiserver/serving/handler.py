@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reconciler.apiserver.admission.admission import WebhookAdmission
+from reconciler.apiserver.admission.calls import WebhookCaller
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed
 from reconciler.apiserver.requests.bodies import check_size
@@ -23,10 +26,10 @@ from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
 from reconciler.apiserver.verbs.read import Reader
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch
-from reconciler.apiserver.verbs.write import Writer, WriteResult
+from reconciler.apiserver.verbs.write import Outdated, Writer, WriteResult
 from reconciler.clock import Clock
 from reconciler.errors import APIError, ConfigurationError, MissingExtra, error_from_response
-from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
 __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
@@ -59,29 +62,41 @@ class Handler:
         rng: the source of uids and generated names.
         history: how many events each kind keeps at least.
         provision_namespaces: create the missing namespaces of objects that are created.
+        webhook_servers: the webhook servers in this process, by address.
+        token: the token that a TokenReview accepts.
         sharded: honor ``shardSelector``.
     """
 
     def __init__(
-        self, clock: Clock, rng: random.Random, *, history: int, provision_namespaces: bool, sharded: bool = False
+        self,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        history: int,
+        provision_namespaces: bool,
+        webhook_servers: Mapping[str, Transport],
+        token: str,
+        sharded: bool = False,
     ) -> None:
         self._clock = clock
+        self._token = token
         self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         definitions = Definitions(self.cluster)
         provide = self._create_namespace if provision_namespaces else None
-        self._writer = Writer(self.cluster, definitions.strategy, provide)
-        self._deleter = Deleter(self.cluster)
+        admission = WebhookAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
+        self._writer = Writer(self.cluster, definitions.strategy, admission, provide)
+        self._deleter = Deleter(self.cluster, admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
         self._scaler = Scaler(self._writer)
         self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
         self._discovery = Discovery(self.cluster.registry)
         for name in _NAMESPACES:
-            self._create_namespace(name)
+            _at_once(self._create_namespace(name))
 
-    def _create_namespace(self, name: str) -> None:
-        self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    async def _create_namespace(self, name: str) -> None:
+        await self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
     def parse(self, request: HTTPRequest) -> Call | None:
         """Return the call that a request makes; None for a path that belongs to no kind.
@@ -97,10 +112,19 @@ class Handler:
             return replace(call, query=query)
         return call
 
-    def handle(
+    async def write(self, call: Call) -> HandlerResult:
+        """Return the result of a write; error responses are results as well. A cancelled call may have taken effect."""
+        try:
+            return await self._write(call)
+        except (Refusal, MissingExtra) as error:
+            return _failure(call, error)
+
+    def read(
         self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
     ) -> HandlerResult:
-        """Return the result of a request; error responses are results as well.
+        """Return the result of a get, list or watch, or of a request without a kind, such as discovery.
+
+        Error responses are results as well.
 
         Args:
             request: the request.
@@ -113,12 +137,9 @@ class Handler:
                 return self._review(request) if is_review(request.path) else self._discover(request)
             if call.verb == "watch":
                 return self._watch(call, stale, expired)
-            return self._read(call, stale) if call.verb in ("get", "list") else self._write(call)
-        except Refusal as refusal:
-            warnings = [] if call is None else _warning_headers(call, call.warnings)
-            return HandlerResult(refusal_response(refusal, warnings), refusal.reason)
-        except MissingExtra as error:
-            return HandlerResult(refusal_response(internal_error(str(error))))
+            return self._read(call, stale)
+        except (Refusal, MissingExtra) as error:
+            return _failure(call, error)
 
     def _discover(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):
@@ -128,7 +149,7 @@ class Handler:
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
     def _review(self, request: HTTPRequest) -> HandlerResult:
-        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request))))
+        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request, self._token))))
 
     def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)
@@ -157,10 +178,10 @@ class Handler:
             watch.expire(expired)
         return HandlerResult(HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose), watch=watch)
 
-    def _write(self, call: Call) -> HandlerResult:
+    async def _write(self, call: Call) -> HandlerResult:
         check_size(call.request)
         view, yaml = self._view(call)
-        written = self._dispatch_write(call)
+        written = await self._commit(call)
         stored = written.stored
         if stored is not None:
             body = view.encode(call.endpoint, stored)
@@ -171,20 +192,28 @@ class Handler:
         response = _success(written.code, body, _warning_headers(call, written.warnings), yaml=yaml)
         return HandlerResult(response, written=written)
 
-    def _dispatch_write(self, call: Call) -> WriteResult:
+    async def _commit(self, call: Call) -> WriteResult:
+        """Make a write, again whenever the object changed while webhooks were called, as the real server does."""
+        while True:
+            try:
+                return await self._dispatch_write(call)
+            except Outdated:
+                call.warnings, call.duplicates = [], []
+
+    async def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
-            return self._pod_subresources.create(call) if call.subresource else self._writer.create(call)
+            return self._pod_subresources.create(call) if call.subresource else await self._writer.create(call)
         if call.verb == "delete":
-            return self._deleter.delete(call)
+            return await self._deleter.delete(call)
         if call.verb == "deletecollection":
-            return self._deleter.delete_collection(call)
+            return await self._deleter.delete_collection(call)
         if call.subresource == "scale":
-            return self._scaler.write(call)
-        return self._writer.update(call) if call.verb == "update" else self._writer.patch(call)
+            return await self._scaler.write(call)
+        return await (self._writer.update(call) if call.verb == "update" else self._writer.patch(call))
 
     # objects applied by the program that runs the server
 
-    def apply(self, document: Mapping[str, Any]) -> None:
+    async def apply(self, document: Mapping[str, Any]) -> None:
         """Create or replace an object, including its status.
 
         Raises:
@@ -208,26 +237,40 @@ class Handler:
         found = endpoint.store.objects.get(endpoint.resource.key(metadata.get("namespace"), name)) if name else None
         metadata.pop("resourceVersion", None)
         if found is None:
-            written = self._internal("POST", base, {**document, "metadata": metadata})
+            written = await self._internal("POST", base, {**document, "metadata": metadata})
         else:
             metadata["resourceVersion"] = str(found.rv)
-            written = self._internal("PUT", f"{base}/{name}", {**document, "metadata": metadata})
+            written = await self._internal("PUT", f"{base}/{name}", {**document, "metadata": metadata})
         stored = written.stored
         if document.get("status") and "status" in endpoint.subresources and stored is not None:
             current = endpoint.store.objects.get(stored.key, stored)
             metadata |= {"name": current.doc["metadata"]["name"], "resourceVersion": str(current.rv)}
-            self._internal("PUT", f"{base}/{metadata['name']}/status", {**document, "metadata": metadata})
+            await self._internal("PUT", f"{base}/{metadata['name']}/status", {**document, "metadata": metadata})
 
-    def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
+    async def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
         headers = {**_JSON, "user-agent": "kube-apiserver"}
         request = HTTPRequest(method, path, body=encode(document), headers=headers)
         try:
             call = self.parse(request)
             if call is None:
                 raise ConfigurationError(f"{path} is not the path of a kind")
-            return self._dispatch_write(call)
+            return await self._commit(replace(call, by_server=True))
         except Refusal as refusal:
             raise _error(refusal, f"{method} {path}") from None
+
+
+def _at_once(write: Coroutine[Any, Any, None]) -> None:
+    """Run a write of the server itself to its end, outside an event loop: it calls no webhook, so it never yields."""
+    with contextlib.suppress(StopIteration):
+        write.send(None)
+        raise AssertionError("a write of the server itself has yielded")
+
+
+def _failure(call: Call | None, error: Refusal | MissingExtra) -> HandlerResult:
+    if isinstance(error, MissingExtra):
+        return HandlerResult(refusal_response(internal_error(str(error))))
+    warnings = [] if call is None else _warning_headers(call, call.warnings)
+    return HandlerResult(refusal_response(error, warnings), error.reason)
 
 
 def _error(refusal: Refusal, request: str) -> APIError:

@@ -141,7 +141,7 @@ class HandlerChain:
         if order == "late":
             store.hold(position)
             asyncio.get_running_loop().call_later(_LATE_SECONDS, store.release, position)
-        response = self._log(request, call, self.handler.handle(request, call), strike)
+        response = self._log(request, call, await self.handler.write(call), strike)
         if order == "before" and store.end != position:
             await _let_readers_run()
         return response
@@ -151,7 +151,7 @@ class HandlerChain:
         if strike is not None and strike.refuse is not None and call is not None and call.verb == "watch":
             expired = strike.refuse.refusal(call) if strike.refuse.as_event else None
         stale = None if strike is None else strike.stale
-        result = self.handler.handle(request, call, stale=stale, expired=expired)
+        result = self.handler.read(request, call, stale=stale, expired=expired)
         if result.watch is not None:
             result.watch.stalled = strike is not None and strike.stall
             self._watches[result.watch] = None

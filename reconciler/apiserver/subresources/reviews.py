@@ -5,6 +5,8 @@ A review is answered and never stored. ``kubectl auth can-i`` and programs that 
 
 from __future__ import annotations
 
+import hmac
+
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     bad_request,
@@ -23,11 +25,13 @@ __all__ = ["answer_review", "is_review"]
 _AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
 _KINDS = {
     (_AUTHENTICATION, "selfsubjectreviews"): "SelfSubjectReview",
+    (_AUTHENTICATION, "tokenreviews"): "TokenReview",
     (_AUTHORIZATION, "localsubjectaccessreviews"): "LocalSubjectAccessReview",
     (_AUTHORIZATION, "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
     (_AUTHORIZATION, "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
     (_AUTHORIZATION, "subjectaccessreviews"): "SubjectAccessReview",
 }
+_WITHOUT_ATTRIBUTES = ("SelfSubjectReview", "SelfSubjectRulesReview", "TokenReview")
 _REASON = "the embedded API server allows everything"
 _EVERYTHING = {
     "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
@@ -42,8 +46,12 @@ def is_review(path: str) -> bool:
     return path.startswith((f"/apis/{_AUTHENTICATION}/v1/", f"/apis/{_AUTHORIZATION}/v1/"))
 
 
-def answer_review(request: HTTPRequest) -> JSONObject:
+def answer_review(request: HTTPRequest, token: str) -> JSONObject:
     """Return the response to a review.
+
+    Args:
+        request: the review.
+        token: the server's own token, the only one that a TokenReview finds valid.
 
     Raises:
         Refusal: there is no such review, or its spec is invalid.
@@ -59,7 +67,9 @@ def answer_review(request: HTTPRequest) -> JSONObject:
     document = read_unstored_object(request, kind)
     _check_kind(document, group, kind)
     spec = document.get("spec") or {}
-    found = [] if kind in ("SelfSubjectReview", "SelfSubjectRulesReview") else _problems(spec, kind)
+    if kind == "TokenReview" and not spec.get("token"):
+        raise bad_request("token is required for TokenReview in authentication")
+    found = [] if kind in _WITHOUT_ATTRIBUTES else _problems(spec, kind)
     if found:
         raise invalid("", group, "", found)
     metadata = {"creationTimestamp": None, **({"namespace": namespace} if namespace else {})}
@@ -71,6 +81,10 @@ def answer_review(request: HTTPRequest) -> JSONObject:
         if not spec.get("namespace"):
             raise bad_request("no namespace on request")
         return {**answer, "spec": {}, "status": _EVERYTHING}
+    if kind == "TokenReview":
+        valid = hmac.compare_digest(str(spec["token"]).encode(errors="replace"), token.encode())
+        user = {"authenticated": True, "user": _SELF["userInfo"]}
+        return {**answer, "status": user if valid else {"user": {}, "error": "invalid bearer token"}}
     return {**answer, "status": {"allowed": True, "reason": _REASON}}
 
 

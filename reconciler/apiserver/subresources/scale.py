@@ -132,7 +132,7 @@ class Scaler:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    def write(self, call: Call) -> WriteResult:
+    async def write(self, call: Call) -> WriteResult:
         """Update or patch a Scale.
 
         Raises:
@@ -170,7 +170,7 @@ class Scaler:
             before=current["spec"].get("replicas", 0),
             after=replicas,
         )
-        written = self._writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, findings=errors)
+        written = await self._writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, findings=errors)
         if written.stored is not None:
             written.document, written.stored = scale_of(endpoint, written.stored), None
         return written

@@ -18,7 +18,7 @@ from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE
-from reconciler.apiserver.verbs.write import WriteResult
+from reconciler.apiserver.verbs.write import Admission, Admitted, Outdated, WriteResult
 from reconciler.apiserver.verbs.write_rules import is_removable
 from reconciler.wire import JSONObject
 
@@ -44,12 +44,14 @@ class Deleter:
 
     Args:
         cluster: the stored objects.
+        admission: admits deletions by clients.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, admission: Admission) -> None:
         self._cluster = cluster
+        self._admission = admission
 
-    def delete(self, call: Call) -> WriteResult:
+    async def delete(self, call: Call) -> WriteResult:
         """Delete an object, or mark it as being deleted if finalizers or a grace period hold it.
 
         Raises:
@@ -62,12 +64,27 @@ class Deleter:
         if old is None:
             raise not_found(info.plural, info.group, call.name)
         check_preconditions(call, old, options.get("preconditions") or {})
+        await self._admit(call, old, options, dry_run=dry_run)
         written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
         if written.stored is None and info.plural in _ANSWERED_WHOLE and not info.group:
             written.stored = self._as_answered(call.endpoint, old, written)
         elif written.stored is None:
             written.document = _success_status(call, old)
         return written
+
+    async def _admit(self, call: Call, old: Stored, options: JSONObject, *, dry_run: bool) -> None:
+        """Return if a deletion is allowed.
+
+        Raises:
+            Refusal: it is denied.
+            Outdated: the object changed meanwhile.
+        """
+        write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), dry_run, options)
+        if self._admission.applies(write):
+            await self._admission.mutate(write)
+            await self._admission.validate(write)
+            if call.endpoint.store.objects.get(old.key) is not old:
+                raise Outdated
 
     def _as_answered(self, endpoint: Endpoint, old: Stored, written: WriteResult) -> Stored:
         """Return the object that the response to a deletion shows; pods show the deletion marks."""
@@ -139,7 +156,7 @@ class Deleter:
             doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
         return doc
 
-    def delete_collection(self, call: Call) -> WriteResult:
+    async def delete_collection(self, call: Call) -> WriteResult:
         """Delete all selected objects, each with a resourceVersion of its own; return them as they were.
 
         Raises:
@@ -152,14 +169,23 @@ class Deleter:
         found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
         chosen = [stored for stored in found if selector.empty or selector.matches(stored.doc)]
         for stored in chosen:
-            current = endpoint.store.objects.get(stored.key)
-            if current is not None and current.uid == stored.uid:
-                check_preconditions(call, current, options.get("preconditions") or {})
-                self.delete_stored(endpoint, current, options, dry_run=dry_run)
+            await self._delete_selected(call, stored, options, dry_run=dry_run)
         metadata = {"resourceVersion": str(rv)}
         if endpoint.resource.custom:
             metadata["continue"] = ""
         return WriteResult(200, document=msgspec.Raw(WHOLE.encode_list(endpoint, chosen, metadata)))
+
+    async def _delete_selected(self, call: Call, stored: Stored, options: JSONObject, *, dry_run: bool) -> None:
+        """Delete one object of a collection, unless it is gone."""
+        endpoint = call.endpoint
+        while (current := endpoint.store.objects.get(stored.key)) is not None and current.uid == stored.uid:
+            check_preconditions(call, current, options.get("preconditions") or {})
+            try:
+                await self._admit(call, current, options, dry_run=dry_run)
+            except Outdated:
+                continue
+            self.delete_stored(endpoint, current, options, dry_run=dry_run)
+            return
 
 
 def _terminating_status(status: JSONObject, now: str) -> JSONObject:

@@ -1,14 +1,16 @@
 """The verbs create, update and patch, including apply.
 
-A write is checked and computed on the stored version and then committed, without yielding in between.
+A write is checked and computed on the stored version and then committed. It yields only while webhooks are called; if
+the object has changed meanwhile, `Outdated` is raised, and the write is made again.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import copy
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 from reconciler.apiserver.builtin.skeletons import filled
 from reconciler.apiserver.builtin.strategies import Strategy
@@ -67,7 +69,7 @@ from reconciler.apiserver.verbs.write_rules import (
 from reconciler.errors import APIError
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = ["WriteResult", "Writer"]
+__all__ = ["Admission", "Admitted", "Outdated", "WriteResult", "Writer"]
 
 _BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
 """Kinds that keep the status that they are created with, or whose strategy sets it."""
@@ -96,12 +98,64 @@ class WriteResult:
     warnings: list[str] = field(default_factory=list)
 
 
+class Outdated(Exception):
+    """The object changed while webhooks were called: the write must be made again on its new version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A write that is up for admission.
+
+    Attributes:
+        call: the request.
+        operation: what is done to the object.
+        name: its name; empty if the server generates it.
+        doc: the new object in the version of the request; None for a deletion.
+        before: the stored object in the version of the request; None for a new one.
+        dry_run: whether nothing will be stored.
+        options: the options of a deletion.
+    """
+
+    call: Call
+    operation: Literal["CREATE", "UPDATE", "DELETE"]
+    name: str
+    doc: JSONObject | None
+    before: JSONObject | None
+    dry_run: bool
+    options: JSONObject = field(default_factory=dict)
+
+
+class Admission(Protocol):
+    """The admission of writes, after their documents are decoded and before they are committed."""
+
+    def applies(self, write: Admitted, /) -> bool:
+        """Return whether anyone is asked about writes of this kind."""
+        ...
+
+    async def mutate(self, write: Admitted, /) -> JSONObject | None:
+        """Return the object, changed or not, as a document that the caller owns.
+
+        Raises:
+            Refusal: the write is denied.
+        """
+        ...
+
+    async def validate(self, write: Admitted, /) -> None:
+        """Return if the write is allowed.
+
+        Raises:
+            Refusal: the write is denied.
+        """
+        ...
+
+
 class Writer:
     """The implementation of the verbs create, update and patch.
 
     Args:
         cluster: the stored objects.
         strategies: returns the strategy of a kind.
+        admission: admits writes of clients.
         provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
     """
 
@@ -109,13 +163,15 @@ class Writer:
         self,
         cluster: Cluster,
         strategies: Callable[[Endpoint], Strategy],
-        provide_namespace: Callable[[str], None] | None = None,
+        admission: Admission,
+        provide_namespace: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._cluster = cluster
         self._strategies = strategies
+        self._admission = admission
         self._provide_namespace = provide_namespace
 
-    def create(self, call: Call) -> WriteResult:
+    async def create(self, call: Call) -> WriteResult:
         """Create an object.
 
         Raises:
@@ -124,18 +180,25 @@ class Writer:
         dry_run = check_write_options(call)
         doc, warnings = read_document(call)
         doc["metadata"].pop("managedFields", None)
-        return self._create(call, doc, warnings, dry_run=dry_run)
+        return await self._create(call, doc, warnings, dry_run=dry_run)
 
-    def _create(
+    async def _create(
         self, call: Call, doc: JSONObject, warnings: list[str], *, dry_run: bool, owned: bool = False
     ) -> WriteResult:
         """Check and commit a new object; `owned` if its managedFields are set already."""
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
         check_name_and_namespace(call, metadata)
-        self._require_namespace(call, str(metadata.get("name", "")))
+        await self._require_namespace(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
         trackable = can_track_owners(call, doc, {})
+        write = Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run)
+        admission = None if call.by_server or not self._admission.applies(write) else self._admission
+        if admission is not None:
+            if not owned and trackable:
+                metadata["managedFields"], owned = self._first_entries(call, doc), True
+            doc, warnings = await self._mutate(write, warnings)
+            metadata = doc["metadata"]
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
@@ -151,12 +214,11 @@ class Writer:
         if version.isdecimal() and version.strip("0") and not dry_run:
             raise internal_error("resourceVersion should not be set on objects to be created")
         call.warnings = warnings = warnings + strategy.warn(doc)
+        if admission is not None:
+            await admission.validate(replace(write, doc=doc))
         _check_not_taken(call, key, metadata)
         if not owned and trackable:
-            owners = ManagedFields((), self._cluster.now())
-            # The structs of built-in kinds exist even when they are empty, so they never count as added.
-            owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
-            metadata["managedFields"] = owners.entries()
+            metadata["managedFields"] = self._entries(call, doc)
         if not metadata.get("managedFields"):
             metadata.pop("managedFields", None)
         strategy.finish(doc, None)
@@ -167,6 +229,20 @@ class Writer:
             return WriteResult(201, Stored(key, 0, stored_form), warnings=warnings)
         new = self._cluster.insert(endpoint.resource, key, stored_form)
         return WriteResult(201, new, after=new, warnings=warnings)
+
+    def _entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
+        """Return the ``managedFields`` of a new object."""
+        endpoint, owners = call.endpoint, ManagedFields((), self._cluster.now())
+        # The structs of built-in kinds exist even when they are empty, so they never count as added.
+        owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
+        return owners.entries()
+
+    def _first_entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
+        """Return the ``managedFields`` of a new object before webhooks change it: nobody owns what they add."""
+        sent = copy.deepcopy(doc)
+        self._stamp(call, sent, sent["metadata"])
+        self._strategies(call.endpoint).complete(sent, None)
+        return self._entries(call, sent)
 
     def _generate_name(self, call: Call, metadata: JSONObject) -> str:
         """Set a name that starts with ``generateName``, and return its storage key; the last of 8 may be taken."""
@@ -210,14 +286,14 @@ class Writer:
             if "status" in call.endpoint.skeleton:
                 doc["status"] = filled({}, call.endpoint.skeleton["status"])
 
-    def _require_namespace(self, call: Call, name: str) -> None:
+    async def _require_namespace(self, call: Call, name: str) -> None:
         info, namespace = call.endpoint.info, call.namespace
         if not info.namespaced or namespace is None:
             return
         namespaces = self._cluster.registry.core("namespaces").store.objects
         if namespace not in namespaces and self._provide_namespace is not None:
             with contextlib.suppress(APIError):  # not a valid name of a namespace: it is not found below
-                self._provide_namespace(namespace)
+                await self._provide_namespace(namespace)
         found = namespaces.get(namespace)
         if found is None:
             raise not_found("namespaces", "", namespace)
@@ -228,7 +304,7 @@ class Writer:
             )
             raise forbidden(info.plural, info.group, name, why, causes=[cause])
 
-    def update(self, call: Call) -> WriteResult:
+    async def update(self, call: Call) -> WriteResult:
         """Replace an object, or its status.
 
         Raises:
@@ -245,16 +321,16 @@ class Writer:
                 if metadata.get("uid"):
                     raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, metadata["uid"], ""))
                 drop_resource_version(metadata, dry_run=dry_run)
-                return self._create(call, doc, warnings, dry_run=dry_run)
+                return await self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
             raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, uid, old.uid))
         if not metadata.get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
-        return self.change(call, old, doc, warnings, dry_run=dry_run)
+        return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
-    def patch(self, call: Call) -> WriteResult:
+    async def patch(self, call: Call) -> WriteResult:
         """Patch an object, or its status.
 
         Raises:
@@ -264,7 +340,7 @@ class Writer:
         dry_run = check_write_options(call)
         old = self.find(call)
         if kind == APPLY_PATCH:
-            return self._apply(call, old, dry_run=dry_run)
+            return await self._apply(call, old, dry_run=dry_run)
         if old is None:
             raise not_found(info.plural, info.group, call.name)
         before = call.endpoint.to_served(old.doc)
@@ -273,9 +349,9 @@ class Writer:
         check_name_and_namespace(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
-        return self.change(call, old, doc, warnings, dry_run=dry_run)
+        return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
-    def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> WriteResult:
+    async def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> WriteResult:
         info = call.endpoint.info
         if old is None and call.subresource:
             raise not_found(info.plural, info.group, call.name)
@@ -289,21 +365,32 @@ class Writer:
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise conflict(info.plural, info.group, call.name, why)
-            return self._create(call, doc, warnings, dry_run=dry_run, owned=True)
+            return await self._create(call, doc, warnings, dry_run=dry_run, owned=True)
         before = call.endpoint.to_served(old.doc)
         applied = apply_to_stored(call, config, old, owners)
         doc, warnings = decode_patched(call, applied, before)
         check_name_and_namespace(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
-        return self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
+        return await self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
+
+    async def _mutate(self, write: Admitted, warnings: list[str]) -> tuple[JSONObject, list[str]]:
+        """Return the object as admission leaves it, and the warnings so far."""
+        known = len(write.call.warnings)
+        doc = await self._admission.mutate(write)
+        assert doc is not None  # noqa: S101 - only a deletion has none
+        return doc, warnings + write.call.warnings[known:]
+
+    def _check_current(self, call: Call, old: Stored) -> None:
+        if self.find(call) is not old:
+            raise Outdated
 
     def find(self, call: Call) -> Stored | None:
         """Return the stored version of the object that a request names, or None."""
         resource = call.endpoint.resource
         return resource.store.objects.get(resource.key(call.namespace, call.name))
 
-    def change(
+    async def change(
         self,
         call: Call,
         old: Stored,
@@ -332,10 +419,21 @@ class Writer:
         check_resource_version(call, old, doc["metadata"])
         trackable = entries is not None or can_track_owners(call, doc, before)
         reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
+        write = Admitted(call, "UPDATE", call.name, doc, before, dry_run)
+        admission = None if call.by_server or not self._admission.applies(write) else self._admission
+        if admission is not None:
+            if trackable and entries is None:
+                sent = restrict_to_subresource(call, before, copy.deepcopy(doc))
+                entries = self._updated_entries(call, before, sent, reset)
+            doc, warnings = await self._mutate(write, warnings)
+            self._check_current(call, old)
         doc = restrict_to_subresource(call, before, doc)
         strategy, metadata = self._strategies(endpoint), doc["metadata"]
         _check_change(call, strategy, doc, before, findings)
-        warnings = warnings + strategy.warn(doc)
+        call.warnings = warnings = warnings + strategy.warn(doc)
+        if admission is not None:
+            await admission.validate(replace(write, doc=doc))
+            self._check_current(call, old)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
         if trackable and entries is None:
             entries = self._updated_entries(call, before, doc, reset)

@@ -30,11 +30,11 @@ from reconciler.notification import (
 )
 from reconciler.wire import JSONObject
 
-__all__ = ["Attempt", "Facts", "play"]
+__all__ = ["NAIVE_LATENCY", "Attempt", "Facts", "NaiveReconciler", "new_channels", "new_notification", "play"]
 
 _TERMINAL = {"Sent", "PartiallySent", "Failed"}
 _POLICY = {"maxAttempts": 5, "initialBackoffSeconds": 30, "backoffMultiplier": 2, "maxBackoffSeconds": 480, "jitter": 0}
-_NAIVE_LATENCY = 0.04
+NAIVE_LATENCY = 0.04
 """Seconds per patch of the naive reconciler; about the latency of a real API server."""
 
 
@@ -113,14 +113,12 @@ async def play(
     """
     facts = Facts(naive=naive)
     with tempfile.TemporaryDirectory() as folder:
-        occupied = Path(folder, "occupied")
-        occupied.write_text("A regular file where the channel needs a directory.\n")
-        channels: list[Channel] = [ConsoleChannel(stream=io.StringIO()), FileChannel(occupied / "notifications")]
+        channels = new_channels(Path(folder))
         async with APIServer() as server, Client(server) as client:
             await server.apply(NotificationRequest)
             manager = Manager(client)
             if naive:
-                server.faults.add(latency=_NAIVE_LATENCY, times=None, verb="patch")
+                server.faults.add(latency=NAIVE_LATENCY, times=None, verb="patch")
                 controller = manager.add_controller(NaiveReconciler(channels), resource=NotificationRequest)
             else:
                 controller = manager.add_controller(NotificationReconciler(channels=channels))
@@ -133,32 +131,42 @@ async def play(
                     ticker.cancel()
                 await asyncio.sleep(3600)  # nothing may happen any more
                 facts.cycles = controller.statistics().reconciles
-            facts.status_writes = len(server.requests(verb="patch", subresource="status"))
+            facts.status_writes = len(server.requests(subresource="status"))
     return facts
 
 
-async def _follow(client: Client, server: APIServer, facts: Facts, on_attempt: Callable[[Attempt], None]) -> None:
-    created = await client.create(
-        NotificationRequest.from_dict(
-            {
-                "metadata": {"name": "disk-full", "namespace": "default"},
-                "spec": {
-                    "type": "Escalation",
-                    "priority": "High",
-                    "subject": "Disk almost full on node-7",
-                    "body": "/var/lib is at 93 %.",
-                    "channels": ["console", "file"],
-                    "retryPolicy": dict(_POLICY),
-                },
-            }
-        )
+def new_channels(folder: Path) -> list[Channel]:
+    """Return a channel that works and one that always fails."""
+    occupied = folder / "occupied"
+    occupied.write_text("A regular file where the channel needs a directory.\n")
+    return [ConsoleChannel(stream=io.StringIO()), FileChannel(occupied / "notifications")]
+
+
+def new_notification(name: str, policy: Mapping[str, int]) -> NotificationRequest:
+    """Return a notification through both channels."""
+    return NotificationRequest.from_dict(
+        {
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {
+                "type": "Escalation",
+                "priority": "High",
+                "subject": "Disk almost full on node-7",
+                "body": "/var/lib is at 93 %.",
+                "channels": ["console", "file"],
+                "retryPolicy": dict(policy),
+            },
+        }
     )
+
+
+async def _follow(client: Client, server: APIServer, facts: Facts, on_attempt: Callable[[Attempt], None]) -> None:
+    created = await client.create(new_notification("disk-full", _POLICY))
     clock = current_clock()
     born = clock.now()
     events = client.watch(NotificationRequest, "default", resource_version=created.resource_version)
     async for event in events:
         status = event.object.to_dict().get("status") or {}
-        writes = len(server.requests(verb="patch", subresource="status"))
+        writes = len(server.requests(subresource="status"))
         for entry in (status.get("deliveryAttempts") or [])[len(facts.attempts) :]:
             attempt = Attempt(
                 at=round((parse_time(entry["timestamp"]) - born).total_seconds(), 6),

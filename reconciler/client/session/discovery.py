@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.client.session.answers import decode
 from reconciler.client.session.retry import RetryOn
-from reconciler.errors import NotServed
+from reconciler.errors import APIError, NotServed
 from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.objects import InvalidObject
 
 if TYPE_CHECKING:
     from reconciler.client.session.connection import Connection
@@ -22,6 +23,9 @@ _Kinds = dict[str, ResourceType]
 
 _BURST = 10
 _PER_SECOND = 1.0
+
+_PAGES_CACHED_SINCE = 34
+"""The minor version of Kubernetes whose API server reads pages from snapshots of its cache (ListFromCacheSnapshot)."""
 
 
 class _GroupVersion:
@@ -58,6 +62,26 @@ class Discovery:
         self._connection = connection
         self._groups: defaultdict[tuple[str, str], _GroupVersion] = defaultdict(_GroupVersion)
         self._lookups = 0
+        self._pages_are_cached: bool | None = None
+        self._asking_version = asyncio.Lock()
+
+    async def pages_are_cached(self) -> bool:
+        """Return whether the server answers the pages of a list from memory: Kubernetes 1.34 and newer do.
+
+        The server's version is asked for once. A server that refuses to tell it counts as an older one.
+
+        Raises:
+            TransportError: there was no response.
+        """
+        async with self._asking_version:
+            if self._pages_are_cached is None:
+                request = self._connection.request("GET", "/version")
+                try:
+                    info = decode(request, await self._connection.once(request))
+                except (APIError, InvalidObject):
+                    return False
+                self._pages_are_cached = _minor_version(info) >= _PAGES_CACHED_SINCE
+        return self._pages_are_cached
 
     async def find(self, gvk: GroupVersionKind) -> ResourceType:
         """Return how a kind is served. Cancellation leaves what was known before.
@@ -114,6 +138,12 @@ class Discovery:
             similar = difflib.get_close_matches(gvk.kind, kinds, n=1) or sorted(kinds)[:5]
             hint = f"{gvk.api_version} has no such kind, but {', '.join(similar)}"
         return NotServed(f"{gvk} is not served: {hint}", status=404, request=f"GET {gvk.path}")
+
+
+def _minor_version(info: Mapping[str, Any]) -> int:
+    """Return the minor version that a server behaves as; providers append a plus sign (``"34+"``)."""
+    digits = str(info.get("emulationMinor") or info.get("minor") or "").rstrip("+")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _kinds(gvk: GroupVersionKind, resources: Iterable[Mapping[str, Any]]) -> _Kinds:

@@ -9,7 +9,7 @@ import msgspec
 from pydantic import BaseModel
 
 from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of, set_controller_reference
-from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
+from reconciler.objects import KindLike, TypedObject, Unstructured, is_built_in_object, to_document
 from reconciler.objects import Resource as _Resource
 from reconciler.wire import JSONObject
 
@@ -165,7 +165,7 @@ class ApplyOptions(TypedDict, total=False):
         dry_run: the server validates, defaults and answers, but stores nothing; False by default.
     """
 
-    owner: AnyResource | ObjectLike | None
+    owner: TypedObject | ObjectLike | None
     field_manager: str | None
     force: bool
     subresource: StatusSubresource | None
@@ -230,13 +230,13 @@ def encode(value: object) -> bytes:
     return _encoder.encode(value)
 
 
-def answer_kind(obj: AnyResource | ObjectLike, document: Mapping[str, Any]) -> KindLike:
+def answer_kind(obj: TypedObject | ObjectLike, document: Mapping[str, Any]) -> KindLike:
     """Return the kind that the response to a write of `obj` is read as."""
-    return type(obj) if isinstance(obj, _Resource) else gvk_of(document)
+    return type(obj) if isinstance(obj, _Resource) or is_built_in_object(obj) else gvk_of(document)
 
 
 def split_kind_or_object(
-    given: KindLike | AnyResource | ObjectLike,
+    given: KindLike | TypedObject | ObjectLike,
 ) -> tuple[KindLike, JSONObject | None]:
     """Return the kind, and the document if an object was given."""
     if isinstance(given, (str, GroupVersionKind, type)):
@@ -245,7 +245,7 @@ def split_kind_or_object(
     return answer_kind(given, document), document
 
 
-def split_kind_or_key(given: KindLike | AnyResource | ObjectLike) -> tuple[KindLike, Request | None]:
+def split_kind_or_key(given: KindLike | TypedObject | ObjectLike) -> tuple[KindLike, Request | None]:
     """Return the kind, and the key if an object was given. The document is not copied."""
     if isinstance(given, _Resource):
         return type(given), given.key

@@ -35,9 +35,9 @@ from reconciler.meta import (
     request_of,
 )
 from reconciler.objects import (
-    AnyResource,
     InvalidObject,
     KindLike,
+    TypedObject,
     Unstructured,
     from_document,
     gvk_from,
@@ -214,7 +214,7 @@ class Session:
             return document
         return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
 
-    async def resolve(self, obj: AnyResource | ObjectLike) -> tuple[KindLike, ResourceType, JSONObject]:
+    async def resolve(self, obj: TypedObject | ObjectLike) -> tuple[KindLike, ResourceType, JSONObject]:
         """Return the kind of an object, how it is served, and its document with the client's namespace filled in."""
         document = to_document(obj)
         kind = answer_kind(obj, document)
@@ -284,6 +284,10 @@ class Session:
         request = self.list_request(rt, namespace, query, metadata_only=metadata_only)
         return (await self.connection.once(request)).body
 
+    async def pages_are_cached(self) -> bool:
+        """Return whether the server answers pages of a list from memory; see `Discovery.pages_are_cached`."""
+        return await self.connection.discovery.pages_are_cached()
+
     async def open_watch(
         self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
     ) -> HTTPResponse:
@@ -335,7 +339,7 @@ class Session:
 
     def accept(
         self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
-    ) -> AnyResource | Unstructured:
+    ) -> TypedObject | Unstructured:
         """Return the object in the response to a write, and notify the observer of what was stored.
 
         A response that does not fit the class is read leniently: the write took effect, and an error would deny that.

@@ -13,7 +13,7 @@ from reconciler.client.verbs.patch import patch
 from reconciler.client.verbs.write import create, update
 from reconciler.errors import NotFound, NotServed
 from reconciler.meta import GroupVersionKind, Request, equal, merge_diff, request_of, version_of
-from reconciler.objects import AnyResource, Unstructured, from_document, to_document
+from reconciler.objects import TypedObject, Unstructured, from_document, to_document
 from reconciler.wire import JSONObject
 
 __all__ = ["Ensure", "Written"]
@@ -68,7 +68,7 @@ class Ensure:
         self._get = get
 
     async def create_or_update(
-        self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]
+        self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
     ) -> tuple[Any, Written]:
         """Create the object, or replace it if it differs."""
         change = await self._mutate(obj, mutate)
@@ -80,7 +80,7 @@ class Ensure:
         return answer, "updated" if self._record(change, answer) else "unchanged"
 
     async def create_or_patch(
-        self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]
+        self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
     ) -> tuple[Any, Written]:
         """Create the object, or patch what differs: the object, its status, or both."""
         change = await self._mutate(obj, mutate)
@@ -96,13 +96,13 @@ class Ensure:
         answer = await self._patch_status(change, answer)
         return answer, "updatedStatus" if changed else "updatedStatusOnly"
 
-    async def _mutate(self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> _Change:
+    async def _mutate(self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> _Change:
         kind, resource, document = await self._session.resolve(obj)
         request = request_of(document)
         before: JSONObject | None = None
         try:
             found = await self._get(kind, request.name, request.namespace)
-            before = found.to_dict()
+            before = to_document(found)
         except NotServed:
             raise
         except NotFound:

@@ -25,7 +25,7 @@ from reconciler.client.session.retry import RetryOn
 from reconciler.client.session.session import Session, Write
 from reconciler.errors import APIError, Conflict, FieldManagerConflict, TransportError
 from reconciler.meta import merge_diff, request_of, uid_of, version_of
-from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
+from reconciler.objects import KindLike, TypedObject, Unstructured, to_document
 from reconciler.wire import JSONObject
 
 __all__ = ["apply", "patch", "patch_from"]
@@ -49,7 +49,7 @@ async def patch(
     dry_run: bool = False,
     field_manager: str | None = None,
     field_validation: FieldValidation | None = None,
-) -> AnyResource | Unstructured:
+) -> TypedObject | Unstructured:
     """Patch an object and return it as stored."""
     resource = await session.resource_for(kind, name, namespace)
     request = session.connection.request(
@@ -66,15 +66,15 @@ async def patch(
 
 async def patch_from(
     session: Session,
-    base: AnyResource | Unstructured | JSONObject,
-    changed: AnyResource | Unstructured | JSONObject,
+    base: TypedObject | Unstructured | JSONObject,
+    changed: TypedObject | Unstructured | JSONObject,
     *,
     optimistic_lock: bool = False,
     subresource: StatusSubresource | None = None,
     dry_run: bool = False,
     field_manager: str | None = None,
     field_validation: FieldValidation | None = None,
-) -> AnyResource | Unstructured:
+) -> TypedObject | Unstructured:
     """Patch an object with the difference of two states, and return it as stored."""
     before, after = to_document(base), to_document(changed)
     kind = answer_kind(changed, after)
@@ -121,15 +121,15 @@ def _patched_part(document: Mapping[str, Any], subresource: str | None, *, separ
 
 async def apply(
     session: Session,
-    obj: AnyResource | ObjectLike,
+    obj: TypedObject | ObjectLike,
     *,
-    owner: AnyResource | ObjectLike | None = None,
+    owner: TypedObject | ObjectLike | None = None,
     field_manager: str | None = None,
     force: bool = True,
     subresource: StatusSubresource | None = None,
     resource_version: str | None = None,
     dry_run: bool = False,
-) -> AnyResource | Unstructured:
+) -> TypedObject | Unstructured:
     """Apply an object and return it as stored."""
     kind, resource, document = await session.resolve(obj)
     document = apply_document(document, None if owner is None else to_document(owner), resource_version)

@@ -19,7 +19,7 @@ from reconciler.client.verbs.read import list_all
 from reconciler.errors import APIError, Expired, ServerError, TooManyRequests, TransportError, error_from_response
 from reconciler.http import HTTPRequest, LineSplitter
 from reconciler.meta import UNDECODABLE, Request
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from
+from reconciler.objects import KindLike, TypedObject, Unstructured, from_document, gvk_from
 from reconciler.wire import JSONObject
 
 __all__ = ["EventType", "WatchEvent", "wait", "watch"]
@@ -137,9 +137,9 @@ async def wait(
     *,
     wanted: Callable[[Any], object],
     timeout: float | None,
-) -> AnyResource | Unstructured | None:
+) -> TypedObject | Unstructured | None:
     """Return the first state of an object for which `wanted` is true; a missing object is None."""
-    last: AnyResource | Unstructured | None = None
+    last: TypedObject | Unstructured | None = None
     scope = asyncio.timeout(timeout)
     try:
         async with scope, aclosing(_states(session, kind, name, namespace)) as states:
@@ -155,7 +155,7 @@ async def wait(
 
 async def _states(
     session: Session, kind: KindLike, name: str, namespace: str | None
-) -> AsyncGenerator[AnyResource | Unstructured | None, None]:
+) -> AsyncGenerator[TypedObject | Unstructured | None, None]:
     """Yield each state of an object, None while it does not exist, without an end."""
     session.object_path(await session.resource_for(kind, name, namespace), name, namespace)
     selector = {"metadata.name": name}
@@ -180,7 +180,7 @@ async def _states(
         failures += 1
 
 
-def _describe(obj: AnyResource | Unstructured | None) -> str:
+def _describe(obj: TypedObject | Unstructured | None) -> str:
     """Return version, deletion and status of an object, for an error. Spec and data are left out."""
     if obj is None:
         return "there is no such object"

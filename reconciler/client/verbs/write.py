@@ -24,12 +24,12 @@ from reconciler.client.session.session import Session, Write
 from reconciler.errors import AlreadyExists, Conflict, NotFound, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import controller_of, merge_diff, merge_patch, name_of, namespace_of, request_of, uid_of
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, to_document
+from reconciler.objects import KindLike, TypedObject, Unstructured, from_document, to_document
 from reconciler.wire import JSONObject
 
 __all__ = ["Body", "apply_subresource", "create", "delete", "delete_all_of", "update", "write_subresource"]
 
-Body = Mapping[str, Any] | AnyResource | ClientModel
+Body = Mapping[str, Any] | TypedObject | ClientModel
 """What is sent to a subresource: a document, or a model of it."""
 
 _METHODS = {"create": "POST", "update": "PUT"}
@@ -37,12 +37,12 @@ _METHODS = {"create": "POST", "update": "PUT"}
 
 async def create(
     session: Session,
-    obj: AnyResource | ObjectLike,
+    obj: TypedObject | ObjectLike,
     *,
     dry_run: bool = False,
     field_manager: str | None = None,
     field_validation: FieldValidation | None = None,
-) -> AnyResource | Unstructured:
+) -> TypedObject | Unstructured:
     """Create an object and return it as stored."""
     kind, resource, document = await session.resolve(obj)
     name, namespace = name_of(document), namespace_of(document)
@@ -91,13 +91,13 @@ async def _created_before(
 
 async def update(
     session: Session,
-    obj: AnyResource | ObjectLike,
+    obj: TypedObject | ObjectLike,
     *,
     subresource: StatusSubresource | None = None,
     dry_run: bool = False,
     field_manager: str | None = None,
     field_validation: FieldValidation | None = None,
-) -> AnyResource | Unstructured:
+) -> TypedObject | Unstructured:
     """Replace an object and return it as stored."""
     kind, resource, document = await session.resolve(obj)
     write = session.write(resource, "update", request_of(document), dry_run=dry_run)
@@ -113,7 +113,7 @@ async def update(
 
 async def delete(
     session: Session,
-    kind_or_obj: KindLike | AnyResource | ObjectLike,
+    kind_or_obj: KindLike | TypedObject | ObjectLike,
     name: str | None = None,
     namespace: str | None = None,
     *,
@@ -122,7 +122,7 @@ async def delete(
     uid: str | None = None,
     resource_version: str | None = None,
     dry_run: bool = False,
-) -> AnyResource | Unstructured | None:
+) -> TypedObject | Unstructured | None:
     """Delete an object and return it if the response contains it."""
     kind, document = split_kind_or_object(kind_or_obj)
     if document is not None:

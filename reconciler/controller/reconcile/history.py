@@ -184,6 +184,14 @@ class RunHistory:
         """Return the latest reconciles of a key, oldest first; ten at most."""
         return [self.run(row) for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
 
+    def since(self, row: int) -> float:
+        """Return the monotonic second at which the reconcile of a row began."""
+        return self._since[row]
+
+    def failure(self, row: int) -> Failure | None:
+        """Return how the reconcile of a row failed; None if it did not."""
+        return self._shared[row].failure
+
     def run(self, row: int) -> RunExplanation:
         """Return the reconcile of a row."""
         shared = self._shared[row]

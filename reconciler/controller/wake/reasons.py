@@ -20,6 +20,7 @@ __all__ = [
     "REWRITTEN",
     "SOURCE",
     "WATCHED",
+    "described",
     "detailed",
     "word",
 ]
@@ -72,3 +73,26 @@ def detailed(reason: str, detail: str) -> str:
 def word(reason: str) -> str:
     """Return a reason without its detail, as a metric label."""
     return reason.partition(":")[0]
+
+
+_DESCRIPTIONS = {
+    EVENT: "the object appeared or changed",
+    DELETED: "the object was deleted, or another one took its name",
+    DRAIN: "another process takes the object over",
+    RESYNC: "the cache repeated its objects",
+    REWRITTEN: "the content of the object changed without a new version",
+    RESTART: "the history of the API server went back",
+    OWNED: "an object that it owns changed",
+    WATCHED: "a watched object changed",
+    SOURCE: "a source enqueued it",
+    ENQUEUE: "the operator enqueued it",
+    REQUEUE_AFTER: "the delay that a reconcile returned had passed",
+    AGAIN: "the previous reconcile asked for one more",
+    RETRY: "the backoff after a failure had passed",
+}
+
+
+def described(reason: str) -> str:
+    """Return a reason as a clause, with its detail: ``"an object that it owns changed (Deployment)"``."""
+    name, _, detail = reason.partition(": ")
+    return _DESCRIPTIONS.get(name, name) + (f" ({detail})" if detail else "")

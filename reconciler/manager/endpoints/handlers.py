@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -12,12 +12,20 @@ from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.manager.endpoints.checks import Checks, report
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
+from reconciler.manager.endpoints.thread import LoopBlocked, MainLoop
+from reconciler.manager.event_loop import LIVENESS_LIMIT
 from reconciler.meta import Request, format_micro_time
 from reconciler.telemetry import MetricsRegistry
 from reconciler.wire import JSONObject
 from reconciler.workqueue import Explanation
 
 __all__ = ["debug_queue", "health", "is_selected", "limit_of", "metrics"]
+
+_LIVE_PATIENCE = 0.5
+"""Seconds that ``/healthz`` waits for the event loop; a kubelet waits 1 s by default."""
+
+_READY_PATIENCE = 5.0
+"""Seconds that ``/readyz`` waits for the event loop, if it is not known that it is blocked."""
 
 _MAX_SCRAPES = 4
 """Concurrent scrapes; each takes a thread."""
@@ -26,16 +34,23 @@ _MAX_KEYS = 500
 """Keys per controller that ``/debug/queue`` shows by default."""
 
 
-def health(checks: Checks) -> Handler:
+def health(checks: Checks, main: MainLoop, *, live: bool) -> Handler:
     """Return the handler of ``/healthz`` or ``/readyz``: it runs all checks, or the one that the path names.
 
     ``?verbose`` lists the results, ``?exclude=name`` excludes a check. The status is 200 if all pass, 500 if one fails,
     and 404 if the named check does not exist.
+
+    The handler is called in the thread of the servers, the checks in the event loop. While that is blocked, the
+    response names the code that blocks it: ``/readyz`` fails at once, ``/healthz`` after `LIVENESS_LIMIT`, since a
+    restart loses work and a block may end.
+
+    Args:
+        checks: the checks.
+        main: the event loop.
+        live: whether it is ``/healthz``.
     """
 
-    async def handle(request: EndpointRequest) -> EndpointResponse:
-        if request.path and request.path not in checks.names:
-            return EndpointResponse(404, f"404: no {checks.endpoint} check named {request.path!r}\n".encode())
+    async def run(request: EndpointRequest) -> EndpointResponse:
         query = list(request.query)
         excluded = {value for name, value in query if name == "exclude"} & set(checks.names)
         names = [request.path] if request.path else [name for name in checks.names if name not in excluded]
@@ -45,6 +60,21 @@ def health(checks: Checks) -> Handler:
             text = report(checks.endpoint, results, sorted(excluded))
             return EndpointResponse(500 if failed else 200, text.encode())
         return EndpointResponse(200, b"ok")
+
+    async def handle(request: EndpointRequest) -> EndpointResponse:
+        if request.path and request.path not in checks.names:
+            return EndpointResponse(404, f"404: no {checks.endpoint} check named {request.path!r}\n".encode())
+        try:
+            return await main.run(lambda: run(request), patience=_LIVE_PATIENCE if live else _READY_PATIENCE)
+        except LoopBlocked as error:
+            block = main.watchdog.block
+            if not live or (block is not None and block.seconds >= LIVENESS_LIMIT):
+                return EndpointResponse(
+                    500, f"[-]event-loop failed: {error}\n{checks.endpoint} check failed\n".encode()
+                )
+            if block is None:
+                return EndpointResponse(200, b"ok")
+            return EndpointResponse(200, f"ok, but {error}. This check fails after {LIVENESS_LIMIT:g} s\n".encode())
 
     return handle
 
@@ -114,7 +144,7 @@ def limit_of(query: dict[str, str], default: int) -> int:
     return int(given.lstrip("0")[:10] or 0) if given.isdecimal() else default
 
 
-def is_selected(key: Request, query: dict[str, str]) -> bool:
+def is_selected(key: Request, query: Mapping[str, str]) -> bool:
     """Return whether a query selects a key by name and namespace."""
     return query.get("name", key.name) == key.name and query.get("namespace", key.namespace or "") == (
         key.namespace or ""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
+from reconciler.manager.endpoints.guard import Guard, Refusal
+from reconciler.manager.endpoints.security import EndpointSecurity
+from reconciler.manager.endpoints.thread import LoopBlocked, LoopThread, MainLoop
 from reconciler.serving import Limits
+from reconciler.serving.certificates import CertWatcher, self_signed_context
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -28,6 +35,9 @@ _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECA
 
 _SHUTDOWN_SECONDS = 1.0
 """Time for open connections to end; a scrape or a probe takes milliseconds."""
+
+_PATIENCE = 5.0
+"""Seconds that a request waits for the event loop of the manager; Prometheus gives a scrape 10 s by default."""
 
 _LIMITS = Limits(connections=128, idle_seconds=120.0)
 """Prometheus scrapes at least once a minute over one connection; the kubelet opens a connection per probe."""
@@ -62,6 +72,16 @@ class Address:
             )
         return cls(option, match["host"].strip("[]"), int(match["port"]))
 
+    @property
+    def is_loopback(self) -> bool:
+        """Return whether only this machine can reach it."""
+        import ipaddress
+
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -77,21 +97,36 @@ class EndpointRequest:
         local: whether it comes from this machine or, through ``kubectl port-forward``, from someone who may enter the
             pod. A request that a proxy forwarded is not local, nor is one to a name other than ``localhost``, such as
             that of a web page in a browser.
+        user: the name of the user; None if clients do not authenticate.
     """
 
     path: str
     query: Sequence[tuple[str, str]]
     accept: str
     local: bool = False
+    user: str | None = None
+
+    @property
+    def is_trusted(self) -> bool:
+        """Return whether the response may contain messages of exceptions: for users, and for local requests."""
+        return self.local or self.user is not None
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointResponse:
-    """The response of a handler."""
+    """The response of a handler.
+
+    Attributes:
+        status: the HTTP status.
+        body: the content. Chunks are sent as they come, until the iterator or the server ends.
+        content_type: the media type.
+        headers: further headers.
+    """
 
     status: int
-    body: bytes
+    body: bytes | AsyncGenerator[bytes, None]
     content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[EndpointRequest], Awaitable[EndpointResponse]]
@@ -101,31 +136,75 @@ Handler = Callable[[EndpointRequest], Awaitable[EndpointResponse]]
 class _Server:
     address: Address
     handlers: dict[str, Handler] = field(default_factory=dict)
+    open_paths: set[str] = field(default_factory=set)
+    background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     running: HTTPServer | None = None
     url: str = ""
+
+    @property
+    def is_protected(self) -> bool:
+        """Return whether it serves something that only those may read whom the guard admits."""
+        return not self.open_paths.issuperset(self.handlers)
 
 
 class Servers:
     """The HTTP servers of a manager, one per address. aiohttp is imported only if there is one.
 
+    They run in a thread of their own, and so do the handlers of open paths: a probe is answered while the event loop of
+    the manager is blocked. All other handlers run in that event loop.
+
     Args:
         clock: source of time; sockets do not work if it is virtual.
+        main: the event loop of the manager.
+        security: TLS and authentication of the protected paths; None for neither.
+        guard: admits requests to the protected paths; None for all.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        main: MainLoop,
+        security: EndpointSecurity | None = None,
+        guard: Guard | None = None,
+    ) -> None:
         self._clock = clock
+        self._main = main
+        self._security = security
+        self._guard = guard
         self._servers: list[_Server] = []
+        self._thread: LoopThread | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._certificates: asyncio.Task[None] | None = None
 
-    def serve(self, address: Address, handlers: Mapping[str, Handler]) -> None:
-        """Add handlers by path to the server of an address. Options with the same address and port share a server."""
-        for server in self._servers:
-            if (server.address.host, server.address.port) == (address.host, address.port) and address.port:
-                server.handlers.update(handlers)
-                return
-        self._servers.append(_Server(address, dict(handlers)))
+    def serve(
+        self,
+        address: Address,
+        handlers: Mapping[str, Handler],
+        *,
+        open_paths: Iterable[str] = (),
+        background: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        """Add handlers by path to the server of an address. Options with the same address and port share a server.
+
+        Args:
+            address: the address.
+            handlers: each is called for its path and the paths below it; the one of ``""`` for all that no other has.
+            open_paths: those that everyone may read, as the kubelet must. A server of open paths alone uses plain HTTP.
+            background: runs in the event loop of the manager while the server listens, and is cancelled then.
+        """
+        where = address.host, address.port
+        same = (each for each in self._servers if (each.address.host, each.address.port) == where)
+        server = next(same, None) if address.port else None
+        if server is None:
+            server = _Server(address)
+            self._servers.append(server)
+        server.handlers.update(handlers)
+        server.open_paths.update(open_paths)
+        if background is not None:
+            server.background.append(background)
 
     def url(self, option: str) -> str | None:
-        """Return ``http://host:port`` of the server for an option; None while it is not listening."""
+        """Return the URL of the server for an option, with http or https; None while it is not listening."""
         server = next((server for server in self._servers if server.address.option == option), None)
         return server.url or None if server is not None else None
 
@@ -133,55 +212,148 @@ class Servers:
         """Start listening. After a cancellation, call `stop` to close the servers that have started.
 
         Raises:
-            ConfigurationError: an address cannot be listened on, or time is virtual.
+            ConfigurationError: an address cannot be listened on, time is virtual, or a certificate cannot be loaded.
+            MissingExtra: a self-signed certificate is needed and the extra ``tls`` is not installed.
         """
         for server in self._servers:
-            await self._start_server(server)
+            if getattr(self._clock, "virtual", False):
+                raise ConfigurationError(
+                    f"{server.address.option}={str(server.address)!r}: sockets do not work under virtual time, because "
+                    "the time of other programs is real. Omit this option under virtual time"
+                )
+        if self._servers:
+            self._main.attach()
+            self._thread = LoopThread("endpoints")
+            await self._thread.run(self._start())
+        background = [each for server in self._servers for each in server.background]
+        self._background = [asyncio.create_task(each(), name=f"endpoints {each!r}") for each in background]
 
     async def stop(self) -> None:
-        """Stop listening. Cancellation leaves open sockets to the event loop, which closes them."""
+        """Stop listening, and end the thread. Cancellation leaves it to the end of the process."""
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
+        if self._thread is not None:
+            await self._thread.run(self._stop())
+            await self._thread.stop()
+            self._thread = None
+        if self._guard is not None:
+            await self._guard.close()
+
+    async def _start(self) -> None:
+        context = self._tls_context() if any(server.is_protected for server in self._servers) else None
+        for server in self._servers:
+            await self._start_server(server, context if server.is_protected else None)
+
+    async def _stop(self) -> None:
+        if self._certificates is not None:
+            self._certificates.cancel()
         for server in self._servers:
             if server.running is not None:
                 await server.running.close(_SHUTDOWN_SECONDS)
 
-    async def _start_server(self, server: _Server) -> None:
-        address = server.address
-        if getattr(self._clock, "virtual", False):
-            raise ConfigurationError(
-                f"{address.option}={str(address)!r}: sockets do not work under virtual time, because the time of other "
-                "programs is real. Omit this option under virtual time"
-            )
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if self._security is None or not self._security.tls:
+            return None
+        if self._security.certificates is None:
+            return self_signed_context("a self-signed certificate of the endpoints")
+        watcher = CertWatcher(self._security.certificates, purpose="endpoint")
+        self._certificates = asyncio.create_task(watcher.follow(), name="endpoint certificates")
+        return watcher.context
+
+    async def _start_server(self, server: _Server, context: ssl.SSLContext | None) -> None:
         from reconciler.serving.server import HTTPServer
 
-        server.running = HTTPServer(_dispatcher(server.handlers), _LIMITS)
+        address = server.address
+        server.running = HTTPServer(_dispatcher(server, self._answer), _LIMITS)
         try:
-            await server.running.start(address.host or None, address.port)
+            await server.running.start(address.host or None, address.port, context=context)
         except OSError as error:
             raise ConfigurationError(
                 f"{address.option}={str(address)!r}: cannot listen on this address: {_reason(error)}. Stop the program "
                 "that uses it, or choose another address"
             ) from error
-        server.url = _url(address, server.running.addresses)
+        server.url = _url("http" if context is None else "https", address, server.running.addresses)
+
+    async def _answer(
+        self, server: _Server, path: str, method: str, authorization: Sequence[str], request: EndpointRequest
+    ) -> EndpointResponse:
+        """Return the response to a request; called in the thread of the servers.
+
+        Raises:
+            Refusal: the client must not have it.
+        """
+        handler = server.handlers[path]
+        if path in server.open_paths:
+            return await handler(request)
+
+        async def admit_and_answer() -> EndpointResponse:
+            if self._guard is None:
+                return await handler(request)
+            user = await self._guard.admit(method, _permission(path), authorization)
+            return await handler(replace(request, user=user))
+
+        try:
+            response = await self._main.run(admit_and_answer, patience=_PATIENCE)
+        except LoopBlocked as error:
+            return EndpointResponse(503, f"503: {error}\n".encode())
+        if isinstance(response.body, bytes):
+            return response
+        return replace(response, body=self._main.iterate(response.body))
 
 
-def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
+def _permission(path: str) -> str:
+    """Return what a path is called in roles. The console has all paths that nothing else has."""
+    return path or "/console"
+
+
+_Answer = Callable[[_Server, str, str, Sequence[str], EndpointRequest], Awaitable[EndpointResponse]]
+
+
+def _dispatcher(server: _Server, answer: _Answer) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     from aiohttp import web
 
-    async def dispatch(request: web.BaseRequest) -> web.Response:
-        path = next((p for p in handlers if request.path == p or request.path.startswith(f"{p}/")), None)
-        if path is None:
+    handlers = server.handlers
+
+    async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
+        found = [each for each in handlers if request.path == each or request.path.startswith(f"{each}/")]
+        if not found:
             return web.Response(status=404, text=f"404: this server serves {', '.join(handlers)}\n")
+        path = max(found, key=len)
         if request.method not in ("GET", "HEAD"):
             return web.Response(
                 status=405, text="405: only GET and HEAD are supported\n", headers={"allow": "GET, HEAD"}
             )
-        rest = request.path[len(path) :].strip("/")
         accept = request.headers.get("accept", "")
-        response = await handlers[path](EndpointRequest(rest, list(request.query.items()), accept, _is_local(request)))
-        headers = {"content-type": response.content_type, "x-content-type-options": "nosniff"}
-        return web.Response(status=response.status, body=response.body, headers=headers)
+        rest = request.path[len(path) :].strip("/")
+        parts = EndpointRequest(rest, list(request.query.items()), accept, _is_local(request))
+        authorization = request.headers.getall("authorization", [])
+        try:
+            response = await answer(server, path, request.method, authorization, parts)
+        except Refusal as refusal:
+            text = f"{refusal.status}: {refusal}\n"
+            return web.Response(status=refusal.status, text=text, headers=_refusal_headers(refusal, accept))
+        headers = {**response.headers, "content-type": response.content_type, "x-content-type-options": "nosniff"}
+        if isinstance(response.body, bytes):
+            return web.Response(status=response.status, body=response.body, headers=headers)
+        async with aclosing(response.body) as chunks:
+            stream = web.StreamResponse(status=response.status, headers=headers)
+            await stream.prepare(request)
+            if request.method != "HEAD":
+                async for chunk in chunks:
+                    await stream.write(chunk)
+        return stream
 
     return dispatch
+
+
+def _refusal_headers(refusal: Refusal, accept: str) -> dict[str, str]:
+    headers = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+    if refusal.status == 401:
+        # A browser asks its user for a password only if the server names Basic.
+        headers["www-authenticate"] = 'Basic realm="token", charset="UTF-8"' if "text/html" in accept else "Bearer"
+    return headers
 
 
 def _is_local(request: web.BaseRequest) -> bool:
@@ -198,9 +370,9 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
-def _url(address: Address, addresses: list[Any]) -> str:
+def _url(scheme: str, address: Address, addresses: list[Any]) -> str:
     # All interfaces are two sockets, each with its own free port: report the IPv4 one.
     bound = [name for name in addresses if address.host or len(name) == 2] or addresses
     port = bound[0][1]
     host = address.host or "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -7,7 +7,7 @@ Python, for servers that do not validate.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -241,6 +241,8 @@ class DeliveryAttempt(Model):
 
 class NotificationRequestStatus(ConditionedStatus):
     """The progress of the request. All other fields are derived from channels and deliveryAttempts."""
+
+    printer_columns: ClassVar[tuple[PrinterColumn, ...]] = ()  # the phase says more than Ready
 
     phase: Phase | None = Field(default=None, description="Phase of the request; absent while it is pending.")
     reason: str | None = Field(default=None, description="Machine-readable reason for the phase.")

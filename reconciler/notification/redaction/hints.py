@@ -1,4 +1,4 @@
-"""Hints: the places of a text where a secret may be, found in one fast pass.
+"""Hints: the places of a string where a secret may be, found in one fast pass.
 
 The patterns that recognize secrets are Python's, and would try every place. Hints are simple alternatives, which RE2
 finds at about a gigabyte a second. The patterns are then tried only at the hints.
@@ -32,7 +32,7 @@ class Hints:
         self._pattern = _compiled(self.source)
 
     def is_in(self, text: str) -> bool:
-        """Return whether there is a hint in a text."""
+        """Return whether there is a hint in a string."""
         return self._pattern.search(_searchable(text)) is not None
 
     def starts(self, text: str) -> Iterator[int]:
@@ -46,7 +46,7 @@ def _searchable(text: str) -> bytes:
 
 
 def any_of(*hints: Hints) -> Hints:
-    """Return hints that are in a text if any of these is."""
+    """Return hints that are in a string if any of these is."""
     return Hints(*(each.source for each in hints))
 
 

@@ -1,4 +1,4 @@
-"""This library: a Manager with a ResourceReconciler, as the documentation shows it."""
+"""This library: a Manager with a ResourceReconciler, as the documentation shows it, with no option but the workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class WidgetReconciler(ResourceReconciler[Widget]):
     def __init__(self, options: Options, reporter: Reporter) -> None:
         self.options = options
         self.reporter = reporter
-        self.status_strategy = "update" if options.write == "update" else "merge"  # type: ignore[misc]
+        if options.write == "patch":
+            self.status_strategy = "merge"  # type: ignore[misc]
         self.outcome = Result(requeue_after=options.requeue) if options.requeue else None
         self.batchers: dict[Request, StatusBatcher[WidgetStatus]] = {}
 
@@ -44,7 +45,7 @@ async def main(options: Options) -> None:
     reporter = Reporter(options.count)
     lines = commands()
     async with Client.from_config(kubeconfig=options.kubeconfig, field_manager=MANAGER) as client:
-        manager = Manager(client, namespaces=[options.namespace], list_in_pages=options.lists == "pages")
+        manager = Manager(client, namespaces=[options.namespace])
         informer = await manager.cache.informer(Widget)
         if options.work == "converge":
             manager.add_controller(WidgetReconciler(options, reporter), workers=options.workers)

@@ -35,7 +35,6 @@ class Options:
         workers: objects that are worked on side by side.
         requeue: seconds after which each key runs again; 0 for never.
         loop: ``"asyncio"`` or ``"uvloop"``.
-        lists: ``"stream"`` or ``"pages"``.
         sees: ``"nothing"`` or ``"events"``: whether a bare client lists and watches.
         write: ``"update"``, a PUT of the status as controller-runtime's Update sends, or ``"patch"``, a merge patch.
     """
@@ -48,7 +47,6 @@ class Options:
     workers: int
     requeue: float
     loop: str
-    lists: str
     sees: str
     write: str
 
@@ -62,7 +60,6 @@ def parse() -> Options:
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--requeue", type=float, default=0)
     parser.add_argument("--loop", default="asyncio")
-    parser.add_argument("--lists", choices=("stream", "pages"), default="pages")
     parser.add_argument("--sees", choices=("nothing", "events"), default="nothing")
     parser.add_argument("--write", choices=("update", "patch"), default="update")
     return Options(**vars(parser.parse_args()))

@@ -68,3 +68,14 @@ async def _(api: Api) -> None:
     await api.call("POST", f"{AUTHORIZATION}/subjectaccessreviews", review("SubjectAccessReview", PODS))
     await api.call("POST", f"{AUTHORIZATION}/selfsubjectrulesreviews", review("SelfSubjectRulesReview", {}))
     await api.call("POST", path, review("SubjectAccessReview", PODS))
+
+
+@case("TokenReview of a token that is not valid")
+async def _(api: Api) -> None:
+    path, keep = f"{AUTHENTICATION}/tokenreviews", ("apiVersion", "kind", "spec", "status.authenticated", "status.user")
+    for token in ("nonsense", "a.b.c", "x" * 10_000):
+        await api.call("POST", path, review("TokenReview", {"token": token}, "authentication"), keep=keep)
+    for spec in ({}, {"token": ""}, {"token": 1}, None):
+        await api.call("POST", path, review("TokenReview", spec, "authentication"))
+    await api.call("GET", path)
+    await api.call("POST", path, review("SubjectAccessReview", PODS))

@@ -1,0 +1,150 @@
+"""Admission of writes by webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from reconciler.apiserver.admission.calls import CallFailed, WebhookCaller
+from reconciler.apiserver.admission.reviews import BadResponse, ReviewResponse, denial, read_response, review_request
+from reconciler.apiserver.admission.webhooks import Webhook, Webhooks
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.verbs.decoding import decode_patched
+from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
+from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.verbs.write_rules import same_json
+from reconciler.wire import JSONObject
+
+__all__ = ["WebhookAdmission"]
+
+
+class WebhookAdmission:
+    """Admission by the configured webhooks; the `Admission` of a server.
+
+    Args:
+        cluster: the stored objects, among them the configurations.
+        caller: calls the webhooks.
+    """
+
+    def __init__(self, cluster: Cluster, caller: WebhookCaller) -> None:
+        self._caller = caller
+        self._cluster = cluster
+        self._webhooks = Webhooks(cluster.registry)
+        cluster.commit_hooks.append(self._webhooks.committed)
+
+    def applies(self, write: Admitted) -> bool:
+        """Return whether rules of any webhook match a write."""
+        return any(
+            each.endpoint_for(write) is not None
+            for mutating in (True, False)
+            for each in self._webhooks.all(mutating=mutating)
+        )
+
+    async def mutate(self, write: Admitted) -> JSONObject | None:
+        """Return the object of a write as the mutating webhooks leave it; they are called one after the other.
+
+        A webhook with the reinvocation policy ``IfNeeded`` is called once more if one after it changed the object.
+
+        Raises:
+            Refusal: a webhook denies the write, or cannot be called.
+        """
+        webhooks = self._webhooks.all(mutating=True)
+        called: list[Webhook] = []
+        again: list[Webhook] = []
+        for webhook in webhooks:
+            changed = await self._mutate(write, webhook)
+            if changed is not None:
+                write, again = replace(write, doc=changed), [*called]
+            if webhook.document.get("reinvocationPolicy") == "IfNeeded":
+                called.append(webhook)
+        for webhook in again:
+            changed = await self._mutate(write, webhook)
+            if changed is not None:
+                write = replace(write, doc=changed)
+        return write.doc
+
+    async def _mutate(self, write: Admitted, webhook: Webhook) -> JSONObject | None:
+        """Return the changed object, or None if the webhook was not called or changed nothing."""
+        found = self._request(write, webhook)
+        if found is None:
+            return None
+        endpoint, request = found
+        response = await self._review(write, webhook, request)
+        if response is None or not response.patch:
+            return None
+        if write.doc is None:
+            why = "attempted to modify the object, which is not supported for this operation"
+            raise _internal(f"admission webhook {quoted(webhook.name)} {why}")
+        return self._patched(write, endpoint, request["object"], response.patch)
+
+    @staticmethod
+    def _patched(write: Admitted, endpoint: Endpoint, shown: JSONObject, patch: list[object]) -> JSONObject | None:
+        """Return the object of a write with the patch of a webhook; None if it is the same."""
+        asked = write.call.endpoint
+        try:
+            patched = json_patch(shown, patch)  # type: ignore[arg-type]
+        except PatchFailed as error:
+            raise _internal(str(error)) from None
+        if not isinstance(patched, dict):
+            raise _internal("the patch leaves no object")
+        if endpoint is not asked:
+            patched = asked.to_served(endpoint.to_storage(patched))
+        # Values that a webhook adds are checked and completed like those of a client; unknown fields are dropped.
+        call = replace(write.call, query={**write.call.query, "fieldValidation": "Ignore"}, warnings=[], duplicates=[])
+        try:
+            doc, _ = decode_patched(call, patched, write.before)
+        except Refusal as refusal:
+            raise _internal(refusal.message) from None
+        return None if write.doc is not None and same_json(doc, write.doc) else doc
+
+    async def validate(self, write: Admitted) -> None:
+        """Ask the validating webhooks, all at the same time.
+
+        Raises:
+            Refusal: a webhook denies the write, or cannot be called; of several denials the first in the order of the
+                configurations.
+        """
+        found = [(each, self._request(write, each)) for each in self._webhooks.all(mutating=False)]
+        reviews = [self._review(write, each, request[1]) for each, request in found if request is not None]
+        if not reviews:
+            return
+        outcomes = await asyncio.gather(*reviews, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _request(self, write: Admitted, webhook: Webhook) -> tuple[Endpoint, JSONObject] | None:
+        """Return the version and the request of a review; None if the webhook is not to be called."""
+        endpoint = webhook.endpoint_for(write)
+        if endpoint is None or not webhook.selects(write, self._webhooks.labels_of_namespace):
+            return None
+        request = review_request(write, endpoint, self._cluster.uid())
+        return (endpoint, request) if webhook.meets_conditions(write, request) else None
+
+    async def _review(self, write: Admitted, webhook: Webhook, request: JSONObject) -> ReviewResponse | None:
+        """Return the response of a webhook; None if it could not be called and failures are ignored."""
+        if write.dry_run and webhook.document.get("sideEffects") not in ("None", "NoneOnDryRun"):
+            raise bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
+        versions = webhook.document.get("admissionReviewVersions") or ()
+        version = next((each for each in versions if each in ("v1", "v1beta1")), "v1")
+        review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
+        try:
+            body = await self._caller.call(webhook, encode(review))
+            response = read_response(body, version, request["uid"], mutating=webhook.mutating)
+        except (CallFailed, BadResponse) as error:
+            if webhook.ignores_failures:
+                return None
+            raise _internal(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
+        write.call.warnings += response.warnings
+        if not response.allowed:
+            raise denial(webhook.name, response.result)
+        return response
+
+
+def _internal(problem: str) -> Refusal:
+    details: JSONObject = {"causes": [{"message": problem}]}
+    return Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=details)

@@ -1,0 +1,191 @@
+"""The wire format of an AdmissionReview: the request that a webhook gets, and what its response must be."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.verbs.write import Admitted
+from reconciler.wire import JSONObject
+
+__all__ = ["BadResponse", "ReviewResponse", "denial", "read_response", "review_request"]
+
+_USER = {"username": "system:admin", "groups": ["system:masters", "system:authenticated"]}
+_OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
+
+
+class BadResponse(Exception):
+    """The response of a webhook is not one that the API server accepts; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewResponse:
+    """The response of a webhook.
+
+    Attributes:
+        allowed: whether the write is allowed.
+        result: the Status of a denial; None if there is none.
+        warnings: texts for the client.
+        patch: JSON Patch operations; None for none.
+    """
+
+    allowed: bool
+    result: JSONObject | None
+    warnings: list[str]
+    patch: list[Any] | None
+
+
+def review_request(write: Admitted, endpoint: Endpoint, uid: str) -> JSONObject:
+    """Return the ``request`` of an AdmissionReview.
+
+    Args:
+        write: the write.
+        endpoint: the kind in the version that the webhook's rule names.
+        uid: the id of the review.
+    """
+    call, asked = write.call, write.call.endpoint
+    request: JSONObject = {
+        "uid": uid,
+        "kind": _kind(endpoint),
+        "resource": _resource(endpoint),
+        "requestKind": _kind(asked),
+        "requestResource": _resource(asked),
+        "operation": write.operation,
+        "userInfo": _USER,
+        "object": _in_version(write.doc, asked, endpoint),
+        "oldObject": _in_version(write.before, asked, endpoint),
+        "dryRun": write.dry_run,
+        "options": _options(write),
+    }
+    if write.name:
+        request["name"] = write.name
+    namespace = write.name if asked.info.plural == "namespaces" and not asked.info.group else call.namespace
+    if namespace:
+        request["namespace"] = namespace
+    if call.subresource:
+        request["subResource"] = request["requestSubResource"] = call.subresource
+    return request
+
+
+def _kind(endpoint: Endpoint) -> JSONObject:
+    return {"group": endpoint.info.group, "version": endpoint.version, "kind": endpoint.info.kind}
+
+
+def _resource(endpoint: Endpoint) -> JSONObject:
+    return {"group": endpoint.info.group, "version": endpoint.version, "resource": endpoint.info.plural}
+
+
+def _in_version(document: JSONObject | None, asked: Endpoint, wanted: Endpoint) -> JSONObject | None:
+    if document is None or asked is wanted:
+        return document
+    return wanted.to_served(asked.to_storage(document))
+
+
+def _options(write: Admitted) -> JSONObject:
+    options: JSONObject = {"kind": _OPTIONS[write.operation], "apiVersion": "meta.k8s.io/v1"}
+    if write.operation == "DELETE":
+        return {**options, **{key: value for key, value in write.options.items() if key not in ("kind", "apiVersion")}}
+    query = write.call.query
+    options |= {key: query[key] for key in ("fieldManager", "fieldValidation") if query.get(key)}
+    if write.dry_run:
+        options["dryRun"] = ["All"]
+    return options
+
+
+class _Response(msgspec.Struct, rename="camel"):
+    uid: str = ""
+    allowed: bool = False
+    status: JSONObject | None = None
+    patch: str | None = None
+    patch_type: str | None = None
+    warnings: list[str] | None = None
+
+
+class _Review(msgspec.Struct, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    response: _Response | None = None
+
+
+def read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> ReviewResponse:
+    """Return the response in an AdmissionReview.
+
+    Args:
+        body: the body of the HTTP response.
+        version: the version of the review that was sent, ``v1`` or ``v1beta1``.
+        uid: the id of the review that was sent.
+        mutating: whether the webhook may change the object.
+
+    Raises:
+        BadResponse: it is not valid.
+    """
+    try:
+        review = msgspec.json.decode(body, type=_Review | None) or _Review()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadResponse(f"failed to call webhook: the body is not an AdmissionReview: {error}") from None
+    response = review.response
+    problem = "webhook response was absent"
+    if response is not None:
+        problem = _problem(review, response, uid, mutating=mutating) if version == "v1" else ""
+    if response is None or problem:
+        raise BadResponse(f"received invalid webhook response: {problem}")
+    patch = _operations(response.patch) if mutating else None
+    if patch and version == "v1" and response.patch_type != "JSONPatch":
+        raise BadResponse(f"unsupported patch type {quoted(response.patch_type)}")
+    return ReviewResponse(response.allowed, response.status, response.warnings or [], patch)
+
+
+def _problem(review: _Review, response: _Response, uid: str, *, mutating: bool) -> str:
+    """Return what the real server finds wrong in a response of version v1, or an empty string."""
+    if response.uid != uid:
+        return f"expected response.uid={quoted(uid)}, got {quoted(response.uid)}"
+    if (review.api_version, review.kind) != ("admission.k8s.io/v1", "AdmissionReview"):
+        got = f"{review.api_version}, Kind={review.kind}"
+        return f"expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got {got}"
+    if not mutating:
+        sent = "patch" if response.patch else "patchType" if response.patch_type else ""
+        return f"validating webhook may not return response.{sent}" if sent else ""
+    if response.patch and response.patch_type is None:
+        return "webhook returned response.patch but not response.patchType"
+    if response.patch_type is not None and not response.patch:
+        return "webhook returned response.patchType but not response.patch"
+    return ""
+
+
+def _operations(patch: str | None) -> list[Any] | None:
+    if not patch:
+        return None
+    try:
+        found = msgspec.json.decode(base64.b64decode(patch, validate=True))
+    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadResponse(f"received undecodable patch in webhook response: {error}") from None
+    if not isinstance(found, list):
+        raise BadResponse("received undecodable patch in webhook response: it is not a list of operations")
+    return found
+
+
+def denial(name: str, result: JSONObject | None) -> Refusal:
+    """Return the error response for a write that a webhook denies.
+
+    Args:
+        name: the name of the webhook.
+        result: the Status in its response, or None.
+    """
+    status = result or {}
+    code, reason, why = status.get("code"), str(status.get("reason") or ""), str(status.get("message") or "")
+    denied = f"admission webhook {quoted(name)} denied the request"
+    message = f"{denied}: {why or reason}" if why or reason else f"{denied} without explanation"
+    details = status.get("details")
+    return Refusal(
+        code if isinstance(code, int) and code >= 400 else 400,
+        reason,
+        message,
+        details=details if isinstance(details, dict) else None,
+    )

@@ -1,0 +1,240 @@
+"""The HTML that all pages of the console share: the frame, charts, timelines and tables.
+
+Everything that is not a tag here is text: htpy escapes it. Nothing is styled inline, which the Content-Security-Policy
+would refuse; sizes in drawings are attributes of SVG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import urlencode
+
+import htpy as h
+from htpy import Node
+
+from reconciler.manager.console.timeline import Mark, Timeline
+from reconciler.wire import JSONObject
+
+__all__ = [
+    "Navigation",
+    "chart",
+    "clock",
+    "document",
+    "facts",
+    "key_link",
+    "key_text",
+    "pill",
+    "section",
+    "table",
+    "timeline",
+]
+
+Navigation = Sequence[tuple[str, str]]
+"""Path and title of the pages in the navigation."""
+
+_KEYS_OF_KEYBOARD = (
+    ("/", "search"),
+    ("j k", "next and previous row"),
+    ("Enter", "open"),
+    ("1 2 3", "pages"),
+    ("p", "pause and continue"),
+    ("?", "this help"),
+)
+
+
+def document(state: JSONObject, title: str, path: str, navigation: Navigation, body: Node) -> h.Element:
+    """Return a whole page.
+
+    Args:
+        state: of the process, for the header.
+        title: of the page.
+        path: of the page.
+        navigation: the pages.
+        body: the content.
+    """
+    links = [
+        h.a(href=href, aria_current="page" if href == path else None, data_nav=str(number))[name]
+        for number, (href, name) in enumerate(navigation, 1)
+    ]
+    return h.html(lang="en")[
+        h.head[
+            h.meta(charset="utf-8"),
+            h.meta(name="viewport", content="width=device-width, initial-scale=1"),
+            h.meta(name="color-scheme", content="light dark"),
+            h.title[f"{title} · reconciler"],
+            h.link(rel="icon", href="/static/icon.svg", type="image/svg+xml"),
+            h.link(rel="stylesheet", href="/static/console.css"),
+            h.script(src="/static/console.js", defer=True),
+        ],
+        h.body[
+            h.a(".skip", href="#main")["Skip to the content"],
+            h.header[
+                h.a(".brand", href="/")[h.img(src="/static/icon.svg", alt="", width="22", height="22"), "reconciler"],
+                h.nav(aria_label="Pages")[links],
+                h.span(".grow"),
+                _role(state),
+                h.button("#live", type="button", hidden=True, title="Pause or continue (p)", aria_live="polite")[
+                    "live"
+                ],
+            ],
+            h.main("#main", tabindex="-1")[body],
+            h.footer[
+                h.span[f"kube-reconciler {state['version']}"],
+                h.span[f"cluster {state['cluster']}"],
+                h.time(datetime=state["now"])[f"{clock(state['now'])} UTC"],
+                h.button("#help-button", type="button", hidden=True)[h.kbd["?"], " keyboard"],
+            ],
+            h.dialog("#help", aria_label="Keyboard")[
+                h.h2["Keyboard"],
+                h.dl[
+                    (
+                        [h.dt[[[h.kbd[each], " "] for each in keys.split()]], h.dd[text]]
+                        for keys, text in _KEYS_OF_KEYBOARD
+                    )
+                ],
+                h.form(method="dialog")[h.button["Close"]],
+            ],
+        ],
+    ]
+
+
+def _help(keys: str, text: str) -> Node:
+    return [h.dt[[[h.kbd[each], " "] for each in keys.split()]], h.dd[text]]
+
+
+def _role(state: JSONObject) -> Node:
+    lease = state["lease"]
+    text = state["role"]
+    if lease is not None and state["role"] == "running":
+        text = "leader"
+    kind = {"running": "good", "standby": "quiet"}.get(state["role"], "warn")
+    shard = state["shard"]
+    name = None if shard is None else "shard " + "/".join(str(value) for value in shard.values())
+    return [pill(text, kind), name and pill(name, "quiet")]
+
+
+def pill(text: str, kind: str) -> h.Element:
+    """Return a short text with a color: ``good``, ``bad``, ``warn``, ``busy`` or ``quiet``."""
+    return h.span(class_=f"pill {kind}")[text]
+
+
+def section(title: str, *content: Node, aside: Node = None) -> h.Element:
+    """Return a part of a page with a heading."""
+    return h.section[h.div(".head")[h.h2[title], h.span(".grow"), aside], content]
+
+
+def facts(pairs: Iterable[tuple[str, Node]]) -> h.Element:
+    """Return names with values; those without a value are left out."""
+    return h.dl(".facts")[([h.dt[name], h.dd[value]] for name, value in pairs if value is not None)]
+
+
+def table(columns: Sequence[str], rows: Iterable[Node], *, label: str) -> h.Element:
+    """Return a table; a column whose name ends with a space is one of numbers."""
+    heads = [h.th(scope="col", class_="number" if name.endswith(" ") else None)[name.strip()] for name in columns]
+    return h.div(".scroll", tabindex="0", role="region", aria_label=label)[h.table[h.thead[h.tr[heads]], h.tbody[rows]]]
+
+
+def error_text(error: JSONObject) -> Node:
+    """Return the class and the message of an error."""
+    return [h.strong[error["type"]], f": {error['message']}" if error.get("message") else None]
+
+
+def clock(time: str) -> str:
+    """Return the time of day of a time in the document."""
+    return time[11:19]
+
+
+def key_text(key: JSONObject) -> str:
+    """Return ``namespace/name``, or the name alone."""
+    return f"{key['namespace']}/{key['name']}" if "namespace" in key else str(key["name"])
+
+
+def key_link(controller: JSONObject, key: JSONObject, query: Mapping[str, str] | None = None) -> str:
+    """Return the address of a key's page."""
+    named = {"controller": controller["name"], "namespace": key.get("namespace", ""), "name": key["name"]}
+    return f"/key?{urlencode(named | dict(query or {}), errors='replace')}"
+
+
+def chart(title: str, now: str, values: Sequence[float], size: int, *, kind: str = "", least: float = 1.0) -> h.Element:
+    """Return a small chart.
+
+    Args:
+        title: what it shows.
+        now: the present value, as text.
+        values: oldest first; the last one is drawn at the right edge.
+        size: how many values fill the width.
+        kind: its color; see `pill`.
+        least: the value that the height shows at least.
+    """
+    top = max([least, *values])
+    values = values[-size:]
+    points = [(size - len(values) + at, round(30 - 28 * value / top, 1)) for at, value in enumerate(values)]
+    line = " ".join(f"{x},{y}" for x, y in points)
+    return h.figure(class_=f"chart {kind}")[
+        h.figcaption[h.span[title], h.strong[now]],
+        h.svg(viewBox=f"0 0 {size - 1} 31", preserveAspectRatio="none", role="img", aria_label=f"{title}: {now}")[
+            h.line(".base", x1="0", x2=str(size - 1), y1="30.5", y2="30.5"),
+            [h.polygon(points=f"{points[0][0]},31 {line} {points[-1][0]},31"), h.polyline(points=line)]
+            if points
+            else None,
+        ],
+    ]
+
+
+_LANES = ("woken by", "reconciles", "writes", "waits")
+_LANE_HEIGHT = 46
+_BAR = (22, 12)  # of a lane: the upper end of its bars, and their height
+
+
+def timeline(drawn: Timeline) -> h.Element:
+    """Return a drawing of a timeline. A mark of a reconcile links to its row, ``#run-N``."""
+    bottom = len(_LANES) * _LANE_HEIGHT + 6
+
+    def x(at: float) -> str:
+        return f"{100 * drawn.place(at):.3f}%"
+
+    def shape(mark: Mark) -> h.Element:
+        upper = _LANES.index(mark.lane) * _LANE_HEIGHT + _BAR[0]
+        kind = f"mark {mark.kind}"
+        if mark.lane in ("woken by", "writes") or mark.kind == "next":
+            drawing = h.circle(class_=kind, cx=x(mark.start), cy=str(upper + 6), r="5")[h.title[mark.text]]
+        else:
+            gap = 0.1 if mark.lane == "waits" else 0.0
+            # A width of 0 would not be drawn; the border of a reconcile makes it visible.
+            width = max(0.01, 100 * (drawn.place(mark.end) - drawn.place(mark.start)) - 2 * gap)
+            left = f"{100 * drawn.place(mark.start) + gap:.3f}%"
+            drawing = h.rect(class_=kind, x=left, y=str(upper), width=f"{width:.3f}%", height=str(_BAR[1]))[
+                h.title[mark.text]
+            ]
+        return drawing if mark.run is None else h.a(href=f"#run-{mark.run}", aria_label=mark.text)[drawing]
+
+    lanes = [
+        [
+            h.text(".lane", x="0", y=str(at * _LANE_HEIGHT + 14))[name],
+            h.line(".lane", x1="0", x2="100%", y1=str(at * _LANE_HEIGHT + 28), y2=str(at * _LANE_HEIGHT + 28)),
+        ]
+        for at, name in enumerate(_LANES)
+    ]
+    ticks = [
+        [
+            h.line(".tick", x1=x(tick.at), x2=x(tick.at), y1="0", y2=str(bottom)),
+            h.text(class_="tick" if at % 2 else "tick odd", x=x(tick.at), y=str(bottom + 16))[tick.label],
+        ]
+        for at, tick in enumerate(drawn.ticks)
+        if 0.04 < drawn.place(tick.at) < 0.97
+    ]
+    drawing = h.svg(width="100%", height=str(bottom + 22), role="img", aria_label="Timeline")[
+        h.defs[
+            h.pattern("#hatch", width="6", height="6", patternUnits="userSpaceOnUse", patternTransform="rotate(45)")[
+                h.rect(width="6", height="6", class_="hatch-ground"), h.line(x1="0", y1="0", x2="0", y2="6")
+            ]
+        ],
+        drawn.end > 0
+        and h.rect(".future", x=x(0.0), y="0", width=f"{100 * (1 - drawn.place(0.0)):.3f}%", height=str(bottom)),
+        ticks,
+        lanes,
+        [shape(mark) for mark in sorted(drawn.marks, key=lambda mark: mark.lane != "waits")],
+        drawn.end > 0
+        and [h.line(".now", x1=x(0.0), x2=x(0.0), y1="0", y2=str(bottom)), h.text(".now", x=x(0.0), y="12")["now"]],
+    ]
+    return h.div(".timeline")[drawing]

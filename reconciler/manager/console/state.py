@@ -1,0 +1,101 @@
+"""The state of a process as plain JSON: everything that the console shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler._version import __version__
+from reconciler.cache import Informer
+from reconciler.clock import Clock
+from reconciler.controller import Controller
+from reconciler.manager.console.samples import Samples
+from reconciler.manager.election.elector import Elector
+from reconciler.manager.endpoints.keys import read_keys
+from reconciler.manager.waiting import waits
+from reconciler.meta import format_micro_time
+from reconciler.wire import JSONObject
+
+__all__ = ["Parts", "read_state"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of a manager that the console reads.
+
+    Attributes:
+        cluster: the address of the API server.
+        namespaces: the watched namespaces; None for all.
+        role: returns ``"running"``, ``"standby"``, or the state of the manager.
+        controllers: returns the controllers.
+        informers: returns the informers.
+        elector: the participant in the leader election; None without one.
+        identity: its identity; None without one.
+        shard: the shard of this process; None without sharding.
+        clock: source of time.
+    """
+
+    cluster: str
+    namespaces: Sequence[str] | None
+    role: Callable[[], str]
+    controllers: Callable[[], Sequence[Controller]]
+    informers: Callable[[], Sequence[Informer]]
+    elector: Elector | None
+    identity: str | None
+    shard: JSONObject | None
+    clock: Clock
+
+
+def read_state(parts: Parts, samples: Samples, query: Mapping[str, str], *, limit: int) -> JSONObject:
+    """Return the state of a process. Values of objects never appear.
+
+    Args:
+        parts: what is read.
+        samples: for the charts.
+        query: selects keys; see `read_keys`.
+        limit: the number of keys per controller.
+    """
+    controllers = read_keys(parts.controllers(), parts.clock, query, limit=limit, messages=True)
+    for each in controllers:
+        each["charts"] = samples.charts(each["name"])
+    return {
+        "now": format_micro_time(parts.clock.now()),
+        "version": __version__,
+        "role": parts.role(),
+        "cluster": parts.cluster,
+        "namespaces": None if parts.namespaces is None else list(parts.namespaces),
+        "lease": None if parts.elector is None else _lease(parts.elector, parts.identity),
+        "shard": parts.shard,
+        "waits": [{"text": wait.text, "normal": wait.normal} for wait in waits(parts.informers(), parts.elector)],
+        "controllers": controllers,
+        "informers": [_informer(each, samples) for each in parts.informers()],
+    }
+
+
+def _lease(elector: Elector, identity: str | None) -> JSONObject:
+    until = elector.held_until
+    return {
+        "name": elector.lease,
+        "identity": identity,
+        "holder": elector.holder or None,
+        "leading": elector.leading,
+        "held_until": None if until is None else format_micro_time(until),
+    }
+
+
+def _informer(informer: Informer, samples: Samples) -> JSONObject:
+    figures = informer.statistics()
+    return {
+        "scope": figures.scope,
+        "synced": figures.synced,
+        "objects": figures.store.objects,
+        "bytes": figures.store.bytes,
+        "unreadable": figures.store.unreadable,
+        "version": informer.version() or None,
+        "silent_seconds": samples.silence(figures.scope),
+        "unconfirmed_writes": figures.overlay.entries,
+        "events": figures.reflectors.events,
+        "lists": figures.reflectors.lists,
+        "failures": figures.reflectors.failures,
+        "error": figures.last_error,
+    }

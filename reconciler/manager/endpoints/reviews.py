@@ -1,0 +1,246 @@
+"""TokenReviews and SubjectAccessReviews: the API server decides who a client is and what it may do.
+
+Decisions are kept for a minute, refusals for ten seconds, in bounded numbers. A token is kept only as a hash, and a
+decision about a path belongs to the user with all groups, not only to the name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from reconciler.client import Client
+from reconciler.clock import Clock
+from reconciler.errors import ReconcilerError
+from reconciler.http import HTTPRequest
+from reconciler.wire import JSONObject
+
+__all__ = ["ReviewFailed", "Reviewer", "User"]
+
+ACCEPTED_SECONDS = 60.0
+"""How long a token or a permission is valid after a review; controller-runtime's number for tokens."""
+
+REFUSED_SECONDS = 10.0
+"""How long a refusal is valid: a granted permission takes effect soon."""
+
+_TIMEOUT = 5.0
+"""Seconds for a review; Prometheus gives a whole scrape 10 s by default."""
+
+_MAX_DECISIONS = 1000
+_MAX_REVIEWS = 16
+"""Reviews in progress: guesses of tokens cannot occupy the API server."""
+
+_TOKENS = "/apis/authentication.k8s.io/v1/tokenreviews"
+_ACCESS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+
+
+class ReviewFailed(ReconcilerError):
+    """The API server could not be asked, or its response is not a review."""
+
+
+class User(NamedTuple):
+    """A user as a TokenReview describes it. All of it decides what the user may do.
+
+    Attributes:
+        name: the user name, such as ``system:serviceaccount:monitoring:prometheus``.
+        uid: the unique id; ``""`` if there is none.
+        groups: the groups, in the server's order.
+        extra: further attributes, as sorted pairs.
+    """
+
+    name: str
+    uid: str
+    groups: tuple[str, ...]
+    extra: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class _UserInfo(msgspec.Struct):
+    username: str = ""
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: dict[str, tuple[str, ...]] = {}
+
+
+class _TokenStatus(msgspec.Struct):
+    authenticated: bool = False
+    user: _UserInfo = msgspec.field(default_factory=_UserInfo)
+
+
+class _TokenReview(msgspec.Struct):
+    status: _TokenStatus
+
+
+class _AccessStatus(msgspec.Struct):
+    allowed: bool
+    denied: bool = False
+
+
+class _AccessReview(msgspec.Struct):
+    status: _AccessStatus
+
+
+class _Claims(msgspec.Struct):
+    exp: float | None = None
+
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+S = TypeVar("S")
+
+
+class _Decisions(Generic[K, V]):
+    """Decisions with an expiry; the one unused for longest is dropped when there are too many."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._known: OrderedDict[K, tuple[float, V]] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        until, value = self._known.get(key, (0.0, None))
+        if value is None:
+            return None
+        if until <= self._now():
+            del self._known[key]
+            return None
+        self._known.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V, seconds: float) -> None:
+        self._known[key] = self._now() + seconds, value
+        if len(self._known) > _MAX_DECISIONS:
+            self._known.popitem(last=False)
+
+
+class Reviewer:
+    """The reviews of one process.
+
+    Args:
+        client: sends them; its identity needs ``create`` on both kinds of reviews.
+        clock: source of time.
+    """
+
+    def __init__(self, client: Client, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        # Separate, so that guessed tokens do not push out those that are in use.
+        self._users: _Decisions[bytes, User] = _Decisions(clock.monotonic)
+        self._invalid: _Decisions[bytes, bool] = _Decisions(clock.monotonic)
+        self._access: _Decisions[tuple[User, str, str], tuple[bool]] = _Decisions(clock.monotonic)
+        self._pending: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def user(self, token: str) -> User | None:
+        """Return the user of a token; None if it is not valid. Cancellation leaves the review to others that wait.
+
+        Raises:
+            ReviewFailed: there is no decision.
+        """
+        key = hashlib.sha256(token.encode()).digest()
+        if (known := self._users.get(key)) is not None:
+            return known
+        return None if self._invalid.get(key) else await self._once(key, lambda: self._review_token(key, token))
+
+    async def is_allowed(self, user: User, verb: str, path: str) -> bool:
+        """Return whether a user may use a verb on a path. Cancellation leaves the review to others that wait.
+
+        Raises:
+            ReviewFailed: there is no decision.
+        """
+        key = user, verb, path
+        known = self._access.get(key)
+        return known[0] if known is not None else await self._once(key, lambda: self._review_access(key))
+
+    async def close(self) -> None:
+        """Cancel the reviews in progress."""
+        pending = list(self._pending.values())
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+
+    async def _once(self, key: Hashable, review: Callable[[], Awaitable[S]]) -> S:
+        """Run a review, or wait for the same one that is in progress already."""
+        task = self._pending.get(key)
+        if task is None:
+            if len(self._pending) >= _MAX_REVIEWS:
+                raise ReviewFailed(f"{_MAX_REVIEWS} reviews are in progress")
+            task = self._pending[key] = asyncio.ensure_future(review())
+            task.add_done_callback(lambda done: self._forget(key, done))
+        # Not awaited directly: the cancellation of one client would be that of all that wait.
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise ReviewFailed("the manager is stopping")
+        result: S = task.result()
+        return result
+
+    def _forget(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        del self._pending[key]
+        if not task.cancelled():
+            task.exception()  # else asyncio logs it if nobody waits any more
+
+    async def _review_token(self, key: bytes, token: str) -> User | None:
+        answer = await self._send(_TOKENS, "TokenReview", {"token": token}, _TokenReview)
+        info = answer.status.user
+        if not answer.status.authenticated or not info.username:
+            self._invalid.put(key, True, REFUSED_SECONDS)
+            return None
+        user = User(info.username, info.uid, info.groups, tuple(sorted(info.extra.items())))
+        self._users.put(key, user, min(ACCEPTED_SECONDS, self._seconds_left(token)))
+        return user
+
+    async def _review_access(self, key: tuple[User, str, str]) -> bool:
+        user, verb, path = key
+        spec = {
+            "user": user.name,
+            "uid": user.uid,
+            "groups": user.groups,
+            "extra": dict(user.extra),
+            "nonResourceAttributes": {"path": path, "verb": verb},
+        }
+        answer = await self._send(_ACCESS, "SubjectAccessReview", spec, _AccessReview)
+        allowed = answer.status.allowed and not answer.status.denied
+        self._access.put(key, (allowed,), ACCEPTED_SECONDS if allowed else REFUSED_SECONDS)
+        return allowed
+
+    async def _send(self, path: str, kind: str, spec: JSONObject, answer: type[S]) -> S:
+        group = path.split("/")[2]
+        body = msgspec.json.encode({"apiVersion": f"{group}/v1", "kind": kind, "spec": spec})
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                response = await self._client.send(
+                    HTTPRequest("POST", path, headers=headers, body=body, timeout=_TIMEOUT)
+                )
+        except TimeoutError:
+            raise ReviewFailed(f"the API server did not answer a {kind} within {_TIMEOUT:g} s") from None
+        except ReconcilerError as error:
+            raise ReviewFailed(f"the API server cannot be asked: {error}") from error
+        if response.status == 403:
+            plural = path.rpartition("/")[2]
+            raise ReviewFailed(
+                f"this process may not create {plural}.{group}: grant it; "
+                "'reconciler manifests MODULE:ATTR --authentication kubernetes' prints the role"
+            )
+        if response.status != 201:
+            raise ReviewFailed(f"the API server answered a {kind} with status {response.status}")
+        try:
+            return msgspec.json.decode(response.body, type=answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise ReviewFailed(f"the response to a {kind} is not valid") from None
+
+    def _seconds_left(self, token: str) -> float:
+        """Return the seconds until a JSON web token expires; infinity for other tokens.
+
+        It is not verified here: it only shortens the time of a decision.
+        """
+        payload = token.split(".")[1] if token.count(".") == 2 else ""
+        try:
+            claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
+        except (ValueError, msgspec.MsgspecError):
+            return float("inf")
+        return float("inf") if claims.exp is None else claims.exp - self._clock.now().timestamp()

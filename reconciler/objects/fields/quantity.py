@@ -1,0 +1,197 @@
+"""`Quantity`: an exact amount of a resource, with the notation and the canonical form of Kubernetes."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from fractions import Fraction
+from functools import total_ordering
+from typing import Any, Literal, Self
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, SchemaSerializer, core_schema
+
+from reconciler.meta import parse_quantity
+
+__all__ = ["QUANTITY_PATTERN", "Quantity"]
+
+Number = int | float | Decimal | Fraction
+_Notation = Literal["decimal", "binary", "exponent"]
+
+# The pattern that controller-gen writes for resource.Quantity.
+QUANTITY_PATTERN = (
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+)
+_NANO = 10**9
+_LARGEST_BINARY = 2**63 - 1
+_DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
+_BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+
+
+@total_ordering
+class Quantity:
+    """An amount of a resource, such as ``Quantity("500m")`` or ``Quantity("1.5Gi")``; immutable.
+
+    The value is exact down to 1e-9 (``n``); what is finer is rounded away from zero, as in Kubernetes. ``str`` returns
+    the canonical form: ``"1536Mi"`` for ``"1.5Gi"``, ``"100m"`` for ``"0.1"``. The notation (decimal ``k``, binary
+    ``Ki``, exponent ``e3``) is that of the text; a sum has the notation of its left operand, unless that is zero.
+
+    Quantities compare and hash by value, with numbers too: ``Quantity("1Gi") == Quantity("1024Mi") == 2**30``.
+
+    Args:
+        value: a text such as ``"100m"``, or a finite number.
+
+    Attributes:
+        value: the exact value in the base unit (bytes, cores).
+
+    Raises:
+        ValueError: the text is not a quantity, or the number is not finite.
+        TypeError: the argument is neither.
+    """
+
+    __slots__ = ("_nanos", "_notation")
+
+    _nanos: int
+    _notation: _Notation
+
+    def __init__(self, value: str | Number | Quantity) -> None:
+        exact, self._notation = _parsed(value)
+        nanos = math.ceil(abs(exact) * _NANO)
+        if self._notation == "binary":
+            nanos = min(nanos, _LARGEST_BINARY * _NANO)
+        self._nanos = -nanos if exact < 0 else nanos
+
+    @property
+    def value(self) -> Fraction:
+        """Return the exact value; ``math.ceil`` of it is what ``Quantity.Value`` returns in Go."""
+        return Fraction(self._nanos, _NANO)
+
+    def __str__(self) -> str:
+        whole, rest = divmod(abs(self._nanos), _NANO)
+        sign = "-" if self._nanos < 0 else ""
+        if self._notation == "binary" and not rest and whole >= 1024:
+            return sign + _scaled(whole, 1024, _BINARY)
+        if self._notation == "exponent":
+            digits, power = _stripped(abs(self._nanos), 1000, limit=None)
+            return f"{sign}{digits}e{3 * power - 9}" if digits and power != 3 else f"{sign}{digits}"
+        return sign + _scaled(abs(self._nanos), 1000, _DECIMAL)
+
+    def __repr__(self) -> str:
+        return f"Quantity({str(self)!r})"
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        found = _value_of(other)
+        return NotImplemented if found is None else self.value == found
+
+    def __lt__(self, other: Quantity | Number) -> bool:
+        found = _value_of(other)
+        return NotImplemented if found is None else self.value < found
+
+    def __bool__(self) -> bool:
+        return self._nanos != 0
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __neg__(self) -> Self:
+        return self._like(-self.value)
+
+    def __abs__(self) -> Self:
+        return self._like(abs(self.value))
+
+    def __add__(self, other: Quantity | Number) -> Self:
+        found = _value_of(other)
+        return NotImplemented if found is None else self._like(self.value + found, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Quantity | Number) -> Self:
+        found = _value_of(other)
+        return NotImplemented if found is None else self._like(self.value - found, other)
+
+    def __mul__(self, factor: Number) -> Self:
+        found = _value_of_number(factor)
+        return NotImplemented if found is None else self._like(self.value * found)
+
+    __rmul__ = __mul__
+
+    def _like(self, value: Fraction, other: object = None) -> Self:
+        """Return a quantity in the notation of this, or of the other if this is zero."""
+        result = type(self)(value)
+        lead = other if isinstance(other, Quantity) and not self else self
+        result._notation = lead._notation  # noqa: SLF001 - the same class
+        return result
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return _SCHEMA
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN}
+
+
+def _validated(value: Any) -> Quantity:
+    if isinstance(value, (str, int, float, Decimal, Fraction, Quantity)) and not isinstance(value, bool):
+        return Quantity(value)
+    raise ValueError("must be a quantity: a number, or a string such as '500m' or '1.5Gi'")
+
+
+_SCHEMA = core_schema.no_info_plain_validator_function(
+    _validated, serialization=core_schema.plain_serializer_function_ser_schema(str)
+)
+# Lets pydantic write a Quantity where no schema leads to it: in the bounds of a field.
+Quantity.__pydantic_serializer__ = SchemaSerializer(_SCHEMA)  # type: ignore[attr-defined]
+
+
+def _parsed(value: str | Number | Quantity) -> tuple[Fraction, _Notation]:
+    if isinstance(value, Quantity):
+        return value.value, value._notation  # noqa: SLF001 - the same module
+    if isinstance(value, str):
+        return parse_quantity(value.strip()), _notation_of(value.strip())
+    return _fraction(value), "decimal"
+
+
+def _notation_of(text: str) -> _Notation:
+    if text.endswith("i"):
+        return "binary"
+    return "exponent" if text[-1:].isdigit() and "e" in text.lower() else "decimal"
+
+
+def _fraction(number: object) -> Fraction:
+    if isinstance(number, bool) or not isinstance(number, (int, float, Decimal, Fraction)):
+        raise TypeError(f"a Quantity is made of a string or a number, not of {type(number).__name__}")
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not a valid quantity: it must be finite")
+    # A float is what a person writes: 0.1 is a tenth, not the binary number next to it.
+    return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)
+
+
+def _value_of(other: object) -> Fraction | None:
+    return other.value if isinstance(other, Quantity) else _value_of_number(other)
+
+
+def _value_of_number(other: object) -> Fraction | None:
+    """Return a finite number exactly; None for everything else."""
+    if isinstance(other, (int, float, Decimal, Fraction)) and not isinstance(other, bool) and math.isfinite(other):
+        return _fraction(other)
+    return None
+
+
+def _stripped(digits: int, base: int, limit: int | None) -> tuple[int, int]:
+    power = 0
+    while digits and digits % base == 0 and (limit is None or power < limit):
+        digits, power = digits // base, power + 1
+    return digits, power
+
+
+def _scaled(digits: int, base: int, suffixes: tuple[str, ...]) -> str:
+    digits, power = _stripped(digits, base, len(suffixes) - 1)
+    return f"{digits}{suffixes[power]}" if digits else "0"

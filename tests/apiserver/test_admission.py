@@ -1,0 +1,624 @@
+"""Admission webhooks: the embedded server calls them as a real kube-apiserver does.
+
+Each scenario runs on both servers: on the embedded one in process and under virtual time, on the real one over HTTPS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.errors import APIError
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.testing.control_plane import ControlPlane
+from tests.webhook.database import write_certificate
+
+GROUP = "admissionregistration.k8s.io/v1"
+WIDGETS: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "gadgets.admission.reconciler.dev"},
+    "spec": {
+        "group": "admission.reconciler.dev",
+        "scope": "Namespaced",
+        "names": {"plural": "gadgets", "singular": "gadget", "kind": "Gadget", "listKind": "GadgetList"},
+        "versions": [
+            {
+                "name": version,
+                "served": True,
+                "storage": version == "v1",
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "size": {"type": "integer", "minimum": 0},
+                                    "color": {"type": "string", "default": "grey"},
+                                    "note": {"type": "string"},
+                                },
+                            },
+                            "status": {
+                                "type": "object",
+                                "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}},
+                            },
+                        },
+                    }
+                },
+                "subresources": {
+                    "status": {},
+                    "scale": {
+                        "specReplicasPath": ".spec.size",
+                        "statusReplicasPath": ".status.replicas",
+                    },
+                },
+            }
+            for version in ("v1", "v1beta1")
+        ],
+    },
+}
+GADGETS = {"apiGroups": ["admission.reconciler.dev"], "apiVersions": ["v1"], "resources": ["gadgets"]}
+Respond = Callable[[dict[str, Any]], dict[str, Any] | bytes]
+
+
+class Hooks:
+    """A webhook server that responds as a scenario says, and keeps what it was asked.
+
+    Attributes:
+        requests: the requests of all reviews, by the path of the webhook.
+    """
+
+    def __init__(self) -> None:
+        self.requests: dict[str, list[dict[str, Any]]] = {}
+        self._responses: dict[str, Respond] = {"/probe": lambda _: {"allowed": False}}
+
+    def on(self, path: str, respond: Respond) -> None:
+        """Respond to the reviews of one path."""
+        self._responses[path] = respond
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Respond to a review."""
+        review = json.loads(request.body)
+        asked = review["request"]
+        self.requests.setdefault(request.path, []).append(asked)
+        found = self._responses[request.path](asked)
+        if found == b"never":
+            await asyncio.sleep(3600)
+        if isinstance(found, bytes):
+            return HTTPResponse(503 if found == b"broken" else 200, body=found)
+        response = {"uid": asked["uid"], "allowed": True, **found}
+        return HTTPResponse(200, body=json.dumps({**review, "request": None, "response": response}).encode())
+
+
+def patch(*operations: dict[str, Any]) -> dict[str, Any]:
+    """Return the response of a webhook that changes the object."""
+    return {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(operations).encode()).decode()}
+
+
+async def eventually(ask: Callable[[], Awaitable[str]], until: Callable[[str], bool]) -> None:
+    """Ask until the response is as wanted; a real server notices new configurations and kinds a moment later."""
+    for _ in range(300):
+        if until(await ask()):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the server has not noticed a new configuration or kind within 30 s")
+
+
+class World:
+    """A server with webhooks, for one scenario.
+
+    Attributes:
+        client: a client of the server.
+        hooks: the webhooks.
+        ns: the namespace of the scenario.
+        log: what the client logs.
+    """
+
+    def __init__(self, client: Client, at: dict[str, Any], ns: str, log: pytest.LogCaptureFixture) -> None:
+        self.client, self.hooks, self.ns, self.log = client, Hooks(), ns, log
+        self._at = at
+        self.configurations: list[dict[str, Any]] = []
+
+    def hook(self, path: str, **members: Any) -> dict[str, Any]:
+        """Return the entry of a webhook in a configuration."""
+        base = {
+            "name": f"{path.strip('/')}.admission.reconciler.dev",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "clientConfig": self._client(path),
+            "rules": [{**GADGETS, "operations": ["CREATE", "UPDATE"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.ns}},
+        }
+        return {**base, **members}
+
+    def _client(self, path: str) -> dict[str, Any]:
+        return {**self._at, "url": self._at["url"] + path}
+
+    async def install(self, kind: str, *hooks: dict[str, Any]) -> None:
+        """Create a configuration, and wait until the server calls its webhooks."""
+        label = f"probe-{len(self.configurations)}"
+        probe = self.hook(
+            "/probe",
+            name=f"{label}.admission.reconciler.dev",
+            rules=[{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}],
+            objectSelector={"matchLabels": {label: "yes"}},
+        )
+        name = f"{self.ns}-{len(self.configurations)}"
+        made = {"apiVersion": GROUP, "kind": kind, "metadata": {"name": name}, "webhooks": [*hooks, probe]}
+        self.configurations.append(made)
+        await self.client.create(made)
+        probe = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "probe", "namespace": self.ns, "labels": {label: "yes"}},
+        }
+        await eventually(lambda: self.try_to(self.client.create(probe, dry_run=True)), lambda said: said != "allowed")
+
+    def gadget(self, name: str = "g", version: str = "v1", **spec: Any) -> dict[str, Any]:
+        """Return a gadget."""
+        return {
+            "apiVersion": f"admission.reconciler.dev/{version}",
+            "kind": "Gadget",
+            "metadata": {"name": name, "namespace": self.ns},
+            "spec": spec,
+        }
+
+    async def create(self, document: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """Create an object and return it."""
+        return (await self.client.create(document, **options)).to_dict()
+
+    @staticmethod
+    async def try_to(write: Awaitable[Any]) -> str:
+        """Make a write and return ``allowed``, or the code and the message of the refusal."""
+        try:
+            await write
+        except APIError as error:
+            return f"{error.status} {error.reason}: {error.message}"
+        return "allowed"
+
+
+KIND = "admission.reconciler.dev/v1/Gadget"
+MUTATING, VALIDATING = "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"
+SCENARIOS: list[Callable[[World], Awaitable[None]]] = []
+
+
+def scenario(body: Callable[[World], Awaitable[None]]) -> Callable[[World], Awaitable[None]]:
+    """Run a scenario on both servers."""
+    SCENARIOS.append(body)
+    return body
+
+
+@scenario
+async def a_denial_is_the_response(world: World) -> None:
+    said: list[dict[str, Any]] = [
+        {"status": {"code": 403, "reason": "Forbidden", "message": "not today"}},
+        {"status": {"reason": "TooMuch"}},
+        {},
+        {"status": {"code": 200, "status": "Success", "message": "contradiction"}},
+        {"status": {"code": 422, "reason": "Invalid", "message": "m", "details": {"causes": [{"field": "spec.size"}]}}},
+    ]
+    world.hooks.on("/v", lambda _: {"allowed": False, **said[0]})
+    await world.install(VALIDATING, world.hook("/v"))
+    found = []
+    while said:
+        found.append(await world.try_to(world.client.create(world.gadget())))
+        said.pop(0)
+    denied = 'admission webhook "v.admission.reconciler.dev" denied the request'
+    assert found == [
+        f"403 Forbidden: {denied}: not today",
+        f"400 TooMuch: {denied}: TooMuch",
+        f"400 : {denied} without explanation",
+        f"400 : {denied}: contradiction",
+        f"422 Invalid: {denied}: m",
+    ]
+
+
+@scenario
+async def a_webhook_gets_the_whole_request(world: World) -> None:
+    world.hooks.on("/m", lambda _: {})
+    world.hooks.on("/v", lambda _: {})
+    rules = [{**GADGETS, "operations": ["*"], "resources": ["gadgets", "gadgets/status"]}]
+    await world.install(MUTATING, world.hook("/m", rules=rules))
+    await world.install(VALIDATING, world.hook("/v", rules=rules))
+    made = await world.client.create(world.gadget(size=1), field_manager="tester")
+    await world.client.patch(KIND, "g", world.ns, patch={"spec": {"size": 2}})
+    await world.client.patch(KIND, "g", world.ns, patch={"status": {"phase": "Ready"}}, subresource="status")
+    await world.client.delete(made)
+    for path in ("/m", "/v"):
+        created, patched, status, deleted = world.hooks.requests[path]
+        assert [each["operation"] for each in world.hooks.requests[path]] == ["CREATE", "UPDATE", "UPDATE", "DELETE"]
+        for request in world.hooks.requests[path]:
+            assert request["kind"] == {"group": "admission.reconciler.dev", "version": "v1", "kind": "Gadget"}
+            assert request["requestResource"]["resource"] == request["resource"]["resource"] == "gadgets"
+            assert (request["name"], request["namespace"], request["dryRun"]) == ("g", world.ns, False)
+        assert created["oldObject"] is None
+        assert created["object"]["spec"] == {"size": 1, "color": "grey"}
+        assert created["options"]["kind"] == "CreateOptions"
+        assert created["options"]["fieldManager"] == "tester"
+        assert ("uid" in created["object"]["metadata"]) is (path == "/v")
+        assert (patched["oldObject"]["spec"]["size"], patched["object"]["spec"]["size"]) == (1, 2)
+        assert patched["options"]["kind"] == "UpdateOptions"
+        assert (status["subResource"], status["object"]["status"]) == ("status", {"phase": "Ready"})
+        assert "subResource" not in patched
+        assert (deleted["object"], deleted["oldObject"]["spec"]["size"]) == (None, 2)
+        assert deleted["options"]["kind"] == "DeleteOptions"
+
+
+@scenario
+async def mutating_webhooks_change_what_is_stored(world: World) -> None:
+    world.hooks.on("/m", lambda _: patch({"op": "add", "path": "/spec/note", "value": "by a webhook"}))
+    world.hooks.on(
+        "/n", lambda asked: patch({"op": "add", "path": "/spec/size", "value": len(asked["object"]["spec"])})
+    )
+    world.hooks.on("/v", lambda asked: {"allowed": asked["object"]["spec"].get("size") == 2})
+    await world.install(MUTATING, world.hook("/m"), world.hook("/n"))
+    await world.install(VALIDATING, world.hook("/v"))
+    made = await world.create(world.gadget())
+    assert made["spec"] == {"color": "grey", "note": "by a webhook", "size": 2}
+    (entry,) = made["metadata"]["managedFields"]
+    assert "f:note" not in json.dumps(entry["fieldsV1"])
+
+
+@scenario
+async def what_a_webhook_adds_is_validated_and_pruned(world: World) -> None:
+    value: list[Any] = [-1, "x", 3]
+    world.hooks.on(
+        "/m",
+        lambda _: patch(
+            {"op": "add", "path": "/spec/size", "value": value[0]}, {"op": "add", "path": "/spec/unknown", "value": 1}
+        ),
+    )
+    await world.install(MUTATING, world.hook("/m"))
+    invalid = await world.try_to(world.client.create(world.gadget()))
+    assert invalid.startswith("422 Invalid")
+    assert "spec.size" in invalid
+    value.pop(0)
+    assert "spec.size" in await world.try_to(world.client.create(world.gadget()))
+    value.pop(0)
+    assert (await world.create(world.gadget()))["spec"] == {"color": "grey", "size": 3}
+
+
+@scenario
+async def a_webhook_is_asked_again_if_needed(world: World) -> None:
+    world.hooks.on(
+        "/first",
+        lambda asked: patch(
+            {"op": "add", "path": "/metadata/labels", "value": {"seen": asked["object"]["spec"].get("note", "nothing")}}
+        ),
+    )
+    world.hooks.on("/second", lambda _: patch({"op": "add", "path": "/spec/note", "value": "late"}))
+    await world.install(MUTATING, world.hook("/first", reinvocationPolicy="IfNeeded"), world.hook("/second"))
+    made = await world.create(world.gadget())
+    assert made["metadata"]["labels"] == {"seen": "late"}
+    assert {path: len(found) for path, found in world.hooks.requests.items() if path != "/probe"} == {
+        "/first": 2,
+        "/second": 1,
+    }
+
+
+@scenario
+async def failure_policy_decides_about_failed_calls(world: World) -> None:
+    answers: list[Any] = [b"broken", b"no json", b"{}", {"uid": "other"}, {"patch": "e30=", "patchType": "JSONPatch"}]
+    world.hooks.on("/v", lambda _: answers[0])
+    await world.install(VALIDATING, world.hook("/v"))
+    begins = '500 InternalError: Internal error occurred: failed calling webhook "v.admission.reconciler.dev": '
+    found = []
+    while answers:
+        found.append(await world.try_to(world.client.create(world.gadget())))
+        answers.pop(0)
+    assert all(each.startswith(begins) for each in found)
+    assert "failed to call webhook" in found[0]
+    rest = [each.removeprefix(begins) for each in found[2:]]
+    assert rest[0].startswith(("received invalid webhook response: webhook response was absent", "failed to call"))
+    assert rest[1].startswith('received invalid webhook response: expected response.uid="')
+    assert rest[2] == "received invalid webhook response: validating webhook may not return response.patch"
+
+
+@scenario
+async def ignored_failures_let_the_write_pass(world: World) -> None:
+    world.hooks.on("/v", lambda _: b"broken")
+    world.hooks.on("/w", lambda _: b"never")
+    await world.install(
+        VALIDATING,
+        world.hook("/v", failurePolicy="Ignore"),
+        world.hook("/w", failurePolicy="Ignore", timeoutSeconds=1),
+    )
+    assert await world.try_to(world.client.create(world.gadget())) == "allowed"
+
+
+@scenario
+async def a_slow_webhook_is_a_failed_call(world: World) -> None:
+    world.hooks.on("/v", lambda _: b"never")
+    await world.install(VALIDATING, world.hook("/v", timeoutSeconds=1))
+    said = await world.try_to(world.client.create(world.gadget()))
+    assert said.startswith("500 InternalError: Internal error occurred: failed calling webhook")
+    assert said.endswith("context deadline exceeded")
+
+
+@scenario
+async def only_matching_writes_are_reviewed(world: World) -> None:
+    for path in ("/exact", "/equivalent", "/labelled", "/condition", "/elsewhere", "/scale"):
+        world.hooks.on(path, lambda _: {})
+    beta = [{**GADGETS, "apiVersions": ["v1beta1"], "operations": ["CREATE"]}]
+    await world.install(
+        VALIDATING,
+        world.hook("/exact", rules=beta, matchPolicy="Exact"),
+        world.hook("/equivalent", rules=beta),
+        world.hook("/labelled", objectSelector={"matchExpressions": [{"key": "watched", "operator": "Exists"}]}),
+        world.hook(
+            "/condition",
+            matchConditions=[
+                {"name": "large", "expression": "object.spec.size > 5"},
+                {"name": "named", "expression": "request.name.startsWith('l')"},
+            ],
+        ),
+        world.hook("/elsewhere", namespaceSelector={"matchLabels": {"no": "namespace"}}),
+        world.hook("/scale", rules=[{**GADGETS, "resources": ["*/scale"], "operations": ["UPDATE"]}]),
+    )
+    await world.create(world.gadget("small", size=1))
+    large = world.gadget("large", size=9)
+    large["metadata"]["labels"] = {"watched": "yes"}
+    await world.create(large)
+    await world.create(world.gadget("old", version="v1beta1", size=9))
+    names = {path: [each["name"] for each in found] for path, found in world.hooks.requests.items()}
+    assert names == {
+        "/probe": names["/probe"],
+        "/exact": ["old"],
+        "/equivalent": ["small", "large", "old"],
+        "/labelled": ["large"],
+        "/condition": ["large"],
+    }
+    assert world.hooks.requests["/equivalent"][0]["object"]["apiVersion"].endswith("/v1beta1")
+    assert world.hooks.requests["/equivalent"][0]["requestKind"]["version"] == "v1"
+
+
+@scenario
+async def a_condition_that_fails_fails_closed(world: World) -> None:
+    world.hooks.on("/v", lambda _: {})
+    await world.install(
+        VALIDATING, world.hook("/v", matchConditions=[{"name": "n", "expression": "object.spec.note == 'x'"}])
+    )
+    said = await world.try_to(world.client.create(world.gadget()))
+    assert said.startswith('403 Forbidden: gadgets.admission.reconciler.dev "g" is forbidden: ')
+    assert "no such key: note" in said
+    assert "/v" not in world.hooks.requests
+
+
+@scenario
+async def a_dry_run_calls_only_webhooks_without_side_effects(world: World) -> None:
+    world.hooks.on("/v", lambda _: {})
+    await world.install(VALIDATING, world.hook("/v", sideEffects="NoneOnDryRun"))
+    assert await world.try_to(world.client.create(world.gadget(), dry_run=True)) == "allowed"
+    assert world.hooks.requests["/v"][0]["dryRun"] is True
+    assert world.hooks.requests["/v"][0]["options"]["dryRun"] == ["All"]
+
+
+@scenario
+async def warnings_reach_the_client(world: World) -> None:
+    world.hooks.on("/m", lambda _: {"warnings": ["from the first"]})
+    world.hooks.on("/v", lambda _: {"warnings": ["from the second"], "allowed": False})
+    await world.install(MUTATING, world.hook("/m"))
+    await world.install(VALIDATING, world.hook("/v"))
+    assert (await world.try_to(world.client.create(world.gadget()))).startswith("400")
+    assert [each.getMessage().rpartition(": ")[2] for each in world.log.records if "warning for" in each.msg] == [
+        "from the first",
+        "from the second",
+    ]
+
+
+@scenario
+async def deletions_of_a_collection_are_reviewed_one_by_one(world: World) -> None:
+    world.hooks.on("/v", lambda asked: {"allowed": asked["oldObject"]["metadata"]["name"] != "kept"})
+    await world.install(VALIDATING, world.hook("/v", rules=[{**GADGETS, "operations": ["DELETE"]}]))
+    for name in ("a", "kept"):
+        await world.create(world.gadget(name))
+    denied = await world.try_to(world.client.delete_all_of(KIND, world.ns))
+    assert denied.startswith('400 : admission webhook "v.admission.reconciler.dev" denied the request')
+    assert [each.name for each in await world.client.list(KIND, world.ns)][-1] == "kept"
+
+
+@scenario
+async def a_write_during_the_review_is_not_lost(world: World) -> None:
+    """The reviewed patch is applied again to the new version, and reviewed again."""
+    writes: list[asyncio.Task[Any]] = []
+    await world.client.create(world.gadget(size=1))
+
+    def review(asked: dict[str, Any]) -> dict[str, Any]:
+        if "note" in asked["object"]["spec"] and not writes:
+            write = world.client.patch(KIND, "g", world.ns, patch={"metadata": {"labels": {"meanwhile": "yes"}}})
+            writes.append(asyncio.get_running_loop().create_task(write))
+            return {"wait": True}
+        return {}
+
+    world.hooks.on("/v", review)
+    await world.install(VALIDATING, world.hook("/v"))
+    found = (await world.client.patch(KIND, "g", world.ns, patch={"spec": {"note": "n"}})).to_dict()
+    await asyncio.gather(*writes)
+    stored = (await world.client.get(KIND, "g", world.ns)).to_dict()
+    assert (stored["spec"]["note"], stored["metadata"]["labels"]) == ("n", {"meanwhile": "yes"})
+    assert found["spec"]["note"] == "n"
+
+
+@scenario
+async def invalid_configurations_are_rejected(world: World) -> None:
+    async def said_about(change: dict[str, Any]) -> str:
+        document = {
+            "apiVersion": GROUP,
+            "kind": VALIDATING,
+            "metadata": {"name": f"{world.ns}-bad"},
+            "webhooks": [{**world.hook("/v"), **change}],
+        }
+        said = await world.try_to(world.client.create(document, dry_run=True))
+        return said.partition('" is invalid: webhooks[0].')[2]
+
+    for change, words in INVALID:
+        assert await said_about(change) == words
+    said = await said_about({"matchConditions": [{"name": "c", "expression": "object.spec ="}]})
+    assert said.startswith('matchConditions[0].expression: Invalid value: "object.spec =": compilation failed')
+
+
+INVALID: list[tuple[dict[str, Any], str]] = [
+    (
+        {"name": "short"},
+        'name: Invalid value: "short": should be a domain with at least three segments separated by dots',
+    ),
+    ({"sideEffects": "Some"}, 'sideEffects: Unsupported value: "Some": supported values: "None", "NoneOnDryRun"'),
+    ({"sideEffects": None}, "sideEffects: Required value: must specify one of None, NoneOnDryRun"),
+    (
+        {"admissionReviewVersions": ["v7"]},
+        'admissionReviewVersions: Invalid value: ["v7"]: must include at least one of v1, v1beta1',
+    ),
+    (
+        {"timeoutSeconds": 31},
+        "timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30 seconds",
+    ),
+    ({"failurePolicy": "Maybe"}, 'failurePolicy: Unsupported value: "Maybe": supported values: "Fail", "Ignore"'),
+    (
+        {"clientConfig": {"url": "http://127.0.0.1/"}},
+        (
+            "clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; "
+            "desired format: https://host[/path]"
+        ),
+    ),
+    ({"clientConfig": {}}, "clientConfig: Required value: exactly one of url or service is required"),
+    (
+        {"rules": [{**GADGETS, "operations": ["READ"]}]},
+        (
+            'rules[0].operations[0]: Unsupported value: "READ": '
+            'supported values: "*", "CONNECT", "CREATE", "DELETE", "UPDATE"'
+        ),
+    ),
+    (
+        {"rules": [{**GADGETS, "operations": ["*", "CREATE"]}]},
+        'rules[0].operations: Invalid value: ["*","CREATE"]: if \'*\' is present, must not specify other operations',
+    ),
+    (
+        {"rules": [{**GADGETS, "operations": ["*"], "scope": "All"}]},
+        'rules[0].scope: Unsupported value: "All": supported values: "*", "Cluster", "Namespaced"',
+    ),
+    (
+        {"rules": [{**GADGETS, "operations": ["*"], "resources": ["gadgets/*", "gadgets/status"]}]},
+        (
+            "rules[0].resources[1]: Invalid value: \"gadgets/status\": if 'gadgets/*' is present, "
+            "must not specify gadgets/status"
+        ),
+    ),
+]
+
+
+@scenario
+async def a_response_is_never_trusted(world: World) -> None:
+    answers: list[dict[str, Any] | bytes] = [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"response": 1}',
+        {"patchType": "JSONPatch", "patch": "no base64"},
+        {"patchType": "JSONPatch", "patch": base64.b64encode(b'{"op": 1}').decode()},
+        {
+            "patchType": "Merge",
+            "patch": base64.b64encode(b'[{"op": "add", "path": "/spec/size", "value": 1}]').decode(),
+        },
+        patch({"op": "test", "path": "/spec/size", "value": 7}),
+        patch({"op": "replace", "path": "", "value": 7}),
+        patch({"op": "add", "path": "/apiVersion", "value": "v7"}),
+    ]
+    world.hooks.on("/m", lambda _: answers[0])
+    await world.install(MUTATING, world.hook("/m"))
+    while answers:
+        said = await world.try_to(world.client.create(world.gadget()))
+        assert said != "allowed", answers[0]
+        answers.pop(0)
+    assert len(await world.client.list(KIND, world.ns)) == 0
+
+
+EACH = pytest.mark.parametrize("body", SCENARIOS, ids=lambda body: body.__name__)
+
+
+@pytest.mark.virtual_time
+@EACH
+async def test_embedded_server_calls_webhooks(
+    body: Callable[[World], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(WIDGETS)
+        ns = "scenario"
+        await client.create(_namespace(ns))
+        world = World(client, {"url": "https://webhooks.example"}, ns, caplog)
+        server.connect_webhooks("https://webhooks.example", world.hooks)
+        await body(world)
+
+
+def _namespace(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+    }
+
+
+@asynccontextmanager
+async def over_https(hooks: Hooks, directory: Path) -> AsyncIterator[dict[str, Any]]:
+    """Serve webhooks over HTTPS, and yield their place for ``clientConfig``."""
+    import ssl
+
+    ca = trustme.CA()
+    write_certificate(directory, ca)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        found = await hooks.send(HTTPRequest("POST", request.path, body=await request.read()))
+        response = web.Response(status=found.status, body=found.body, content_type="application/json")
+        response.force_close()
+        return response
+
+    runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    try:
+        (address, *_) = runner.addresses
+        bundle = base64.b64encode(ca.cert_pem.bytes()).decode()
+        yield {"url": f"https://127.0.0.1:{address[1]}", "caBundle": bundle}
+    finally:
+        await runner.cleanup()
+        await asyncio.sleep(0.05)  # TLS connections close a moment later
+
+
+@pytest.mark.control_plane
+@EACH
+async def test_real_server_calls_webhooks_the_same_way(
+    body: Callable[[World], Awaitable[None]],
+    control_plane: ControlPlane,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    at: dict[str, Any] = {}
+    async with control_plane.client() as client:
+        await client.apply(WIDGETS, force=True)
+        ns = body.__name__.replace("_", "-")[:50]
+        await client.create(_namespace(ns))
+        world = World(client, at, ns, caplog)
+        async with over_https(world.hooks, tmp_path) as address:
+            at.update(address)
+            try:
+                await eventually(
+                    lambda: world.try_to(client.create(world.gadget("ready"), dry_run=True)),
+                    lambda said: said == "allowed",
+                )
+                await body(world)
+            finally:
+                for made in world.configurations:
+                    await client.delete(f"{GROUP}/{made['kind']}", made["metadata"]["name"])
