@@ -81,6 +81,13 @@ class NotificationFlags:
         tuple[str, ...],
         Parameter(help="Pattern (RE2) of further secrets to redact. Can be repeated.", show_default=False),
     ] = ()
+    alertmanager_webhook: Annotated[
+        str | None, Parameter(help="HOST:PORT at which Alertmanager and Grafana send alerts, such as :9095.")
+    ] = None
+    alert_token: Annotated[
+        str | None, Parameter(help="Name of the credential that the senders of alerts must know.")
+    ] = None
+    alert_namespace: Annotated[str, Parameter(help="Namespace of the requests for alerts.")] = "default"
     channel_policies: Annotated[
         bool, Parameter(help="Restrict what namespaces may do by the cluster's ChannelPolicies.", negative="")
     ] = False

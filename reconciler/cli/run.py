@@ -94,6 +94,8 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
         raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
     if flags.webhook is not None and not (flags.channel_policies and flags.webhook_certificates is not None):
         raise ConfigurationError("--webhook needs --channel-policies and --webhook-certificates")
+    if flags.alertmanager_webhook is not None and (flags.credentials is None or flags.alert_token is None):
+        raise ConfigurationError("--alertmanager-webhook needs --credentials and --alert-token")
     operator = NotificationOperator(
         NotificationOptions(
             console=flags.console_channel,
@@ -106,6 +108,9 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
             timeout=flags.delivery_timeout,
             max_concurrent=flags.max_deliveries,
             workers=options.workers,
+            alertmanager_webhook=flags.alertmanager_webhook,
+            alert_token=flags.alert_token,
+            alert_namespace=flags.alert_namespace,
             redact=flags.redact,
             policies=flags.channel_policies,
             namespace_credentials=flags.namespace_credentials,

@@ -9,7 +9,9 @@ from pathlib import Path
 from reconciler.controller import Permission
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
+from reconciler.notification.alerts.receiver import AlertReceiver
 from reconciler.notification.api.policy import ChannelPolicy
+from reconciler.notification.api.types import NotificationRequest
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import RECEIVER_KINDS, ConsoleChannel, FileChannel, LogChannel, ReceiverChannels
 from reconciler.notification.credentials import Credentials
@@ -49,6 +51,10 @@ class NotificationOptions:
         webhook: ``HOST:PORT`` of a validating webhook that refuses requests which a policy does not allow; needs
             `policies` and `webhook_certificates`. Default None.
         webhook_certificates: directory with ``tls.crt`` and ``tls.key``. Default None.
+        alertmanager_webhook: ``HOST:PORT`` at which Alertmanager and Grafana send alerts; needs `credentials` and
+            `alert_token`. Default None.
+        alert_token: name of the credential that the senders of alerts must know. Default None.
+        alert_namespace: namespace of the requests for alerts. Default ``"default"``.
         channels: additional channels. Channels of installed distributions are always added.
     """
 
@@ -67,6 +73,9 @@ class NotificationOptions:
     namespace_credentials: bool = False
     webhook: str | None = None
     webhook_certificates: Path | None = None
+    alertmanager_webhook: str | None = None
+    alert_token: str | None = None
+    alert_namespace: str = "default"
     channels: Iterable[Channel] = field(default=())
 
     def __post_init__(self) -> None:
@@ -74,6 +83,8 @@ class NotificationOptions:
             raise ConfigurationError("set only one of the routing file and the routing ConfigMap")
         if self.webhook is not None and not (self.policies and self.webhook_certificates is not None):
             raise ConfigurationError("a webhook needs channel policies and a directory of certificates")
+        if self.alertmanager_webhook is not None and (self.credentials is None or not self.alert_token):
+            raise ConfigurationError("a webhook for alerts needs the name of a credential with the senders' token")
         if self.routing_config_map is not None:
             namespace, slash, name = self.routing_config_map.partition("/")
             if not (namespace and slash and name) or "/" in name:
@@ -106,6 +117,7 @@ class NotificationOperator:
             self.audit.check()
         receivers = ReceiverChannels(self.credentials)
         self.policies = PolicyTable()
+        self.alerts: AlertReceiver | None = None
         self.routing: RoutingTable | None = None
         self._file: FileSource | None = None
         if options.routing_file is not None or options.routing_config_map is not None:
@@ -143,6 +155,7 @@ class NotificationOperator:
             namespace, _, name = self._options.routing_config_map.partition("/")
             manager.add(ConfigMapSource(manager.cache, namespace, name, self.routing))
         self._add_tenancy(manager)
+        self._add_alerts(manager)
         manager.add_controller(reconciler, workers=self._options.workers)
         return reconciler
 
@@ -157,12 +170,27 @@ class NotificationOperator:
             server.add(PolicyValidator(self.policies, self.routing))
             manager.add_webhooks(server)
 
+    def _add_alerts(self, manager: Manager) -> None:
+        options = self._options
+        if options.alertmanager_webhook is None or options.alert_token is None:
+            return
+        self.alerts = AlertReceiver(
+            manager.client,
+            options.alertmanager_webhook,
+            namespace=options.alert_namespace,
+            credentials=self.credentials,
+            token=options.alert_token,
+        )
+        manager.add(self.alerts)
+
 
 def _reconciler_class(options: NotificationOptions) -> type[NotificationReconciler]:
     """Return the reconciler with the permissions that these options need."""
     needed = list(NotificationReconciler.permissions or ())
     if options.policies:
         needed.append(Permission(ChannelPolicy, "get", "list", "watch"))
+    if options.alertmanager_webhook is not None:
+        needed.append(Permission(NotificationRequest, "create"))
     if options.namespace_credentials:
         needed.append(Permission("v1/Secret", "get", "list", "watch"))
 
