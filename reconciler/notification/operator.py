@@ -112,7 +112,9 @@ class NotificationOperator:
         self.credentials.check()
         self.redactor = Redactor(self.credentials.values, patterns=options.redact)
         self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
-        self.audit = AuditLog(options.audit_file) if options.audit_file is not None else None
+        self.audit = (
+            AuditLog(options.audit_file, redact=self.redactor.redact) if options.audit_file is not None else None
+        )
         if self.audit is not None:
             self.audit.check()
         receivers = ReceiverChannels(self.credentials)

@@ -13,6 +13,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
 from reconciler.errors import error_text
 from reconciler.meta import Request
+from reconciler.notification.api.summary import after_completion
 from reconciler.notification.api.types import (
     TERMINAL_PHASES,
     ChannelStatus,
@@ -21,7 +22,7 @@ from reconciler.notification.api.types import (
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import ConsoleChannel, LogChannel
-from reconciler.notification.delivery.deliverer import Deliverer, build_messages
+from reconciler.notification.delivery.deliverer import Deliverer, build_messages, recipients_of
 from reconciler.notification.delivery.fair_queue import FairQueue
 from reconciler.notification.delivery.schedule import (
     Decision,
@@ -39,7 +40,7 @@ from reconciler.notification.ledger.mutations import (
     RequestStatusBatcher,
     remove_write_ahead,
     set_decision,
-    set_failed,
+    set_ended,
     set_invalid,
     set_routing,
 )
@@ -53,7 +54,7 @@ from reconciler.notification.observe.outbox import (
 )
 from reconciler.notification.redaction.redactor import Redactor
 from reconciler.notification.routing.router import Resolution, Router, attributes_of
-from reconciler.notification.tenancy.policies import PolicyTable, Refusal
+from reconciler.notification.tenancy.policies import PolicyTable
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher, StatusError
 
@@ -256,6 +257,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             if isinstance(started, _NotStarted):
                 return started.outcome
             before = started
+        if obj.spec.dry_run:
+            return self._end_dry_run(obj, status, before)
         self._policies.count(obj.key)
         snapshot = _Snapshot(obj, status, before, channels_of(obj.spec, before))
         # Decide
@@ -286,7 +289,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if not await self._is_up_to_date(obj, before):
             return _NotStarted(Result(requeue_after=STALE_RETRY))
         if refusal is not None:
-            return _NotStarted(self._refuse(obj, status, before, refusal))
+            ended = self._end(obj, status, before, phase="Failed", reason=refusal.reason, message=refusal.message)
+            return _NotStarted(ended)
         before = await self._save_routing(obj, status, resolution)
         pending = resolution is not None and resolution.pending
         return _NotStarted(Result(requeue_after=ROUTING_RETRY)) if pending else before
@@ -299,23 +303,40 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             resolution = replace(resolution, problem=self._redactor.redact(resolution.problem))
         return resolution
 
-    def _refuse(
+    def _end(
         self,
         obj: NotificationRequest,
         status: RequestStatusBatcher,
         before: NotificationRequestStatus,
-        refusal: Refusal,
+        **members: str,
     ) -> Outcome:
-        now, reason, message = self._now(), refusal.reason, refusal.message
-        set_failed(status, reason, message, now=now)
+        """End a request without a delivery, with these members of its status."""
+        now = self._now()
+        step, step_time = after_completion(now, obj.spec.ttl_seconds_after_finished)
         after = before.model_copy(
-            update={"phase": "Failed", "reason": reason, "message": message, "completion_time": now}
+            update={**members, "completion_time": now, "next_step": step, "next_step_time": step_time}
         )
+        set_ended(status, after)
         change = StatusChange(request=obj, before=before, after=after)
         self._outbox.add(change)
         self._count_change(change)
         self._policies.finish(obj.key)
         return self._expiry(obj)
+
+    def _end_dry_run(
+        self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus
+    ) -> Outcome:
+        names = channels_of(obj.spec, before)
+        unknown = [name for name in names if name not in self.channels]
+        would = "; ".join(
+            name + (f" to {', '.join(recipients)}" if recipients else "")
+            for name in names
+            if name not in unknown
+            for recipients in [recipients_of(obj, name)]
+        )
+        message = f"Dry run: would deliver over {would or 'no channel'}"
+        message += f"; unknown channels: {', '.join(unknown)}" if unknown else ""
+        return self._end(obj, status, before, phase="DryRun", reason="DryRun", message=message[:MESSAGE_LIMIT])
 
     async def _save_routing(
         self,

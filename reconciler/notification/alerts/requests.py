@@ -41,7 +41,7 @@ def request_for(group: AlertGroup, namespace: str) -> NotificationRequest:
     """Return the request for a group of alerts.
 
     Its name is derived from the group's key and the alerts that fire, or that have been resolved. The same alerts have
-    the same name, so a repeat is not another request, whoever sends it.
+    the same name, so a repeat is not another request, from any sender.
     """
     resolved = group.status == "resolved"
     alerts = [alert for alert in group.alerts if resolved or alert.status == "firing"]

@@ -182,6 +182,10 @@ class NotificationRequestSpec(Model):
         default=None, max_length=LINK_LIMIT, description="Links to places where the recipient can act."
     )
     incident: Incident | None = Field(default=None, description="The incident that the request is about.")
+    dry_run: bool = Field(
+        default=False,
+        description="Deliver nothing: the status says which channels and recipients would get the message.",
+    )
     correlation_id: str | None = Field(
         default=None,
         min_length=1,
@@ -196,10 +200,10 @@ class NotificationRequestSpec(Model):
     )
 
 
-Phase = Literal["Retrying", "Sent", "PartiallySent", "Failed"]
+Phase = Literal["Retrying", "Sent", "PartiallySent", "Failed", "DryRun"]
 """The stored phases. A request without one is pending: it has not been reconciled yet."""
 
-TERMINAL_PHASES: frozenset[Phase] = frozenset({"Sent", "PartiallySent", "Failed"})
+TERMINAL_PHASES: frozenset[Phase] = frozenset({"Sent", "PartiallySent", "Failed", "DryRun"})
 """The phases that never change again."""
 
 ChannelState = Literal["Pending", "Retrying", "Delivered", "Failed", "Unknown"]
@@ -262,6 +266,8 @@ class NotificationRequestStatus(ConditionedStatus):
     failed_deliveries: int = Field(
         default=0, ge=0, description="Number of channels that were tried or given up and have not delivered."
     )
+    next_step: str | None = Field(default=None, description="What happens next: an attempt, the deletion, or none.")
+    next_step_time: datetime | None = Field(default=None, description="When it happens; absent for now, or for none.")
     queued_at: datetime | None = Field(default=None, description="When the request was first reconciled.")
     completion_time: datetime | None = Field(default=None, description="When the request reached its final phase.")
 
@@ -276,6 +282,8 @@ class NotificationRequest(
         PrinterColumn("Priority", ".spec.priority"),
         PrinterColumn("Phase", ".status.phase"),
         PrinterColumn("Attempts", ".status.totalAttempts"),
+        PrinterColumn("Next", ".status.nextStep"),
+        PrinterColumn("At", ".status.nextStepTime", type="string"),
         PrinterColumn("Reason", ".status.reason", priority=1),
         PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
     ),

@@ -27,7 +27,7 @@ __all__ = [
     "add_write_ahead",
     "remove_write_ahead",
     "set_decision",
-    "set_failed",
+    "set_ended",
     "set_invalid",
     "set_routing",
 ]
@@ -50,6 +50,8 @@ _DERIVED = (
     "failed_deliveries",
     "queued_at",
     "completion_time",
+    "next_step",
+    "next_step_time",
 )
 
 
@@ -67,6 +69,8 @@ def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus
             status.upsert("channels", _document(channel), key="name")
     # Derived fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
     status.set(overwrite=True, **after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True))
+    if after.next_step_time is None and before.next_step_time is not None:
+        status.merge(next_step_time=None)
     _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
 
 
@@ -158,22 +162,24 @@ def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> N
         error: the validation error, redacted.
         now: becomes the completion time.
     """
-    set_failed(status, "InvalidSpec", f"Not delivered because the request is invalid: {error}", now=now)
+    message = f"Not delivered because the request is invalid: {error}"
+    set_ended(
+        status, NotificationRequestStatus(phase="Failed", reason="InvalidSpec", message=message, completion_time=now)
+    )
 
 
-def set_failed(status: RequestStatusBatcher, reason: str, message: str, *, now: datetime) -> None:
-    """Record that a request has failed before its first delivery; a request that has ended does not change.
+def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:
+    """Record that a request has ended without a delivery; a request that has ended before does not change.
 
     Args:
         status: the status batcher of the reconcile.
-        reason: the reason.
-        message: why, redacted.
-        now: becomes the completion time.
+        after: the status, of which the derived fields are recorded.
     """
     if status.current.get("phase") in TERMINAL_PHASES:
         return
-    status.set(phase="Failed", reason=reason, message=message, completion_time=format_micro_time(now), overwrite=True)
-    _set_ready_condition(status, "Failed", reason, message)
+    fields = after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True, exclude_defaults=True)
+    status.set(overwrite=True, **fields)
+    _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
 
 
 def _set_ready_condition(status: RequestStatusBatcher, phase: str, reason: str, message: str) -> None:
