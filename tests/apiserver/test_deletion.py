@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from reconciler import Client
 from reconciler.apiserver import APIServer
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition, widget
 
@@ -162,6 +164,25 @@ async def test_a_collection_is_deleted_by_selector_and_shown_as_it_was(api: Api)
     assert all("deletionTimestamp" not in item["metadata"] for item in gone["items"])
     left = await api.get(WIDGETS)
     assert left.names == ["b", "c"]
+
+
+async def test_watches_keep_up_with_the_deletion_of_a_large_collection() -> None:
+    async with APIServer(history=64) as server, Client(server) as client:
+        for number in range(1000):
+            metadata = {"name": f"c{number}", "namespace": "default"}
+            await client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+        version = (await client.list("v1/ConfigMap", "default")).resource_version
+
+        async def deleted() -> int:
+            count = 0
+            async for event in client.watch("v1/ConfigMap", "default", resource_version=version, timeout=60):
+                count += event.type == "DELETED"
+            return count
+
+        watches = [asyncio.create_task(deleted()) for _ in range(3)]
+        await asyncio.sleep(1)
+        await client.delete_all_of("v1/ConfigMap", "default")
+        assert await asyncio.gather(*watches) == [1000, 1000, 1000]
 
 
 async def test_a_deleted_namespace_deletes_its_objects(api: Api) -> None:

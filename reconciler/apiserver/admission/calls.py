@@ -6,10 +6,10 @@ import asyncio
 import base64
 import ssl
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from reconciler.apiserver.admission.webhooks import Webhook
 from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.requests.webhook_address import WebhookAddress, webhook_address
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, Transport
@@ -47,11 +47,11 @@ class WebhookCaller:
         """
         client = webhook.document["clientConfig"]
         timeout = float(webhook.document.get("timeoutSeconds") or 10)
-        url, origin = _address(client)
-        shown = f"{url}?timeout={timeout:.0f}s"
+        address, limit = webhook_address(client), f"{timeout:.0f}s"
+        shown = f"{address.url}?timeout={limit}"
         try:
             async with asyncio.timeout(timeout):
-                status, content = await self._post(client, origin, url, f"{timeout:.0f}s", body)
+                status, content = await self._post(client, address, limit, body)
         except TimeoutError:
             raise CallFailed(f'failed to call webhook: Post "{shown}": context deadline exceeded') from None
         except (OSError, ReconcilerError) as error:
@@ -61,32 +61,21 @@ class WebhookCaller:
             raise CallFailed(f"failed to call webhook: the server responded with status {status}: {quoted(text)}")
         return content
 
-    async def _post(self, client: JSONObject, origin: str, url: str, limit: str, body: bytes) -> tuple[int, bytes]:
-        parts = urlsplit(url)
+    async def _post(self, client: JSONObject, address: WebhookAddress, limit: str, body: bytes) -> tuple[int, bytes]:
         query = (("timeout", limit),)
-        transport = self._in_process.get(origin)
+        transport = self._in_process.get(address.origin)
         if transport is not None:
-            response = await transport.send(HTTPRequest("POST", parts.path or "/", query, _JSON, body))
+            response = await transport.send(HTTPRequest("POST", address.path, query, _JSON, body))
             return response.status, response.body
-        if "service" in client:
-            name = origin.partition("/")[2]
-            raise CallFailed(f'failed to call webhook: Post "{url}?timeout={limit}": service "{name}" not found')
+        if address.service:
+            raise CallFailed(
+                f'failed to call webhook: Post "{address.url}?timeout={limit}": service "{address.service}" not found'
+            )
         if getattr(self._clock, "virtual", False):
             raise CallFailed(
-                f"failed to call webhook: {origin} cannot be called under virtual time: use connect_webhooks()"
+                f"failed to call webhook: {address.origin} cannot be called under virtual time: use connect_webhooks()"
             )
-        return await _post_over_sockets(url, query, body, str(client.get("caBundle") or ""))
-
-
-def _address(client: JSONObject) -> tuple[str, str]:
-    """Return the URL of a webhook, and its key in the webhook servers in the same process."""
-    service = client.get("service")
-    if isinstance(service, dict):
-        namespace, name, path = service["namespace"], service["name"], service.get("path") or "/"
-        return f"https://{name}.{namespace}.svc:{service.get('port', 443)}{path}", f"{namespace}/{name}"
-    url = str(client["url"])
-    parts = urlsplit(url)
-    return url, f"{parts.scheme}://{parts.netloc}"
+        return await _post_over_sockets(address.url, query, body, str(client.get("caBundle") or ""))
 
 
 async def _post_over_sockets(

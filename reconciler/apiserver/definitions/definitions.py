@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
+from reconciler.apiserver.definitions.conversion import conversion_of
 from reconciler.apiserver.definitions.validation import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
@@ -14,6 +16,7 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
 from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, field_reader
 from reconciler.apiserver.storage.store import Stored
+from reconciler.http import Transport
 from reconciler.wire import Condition, JSONObject
 
 __all__ = ["CLEANUP", "Definitions"]
@@ -30,10 +33,12 @@ class Definitions:
 
     Args:
         cluster: the stored objects.
+        webhook_servers: the webhook servers in the same process, by address.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, webhook_servers: Mapping[str, Transport]) -> None:
         self._cluster = cluster
+        self._webhook_servers = webhook_servers
         self._definitions = cluster.registry.resource("apiextensions.k8s.io", "customresourcedefinitions")
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
         # The schemas that were compiled for validation are then served; one entry for a definition being written.
@@ -86,7 +91,8 @@ class Definitions:
             for endpoint in list(resource.endpoints.values()):
                 registry.unserve(endpoint)
             resource.info = info
-            _migrate(resource, storage)
+        resource.convert = conversion_of(spec, self._webhook_servers, self._cluster.uid)
+        _migrate(resource, storage)
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):
                 name = version["name"]
@@ -211,7 +217,7 @@ def _migrate(resource: Resource, storage: str) -> None:
         return
     resource.storage = storage
     for stored in list(resource.store.objects.values()):
-        resource.store.reshape(stored, {**stored.doc, "apiVersion": resource.api_version})
+        resource.store.reshape(stored, resource.in_version(stored.doc, resource.api_version))
 
 
 def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:

@@ -83,7 +83,7 @@ class Handler:
         self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
-        definitions = Definitions(self.cluster)
+        definitions = Definitions(self.cluster, webhook_servers)
         provide = self._create_namespace if provision_namespaces else None
         admission = WebhookAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
         self._writer = Writer(self.cluster, definitions.strategy, admission, provide)

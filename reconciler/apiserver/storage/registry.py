@@ -16,7 +16,11 @@ from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored
 from reconciler.wire import JSONObject
 
-__all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "field_reader"]
+__all__ = ["Convert", "Endpoint", "Registry", "Resource", "ScalePaths", "field_reader"]
+
+
+Convert = Callable[[JSONObject, str], JSONObject]
+"""Returns a document in another version, ``group/version``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +33,7 @@ class Resource:
         storage: the storage version.
         custom: whether a CustomResourceDefinition defines it.
         endpoints: the served versions by name, in order of preference.
+        convert: converts documents between the versions; None if only their apiVersion differs.
     """
 
     info: KindInfo
@@ -36,10 +41,19 @@ class Resource:
     storage: str
     custom: bool = False
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    convert: Convert | None = None
 
     def key(self, namespace: str | None, name: str) -> str:
         """Return the storage key of an object."""
         return f"{namespace}/{name}" if self.info.namespaced else name
+
+    def in_version(self, doc: JSONObject, api_version: str) -> JSONObject:
+        """Return a document in another version.
+
+        Raises:
+            Refusal: 500, the conversion failed.
+        """
+        return {**doc, "apiVersion": api_version} if self.convert is None else self.convert(doc, api_version)
 
     @property
     def api_version(self) -> str:
@@ -107,8 +121,8 @@ class Endpoint:
             return doc
         if self.info.stored_as is not None:
             return to_events_group(doc)
-        kept = self.contents.pruned(doc) if isinstance(self.contents, CustomContents) else doc
-        return {**kept, "apiVersion": self.api_version}
+        found = self.resource.in_version(doc, self.api_version)
+        return self.contents.pruned(found) if isinstance(self.contents, CustomContents) else found
 
     def to_storage(self, doc: JSONObject) -> JSONObject:
         """Return a document of this version in the storage version."""
@@ -116,7 +130,7 @@ class Endpoint:
             return doc
         if self.info.stored_as is not None:
             return from_events_group(doc)
-        stored = {**doc, "apiVersion": self.resource.api_version}
+        stored = self.resource.in_version(doc, self.resource.api_version)
         other = self.resource.endpoints.get(self.resource.storage)
         # A stored document has the fields and the defaults of the storage version.
         return stored if other is None or other.contents is None else other.contents.decode(stored, None, [])

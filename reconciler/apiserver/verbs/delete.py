@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import timedelta
 
@@ -36,6 +37,8 @@ _ANSWERED_WHOLE = frozenset(
     }
 )
 """Kinds of the core group whose deletion returns the object."""
+_READERS_RUN_AFTER = 32
+"""Deletions of a collection after which watches get a turn, so that their readers do not fall behind the history."""
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
@@ -168,8 +171,10 @@ class Deleter:
         rv = self._cluster.revisions.current
         found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
         chosen = [stored for stored in found if selector.empty or selector.matches(stored.doc)]
-        for stored in chosen:
+        for number, stored in enumerate(chosen, 1):
             await self._delete_selected(call, stored, options, dry_run=dry_run)
+            if number % _READERS_RUN_AFTER == 0:
+                await asyncio.sleep(0)
         metadata = {"resourceVersion": str(rv)}
         if endpoint.resource.custom:
             metadata["continue"] = ""

@@ -92,7 +92,11 @@ class Watch:
         Cancellation loses no event: the position moves only when frames are returned.
         """
         while not self._closed:
-            chunk = None if self.stalled else self._next()
+            try:
+                chunk = None if self.stalled else self._next()
+            except Refusal as refusal:  # an object cannot be converted to the watched version
+                self.expire(refusal)
+                continue
             if chunk:
                 return chunk
             if not self._endpoint.served and self._position >= self._store.end:

@@ -1,0 +1,190 @@
+"""A kind with two versions and a conversion webhook, on the embedded server and on a real kube-apiserver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.errors import APIError, NotFound
+from reconciler.testing.control_plane import ControlPlane
+from reconciler.webhook import Converter, ServiceReference, WebhookServer, conversion_configuration
+from tests.webhook.database import write_certificate
+from tests.webhook.test_server import serving
+
+NEW, OLD = "versions.reconciler.dev/v1/Disk", "versions.reconciler.dev/v1alpha1/Disk"
+
+
+def gigabytes(document: dict[str, Any]) -> None:
+    size = document["spec"]["size"]
+    if not size.endswith("G"):
+        raise ValueError(f"{size} is not in gigabytes")
+    document["spec"]["size"] = int(size.removesuffix("G"))
+
+
+def text(document: dict[str, Any]) -> None:
+    document["spec"]["size"] = f"{document['spec']['size']}G"
+    document["metadata"].setdefault("annotations", {})["converted"] = "yes"
+    document["metadata"]["generation"] = 77
+
+
+def definition(conversion: dict[str, Any], storage: str = "v1") -> dict[str, Any]:
+    def version(name: str, size: str) -> dict[str, Any]:
+        spec = {"size": {"type": size}, "media": {"type": "string", "default": f"disk of {name}"}}
+        schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}
+        return {
+            "name": name,
+            "served": True,
+            "storage": name == storage,
+            "schema": {"openAPIV3Schema": schema},
+            "subresources": {"status": {}},
+        }
+
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "disks.versions.reconciler.dev"},
+        "spec": {
+            "group": "versions.reconciler.dev",
+            "scope": "Namespaced",
+            "names": {"plural": "disks", "singular": "disk", "kind": "Disk", "listKind": "DiskList"},
+            "conversion": conversion,
+            "versions": [version("v1", "integer"), version("v1alpha1", "string")],
+        },
+    }
+
+
+def webhooks(certificates: Path | None = None) -> tuple[WebhookServer, Converter]:
+    converter = Converter("versions.reconciler.dev", "Disk", hub="v1")
+    converter.add("v1alpha1", to_hub=gigabytes, from_hub=text)
+    server = WebhookServer("127.0.0.1:0", certificates=certificates)
+    server.add(converter)
+    return server, converter
+
+
+def disk(version: str, name: str, size: object) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default"}
+    return {
+        "apiVersion": f"versions.reconciler.dev/{version}",
+        "kind": "Disk",
+        "metadata": metadata,
+        "spec": {"size": size},
+    }
+
+
+async def specs(client: Client, kind: str) -> dict[str, Any]:
+    return {each.name: each.to_dict()["spec"] for each in await client.list(kind, "default")}
+
+
+async def each_version_reads_and_writes_in_its_own_form(client: Client) -> None:
+    await client.create(disk("v1", "new", 5))
+    made = (await client.create(disk("v1alpha1", "old", "7G"))).to_dict()
+    assert made["spec"] == {"size": "7G", "media": "disk of v1alpha1"}
+    assert await specs(client, NEW) == {
+        "new": {"size": 5, "media": "disk of v1"},
+        "old": {"size": 7, "media": "disk of v1alpha1"},
+    }
+    assert await specs(client, OLD) == {
+        "new": {"size": "5G", "media": "disk of v1"},
+        "old": {"size": "7G", "media": "disk of v1alpha1"},
+    }
+    read = (await client.get(OLD, "new", "default")).to_dict()
+    assert (read["metadata"]["annotations"], read["metadata"]["generation"]) == ({"converted": "yes"}, 1)
+    await client.patch(OLD, "new", "default", patch={"spec": {"size": "6G"}})
+    assert (await client.get(NEW, "new", "default")).to_dict()["spec"]["size"] == 6
+
+
+async def a_watch_shows_the_watched_version(client: Client) -> None:
+    found = await client.list(OLD, "default")
+    await client.create(disk("v1", "new", 5))
+    async for event in client.watch(OLD, "default", resource_version=found.resource_version):
+        assert event.object.to_dict()["spec"]["size"] == "5G"
+        break
+
+
+async def a_failed_conversion_is_a_500(client: Client) -> None:
+    with pytest.raises(APIError) as caught:
+        await client.create(disk("v1alpha1", "bad", "7 bytes"))
+    assert caught.value.status == 500
+    begins = "conversion webhook for versions.reconciler.dev/v1alpha1, Kind=Disk failed: "
+    assert caught.value.message == f"{begins}cannot convert Disk bad to v1: 7 bytes is not in gigabytes"
+    assert await specs(client, NEW) == {}
+
+
+BODIES: list[Callable[[Client], Awaitable[None]]] = [
+    each_version_reads_and_writes_in_its_own_form,
+    a_watch_shows_the_watched_version,
+    a_failed_conversion_is_a_500,
+]
+EACH = pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+
+
+@pytest.mark.virtual_time
+@EACH
+async def test_versions_on_the_embedded_server(body: Callable[[Client], Awaitable[None]]) -> None:
+    server, converter = webhooks()
+    async with APIServer() as apiserver, Client(apiserver) as client:
+        apiserver.connect_webhooks("operators/disks", server)
+        conversion = conversion_configuration(converter, service=ServiceReference("operators", "disks"))
+        await apiserver.apply(definition(conversion))
+        await body(client)
+
+
+@pytest.mark.virtual_time
+async def test_stored_objects_are_converted_when_the_storage_version_changes() -> None:
+    server, converter = webhooks()
+    async with APIServer() as apiserver, Client(apiserver) as client:
+        apiserver.connect_webhooks("operators/disks", server)
+        conversion = conversion_configuration(converter, service=ServiceReference("operators", "disks"))
+        await apiserver.apply(definition(conversion))
+        await client.create(disk("v1", "new", 5))
+        await apiserver.apply(definition(conversion, storage="v1alpha1"))
+        assert (await specs(client, NEW))["new"]["size"] == 5
+        assert (await specs(client, OLD))["new"]["size"] == "5G"
+
+
+@pytest.mark.virtual_time
+async def test_webhook_that_is_not_connected_is_named() -> None:
+    _, converter = webhooks()
+    async with APIServer() as apiserver, Client(apiserver) as client:
+        conversion = conversion_configuration(converter, service=ServiceReference("operators", "disks"))
+        await apiserver.apply(definition(conversion))
+        await client.create(disk("v1", "new", 5))
+        with pytest.raises(APIError, match=r"use connect_webhooks\('operators/disks', ...\)"):
+            await client.get(OLD, "new", "default")
+
+
+@pytest.mark.control_plane
+@EACH
+async def test_versions_on_the_real_server(
+    body: Callable[[Client], Awaitable[None]], control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    ca = trustme.CA()
+    write_certificate(tmp_path, ca)
+    server, converter = webhooks(tmp_path)
+    async with serving(server) as url, control_plane.client() as client:
+        crd = definition(conversion_configuration(converter, url=url, ca_bundle=ca.cert_pem.bytes()))
+        await client.create(crd)
+        kind = "apiextensions.k8s.io/v1/CustomResourceDefinition"
+        try:
+            await client.wait_for(kind, crd["metadata"]["name"], until=_established, timeout=30)
+            await body(client)
+        finally:
+            await client.delete_all_of(NEW, "default")
+            await client.delete(kind, crd["metadata"]["name"])
+            with contextlib.suppress(NotFound):
+                for _ in range(300):
+                    await client.get(kind, crd["metadata"]["name"])
+                    await asyncio.sleep(0.1)
+
+
+def _established(found: Any) -> bool:
+    conditions = (found.to_dict().get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
