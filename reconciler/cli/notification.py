@@ -20,6 +20,7 @@ from reconciler.notification import (
     NotificationOperator,
     NotificationOptions,
     NotificationRequest,
+    RoutingConfigObject,
     attributes_of,
 )
 from reconciler.notification.channels import RECEIVER_KINDS
@@ -83,6 +84,7 @@ def notification_manifests(installation: Installation, transport: Transport) -> 
     return [
         NotificationRequest.crd(),
         ChannelPolicy.crd(),
+        RoutingConfigObject.crd(),
         *manager.rbac(installation.name, namespace=installation.namespace),
         _configuration(installation),
         _routing(installation),

@@ -66,6 +66,12 @@ class NotificationFlags:
     routing_config_map: Annotated[
         str | None, Parameter(help="NAMESPACE/NAME of a ConfigMap with the routing configuration in 'routing.yaml'.")
     ] = None
+    routing_resource: Annotated[
+        str | None, Parameter(help="Name of the RoutingConfig object with the routing configuration.")
+    ] = None
+    fallback_channel: Annotated[
+        str | None, Parameter(help="Channel for requests that name none and for which routing selects none.")
+    ] = None
     audit_file: Annotated[
         Path | None, Parameter(help="File to which each attempt and each result is appended as a line.")
     ] = None

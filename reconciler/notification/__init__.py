@@ -18,6 +18,7 @@ Reading order: `reconciler` (a reconcile from top to bottom), `delivery.schedule
 """
 
 from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
+from reconciler.notification.api.routing import RoutingConfigObject
 from reconciler.notification.api.types import (
     ActionLink,
     ChannelStatus,
@@ -79,6 +80,7 @@ __all__ = [
     "RetryPolicy",
     "RetryableDeliveryError",
     "Router",
+    "RoutingConfigObject",
     "StatusChange",
     "UnknownDeliveryError",
     "attributes_of",

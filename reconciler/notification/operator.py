@@ -20,6 +20,7 @@ from reconciler.notification.observe.metrics import NotificationMetrics
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction.redactor import Redactor
 from reconciler.notification.routing import ConfigMapSource, FileSource, RoutingTable
+from reconciler.notification.routing.controller import RoutingConfigReconciler
 from reconciler.notification.tenancy.admission import PolicyValidator
 from reconciler.notification.tenancy.policies import PolicySource, PolicyTable
 from reconciler.notification.tenancy.secrets import SecretSource
@@ -40,6 +41,9 @@ class NotificationOptions:
         routing_file: file with the routing configuration. Default None.
         routing_config_map: ``NAMESPACE/NAME`` of a ConfigMap with the routing configuration in its key
             ``routing.yaml``. Default None.
+        routing_resource: name of the RoutingConfig object with the routing configuration. Default None.
+        fallback_channel: name of the channel for requests that name no channels and for which routing selects none;
+            ``console``, ``log``, ``file`` or one of `channels`. Default None: such requests end ``Failed``.
         audit_file: file of the audit log. Default None.
         timeout: seconds that one delivery may take. Default 30.
         max_concurrent: maximum concurrent deliveries. Default 64.
@@ -64,6 +68,8 @@ class NotificationOptions:
     credentials: Path | None = None
     routing_file: Path | None = None
     routing_config_map: str | None = None
+    routing_resource: str | None = None
+    fallback_channel: str | None = None
     audit_file: Path | None = None
     timeout: float = 30.0
     max_concurrent: int = 64
@@ -79,8 +85,8 @@ class NotificationOptions:
     channels: Iterable[Channel] = field(default=())
 
     def __post_init__(self) -> None:
-        if self.routing_file is not None and self.routing_config_map is not None:
-            raise ConfigurationError("set only one of the routing file and the routing ConfigMap")
+        if sum(each is not None for each in (self.routing_file, self.routing_config_map, self.routing_resource)) > 1:
+            raise ConfigurationError("set only one of the routing file, the routing ConfigMap and the RoutingConfig")
         if self.webhook is not None and not (self.policies and self.webhook_certificates is not None):
             raise ConfigurationError("a webhook needs channel policies and a directory of certificates")
         if self.alertmanager_webhook is not None and (self.credentials is None or not self.alert_token):
@@ -122,7 +128,10 @@ class NotificationOperator:
         self.alerts: AlertReceiver | None = None
         self.routing: RoutingTable | None = None
         self._file: FileSource | None = None
-        if options.routing_file is not None or options.routing_config_map is not None:
+        if options.fallback_channel is not None and options.fallback_channel not in self.channels:
+            known = ", ".join(self.channels) or "none"
+            raise ConfigurationError(f"unknown fallback channel {options.fallback_channel!r}; channels: {known}")
+        if options.routing_file or options.routing_config_map or options.routing_resource:
             self.routing = RoutingTable(
                 self.channels, kinds=RECEIVER_KINDS, build=receivers.build, check=receivers.missing_credentials
             )
@@ -146,6 +155,7 @@ class NotificationOperator:
             timeout=self._options.timeout,
             max_concurrent=self._options.max_concurrent,
             policies=self.policies,
+            fallback=self._options.fallback_channel,
         )
         metrics.watch(reconciler=reconciler, channels=self.channels, routing=self.routing, audit=self.audit)
         for audit in audits:
@@ -156,6 +166,9 @@ class NotificationOperator:
         if self._options.routing_config_map is not None and self.routing is not None:
             namespace, _, name = self._options.routing_config_map.partition("/")
             manager.add(ConfigMapSource(manager.cache, namespace, name, self.routing))
+        if self._options.routing_resource is not None and self.routing is not None:
+            loader = RoutingConfigReconciler(self._options.routing_resource, self.routing, redact=self.redactor.redact)
+            manager.add_controller(loader)
         self._add_tenancy(manager)
         self._add_alerts(manager)
         manager.add_controller(reconciler, workers=self._options.workers)

@@ -128,6 +128,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         timeout: seconds that one delivery may take; then its outcome is unknown. A controller timeout, if any, must be
             longer: a cancelled reconcile makes no attempt, so it would be repeated endlessly.
         max_concurrent: maximum concurrent deliveries over all requests.
+        fallback: name of the channel for requests that name no channels and for which routing selects none. Default:
+            none, and such requests end ``Failed``.
         policies: what the namespaces may do. Default: everything.
         rng: source of the jitter; pass a seeded one for repeatable delays.
         clock: defaults to `current_clock()` at each use.
@@ -150,6 +152,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         redactor: Redactor | None = None,
         timeout: float = 30.0,
         max_concurrent: int = 64,
+        fallback: str | None = None,
         policies: PolicyTable | None = None,
         rng: random.Random | None = None,
         clock: Clock | None = None,
@@ -161,6 +164,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             channels = [ConsoleChannel(), LogChannel(), *installed_channels()]
         self.channels = channels if isinstance(channels, ChannelRegistry) else ChannelRegistry(channels)
         self._router = router
+        self._fallback = fallback
         self._policies = policies or PolicyTable()
         self._redactor = redactor or Redactor()
         self._deliverer = Deliverer(
@@ -297,11 +301,20 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
-            return None
+            return None if self._fallback is None else self._fall_back("the operator has no routing")
         resolution = self._router.resolve(attributes_of(obj))
         if resolution.problem:
             resolution = replace(resolution, problem=self._redactor.redact(resolution.problem))
-        return resolution
+        if self._fallback is None or resolution.channels:
+            return resolution
+        if resolution.problem and resolution.pending:
+            return self._fall_back(f"the routing configuration is invalid: {resolution.problem}")
+        if resolution.pending:
+            return resolution
+        return self._fall_back(f"the receivers {', '.join(resolution.receivers) or 'none'} have no channels")
+
+    def _fall_back(self, why: str) -> Resolution:
+        return Resolution(channels=(self._fallback or "",), fallback=why)
 
     def _end(
         self,
@@ -348,6 +361,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         after = set_routing(status, obj.status, resolution, now=self._now())
         if resolution is not None and resolution.problem:
             self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)
+        if resolution is not None and resolution.fallback:
+            self.events.warning(obj, "RoutingFallback", f"channel {self._fallback} is used: {resolution.fallback}")
         if after.channels:
             await status.flush()
             self._staleness.remember(obj.uid, after)

@@ -26,6 +26,7 @@ from reconciler.notification import (
     NotificationRequestStatus,
     RetryPolicy,
 )
+from reconciler.notification.api.routing import RoutingConfigSpec, RoutingConfigStatus, RoutingError
 from reconciler.notification.api.types import (
     AttemptResult,
     ChannelState,
@@ -67,6 +68,9 @@ def shown(value: object) -> str:
         RetryPolicy,
         ActionLink,
         ChannelPolicySpec,
+        RoutingConfigSpec,
+        RoutingConfigStatus,
+        RoutingError,
         Incident,
         NotificationRequestStatus,
         ChannelStatus,

@@ -101,9 +101,12 @@ def set_routing(
         status.upsert("channels", _document(channel), key="name")
     status.set(queued_at=format_micro_time(now))
     message = f"receivers {', '.join(resolution.receivers) or 'none'}: channels {', '.join(resolution.channels)}"
+    if resolution.fallback:
+        message = f"fallback channel {', '.join(resolution.channels)}: {resolution.fallback}"
     if resolution.problem:
         message += f"; from the previous routing configuration, because the latest is invalid: {resolution.problem}"
     reason = "StaleRouting" if resolution.problem else "RoutingRuleMatched"
+    reason = "RoutingFallback" if resolution.fallback else reason
     _set_routing_condition(status, reason, message, resolved=True)
     return before.model_copy(update={"channels": channels, "queued_at": now})
 
