@@ -16,6 +16,7 @@ from reconciler.notification.channel import Channel, ChannelRegistry, installed_
 from reconciler.notification.channels import RECEIVER_KINDS, ConsoleChannel, FileChannel, LogChannel, ReceiverChannels
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.observe.audit import AuditLog
+from reconciler.notification.observe.history import History
 from reconciler.notification.observe.metrics import NotificationMetrics
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction.redactor import Redactor
@@ -147,10 +148,11 @@ class NotificationOperator:
         """
         metrics = NotificationMetrics(manager.metrics.registry)
         audits = [self.audit] if self.audit is not None else []
+        history = History()
         reconciler = _reconciler_class(self._options)(
             self.channels,
             router=self.routing,
-            observers=[metrics, *audits],
+            observers=[metrics, history, *audits],
             redactor=self.redactor,
             timeout=self._options.timeout,
             max_concurrent=self._options.max_concurrent,
@@ -171,6 +173,10 @@ class NotificationOperator:
             manager.add_controller(loader)
         self._add_tenancy(manager)
         self._add_alerts(manager)
+        if manager.console is not None:
+            from reconciler.notification.observe.console_page import receivers_page
+
+            manager.console.add(receivers_page(self.channels, history, reconciler.waiting))
         manager.add_controller(reconciler, workers=self._options.workers)
         return reconciler
 

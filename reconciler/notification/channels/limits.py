@@ -298,12 +298,15 @@ class LimitedChannel:
 
     Attributes:
         limiter: the limits.
+        limits: the limits as text.
         breaker: the circuit breaker.
     """
 
     def __init__(self, channel: Channel, config: LimitsConfig) -> None:
         self.name = channel.name
         self.inner = channel
+        rate = "" if config.rate_per_minute is None else f"{config.rate_per_minute:g} a minute, "
+        self.limits = f"{rate}{config.max_concurrent} at a time"
         self.breaker = CircuitBreaker(
             channel.name,
             clock=lambda: current_clock().monotonic(),
