@@ -1,4 +1,4 @@
-"""The kind RoutingConfig: a routing configuration as an object, with a status that says whether it is in use."""
+"""The kind RoutingConfig: a routing configuration as an object, with its validity in the status."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RoutingError(Model):
 
 
 class RoutingConfigStatus(ConditionedStatus):
-    """Whether the configuration is in use, and why not."""
+    """The validity of the configuration, and its errors."""
 
     valid: bool | None = Field(default=None, description="Whether the latest configuration is valid, and so in use.")
     active_generation: int | None = Field(default=None, description="Generation of the configuration that is in use.")
@@ -54,7 +54,7 @@ class RoutingConfigObject(
     scope="Cluster",
     printer_columns=(
         PrinterColumn("Valid", ".status.valid"),
-        PrinterColumn("In force since", ".status.inForceSince", type="date"),
+        PrinterColumn("In use since", ".status.inForceSince", type="date"),
         PrinterColumn("Error", ".status.errors[0].message"),
         PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
     ),
