@@ -174,6 +174,11 @@ class Informer:
         """Return whether the initial list is in the store and was delivered to all handlers."""
         return self._synced.is_set()
 
+    @property
+    def listed(self) -> int:
+        """Return the number of objects that the first lists have returned so far."""
+        return self._store.statistics().objects + sum(len(each.listing) for each in self._reflectors)
+
     async def wait_synced(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Wait until `synced`. Cancellation changes nothing.
 

@@ -22,7 +22,7 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Protocol
 
 from reconciler.cache.decoding import ListPage, WireReader, decode_list
@@ -112,6 +112,7 @@ class Reflector:
         rng: random.Random,
     ) -> None:
         self.last_failure: Failure | None = None
+        self.listing: Sized = ()  # the objects of the list in progress, so far
         self._source = source
         self._resource = resource
         self._namespace = namespace
@@ -226,6 +227,7 @@ class Reflector:
         unpaged, self._unpaged_next = self._unpaged_next, False  # for this list only, even if it fails
         query = [*self._selectors] if unpaged else [*self._selectors, ("limit", str(PAGE))]
         objects: list[CachedObject] = []
+        self.listing = objects
         try:
             page = await self._page([*query, *not_older], self._namespace)
         except Forbidden:
@@ -297,6 +299,7 @@ class Reflector:
                 version,
             )
         self._counts.lists += 1
+        self.listing = ()
         position.version = version
         position.current, position.exact = True, False
         self._pages_next, self._unpaged_next = self._in_pages, False
@@ -321,6 +324,7 @@ class Reflector:
             self._streaming, self._verb = True, "watch"
 
         stream = self._new_stream(on_listed)
+        self.listing = stream.initial or {}
         try:
             await self._follow(stream, [("sendInitialEvents", "true"), *not_older])
             if stream.initial is not None:

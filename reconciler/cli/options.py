@@ -46,6 +46,7 @@ Authentication = Annotated[
     Parameter(help="Clients of /metrics, /debug and the console send a token of the cluster; its RBAC decides."),
 ]
 
+_TYPED = {"security": "--token-file or --authentication"}
 _MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "console", "grace_period")
 
 
@@ -211,7 +212,7 @@ def options_as_typed(**names: str) -> Iterator[None]:
     Raises:
         ConfigurationError: in place of one with the names of parameters.
     """
-    typed = {name: "--" + name.replace("_", "-") for name in _MANAGER_OPTIONS} | names
+    typed = {name: "--" + name.replace("_", "-") for name in _MANAGER_OPTIONS} | _TYPED | names
     pattern = re.compile(rf"\b({'|'.join(typed)})(?==| must)")
     try:
         yield

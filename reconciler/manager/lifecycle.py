@@ -16,7 +16,8 @@ from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.runnables import RunnableEntry, Supervisor, Webhooks, call_and_wait, first_failure
-from reconciler.manager.waiting import remind, waits
+from reconciler.manager.waiting import drains, lists, remind, report_progress, waits
+from reconciler.telemetry import Facts
 
 __all__ = ["Lifecycle", "State"]
 
@@ -62,7 +63,7 @@ class Lifecycle:
         grace: float,
         clock: Clock,
         watchdog: BlockedLoopWatchdog,
-        banner: Callable[[], str],
+        banner: Callable[[], Facts],
     ) -> None:
         self._servers = servers
         self._cache = cache
@@ -84,7 +85,7 @@ class Lifecycle:
         self._active = False  # controllers have started or are starting
         self._election_waiter: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
         self._election: asyncio.Task[Any] | None = None
-        self._reminder: asyncio.Task[Any] | None = None  # logs what the start waits for
+        self._reminders: list[asyncio.Task[Any]] = []  # log what the start waits for, and its progress
         self._controller_stop: asyncio.Task[list[str]] | None = None  # stops the controllers
         self._stop_requested = asyncio.Event()
         self._grace_cut_short = asyncio.Event()
@@ -218,9 +219,13 @@ class Lifecycle:
 
     async def _start(self) -> None:
         await self._servers.start()
-        _log.info("%s", self._banner())
+        _log.info(self._banner())
         waiting = remind(lambda: waits(self._cache.informers, self._elector))
-        self._reminder = self._supervisor.start("reminders of the start", waiting)
+        progress = report_progress(lambda: lists(self._cache.informers))
+        self._reminders = [
+            self._supervisor.start("reminders of the start", waiting),
+            self._supervisor.start("progress of the start", progress),
+        ]
         for webhooks in self._webhooks:
             self._start_webhooks(webhooks)
         for webhooks in self._webhooks:
@@ -280,8 +285,8 @@ class Lifecycle:
             self._supervisor.start(f"controller {each.name}", each.finished())
 
     def _stop_reminding(self) -> None:
-        if self._reminder is not None:
-            self._reminder.cancel()
+        for task in self._reminders:
+            task.cancel()
 
     async def _run_controller(self, controller: Controller) -> None:
         await controller.start()
@@ -331,6 +336,7 @@ class Lifecycle:
         stops = [asyncio.create_task(each.stop(grace=grace), name=_describe(each)) for each in self.controllers]
         running = {task for task in (*stops, *self._leader_tasks) if not task.done()}
         cut_short = asyncio.create_task(self._grace_cut_short.wait())
+        progress = asyncio.create_task(report_progress(lambda: drains(self.controllers)), name="progress of the stop")
         try:
             running = await _wait_ended(running, cut_short, grace)
             if self._grace_cut_short.is_set():
@@ -340,6 +346,7 @@ class Lifecycle:
                 _, running = await asyncio.wait(running, timeout=CANCEL_TIMEOUT)
         finally:
             cut_short.cancel()
+            progress.cancel()
             descriptions = {stop: _describe(each) for stop, each in zip(stops, self.controllers, strict=False)}
             for each in self.controllers:
                 each.abandon()  # whatever happens here, a hung thread must not keep the event loop from ending

@@ -37,7 +37,7 @@ from reconciler.manager.runnables import Runnable, RunnableEntry, name_and_call
 from reconciler.manager.sharding.options import Sharding
 from reconciler.manager.sharding.shard import new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
-from reconciler.telemetry import MetricsRegistry, tracer
+from reconciler.telemetry import Facts, MetricsRegistry, tracer
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class Manager:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
             raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
         _check_client(client)
+        if security is not None and not isinstance(security, EndpointSecurity):
+            raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()
@@ -451,7 +453,7 @@ class Manager:
         """Return the address of the cluster, without credentials."""
         return str(getattr(self.client.live.session.connection.transport, "host", "")) or "in this process"
 
-    def _banner(self) -> str:
+    def _banner(self) -> Facts:
         """Return the first log line: the version, the cluster without credentials, and the options."""
         election, shard = self._election, self._shard.name
         parts = {
@@ -461,11 +463,17 @@ class Manager:
             "metrics": self.metrics_url or "not served",
             "health": self.health_url or "not served",
             "console": self.console_url,
+            "authentication": self._authentication,
             "shard": shard,
             "leader election": "none" if election is None and shard is None else None,
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
-        return f"kube-reconciler {__version__}: " + ", ".join(f"{name} {text}" for name, text in parts.items() if text)
+        return Facts(f"kube-reconciler {__version__}", {name: text for name, text in parts.items() if text})
+
+    @property
+    def _authentication(self) -> str | None:
+        security = self._security
+        return None if security is None else security.authentication or ("token" if security.authenticates else None)
 
     def _role(self) -> str:
         standby = self._elector is not None and not self._elector.leading

@@ -1,4 +1,4 @@
-"""Reminders of what a manager still waits for at its start, and of what to do: log lines every 30 seconds."""
+"""Log lines about a start or stop that takes long: what is waited for, what to do, and the progress."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from reconciler.cache import Informer
+from reconciler.controller import Controller
 from reconciler.errors import (
     Forbidden,
     NotServed,
@@ -19,7 +20,7 @@ from reconciler.errors import (
 )
 from reconciler.manager.election.elector import Elector
 
-__all__ = ["Wait", "remind", "waits"]
+__all__ = ["Wait", "drains", "lists", "remind", "report_progress", "waits"]
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -28,6 +29,16 @@ PERIOD = 30.0
 
 STANDBY_PERIOD = 3600.0
 """Seconds between two reminders at most, if a standby waits for nothing but its election."""
+
+
+_QUICK = 2.0
+"""Seconds after which a start or stop reports its progress."""
+
+_PROGRESS_PERIOD = 5.0
+"""Seconds between two reports, while there is progress."""
+
+_MAX_KEYS = 5
+"""Keys that a report names."""
 
 
 class Wait(NamedTuple):
@@ -58,6 +69,43 @@ async def remind(waiting: Callable[[], Sequence[Wait]]) -> None:
         for wait in found:
             _log.log(logging.INFO if wait.normal else logging.WARNING, "waiting for %.0f s: %s", elapsed, wait.text)
         delay = min(2 * delay, STANDBY_PERIOD) if all(wait.normal for wait in found) else PERIOD
+
+
+async def report_progress(progress: Callable[[], Sequence[str]]) -> None:
+    """Log progress after 2 s, and every 5 s until cancelled. The interval doubles while there is none.
+
+    Args:
+        progress: returns what is in progress, and how far it is.
+    """
+    elapsed, delay, before = 0.0, _QUICK, None
+    while True:
+        await asyncio.sleep(delay)
+        elapsed += delay
+        found = progress()
+        for line in found:
+            _log.info("after %.0f s: %s", elapsed, line)
+        delay, before = (2 * delay if found == before else _PROGRESS_PERIOD), found
+
+
+def lists(informers: Iterable[Informer]) -> Sequence[str]:
+    """Return how far the first lists are that have returned objects and are not complete."""
+    listing = [each for each in informers if not each.synced and each.listed]
+    return [f"listing {each.scope}: {each.listed:,} objects so far" for each in listing]
+
+
+def drains(controllers: Iterable[Controller]) -> Sequence[str]:
+    """Return which keys of each controller are not finished."""
+    found = []
+    for controller in controllers:
+        queue = controller.queue
+        keys = [str(key) for key in queue.keys() if queue.in_progress(key) is not None]  # noqa: SIM118 - not a dict
+        ready = len(queue)
+        if not keys and not ready:
+            continue
+        more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
+        named = f"{', '.join(keys[:_MAX_KEYS])}{more} in progress" if keys else "nothing in progress"
+        found.append(f"draining controller {controller.name}: {named}, {ready} ready")
+    return found
 
 
 def waits(informers: Iterable[Informer], elector: Elector | None) -> Sequence[Wait]:

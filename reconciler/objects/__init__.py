@@ -5,7 +5,7 @@ so that writing it back preserves fields that the models do not know. `Unstructu
 """
 
 from reconciler.objects.builtin import TypedObject, is_built_in_object
-from reconciler.objects.convert import from_document, original_document, to_document
+from reconciler.objects.convert import documents_to_compare, from_document, original_document, to_document
 from reconciler.objects.crd import generate_crd
 from reconciler.objects.declaration import Definition
 from reconciler.objects.fields import (
@@ -55,6 +55,7 @@ __all__ = [
     "TypedObject",
     "TypedObjectReference",
     "Unstructured",
+    "documents_to_compare",
     "format_duration",
     "from_document",
     "generate_crd",

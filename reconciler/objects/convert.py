@@ -11,6 +11,7 @@ from reconciler.objects.builtin import (
     TypedObject,
     is_built_in_class,
     is_built_in_object,
+    known_fields,
     model_document,
     model_from_document,
     model_original,
@@ -20,7 +21,7 @@ from reconciler.objects.resource import InvalidObject, Resource
 from reconciler.objects.unstructured import Unstructured
 from reconciler.wire import JSONObject
 
-__all__ = ["from_document", "original_document", "to_document"]
+__all__ = ["documents_to_compare", "from_document", "original_document", "to_document"]
 
 R = TypeVar("R", bound=TypedObject)
 
@@ -83,6 +84,19 @@ def to_document(obj: object) -> JSONObject:
         f"{type(obj).__name__} is not a Kubernetes object: pass a Resource, an Unstructured, a dict "
         "or a model of lightkube, kubernetes or kubernetes_asyncio"
     )
+
+
+def documents_to_compare(base: object, changed: object) -> tuple[JSONObject, JSONObject]:
+    """Return two states of an object as documents whose differences are changes that the program made.
+
+    Of objects of lightkube these are the known fields: a copy may have lost the others, which does not remove them.
+
+    Raises:
+        TypeError: an argument is not an object.
+    """
+    if is_built_in_object(base) and is_built_in_object(changed):
+        return known_fields(base), known_fields(changed)
+    return to_document(base), to_document(changed)
 
 
 def original_document(obj: object) -> Mapping[str, Any]:

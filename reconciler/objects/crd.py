@@ -30,6 +30,7 @@ _METADATA: JSONObject = {
         **{key: {"type": "array", "items": {}} for key in ("finalizers", "ownerReferences", "managedFields")},
     },
 }
+_COLUMN_TYPES = ("", "string", "integer", "number", "boolean", "date")
 _SELECTABLE = frozenset({"string", "boolean", "integer"})
 _MOST_SELECTABLE = 8  # of apiextensions
 
@@ -146,6 +147,10 @@ def _check_paths(cls: type[AnyResource], schema: JSONObject) -> None:
         if column.name.startswith(".") and not column.path.startswith("."):
             swapped = f"PrinterColumn({column.path!r}, {column.name!r})"
             raise refusal(what, f"has name and path {column.path!r} swapped", f"write {swapped}")
+        if not column.name or (column.type or "") not in _COLUMN_TYPES:
+            raise refusal(
+                what, f"has no name, or the type {column.type!r}", f"types are {', '.join(_COLUMN_TYPES[1:])}"
+            )
         _find(_with_metadata(schema), column.path, what)
     if len(definition.selectable_fields) > _MOST_SELECTABLE:
         raise refusal(f"{cls.__name__}: selectable_fields", "has more than eight paths", "a version has at most eight")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -21,9 +21,12 @@ __all__ = [
     "models_of",
     "plural_of",
     "string_tuple",
+    "typed_tuple",
 ]
 
 Scope = Literal["Namespaced", "Cluster"]
+
+T = TypeVar("T")
 
 _GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -75,6 +78,21 @@ def string_tuple(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, 
     return tuple(values)
 
 
+def typed_tuple(owner: str, keyword: str, values: Iterable[T], kind: type[T], example: str) -> tuple[T, ...]:
+    """Return a sequence of declarations as a tuple.
+
+    Raises:
+        TypeError: it is a single one, or contains something else.
+    """
+    if isinstance(values, (str, kind)) or not isinstance(values, Iterable):
+        raise TypeError(f"{owner}: {keyword} must be a sequence: write {keyword}=({example},)")
+    result = tuple(values)
+    wrong = next((value for value in result if not isinstance(value, kind)), None)
+    if wrong is not None:
+        raise TypeError(f"{owner}: {keyword} contains {wrong!r}, not a {kind.__name__}: write {example}")
+    return result
+
+
 def columns_of(own: tuple[PrinterColumn, ...], status: type[BaseModel]) -> tuple[PrinterColumn, ...]:
     """Return the columns of a kind: its own, and those of its status model, except those of the same name.
 
@@ -91,6 +109,8 @@ def check_deprecated(owner: str, deprecated: bool | str) -> bool | str:
     Raises:
         TypeError: it is text that the API refuses as a warning.
     """
+    if not isinstance(deprecated, (bool, str)):
+        raise TypeError(f"{owner}: deprecated must be True or a warning, not {deprecated!r}")
     if isinstance(deprecated, str) and (not 0 < len(deprecated) <= _LONGEST_WARNING or not deprecated.isprintable()):
         raise TypeError(
             f"{owner}: deprecated must be True or a warning in one line of at most {_LONGEST_WARNING} characters"

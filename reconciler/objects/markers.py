@@ -68,7 +68,8 @@ def rule(
         expression: true if the value is valid. ``self`` is the value that has the rule; a rule that mentions
             ``oldSelf`` is checked on updates only.
         message: the server's message if the rule fails. Defaults to the rule itself.
-        message_expression: CEL that computes the message; takes precedence over `message`.
+        message_expression: CEL that computes the message; takes precedence over `message`. Format numbers with
+            ``'%d'.format([self.size])``; the server refuses a concatenation of ``string(…)`` as too expensive.
         reason: the machine-readable cause. The server's default is FieldValueInvalid.
         field_path: the field to report, relative to the value (``".minimum"``).
         optional_old_self: also check on creation, with ``oldSelf`` an optional.
@@ -108,10 +109,13 @@ def schema_extra(
         format: such as ``"int32"``.
 
     Raises:
+        TypeError: `rules` is not a sequence of rules.
         ValueError: `list_map_keys` is given without ``list_type="map"``, or the other way round.
     """
     if bool(list_map_keys) != (list_type == "map"):
         raise ValueError('list_type="map" and list_map_keys go together: name the fields that identify an item')
+    if isinstance(rules, (str, Rule)) or any(not isinstance(one, Rule) for one in rules):
+        raise TypeError("rules must be a sequence of rules: rules=[rule('self.size <= 100')]")
     every = [*rules, *([Rule("self == oldSelf", "is immutable")] if immutable else [])]
     extra: JsonDict = {}
     if every:

@@ -21,6 +21,7 @@ from reconciler.objects.declaration import (
     models_of,
     plural_of,
     string_tuple,
+    typed_tuple,
 )
 from reconciler.objects.lenient import read_leniently
 from reconciler.objects.markers import PrinterColumn, Rule, Scale
@@ -66,8 +67,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         scope: ``"Namespaced"`` (default) or ``"Cluster"``.
         short_names: for ``kubectl get``.
         categories: groups of kinds for ``kubectl get``, such as ``"all"``.
-        printer_columns: columns of ``kubectl get``, each a `PrinterColumn`. `ConditionedStatus` adds Ready, Reason and
-            Age, unless one of these has the same name.
+        printer_columns: columns of ``kubectl get``; after them come those of `ConditionedStatus`: Ready, Reason, Age.
         selectable_fields: JSONPaths that field selectors may use (``".spec.color"``), at most eight.
         rules: CEL rules on the whole object; see `rule`.
         scale: the paths of the scale subresource, for ``kubectl scale`` and HorizontalPodAutoscalers; see `Scale`.
@@ -134,6 +134,11 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         singular = singular or kind.lower()
         short_names = string_tuple(cls.__name__, "short_names", short_names)
         categories = string_tuple(cls.__name__, "categories", categories)
+        columns = typed_tuple(
+            cls.__name__, "printer_columns", printer_columns, PrinterColumn, "PrinterColumn('Phase', '.status.phase')"
+        )
+        if scale is not None and not isinstance(scale, Scale):
+            raise TypeError(f"{cls.__name__}: scale must be a Scale, not {scale!r}: write scale=Scale()")
         check_names(
             cls.__name__,
             group=group,
@@ -153,10 +158,10 @@ class Resource(Generic[SpecT_co, StatusT_co]):
             singular=singular,
             short_names=short_names,
             categories=categories,
-            own_columns=tuple(printer_columns),
-            printer_columns=columns_of(tuple(printer_columns), cls.status_model),
+            own_columns=columns,
+            printer_columns=columns_of(columns, cls.status_model),
             selectable_fields=string_tuple(cls.__name__, "selectable_fields", selectable_fields),
-            rules=tuple(rules),
+            rules=typed_tuple(cls.__name__, "rules", rules, Rule, "rule('self.spec.size > 0')"),
             scale=scale,
             deprecated=check_deprecated(cls.__name__, deprecated),
             storage=storage,

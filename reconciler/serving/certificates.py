@@ -64,9 +64,8 @@ class CertWatcher:
                 self.context.verify_mode = ssl.CERT_REQUIRED
             self._load()
         except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or str(error)
             raise ConfigurationError(
-                f"cannot load the {purpose} certificate (tls.crt, tls.key) in {Path(directory)}: {reason}"
+                f"cannot load the {purpose} certificate (tls.crt, tls.key) in {Path(directory)}: {_reason(error)}"
             ) from error
 
     async def follow(self) -> None:
@@ -81,7 +80,9 @@ class CertWatcher:
             self._load()
         except (OSError, ssl.SSLError) as error:
             self.on_read(False)
-            _log.error("failed to reload the %s certificate, keeping the previous one: %s", self._purpose, error)
+            _log.error(
+                "failed to reload the %s certificate, keeping the previous one: %s", self._purpose, _reason(error)
+            )
 
     def _load(self) -> None:
         digest = hashlib.sha256(self._certificate.read_bytes() + b"\0" + self._key.read_bytes()).digest()
@@ -146,6 +147,15 @@ def _server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def _reason(error: OSError) -> str:
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key is not that of the certificate"
+    detail = f": {error.reason}" if error.reason else ""
+    return f"a file is not a certificate, or a key without a password, in PEM{detail}"
 
 
 def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:

@@ -10,7 +10,7 @@ including the lines of other libraries. This library never configures logging it
 
 from reconciler.telemetry.controllers import ControllerCounters, QueueCounters, StatusCounters
 from reconciler.telemetry.families import Histogram
-from reconciler.telemetry.logs import JSONFormatter, TextFormatter
+from reconciler.telemetry.logs import Facts, JSONFormatter, TextFormatter
 from reconciler.telemetry.process import EventLoopCounters, LeaderCounters, RequestCounters, ShardCounters
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.tracing import is_tracing, tracer
@@ -18,6 +18,7 @@ from reconciler.telemetry.tracing import is_tracing, tracer
 __all__ = [
     "ControllerCounters",
     "EventLoopCounters",
+    "Facts",
     "Histogram",
     "JSONFormatter",
     "LeaderCounters",

@@ -19,7 +19,7 @@ from reconciler.errors import error_text
 from reconciler.meta import Request, current_cycle
 from reconciler.telemetry.frames import fold_traceback
 
-__all__ = ["JSONFormatter", "TextFormatter"]
+__all__ = ["Facts", "JSONFormatter", "TextFormatter"]
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 _WIDTHS = len("WARNING"), len("reconciler.controller")
@@ -29,6 +29,27 @@ _FORGED = re.compile(r"(?<=[\n\r])(?=\d{4}-\d\d-\d\dT)")
 """The start of a line that looks like that of a record."""
 
 _IN_BRACKETS = ("controller", "object_namespace", "object_name", "reconcile_id")
+
+
+class Facts:
+    """A log message of named values: one line, aligned lines on a terminal, fields in JSON.
+
+    Args:
+        title: what they are about.
+        values: by name.
+    """
+
+    def __init__(self, title: str, values: Mapping[str, str]) -> None:
+        self.title = title
+        self.values = values
+
+    def __str__(self) -> str:
+        return f"{self.title}: " + ", ".join(f"{name} {value}" for name, value in self.values.items())
+
+    def lines(self) -> str:
+        """Return the title, and below it a line for each value."""
+        width = max(map(len, self.values), default=0)
+        return "\n".join([self.title, *(f"  {name:<{width}}  {value}" for name, value in self.values.items())])
 
 
 class JSONFormatter(logging.Formatter):
@@ -47,6 +68,8 @@ class JSONFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if isinstance(record.msg, Facts):
+            fields["facts"] = dict(record.msg.values)
         if exception := _exception(self, record):
             fields["exception"] = exception
         order = ("time", "level", "logger", "message")
@@ -59,14 +82,15 @@ class TextFormatter(logging.Formatter):
     ``2026-01-01T00:00:00.000Z INFO  reconciler.controller [database prod/db1 3f2a91c0] reconciled``
 
     Args:
-        aligned: whether level and logger have a fixed width, for a terminal. Default False.
+        aligned: whether level and logger have a fixed width, and `Facts` lines of their own, for a terminal. Default
+            False.
         color: whether to color level, reconcile and ``extra``. Default False.
     """
 
     def __init__(self, *, aligned: bool = False, color: bool = False) -> None:
         super().__init__()
         self._level_width, self._logger_width = _WIDTHS if aligned else (5, 0)
-        self._color = color
+        self._aligned, self._color = aligned, color
 
     @classmethod
     def for_stream(cls, stream: TextIO) -> TextFormatter:
@@ -92,7 +116,7 @@ class TextFormatter(logging.Formatter):
         level = self._paint(_COLORS.get(record.levelname, ""), f"{record.levelname:<{self._level_width}}")
         parts = [_stamp(record), level, f"{record.name:<{self._logger_width}}"]
         parts += [self._paint(_CYAN, f"[{where}]")] if where else []
-        parts += [_headline(record)]
+        parts += [record.msg.lines() if self._aligned and isinstance(record.msg, Facts) else _headline(record)]
         parts += [self._paint(_DIM, f"{name}={_shown(value)}") for name, value in fields.items()]
         line = " ".join(parts)
         exception = fold_traceback(_exception(self, record))

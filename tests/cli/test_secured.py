@@ -121,6 +121,8 @@ async def test_run_serves_https_and_asks_for_the_token(capsys: Any, files: Path)
         (["--token-file=/nowhere"], "--token-file='/nowhere': cannot read the token: No such file or directory"),
         (["--token-file=x", "--authentication=kubernetes"], "set only one of --authentication and --token-file"),
         (["--certificates=/nowhere", "--no-tls"], "certificates are not used without TLS"),
+        (["--console=0.0.0.0:0"], "or ask for a token with --token-file or --authentication\n"),
+        (["--console=0.0.0.0:0", "--tls"], "--console='0.0.0.0:0': other machines could read it"),
         (["--certificates=/nowhere"], "cannot load the endpoint certificate (tls.crt, tls.key) in /nowhere: No such"),
     ],
 )

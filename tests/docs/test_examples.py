@@ -15,8 +15,34 @@ from reconciler.apiserver import APIServer
 from reconciler.notification import NotificationRequest, attributes_of
 from reconciler.notification.channels import RECEIVER_KINDS
 from reconciler.notification.routing import read_routing
+from reconciler.objects import Quantity
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.virtual_time
+async def test_the_typed_operator_follows_its_deployment() -> None:
+    example = importlib.import_module("examples.typed_operator")
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(example.Cache)
+        manager = Manager(client)
+        example.add_controllers(manager)
+        async with manager.running():
+            spec = example.CacheSpec(memory=Quantity("1Gi"), replicas=2)
+            await client.create(example.Cache(metadata=ObjectMeta(name="c", namespace="default"), spec=spec))
+            deployment = await client.wait_for("apps/v1/Deployment", "c", "default", until=bool, timeout=30)
+            [container] = deployment["spec"]["template"]["spec"]["containers"]
+            assert container["resources"] == {"limits": {"memory": "1152Mi"}}
+            assert container["args"] == ["--memory-limit=1024", "--expiry=3600"]
+            ready = {"status": {"replicas": 2, "readyReplicas": 2}}
+            await client.patch("apps/v1/Deployment", "c", "default", patch=ready, subresource="status")
+            await client.wait_for(
+                example.Cache, "c", "default", until=lambda cache: cache.status.replicas == 2, timeout=30
+            )
+            scale = await client.get_subresource(example.Cache, "c", "default", subresource="scale")
+            assert scale["status"] == {"replicas": 2, "selector": "cache=c"}
+        rules = manager.rbac("cache-operator")[1]["rules"]
+        assert any(rule["resources"] == ["deployments"] and "patch" in rule["verbs"] for rule in rules)
 
 
 @pytest.mark.virtual_time

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,16 @@ async def test_without_permission_for_reviews_nobody_new_is_admitted(
                 fresh = await token_of(admin, "prometheus", namespace)
         assert found[1] == "503: the token cannot be checked now; the log of this process has the reason\n"
         assert (await get(manager, "/metrics", known))[0] == 200
+
+
+async def test_an_api_server_that_hangs_admits_nobody_new(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with installed(control_plane, tmp_path) as (admin, manager, namespace):
+        known, fresh = [await token_of(admin, "prometheus", namespace) for _ in range(2)]
+        await until(manager, "/metrics", known, 200)
+        os.kill(control_plane.pid("kube-apiserver"), signal.SIGSTOP)
+        try:
+            assert (await get(manager, "/metrics", fresh))[0] == 503
+            assert (await get(manager, "/metrics", known))[0] == 200
+        finally:
+            os.kill(control_plane.pid("kube-apiserver"), signal.SIGCONT)
+        await until(manager, "/metrics", fresh, 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
-from reconciler.manager import LeaderElection, ShardByIndex
+from reconciler.manager import EndpointSecurity, LeaderElection, ShardByIndex
+from reconciler.telemetry import JSONFormatter, TextFormatter
 from tests.manager.working import RecordingReconciler
 
 
@@ -44,6 +46,13 @@ async def test_options_are_named(client: Client, caplog: pytest.LogCaptureFixtur
         assert banner(caplog).endswith(", lease ops/operator as one")
 
 
+async def test_authentication_of_the_endpoints_is_named(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    security = EndpointSecurity(token="s3cret")
+    async with Manager(client, metrics="127.0.0.1:0", security=security).running() as manager:
+        assert f"metrics {manager.metrics_url}, health not served, authentication token, " in banner(caplog)
+        assert "s3cret" not in banner(caplog)
+
+
 @pytest.mark.virtual_time
 async def test_shard_is_named(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     sharding = ShardByIndex(replicas=3, index=1, kinds=["v1/ConfigMap"])
@@ -65,3 +74,22 @@ async def test_cluster_and_addresses_without_credentials(
             assert f"metrics {manager.metrics_url}, health {manager.health_url}, " in line
     assert "secret" in kubeconfig.read_text()
     assert "secret" not in line
+
+
+@pytest.mark.virtual_time
+async def test_on_a_terminal_each_value_has_its_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    async with Manager(client, namespaces=["a", "b"]).running():
+        (record,) = [each for each in caplog.records if each.getMessage().startswith("kube-reconciler ")]
+    assert TextFormatter(aligned=True).format(record).partition("kube-reconciler")[2].splitlines() == [
+        " 0.1.0",
+        "  cluster          in this process",
+        "  namespaces       a b",
+        "  controllers      none",
+        "  metrics          not served",
+        "  health           not served",
+        "  leader election  none",
+    ]
+    assert "\n" not in TextFormatter().format(record)
+    document = json.loads(JSONFormatter().format(record))
+    assert document["message"] == record.getMessage()
+    assert document["facts"]["namespaces"] == "a b"

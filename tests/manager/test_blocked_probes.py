@@ -116,9 +116,13 @@ def endpoint_threads() -> list[threading.Thread]:
 
 
 async def test_the_thread_ends_with_the_manager(client: Client) -> None:
+    before = set(threading.enumerate())
     async with Manager(client, health="127.0.0.1:0", metrics="127.0.0.1:0").running():
         assert len(endpoint_threads()) == 1
     assert endpoint_threads() == []
+    async with asyncio.timeout(LONG):
+        while not before.issuperset(threading.enumerate()):  # noqa: ASYNC110 - that of the watchdog ends by itself
+            await asyncio.sleep(0.01)
     async with Manager(client).running():
         assert endpoint_threads() == []
 

@@ -16,6 +16,7 @@ import pytest_asyncio
 import trustme
 
 from reconciler import Manager
+from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.manager import EndpointSecurity
@@ -196,11 +197,28 @@ async def test_the_self_signed_certificate_is_new_at_each_start(client: Client) 
     assert len(seen) == 2
 
 
-async def test_plain_http_to_https_and_missing_certificates_are_clear(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigurationError, match=rf"cannot load the endpoint certificate .* in {tmp_path}: No such file"
-    ):
-        await Manager(client, metrics="127.0.0.1:0", security=EndpointSecurity(certificates=tmp_path)).run()
+async def test_certificates_that_cannot_be_used_are_one_line(client: Client, tmp_path: Path) -> None:
+    async def error() -> str:
+        with pytest.raises(ConfigurationError) as raised:
+            await Manager(client, metrics="127.0.0.1:0", security=EndpointSecurity(certificates=tmp_path)).run()
+        start = f"cannot load the endpoint certificate (tls.crt, tls.key) in {tmp_path}: "
+        assert str(raised.value).startswith(start)
+        return str(raised.value).removeprefix(start)
+
+    assert await error() == "No such file or directory"
+    write_certificate(tmp_path, trustme.CA())
+    key = (tmp_path / "tls.key").read_bytes()
+    write_certificate(tmp_path, trustme.CA())
+    (tmp_path / "tls.key").write_bytes(key)
+    assert await error() == "the key is not that of the certificate"
+    for content in (b"", b"nothing", (tmp_path / "tls.crt").read_bytes()):
+        (tmp_path / "tls.key").write_bytes(content)
+        assert (await error()).startswith("a file is not a certificate, or a key without a password, in PEM")
+
+
+def test_another_type_of_security_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="security takes an EndpointSecurity, not str"):
+        Manager(Client(APIServer()), security="kubernetes")  # type: ignore[arg-type]
 
 
 # Options
@@ -245,6 +263,18 @@ async def test_the_console_beyond_loopback_asks_for_the_token(client: Client, ht
         async with http.get(url, headers=headers, ssl=False) as stream:
             assert stream.status == 200
             assert (await stream.content.readline()).startswith(b"data: ")
+
+
+async def test_a_live_page_ends_after_a_minute_so_that_the_browser_authenticates_again(
+    client: Client, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reconciler.manager.endpoints import server
+
+    monkeypatch.setattr(server, "_STREAM_SECONDS", 0.0)
+    headers = {"authorization": f"Bearer {TOKEN}", "accept": "text/event-stream"}
+    manager = Manager(client, console="127.0.0.1:0", security=EndpointSecurity(token=TOKEN))
+    async with manager.running(), http.get(manager.console_url or "", headers=headers, ssl=False) as stream:
+        assert (await stream.read()).startswith(b"data: ")
 
 
 async def test_a_live_page_ends_with_the_manager_and_not_before(client: Client, http: aiohttp.ClientSession) -> None:

@@ -17,7 +17,7 @@ from reconciler.controller import CacheSyncTimeout
 from reconciler.errors import ConfigurationError
 from reconciler.manager.waiting import waits
 from tests.manager.test_leader import elected, replica
-from tests.manager.working import RecordingReconciler
+from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
 
@@ -122,3 +122,59 @@ async def test_no_reminder_after_a_stop_during_the_start(client: Client, caplog:
         await asyncio.sleep(1)
     await asyncio.sleep(3600)
     assert reminders(caplog) == []
+
+
+# Progress
+
+
+def progress(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.getMessage().startswith("after ")]
+
+
+async def test_a_long_list_tells_how_many_objects_it_has(
+    server: APIServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1200):
+        await client.create(config_map(f"a-{number}"))
+    server.faults.add(resource="configmaps", verb="list", latency=4, times=None)
+    manager = Manager(client, list_in_pages=True)
+    manager.add_controller(RecordingReconciler(), resource="v1/ConfigMap")
+    async with manager.running():
+        pass
+    first, second = progress(caplog)
+    assert first == "after 7 s: listing v1/ConfigMap: 500 objects so far"
+    assert second == "after 12 s: listing v1/ConfigMap: 1,000 objects so far"
+
+
+async def test_a_long_drain_names_the_keys_that_are_in_progress(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(_: object) -> None:
+        await asyncio.sleep(10)
+
+    for number in range(9):
+        await client.create(config_map(f"a-{number}"))
+    manager = Manager(client)
+    manager.add_controller(RecordingReconciler(work), resource="v1/ConfigMap", workers=8)
+    async with manager.running():
+        await asyncio.sleep(1)
+    keys = ", ".join(f"default/a-{number}" for number in range(5))
+    named = f"draining controller configmap: {keys} and 3 more in progress, 1 ready"
+    assert progress(caplog) == [
+        f"after 2 s: {named}",
+        f"after 7 s: {named}",
+        "after 17 s: draining controller configmap: default/a-8 in progress, 0 ready",
+    ]
+
+
+async def test_what_is_quick_is_not_reported(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(_: object) -> None:
+        await asyncio.sleep(1.9)
+
+    await client.create(config_map("a"))
+    manager = Manager(client)
+    manager.add_controller(RecordingReconciler(work), resource="v1/ConfigMap")
+    async with manager.running():
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(100)
+    assert progress(caplog) == []

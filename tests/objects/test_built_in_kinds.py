@@ -18,12 +18,14 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 
 from reconciler import Client, ConditionedStatus, Manager, Outcome, ResourceReconciler, Result, StatusBatcher
 from reconciler.errors import ConfigurationError, NotFound
+from reconciler.meta import merge_diff
 from reconciler.objects import (
     InvalidObject,
     Model,
     ObjectMeta,
     Resource,
     Unstructured,
+    documents_to_compare,
     from_document,
     gvk_from,
     original_document,
@@ -101,6 +103,13 @@ def test_fields_unknown_to_the_class_survive_a_change(through: Any) -> None:
     assert to_document(read) == DOCUMENT | {"data": {"a": "2"}}
     assert original_document(read) == DOCUMENT
     assert to_document(copy.deepcopy(read)) == DOCUMENT | {"data": {"a": "2"}}
+
+
+def test_a_patch_from_a_shallow_copy_removes_no_unknown_field() -> None:
+    read = from_document(ConfigMap, DOCUMENT)
+    changed = copy.copy(read)
+    changed.data = {"b": "2"}
+    assert merge_diff(*documents_to_compare(read, changed)) == {"data": {"a": None, "b": "2"}}
 
 
 def test_a_document_that_does_not_fit_its_class() -> None:

@@ -111,6 +111,7 @@ def test_types(annotation: Any, default: Any, expected: dict[str, Any]) -> None:
         (int, {"lt": 9}, INT | {"maximum": 9, "exclusiveMaximum": True}),
         (int, {"gt": 1, "ge": 5}, INT | {"minimum": 5}),
         (int, {"lt": 9, "le": 9}, INT | {"maximum": 9, "exclusiveMaximum": True}),
+        (int, {"ge": -(2**63), "le": 2**63 - 1}, INT),
         (int, {"multiple_of": 5}, INT | {"multipleOf": 5}),
         (str, {"min_length": 1, "max_length": 9}, STRING | {"minLength": 1, "maxLength": 9}),
         (str, {"pattern": "^a$"}, STRING | {"pattern": "^a$"}),

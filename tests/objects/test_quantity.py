@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from reconciler import Client, ConditionedStatus, Model, ObjectMeta, Resource, StatusBatcher
+from reconciler.apiserver import APIServer
 from reconciler.apiserver.encoding.quantities import canonical_quantity
-from reconciler.objects import Model, Quantity
+from reconciler.objects import Duration, Quantity, format_duration
 
 
 @pytest.mark.parametrize(
@@ -148,3 +152,29 @@ def test_in_a_model() -> None:
     for wrong in (True, None, {}, "1GB", math.nan):
         with pytest.raises(ValidationError, match=r"quantity|number"):
             Sized.model_validate({"memory": wrong})
+
+
+class MeasuredStatus(ConditionedStatus):
+    used: Quantity | None = None
+    took: Duration | None = None
+    address: IPv4Address | None = None
+
+
+class Measured(Resource[Model, MeasuredStatus], group="example.com", version="v1"):
+    """A thing with a status of typed values."""
+
+
+@pytest.mark.virtual_time
+async def test_in_a_status_and_in_a_patch() -> None:
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(Measured)
+        thing = await client.create(Measured(metadata=ObjectMeta(name="a", namespace="default"), spec=Model()))
+        async with StatusBatcher(client, thing) as status:
+            status.set(used=Quantity("1.5Gi"), address=IPv4Address("10.0.0.1"))
+            status.set(took=format_duration(timedelta(minutes=90)))
+        read = await client.get(Measured, "a", "default")
+        assert (read.status.used, read.status.address) == (1.5 * 2**30, IPv4Address("10.0.0.1"))
+        assert read.status.took == timedelta(minutes=90)
+        patch = {"status": {"used": Quantity("2Gi"), "address": IPv4Address("10.0.0.2")}}
+        stored = await client.patch("example.com/v1/Measured", "a", "default", patch=patch, subresource="status")
+        assert stored["status"] == {"used": "2Gi", "address": "10.0.0.2", "took": "1h30m0s"}

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightkube.models.apps_v1 import DeploymentSpec
+from lightkube.resources.apps_v1 import Deployment
+
 from reconciler import (
     Client,
     ConditionedStatus,
@@ -28,7 +31,7 @@ from reconciler import (
 from reconciler.apiserver import Faults, Match, Refuse
 from reconciler.events import EventRecorder
 from reconciler.notification import Message, NotificationReconciler
-from reconciler.objects import PrinterColumn, rule, schema_extra
+from reconciler.objects import PrinterColumn, Quantity, rule, schema_extra
 from reconciler.workqueue import ExponentialBackoff, WorkQueue
 
 
@@ -192,6 +195,24 @@ def the_rest(client: Client, obj: dict[str, Any]) -> None:
     EventRecorder(client, source="a").normal(obj, "Reason")  # type: ignore[call-arg]
     NotificationReconciler(channels=[NotAChannel()])  # type: ignore[list-item]
     NotificationReconciler(channels=[Silent()])  # type: ignore[list-item]
+
+
+async def classes_as_kinds(client: Client, deployment: Deployment) -> None:
+    await client.get(DeploymentSpec, "web", "default")  # type: ignore[type-var]
+    await client.create(deployment.spec)  # type: ignore[call-overload]
+    deployment.spec.replicas = "3"  # type: ignore[assignment]
+    str(deployment.status.readyReplicas)  # type: ignore[union-attr]
+    str((await client.get(Deployment, "web", "default")).name)  # type: ignore[attr-defined]
+
+
+def quantities(quantity: Quantity) -> None:
+    quantity + "1Gi"  # type: ignore[operator]
+    quantity * quantity  # type: ignore[operator]
+    Quantity([])  # type: ignore[arg-type]
+
+
+class WrongScale(Resource[Spec], group="example.com", version="v1", scale=".spec.size"):  # type: ignore[arg-type]
+    pass
 
 
 def faults(faults: Faults) -> None:

@@ -1,1 +1,1 @@
-"""Admission webhooks: which of them a write calls, how they are called, and what their responses mean."""
+"""Admission of writes: webhooks, how they are called and what their responses mean, and policies."""

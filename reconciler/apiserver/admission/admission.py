@@ -1,4 +1,4 @@
-"""Admission of writes by webhooks."""
+"""Admission of writes by webhooks and policies."""
 
 from __future__ import annotations
 
@@ -6,39 +6,53 @@ import asyncio
 from dataclasses import replace
 
 from reconciler.apiserver.admission.calls import CallFailed, WebhookCaller
+from reconciler.apiserver.admission.matching import GROUP, selected
+from reconciler.apiserver.admission.policies import Policies
 from reconciler.apiserver.admission.reviews import BadResponse, ReviewResponse, denial, read_response, review_request
 from reconciler.apiserver.admission.webhooks import Webhook, Webhooks
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Endpoint
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.storage.registry import Endpoint, Resource
+from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.apiserver.verbs.decoding import decode_patched
 from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.apiserver.verbs.write_rules import same_json
 from reconciler.wire import JSONObject
 
-__all__ = ["WebhookAdmission"]
+__all__ = ["ConfiguredAdmission"]
 
 
-class WebhookAdmission:
-    """Admission by the configured webhooks; the `Admission` of a server.
+class ConfiguredAdmission:
+    """Admission by the webhooks and policies that are configured in a cluster; the `Admission` of a server.
 
     Args:
         cluster: the stored objects, among them the configurations.
         caller: calls the webhooks.
+
+    Attributes:
+        active: whether anything was ever configured.
     """
 
     def __init__(self, cluster: Cluster, caller: WebhookCaller) -> None:
         self._caller = caller
         self._cluster = cluster
         self._webhooks = Webhooks(cluster.registry)
-        cluster.commit_hooks.append(self._webhooks.committed)
+        self._policies = Policies(cluster.registry, self._webhooks.labels_of_namespace)
+        self.active = False
+        cluster.commit_hooks.append(self._committed)
+
+    def _committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
+        """Notice a changed configuration; a commit hook."""
+        if resource.info.group == GROUP:
+            self.active = True
+            self._webhooks.forget()
+            self._policies.forget()
 
     def applies(self, write: Admitted) -> bool:
-        """Return whether rules of any webhook match a write."""
-        return any(
+        """Return whether rules of any webhook or policy match a write."""
+        return self._policies.applies(write) or any(
             each.endpoint_for(write) is not None
             for mutating in (True, False)
             for each in self._webhooks.all(mutating=mutating)
@@ -102,12 +116,13 @@ class WebhookAdmission:
         return None if write.doc is not None and same_json(doc, write.doc) else doc
 
     async def validate(self, write: Admitted) -> None:
-        """Ask the validating webhooks, all at the same time.
+        """Apply the policies, and then ask the validating webhooks, all at the same time.
 
         Raises:
-            Refusal: a webhook denies the write, or cannot be called; of several denials the first in the order of the
-                configurations.
+            Refusal: a policy or webhook denies the write, or a webhook cannot be called. Of several denials the first
+                counts, in the order of the configurations.
         """
+        self._policies.validate(write, lambda endpoint: review_request(write, endpoint, ""))
         found = [(each, self._request(write, each)) for each in self._webhooks.all(mutating=False)]
         reviews = [self._review(write, each, request[1]) for each, request in found if request is not None]
         if not reviews:
@@ -120,7 +135,7 @@ class WebhookAdmission:
     def _request(self, write: Admitted, webhook: Webhook) -> tuple[Endpoint, JSONObject] | None:
         """Return the version and the request of a review; None if the webhook is not to be called."""
         endpoint = webhook.endpoint_for(write)
-        if endpoint is None or not webhook.selects(write, self._webhooks.labels_of_namespace):
+        if endpoint is None or not selected(webhook.document, write, self._webhooks.labels_of_namespace):
             return None
         request = review_request(write, endpoint, self._cluster.uid())
         return (endpoint, request) if webhook.meets_conditions(write, request) else None

@@ -100,6 +100,21 @@ _AGE = Column("Age", "string", _since("metadata.creationTimestamp"))
 _CREATED = Column("Created At", "date", _at("metadata.creationTimestamp"))
 
 
+_WEBHOOKS = (_NAME, Column("Webhooks", "integer", _count("webhooks")), _AGE)
+
+
+def _param_kind(doc: JSONObject, _now: datetime) -> str:
+    kind = _get(doc, "spec.paramKind")
+    return f"{kind.get('apiVersion')}/{kind.get('kind')}" if kind else _UNSET
+
+
+def _param_ref(doc: JSONObject, now: datetime) -> str:
+    ref = _get(doc, "spec.paramRef", {})
+    if ref.get("name"):
+        return f"{ref.get('namespace') or '*'}/{ref['name']}"
+    return _selector("spec.paramRef.selector")(doc, now) if ref else _UNSET
+
+
 def _pod_ready(doc: JSONObject, _now: datetime) -> str:
     states = _get(doc, "status.containerStatuses", ())
     return f"{sum(bool(state.get('ready')) for state in states)}/{len(_get(doc, 'spec.containers', ()))}"
@@ -341,6 +356,20 @@ _TABLES: dict[tuple[str, str], tuple[Column, ...]] = {
     ("rbac.authorization.k8s.io", "roles"): (_NAME, _CREATED),
     ("rbac.authorization.k8s.io", "clusterroles"): (_NAME, _CREATED),
     ("apiextensions.k8s.io", "customresourcedefinitions"): (_NAME, _CREATED),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): _WEBHOOKS,
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): _WEBHOOKS,
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"): (
+        _NAME,
+        Column("Validations", "integer", _count("spec.validations")),
+        Column("ParamKind", "string", _param_kind),
+        _AGE,
+    ),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): (
+        _NAME,
+        Column("PolicyName", "string", _at("spec.policyName")),
+        Column("ParamRef", "string", _param_ref),
+        _AGE,
+    ),
 }
 
 

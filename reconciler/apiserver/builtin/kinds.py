@@ -84,9 +84,9 @@ def _scalable(group: str, plural: str, kind: str, short_name: str) -> _Kind:
     return _kind(group, plural, kind, short_name, **options)
 
 
-def _webhooks(plural: str, kind: str) -> _Kind:
+def _admission(plural: str, kind: str, **options: Any) -> _Kind:
     group = "admissionregistration.k8s.io"
-    return _kind(group, plural, kind, cluster=True, categories=("api-extensions",), generation=True)
+    return _kind(group, plural, kind, cluster=True, categories=("api-extensions",), generation=True, **options)
 
 
 BUILT_IN: tuple[_Kind, ...] = (
@@ -142,8 +142,10 @@ BUILT_IN: tuple[_Kind, ...] = (
     _kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", cluster=True, names="path"),
     _kind("storage.k8s.io", "storageclasses", "StorageClass", "sc", cluster=True),
     _kind("scheduling.k8s.io", "priorityclasses", "PriorityClass", "pc", cluster=True, generation=True),
-    _webhooks("mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
-    _webhooks("validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
+    _admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
+    _admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy", status=True),
+    _admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
+    _admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
     _kind(
         "apiextensions.k8s.io",
         "customresourcedefinitions",

@@ -15,6 +15,7 @@ from reconciler.apiserver.builtin.pod_validation import (
     difference,
     without_empty,
 )
+from reconciler.apiserver.builtin.policy_validation import check_binding, check_policy
 from reconciler.apiserver.builtin.preparation import admitted_pod_spec
 from reconciler.apiserver.builtin.webhook_validation import check_webhooks
 from reconciler.apiserver.encoding.refusals import FieldError
@@ -373,6 +374,8 @@ _CHECKS: dict[tuple[str, str], Check] = {
     ("", "secrets"): _check_secret,
     ("", "services"): _check_service,
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): check_webhooks,
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"): check_policy,
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): check_binding,
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): check_webhooks,
     ("apps", "daemonsets"): _workload_check("daemonset"),
     ("apps", "deployments"): _workload_check("deployment"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from reconciler.apiserver.cel.compiler import CONDITION_VARIABLES, CompileError, compile_condition
+from reconciler.apiserver.cel.compiler import CompileError
+from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import label_1035_problems, qualified_name_problems, subdomain_problems
 from reconciler.wire import JSONObject
 
-__all__ = ["check_webhooks"]
+__all__ = ["check_conditions", "check_rule", "check_webhooks"]
 
 Findings = Iterator[FieldError]
 
@@ -47,7 +48,7 @@ def check_webhooks(doc: JSONObject, before: JSONObject | None) -> Findings:
 def _check_webhook(hook: JSONObject, path: str, known: set[str | None]) -> Findings:
     yield from _check_name(hook.get("name") or "", f"{path}.name")
     for index, rule in enumerate(hook.get("rules") or ()):
-        yield from _check_rule(rule, f"{path}.rules[{index}]")
+        yield from check_rule(rule, f"{path}.rules[{index}]")
     for member, choices in _CHOICES.items():
         if hook.get(member) not in (None, *choices):
             yield FieldError.not_supported(f"{path}.{member}", hook[member], choices)
@@ -61,7 +62,7 @@ def _check_webhook(hook: JSONObject, path: str, known: set[str | None]) -> Findi
         words = "the timeout value must be between 1 and 30 seconds"
         yield FieldError.invalid(f"{path}.timeoutSeconds", timeout, words)
     yield from _check_client(hook.get("clientConfig") or {}, f"{path}.clientConfig")
-    yield from _check_conditions(hook.get("matchConditions") or (), f"{path}.matchConditions", known)
+    yield from check_conditions(hook.get("matchConditions") or (), f"{path}.matchConditions", known)
     yield from _check_versions(hook.get("admissionReviewVersions") or [], f"{path}.admissionReviewVersions")
 
 
@@ -74,7 +75,8 @@ def _check_name(name: str, path: str) -> Findings:
         yield FieldError.invalid(path, name, "should be a domain with at least three segments separated by dots")
 
 
-def _check_rule(rule: JSONObject, path: str) -> Findings:
+def check_rule(rule: JSONObject, path: str) -> Findings:
+    """Yield the errors of a rule of a webhook or policy."""
     yield from _check_set(rule, path, "operations", "operations")
     for index, operation in enumerate(rule.get("operations") or ()):
         if operation not in _OPERATIONS:
@@ -163,7 +165,17 @@ def _check_url(url: str, path: str) -> Findings:
         yield FieldError.invalid(path, parts.query, "query parameters are not permitted in the URL")
 
 
-def _check_conditions(conditions: Sequence[JSONObject], path: str, known: set[str | None]) -> Findings:
+def check_conditions(
+    conditions: Sequence[JSONObject], path: str, known: set[str | None], documents: Sequence[str] = CONDITION_VARIABLES
+) -> Findings:
+    """Yield the errors of match conditions.
+
+    Args:
+        conditions: the conditions.
+        path: their path.
+        known: the expressions that the stored object has already; they are not compiled again.
+        documents: the names of the documents that they may use.
+    """
     if len(conditions) > _MOST_CONDITIONS:
         words = f"Too many: {len(conditions)}: must have at most {_MOST_CONDITIONS} items"
         yield FieldError(path, words, "FieldValueTooMany")
@@ -174,7 +186,7 @@ def _check_conditions(conditions: Sequence[JSONObject], path: str, known: set[st
         if not source:
             yield FieldError.required(f"{place}.expression")
         elif condition.get("expression") not in known:
-            yield from _check_expression(source, f"{place}.expression")
+            yield from _check_expression(source, f"{place}.expression", documents)
         if not name:
             yield FieldError.required(f"{place}.name")
         for problem in qualified_name_problems(name) if name else ():
@@ -184,9 +196,9 @@ def _check_conditions(conditions: Sequence[JSONObject], path: str, known: set[st
         names.add(name)
 
 
-def _check_expression(source: str, path: str) -> Findings:
+def _check_expression(source: str, path: str, documents: Sequence[str]) -> Findings:
     try:
-        compile_condition(source, CONDITION_VARIABLES)
+        Condition(source, source, documents).check()
     except CompileError as error:
         yield FieldError.invalid(path, source, str(error))
 

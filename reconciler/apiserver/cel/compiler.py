@@ -34,7 +34,6 @@ from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
 __all__ = [
-    "CONDITION_VARIABLES",
     "CompileError",
     "CompiledRules",
     "Rule",
@@ -60,6 +59,7 @@ class Rule:
         transition: whether the rule uses ``oldSelf``.
         optional: whether ``oldSelf`` is an optional.
         cost: the maximum cost of one evaluation.
+        message_cost: the maximum cost of one evaluation of the message; 0 without an expression.
     """
 
     source: str
@@ -71,6 +71,7 @@ class Rule:
     transition: bool
     optional: bool
     cost: int
+    message_cost: int
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ class _SchemaCompiler:
     def __init__(self, root: Node) -> None:
         self._root = root
         self._compiled = CompiledRules()
-        self._costs: list[tuple[int, str]] = []
+        self._costs: list[tuple[int, str, str]] = []
 
     def compile(self) -> CompiledRules:
         self._place(self._root, "", correlatable=True, uncorrelated="")
@@ -161,7 +162,9 @@ class _SchemaCompiler:
                 rule = self._rule(written, node, place, correlatable, uncorrelated)
             except CompileError:
                 continue
-            self._costs.append((rule.cost * occurrences(node, times), place))
+            times_checked = occurrences(node, times)
+            self._costs.append((rule.cost * times_checked, place, "rule"))
+            self._costs.append((rule.message_cost * times_checked, place, "messageExpression"))
             yield rule
 
     def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> Rule:
@@ -182,32 +185,34 @@ class _SchemaCompiler:
         if optional is not None and not compiled.uses_old:
             message = "may not be set if oldSelf is not used in rule"
             self._report(place, FieldError.invalid(".optionalOldSelf", optional, message))
+        message_program, message_cost = self._message_program(rule, node, place)
         return Rule(
             source,
             compiled.program,
             str(rule.get("message") or "").strip(),
-            self._message_program(rule, node, place),
+            message_program,
             str(rule.get("reason") or "FieldValueInvalid"),
             str(rule.get("fieldPath") or ""),
             compiled.uses_old,
             bool(optional),
             cost_of(compiled.tree.root, node),
+            message_cost,
         )
 
-    def _message_program(self, rule: JSONObject, node: Node, place: str) -> Any:
+    def _message_program(self, rule: JSONObject, node: Node, place: str) -> tuple[Any, int]:
         source = str(rule.get("messageExpression") or "")
         if not source:
-            return None
+            return None, 0
         try:
             compiled = _compile_expression(source, node, optional_old=bool(rule.get("optionalOldSelf")))
         except CompileError as problem:
             message = f"Invalid value: {_shown(rule)}: messageExpression {problem}"
             self._report(place, FieldError(".messageExpression", message))
-            return None
+            return None, 0
         if compiled.result not in ("string", "dyn"):
             message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
             self._report(place, FieldError(".messageExpression", message))
-        return compiled.program
+        return compiled.program, cost_of(compiled.tree.root, node)
 
     def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
         if not source.strip():
@@ -237,18 +242,18 @@ class _SchemaCompiler:
             "try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and "
             "strings are declared"
         )
-        for cost, place in self._costs:
+        for cost, place, part in self._costs:
             if cost > RULE_COST_LIMIT:
                 by = excess_factor(cost, RULE_COST_LIMIT)
-                message = f"estimated rule cost exceeds budget by factor of {by} ({advice})"
-                self._report(place, FieldError.forbidden(".rule", message))
-        total = sum(cost for cost, _ in self._costs)
+                message = f"estimated {part} cost exceeds budget by factor of {by} ({advice})"
+                self._report(place, FieldError.forbidden(f".{part}", message))
+        total = sum(cost for cost, *_ in self._costs)
         if total <= TOTAL_COST_LIMIT:
             return
-        for cost, place in sorted(self._costs, reverse=True)[:4]:
+        for cost, place, part in sorted(self._costs, reverse=True)[:4]:
             if cost > TOTAL_COST_LIMIT // 100:
                 message = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
-                self._report(place, FieldError.forbidden(".rule", message))
+                self._report(place, FieldError.forbidden(f".{part}", message))
         by = excess_factor(total, TOTAL_COST_LIMIT)
         whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
         self._report("", FieldError.forbidden("", f"{whole} by factor of {by} ({advice})"))
@@ -279,19 +284,16 @@ def _shown(rule: JSONObject) -> str:
     )
 
 
-CONDITION_VARIABLES = ("object", "oldObject", "request")
-"""The documents that a match condition of a webhook is about."""
-
-
-def compile_condition(source: str, variables: Sequence[str]) -> Any:
-    """Return the program of a condition about documents of any type.
+def compile_condition(source: str, variables: Sequence[str], result: str) -> Any:
+    """Return the program of an expression about documents of any type.
 
     Args:
         source: the expression.
         variables: the names of the documents.
+        result: the type that it must have, ``bool`` or ``string``; empty for any.
 
     Raises:
-        CompileError: it does not compile, or its result is not a bool.
+        CompileError: it does not compile, or its result has another type.
         MissingExtra: the CEL engine is not installed.
     """
     require_engine()
@@ -300,14 +302,33 @@ def compile_condition(source: str, variables: Sequence[str]) -> Any:
     try:
         expression = environment.compile(compiled)
     except RuntimeError as error:
-        raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
-    if expression.return_type().name().lower() not in ("bool", "dyn"):
-        raise CompileError("must evaluate to bool")
+        words = _first_names(_as_real_server(str(error), compiled, source))
+        raise CompileError(f"compilation failed: {words}") from None
+    found = expression.return_type().name().lower()
+    if result and found != result and not (result == "bool" and found == "dyn"):
+        raise CompileError(f"must evaluate to {result} but got {found}")
     serialized = expression.serialize()
     problem = instantiation_problem(read_tree(serialized).root)
     if problem:
         raise CompileError(f"program instantiation failed: {problem}")
     return running_environment(functions).deserialize(runnable(serialized, Changes(_runs_as(), {}, {}, False)))
+
+
+_UNDECLARED = re.compile(
+    r"<input>:(\d+):(\d+): undeclared reference to '(\w+)\.[\w.]+' \(in container ''\)\n \| (.*)\n \| \.*\^"
+)
+
+
+def _first_names(text: str) -> str:
+    """Return an error message of the engine that points at the unknown name itself, not at a member of it."""
+
+    def first(found: re.Match[str]) -> str:
+        line, column, name, shown = found.groups()
+        at = max(shown.rfind(name, 0, int(column)), 0)
+        reference = f"<input>:{line}:{at + 1}: undeclared reference to '{name}' (in container '')"
+        return f"{reference}\n | {shown}\n | {'.' * at}^"
+
+    return _UNDECLARED.sub(first, text)
 
 
 # Single expressions.

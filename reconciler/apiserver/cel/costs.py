@@ -2,8 +2,8 @@
 
 The model follows the outline of the server's library: a step costs one, a string costs a tenth of its length, and the
 body of a loop costs as often as the list may have items. Estimates are low rather than high: the unknown sizes of
-computed values count as zero. So every rule that is rejected here is rejected by the real server, but a rule that
-exceeds the budget slightly may be accepted.
+computed values count as zero, except that of ``string(…)``, which has no limit in a concatenation. So every rule that
+is rejected here is rejected by the real server, but a rule that exceeds the budget slightly may be accepted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ RULE_COST_LIMIT = 10_000_000
 TOTAL_COST_LIMIT = 100_000_000
 """The budget of all rules of a schema; apiextensions' ``StaticEstimatedCRDCostLimit``."""
 
+_UNLIMITED = 2**64
 _LARGEST_REQUEST = 3 * 1024 * 1024
 _MAX_LENGTHS = {"date": 10, "date-time": 35, "datetime": 35, "duration": 32, "uuid": 36, "ipv4": 15, "ipv6": 45}
 _MIN_LENGTHS = {"date": 12, "date-time": 22, "duration": 4}
@@ -124,6 +125,8 @@ class _Estimate:
 
     def _sizes(self, expr: Expr, places: list[Node | None]) -> int:
         """Return the part of a function's cost that depends on the sizes of its arguments."""
+        if expr.name == "_+_" and any(part.kind == "call" and part.name == "string" for part in expr.parts):
+            return _UNLIMITED
         known = [place for place in places if place is not None and place.type]
         if expr.name in ("endsWith", "startsWith"):
             asked = places[-1]

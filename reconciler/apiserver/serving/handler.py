@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reconciler.apiserver.admission.admission import WebhookAdmission
+from reconciler.apiserver.admission.admission import ConfiguredAdmission
 from reconciler.apiserver.admission.calls import WebhookCaller
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed
@@ -85,7 +85,7 @@ class Handler:
         self._reader = Reader(self.cluster)
         definitions = Definitions(self.cluster, webhook_servers)
         provide = self._create_namespace if provision_namespaces else None
-        admission = WebhookAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
+        admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
         self._writer = Writer(self.cluster, definitions.strategy, admission, provide)
         self._deleter = Deleter(self.cluster, admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)

@@ -82,6 +82,8 @@ class Deleter:
             Refusal: it is denied.
             Outdated: the object changed meanwhile.
         """
+        if not self._admission.active:
+            return
         write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), dry_run, options)
         if self._admission.applies(write):
             await self._admission.mutate(write)

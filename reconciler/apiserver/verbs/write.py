@@ -128,6 +128,9 @@ class Admitted:
 class Admission(Protocol):
     """The admission of writes, after their documents are decoded and before they are committed."""
 
+    active: bool
+    """Whether anyone is asked about any write."""
+
     def applies(self, write: Admitted, /) -> bool:
         """Return whether anyone is asked about writes of this kind."""
         ...
@@ -192,12 +195,13 @@ class Writer:
         await self._require_namespace(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
         trackable = can_track_owners(call, doc, {})
-        write = Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run)
-        admission = None if call.by_server or not self._admission.applies(write) else self._admission
-        if admission is not None:
+        admitted = None
+        if self._admission.active:
+            admitted = self._if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
+        if admitted is not None:
             if not owned and trackable:
                 metadata["managedFields"], owned = self._first_entries(call, doc), True
-            doc, warnings = await self._mutate(write, warnings)
+            doc, warnings = await self._mutate(admitted, warnings)
             metadata = doc["metadata"]
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
@@ -214,8 +218,8 @@ class Writer:
         if version.isdecimal() and version.strip("0") and not dry_run:
             raise internal_error("resourceVersion should not be set on objects to be created")
         call.warnings = warnings = warnings + strategy.warn(doc)
-        if admission is not None:
-            await admission.validate(replace(write, doc=doc))
+        if admitted is not None:
+            await self._admission.validate(replace(admitted, doc=doc))
         _check_not_taken(call, key, metadata)
         if not owned and trackable:
             metadata["managedFields"] = self._entries(call, doc)
@@ -374,6 +378,10 @@ class Writer:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return await self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
 
+    def _if_applies(self, write: Admitted) -> Admitted | None:
+        """Return a write if anyone is asked about it; nobody is asked about the server's own writes."""
+        return None if write.call.by_server or not self._admission.applies(write) else write
+
     async def _mutate(self, write: Admitted, warnings: list[str]) -> tuple[JSONObject, list[str]]:
         """Return the object as admission leaves it, and the warnings so far."""
         known = len(write.call.warnings)
@@ -419,20 +427,21 @@ class Writer:
         check_resource_version(call, old, doc["metadata"])
         trackable = entries is not None or can_track_owners(call, doc, before)
         reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
-        write = Admitted(call, "UPDATE", call.name, doc, before, dry_run)
-        admission = None if call.by_server or not self._admission.applies(write) else self._admission
-        if admission is not None:
+        admitted = None
+        if self._admission.active:
+            admitted = self._if_applies(Admitted(call, "UPDATE", call.name, doc, before, dry_run))
+        if admitted is not None:
             if trackable and entries is None:
                 sent = restrict_to_subresource(call, before, copy.deepcopy(doc))
                 entries = self._updated_entries(call, before, sent, reset)
-            doc, warnings = await self._mutate(write, warnings)
+            doc, warnings = await self._mutate(admitted, warnings)
             self._check_current(call, old)
         doc = restrict_to_subresource(call, before, doc)
         strategy, metadata = self._strategies(endpoint), doc["metadata"]
         _check_change(call, strategy, doc, before, findings)
         call.warnings = warnings = warnings + strategy.warn(doc)
-        if admission is not None:
-            await admission.validate(replace(write, doc=doc))
+        if admitted is not None:
+            await self._admission.validate(replace(admitted, doc=doc))
             self._check_current(call, old)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
         if trackable and entries is None:

@@ -34,7 +34,7 @@ def run_live(address: str, *, naive: bool) -> int:
         ConfigurationError: the address is invalid, or cannot be listened on.
         KeyboardInterrupt: always, in the end.
     """
-    with options_as_typed():
+    with options_as_typed(security="the option security= of your own Manager"):
         asyncio.run(_serve(address, naive=naive))
     return 0
 

@@ -25,7 +25,7 @@ from reconciler.client.session.retry import RetryOn
 from reconciler.client.session.session import Session, Write
 from reconciler.errors import APIError, Conflict, FieldManagerConflict, TransportError
 from reconciler.meta import merge_diff, request_of, uid_of, version_of
-from reconciler.objects import KindLike, TypedObject, Unstructured, to_document
+from reconciler.objects import KindLike, TypedObject, Unstructured, documents_to_compare, to_document
 from reconciler.wire import JSONObject
 
 __all__ = ["apply", "patch", "patch_from"]
@@ -76,7 +76,7 @@ async def patch_from(
     field_validation: FieldValidation | None = None,
 ) -> TypedObject | Unstructured:
     """Patch an object with the difference of two states, and return it as stored."""
-    before, after = to_document(base), to_document(changed)
+    before, after = documents_to_compare(base, changed)
     kind = answer_kind(changed, after)
     resource = await session.resource_for(kind, *request_of(after))
     before, after = session.with_namespace(resource, before), session.with_namespace(resource, after)

@@ -34,7 +34,13 @@ _TIMEOUT = 5.0
 
 _MAX_DECISIONS = 1000
 _MAX_REVIEWS = 16
-"""Reviews in progress: guesses of tokens cannot occupy the API server."""
+"""Reviews in progress from which on unknown tokens are refused."""
+
+_RATE, _BURST = 20.0, 30.0
+"""Reviews of unknown tokens a second: those of controller-runtime's client for all of its requests.
+
+The API server shares its time among users, so guessed tokens would slow down this process's own requests.
+"""
 
 _TOKENS = "/apis/authentication.k8s.io/v1/tokenreviews"
 _ACCESS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -101,12 +107,13 @@ class _Decisions(Generic[K, V]):
         self._now = now
         self._known: OrderedDict[K, tuple[float, V]] = OrderedDict()
 
+    def __contains__(self, key: K) -> bool:
+        """Return whether there is a decision, expired or not."""
+        return key in self._known
+
     def get(self, key: K) -> V | None:
         until, value = self._known.get(key, (0.0, None))
-        if value is None:
-            return None
-        if until <= self._now():
-            del self._known[key]
+        if value is None or until <= self._now():
             return None
         self._known.move_to_end(key)
         return value
@@ -133,6 +140,7 @@ class Reviewer:
         self._invalid: _Decisions[bytes, bool] = _Decisions(clock.monotonic)
         self._access: _Decisions[tuple[User, str, str], tuple[bool]] = _Decisions(clock.monotonic)
         self._pending: dict[Hashable, asyncio.Task[Any]] = {}
+        self._budget, self._budget_at = _BURST, clock.monotonic()
 
     async def user(self, token: str) -> User | None:
         """Return the user of a token; None if it is not valid. Cancellation leaves the review to others that wait.
@@ -143,7 +151,11 @@ class Reviewer:
         key = hashlib.sha256(token.encode()).digest()
         if (known := self._users.get(key)) is not None:
             return known
-        return None if self._invalid.get(key) else await self._once(key, lambda: self._review_token(key, token))
+        if self._invalid.get(key):
+            return None
+        if key not in self._pending and key not in self._users:
+            self._spend()
+        return await self._once(key, lambda: self._review_token(key, token))
 
     async def is_allowed(self, user: User, verb: str, path: str) -> bool:
         """Return whether a user may use a verb on a path. Cancellation leaves the review to others that wait.
@@ -163,12 +175,22 @@ class Reviewer:
         if pending:
             await asyncio.wait(pending)
 
+    def _spend(self) -> None:
+        """Take the review of an unknown token from the budget.
+
+        Raises:
+            ReviewFailed: there are too many.
+        """
+        now = self._clock.monotonic()
+        self._budget, self._budget_at = min(_BURST, self._budget + (now - self._budget_at) * _RATE), now
+        if self._budget < 1 or len(self._pending) >= _MAX_REVIEWS:
+            raise ReviewFailed("too many unknown tokens at once")
+        self._budget -= 1
+
     async def _once(self, key: Hashable, review: Callable[[], Awaitable[S]]) -> S:
         """Run a review, or wait for the same one that is in progress already."""
         task = self._pending.get(key)
         if task is None:
-            if len(self._pending) >= _MAX_REVIEWS:
-                raise ReviewFailed(f"{_MAX_REVIEWS} reviews are in progress")
             task = self._pending[key] = asyncio.ensure_future(review())
             task.add_done_callback(lambda done: self._forget(key, done))
         # Not awaited directly: the cancellation of one client would be that of all that wait.
@@ -241,6 +263,6 @@ class Reviewer:
         payload = token.split(".")[1] if token.count(".") == 2 else ""
         try:
             claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, msgspec.MsgspecError, RecursionError):
             return float("inf")
         return float("inf") if claims.exp is None else claims.exp - self._clock.now().timestamp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -38,6 +39,9 @@ _SHUTDOWN_SECONDS = 1.0
 
 _PATIENCE = 5.0
 """Seconds that a request waits for the event loop of the manager; Prometheus gives a scrape 10 s by default."""
+
+_STREAM_SECONDS = 60.0
+"""Length of a stream whose reader had to authenticate; a decision about a token is valid as long."""
 
 _LIMITS = Limits(connections=128, idle_seconds=120.0)
 """Prometheus scrapes at least once a minute over one connection; the kubelet opens a connection per probe."""
@@ -300,7 +304,10 @@ class Servers:
             return EndpointResponse(503, f"503: {error}\n".encode())
         if isinstance(response.body, bytes):
             return response
-        return replace(response, body=self._main.iterate(response.body))
+        # A browser that was admitted asks again: its token may have been revoked.
+        admitted = self._security is not None and self._security.authenticates
+        seconds = _STREAM_SECONDS if admitted else math.inf
+        return replace(response, body=self._main.iterate(response.body, seconds=seconds))
 
 
 def _permission(path: str) -> str:

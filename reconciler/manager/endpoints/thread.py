@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -71,11 +73,19 @@ class MainLoop:
         finally:
             future.cancel()
 
-    async def iterate(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """Yield what a generator yields that runs in the event loop of the manager."""
+    async def iterate(self, chunks: AsyncGenerator[T, None], *, seconds: float = math.inf) -> AsyncGenerator[T, None]:
+        """Yield what a generator yields that runs in the event loop of the manager.
+
+        Args:
+            chunks: the generator.
+            seconds: time after which it is ended.
+        """
+        until = asyncio.get_running_loop().time() + seconds
         try:
             while (chunk := await self.run(lambda: anext(chunks, None), patience=None)) is not None:
                 yield chunk
+                if asyncio.get_running_loop().time() >= until:
+                    break
         finally:
             await self.run(chunks.aclose, patience=None)
 
@@ -89,6 +99,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._on_end: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -98,13 +109,18 @@ class LoopThread:
 
     async def stop(self) -> None:
         """Cancel what still runs in the thread, and end it. Cancellation leaves it to end by itself."""
+        here, ended = asyncio.get_running_loop(), asyncio.Event()
+        self._on_end = lambda: here.call_soon_threadsafe(ended.set)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.to_thread(self._thread.join)
+        await ended.wait()
+        self._thread.join()  # it has nothing left to do
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.get_loop().run_forever()
             runner.run(_end_tasks())
+        with contextlib.suppress(RuntimeError):  # the event loop that waited is closed
+            self._on_end()
 
 
 async def _end_tasks() -> None:

@@ -85,11 +85,15 @@ class Quantity:
 
     def __eq__(self, other: object) -> bool:
         found = _value_of(other)
-        return NotImplemented if found is None else self.value == found
+        if found is None:
+            return NotImplemented
+        return self.value == found
 
     def __lt__(self, other: Quantity | Number) -> bool:
         found = _value_of(other)
-        return NotImplemented if found is None else self.value < found
+        if found is None:
+            return NotImplemented
+        return self.value < found
 
     def __bool__(self) -> bool:
         return self._nanos != 0
@@ -108,17 +112,23 @@ class Quantity:
 
     def __add__(self, other: Quantity | Number) -> Self:
         found = _value_of(other)
-        return NotImplemented if found is None else self._like(self.value + found, other)
+        if found is None:
+            return NotImplemented
+        return self._like(self.value + found, other)
 
     __radd__ = __add__
 
     def __sub__(self, other: Quantity | Number) -> Self:
         found = _value_of(other)
-        return NotImplemented if found is None else self._like(self.value - found, other)
+        if found is None:
+            return NotImplemented
+        return self._like(self.value - found, other)
 
     def __mul__(self, factor: Number) -> Self:
         found = _value_of_number(factor)
-        return NotImplemented if found is None else self._like(self.value * found)
+        if found is None:
+            return NotImplemented
+        return self._like(self.value * found)
 
     __rmul__ = __mul__
 

@@ -12,10 +12,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reconciler.objects.schema.refusal import refusal
+from reconciler.wire import JSONObject
 
-__all__ = ["check_default", "check_models", "check_pattern"]
+__all__ = ["check_default", "check_default_type", "check_models", "check_pattern"]
 
 _INT64 = 2**63
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
+_ZONE = re.compile(r"(?:Z|[+-]\d\d:\d\d)$")
 
 
 def check_models(model: type[BaseModel]) -> None:
@@ -103,6 +113,21 @@ def check_default(where: str, default: Any) -> None:
     if isinstance(default, list):
         for value in default:
             check_default(where, value)
+
+
+def check_default_type(where: str, schema: JSONObject) -> None:
+    """Raise SchemaError for a default whose wire form is not of the schema's type, or has no time zone."""
+    default, kind = schema.get("default"), schema.get("type")
+    if default is None or kind not in _TYPES:
+        return
+    if not isinstance(default, _TYPES[kind]) or (isinstance(default, bool) and kind != "boolean"):
+        raise refusal(
+            where,
+            f"has the type {kind}, and a default that is written as {type(default).__name__}",
+            "add pydantic.WithJsonSchema with the type that its serializer writes",
+        )
+    if schema.get("format") == "date-time" and not _ZONE.search(str(default)):
+        raise refusal(where, "has a default without a time zone", "write datetime(…, tzinfo=UTC), use AwareDatetime")
 
 
 # An escape, a bracket expression, the start of a group, a possessive quantifier; what is not named is not looked at.

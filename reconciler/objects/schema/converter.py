@@ -15,21 +15,21 @@ from inspect import cleandoc
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticSerializationError, SchemaSerializer
 from pydantic_core import SchemaError as PydanticSchemaError
 from pydantic_core.core_schema import DecimalSchema, TimedeltaSchema, WithDefaultSchema
 
 from reconciler.meta import without_nulls
-from reconciler.objects.schema.checks import check_default, check_models, check_pattern
-from reconciler.objects.schema.refusal import SchemaError, refusal
+from reconciler.objects.schema.checks import check_default, check_default_type, check_models, check_pattern
+from reconciler.objects.schema.refusal import refusal
 from reconciler.objects.schema.unions import cel_name, discriminated_union, scalar_union
 from reconciler.wire import JSONObject
 
 __all__ = ["first_paragraph", "structural_schema"]
 
 _RULES = "x-kubernetes-validations"
+_NO_FORM = "x-no-form"
 
 
 def _word_set(text: str) -> frozenset[str]:
@@ -65,6 +65,7 @@ _FORMATS: Mapping[str, JSONObject] = {
     **{key: {"format": "cidr"} for key in ("ipvanynetwork", "ipvanyinterface")},
 }
 _NULL = {"type": "null"}
+_INT64 = 2**63 - 1
 _PARAGRAPH_END = re.compile(
     r"\n[ \t]*\n|^(?:Args|Arguments|Attributes|Example|Examples|Note|Notes|Parameters|Raises):[ \t]*$", re.MULTILINE
 )
@@ -81,6 +82,10 @@ class _Generator(GenerateJsonSchema):
                 default = serializer.to_python(schema["default"], mode="json", by_alias=True, warnings="error")
                 return super().default_schema({**schema, "default": default})
         return super().default_schema(schema)
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:  # noqa: ARG002
+        """Return a schema that the converter refuses, with the field; pydantic's error does not name it."""
+        return {_NO_FORM: error_info}
 
     def timedelta_schema(self, schema: TimedeltaSchema) -> JsonSchemaValue:  # noqa: ARG002 - pydantic calls it
         """Return the schema of a timedelta: ISO 8601, and not the API's format "duration", which is Go's."""
@@ -123,8 +128,6 @@ def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> JSONO
         schema = model.model_json_schema(by_alias=True, schema_generator=_Generator)
         converter = _SchemaConverter(schema.get("$defs", {}), defaults=defaults)
         return converter.schema(_with_short_description(schema), model.__name__)
-    except PydanticInvalidForJsonSchema as error:
-        raise SchemaError(f"{model.__name__}: {error}") from error
     except RecursionError:
         raise refusal(model.__name__, "is nested too deeply", "use Any or dict for the inner levels") from None
 
@@ -185,7 +188,7 @@ class _SchemaConverter:
         if sorted(str(part.get("type")) for part in parts) == ["integer", "string"]:
             # Bounds of the number and patterns of the string apply only to values of their type.
             return self._int_or_string({**parts[0], **parts[1], **siblings}, where)
-        kinds = " | ".join(str(part.get("type") or part.get("$ref", "?")).rpartition("/")[2] for part in parts)
+        kinds = " | ".join(map(_name_of_part, parts))
         if not any(part.get("type") in ("array", "object", "null") for part in parts):
             union = scalar_union([self.schema(part, where) for part in parts])
             if union is not None:
@@ -225,11 +228,14 @@ class _SchemaConverter:
         return result | {"x-kubernetes-int-or-string": True}
 
     def _plain(self, source: Mapping[str, Any], where: str) -> JSONObject:
+        if _NO_FORM in source:
+            raise refusal(where, f"has a type without a JSON form ({source[_NO_FORM]})", "use a model, a string or Any")
         self._check_keys(source, where)
         result = self._common(source, where)
         if "const" in source:
             result["enum"] = [source["const"]]
         _add_type(result, where)
+        check_default_type(where, result)
         kind = result.get("type")
         if any(bound in source for bound in _BOUNDS):
             rules = _bounds_as_rules(source, "self" if kind == "string" else "string(self)")
@@ -350,6 +356,12 @@ def _kept_when_set(schema: JSONObject) -> list[JSONObject]:
     ]
 
 
+def _name_of_part(part: Mapping[str, Any]) -> str:
+    if "x-kubernetes-int-or-string" in part:
+        return "int | str"
+    return str(part.get("type") or part.get("$ref", "any")).rpartition("/")[2]
+
+
 def _bounds_as_rules(source: Mapping[str, Any], value: str) -> list[JSONObject]:
     """Return the bounds of a number that is written as a string, as CEL rules."""
     return [
@@ -363,6 +375,7 @@ def _bounds_as_rules(source: Mapping[str, Any], value: str) -> list[JSONObject]:
 
 
 _HINTS = {
+    "contentSchema": "use the type itself, or str",
     "writeOnly": "pydantic serializes a secret as asterisks; refer to a Secret instead",
     "oneOf": "add a Literal field to each model, and name it: Field(discriminator=…)",
     "max_digits": "use ge= and le=",
@@ -403,6 +416,8 @@ def _add_type(result: JSONObject, where: str) -> None:
 def _add_bounds(result: JSONObject, source: Mapping[str, Any]) -> None:
     """Write exclusive bounds as in JSON Schema draft 4: a number and a flag."""
     for exclusive, bound, tighter in (("exclusiveMinimum", "minimum", max), ("exclusiveMaximum", "maximum", min)):
+        if result.get("type") == "integer" and bound in result and abs(result[bound]) >= _INT64:
+            del result[bound]  # what every 64-bit integer fulfills, and the server cannot read
         limit = source.get(exclusive)
         if limit is not None and tighter(limit, result.get(bound, limit)) == limit:
             result[bound] = limit

@@ -121,8 +121,8 @@ def to_json(value: Any, where: str = "value") -> Any:
     """Return a private copy of `value` as JSON.
 
     Accepts pydantic models (the fields that were set, under their wire names), dataclasses, enums, tuples, sets
-    (sorted), and datetimes with a time zone. Those become RFC 3339 in UTC, with six digits of the second unless it is
-    whole.
+    (sorted), quantities, IP addresses and networks, and datetimes with a time zone. Those become RFC 3339 in UTC, with
+    six digits of the second unless it is whole.
 
     Raises:
         TypeError: the value cannot be JSON; the message has its path, not the value.
@@ -167,6 +167,10 @@ def _timestamp(moment: datetime) -> str:
 def _model(value: Any, where: str) -> Any:
     if hasattr(value, "model_dump"):
         return to_json(value.model_dump(mode="json", by_alias=True, exclude_unset=True), where)
+    if hasattr(value, "__pydantic_serializer__"):  # a Quantity, a dataclass of pydantic
+        return to_json(value.__pydantic_serializer__.to_python(value, mode="json"), where)
+    if type(value).__module__ == "ipaddress":
+        return str(value)
     try:
         return to_json(msgspec.to_builtins(value), where)
     except TypeError:

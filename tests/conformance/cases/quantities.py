@@ -54,6 +54,22 @@ table(
         ),
         ("quantities of a quota", "resourcequotas", {"spec": {"hard": {"pods": "10000m", "cpu": "2000m"}}}, "spec"),
         (
+            "quantities that are no whole number of bytes, or large",
+            "resourcequotas",
+            {
+                "spec": {
+                    "hard": {
+                        "memory": "1.0001Ki",
+                        "requests.memory": "0.000001Gi",
+                        "limits.memory": "16Ei",
+                        "cpu": "1e20",
+                        "requests.storage": "1.5Ki",
+                    }
+                }
+            },
+            "spec",
+        ),
+        (
             "quantities of limits",
             "limitranges",
             {"spec": {"limits": [{"type": "Container", "default": {"cpu": "1000m"}, "max": {"cpu": "2000m"}}]}},

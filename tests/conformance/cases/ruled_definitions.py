@@ -48,6 +48,12 @@ table(
         ("a rule with a line break and no message", _ruled("self.x > 0 &&\nself.x < 5")),
         ("a message expression that is not a string", _ruled("self.x > 0", messageExpression="self.x")),
         ("a message expression with an error", _ruled("self.x > 0", messageExpression="self.y")),
+        (
+            "a message expression that is too expensive",
+            _ruled("self.x > 0", messageExpression="'x: ' + string(self.x)"),
+        ),
+        ("a rule that concatenates string()", _ruled("'x: ' + string(self.x) != 'x: 1'")),
+        ("a message expression that formats", _ruled("self.x > 0", messageExpression="'x: %d'.format([self.x])")),
         ("optionalOldSelf without oldSelf", _ruled("self.x > 0", optionalOldSelf=True)),
         (
             "oldSelf in an item of a list that is not a map",

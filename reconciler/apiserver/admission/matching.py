@@ -1,0 +1,88 @@
+"""Which writes the rules and selectors of a webhook or a policy match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from reconciler.apiserver.builtin.validation import selects
+from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.verbs.write import Admitted
+from reconciler.wire import JSONObject
+
+__all__ = ["GROUP", "aggregate", "endpoint_for", "labels_of", "selected"]
+
+GROUP = "admissionregistration.k8s.io"
+
+
+def endpoint_for(rules: Sequence[JSONObject] | None, policy: str | None, write: Admitted) -> Endpoint | None:
+    """Return the kind in the version that a rule names, or None if no rule matches the write.
+
+    Args:
+        rules: the rules; an earlier one comes first.
+        policy: with the match policy ``Equivalent``, a rule for another version of the kind matches as well.
+        write: the write.
+    """
+    asked = write.call.endpoint
+    if asked.info.group == GROUP:
+        return None  # a broken webhook or policy must not keep its own configuration from being repaired
+    if any(_matches(rule, asked, write) for rule in rules or ()):
+        return asked
+    if policy != "Exact":
+        for rule in rules or ():
+            for endpoint in asked.resource.endpoints.values():
+                if endpoint is not asked and _matches(rule, endpoint, write):
+                    return endpoint
+    return None
+
+
+def _matches(rule: JSONObject, endpoint: Endpoint, write: Admitted) -> bool:
+    info, scope = endpoint.info, rule.get("scope", "*")
+    return (
+        scope in ("*", "Namespaced" if info.namespaced else "Cluster")
+        and _includes(rule.get("operations"), write.operation)
+        and _includes(rule.get("apiGroups"), info.group)
+        and _includes(rule.get("apiVersions"), endpoint.version)
+        and any(_names(each, info.plural, write.call.subresource) for each in rule.get("resources") or ())
+        and (not rule.get("resourceNames") or write.name in rule["resourceNames"])
+    )
+
+
+def _includes(values: Sequence[str] | None, wanted: str) -> bool:
+    return values is not None and ("*" in values or wanted in values)
+
+
+def _names(pattern: str, plural: str, subresource: str) -> bool:
+    """Return whether ``pods``, ``pods/status``, ``pods/*``, ``*/scale``, ``*`` or ``*/*`` names a resource."""
+    resource, _, below = pattern.partition("/")
+    return resource in ("*", plural) and below in ("*" if "/" in pattern else "", subresource)
+
+
+def selected(match: JSONObject, write: Admitted, labels_of_namespace: Callable[[str], JSONObject]) -> bool:
+    """Return whether the selectors match the namespace and the object of a write, before or after it.
+
+    Args:
+        match: what has a ``namespaceSelector`` and an ``objectSelector``.
+        write: the write.
+        labels_of_namespace: returns the labels of a namespace.
+    """
+    wanted, info = match.get("namespaceSelector") or {}, write.call.endpoint.info
+    if wanted and (write.call.namespace or (info.plural == "namespaces" and not info.group)):
+        # A Namespace is selected by its own labels.
+        namespace = write.call.namespace
+        labels = labels_of_namespace(namespace) if namespace else labels_of(write.doc or write.before)
+        if not selects(wanted, labels):
+            return False
+    wanted = match.get("objectSelector") or {}
+    return not wanted or any(selects(wanted, labels_of(each)) for each in (write.doc, write.before) if each is not None)
+
+
+def labels_of(document: JSONObject | None) -> dict[str, Any]:
+    """Return the labels of an object."""
+    return ((document or {}).get("metadata") or {}).get("labels") or {}
+
+
+def aggregate(problems: Sequence[str]) -> str:
+    """Return several problems as one message, as Go's aggregated errors show them."""
+    different = list(dict.fromkeys(problems))
+    return different[0] if len(different) == 1 else f"[{', '.join(different)}]"

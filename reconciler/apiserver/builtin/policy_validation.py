@@ -1,0 +1,158 @@
+"""Validation of ValidatingAdmissionPolicies and their bindings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_rule
+from reconciler.apiserver.cel.compiler import CompileError
+from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition, composed
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.text import go_json
+from reconciler.apiserver.schema.names import subdomain_problems
+from reconciler.wire import JSONObject
+
+__all__ = ["check_binding", "check_policy", "policy_documents"]
+
+Findings = Iterator[FieldError]
+
+_ACTIONS = ("Audit", "Deny", "Warn")
+_NOT_FOUND_ACTIONS = ("Deny", "Allow")
+_POLICIES = ("Fail", "Ignore")
+_REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def policy_documents(spec: JSONObject) -> tuple[str, ...]:
+    """Return the names of the documents that the expressions of a policy may use, besides its variables."""
+    params = ("params",) if spec.get("paramKind") else ()
+    return (*CONDITION_VARIABLES, "namespaceObject", *params)
+
+
+def check_policy(doc: JSONObject, before: JSONObject | None) -> Findings:
+    """Yield the errors of a ValidatingAdmissionPolicy."""
+    spec = doc.get("spec") or {}
+    if before is not None and spec == before.get("spec"):
+        return
+    if spec.get("failurePolicy") not in _POLICIES:
+        yield FieldError.not_supported("spec.failurePolicy", spec.get("failurePolicy"), _POLICIES)
+    for member in ("apiVersion", "kind") if spec.get("paramKind") is not None else ():
+        if not spec["paramKind"].get(member):
+            yield FieldError.required(f"spec.paramKind.{member}")
+    if spec.get("matchConstraints") is None:
+        yield FieldError.required("spec.matchConstraints")
+    else:
+        yield from _check_match(spec["matchConstraints"], "spec.matchConstraints")
+        if not spec["matchConstraints"].get("resourceRules"):
+            yield FieldError.required("spec.matchConstraints.resourceRules")
+    documents = policy_documents(spec)
+    params = [name for name in documents if name != "namespaceObject"]
+    yield from check_conditions(spec.get("matchConditions") or (), "spec.matchConditions", set(), params)
+    variables: dict[str, str] = {}
+    for index, variable in enumerate(spec.get("variables") or ()):
+        yield from _check_variable(variable, f"spec.variables[{index}]", variables, documents)
+    if not spec.get("validations") and not spec.get("auditAnnotations"):
+        for member in ("validations", "auditAnnotations"):
+            words = "validations or auditAnnotations must contain at least one item"
+            yield FieldError.required(f"spec.{member}", words)
+    for index, validation in enumerate(spec.get("validations") or ()):
+        yield from _check_validation(validation, f"spec.validations[{index}]", variables, documents)
+    for index, annotation in enumerate(spec.get("auditAnnotations") or ()):
+        place, source = f"spec.auditAnnotations[{index}].valueExpression", annotation.get("valueExpression") or ""
+        yield from _check_expression(source, place, variables, documents, "string")
+
+
+def _check_match(match: JSONObject, path: str) -> Findings:
+    if match.get("matchPolicy") not in ("Equivalent", "Exact"):
+        yield FieldError.not_supported(f"{path}.matchPolicy", match.get("matchPolicy"), ("Equivalent", "Exact"))
+    for member in ("resourceRules", "excludeResourceRules"):
+        for index, rule in enumerate(match.get(member) or ()):
+            yield from check_rule(rule, f"{path}.{member}[{index}]")
+
+
+def _check_variable(variable: JSONObject, path: str, variables: dict[str, str], documents: Sequence[str]) -> Findings:
+    """Check a variable, and add it to those that later expressions may use."""
+    name, source = variable.get("name") or "", variable.get("expression") or ""
+    if not name.strip():
+        yield FieldError.required(f"{path}.name", "name is not specified")
+    elif not _IDENTIFIER.fullmatch(name):
+        yield FieldError.invalid(f"{path}.name", name, "must be a valid CEL identifier")
+    yield from _check_expression(source, f"{path}.expression", variables, documents, "")
+    try:
+        variables[name] = composed(source, variables)
+    except CompileError as error:
+        yield FieldError.invalid(f"{path}.expression", source, str(error))
+
+
+def _check_validation(
+    validation: JSONObject, path: str, variables: dict[str, str], documents: Sequence[str]
+) -> Findings:
+    yield from _check_expression(validation.get("expression") or "", f"{path}.expression", variables, documents, "bool")
+    computed, message = validation.get("messageExpression") or "", validation.get("message") or ""
+    if computed and not computed.strip():
+        yield FieldError.invalid(f"{path}.messageExpression", computed, "must be non-empty if specified")
+    elif computed:
+        yield from _check_expression(computed, f"{path}.messageExpression", variables, documents, "string")
+    if message and not message.strip():
+        yield FieldError.invalid(f"{path}.message", message, "must be non-empty if specified")
+    elif "\n" in message.strip():
+        yield FieldError.invalid(f"{path}.message", message, "must not contain line breaks")
+    if validation.get("reason") not in (None, *_REASONS):
+        yield FieldError.not_supported(f"{path}.reason", validation["reason"], _REASONS)
+
+
+def _check_expression(
+    source: str, path: str, variables: dict[str, str], documents: Sequence[str], result: str
+) -> Findings:
+    if not source.strip():
+        yield FieldError.required(path, "expression is not specified")
+        return
+    try:
+        Condition(source, composed(source, variables), documents, result).check()
+    except CompileError as error:
+        yield FieldError.invalid(path, source, str(error))
+
+
+def check_binding(doc: JSONObject, _before: JSONObject | None) -> Findings:
+    """Yield the errors of a ValidatingAdmissionPolicyBinding."""
+    spec = doc.get("spec") or {}
+    name = spec.get("policyName") or ""
+    if not name:
+        yield FieldError.required("spec.policyName")
+    for problem in subdomain_problems(name) if name else ():
+        yield FieldError.invalid("spec.policyName", name, problem)
+    if spec.get("paramRef") is not None:
+        yield from _check_params(spec["paramRef"], "spec.paramRef")
+    if spec.get("matchResources") is not None:
+        yield from _check_match(spec["matchResources"], "spec.matchResources")
+    yield from _check_actions(spec.get("validationActions") or [], "spec.validationActions")
+
+
+def _check_params(ref: JSONObject, path: str) -> Findings:
+    if ref.get("name") and ref.get("selector") is not None:
+        for member in ("name", "selector"):
+            yield FieldError.forbidden(f"{path}.{member}", "name and selector are mutually exclusive")
+    if not ref.get("name") and ref.get("selector") is None:
+        yield FieldError.required(path, "one of name or selector must be specified")
+    action = ref.get("parameterNotFoundAction")
+    if not action:
+        yield FieldError.required(f"{path}.parameterNotFoundAction")
+    elif action not in _NOT_FOUND_ACTIONS:
+        yield FieldError.not_supported(f"{path}.parameterNotFoundAction", action, _NOT_FOUND_ACTIONS)
+
+
+def _check_actions(actions: Sequence[str], path: str) -> Findings:
+    for index, action in enumerate(actions):
+        if action not in _ACTIONS:
+            yield FieldError.not_supported(f"{path}[{index}]", action, _ACTIONS)
+        if action in actions[:index]:
+            yield FieldError.duplicate(f"{path}[{index}]", action)
+    if {"Deny", "Warn"} <= set(actions):
+        words = (
+            "must not contain both Deny and Warn (repeating the same validation failure information in the API "
+            "response and headers serves no purpose)"
+        )
+        yield FieldError(path, f"Invalid value: {go_json(list(actions))}: {words}")
+    if not actions:
+        yield FieldError.required(path, "at least one validation action is required")
