@@ -70,7 +70,7 @@ def _digest(text: str) -> str:
 
 def _priority(alerts: Iterable[Alert]) -> Priority:
     """Return the highest priority that the label ``severity`` of an alert stands for; Medium for others."""
-    found = {_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts}
+    found: set[Priority] = {_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts}
     order: tuple[Priority, ...] = ("Critical", "High", "Medium", "Low")
     return next((priority for priority in order if priority in found), "Medium")
 
