@@ -75,7 +75,7 @@ def _row(record: JSONObject) -> tuple[str, ...]:
     if record.get("recipients"):
         who += " to " + ", ".join(visible(one_line(str(each))) for each in record["recipients"])
     if record["event"] == "notification.finished":
-        who, result = "(finished)", f"{text('phase')} {text('reason')}"
+        who, result = "(finished)", " ".join(dict.fromkeys((text("phase"), text("reason"))))
     elif record.get("error"):
         result += f": {text('error')[:60]}"
     incident = f"{text('incident')} {text('action')}".strip()

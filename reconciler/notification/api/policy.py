@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from reconciler.notification.api.types import Priority
-from reconciler.objects import Model, PrinterColumn, Resource
+from reconciler.objects import ConditionedStatus, Model, PrinterColumn, Resource
 
-__all__ = ["ChannelPolicy", "ChannelPolicySpec"]
+__all__ = ["ChannelPolicy", "ChannelPolicySpec", "ChannelPolicyStatus"]
 
 PATTERN_LIMIT = 256
 """Maximum patterns in a list."""
@@ -47,8 +47,14 @@ class ChannelPolicySpec(Model):
     )
 
 
+class ChannelPolicyStatus(ConditionedStatus):
+    """The status of a policy. The operator writes none: a policy that the API server accepts is in use."""
+
+    printer_columns: ClassVar[tuple[PrinterColumn, ...]] = ()
+
+
 class ChannelPolicy(
-    Resource[ChannelPolicySpec],
+    Resource[ChannelPolicySpec, ChannelPolicyStatus],
     group="notify.reconciler.dev",
     version="v1alpha1",
     plural="channelpolicies",

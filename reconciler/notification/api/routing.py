@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -37,6 +38,8 @@ class RoutingError(Model):
 
 class RoutingConfigStatus(ConditionedStatus):
     """The validity of the configuration, and its errors."""
+
+    printer_columns: ClassVar[tuple[PrinterColumn, ...]] = ()  # Valid says it
 
     valid: bool | None = Field(default=None, description="Whether the latest configuration is valid, and so in use.")
     active_generation: int | None = Field(default=None, description="Generation of the configuration that is in use.")
