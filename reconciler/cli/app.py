@@ -479,6 +479,24 @@ def apiserver(
     return run_apiserver(objects, APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
 
 
+@app.command(usage="Usage: reconciler audit [OPTIONS] FILE")
+def audit(
+    file: Annotated[Path, Parameter(help="The audit file; '-' for standard input.")],
+    /,
+    *,
+    request: Annotated[str | None, Parameter(help="Only the request NAME, or NAMESPACE/NAME.")] = None,
+    namespace: Annotated[str | None, Parameter(help="Only requests in this namespace.")] = None,
+    output: Annotated[Format, Parameter(help="Output format; json prints the records as they are.")] = "text",
+) -> int:
+    """Print who was told what, and when, from an audit file of the notification operator; check its hash chain.
+
+    The exit code is 1 if a line was changed, removed or inserted.
+    """
+    from reconciler.cli.audit import print_audit
+
+    return print_audit(file, request=request, namespace=namespace, as_json=output == "json")
+
+
 @routes.command(name="test", usage="Usage: reconciler routes test [OPTIONS] FILE [ATTRIBUTES...]")
 def routes_test(
     file: Annotated[Path, Parameter(help="The routing configuration.")],

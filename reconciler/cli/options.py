@@ -69,6 +69,12 @@ class NotificationFlags:
     routing_config_map: Annotated[
         str | None, Parameter(help="NAMESPACE/NAME of a ConfigMap with the routing configuration in 'routing.yaml'.")
     ] = None
+    routing_resource: Annotated[
+        str | None, Parameter(help="Name of the RoutingConfig object with the routing configuration.")
+    ] = None
+    fallback_channel: Annotated[
+        str | None, Parameter(help="Channel for requests that name none and for which routing selects none.")
+    ] = None
     audit_file: Annotated[
         Path | None, Parameter(help="File to which each attempt and each result is appended as a line.")
     ] = None
@@ -80,6 +86,29 @@ class NotificationFlags:
     max_deliveries: Annotated[
         int, Parameter(help="Maximum number of concurrent deliveries.", validator=Number(gte=1))
     ] = 64
+    redact: Annotated[
+        tuple[str, ...],
+        Parameter(help="Pattern (RE2) of further secrets to redact. Can be repeated.", show_default=False),
+    ] = ()
+    alertmanager_webhook: Annotated[
+        str | None, Parameter(help="HOST:PORT at which Alertmanager and Grafana send alerts, such as :9095.")
+    ] = None
+    alert_token: Annotated[
+        str | None, Parameter(help="Name of the credential that the senders of alerts must know.")
+    ] = None
+    alert_namespace: Annotated[str, Parameter(help="Namespace of the requests for alerts.")] = "default"
+    channel_policies: Annotated[
+        bool, Parameter(help="Restrict what namespaces may do by the cluster's ChannelPolicies.", negative="")
+    ] = False
+    namespace_credentials: Annotated[
+        bool, Parameter(help="Let receivers use credentials from labelled Secrets of a namespace.", negative="")
+    ] = False
+    webhook: Annotated[
+        str | None, Parameter(help="HOST:PORT of the webhook that refuses requests which a policy does not allow.")
+    ] = None
+    webhook_certificates: Annotated[
+        Path | None, Parameter(help="Directory with the webhook's tls.crt and tls.key.")
+    ] = None
 
 
 @Parameter(name="*", group="Pod of the operator, without --endpoint")

@@ -104,10 +104,15 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
     from reconciler.notification import NotificationOperator, NotificationOptions, RedactingFilter
 
     flags = options.notification
-    if flags.routing_file is not None and flags.routing_config_map is not None:
-        raise ConfigurationError("set only one of --routing-file and --routing-config-map")
+    routings = (flags.routing_file, flags.routing_config_map, flags.routing_resource)
+    if sum(each is not None for each in routings) > 1:
+        raise ConfigurationError("set only one of --routing-file, --routing-config-map and --routing-resource")
     if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
         raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
+    if flags.webhook is not None and not (flags.channel_policies and flags.webhook_certificates is not None):
+        raise ConfigurationError("--webhook needs --channel-policies and --webhook-certificates")
+    if flags.alertmanager_webhook is not None and (flags.credentials is None or flags.alert_token is None):
+        raise ConfigurationError("--alertmanager-webhook needs --credentials and --alert-token")
     operator = NotificationOperator(
         NotificationOptions(
             console=flags.console_channel,
@@ -116,10 +121,20 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
             credentials=flags.credentials,
             routing_file=flags.routing_file,
             routing_config_map=flags.routing_config_map,
+            routing_resource=flags.routing_resource,
+            fallback_channel=flags.fallback_channel,
             audit_file=flags.audit_file,
             timeout=flags.delivery_timeout,
             max_concurrent=flags.max_deliveries,
             workers=options.workers,
+            alertmanager_webhook=flags.alertmanager_webhook,
+            alert_token=flags.alert_token,
+            alert_namespace=flags.alert_namespace,
+            redact=flags.redact,
+            policies=flags.channel_policies,
+            namespace_credentials=flags.namespace_credentials,
+            webhook=flags.webhook,
+            webhook_certificates=flags.webhook_certificates,
         )
     )
     handler.addFilter(RedactingFilter(operator.redactor))
