@@ -74,7 +74,10 @@ def _digest(text: str) -> str:
 def _priority(alerts: Iterable[Alert]) -> Priority:
     """Return the highest priority that the label ``severity`` of an alert stands for; Medium for others."""
     found: set[Priority] = {_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts}
-    return min(found, key=_ORDER.index, default="Medium")
+    for priority in _ORDER:
+        if priority in found:
+            return priority
+    return "Medium"
 
 
 def _subject(group: AlertGroup, alerts: list[Alert]) -> str:
