@@ -139,9 +139,9 @@ class Session:
         with earlier._lock:
             self._uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
         self._base = self._tip.status
-        if not self._tip.frame and self.document is not None:  # the last version was taken without its frame
-            frame = self.policy.snapshot(self.document).frame
-            self._tip = msgspec.structs.replace(self._tip, frame=frame)
+        if not self._tip.around and self.document is not None:  # the last version was taken without its frame
+            around = self.policy.snapshot(self.document).around
+            self._tip = msgspec.structs.replace(self._tip, around=around)
         self._open = True
 
     # Recording.
