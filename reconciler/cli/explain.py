@@ -67,6 +67,7 @@ def print_explanation(
     if not controllers:
         raise EndpointError(_unknown_kind(kind, printable(document)))
     found: list[JSONObject] = []
+    own = ""
     for each in controllers:
         own = (chosen or default_namespace or "default") if each.get("namespaced", chosen is not None) else ""
         if chosen and not own:

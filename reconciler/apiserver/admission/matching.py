@@ -1,4 +1,4 @@
-"""Which writes the rules and selectors of a webhook or a policy match."""
+"""Matching of writes by the rules and selectors of webhooks and policies."""
 
 from __future__ import annotations
 

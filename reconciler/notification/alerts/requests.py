@@ -64,6 +64,9 @@ def request_for(group: AlertGroup, namespace: str) -> NotificationRequest:
     )
 
 
+_ORDER: tuple[Priority, ...] = ("Critical", "High", "Medium", "Low")
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
@@ -71,8 +74,7 @@ def _digest(text: str) -> str:
 def _priority(alerts: Iterable[Alert]) -> Priority:
     """Return the highest priority that the label ``severity`` of an alert stands for; Medium for others."""
     found: set[Priority] = {_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts}
-    order: tuple[Priority, ...] = ("Critical", "High", "Medium", "Low")
-    return next((priority for priority in order if priority in found), "Medium")
+    return min(found, key=_ORDER.index, default="Medium")
 
 
 def _subject(group: AlertGroup, alerts: list[Alert]) -> str:
