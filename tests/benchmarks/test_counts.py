@@ -28,7 +28,6 @@ from reconciler.cache import watch as _session
 from reconciler.client.verbs import status_writer as _status_writer
 from reconciler.controller import Controller
 from reconciler.meta import Request
-from reconciler.meta import Request
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus, widget
 
 pytestmark = pytest.mark.virtual_time
