@@ -13,7 +13,6 @@ from htpy import Node
 
 from reconciler.manager.console import Page
 from reconciler.manager.console.html import pill, section, table
-from reconciler.manager.console.pages.page import Page
 from reconciler.meta import format_micro_time
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import LimitedChannel
