@@ -123,9 +123,11 @@ def run_program(program: Any, data: dict[str, Any]) -> tuple[Any, str]:
         outcome = program.eval(data=data)
     except RuntimeError as error:
         return None, str(error)
-    if outcome.type().name() == "ERROR":
-        return None, str(outcome.value())
-    return outcome.value(), ""
+    try:
+        value = outcome.value()
+    except TypeError:
+        return None, ""  # a type or an optional, which has no form in Python
+    return (None, str(value)) if outcome.type().name() == "ERROR" else (value, "")
 
 
 def _same_item(item: Any, before: Any, node: Node) -> Any:
