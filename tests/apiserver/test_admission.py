@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.errors import OutcomeUnknown
+from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.testing.control_plane import ControlPlane
 from tests.apiserver.admission_world import (
+    GADGET_DEFINITION,
     GADGETS,
     GROUP,
     KIND,
@@ -441,3 +446,44 @@ async def test_real_server_calls_webhooks_the_same_way(
     body: Scenario, control_plane: ControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await on_real(body, control_plane, tmp_path, caplog)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("happens", ["kind deleted", "namespace deleted", "restart", "wipe"])
+async def test_nothing_is_created_where_nothing_is_served_any_more(happens: str) -> None:
+    async with APIServer(provision_namespaces=False) as server, Client(server) as client:
+
+        class Hook:
+            async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+                if happens == "kind deleted":
+                    name = GADGET_DEFINITION["metadata"]["name"]
+                    await client.delete("apiextensions.k8s.io/v1/CustomResourceDefinition", name)
+                elif happens == "namespace deleted":
+                    await client.delete("v1/Namespace", "ns")
+                else:
+                    await server.restart(wipe=happens == "wipe")
+                asked = json.loads(request.body)
+                response = {"uid": asked["request"]["uid"], "allowed": True}
+                return HTTPResponse(200, body=json.dumps({**asked, "response": response}).encode())
+
+        server.connect_webhooks("https://webhooks.example", Hook())
+        await server.apply(GADGET_DEFINITION)
+        await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}})
+        hook = {
+            "name": "v.admission.reconciler.dev",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "clientConfig": {"url": "https://webhooks.example/v"},
+            "rules": [{**GADGETS, "operations": ["CREATE"]}],
+        }
+        await client.create({"apiVersion": GROUP, "kind": VALIDATING, "metadata": {"name": "v"}, "webhooks": [hook]})
+        metadata = {"name": "g", "namespace": "ns"}
+        gadget = {"apiVersion": "admission.reconciler.dev/v1", "kind": "Gadget", "metadata": metadata}
+        path = "/apis/admission.reconciler.dev/v1/namespaces/ns/gadgets"
+        headers = {"content-type": "application/json"}
+        request = HTTPRequest("POST", path, headers=headers, body=json.dumps(gadget).encode())
+        if "deleted" in happens:
+            assert (await server.send(request)).status == 404
+        else:
+            with pytest.raises(OutcomeUnknown, match="the server restarted before it answered"):
+                await server.send(request)

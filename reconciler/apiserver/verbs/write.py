@@ -21,6 +21,7 @@ from reconciler.apiserver.encoding.refusals import (
     forbidden,
     internal_error,
     invalid,
+    no_such_resource,
     not_found,
 )
 from reconciler.apiserver.ownership.managed_fields import (
@@ -193,7 +194,7 @@ class Writer:
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
         check_name_and_namespace(call, metadata)
-        await self._require_namespace(call, str(metadata.get("name", "")))
+        await self._require_place(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
         trackable = can_track_owners(call, doc, {})
         admitted = None
@@ -224,6 +225,8 @@ class Writer:
         call.warnings = warnings = warnings + strategy.warn(doc)
         if admitted is not None:
             await self._admission.validate(replace(admitted, doc=doc))
+            # The kind or the namespace may have been deleted while webhooks were called.
+            await self._require_place(call, metadata["name"])
         _check_not_taken(call, key, metadata)
         if not owned and trackable:
             metadata["managedFields"] = self._entries(call, doc)
@@ -294,8 +297,12 @@ class Writer:
             if "status" in call.endpoint.skeleton:
                 doc["status"] = filled({}, call.endpoint.skeleton["status"])
 
-    async def _require_namespace(self, call: Call, name: str) -> None:
+    async def _require_place(self, call: Call, name: str) -> None:
+        """Check that the kind is served, and that the namespace exists and is not being deleted."""
         info, namespace = call.endpoint.info, call.namespace
+        served = self._cluster.registry.resource(info.group, info.plural)
+        if served is None or served.store is not call.endpoint.store:
+            raise no_such_resource()
         if not info.namespaced or namespace is None:
             return
         namespaces = self._cluster.registry.core("namespaces").store.objects
