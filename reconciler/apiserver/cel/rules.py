@@ -50,8 +50,8 @@ class RuleSet:
         return list(self._default_errors(self._root, path)) if self else []
 
     def _default_errors(self, node: Node, path: str) -> Iterator[FieldError]:
-        if node.default is not NO_DEFAULT and self._relevant.get(id(node)):
-            for error in self._evaluate(node.default, _ABSENT, node, ""):
+        if node.written_default is not NO_DEFAULT and self._relevant.get(id(node)):
+            for error in self._evaluate(node.written_default, _ABSENT, node, ""):
                 below = "" if error.field == "<nil>" else f".{error.field}"
                 yield FieldError(f"{path}.default{below}", error.message, error.reason)
         for step, child in children(node):
