@@ -81,6 +81,16 @@ def _use(session: nox.Session, programs: Path) -> None:
 
 
 @nox.session(python=False)
+def alertmanager(session: nox.Session) -> None:
+    """Build Alertmanager from its Go module, and let it send alerts to the notification operator; needs Go."""
+    directory = Path(session.create_tmp()).resolve()
+    module = "github.com/prometheus/alertmanager/cmd/alertmanager@v0.28.1"
+    session.run("go", "install", module, env={"GOBIN": str(directory)}, external=True)
+    test = "tests/notification/test_alerts.py"
+    session.run("pytest", "-q", "-n0", "-k", "real", test, env={"ALERTMANAGER": str(directory / "alertmanager")})
+
+
+@nox.session(python=False)
 def browser(session: nox.Session) -> None:
     """Look at the docs and the console in Chromium; ``-- --pictures`` writes the pictures of the docs."""
     session.run("sphinx-build", "-q", "-b", "html", "docs", "docs/_build/html")
@@ -144,6 +154,12 @@ def fuzz(session: nox.Session) -> None:
     variables = {"FUZZ_EXAMPLES": os.environ.get("FUZZ_EXAMPLES", "20000"), "FUZZ_SEED": seed}
     limit = ["--timeout", "1800", f"--hypothesis-seed={seed}"]
     session.run("pytest", "-q", *limit, *files, *session.posargs, env=variables)
+
+
+@nox.session(python=False)
+def alerts(session: nox.Session) -> None:
+    """Test the alert rules of the docs with promtool, which is built from Go modules: some minutes the first time."""
+    session.run("python", "-m", "tests.alerts")
 
 
 @nox.session(python=False)

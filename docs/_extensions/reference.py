@@ -246,16 +246,28 @@ class CommandLine(SphinxDirective):
         return parent.children
 
 
-class BuiltinsAreNotLinks(SphinxPostTransform):
-    """A transform that shows ``type`` and ``bytes`` as code. Otherwise they would link to an attribute of that name."""
+class TidyEntries(SphinxPostTransform):
+    """Corrections of what autodoc writes.
+
+    ``type`` and ``bytes`` are code; otherwise they would link to an attribute of that name. A class of another package
+    is linked, too. The base class ``object`` is not mentioned, and attributes are called attributes.
+    """
 
     default_priority = 5  # before references are resolved
 
     def run(self, **_kwargs: Any) -> None:
-        """Replace the references by their text."""
+        """Change the page."""
         for node in list(self.document.findall(addnodes.pending_xref)):
             if node.get("refdomain") == "py" and node["reftarget"] in dir(builtins):
                 node.replace_self(nodes.Text(node["reftarget"]))
+            elif node.get("reftype") == "obj" and node["reftarget"][0].isupper():
+                node["refspecific"] = True
+        for paragraph in list(self.document.findall(nodes.paragraph)):
+            if paragraph.astext() == "Bases: object":
+                paragraph.parent.remove(paragraph)
+        for name in self.document.findall(nodes.field_name):
+            if name.astext() == "Variables":
+                name[:] = [nodes.Text("Attributes")]
 
 
 def setup(sphinx: Sphinx) -> dict[str, bool]:
@@ -263,5 +275,5 @@ def setup(sphinx: Sphinx) -> dict[str, bool]:
     sphinx.connect("builder-inited", write_api_pages)
     sphinx.add_directive("metrics", MetricsTable)
     sphinx.add_directive("commands", CommandLine)
-    sphinx.add_post_transform(BuiltinsAreNotLinks)
+    sphinx.add_post_transform(TidyEntries)
     return {"parallel_read_safe": True}

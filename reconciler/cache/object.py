@@ -164,6 +164,8 @@ class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
         final: False for a DELETED whose `old` is only the last known state. Either a list or another uid under the same
             name revealed the deletion, or the object may have left the informer's selector alive.
         rewritten: the content changed but the version did not, as when a CRD gains a default.
+        received: the object as the watch sent it, with its managedFields and before the informer's transform; None if a
+            list revealed the change.
     """
 
     type: EventType
@@ -172,6 +174,7 @@ class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
     initial: bool = False
     final: bool = True
     rewritten: bool = False
+    received: msgspec.Raw | None = None
 
     @property
     def object(self) -> CachedObject:

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+import msgspec
+
 from reconciler.cache.handlers import Handlers
 from reconciler.cache.object import CachedObject, CacheEvent, EventType
 from reconciler.cache.overlay import Overlay
@@ -34,8 +36,8 @@ class Sink(Protocol):
         """
         ...
 
-    def apply(self, type: str, cached: CachedObject) -> None:
-        """Apply an event: ADDED, MODIFIED or DELETED."""
+    def apply(self, type: str, cached: CachedObject, received: msgspec.Raw | None = None) -> None:
+        """Apply an event: ADDED, MODIFIED or DELETED, with the object as it was received."""
         ...
 
     def advance(self, version: Version) -> None:
@@ -109,10 +111,10 @@ class StoreSink:
         self._on_listed()
         return restarted
 
-    def apply(self, type: str, cached: CachedObject) -> None:
+    def apply(self, type: str, cached: CachedObject, received: msgspec.Raw | None = None) -> None:
         """Apply an event of the watch."""
         before = self._store.get(cached.request)
-        events = self._delete(before, cached) if type == "DELETED" else self._put(before, cached)
+        events = self._delete(before, cached) if type == "DELETED" else self._put(before, cached, received)
         self.version = cached.version
         for event in events:
             self._handlers.notify(event)
@@ -160,15 +162,22 @@ class StoreSink:
         for cached in objects:
             yield self._put(self._store.get(cached.request), cached, force=restarted)
 
-    def _put(self, before: CachedObject | None, cached: CachedObject, *, force: bool = False) -> tuple[CacheEvent, ...]:
+    def _put(
+        self,
+        before: CachedObject | None,
+        cached: CachedObject,
+        received: msgspec.Raw | None = None,
+        *,
+        force: bool = False,
+    ) -> tuple[CacheEvent, ...]:
         if before is None:
             self._store_object(cached)
-            return (CacheEvent(EventType.ADDED, new=cached, initial=self.version is None),)
+            return (CacheEvent(EventType.ADDED, new=cached, initial=self.version is None, received=received),)
         if before.uid != cached.uid:
             self._store_object(cached)
             return (
                 CacheEvent(EventType.DELETED, old=before, final=False),
-                CacheEvent(EventType.ADDED, new=cached),
+                CacheEvent(EventType.ADDED, new=cached, received=received),
             )
         if not force and is_older(cached.version, before.version):
             self.stale += 1
@@ -177,7 +186,7 @@ class StoreSink:
             return ()
         self._store_object(cached)
         rewritten = cached.version == before.version
-        return (CacheEvent(EventType.UPDATED, old=before, new=cached, rewritten=rewritten),)
+        return (CacheEvent(EventType.UPDATED, old=before, new=cached, rewritten=rewritten, received=received),)
 
     def _store_object(self, cached: CachedObject) -> None:
         self._store.put(cached)

@@ -168,16 +168,16 @@ class WatchStream:
             raise self._error(event.object)
         cached = self._reader.read(event.object)
         if cached is not None:
-            self._change(event.type, cached)
+            self._change(event.type, cached, event.object)
         elif self.initial is None and (version := self._reader.version_of(event.object)) is not None:
             self._position.advance(version)
             self._sink.advance(version)
         return None
 
-    def _change(self, type: str, cached: CachedObject) -> None:
+    def _change(self, type: str, cached: CachedObject, received: msgspec.Raw) -> None:
         if self.initial is None:
             self._position.advance(cached.version)
-            self._sink.apply(type, cached)
+            self._sink.apply(type, cached, received)
         elif type == "DELETED":
             self.initial.pop(cached.request, None)
         else:

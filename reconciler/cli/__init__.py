@@ -1,4 +1,4 @@
-"""The command line: ``reconciler demo | new | run | explain | top | crd | manifests | routes | apiserver | envtest``.
+"""The command line: ``reconciler demo | new | add | dev | run | crd | manifests | explain | top | apiserver | …``.
 
 Exit codes: 0 for success, 1 for a failure (one line on standard error says what failed and what to do), 2 for a usage
 error, 130 after an interrupt. Each command imports only what it needs, so it works without the extras of the others.
@@ -6,12 +6,12 @@ error, 130 after an interrupt. Each command imports only what it needs, so it wo
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.errors import MissingExtra, ReconcilerError
+from reconciler.cli.exits import exit_with
+from reconciler.errors import MissingExtra
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -28,16 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
-    try:
-        sys.exit(_dispatch(arguments))
-    except ReconcilerError as error:
-        print(f"reconciler: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    exit_with(lambda: _dispatch(arguments))
 
 
 def _dispatch(arguments: Sequence[str] | None) -> int:
@@ -69,7 +60,7 @@ def _usage_error(error: CycloptsError) -> str:
 
     command = " ".join(["reconciler", *(error.command_chain or ())])
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        text = f"missing argument {error.argument.name}"
+        text = f"missing argument {error.argument.name.removeprefix('--')}"
     elif isinstance(error, UnusedCliTokensError):
         text = f"unexpected argument: {' '.join(error.unused_tokens or ())}"
     else:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from cyclopts import App, Parameter
-from cyclopts.config import Env, Yaml
+from cyclopts.config import Env, Toml, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, RunOptions
+from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, OperatorOptions, RunOptions
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -27,7 +28,9 @@ def _version() -> str:
 
 
 def config_sources(arguments: Sequence[str]) -> tuple[Any, ...]:
-    """Return the sources of options that are not on the command line: the environment, then the file of --config.
+    """Return the sources of options that are not on the command line: the environment, then a file.
+
+    The file is that of --config, or for some commands the project's pyproject.toml.
 
     Unknown keys in the file are errors.
 
@@ -35,6 +38,8 @@ def config_sources(arguments: Sequence[str]) -> tuple[Any, ...]:
         ConfigurationError: the file cannot be read.
     """
     environment = Env("RECONCILER_")
+    if arguments and arguments[0] in _IN_PYPROJECT:
+        return environment, *_pyproject()
     file = _config_file(arguments)
     if file is None:
         return (environment,)
@@ -46,6 +51,26 @@ def config_sources(arguments: Sequence[str]) -> tuple[Any, ...]:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"--config {file}: not a readable YAML file: {reason}") from error
     return environment, Yaml(file, use_commands_as_keys=False)
+
+
+_IN_PYPROJECT = frozenset({"dev", "manifests"})
+"""Commands whose options a project keeps in its pyproject.toml."""
+
+
+def _pyproject() -> tuple[Any, ...]:
+    """Return the table ``[tool.reconciler.COMMAND]`` of the project in the current directory.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    file = Path("pyproject.toml")
+    try:
+        tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file}: not a readable TOML file: {error}") from error
+    return (Toml(file, root_keys=["tool", "reconciler"]),)
 
 
 def _config_file(arguments: Sequence[str]) -> Path | None:
@@ -67,14 +92,8 @@ app = App(
     version=_version,
     default_parameter=Parameter(show_env_var=False, negative_iterable=()),
 )
-Endpoint = Annotated[
-    str,
-    Parameter(
-        help="http://HOST:PORT, or https, of --metrics or --health of the operator, for example a forwarded port."
-    ),
-]
-DEFAULT_ENDPOINT = "http://127.0.0.1:8080"
-
+add = App(name="add", help="Add a kind or a webhook to the project in the current directory.")
+app.command(add)
 routes = App(name="routes", help="Test the routing rules of notifications.")
 app.command(routes)
 envtest = App(name="envtest", help="Find, build or start a real etcd and kube-apiserver for tests.")
@@ -125,6 +144,15 @@ def demo(
     return run_demo(speed=speed, naive=naive, as_json=output == "json")
 
 
+Versions = Annotated[
+    str,
+    Parameter(help="Versions of the kind, separated by commas. The last is stored, the others are converted to it."),
+]
+ByKey = Annotated[
+    bool, Parameter(help="Write a reconciler that gets the name of an object instead of the object.", negative=())
+]
+
+
 @app.command
 def new(
     name: Annotated[str, Parameter(help="Name of the package, such as 'my_operator'. The kind is named after it.")],
@@ -133,14 +161,56 @@ def new(
     directory: Annotated[
         Path | None, Parameter(help="Directory of the project; empty if it exists. Default: NAME.", show_default=False)
     ] = None,
+    group: Annotated[str, Parameter(help="API group of the kind: a domain of yours.")] = "example.com",
+    versions: Versions = "v1alpha1",
+    webhook: Annotated[
+        bool, Parameter(help="Add a validating and a defaulting webhook with configuration.", negative=())
+    ] = False,
+    by_key: ByKey = False,
 ) -> int:
-    """Write a small operator project that works at once: a kind, a reconciler, a test and manifests.
+    """Write a small operator project that works at once: a kind, a reconciler, tests and manifests.
 
-    Needs no cluster.
+    Needs no cluster. Afterwards 'pytest', 'reconciler run' and 'kubectl apply -f' work in this order; the output has
+    the commands. With several --versions there is a conversion webhook, too. 'reconciler add' adds more later.
     """
-    from reconciler.cli.new import create_project
+    from reconciler.cli.scaffold.project import ProjectOptions, create_project
 
-    return create_project(name, directory)
+    options = ProjectOptions(group=group, versions=versions.split(","), by_key=by_key, webhook=webhook)
+    return create_project(name, directory, options)
+
+
+@add.command(name="kind")
+def add_kind(
+    name: Annotated[str, Parameter(help="The kind in CamelCase, such as 'Database'.")],
+    /,
+    *,
+    group: Annotated[str | None, Parameter(help="API group of the kind. Default: that of the project's kinds.")] = None,
+    versions: Versions = "v1alpha1",
+    by_key: ByKey = False,
+) -> int:
+    """Add a kind with its reconciler, tests and an example to the project in the current directory.
+
+    Existing files are not overwritten: the function that adds the controllers gets one more line and an import, and the
+    manifests are generated again.
+    """
+    from reconciler.cli.scaffold.additions import add_kind
+
+    return add_kind(name, group=group, versions=versions.split(","), by_key=by_key)
+
+
+@add.command(name="webhook")
+def add_webhook(
+    kind: Annotated[str, Parameter(help="The name of a Resource class of the project.")],
+    /,
+) -> int:
+    """Add a validating and a defaulting webhook of a kind to the project in the current directory.
+
+    Existing files are not overwritten: the function that adds the controllers gets one more line and an import, and
+    the manifests are generated again.
+    """
+    from reconciler.cli.scaffold.additions import add_webhook
+
+    return add_webhook(kind)
 
 
 @app.command
@@ -165,28 +235,111 @@ def run(
 
 
 @app.command
-def explain(
-    kind: Annotated[str, Parameter(help="Kind of the object, its plural, or the name of a controller.")],
-    key: Annotated[str, Parameter(name="object", help="NAMESPACE/NAME, or NAME of a cluster-scoped object.")],
+def dev(
+    target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run'.")],
+    *,
+    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
+    control_plane: Annotated[
+        bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
+    ] = False,
+    namespace: Annotated[
+        tuple[str, ...], Parameter(help="Watch only this namespace. Can be repeated.", show_default=False)
+    ] = (),
+    workers: Annotated[int, Parameter(help="Concurrent reconciles per controller.")] = 4,
+    metrics: Annotated[
+        str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Default: 127.0.0.1:8080, or a free port.")
+    ] = None,
+    console: Annotated[
+        str | None,
+        Parameter(
+            help="HOST:PORT of the console, a page for the browser. Default: 127.0.0.1:8082, or a free port.",
+            requires_equals=True,
+        ),
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")
+    ] = "info",
+) -> int:
+    """Run an operator while you write it: on an API server of its own, restarted when a file changes.
+
+    The CRDs of the operator's own kinds and its webhooks are installed at each start, with a development certificate.
+    The embedded server does not convert between versions; that of --control-plane does. The server and its objects stay
+    while the operator restarts. If the operator cannot start, the error is shown, and the next change starts it again.
+    Python, YAML, JSON and TOML files below the current directory are watched. Ctrl-C ends everything. In a project of
+    'reconciler new' the target is in pyproject.toml.
+    """
+    from reconciler.cli.dev.loop import DevOptions, run_dev
+
+    options = DevOptions(
+        kubeconfig=kubeconfig,
+        control_plane=control_plane,
+        namespaces=namespace,
+        workers=workers,
+        metrics=metrics,
+        console=console,
+        log_level=log_level,
+    )
+    return run_dev(target, options)
+
+
+@app.command
+def certificates(
+    directory: Annotated[Path, Parameter(help="Directory for ca.crt, tls.crt and tls.key.")],
     /,
     *,
-    endpoint: Endpoint = DEFAULT_ENDPOINT,
+    host: Annotated[
+        tuple[str, ...], Parameter(help="Host name or address of the webhooks. Can be repeated.", show_default=False)
+    ] = ("localhost", "127.0.0.1"),
+) -> int:
+    """Make a development certificate for webhooks, and a CA for it. Existing files are not overwritten.
+
+    In a cluster the host is that of the webhooks' Service, such as 'my-operator-webhook.default.svc'. In production let
+    cert-manager make and renew the certificate.
+    """
+    from reconciler.cli.dev.certificates import print_certificates
+
+    return print_certificates(directory, host)
+
+
+@app.command
+def explain(
+    kind: Annotated[
+        str, Parameter(help="Kind, plural or short name, with or without .GROUP; or the name of a controller.")
+    ],
+    key: Annotated[str, Parameter(name="object", help="NAME or NAMESPACE/NAME.")],
+    /,
+    *,
+    namespace: Annotated[
+        str | None,
+        Parameter(name=["--namespace", "-n"], help="Namespace of the object. Default: that of the context."),
+    ] = None,
+    operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     output: Annotated[Format, Parameter(help="Output format.")] = "text",
 ) -> int:
     """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
 
-    Asks a running operator; forward the port of its --metrics or --health with 'kubectl port-forward POD 8080'.
+    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
     from reconciler.cli.explain import print_explanation
+    from reconciler.cli.operator.forward import reached
 
-    return print_explanation(kind, key, endpoint=endpoint, access=access, as_json=output == "json")
+    with reached(operator, access) as found:
+        return print_explanation(
+            kind,
+            key,
+            endpoint=found.endpoint,
+            namespace=namespace,
+            default_namespace=found.namespace,
+            access=access,
+            as_json=output == "json",
+        )
 
 
 @app.command
 def top(
     *,
-    endpoint: Endpoint = DEFAULT_ENDPOINT,
+    operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
     output: Annotated[
@@ -195,24 +348,41 @@ def top(
 ) -> int:
     """Print the controllers of a running operator: queues, workers, failing keys and hot keys.
 
-    Asks a running operator; forward the port of its --metrics or --health with 'kubectl port-forward POD 8080'.
+    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
+    from reconciler.cli.operator.forward import reached
     from reconciler.cli.top import print_top
 
-    return print_top(endpoint=endpoint, watch=watch, access=access, as_json=output == "json")
+    with reached(operator, access) as found:
+        return print_top(endpoint=found.endpoint, watch=watch, access=access, as_json=output == "json")
 
 
 @app.command
 def crd(
-    target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, or 'notification'.")],
+    target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, 'notification', or a YAML file of CRDs.")],
     /,
-    *,
-    output: Annotated[Literal["yaml", "json"], Parameter(help="Output format.")] = "yaml",
+    *versions: Annotated[str, Parameter(help="MODULE:CLASS of each further version, or of another kind.")],
+    check: Annotated[
+        Path | None,
+        Parameter(help="Instead of printing, compare with the definitions in this YAML file; exit 1 if one is broken."),
+    ] = None,
+    output: Annotated[
+        Literal["yaml", "json"] | None, Parameter(help="Output format. Default: yaml; with --check text.")
+    ] = None,
 ) -> int:
-    """Print the CustomResourceDefinition of a Resource class. Needs no cluster."""
-    from reconciler.cli.manifests import print_crd
+    """Print the CustomResourceDefinition of a Resource class. Needs no cluster.
 
-    return print_crd(target, as_json=output == "json")
+    Classes of the same group and kind are versions of one definition. With --check OLD.yaml nothing is printed but the
+    changes from that file, each with its path and whether it is breaking or harmless: breaking is what refuses, prunes
+    or changes the meaning of an existing object, or lets a request fail. To check against a cluster, write the file
+    with 'kubectl get crd NAME -o yaml'; then versions that are still stored are checked, too.
+    """
+    from reconciler.cli.manifests.definitions import check_crd, print_crd
+
+    targets = [target, *versions]
+    if check is not None:
+        return check_crd(targets, check, as_json=output == "json")
+    return print_crd(targets, as_json=output == "json")
 
 
 @app.command
@@ -220,8 +390,13 @@ def manifests(
     target: Annotated[
         str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification' for the complete installation.")
     ],
-    /,
     *,
+    directory: Annotated[
+        Path | None, Parameter(help="Write a kustomize base into this directory, and print what changes.")
+    ] = None,
+    check: Annotated[
+        bool, Parameter(help="With --directory: write nothing, exit 1 if something would change.", negative=())
+    ] = False,
     name: Annotated[
         str | None, Parameter(help="Name of the service account and the roles. Default: the module's name.")
     ] = None,
@@ -239,21 +414,28 @@ def manifests(
     ] = None,
     authentication: Authentication = None,
     image: Annotated[
-        str, Parameter(help="Container image of the Deployment; only for 'notification'.")
-    ] = "kube-reconciler:latest",
-    output: Annotated[Literal["yaml", "json"], Parameter(help="Output format.")] = "yaml",
+        str | None, Parameter(help="Container image of the Deployment. Default: --name; the overlay replaces it.")
+    ] = None,
+    ca_bundle: Annotated[
+        Path | None,
+        Parameter(help="PEM file of the CA of the webhooks' certificate. Default: cert-manager adds it."),
+    ] = None,
+    output: Annotated[Literal["yaml", "json"], Parameter(help="Output format of what is printed.")] = "yaml",
 ) -> int:
-    """Print the service account, roles and bindings that an operator needs. Needs no cluster.
+    """Print or write the manifests of an operator. Needs no cluster.
 
-    The roles cover what the controllers watch, their status, finalizers and events, the Lease, and the 'permissions' of
-    the reconcilers. Give the same --namespace, --leader-election and --authentication as to 'reconciler run'. For
-    'notification' the CRD, ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor are
-    printed as well.
+    Without --directory the service account, roles and bindings are printed; for 'notification' also the CRD,
+    ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor. The roles cover what the
+    controllers watch, their status, finalizers and events, the Lease, and the 'permissions' of the reconcilers. Give
+    the same --namespace, --leader-election and --authentication as to 'reconciler run'.
+
+    With --directory a kustomize base is written: the CRDs of the operator's own kinds, the roles, the Deployment, the
+    Services, and the configuration of its webhooks. It is kept current by running the command again. Options and target
+    can be in the table [tool.reconciler.manifests] of the pyproject.toml in the current directory.
     """
-    from reconciler.cli.manifests import print_manifests
+    from reconciler.cli.manifests.command import ManifestOptions, print_manifests, write_manifests
 
-    return print_manifests(
-        target,
+    options = ManifestOptions(
         name=name,
         install_namespace=install_namespace,
         namespaces=namespace,
@@ -261,8 +443,13 @@ def manifests(
         leader_election_namespace=leader_election_namespace,
         authentication=authentication,
         image=image,
-        as_json=output == "json",
+        ca_bundle=ca_bundle,
     )
+    if directory is not None:
+        return write_manifests(target, options, directory, check=check)
+    if check:
+        raise ConfigurationError("--check needs --directory: the directory to compare with")
+    return print_manifests(target, options, as_json=output == "json")
 
 
 @app.command(usage="Usage: reconciler apiserver [OPTIONS] [OBJECTS...]")
@@ -290,6 +477,24 @@ def apiserver(
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
     return run_apiserver(objects, APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
+
+
+@app.command(usage="Usage: reconciler audit [OPTIONS] FILE")
+def audit(
+    file: Annotated[Path, Parameter(help="The audit file; '-' for standard input.")],
+    /,
+    *,
+    request: Annotated[str | None, Parameter(help="Only the request NAME, or NAMESPACE/NAME.")] = None,
+    namespace: Annotated[str | None, Parameter(help="Only requests in this namespace.")] = None,
+    output: Annotated[Format, Parameter(help="Output format; json prints the records as they are.")] = "text",
+) -> int:
+    """Print who was told what, and when, from an audit file of the notification operator; check its hash chain.
+
+    The exit code is 1 if a line was changed, removed or inserted.
+    """
+    from reconciler.cli.audit import print_audit
+
+    return print_audit(file, request=request, namespace=namespace, as_json=output == "json")
 
 
 @routes.command(name="test", usage="Usage: reconciler routes test [OPTIONS] FILE [ATTRIBUTES...]")

@@ -20,7 +20,7 @@ from reconciler.manager.endpoints.security import read_token
 from reconciler.serving import exceeds_max_levels
 from reconciler.wire import JSONObject
 
-__all__ = ["EndpointError", "key_text", "printable", "read_keys"]
+__all__ = ["HINT", "EndpointError", "key_text", "printable", "read_keys"]
 
 _TIMEOUT = 10.0
 """Seconds for the connection, and for each part of the response."""
@@ -30,7 +30,8 @@ _COMPLETE_TIMEOUT = 60.0
 
 _MAX_BYTES = 64 * 2**20
 
-_HINT = "pass the address of --metrics or --health of the operator, or that of 'kubectl port-forward POD 8080'"
+HINT = "pass the address of --metrics or --health of the operator, or omit --endpoint to forward a port"
+"""What to do if an endpoint is not that of an operator."""
 
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -43,10 +44,30 @@ class _Error(TypedDict):
     timed_out: bool
 
 
+class _Field(TypedDict):
+    path: str
+    change: str
+    before: NotRequired[str]
+    after: NotRequired[str]
+    managers: NotRequired[list[str]]
+
+
+class _Change(TypedDict):
+    at: _Time
+    type: str
+    kind: str
+    namespace: NotRequired[str]
+    name: str
+    managers: NotRequired[list[str]]
+    fields: list[_Field]
+    fields_left_out: NotRequired[int]
+
+
 class _Run(TypedDict):
     started: _Time
     seconds: float
     reasons: list[str]
+    changes: NotRequired[list[_Change]]
     result: str
     requeue_after_seconds: NotRequired[float]
     status_written: bool
@@ -62,10 +83,12 @@ class _Key(TypedDict):
     waits_for: str
     in_progress_seconds: NotRequired[float]
     current_reasons: NotRequired[list[str]]
+    current_changes: NotRequired[list[_Change]]
     ready_seconds: NotRequired[float]
     due_in_seconds: NotRequired[float]
     due: NotRequired[_Time]
     next_reasons: NotRequired[list[str]]
+    next_changes: NotRequired[list[_Change]]
     failures: int
     reconciles_per_minute: float
     cached: bool
@@ -76,6 +99,10 @@ class _Controller(TypedDict):
     name: str
     kind: str
     api_version: str
+    plural: NotRequired[str]
+    singular: NotRequired[str]
+    short_names: NotRequired[list[str]]
+    namespaced: NotRequired[bool]
     workers: int
     active: int
     ready: int
@@ -124,9 +151,9 @@ def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) 
     if status in (401, 403, 503) and body.startswith(b"%d: " % status):
         raise EndpointError(f"--endpoint {endpoint}: {_refused(status, body, access)}")
     if status != 200:
-        raise EndpointError(f"--endpoint {endpoint}: /debug/keys is not served there (status {status}); {_HINT}")
+        raise EndpointError(f"--endpoint {endpoint}: /debug/keys is not served there (status {status}); {HINT}")
     if len(body) > _MAX_BYTES:
-        raise EndpointError(f"--endpoint {endpoint}: the response has more than {_MAX_BYTES} bytes; {_HINT}")
+        raise EndpointError(f"--endpoint {endpoint}: the response has more than {_MAX_BYTES} bytes; {HINT}")
     return _decoded(endpoint, body)
 
 
@@ -149,7 +176,7 @@ def _reason(url: SplitResult, error: Exception) -> str:
             text = "the response is not HTTP" + ("; try https://" if url.scheme == "http" else "")
         case _:
             text = f"cannot connect: {getattr(error, 'strerror', None) or error}"
-    return f"{text}; {_HINT}"
+    return f"{text}; {HINT}"
 
 
 def _parsed(endpoint: str) -> SplitResult:
@@ -230,7 +257,7 @@ def _decoded(endpoint: str, body: bytes) -> JSONObject:
             return document
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator of kube-reconciler; {_HINT}")
+    raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator of kube-reconciler; {HINT}")
 
 
 def printable(document: Any) -> Any:

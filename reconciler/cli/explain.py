@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -25,6 +25,9 @@ _RESULTS = {
     "cancelled": "was cancelled by the shutdown",
 }
 
+_MAX_NAMED = 5
+"""Objects that a message names."""
+
 _WITHHELD = "the message is shown only to local requests (kubectl port-forward), and is in the log"
 
 
@@ -33,49 +36,68 @@ def print_explanation(
     key: str,
     *,
     endpoint: str,
+    namespace: str | None = None,
+    default_namespace: str | None = None,
     as_json: bool,
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
 ) -> int:
     """Explain the state of an object, once for each controller of its kind.
 
+    Args:
+        kind: its kind, in one of the forms that kubectl accepts, or the name of a controller.
+        key: ``NAMESPACE/NAME`` or ``NAME``.
+        endpoint: the operator's.
+        namespace: the object's; not together with ``NAMESPACE/NAME``.
+        default_namespace: the one of the kubeconfig's context, for ``NAME`` alone. Default: ``default``.
+        as_json: print a JSON document.
+        access: the token to send, and which certificates to trust.
+
     Raises:
-        ConfigurationError: the key is not ``NAMESPACE/NAME`` or ``NAME``.
+        ConfigurationError: the key is not ``NAMESPACE/NAME`` or ``NAME``, or has another namespace than `namespace`.
         EndpointError: the operator cannot be asked, or knows neither the kind nor the object.
     """
-    namespace, slash, name = key.rpartition("/")
-    if not name or "/" in namespace or (slash and not namespace) or not key.isprintable():
-        raise ConfigurationError(
-            f"{key!r} is not a valid object: write NAMESPACE/NAME, or NAME for a cluster-scoped object"
-        )
-    document = read_keys(endpoint, access, namespace=namespace, name=name)
-    if not as_json:
-        document = printable(document)
+    given, slash, name = key.rpartition("/")
+    if not name or "/" in given or (slash and not given) or not key.isprintable():
+        raise ConfigurationError(f"{key!r} is not a valid object: write NAMESPACE/NAME or NAME")
+    if given and namespace not in (None, given):
+        raise ConfigurationError(f"--namespace {namespace} and {key!r} contradict each other: write one of them")
+    chosen = given or namespace
+    document = read_keys(endpoint, access, name=name, limit=str(_MAX_NAMED))
     controllers = [each for each in document["controllers"] if kind.lower() in _names(each)]
     if not controllers:
         raise EndpointError(_unknown_kind(kind, printable(document)))
-    document["controllers"] = controllers
-    if all(_is_unknown(found) for each in controllers for found in each["keys"]):
-        raise EndpointError(_unknown_key(printable(controllers[0]), key, document))
+    found: list[JSONObject] = []
+    own = ""
+    for each in controllers:
+        own = (chosen or default_namespace or "default") if each.get("namespaced", chosen is not None) else ""
+        if chosen and not own:
+            raise ConfigurationError(f"{printable(each['kind'])} is cluster-scoped: write the name without a namespace")
+        answer = read_keys(endpoint, access, controller=each["name"], namespace=own, name=name)
+        found += answer["controllers"]
+    document = {**document, "controllers": found}
+    if all(_is_unknown(key_) for each in found for key_ in each["keys"]):
+        wanted = f"{own}/{name}" if own else name
+        raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), document))
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
         return 0
+    document = printable(document)
     now = datetime.fromisoformat(document["now"])
-    blocks = ["\n".join(_told(each, found, now, document)) for each in controllers for found in each["keys"]]
+    blocks = ["\n".join(_told(each, one, now, document)) for each in document["controllers"] for one in each["keys"]]
     print("\n\n".join(blocks))
     return 0
 
 
 def _names(controller: JSONObject) -> set[str]:
-    """Return the names of a controller's kind that may be typed, in lower case."""
+    """Return the names by which a controller's kind may be chosen, in lower case: kubectl's, and its own name."""
     kind = controller["kind"].lower()
-    group = controller["api_version"].rpartition("/")[0].lower()
-    plurals = {kind, f"{kind}s", f"{kind}es", f"{kind[:-1]}ies"}
-    return {
-        *plurals,
-        *(f"{each}.{group}" for each in plurals if group),
-        f"{controller['api_version'].lower()}/{kind}",
-        controller["name"].lower(),
-    }
+    group, _, version = controller["api_version"].lower().rpartition("/")
+    names = {kind, *(controller[each].lower() for each in ("plural", "singular") if each in controller)}
+    names |= {each.lower() for each in controller.get("short_names", ())}
+    if "plural" not in controller:  # the operator is still starting
+        names |= {f"{kind}s", f"{kind}es", f"{kind[:-1]}ies"}
+    full = {f"{each}.{part}" for each in names for part in (group, f"{version}.{group}") if group}
+    return names | full | {f"{controller['api_version'].lower()}/{kind}", controller["name"].lower()}
 
 
 def _is_unknown(key: JSONObject) -> bool:
@@ -88,11 +110,19 @@ def _unknown_kind(kind: str, document: JSONObject) -> str:
     return f"no controller of this process reconciles {kind!r}; {known}"
 
 
-def _unknown_key(controller: JSONObject, key: str, document: JSONObject) -> str:
+def _unknown_key(key: str, controller: JSONObject, document: JSONObject) -> str:
+    """Return that an object is unknown, and where the operator knows one of this name.
+
+    Args:
+        key: the object.
+        controller: the controller, with all keys of this name.
+        document: the document.
+    """
+    others = [key_text(each) for each in controller["keys"] if not _is_unknown(each)]
     if document["role"] == "standby":
         advice = "this process is a standby: ask the leader"
-    elif "/" not in key:
-        advice = "write NAMESPACE/NAME if the kind is namespaced"
+    elif others:
+        advice = f"it knows {', '.join(others[:_MAX_NAMED])}"
     else:
         advice = "check the name, and the namespaces, labels and shards that the operator watches"
     return f"{controller['kind']} {key} is not in the cache of the operator, and was not reconciled; {advice}"
@@ -106,6 +136,7 @@ def _told(controller: JSONObject, key: JSONObject, now: datetime, document: JSON
     if "in_progress_seconds" in key:
         seconds = format_duration(key["in_progress_seconds"])
         yield f"  A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', ()))}."
+        yield from _changes(key.get("current_changes", []))
     yield from _last(key["runs"], now)
     yield from _next(key)
     if key.get("unsaved_status"):
@@ -121,6 +152,7 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
         return
     run = runs[0]
     yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {_because(run['reasons'])}."
+    yield from _changes(run.get("changes", []))
     yield f"  The reconcile took {format_duration(run['seconds'])} and {_result(run)}."
     error = run.get("error")
     if error is not None:
@@ -142,6 +174,7 @@ def _next(key: JSONObject) -> Iterator[str]:
         again = "again " if "in_progress_seconds" in key else ""
         reasons = _because(key.get("next_reasons", ()))
         yield f"  It is ready to run {again}since {format_duration(key['ready_seconds'])}, because {reasons}."
+        yield from _changes(key.get("next_changes", []))
     elif "in_progress_seconds" not in key:
         yield "  No next run is planned."
     yield f"  It waits for {key['waits_for']}."
@@ -156,6 +189,37 @@ def _earlier(runs: list[JSONObject], now: datetime) -> Iterator[str]:
     for run in runs[1:]:
         error = f" ({run['error']['type']})" if "error" in run else ""
         yield f"    {_ago(run, now):>7} ago: {', '.join(run['reasons']) or 'no reason'}: {_result(run)}{error}"
+
+
+def _changes(changes: list[JSONObject]) -> Iterator[str]:
+    """Return the lines about the changes that woke a key: the object, its fields, and who wrote them."""
+    for change in changes:
+        fields = change["fields"]
+        writers = {tuple(field.get("managers", ())) for field in fields} or {tuple(change.get("managers", ()))}
+        common = writers.pop() if len(writers) == 1 else ()
+        colon = ":" if fields else ""
+        yield f"    {change['kind']} {key_text(change)} was {change['type']}{_by(common)}{colon}"
+        for field in fields:
+            by = "" if common else _by(field.get("managers", ()))
+            yield f"      {field['path']}{_values(field)}{by}"
+        if "fields_left_out" in change:
+            yield (
+                f"      and {change['fields_left_out']} more fields"
+                if fields
+                else "      its fields are nested too deeply"
+            )
+
+
+def _by(managers: Sequence[str]) -> str:
+    return f" by {' or '.join(managers)}" if managers else ""
+
+
+def _values(field: JSONObject) -> str:
+    """Return what happened to a field, with its values if they are shown."""
+    if field["change"] == "changed" and "before" in field and "after" in field:
+        return f": {field['before']} → {field['after']}"
+    value = field.get("after", field.get("before")) if field["change"] != "changed" else None
+    return f" was {field['change']}" + ("" if value is None else f": {value}")
 
 
 def _because(reasons: list[str] | tuple[str, ...]) -> str:

@@ -15,7 +15,14 @@ from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.http import Transport
 from reconciler.manager import EndpointSecurity, Manager
-from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest, attributes_of
+from reconciler.notification import (
+    ChannelPolicy,
+    NotificationOperator,
+    NotificationOptions,
+    NotificationRequest,
+    RoutingConfigObject,
+    attributes_of,
+)
 from reconciler.notification.channels import RECEIVER_KINDS
 from reconciler.notification.routing import RoutingConfig, read_routing
 from reconciler.wire import JSONObject
@@ -60,7 +67,7 @@ class Installation:
 
 
 def notification_manifests(installation: Installation, transport: Transport) -> list[JSONObject]:
-    """Return the CRD, the RBAC objects, the configuration, the workload and its monitoring.
+    """Return the CRDs, the RBAC objects, the configuration, the workload and its monitoring.
 
     Args:
         installation: the options.
@@ -73,9 +80,11 @@ def notification_manifests(installation: Installation, transport: Transport) -> 
         leader_election_namespace=installation.leader_election_namespace,
         security=EndpointSecurity(authentication=installation.authentication) if installation.authentication else None,
     )
-    NotificationOperator(NotificationOptions()).add_to(manager)
+    NotificationOperator(NotificationOptions(policies=_has_policies(installation))).add_to(manager)
     return [
         NotificationRequest.crd(),
+        ChannelPolicy.crd(),
+        RoutingConfigObject.crd(),
         *manager.rbac(installation.name, namespace=installation.namespace),
         _configuration(installation),
         _routing(installation),
@@ -85,6 +94,11 @@ def notification_manifests(installation: Installation, transport: Transport) -> 
         _network_policy(installation),
         _service_monitor(installation),
     ]
+
+
+def _has_policies(installation: Installation) -> bool:
+    """Return whether the operator reads ChannelPolicies. In single namespaces it has no access to cluster kinds."""
+    return not installation.namespaces
 
 
 def _labels(installation: Installation) -> dict[str, str]:
@@ -116,6 +130,7 @@ def _configuration(installation: Installation) -> JSONObject:
         "grace-period": GRACE,
         "routing-file": "/etc/notification/routing/routing.yaml",
         "credentials": "/etc/notification/credentials",
+        **({"channel-policies": True} if _has_policies(installation) else {}),
         "log-format": "json",
     }
     text = yaml.safe_dump(options, sort_keys=False)

@@ -22,6 +22,8 @@ __all__ = [
     "Authentication",
     "ConsoleAddress",
     "NotificationFlags",
+    "OperatorOptions",
+    "PodOptions",
     "RunOptions",
     "SecurityFlags",
     "options_as_typed",
@@ -67,6 +69,12 @@ class NotificationFlags:
     routing_config_map: Annotated[
         str | None, Parameter(help="NAMESPACE/NAME of a ConfigMap with the routing configuration in 'routing.yaml'.")
     ] = None
+    routing_resource: Annotated[
+        str | None, Parameter(help="Name of the RoutingConfig object with the routing configuration.")
+    ] = None
+    fallback_channel: Annotated[
+        str | None, Parameter(help="Channel for requests that name none and for which routing selects none.")
+    ] = None
     audit_file: Annotated[
         Path | None, Parameter(help="File to which each attempt and each result is appended as a line.")
     ] = None
@@ -78,6 +86,43 @@ class NotificationFlags:
     max_deliveries: Annotated[
         int, Parameter(help="Maximum number of concurrent deliveries.", validator=Number(gte=1))
     ] = 64
+    redact: Annotated[
+        tuple[str, ...],
+        Parameter(help="Pattern (RE2) of further secrets to redact. Can be repeated.", show_default=False),
+    ] = ()
+    alertmanager_webhook: Annotated[
+        str | None, Parameter(help="HOST:PORT at which Alertmanager and Grafana send alerts, such as :9095.")
+    ] = None
+    alert_token: Annotated[
+        str | None, Parameter(help="Name of the credential that the senders of alerts must know.")
+    ] = None
+    alert_namespace: Annotated[str, Parameter(help="Namespace of the requests for alerts.")] = "default"
+    channel_policies: Annotated[
+        bool, Parameter(help="Restrict what namespaces may do by the cluster's ChannelPolicies.", negative="")
+    ] = False
+    namespace_credentials: Annotated[
+        bool, Parameter(help="Let receivers use credentials from labelled Secrets of a namespace.", negative="")
+    ] = False
+
+
+@Parameter(name="*", group="Pod of the operator, without --endpoint")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodOptions:
+    """The options of ``reconciler explain`` and ``top`` that choose the pod of the operator."""
+
+    deployment: Annotated[str | None, Parameter(help="Deployment of the operator; its leader is asked.")] = None
+    selector: Annotated[str | None, Parameter(help="Labels of the operator's pods; their leader is asked.")] = None
+    pod: Annotated[str | None, Parameter(help="The pod. Default: the one that holds the Lease.")] = None
+    operator_namespace: Annotated[
+        str | None, Parameter(help="Namespace of the pod. Default: that of the context; for the Lease, all.")
+    ] = None
+    port: Annotated[
+        int | None,
+        Parameter(
+            help="Port of --metrics or --health. Default: the pod's port 'metrics' or 'health', or 8080.",
+            validator=Number(gte=1, lte=65535),
+        ),
+    ] = None
 
 
 @Parameter(name="*", group="Security of the endpoints")
@@ -117,6 +162,24 @@ class SecurityFlags:
                 certificates=self.certificates,
                 tls=self.tls is not False,
             )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorOptions:
+    """The options of ``reconciler explain`` and ``top`` that choose the operator."""
+
+    endpoint: Annotated[
+        str | None,
+        Parameter(
+            help="http://HOST:PORT of --metrics or --health. Default: a port of the operator's pod is forwarded."
+        ),
+    ] = None
+    kubeconfig: Annotated[
+        Path | None, Parameter(help="Path of the kubeconfig. Default: KUBECONFIG, in-cluster, ~/.kube/config.")
+    ] = None
+    context: Annotated[str | None, Parameter(help="Context of the kubeconfig. Default: its current context.")] = None
+    pod_options: PodOptions = PodOptions()
 
 
 @Parameter(name="*")
@@ -162,6 +225,10 @@ class RunOptions:
         str | None, Parameter(help="HOST:PORT of /healthz and /readyz. Without it health is not served.")
     ] = None
     console: ConsoleAddress = None
+    webhooks: Annotated[str, Parameter(help="HOST:PORT on which webhooks are served.")] = "0.0.0.0:9443"
+    webhook_certificates: Annotated[
+        Path | None, Parameter(help="Directory with tls.crt and tls.key. Without it webhooks are not served.")
+    ] = None
     security: SecurityFlags = SecurityFlags()
     grace_period: Annotated[
         float, Parameter(help="Seconds that reconciles in progress have to finish after SIGTERM.")

@@ -18,9 +18,19 @@ from reconciler.telemetry import JSONFormatter, TextFormatter
 
 __all__ = ["run_target"]
 
+_log = logging.getLogger("reconciler.run")
 
-def run_target(target: str, options: RunOptions) -> int:
+
+Prepare = Callable[[Manager], Awaitable[None]]
+
+
+def run_target(target: str, options: RunOptions, *, prepare: Prepare | None = None) -> int:
     """Run a target until SIGTERM; return the exit code.
+
+    Args:
+        target: what to run.
+        options: how to run it.
+        prepare: called when the controllers have been added, before they start.
 
     Raises:
         ConfigurationError: an option is invalid; the message names it as typed on the command line.
@@ -33,7 +43,7 @@ def run_target(target: str, options: RunOptions) -> int:
     found: object = _notification(options, handler) if target == "notification" else load_target(target)
     setup = setup_function(found, target, workers=options.workers)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(setup, options, program=_program_name(target)))
+        runner.run(_run(setup, options, prepare=prepare, program=_program_name(target)))
     return 0
 
 
@@ -51,13 +61,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions, *, program: str) -> None:
+async def _run(setup: Prepare, options: RunOptions, *, prepare: Prepare | None, program: str) -> None:
     async with Client.from_config(
         kubeconfig=str(options.kubeconfig) if options.kubeconfig else None,
         context=options.context,
         user_agent=f"{program} kube-reconciler/{__version__}",
     ) as client:
-        with options_as_typed():
+        with options_as_typed(security="--token-file or --authentication"):
             manager = Manager(
                 client,
                 namespaces=list(options.namespaces) or None,
@@ -66,10 +76,16 @@ async def _run(setup: Callable[[Manager], Awaitable[None]], options: RunOptions,
                 metrics=options.metrics,
                 health=options.health,
                 console=options.console,
+                webhooks=options.webhooks,
+                webhook_certificates=options.webhook_certificates,
                 security=options.security.to_security(),
                 grace_period=options.grace_period,
             )
         await setup(manager)
+        if prepare is not None:
+            await prepare(manager)
+        if manager.webhooks and options.webhook_certificates is None and prepare is None:
+            _log.info("webhooks are not served: pass --webhook-certificates to serve them")
         try:
             with options_as_typed():
                 await manager.run()
@@ -88,10 +104,13 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
     from reconciler.notification import NotificationOperator, NotificationOptions, RedactingFilter
 
     flags = options.notification
-    if flags.routing_file is not None and flags.routing_config_map is not None:
-        raise ConfigurationError("set only one of --routing-file and --routing-config-map")
+    routings = (flags.routing_file, flags.routing_config_map, flags.routing_resource)
+    if sum(each is not None for each in routings) > 1:
+        raise ConfigurationError("set only one of --routing-file, --routing-config-map and --routing-resource")
     if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
         raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
+    if flags.alertmanager_webhook is not None and (flags.credentials is None or flags.alert_token is None):
+        raise ConfigurationError("--alertmanager-webhook needs --credentials and --alert-token")
     operator = NotificationOperator(
         NotificationOptions(
             console=flags.console_channel,
@@ -100,10 +119,18 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
             credentials=flags.credentials,
             routing_file=flags.routing_file,
             routing_config_map=flags.routing_config_map,
+            routing_resource=flags.routing_resource,
+            fallback_channel=flags.fallback_channel,
             audit_file=flags.audit_file,
             timeout=flags.delivery_timeout,
             max_concurrent=flags.max_deliveries,
             workers=options.workers,
+            alertmanager_webhook=flags.alertmanager_webhook,
+            alert_token=flags.alert_token,
+            alert_namespace=flags.alert_namespace,
+            redact=flags.redact,
+            policies=flags.channel_policies,
+            namespace_credentials=flags.namespace_credentials,
         )
     )
     handler.addFilter(RedactingFilter(operator.redactor))

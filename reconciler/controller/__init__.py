@@ -18,6 +18,7 @@ Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare 
 * Status mutations that could not be saved are written with the object's next reconcile.
 """
 
+from reconciler.controller.changes.change import FieldChange, ObjectChange
 from reconciler.controller.controller import Controller, ControllerStatistics
 from reconciler.controller.errors import (
     CacheSyncTimeout,
@@ -68,10 +69,12 @@ __all__ = [
     "Enqueue",
     "EventFilter",
     "Failure",
+    "FieldChange",
     "KeyExplanation",
     "KeyState",
     "Mapper",
     "NotBound",
+    "ObjectChange",
     "Outcome",
     "OwnerMapper",
     "Permission",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from reconciler.cache import CachedClient
 from reconciler.clock import Clock, current_clock
+from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics, NoMetrics
 from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions
@@ -35,7 +36,7 @@ from reconciler.controller.wake.informers import WatchedInformers
 from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
 from reconciler.controller.wake.sources import SourceRunner
 from reconciler.events import EventRecorder
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import gvk_from
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
@@ -153,6 +154,7 @@ class Controller:
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not options.wake_on_own_status, on_echo=self._record_echo
         )
+        self._changes = ChangeLog(gvk_from(checked.kind), clock)
         self._history = RunHistory(self._queue.__contains__, clock)
         self._unsaved = UnsavedStore()
         self._access = access_rules(
@@ -200,6 +202,11 @@ class Controller:
     def kind(self) -> GroupVersionKind:
         """Return the kind of the primary objects."""
         return self._state.gvk
+
+    @property
+    def resource(self) -> ResourceType | None:
+        """Return how the kind is served; None until the primary objects are listed."""
+        return self._binding.resource
 
     @property
     def field_manager(self) -> str:
@@ -358,15 +365,20 @@ class Controller:
             queue=self._queue.statistics(),
         )
 
-    def explain(self, request: Request) -> KeyExplanation:
+    def explain(self, request: Request, *, rows: Sequence[int] | None = None) -> KeyExplanation:
         """Return the explanation of a key: its state, its latest reconciles, and what it waits for.
 
         The latest ten reconciles of each key are remembered, up to 10,000 of all keys; those of idle keys are dropped
-        first. Error messages are without the values that the API server or a model rejected.
+        first. The changes that enqueued a key are remembered for its latest three reconciles, up to 8 MiB of documents
+        of all keys. Error messages are without the values that the API server or a model rejected.
 
         Call it on the controller's event loop.
+
+        Args:
+            request: the key.
+            rows: the rows of `history` to return as its reconciles. Default: all of the key, which reads the history.
         """
-        return explain_key(self._state, request, workers=self._workers, started=self._pool.started)
+        return explain_key(self._state, request, workers=self._workers, started=self._pool.started, rows=rows)
 
     @property
     def history(self) -> RunHistory:
@@ -380,6 +392,8 @@ class Controller:
             self._queue,
             self._tracker,
             checked.predicates,
+            changes=self._changes,
+            gvk=gvk_from(checked.kind),
             clock=clock,
             on_gone=self._forget,
             must_drain=self._shard_filter.must_drain,
@@ -393,6 +407,7 @@ class Controller:
             queue=self._queue,
             handler=handler,
             tracker=self._tracker,
+            changes=self._changes,
             clock=clock,
             timeout=options.sync_timeout,
             metrics=self._metrics,
@@ -413,6 +428,7 @@ class Controller:
             unsaved=self._unsaved,
             stored=self._informers.stored,
             history=self._history,
+            changes=self._changes,
             storm=StormAlarm(clock),
             failures=self._failures,
             metrics=self._metrics,

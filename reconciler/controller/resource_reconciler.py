@@ -17,8 +17,8 @@ from reconciler.controller.reconcile.kstatus import record_outcome, record_retry
 from reconciler.controller.reconcile.outcome import check_outcome, is_terminal
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
 from reconciler.controller.result import Outcome, Result
-from reconciler.errors import NotFound, NotServed, TerminalError, error_text
-from reconciler.meta import Request, has_finalizer, parse_version, uid_of
+from reconciler.errors import TerminalError, error_text
+from reconciler.meta import Request, has_finalizer, uid_of
 from reconciler.objects import (
     InvalidObject,
     KindLike,
@@ -201,18 +201,13 @@ class _ObjectReconcile:
 
     async def run(self) -> Outcome:
         """Read the object and reconcile it. Cancellation cancels the override and waits for the flush."""
-        try:
-            read = await self._client.get(gvk_from(self._kind), self._request.name, self._request.namespace)
-        except NotServed:
-            raise
-        except NotFound:
+        read = await self._client.peek(self._kind, self._request)
+        if read is None:
             return None
-        document = original_document(read)
-        metadata = document["metadata"]
         if self._cycle is not None:
-            self._cycle.set_basis(metadata["uid"], parse_version(metadata["resourceVersion"]))
-        obj: Any = from_document(self._kind, dict(document), lenient=True)
-        if metadata.get("deletionTimestamp"):
+            self._cycle.set_basis(read.uid, read.version)
+        obj: Any = from_document(self._kind, read.decode(), lenient=True)
+        if read.deletion_timestamp is not None:
             return await self._reconcile_deleted(obj)
         self._check_valid(obj)
         if self._cycle is not None and self._cycle.has_unsaved and self._cycle.unsaved_is_blocked(*_revision(obj)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -41,8 +42,10 @@ from reconciler.telemetry import Facts, MetricsRegistry, tracer
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
-    from reconciler.manager.console.server import Console
-    from reconciler.webhook import WebhookServer
+    from reconciler.manager.console import Console
+    from reconciler.webhook import Converter, Defaulter, Validator, WebhookServer
+
+    Webhook = Validator | Defaulter | Converter
 
 __all__ = ["Manager", "ManagerStatistics"]
 
@@ -85,6 +88,9 @@ class Manager:
             not served.
         health: ``host:port`` for ``/healthz``, ``/readyz`` and the debug paths; may be the same address. Default: not
             served.
+        webhooks: ``host:port`` on which webhooks are served. Default ``0.0.0.0:9443``, controller-runtime's port.
+        webhook_certificates: directory with ``tls.crt`` and ``tls.key`` for the webhooks. Default: they are not served,
+            for example in a test or on a developer's machine.
         security: TLS and authentication for ``/metrics``, ``/debug`` and the console. ``/healthz`` and ``/readyz`` stay
             open; the address of `health` serves no debug paths then. Default: neither.
         console: ``host:port`` for the console, a page for the browser; needs the extra ``console``. Default: not
@@ -117,6 +123,8 @@ class Manager:
         warm_up: bool = True,
         metrics: str | None = None,
         health: str | None = None,
+        webhooks: str = "0.0.0.0:9443",
+        webhook_certificates: str | os.PathLike[str] | None = None,
         security: EndpointSecurity | None = None,
         console: str | None = None,
         grace_period: float = 30.0,
@@ -162,6 +170,9 @@ class Manager:
             banner=self._banner,
         )
         self._serve(metrics, health)
+        self._webhook_address, self._webhook_certificates = webhooks, webhook_certificates
+        self._webhook_server: WebhookServer | None = None
+        self._webhooks: list[Webhook] = []
         self.console: Console | None = None if console is None else self._serve_console(console)
 
     def add_controller(
@@ -223,16 +234,43 @@ class Manager:
         name, call = name_and_call(runnable)
         self._lifecycle.add_runnable(RunnableEntry(name, call, leader_only))
 
-    def add_webhooks(self, server: WebhookServer) -> None:
-        """Add a webhook server. It runs on every replica, adds its metrics to ``/metrics``, and a check to ``/readyz``.
+    def add_webhooks(self, *webhooks: Webhook | WebhookServer) -> None:
+        """Add validators, defaulters and converters, or a server of your own with some.
 
-        It starts before the cache lists anything, because lists of a kind with several versions need its conversion
-        webhook, and stops after the cache.
+        Webhooks run on every replica, add metrics to ``/metrics`` and a check to ``/readyz``. They start before the
+        cache lists anything, because lists of a kind with several versions need its conversion webhook, and stop after
+        the cache. Without `webhook_certificates` the manager serves only servers of your own.
 
         Raises:
+            ConfigurationError: a webhook's path is used by another, or the certificate cannot be loaded.
             ManagerError: the manager is stopping or has stopped.
         """
+        from reconciler.webhook import WebhookServer
+
         self._lifecycle.check_open()
+        for webhook in webhooks:
+            if isinstance(webhook, WebhookServer):
+                self._add_webhook_server(webhook)
+                continue
+            self._webhooks.append(webhook)
+            if self._webhook_certificates is not None:
+                self._own_webhook_server().add(webhook)
+
+    @property
+    def webhooks(self) -> tuple[Webhook, ...]:
+        """Return the validators, defaulters and converters, in the order in which they were added."""
+        return tuple(self._webhooks)
+
+    def _own_webhook_server(self) -> WebhookServer:
+        from reconciler.webhook import WebhookServer
+
+        if self._webhook_server is None:
+            assert self._webhook_certificates is not None  # noqa: S101 - the caller has checked it
+            self._webhook_server = WebhookServer(self._webhook_address, certificates=self._webhook_certificates)
+            self._add_webhook_server(self._webhook_server)
+        return self._webhook_server
+
+    def _add_webhook_server(self, server: WebhookServer) -> None:
         server.observe(self.metrics.registry)
         self._lifecycle.add_webhooks(server)
         self.add_ready_check("webhooks", server.check_started)
@@ -423,7 +461,7 @@ class Manager:
             self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
     def _serve_console(self, address: str) -> Console:
-        from reconciler.manager.console.server import Console
+        from reconciler.manager.console import Console
         from reconciler.manager.console.state import Parts
 
         console = Console(

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from msgspec.json import encode as _encode
+
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
 
@@ -21,6 +23,7 @@ __all__ = [
     "equal",
     "format_path",
     "get_path",
+    "identical",
     "is_object",
     "merge_diff",
     "merge_patch",
@@ -55,6 +58,14 @@ def equal(left: Any, right: Any) -> bool:
     if is_object(left):
         return _equal_members(left, right)
     return bool(left == right)
+
+
+def identical(left: JSONObject, right: JSONObject) -> bool:
+    """Return whether two documents certainly mean the same, at a fraction of the cost of `equal`.
+
+    False may be wrong: for ``1`` and ``1.0``, and for a null member and an absent one.
+    """
+    return _encode(left, order="deterministic") == _encode(right, order="deterministic")
 
 
 def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -108,12 +108,16 @@ class ResourceType:
         plural: the name in paths (``"deployments"``).
         namespaced: whether its objects have a namespace.
         subresources: such as ``{"status", "scale"}``.
+        singular: the name for one object (``"deployment"``); ``""`` if it is not known.
+        short_names: such as ``("deploy",)``.
     """
 
     gvk: GroupVersionKind
     plural: str
     namespaced: bool
     subresources: frozenset[str] = frozenset()
+    singular: str = field(default="", compare=False)
+    short_names: tuple[str, ...] = field(default=(), compare=False)
 
     def path(self, name: str | None = None, namespace: str | None = None, subresource: str | None = None) -> str:
         """Return the path of the collection, of an object, or of its subresource, percent-encoded.

@@ -6,6 +6,7 @@ APIs may use other strings, which can only be compared for equality.
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -95,6 +96,7 @@ Version = int | str
 """A resource version: an int if it is a decimal number, else the opaque string."""
 
 
+@functools.lru_cache(maxsize=1024)  # a write is compared with its event, its response and several memories
 def parse_version(text: str) -> Version:
     """Return the version as an int, or the text itself if it is not a decimal number."""
     return int(text) if text.isascii() and text.isdigit() else text

@@ -17,6 +17,8 @@ Reading order: `reconciler` (a reconcile from top to bottom), `delivery.schedule
 `delivery.fair_queue` (who delivers next), `api` (the kind).
 """
 
+from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
+from reconciler.notification.api.routing import RoutingConfigObject
 from reconciler.notification.api.types import (
     ActionLink,
     ChannelStatus,
@@ -49,6 +51,8 @@ __all__ = [
     "ActionLink",
     "AuditLog",
     "Channel",
+    "ChannelPolicy",
+    "ChannelPolicySpec",
     "ChannelRegistry",
     "ChannelStatus",
     "ConsoleChannel",
@@ -76,6 +80,7 @@ __all__ = [
     "RetryPolicy",
     "RetryableDeliveryError",
     "Router",
+    "RoutingConfigObject",
     "StatusChange",
     "UnknownDeliveryError",
     "attributes_of",

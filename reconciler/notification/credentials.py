@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reconciler.clock import Clock, current_clock
@@ -43,6 +43,17 @@ class Credentials:
         self._last: dict[str, str] = {}
         self._values: OrderedDict[str, None] = OrderedDict()
         self._refreshed = float("-inf")
+        self._namespaces: dict[str, Mapping[str, str]] = {}
+
+    def set_namespace(self, namespace: str, values: Mapping[str, str]) -> None:
+        """Replace the credentials of a namespace by name."""
+        self._namespaces[namespace] = dict(values)
+        for value in values.values():
+            self._remember(value)
+
+    def of_namespace(self, namespace: str) -> Credentials:
+        """Return a view of the credentials of a namespace only, always up to date."""
+        return _NamespaceCredentials(self, namespace)
 
     def __repr__(self) -> str:
         return f"Credentials({str(self._directory)!r})"
@@ -109,12 +120,32 @@ class Credentials:
         if not value:
             return None
         self._last[name] = value
+        self._remember(value)
+        return value
+
+    def _remember(self, value: str) -> None:
+        if not value:
+            return
         self._values[value] = None
         self._values.move_to_end(value)
         if len(self._values) > VALUE_LIMIT:
             self._values.popitem(last=False)
-        return value
 
     def _not_found(self, name: str) -> str:
         why = f"in {self._directory}" if self._directory is not None else "because no credentials directory is set"
         return f"credential {name!r} not found {why}"
+
+
+class _NamespaceCredentials(Credentials):
+    """The credentials of one namespace."""
+
+    def __init__(self, all_credentials: Credentials, namespace: str) -> None:
+        super().__init__()
+        self._all = all_credentials
+        self._namespace = namespace
+
+    def _read(self, name: str) -> str | None:
+        return self._all._namespaces.get(self._namespace, {}).get(name) or None  # noqa: SLF001 - of the same class
+
+    def _not_found(self, name: str) -> str:
+        return f"credential {name!r} not found in the labelled Secrets of namespace {self._namespace}"

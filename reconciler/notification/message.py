@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec.json
 
 from reconciler.notification.redaction.text import encodable, escaped
 from reconciler.wire import JSONObject
 
-__all__ = ["Link", "Message", "message_document", "message_json"]
+__all__ = ["IncidentAction", "Link", "Message", "message_document", "message_json"]
+
+IncidentAction = Literal["Trigger", "Acknowledge", "Resolve"]
+"""What happened to an incident."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,10 @@ class Message:
         recipients: the recipients that the request names for this kind of channel; empty to use the channel's own.
         extensions: custom attributes of the request.
         links: links to places where the recipient can act.
+        incident: key of the incident that the request belongs to, unique in its namespace; empty for none.
+        action: what happened to the incident: ``"Trigger"``, ``"Acknowledge"`` or ``"Resolve"``.
+        correlation_id: an identifier of the caller's, for tracing; empty for none.
+        sender: who or what asks for the notification, as the request says; empty if it does not.
     """
 
     name: str
@@ -69,6 +76,10 @@ class Message:
     recipients: tuple[str, ...] = ()
     extensions: Mapping[str, str] = field(default_factory=dict)
     links: tuple[Link, ...] = ()
+    incident: str = ""
+    action: IncidentAction = "Trigger"
+    correlation_id: str = ""
+    sender: str = ""
     _sent: _Flag = field(default_factory=_Flag, init=False, repr=False, compare=False)
 
     @property
@@ -79,6 +90,15 @@ class Message:
         (``Idempotency-Key``, a dedup key) then shows the message once.
         """
         return f"{self.uid}/{self.channel}"
+
+    @property
+    def incident_key(self) -> str:
+        """Return a key for services that track incidents: the same for all requests about an incident.
+
+        It contains the namespace, so that a namespace cannot resolve the incidents of another. A request without an
+        incident has a key of its own, the uid.
+        """
+        return f"{self.namespace}/{self.incident}" if self.incident else self.uid
 
     @property
     def is_sent(self) -> bool:
@@ -103,7 +123,8 @@ def message_document(message: Message) -> JSONObject:
     """Return a message as a JSON object.
 
     The keys are ``notification``, ``namespace``, ``uid``, ``type``, ``priority``, ``subject``, ``body``, ``channel``,
-    ``attempt`` and ``idempotencyKey``, and, if not empty, ``recipients``, ``extensions`` and ``actionLinks``.
+    ``attempt`` and ``idempotencyKey``, and, if not empty, ``recipients``, ``extensions``, ``actionLinks``, ``incident``
+    (``key``, ``action``), ``correlationId`` and ``sender``.
     """
     document: JSONObject = {
         "notification": message.name,
@@ -125,6 +146,12 @@ def message_document(message: Message) -> JSONObject:
         document["actionLinks"] = [
             {"service": link.service, "url": link.url, "label": link.label} for link in message.links
         ]
+    if message.incident:
+        document["incident"] = {"key": message.incident, "action": message.action}
+    if message.correlation_id:
+        document["correlationId"] = message.correlation_id
+    if message.sender:
+        document["sender"] = message.sender
     return {name: _encodable(value) for name, value in document.items()}
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reconciler.controller import Permission
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
+from reconciler.notification.alerts.receiver import AlertReceiver
+from reconciler.notification.api.policy import ChannelPolicy
+from reconciler.notification.api.types import NotificationRequest
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import RECEIVER_KINDS, ConsoleChannel, FileChannel, LogChannel, ReceiverChannels
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.observe.audit import AuditLog
+from reconciler.notification.observe.history import History
 from reconciler.notification.observe.metrics import NotificationMetrics
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction.redactor import Redactor
 from reconciler.notification.routing import ConfigMapSource, FileSource, RoutingTable
+from reconciler.notification.routing.controller import RoutingConfigReconciler
+from reconciler.notification.tenancy.admission import PolicyValidator
+from reconciler.notification.tenancy.policies import PolicySource, PolicyTable
+from reconciler.notification.tenancy.secrets import SecretSource
 
 __all__ = ["NotificationOperator", "NotificationOptions"]
 
@@ -32,10 +41,22 @@ class NotificationOptions:
         routing_file: file with the routing configuration. Default None.
         routing_config_map: ``NAMESPACE/NAME`` of a ConfigMap with the routing configuration in its key
             ``routing.yaml``. Default None.
+        routing_resource: name of the RoutingConfig object with the routing configuration. Default None.
+        fallback_channel: name of the channel for requests that name no channels and for which routing selects none;
+            ``console``, ``log``, ``file`` or one of `channels`. Default None: such requests end ``Failed``.
         audit_file: file of the audit log. Default None.
         timeout: seconds that one delivery may take. Default 30.
         max_concurrent: maximum concurrent deliveries. Default 64.
         workers: requests that are reconciled concurrently. Default 10.
+        redact: regular expressions (RE2) of further secrets to redact; see `Redactor`. Default none.
+        policies: whether ChannelPolicies restrict what namespaces may do. Default False. A manager with
+            `webhook_certificates` then also serves a webhook that refuses requests which a policy does not allow.
+        namespace_credentials: whether receivers may use credentials of the request's namespace, from Secrets with the
+            label ``notify.reconciler.dev/credentials=true``. Default False.
+        alertmanager_webhook: ``HOST:PORT`` at which Alertmanager and Grafana send alerts; needs `credentials` and
+            `alert_token`. Default None.
+        alert_token: name of the credential that the senders of alerts must know. Default None.
+        alert_namespace: namespace of the requests for alerts. Default ``"default"``.
         channels: additional channels. Channels of installed distributions are always added.
     """
 
@@ -45,15 +66,25 @@ class NotificationOptions:
     credentials: Path | None = None
     routing_file: Path | None = None
     routing_config_map: str | None = None
+    routing_resource: str | None = None
+    fallback_channel: str | None = None
     audit_file: Path | None = None
     timeout: float = 30.0
     max_concurrent: int = 64
     workers: int = 10
+    redact: Sequence[str] = ()
+    policies: bool = False
+    namespace_credentials: bool = False
+    alertmanager_webhook: str | None = None
+    alert_token: str | None = None
+    alert_namespace: str = "default"
     channels: Iterable[Channel] = field(default=())
 
     def __post_init__(self) -> None:
-        if self.routing_file is not None and self.routing_config_map is not None:
-            raise ConfigurationError("set only one of the routing file and the routing ConfigMap")
+        if sum(each is not None for each in (self.routing_file, self.routing_config_map, self.routing_resource)) > 1:
+            raise ConfigurationError("set only one of the routing file, the routing ConfigMap and the RoutingConfig")
+        if self.alertmanager_webhook is not None and (self.credentials is None or not self.alert_token):
+            raise ConfigurationError("a webhook for alerts needs the name of a credential with the senders' token")
         if self.routing_config_map is not None:
             namespace, slash, name = self.routing_config_map.partition("/")
             if not (namespace and slash and name) or "/" in name:
@@ -79,15 +110,22 @@ class NotificationOperator:
         self._options = options
         self.credentials = Credentials(options.credentials)
         self.credentials.check()
-        self.redactor = Redactor(self.credentials.values)
+        self.redactor = Redactor(self.credentials.values, patterns=options.redact)
         self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
-        self.audit = AuditLog(options.audit_file) if options.audit_file is not None else None
+        self.audit = (
+            AuditLog(options.audit_file, redact=self.redactor.redact) if options.audit_file is not None else None
+        )
         if self.audit is not None:
             self.audit.check()
         receivers = ReceiverChannels(self.credentials)
+        self.policies = PolicyTable()
+        self.alerts: AlertReceiver | None = None
         self.routing: RoutingTable | None = None
         self._file: FileSource | None = None
-        if options.routing_file is not None or options.routing_config_map is not None:
+        if options.fallback_channel is not None and options.fallback_channel not in self.channels:
+            known = ", ".join(self.channels) or "none"
+            raise ConfigurationError(f"unknown fallback channel {options.fallback_channel!r}; channels: {known}")
+        if options.routing_file or options.routing_config_map or options.routing_resource:
             self.routing = RoutingTable(
                 self.channels, kinds=RECEIVER_KINDS, build=receivers.build, check=receivers.missing_credentials
             )
@@ -103,13 +141,16 @@ class NotificationOperator:
         """
         metrics = NotificationMetrics(manager.metrics.registry)
         audits = [self.audit] if self.audit is not None else []
-        reconciler = NotificationReconciler(
+        history = History()
+        reconciler = _reconciler_class(self._options)(
             self.channels,
             router=self.routing,
-            observers=[metrics, *audits],
+            observers=[metrics, history, *audits],
             redactor=self.redactor,
             timeout=self._options.timeout,
             max_concurrent=self._options.max_concurrent,
+            policies=self.policies,
+            fallback=self._options.fallback_channel,
         )
         metrics.watch(reconciler=reconciler, channels=self.channels, routing=self.routing, audit=self.audit)
         for audit in audits:
@@ -120,8 +161,57 @@ class NotificationOperator:
         if self._options.routing_config_map is not None and self.routing is not None:
             namespace, _, name = self._options.routing_config_map.partition("/")
             manager.add(ConfigMapSource(manager.cache, namespace, name, self.routing))
+        if self._options.routing_resource is not None and self.routing is not None:
+            loader = RoutingConfigReconciler(self._options.routing_resource, self.routing, redact=self.redactor.redact)
+            manager.add_controller(loader)
+        self._add_tenancy(manager)
+        self._add_alerts(manager)
+        if manager.console is not None:
+            from reconciler.notification.observe.console_page import receivers_page
+
+            manager.console.add(receivers_page(self.channels, history, reconciler.waiting))
         manager.add_controller(reconciler, workers=self._options.workers)
+        if manager.console is not None:
+            manager.console.redact = self.redactor.redact
         return reconciler
+
+    def _add_tenancy(self, manager: Manager) -> None:
+        options = self._options
+        if options.policies:
+            manager.add(PolicySource(manager.cache, self.policies))
+            manager.add_webhooks(PolicyValidator(self.policies, self.routing))
+        if options.namespace_credentials:
+            manager.add(SecretSource(manager.cache, self.credentials))
+
+    def _add_alerts(self, manager: Manager) -> None:
+        options = self._options
+        if options.alertmanager_webhook is None or options.alert_token is None:
+            return
+        self.alerts = AlertReceiver(
+            manager.client,
+            options.alertmanager_webhook,
+            namespace=options.alert_namespace,
+            credentials=self.credentials,
+            token=options.alert_token,
+        )
+        manager.add(self.alerts)
+
+
+def _reconciler_class(options: NotificationOptions) -> type[NotificationReconciler]:
+    """Return the reconciler with the permissions that these options need."""
+    needed = list(NotificationReconciler.permissions or ())
+    if options.policies:
+        needed.append(Permission(ChannelPolicy, "get", "list", "watch"))
+    if options.alertmanager_webhook is not None:
+        needed.append(Permission(NotificationRequest, "create"))
+    if options.namespace_credentials:
+        needed.append(Permission("v1/Secret", "get", "list", "watch"))
+
+    class WithPermissions(NotificationReconciler):
+        permissions = tuple(needed)
+
+    WithPermissions.__name__ = NotificationReconciler.__name__
+    return WithPermissions
 
 
 def _channels(options: NotificationOptions) -> list[Channel]:

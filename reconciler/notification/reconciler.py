@@ -13,6 +13,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
 from reconciler.errors import error_text
 from reconciler.meta import Request
+from reconciler.notification.api.summary import after_completion
 from reconciler.notification.api.types import (
     TERMINAL_PHASES,
     ChannelStatus,
@@ -21,7 +22,7 @@ from reconciler.notification.api.types import (
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import ConsoleChannel, LogChannel
-from reconciler.notification.delivery.deliverer import Deliverer, build_messages
+from reconciler.notification.delivery.deliverer import Deliverer, build_messages, recipients_of
 from reconciler.notification.delivery.fair_queue import FairQueue
 from reconciler.notification.delivery.schedule import (
     Decision,
@@ -39,6 +40,7 @@ from reconciler.notification.ledger.mutations import (
     RequestStatusBatcher,
     remove_write_ahead,
     set_decision,
+    set_ended,
     set_invalid,
     set_routing,
 )
@@ -52,6 +54,7 @@ from reconciler.notification.observe.outbox import (
 )
 from reconciler.notification.redaction.redactor import Redactor
 from reconciler.notification.routing.router import Resolution, Router, attributes_of
+from reconciler.notification.tenancy.policies import PolicyTable
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher, StatusError
 
@@ -82,6 +85,13 @@ class _AllQueued(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__()
         self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _NotStarted:
+    """The outcome of a reconcile that does not start the deliveries of a request."""
+
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         timeout: seconds that one delivery may take; then its outcome is unknown. A controller timeout, if any, must be
             longer: a cancelled reconcile makes no attempt, so it would be repeated endlessly.
         max_concurrent: maximum concurrent deliveries over all requests.
+        fallback: name of the channel for requests that name no channels and for which routing selects none. Default:
+            none, and such requests end ``Failed``.
+        policies: what the namespaces may do. Default: everything.
         rng: source of the jitter; pass a seeded one for repeatable delays.
         clock: defaults to `current_clock()` at each use.
 
@@ -139,6 +152,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         redactor: Redactor | None = None,
         timeout: float = 30.0,
         max_concurrent: int = 64,
+        fallback: str | None = None,
+        policies: PolicyTable | None = None,
         rng: random.Random | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -149,6 +164,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             channels = [ConsoleChannel(), LogChannel(), *installed_channels()]
         self.channels = channels if isinstance(channels, ChannelRegistry) else ChannelRegistry(channels)
         self._router = router
+        self._fallback = fallback
+        self._policies = policies or PolicyTable()
         self._redactor = redactor or Redactor()
         self._deliverer = Deliverer(
             self.channels,
@@ -219,6 +236,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             ended = False
             raise
         finally:
+            if request not in self._open:
+                self._policies.finish(request)  # the object is gone, or is being deleted
             due = self._due_times.pop(request, None)
             self._publish(request, saved=saved)
             self._queue.release_all(request, keep_queued=ended)
@@ -235,14 +254,16 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._open[obj.key] = obj.uid, status
         before = self._write_ahead.without_uncalled(obj, status)
         if before.phase in TERMINAL_PHASES:
+            self._policies.finish(obj.key)
             return await self._expire(obj)
-        if obj.spec.channels is None and not before.channels:
-            if not await self._is_up_to_date(obj, before):
-                return Result(requeue_after=STALE_RETRY)
-            resolution = self._resolve(obj)
-            before = await self._save_routing(obj, status, resolution)
-            if resolution is not None and resolution.pending:
-                return Result(requeue_after=ROUTING_RETRY)
+        if not before.channels:
+            started = await self._start(obj, status, before)
+            if isinstance(started, _NotStarted):
+                return started.outcome
+            before = started
+        if obj.spec.dry_run:
+            return self._end_dry_run(obj, status, before)
+        self._policies.count(obj.key)
         snapshot = _Snapshot(obj, status, before, channels_of(obj.spec, before))
         # Decide
         found = await self._plan(snapshot)
@@ -257,13 +278,78 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     # Read
 
+    async def _start(
+        self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus
+    ) -> NotificationRequestStatus | _NotStarted:
+        """Check and route a request that has not started; return its status, with the channels if it is routed."""
+        if not self._policies.is_complete:
+            return _NotStarted(Result(requeue_after=STALE_RETRY))
+        resolution = self._resolve(obj) if obj.spec.channels is None else None
+        channels = obj.spec.channels or (resolution.channels if resolution is not None else ())
+        refusal = self._policies.refusal(obj.namespace or "", obj.spec, channels)
+        refusal = refusal or self._policies.quota_refusal(obj.key)
+        if refusal is None and obj.spec.channels is not None:
+            return before
+        if not await self._is_up_to_date(obj, before):
+            return _NotStarted(Result(requeue_after=STALE_RETRY))
+        if refusal is not None:
+            ended = self._end(obj, status, before, phase="Failed", reason=refusal.reason, message=refusal.message)
+            return _NotStarted(ended)
+        before = await self._save_routing(obj, status, resolution)
+        pending = resolution is not None and resolution.pending
+        return _NotStarted(Result(requeue_after=ROUTING_RETRY)) if pending else before
+
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
-            return None
+            return None if self._fallback is None else self._fall_back("the operator has no routing")
         resolution = self._router.resolve(attributes_of(obj))
         if resolution.problem:
             resolution = replace(resolution, problem=self._redactor.redact(resolution.problem))
-        return resolution
+        if self._fallback is None or resolution.channels:
+            return resolution
+        if resolution.problem and resolution.pending:
+            return self._fall_back(f"the routing configuration is invalid: {resolution.problem}")
+        if resolution.pending:
+            return resolution
+        return self._fall_back(f"the receivers {', '.join(resolution.receivers) or 'none'} have no channels")
+
+    def _fall_back(self, why: str) -> Resolution:
+        return Resolution(channels=(self._fallback or "",), fallback=why)
+
+    def _end(
+        self,
+        obj: NotificationRequest,
+        status: RequestStatusBatcher,
+        before: NotificationRequestStatus,
+        **members: str,
+    ) -> Outcome:
+        """End a request without a delivery, with these members of its status."""
+        now = self._now()
+        step, step_time = after_completion(now, obj.spec.ttl_seconds_after_finished)
+        after = before.model_copy(
+            update={**members, "completion_time": now, "next_step": step, "next_step_time": step_time}
+        )
+        set_ended(status, after)
+        change = StatusChange(request=obj, before=before, after=after)
+        self._outbox.add(change)
+        self._count_change(change)
+        self._policies.finish(obj.key)
+        return self._expiry(obj)
+
+    def _end_dry_run(
+        self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus
+    ) -> Outcome:
+        names = channels_of(obj.spec, before)
+        unknown = [name for name in names if name not in self.channels]
+        would = "; ".join(
+            name + (f" to {', '.join(recipients)}" if recipients else "")
+            for name in names
+            if name not in unknown
+            for recipients in [recipients_of(obj, name)]
+        )
+        message = f"Dry run: would deliver over {would or 'no channel'}"
+        message += f"; unknown channels: {', '.join(unknown)}" if unknown else ""
+        return self._end(obj, status, before, phase="DryRun", reason="DryRun", message=message[:MESSAGE_LIMIT])
 
     async def _save_routing(
         self,
@@ -275,6 +361,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         after = set_routing(status, obj.status, resolution, now=self._now())
         if resolution is not None and resolution.problem:
             self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)
+        if resolution is not None and resolution.fallback:
+            self.events.warning(obj, "RoutingFallback", f"channel {self._fallback} is used: {resolution.fallback}")
         if after.channels:
             await status.flush()
             self._staleness.remember(obj.uid, after)
@@ -317,6 +405,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 max_deliveries=self._max_concurrent,
                 wake=lambda request: binding.enqueue(request, "delivery slot", priority=1),
                 is_stopped=lambda: binding.loop is None,
+                policies=self._policies,
             )
             self._queue_of = binding, queue
         return self._queue_of[1]
@@ -379,6 +468,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         else:
             self._staleness.forget(obj.uid)
             self._write_ahead.forget(obj.uid)
+            self._policies.finish(obj.key)
         set_decision(snapshot.status, before, decision)
         attempted = {delivery.channel for delivery in results}
         change = StatusChange(
@@ -446,6 +536,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 return None
             self._due_times[obj.key] = due
             return self._requeue_at(due)
+        return self._expiry(obj)
+
+    def _expiry(self, obj: NotificationRequest) -> Outcome:
         ttl = obj.spec.ttl_seconds_after_finished
         return None if ttl is None else Result(requeue_after=max(float(ttl), _MIN_REQUEUE))
 

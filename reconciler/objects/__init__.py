@@ -5,6 +5,7 @@ so that writing it back preserves fields that the models do not know. `Unstructu
 """
 
 from reconciler.objects.builtin import TypedObject, is_built_in_object
+from reconciler.objects.compatibility import CRDChange, compare_crds
 from reconciler.objects.convert import documents_to_compare, from_document, original_document, to_document
 from reconciler.objects.crd import generate_crd
 from reconciler.objects.declaration import Definition
@@ -34,6 +35,7 @@ from reconciler.objects.unstructured import Unstructured
 
 __all__ = [
     "AnyResource",
+    "CRDChange",
     "Condition",
     "ConditionedStatus",
     "ConfigMapKeySelector",
@@ -55,6 +57,7 @@ __all__ = [
     "TypedObject",
     "TypedObjectReference",
     "Unstructured",
+    "compare_crds",
     "documents_to_compare",
     "format_duration",
     "from_document",

@@ -153,7 +153,9 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         cls.spec_model, cls.status_model = models_of(cls, Resource)
         cls.gvk = GroupVersionKind(group, version, kind)
         subresources = frozenset({"status", "scale"} if scale else {"status"})
-        cls.resource_type = ResourceType(cls.gvk, plural, scope == "Namespaced", subresources)
+        cls.resource_type = ResourceType(
+            cls.gvk, plural, scope == "Namespaced", subresources, singular, tuple(short_names)
+        )
         cls.definition = Definition(
             singular=singular,
             short_names=short_names,

@@ -146,6 +146,7 @@ class StatusBatcher(Generic[S]):
             policy,
             self._binding,
             document=self._document,
+            private=hasattr(obj_or_kind, "status_model"),  # a Resource: its metadata is a copy
             on_error=on_error,
             join=join,
             metrics=metrics,

@@ -57,6 +57,7 @@ class Block:
         policy: how to send.
         binding: the client.
         document: the object that the batcher was given; None for a kind.
+        private: nobody else can change that document's metadata.
         on_error: what to write if the block ends with an exception.
         join: whether to join an open batcher.
         metrics: notified of each flush; None for those of the running reconcile.
@@ -75,6 +76,7 @@ class Block:
         binding: Binding,
         *,
         document: Mapping[str, Any] | None,
+        private: bool,
         on_error: OnError,
         join: bool,
         metrics: StatusMetrics | None,
@@ -88,6 +90,7 @@ class Block:
         self._policy = policy
         self._binding = binding
         self._document = document
+        self._private = private
         self._on_error = on_error
         self._join = join
         self._metrics = metrics
@@ -116,7 +119,7 @@ class Block:
         session = self._new_session("" if given else uid_of(self._document or {}), counts)
         if not given:
             session.document = dict(document)
-        session.open(self._policy.snapshot(document))
+        session.open(self._policy.snapshot(document, private=given and self._private))
         self._start_alone(session)
 
     def require_session(self) -> Session:

@@ -79,10 +79,16 @@ class Policy(msgspec.Struct, frozen=True):
     backoff: Backoff = BACKOFF
     patience: float = 10.0
 
-    def snapshot(self, document: Mapping[str, Any], *, last: bool = False) -> Snapshot:
-        """Return what this kind of write needs of an object; without the frame of an update if it is the `last` one."""
+    def snapshot(self, document: Mapping[str, Any], *, last: bool = False, private: bool = False) -> Snapshot:
+        """Return what this kind of write needs of an object.
+
+        Args:
+            document: the whole object.
+            last: no write follows, so the frame of an update is not needed.
+            private: nobody can change the document's metadata.
+        """
         with_frame = self.strategy == "update" and not last
-        return Snapshot.of(document, with_rest=self.subresource is None, with_frame=with_frame)
+        return Snapshot.of(document, with_rest=self.subresource is None, with_frame=with_frame, private=private)
 
     def new_mark(self) -> str:
         """Return a random id to leave at the token's path; ``""`` without a token."""

@@ -7,9 +7,7 @@
             if db.spec.size > 50 and "admins" not in request.groups:
                 raise Denied("more than 50 GB needs an administrator")
 
-    server = WebhookServer("0.0.0.0:9443", certificates="/etc/webhook/certs")
-    server.add(DatabaseRules())
-    manager.add_webhooks(server)
+    manager.add_webhooks(DatabaseRules())
 
 Modules: `review` and `json_patch` (the wire format), `admission` (`Validator`, `Defaulter`), `conversion`
 (`Converter`), `endpoint` (from a review to its response), `server` (HTTPS), `metrics`, and `configurations` (those of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +34,7 @@ class ServiceReference:
 
 
 def webhook_configurations(
-    server: WebhookServer,
+    webhooks: WebhookServer | Iterable[Admission | Converter],
     *,
     name: str,
     service: ServiceReference | None = None,
@@ -43,12 +43,12 @@ def webhook_configurations(
     failure_policy: FailurePolicy = "Fail",
     timeout_seconds: int = 10,
 ) -> list[JSONObject]:
-    """Return the ValidatingWebhookConfiguration and the MutatingWebhookConfiguration of a server.
+    """Return the ValidatingWebhookConfiguration and the MutatingWebhookConfiguration of webhooks.
 
     Without `ca_bundle`, cert-manager's CA injector can add it if you set its annotation.
 
     Args:
-        server: the server, with all webhooks added.
+        webhooks: a server with all webhooks added, or the webhooks.
         name: the name of both objects.
         service: the Service through which the API server reaches the webhooks; or
         url: their base URL, ``https://host:port`` without a path.
@@ -61,7 +61,10 @@ def webhook_configurations(
     """
     if (service is None) == (url is None):
         raise ValueError("pass exactly one of service= and url=")
-    reviewers = [each for endpoint in server.admissions.values() for each in endpoint.reviewers[:1]]
+    if isinstance(webhooks, WebhookServer):
+        webhooks = [each for endpoint in webhooks.admissions.values() for each in endpoint.reviewers]
+    admissions = [each for each in webhooks if isinstance(each, Admission)]
+    reviewers = list({each.served_at: each for each in reversed(admissions)}.values())[::-1]  # the first of each path
 
     client = _client_config(service, url, ca_bundle)
 

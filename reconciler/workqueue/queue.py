@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import threading
 from collections.abc import AsyncIterator, Callable, Hashable
+from threading import get_ident
 from typing import Generic
 
 from reconciler.clock import Clock, current_clock
@@ -28,6 +28,12 @@ __all__ = ["QueueShutDown", "WorkQueue"]
 
 _TIMERS_PER_TURN = 1000
 """How many timers are processed before the loop may do something else."""
+
+
+_MANY_TIMERS = 1000
+_SHARED_WAKE_UP = 0.05
+"""From this number of timers on, those that expire within these seconds share a wake-up of the event loop. Ten thousand
+keys at rest then wake it 20 times a second instead of 167 times, and most of them find the processor's caches warm."""
 
 
 class QueueShutDown(ReconcilerError):
@@ -75,7 +81,7 @@ class WorkQueue(Generic[K]):
         self._adds = self._gets = self._delayed_adds = 0
         self._dropped_adds = self._dropped_ready = self._dropped_timers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.get_ident()  # the loop's; before there is a loop, the one that created the queue
+        self._thread = get_ident()  # the loop's; before there is a loop, the one that created the queue
         self._unbound = True  # whether something waits for the loop to be known
         self._alarm = Alarm(self._now, self._on_alarm)
         self._inbox: Inbox[K] = Inbox(self._deliver, self._count_dropped)
@@ -98,7 +104,8 @@ class WorkQueue(Generic[K]):
 
         Args:
             key: the key.
-            after: seconds; None, 0 or less is now.
+            after: seconds; None, 0 or less is now. In a queue with a thousand timers a key may be ready 50 ms later, so
+                that several share a wake-up.
             priority: keys with a higher one come first. Defaults to 0.
             reason: a word that says why, for `in_progress`, `retract` and `explain`. An add without one counts as a
                 reason of its own. A key stores up to `MAX_REASONS` of them. The processing covers all of them, and
@@ -107,7 +114,7 @@ class WorkQueue(Generic[K]):
         Raises:
             ValueError: the delay is not finite.
         """
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             self.add_threadsafe(key, after=after, priority=priority, reason=reason)
             return
         if after is not None and not math.isfinite(after):
@@ -218,7 +225,7 @@ class WorkQueue(Generic[K]):
             QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in progress any more.
             RuntimeError: the queue belongs to another event loop, which is running.
         """
-        if self._unbound or threading.get_ident() != self._thread:
+        if self._unbound or get_ident() != self._thread:
             self._bind()
         while not self._order.size:
             if self._stopped:
@@ -246,9 +253,12 @@ class WorkQueue(Generic[K]):
             ValueError: the key is not in progress.
             RuntimeError: called outside the thread of the queue's event loop.
         """
-        self._check_thread()
-        entry = self._entries.get(key)
+        if get_ident() != self._thread:
+            raise self._wrong_thread()
+        entry = self._entries.pop(key, None)  # nearly every key is not pending again
         if entry is None or entry.started_at is None:
+            if entry is not None:
+                self._entries[key] = entry
             raise ValueError(f"{key!r} is not in progress: call done once for each key that get returned")
         now = self._now()
         if self._metrics is not None:
@@ -257,10 +267,11 @@ class WorkQueue(Generic[K]):
         entry.started_at = None
         if entry.ready:
             entry.ready_at = now
+            self._entries[key] = entry
             self._order.push(entry)
             self._workers.wake_one()
-        elif entry.due is None:
-            del self._entries[key]
+        elif entry.due is not None:
+            self._entries[key] = entry
         if self._closing:
             self._stop_if_drained()
 
@@ -465,7 +476,7 @@ class WorkQueue(Generic[K]):
     # The event loop and its timer
 
     def _check_thread(self) -> None:
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             raise self._wrong_thread()
 
     def _wrong_thread(self) -> RuntimeError:
@@ -485,7 +496,7 @@ class WorkQueue(Generic[K]):
         if loop is not self._loop:
             if self._loop is not None and self._loop.is_running():
                 raise self._wrong_thread()
-            self._thread = threading.get_ident()
+            self._thread = get_ident()
             self._alarm.cancel()
             self._workers.clear()  # they waited in a loop that has ended
             self._drainers.clear()
@@ -494,10 +505,11 @@ class WorkQueue(Generic[K]):
         self._unbound = False
         self._set_alarm()
 
-    def _set_alarm(self) -> None:
+    def _set_alarm(self, not_before: float = -math.inf) -> None:
         due = self._timers.next_due()
         if due is None:
             return
+        due = max(due, not_before)
         if self._loop is None or self._loop.is_closed():
             self._unbound = True  # the next `get` sets the timer
         else:
@@ -508,6 +520,8 @@ class WorkQueue(Generic[K]):
         for _ in range(_TIMERS_PER_TURN):
             entry = self._timers.pop_due(now)
             if entry is None:
-                break
+                not_before = now + _SHARED_WAKE_UP if len(self._timers) >= _MANY_TIMERS else now
+                self._set_alarm(not_before)
+                return
             self._make_ready(entry, by_timer=True)
         self._set_alarm()

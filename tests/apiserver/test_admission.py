@@ -95,6 +95,21 @@ async def a_webhook_gets_the_whole_request(world: World) -> None:
 
 
 @scenario
+async def a_rule_names_subresources(world: World) -> None:
+    rules = {"/main": ["gadgets"], "/star": ["*"], "/status": ["gadgets/status"], "/all": ["gadgets/*"]}
+    for path, resources in rules.items():
+        world.hooks.on(path, lambda _: {})
+        await world.install(
+            VALIDATING,
+            world.hook(path, rules=[{**GADGETS, "operations": ["CREATE", "UPDATE"], "resources": resources}]),
+        )
+    await world.client.create(world.gadget())
+    await world.client.patch(KIND, "g", world.ns, patch={"status": {"phase": "Ready"}}, subresource="status")
+    asked = {path: [each.get("subResource") for each in world.hooks.requests.get(path, ())] for path in rules}
+    assert asked == {"/main": [None], "/star": [None], "/status": ["status"], "/all": [None, "status"]}
+
+
+@scenario
 async def mutating_webhooks_change_what_is_stored(world: World) -> None:
     world.hooks.on("/m", lambda _: patch({"op": "add", "path": "/spec/note", "value": "by a webhook"}))
     world.hooks.on(

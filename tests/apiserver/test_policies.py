@@ -33,19 +33,21 @@ def policy(world: World, **spec: Any) -> dict[str, Any]:
 
 
 async def install(world: World, made: dict[str, Any], number: int = 0, **binding: Any) -> None:
-    """Create a policy with a binding for the namespace of the scenario, and wait until it is in force."""
+    """Create a policy with a binding for the namespace of the scenario, and wait until it is applied."""
     only_here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.ns}}}
     spec = {"policyName": made["metadata"]["name"], "validationActions": ["Deny"], "matchResources": only_here}
-    probe = {"expression": "object.metadata.name != 'probe'", "message": "in force"}
+    probe = {"expression": "object.metadata.name != 'probe'", "message": "it is applied"}
     made["spec"]["validations"] = [probe, *made["spec"]["validations"]]
     for document in (made, named(world, BINDING, {**spec, **binding}, number)):
         world.configurations.append(document)
         await world.client.create(document)
 
 
-async def in_force(world: World) -> None:
+async def applied(world: World) -> None:
     probe = world.gadget("probe", size=1)
-    await eventually(lambda: world.try_to(world.client.create(probe, dry_run=True)), lambda said: "in force" in said)
+    await eventually(
+        lambda: world.try_to(world.client.create(probe, dry_run=True)), lambda said: "it is applied" in said
+    )
 
 
 async def said(world: World, **spec: Any) -> str:
@@ -75,7 +77,7 @@ async def a_policy_denies_what_its_validations_do_not_allow(world: World) -> Non
     for number, validation in enumerate(messages):
         made = named(world, POLICY, policy(world, validations=[validation])["spec"], number)
         await install(world, made, number)
-        await in_force(world)
+        await applied(world)
         denied = await world.try_to(world.client.create(world.gadget(size=9), dry_run=True))
         binding = world.configurations.pop()
         where = f"ValidatingAdmissionPolicy '{world.ns}-{number}' with binding '{world.ns}-{number}' denied request"
@@ -101,7 +103,7 @@ async def variables_are_computed_when_they_are_used(world: World) -> None:
         ],
     )
     await install(world, made)
-    await in_force(world)
+    await applied(world)
     assert await said(world, size=5) == "allowed"
     assert await said(world, size=6) == f"422 Invalid: '{world.ns}-0' denied request: double is 12"
     assert await said(world, size=4) == (
@@ -128,7 +130,7 @@ async def parameters_come_from_objects(world: World) -> None:
     )
     every = {"selector": {"matchLabels": {"limits": "yes"}}, "parameterNotFoundAction": "Deny"}
     await install(world, made, paramRef=every)
-    await in_force(world)
+    await applied(world)
     assert await said(world, size=3) == "allowed"
     assert await said(world, size=5) == f"422 Invalid: '{world.ns}-0' denied request: at most 3"
     await world.client.delete_all_of("v1/ConfigMap", world.ns, label_selector="limits=yes")
@@ -155,7 +157,7 @@ async def warned(world: World) -> str:
 @scenario
 async def failure_policy_decides_about_expressions_that_fail(world: World) -> None:
     await install(world, policy(world, validations=[{"expression": "object.spec.note != 'x'"}]))
-    await in_force(world)
+    await applied(world)
     problem = "expression 'object.spec.note != 'x'' resulted in error: no such key: note"
     assert await said(world, size=1) == f"422 Invalid: '{world.ns}-0' denied request: {problem}"
     assert await said(world, note="y") == "allowed"
@@ -175,7 +177,7 @@ async def only_what_matches_is_validated(world: World) -> None:
         validations=[{"expression": "namespaceObject.metadata.name != request.namespace", "message": "all are denied"}],
     )
     await install(world, made)
-    await in_force(world)
+    await applied(world)
     assert await said(world, color="red") == f"422 Invalid: '{world.ns}-0' denied request: all are denied"
     assert await said(world, color="blue") == "allowed"
     assert await world.try_to(world.client.create(world.gadget("free", color="red"), dry_run=True)) == "allowed"
@@ -242,7 +244,7 @@ async def an_update_sees_the_old_object(world: World) -> None:
         ],
     )
     await install(world, made)
-    await in_force(world)
+    await applied(world)
     kind = "admission.reconciler.dev/v1/Gadget"
     shrink = world.client.patch(kind, "g", world.ns, patch={"spec": {"size": 2}})
     assert (await world.try_to(shrink)).endswith("denied request: it shrinks")

@@ -339,6 +339,7 @@ def main() -> None:
             for sample in earlier["samples"]:  # repetitions of different runs are not pairs
                 result["samples"].append(sample | {"repetition": sample["repetition"] + 1000 * number})
             result["parts"] |= earlier["parts"]
+            result["notes"] = earlier.get("notes", [])
             result["machine"] = earlier["machine"]
             times.append(earlier["when"])
         result["when"] = " to ".join(sorted({min(times), max(times)}))

@@ -17,7 +17,7 @@ RUST_SOURCE = Path(__file__).parent / "rust"
 
 @dataclass(frozen=True)
 class Programs:
-    """What was built or found; empty for what is missing.
+    """The built programs; empty for what is missing.
 
     Attributes:
         go: the path of the controller-runtime contender.

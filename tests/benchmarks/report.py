@@ -124,18 +124,24 @@ def per_further_object(samples: Sequence[Sample], contender: str) -> float | Non
     return (high - low) * 1e6 / (sizes[-1] - sizes[0])
 
 
-_SUMMARY: Sequence[tuple[str, str, str, str]] = [
-    ("converge", "rate", "objects per second", ".0f"),
-    ("converge", "cpu_per_object", "CPU ms per object", "ms"),
-    ("converge", "server_cpu", "API server and etcd, CPU s", ".1f"),
-    ("converge", "peak", "peak RSS, MB", ".0f"),
-    ("start", "wall", "seconds until synced", ".2f"),
-    ("start", "cpu", "CPU s until synced", ".2f"),
-    ("start", "rss", "RSS, MB", ".0f"),
-    ("latency", "p50", "ms until a new object has its status, p50", "ms"),
-    ("latency", "p99", "the same, p99", "ms"),
-    ("steady", "cpu_per_minute", "CPU s a minute", ".2f"),
-]
+_SUMMARY: dict[str, Sequence[tuple[str, str, str]]] = {
+    "converge": [
+        ("rate", "objects per second", ".0f"),
+        ("cpu_per_object", "CPU ms per object", "ms"),
+        ("server_cpu", "API server and etcd, CPU s", ".1f"),
+        ("peak", "peak RSS, MB", ".0f"),
+    ],
+    "start": [
+        ("wall", "seconds until synced", ".2f"),
+        ("cpu", "CPU s until synced", ".2f"),
+        ("rss", "RSS, MB", ".0f"),
+    ],
+    "latency": [
+        ("p50", "ms until a new object has its status, p50", "ms"),
+        ("p99", "the same, p99", "ms"),
+    ],
+    "steady": [("cpu_per_minute", "CPU s a minute", ".2f")],
+}
 
 _TITLES = {
     "converge": "the status of {:,} objects is written",
@@ -151,22 +157,18 @@ def summary(result: dict[str, Any]) -> str:
     peers = (RUST, GO, CEILING_WATCH)
     lines = [
         f"Measured {result['when']} on {result['machine']}.",
+        *result.get("notes", ()),
         "",
         f"| | {OURS} | {RUST} | {GO} | bare aiohttp client that lists and watches |",
         "|---|---|---|---|---|",
     ]
-    shown = ""
-    for work, field, title, form in _SUMMARY:
-        for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
+    for work, heading in _TITLES.items():
+        for size in sorted({sample["size"] for sample in pick(samples, work=work, contender=OURS)}):
+            lines.append(f"| **{heading.format(size)}** | | | | |")
             mine = pick(samples, work=work, size=size, contender=OURS)
-            if not mine:
-                continue
-            heading = _TITLES[work].format(size)
-            if heading != shown:
-                lines.append(f"| **{heading}** | | | | |")
-                shown = heading
-            cells = [_cell(mine, field, form), *(_peer_cell(samples, work, size, field, form, peer) for peer in peers)]
-            lines.append(f"| {title} | {' | '.join(cells)} |")
+            for field, title, form in _SUMMARY[work]:
+                theirs = [_peer_cell(samples, work, size, field, form, peer) for peer in peers]
+                lines.append(f"| {title} | {_cell(mine, field, form)} | {' | '.join(theirs)} |")
     lines += ["", "The lowest and highest values are in parentheses.", "", *_costs(result)]
     return "\n".join(lines)
 
@@ -199,11 +201,29 @@ def _costs(result: dict[str, Any]) -> list[str]:
         lines.append(f"| 1,000 objects of 2 KB in the cache | {each:.1f} MB, beside {empty:.0f} MB for the process |")
     if "decoding" in parts:
         lines.append(f"| a watch event of 2 KB, decoded | {_both(parts['decoding'], 'event: ours'):.1f} µs of CPU |")
+    for row in parts.get("queue", ()):
+        cost, compared = _queue_cost(row)
+        lines.append(
+            f"| add, get and done in a queue of {row['count']:,} keys | {cost:.1f} µs of CPU, {compared:.2f} times put "
+            "and get of `asyncio.PriorityQueue` |"
+        )
     if resting:
         each = median(resting, "cpu_per_minute") / median(resting, "reconciles_per_minute")
         lines.append(f"| a reconcile that changes nothing | {each * 1000:.2f} ms of CPU |")
         lines.append(f"| so half of one core carries | {30 / each:,.0f} of them a minute |")
+    if notified := pick(samples, work="notify"):
+        rate, writes = median(notified, "rate"), median(notified, "status_writes")
+        lines.append(
+            f"| 1,000 notifications, three channels each | {rate:,.0f} deliveries a second, {writes:.2f} status writes "
+            "each |"
+        )
     return lines
+
+
+def _queue_cost(row: dict[str, Any]) -> tuple[float, float]:
+    """Return the CPU µs of a key, and the ratio to asyncio's queue."""
+    runs = row["python"]
+    return _both(runs, "ours"), statistics.median(run["ours"] / run["asyncio.PriorityQueue"] for run in runs)
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -271,7 +291,9 @@ def _ratio_table(samples: Sequence[Sample]) -> list[str]:
 
 
 def _spread(found: Sequence[float]) -> str:
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else ""
+    if len(found) < 2:
+        return "".join(format(ratio, ".2f") for ratio in found)
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 def _parts(parts: dict[str, Any]) -> list[str]:
@@ -283,8 +305,7 @@ def _parts(parts: dict[str, Any]) -> list[str]:
         ]
         lines.append("|---|---|---|---|---|---|")
         for row in parts["queue"]:
-            ours, other = _both(row["python"], "ours"), _both(row["python"], "asyncio.PriorityQueue")
-            ratio = statistics.median(run["ours"] / run["asyncio.PriorityQueue"] for run in row["python"])
+            (ours, ratio), other = _queue_cost(row), _both(row["python"], "asyncio.PriorityQueue")
             go = [_both(row["go"], name) for name in ("client-go", "controller-runtime")]
             lines.append(f"| {row['count']:,} | {ours:.2f} | {other:.2f} | {ratio:.2f} | {go[0]:.2f} | {go[1]:.2f} |")
     for name, title in (

@@ -215,7 +215,7 @@ class Recorder:
         self.told.append(("restart" if restarted else "list", names, version))
         return restarted
 
-    def apply(self, type: str, cached: CachedObject) -> None:
+    def apply(self, type: str, cached: CachedObject, received: object = None) -> None:
         self.told.append((type, cached.name, cached.version))
         self.objects[cached.name] = cached
 

@@ -1,4 +1,4 @@
-"""How kinds are listed: in pages where the server answers them from memory, in a stream elsewhere."""
+"""The choice between lists in pages, where the server answers them from memory, and streamed lists."""
 
 from __future__ import annotations
 

@@ -168,3 +168,15 @@ def test_the_commands_after_the_demo_show_the_retries_of_a_receiver_that_comes_b
     assert [line.split()[4] for line in timeline_] == ["1", "2", "3"]
     answers = [line_with(pager, f"attempt {attempt}") for attempt in (1, 2, 3)]
     assert [answer.split()[3] for answer in answers] == ["503", "503", "200"]
+
+
+@pytest.mark.parametrize("missing", ["looptime", "jsonschema_rs", "rich"])
+def test_a_missing_package_is_one_line_before_anything_is_shown(missing: str, tmp_path: Path) -> None:
+    (tmp_path / f"{missing}.py").write_text(f"raise ModuleNotFoundError('not installed', name={missing!r})")
+    command = [sys.executable, "-m", "reconciler", "demo", "--speed", "0"]
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": paths}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"reconciler: the demo needs {missing}: pip install 'kube-reconciler[demo]'\n"

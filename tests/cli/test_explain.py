@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from reconciler.cli.top import print_top
 from reconciler.client import Client
 from reconciler.controller import Controller, Reconciler, Result
 from reconciler.meta import Request
+from reconciler.objects import Model, ObjectMeta, Resource
 from reconciler.workqueue import ExponentialBackoff
 
 
@@ -91,7 +93,7 @@ async def test_a_failing_object_is_told_as_a_person_would(capsys: Any, endpoint:
     assert lines[8:] == ["  It waits for the backoff after 1 failure.", "  It failed once in a row."]
 
 
-@pytest.mark.parametrize("kind", ["configmap", "configmaps", "ConfigMap", "v1/ConfigMap"])
+@pytest.mark.parametrize("kind", ["configmap", "configmaps", "ConfigMap", "CM", "v1/ConfigMap"])
 async def test_an_idle_object_and_a_waiting_one(capsys: Any, endpoint: str, kind: str) -> None:
     _, idle, _ = await run(capsys, "explain", kind, "default/idle", f"--endpoint={endpoint}/")
     assert "ms and succeeded." in idle
@@ -100,6 +102,50 @@ async def test_an_idle_object_and_a_waiting_one(capsys: Any, endpoint: str, kind
     _, waits, _ = await run(capsys, "explain", kind, "default/waits", f"--endpoint={endpoint}")
     assert "and succeeded, to run again after 60 min." in waits
     assert "It waits for the delay that a reconcile returned." in waits
+
+
+@pytest.mark.parametrize("key", [["idle"], ["idle", "-n", "default"], ["default/idle", "--namespace=default"]])
+async def test_a_name_alone_is_in_the_given_namespace_or_the_default_one(
+    capsys: Any, endpoint: str, key: list[str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _, out, _ = await run(capsys, "explain", "cm", *key, "--endpoint", endpoint)
+    assert out.startswith("ConfigMap default/idle, controller configmap: idle")
+    line = await error_of(capsys, "explain", "cm", "default/idle", "--namespace=other", "--endpoint", endpoint)
+    assert "--namespace other and 'default/idle' contradict each other" in line
+
+
+async def test_a_name_alone_is_in_the_namespace_of_the_context(capsys: Any, endpoint: str, tmp_path: Path) -> None:
+    contexts = [{"name": name, "context": {"cluster": "c", "user": "u", "namespace": name}} for name in ("a", "b")]
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps({"contexts": contexts, "current-context": "a"}))
+    for context, expected in (([], "a/idle"), (["--context", "b"], "b/idle")):
+        given = ["--kubeconfig", str(kubeconfig), *context]
+        line = await error_of(capsys, "explain", "cm", "idle", "--endpoint", endpoint, *given)
+        assert f"ConfigMap {expected} is not in the cache of the operator" in line
+    line = await error_of(capsys, "explain", "cm", "idle", "--endpoint", endpoint, *given[:-1], "none")
+    assert "has no context 'none': its contexts are a, b" in line
+
+
+async def test_the_names_of_a_custom_kind_and_of_a_cluster_scoped_one(capsys: Any) -> None:
+    class Gadget(Resource[Model, Model], group="example.com", version="v1", short_names=["gd"], scope="Cluster"):
+        pass
+
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(Gadget)
+        await client.create(Gadget(metadata=ObjectMeta(name="g"), spec=Model()))
+        manager = Manager(client, metrics="127.0.0.1:0", grace_period=0)
+        made = manager.add_controller(Maps(), resource=Gadget)
+        async with manager.running():
+            await reconciled(made, 1)
+            url = f"--endpoint={manager.metrics_url}"
+            for kind in ("gd", "gadget", "gadgets", "Gadget.example.com", "gadgets.v1.example.com", "gd.example.com"):
+                _, out, err = await run(capsys, "explain", kind, "g", url)
+                assert out.startswith("Gadget g, controller gadget: idle"), err
+            line = await error_of(capsys, "explain", "gd", "default/g", url)
+            assert "Gadget is cluster-scoped: write the name without a namespace" in line
+            await error_of(capsys, "explain", "gadgets.example.org", "g", url)
 
 
 async def test_json_has_the_facts(capsys: Any, endpoint: str) -> None:
@@ -114,10 +160,12 @@ async def test_an_unknown_kind_or_object_is_one_line(capsys: Any, endpoint: str)
     assert line == "reconciler: no controller of this process reconciles 'Widget'; it reconciles ConfigMap\n"
     line = await error_of(capsys, "explain", "ConfigMap", "default/other", "--endpoint", endpoint)
     assert "ConfigMap default/other is not in the cache of the operator" in line
-    assert "NAMESPACE/NAME" in await error_of(capsys, "explain", "ConfigMap", "idle", "--endpoint", endpoint)
+    line = await error_of(capsys, "explain", "ConfigMap", "team-a/idle", "--endpoint", endpoint)
+    assert "ConfigMap team-a/idle is not in the cache of the operator" in line
+    assert "it knows default/idle" in line
     for key in ("a/b/c", "/b", "a/", "", "a\udcff", "a\x1b[2J"):
         line = await error_of(capsys, "explain", "ConfigMap", key, "--endpoint", endpoint)
-        assert f"{key!r} is not a valid object: write NAMESPACE/NAME" in line
+        assert f"{key!r} is not a valid object: write NAMESPACE/NAME or NAME" in line
 
 
 async def test_top_shows_controllers_failing_keys_and_where_they_are(capsys: Any, endpoint: str) -> None:
@@ -331,3 +379,27 @@ async def test_an_answer_has_an_end(
 @pytest.mark.parametrize("command", [("explain",), ("explain", "ConfigMap")])
 async def test_a_usage_error_names_the_help(capsys: Any, command: tuple[str, ...]) -> None:
     assert f"See 'reconciler {command[0]} --help'" in await error_of(capsys, *command, code=2)
+
+
+async def test_the_change_that_woke_an_object_is_told_with_its_writer(capsys: Any) -> None:
+    async with APIServer() as server, Client(server, field_manager="kubectl-edit") as client:
+        metadata = {"name": "idle", "namespace": "default"}
+        await client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"size": "2"}})
+        manager = Manager(client, metrics="127.0.0.1:0", grace_period=0)
+        made = manager.add_controller(Maps(), resource="v1/ConfigMap")
+        async with manager.running():
+            await reconciled(made, 1)
+            change = {"data": {"size": "3", "token": "hunter2"}, "metadata": {"labels": {"app": "db"}}}
+            await client.patch("v1/ConfigMap", "idle", "default", patch=change)
+            await reconciled(made, 2)
+            change = {"data": {"size": "4", "token": "hunter3"}, "metadata": {"labels": {"app": None}}}
+            await client.patch("v1/ConfigMap", "idle", "default", patch=change)
+            await reconciled(made, 3)
+            url = manager.metrics_url or ""
+            _, out, _ = await run(capsys, "explain", "configmap", "default/idle", "--endpoint", url)
+    assert out.splitlines()[2:6] == [
+        "    ConfigMap default/idle was updated by kubectl-edit:",
+        '      data.size: "3" → "4"',
+        "      data.token was changed",
+        '      metadata.labels.app was removed: "db"',
+    ]

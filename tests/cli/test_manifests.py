@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -42,6 +43,13 @@ async def indexed(manager):
 
 async def asks(manager):
     await manager.client.live.get("v1/Namespace", "default")
+
+def webhooked(manager):
+    from reconciler.webhook import Validator
+    class Rules(Validator, resource="v1/Node"):
+        pass
+    manager.add_controller(Nodes())
+    manager.add_webhooks(Rules())
 
 def nobody(manager):
     pass
@@ -198,3 +206,112 @@ def test_closed_output_pipe_is_not_an_error() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+def base(capsys: pytest.CaptureFixture[str], target: str, *arguments: str) -> tuple[int, list[str]]:
+    code, out, err = manifests(capsys, target, "--directory=base", "--name=racks", *arguments)
+    assert [line for line in err.splitlines() if "reconciler: note" not in line] == []
+    return code, out.splitlines()
+
+
+def test_a_base_is_written_and_kept_current(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files = ["kustomization", "rbac", "deployment", "service"]
+    code, out = base(capsys, "rack_operator:Nodes", "--check")
+    assert (code, len(out), list(tmp_path.glob("base"))) == (1, 5, [])
+    assert base(capsys, "rack_operator:Nodes") == (0, [f"created base/{name}.yaml" for name in files])
+    assert base(capsys, "rack_operator:Nodes") == (0, ["base is up to date"])
+    assert base(capsys, "rack_operator:Nodes", "--check") == (0, ["base is up to date"])
+
+    code, out = base(capsys, "rack_operator:Nodes", "--leader-election=lock", "--check")
+    assert code == 1
+    assert "changed base/deployment.yaml" in out
+    assert "  -  replicas: 1" in out
+    assert "  +        - --leader-election=lock" in out
+    assert out[-1] == "base is out of date: run 'reconciler manifests'"
+    assert base(capsys, "rack_operator:Nodes", "--check") == (0, ["base is up to date"]), "nothing was written"
+
+    code, out = base(capsys, "rack_operator:webhooked")
+    assert code == 0
+    assert "created base/webhooks.yaml" in out
+    assert "  +- webhooks.yaml" in out
+    code, out = base(capsys, "rack_operator:Nodes")
+    assert "removed base/webhooks.yaml" in out
+    assert not (tmp_path / "base" / "webhooks.yaml").exists()
+
+
+def test_files_that_were_not_generated_are_neither_overwritten_nor_removed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "mine.yaml").write_text("a: 1\n")
+    assert base(capsys, "rack_operator:Nodes")[0] == 0
+    assert (tmp_path / "base" / "mine.yaml").read_text() == "a: 1\n"
+    (tmp_path / "base" / "rbac.yaml").write_text("a: 1\n")
+    code, out, err = manifests(capsys, "rack_operator:Nodes", "--directory=base")
+    assert (code, out) == (1, "")
+    assert "base/rbac.yaml was not generated, so it is not overwritten" in err
+    assert (tmp_path / "base" / "rbac.yaml").read_text() == "a: 1\n"
+
+
+def test_options_come_from_the_project_and_the_command_line_takes_precedence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.reconciler.manifests]\ntarget = 'rack_operator:Nodes'\ndirectory = 'base'\nname = 'racks'\n"
+    )
+    assert manifests(capsys)[0] == 0
+    assert "name: racks" in (tmp_path / "base" / "deployment.yaml").read_text()
+    code, out, _ = manifests(capsys, "--name", "others", "--check")
+    assert code == 1
+    assert "  +  name: others" in out.splitlines()
+
+
+def test_a_ca_bundle_is_put_into_the_webhook_configurations(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["certificates", "certs", "--host", "racks-webhook.default.svc"])
+    assert exit_.value.code == 0
+    assert {path.name for path in (tmp_path / "certs").iterdir()} == {"ca.crt", "tls.crt", "tls.key"}
+    assert (tmp_path / "certs" / "tls.key").stat().st_mode & 0o077 == 0
+    base(capsys, "rack_operator:webhooked", "--ca-bundle", "certs/ca.crt")
+    _, configuration = yaml.safe_load_all((tmp_path / "base" / "webhooks.yaml").read_text())
+    bundle = configuration["webhooks"][0]["clientConfig"]["caBundle"]
+    assert base64.b64decode(bundle) == (tmp_path / "certs" / "ca.crt").read_bytes()
+    assert "annotations" not in configuration["metadata"]
+
+
+def test_certificates_are_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "tls.key").write_text("mine")
+    with pytest.raises(SystemExit) as exit_:
+        main(["certificates", "."])
+    assert exit_.value.code == 1
+    assert "tls.key exists, and is not overwritten" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".crt", ".key")] == ["tls.key"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "says"),
+    [
+        (["rack_operator:Nodes", "--check"], None, "--check needs --directory"),
+        (["notification", "--directory=base"], None, "only printed"),
+        (["rack_operator:Nodes", "--directory=rack_operator.py"], None, "rack_operator.py is not a directory"),
+        (["rack_operator:Nodes", "--directory=rack_operator.py/x"], None, "cannot write rack_operator.py/x"),
+        (
+            ["rack_operator:webhooked", "--directory=base", "--ca-bundle=absent"],
+            None,
+            "--ca-bundle absent: No such file",
+        ),
+        (["rack_operator:webhooked", "--directory=base", "--ca-bundle=rack_operator.py"], None, "not a certificate"),
+        ([], "[tool", "pyproject.toml: not a readable TOML file"),
+        ([], "", "missing argument target"),
+        ([], "[tool.reconciler.manifests]\nimages = 'x'", "Unknown option"),
+    ],
+)
+def test_invalid_input_for_a_base_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], text: str | None, says: str
+) -> None:
+    if text is not None:
+        (tmp_path / "pyproject.toml").write_text(text)
+    code, out, err = manifests(capsys, *arguments)
+    assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 1), err
+    assert says.lower() in err.lower()
+    assert not (tmp_path / "base").exists()

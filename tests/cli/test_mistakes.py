@@ -130,6 +130,12 @@ def test_address_in_use(capsys, modules: Path, kubeconfig: str, option: str) -> 
     assert option in line
 
 
+def test_console_that_others_could_read(capsys, modules: Path, kubeconfig: str) -> None:
+    line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--console=0.0.0.0:8082")
+    assert line.startswith("reconciler: --console='0.0.0.0:8082': other machines could read it")
+    assert line.rstrip().endswith("ask for a token with --token-file or --authentication")
+
+
 @pytest.mark.parametrize("address", ["nonsense", ":99999", "127.0.0.1"])
 def test_invalid_address(capsys, modules: Path, kubeconfig: str, address: str) -> None:
     line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--metrics", address)
@@ -210,6 +216,9 @@ def test_environment_is_checked_like_the_command_line(capsys, modules: Path, mon
         ("cyclopts", "cli", ["demo"]),
         ("rich", "cli", ["demo"]),
         ("looptime", "testing", ["demo"]),
+        ("jinja2", "cli", ["new", "website"]),
+        ("watchfiles", "develop", ["dev", "website:setup"]),
+        ("trustme", "develop", ["certificates", "certs"]),
         ("htpy", "console", ["demo", "--console"]),
         ("jsonschema_rs", "apiserver", ["demo", "--output", "json"]),
         ("cel_expr_python", "apiserver", ["apiserver", "notification"]),

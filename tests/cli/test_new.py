@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from reconciler.testing import Cluster
+from tests.cli.projects import ROOT, documents, new, passes, snapshot
 from tests.cli.test_command_line import run
 from tests.prose.__main__ import findings
 
-ROOT = Path(__file__).parents[2]
 LONGEST = "the_longest_name_that_a_project_can_have"
+VARIANTS = {
+    "plain": [],
+    "by-key": ["--by-key"],
+    "webhook": ["--webhook"],
+    "versions": ["--versions", "v1alpha1,v1beta1,v1", "--group", "apps.example.org"],
+    "everything": ["--webhook", "--by-key", "--versions", "v1,v2"],
+}
 
 # A cold mypy reads all that the project imports.
 pytestmark = pytest.mark.timeout(300)
@@ -34,44 +41,63 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def project(capsys: pytest.CaptureFixture[str], here: Path, name: str = "website") -> Path:
-    code, out, err = run(capsys, "new", name)
-    assert (code, err) == (0, "")
-    assert out.splitlines()[1:] == [
-        f"  cd {name}",
-        "  python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'",
-        "  pytest",
-    ]
-    return here / name
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a project with everything, which tests only read."""
+    directory = tmp_path_factory.mktemp("everything") / "web_site"
+    options = [*VARIANTS["everything"], "--directory", str(directory)]
+    passes(ROOT, "reconciler", "new", "web_site_operator", *options)
+    return directory
 
 
-def passes(directory: Path, *command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=directory, capture_output=True, text=True, check=False, env=os.environ
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def documents(deploy: Path) -> list[dict[str, Any]]:
-    return [each for file in sorted(deploy.iterdir()) for each in yaml.safe_load_all(file.read_text())]
-
-
-@pytest.mark.thorough
-def test_the_tests_of_the_project_pass_and_the_linters_are_content(
-    capsys: pytest.CaptureFixture[str], here: Path
-) -> None:
-    directory = project(capsys, here, "website_operator")
-    assert "1 passed" in passes(directory, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+def linted(directory: Path) -> None:
+    """Check a project with its own settings of ruff, and its texts with this project's check of wording."""
     passes(directory, "ruff", "check", "--no-cache", ".")
     passes(directory, "ruff", "format", "--no-cache", "--check", ".")
-    passes(directory, "mypy", "--cache-dir", str(here / "cache"))
     texts = [path for suffix in ("py", "md") for path in directory.rglob(f"*.{suffix}")]
     assert [finding for path in texts for finding in findings(path)] == []
 
 
-def test_the_test_of_the_project_fails_without_the_reconciler(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    directory = project(capsys, here)
+def test_the_output_has_the_next_commands_in_their_order(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    code, out, err = run(capsys, "new", "website")
+    assert (code, err) == (0, "")
+    commands = [line.strip() for line in out.splitlines() if line.startswith("  ")]
+    assert commands == [
+        "cd website",
+        "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'",
+        "pytest",
+        "reconciler dev",
+        "export KUBECONFIG=reconciler.kubeconfig",
+        "kubectl apply -f examples/website.yaml",
+        "kubectl apply -f deploy/base/crd.yaml",
+        "reconciler run website:add_controllers",
+        "kubectl apply -f examples/website.yaml",
+    ]
+
+
+@pytest.mark.usefixtures("here")
+def test_the_tests_of_a_project_with_everything_pass_and_its_linters_are_content(everything: Path) -> None:
+    assert "4 passed" in passes(everything, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    linted(everything)
+    assert "is up to date" in passes(everything, "reconciler", "manifests", "--check")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_each_variant_is_linted_typed_and_tested(
+    capsys: pytest.CaptureFixture[str], here: Path, options: list[str]
+) -> None:
+    directory = new(capsys, here, "website", *options)
+    linted(directory)
+    passes(directory, "mypy", "--cache-dir", str(here / "cache"))
+    passes(directory, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+
+
+@pytest.mark.parametrize("options", [[], pytest.param(["--by-key"], marks=pytest.mark.thorough)])
+def test_the_test_of_the_project_fails_without_the_reconciler(
+    capsys: pytest.CaptureFixture[str], here: Path, options: list[str]
+) -> None:
+    directory = new(capsys, here, "website", *options)
     controller = directory / "website" / "controller.py"
     text = controller.read_text()
     assert "await self.client.apply" in text
@@ -81,50 +107,65 @@ def test_the_test_of_the_project_fails_without_the_reconciler(capsys: pytest.Cap
 
 
 def test_the_longest_name_is_formatted_too(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    directory = project(capsys, here, LONGEST)
+    directory = new(capsys, here, LONGEST, *VARIANTS["everything"])
     passes(directory, "ruff", "check", "--no-cache", ".")
     passes(directory, "ruff", "format", "--no-cache", "--check", ".")
     assert run(capsys, "new", LONGEST + "s")[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("null", VARIANTS["plain"]),  # a name that YAML would read as something else, were it not quoted
+        ("everything", VARIANTS["everything"]),
+    ],
+)
 async def test_api_servers_accept_the_manifests(
-    capsys: pytest.CaptureFixture[str], here: Path, cluster: Cluster
+    capsys: pytest.CaptureFixture[str], here: Path, cluster: Cluster, name: str, options: list[str]
 ) -> None:
-    directory = project(capsys, here, "null")  # a name that YAML would read as something else, were it not quoted
-    found = documents(directory / "deploy")
-    assert {each["kind"] for each in found} >= {"CustomResourceDefinition", "ClusterRole", "Role", "Deployment"}
+    directory = new(capsys, here, name, *options)
+    found = documents(directory)
+    expected = {"CustomResourceDefinition", "ClusterRole", "Role", "Deployment", "Service"}
+    if options:
+        expected |= {"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"}
+    assert {each["kind"] for each in found} >= expected
     for each in found:
         if each["kind"] == "CustomResourceDefinition":
             await cluster.install(each)
             continue
         if "namespace" in each["metadata"]:
             each["metadata"]["namespace"] = cluster.namespace
-        await cluster.client.create(each, field_validation="Strict")
-    example = yaml.safe_load((directory / "example.yaml").read_text())
+        # A webhook configuration that stays would make the server call a webhook that nobody serves.
+        dry_run = "WebhookConfiguration" in each["kind"]
+        await cluster.client.create(each, field_validation="Strict", dry_run=dry_run)
+    example = yaml.safe_load((directory / "examples" / f"{name}.yaml").read_text())
     example["metadata"]["namespace"] = cluster.namespace
     await cluster.client.create(example, field_validation="Strict")
 
 
-def test_the_manifests_fit_together(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    directory = project(capsys, here, "web_site")
-    by_kind = {each["kind"]: each for each in documents(directory / "deploy")}
+def test_the_manifests_fit_together(everything: Path) -> None:
+    by_kind = {each["kind"]: each for each in documents(everything)}
     pod = by_kind["Deployment"]["spec"]["template"]["spec"]
-    assert pod["serviceAccountName"] == by_kind["ServiceAccount"]["metadata"]["name"] == "web-site"
+    assert pod["serviceAccountName"] == by_kind["ServiceAccount"]["metadata"]["name"] == "web-site-operator"
     lease = next(rule for rule in by_kind["Role"]["rules"] if "resourceNames" in rule)
     assert f"--leader-election={lease['resourceNames'][0]}" in pod["containers"][0]["args"]
-    assert (
-        by_kind["Deployment"]["spec"]["selector"]["matchLabels"]
-        == (by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"])
+    labels = by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert by_kind["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert by_kind["Service"]["spec"]["selector"] == labels
+    service = by_kind["ValidatingWebhookConfiguration"]["webhooks"][0]["clientConfig"]["service"]
+    assert service["name"] == by_kind["Service"]["metadata"]["name"] == "web-site-operator-webhook"
+    assert pod["volumes"][0]["secret"]["secretName"] == service["name"]
+
+
+def test_kubectl_builds_the_kustomization_with_the_users_image(everything: Path) -> None:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(everything / "deploy")], capture_output=True, text=True, check=True
     )
-
-
-def test_the_commands_of_its_readme_print_the_manifests_again(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    directory = project(capsys, here)
-    lines = [line for line in (directory / "README.md").read_text().splitlines() if "> deploy/" in line]
-    assert len(lines) == 2
-    for line in lines:
-        command, _, file = line.partition(" > ")
-        assert passes(directory, *command.split()) == (directory / file).read_text()
+    found = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
+    (container,) = found["Deployment", "web-site-operator"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example.com/web-site-operator:0.1.0"
+    assert ("Certificate", "web-site-operator-webhook") in found
+    assert len(found) == len(documents(everything)) + 2, "and the certificate with its issuer"
 
 
 def test_an_empty_directory_is_filled_and_others_can_read_it(capsys: pytest.CaptureFixture[str], here: Path) -> None:
@@ -147,11 +188,12 @@ def test_an_empty_directory_is_filled_and_others_can_read_it(capsys: pytest.Capt
         ("../up", "Python identifier"),
         ("größe", "Python identifier"),
         ("class", "Python identifier"),
-        ("true", "True is a class already"),
+        ("true", "True' is not a valid kind"),
         ("model", "Model is a class already"),
         ("permission", "Permission is a class already"),
         ("conditioned", "ConditionedStatus is a class already"),
         ("deploy", "a directory of it has that name"),
+        ("examples", "a directory of it has that name"),
         ("json", "is the name of an existing package"),
         ("yaml", "is the name of an existing package"),
     ],
@@ -211,21 +253,67 @@ def test_a_missing_temporary_directory_is_one_line(
 def test_options_in_the_environment_do_not_change_the_manifests(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = project(capsys, here)
+    plain = new(capsys, here)
     monkeypatch.setenv("RECONCILER_CRD_OUTPUT", "json")
     monkeypatch.setenv("RECONCILER_MANIFESTS_NAMESPACE", "other")
     assert run(capsys, "new", "website", "--directory", "again")[0] == 0
-    for file in ("crd.yaml", "rbac.yaml"):
-        assert (here / "again" / "deploy" / file).read_text() == (plain / "deploy" / file).read_text()
+    assert snapshot(here / "again") == snapshot(plain)
 
 
 def test_the_tutorial_shows_the_files_as_they_are(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    directory = project(capsys, here)
+    directory = new(capsys, here)
     tutorial = (ROOT / "docs" / "first-operator.md").read_text()
     for file in ("website/kind.py", "website/controller.py", "tests/test_website.py"):
         text = (directory / file).read_text()
         body = text.partition('"""\n\n')[2]
-        own = re.compile(
-            r"\nfrom website(?:\.kind)? import \(\n.*?\)\n", re.DOTALL
-        )  # one page needs no imports of its own
+        own = re.compile(r"\n(?:from website\S* import .*\n)+")  # one page needs no imports of its own
         assert f"```python\n{own.sub('', body)}```" in tutorial, file
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--versions", "1"], "'1' is not a valid version"),
+        (["--versions", "v1.2"], "'v1.2' is not a valid version"),
+        (["--versions", ""], "'' is not a valid version"),
+        (["--versions", "v1,v1"], "versions must differ"),
+        (["--group", "example"], "'example' is not a valid API group"),
+        (["--group", "Example.com"], "'Example.com' is not a valid API group"),
+        (["--group", "x" * 250 + ".com"], "is not a valid API group"),
+    ],
+)
+def test_an_invalid_option_is_one_line_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], here: Path, options: list[str], says: str
+) -> None:
+    code, out, err = run(capsys, "new", "website", *options)
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert says in err
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_must_not_be_written_is_one_line(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    here.chmod(0o500)
+    code, out, err = run(capsys, "new", "website")
+    here.chmod(0o700)
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "Permission denied" in err
+
+
+def test_an_interrupt_leaves_nothing(here: Path) -> None:
+    program = """
+import os, signal, sys
+from pathlib import Path
+write = Path.write_bytes
+def interrupted(path, content):
+    if path.name == ".test_website.py.new":
+        os.kill(os.getpid(), signal.SIGINT)
+    return write(path, content)
+Path.write_bytes = interrupted
+from reconciler.cli import main
+main(["new", "website"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode in (130, -signal.SIGINT), done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(here.iterdir()) == []

@@ -184,6 +184,7 @@ def test_manifests_contain_the_complete_installation(capsys: pytest.CaptureFixtu
     assert verbs == {
         "notificationrequests": ["delete", "get", "list", "watch"],
         "notificationrequests/status": ["update"],
+        "channelpolicies": ["get", "list", "watch"],
         "events": ["create", "patch"],
     }
 

@@ -98,3 +98,31 @@ async def test_foreign_changes_at_any_moment_are_reconciled(cluster: Cluster) ->
         assert (stored.status.seen_size, stored.status.foreign) == (39, "39")
         assert stored.status.observed_generation == stored.generation
         await controller.stop()
+
+
+async def test_a_change_is_told_with_its_fields_and_writers(cluster: Cluster) -> None:
+    await cluster.install(Gadget)
+    reconciler, key = Gadgets(), Request("g", cluster.namespace)
+    metadata = ObjectMeta(name="g", namespace=cluster.namespace)
+    await cluster.client.create(Gadget(metadata=metadata, spec=GadgetSpec(size=1)))
+    async with Cache(cluster.client, namespaces=[cluster.namespace]) as cache:
+        controller = Controller(reconciler, cache=cache, client=CachedClient(cluster.client, cache))
+        await controller.start()
+        await until(lambda: reconciler.sizes.get("g") == [1] and controller.explain(key).state == "idle")
+        change = {"apiVersion": "controller.reconciler.dev/v1", "kind": "Gadget", "spec": {"size": 2}}
+        change["metadata"] = {"name": "g", "namespace": cluster.namespace, "labels": {"a/b": "c"}}
+        await cluster.client.apply(change, field_manager="kubectl-apply", force=True)
+        await until(lambda: reconciler.sizes["g"] == [1, 2] and controller.explain(key).state == "idle")
+        (told,) = controller.explain(key).runs[-1].changes
+        assert [(field.path, field.before, field.after, field.managers) for field in told.fields()[0]] == [
+            ("spec.size", "1", "2", ("kubectl-apply",)),
+            ("metadata.labels[a/b]", None, '"c"', ("kubectl-apply",)),
+        ]
+        patch = {"status": {"foreign": "other"}}
+        await cluster.client.patch(
+            Gadget, "g", cluster.namespace, patch=patch, subresource="status", field_manager="other"
+        )
+        await until(lambda: len(reconciler.sizes["g"]) == 3 and controller.explain(key).state == "idle")
+        (told,) = controller.explain(key).runs[-1].changes
+        assert [(field.path, field.managers) for field in told.fields()[0]] == [("status.foreign", ("other",))]
+        await controller.stop(grace=1)

@@ -1,4 +1,4 @@
-"""How the status of a reconcile is sent by default: by update where the whole object is known, else by patch."""
+"""The default strategy of a reconcile's status: an update where the whole object is known, else a patch."""
 
 from __future__ import annotations
 

@@ -20,6 +20,8 @@ from docs._extensions import reference
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]  # the site is built first, from all pages
+
 ROOT = Path(__file__).parents[2]
 WIDTHS = (390, 1280)
 """A phone, and a laptop, in CSS pixels."""
@@ -69,8 +71,6 @@ def pages(site: Path) -> list[Path]:
     return [page for page in sorted(site.rglob("*.html")) if page.stem not in {"genindex", "py-modindex", "search"}]
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_overflows_the_page(site: Path, browser: Browser, width: int) -> None:
     tab = browser.new_page(viewport={"width": width, "height": 900})
@@ -82,8 +82,6 @@ def test_nothing_overflows_the_page(site: Path, browser: Browser, width: int) ->
     assert found == {}
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(600)
 def test_no_code_table_or_picture_is_cut_on_a_laptop(site: Path, browser: Browser) -> None:
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     found = {}
@@ -94,7 +92,6 @@ def test_no_code_table_or_picture_is_cut_on_a_laptop(site: Path, browser: Browse
     assert found == {}
 
 
-@pytest.mark.browser
 def test_the_landing_page_shows_problem_demo_and_three_ways_on_one_screen(site: Path, browser: Browser) -> None:
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     tab.goto((site / "index.html").as_uri())
@@ -106,7 +103,6 @@ def test_the_landing_page_shows_problem_demo_and_three_ways_on_one_screen(site: 
     assert table["y"] + table["height"] <= 900
 
 
-@pytest.mark.browser
 def test_the_search_finds_pages_and_names(site: Path, browser: Browser) -> None:
     tab = browser.new_page()
     for words, page in {"finalizer": "controller.html", "set_condition": "status.html"}.items():
@@ -115,8 +111,6 @@ def test_the_search_finds_pages_and_names(site: Path, browser: Browser) -> None:
         assert any(page in (link.get_attribute("href") or "") for link in tab.locator("ul.search a").all()), words
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(300)
 def test_every_link_within_the_site_leads_to_a_page_and_a_place_on_it(site: Path) -> None:
     read = {page: Anchors.of(page) for page in site.rglob("*.html")}
     dead = set()
@@ -129,7 +123,6 @@ def test_every_link_within_the_site_leads_to_a_page_and_a_place_on_it(site: Path
     assert dead == set()
 
 
-@pytest.mark.browser
 def test_every_page_has_a_link_to_it_and_every_public_name_an_entry(site: Path) -> None:
     read = {page: Anchors.of(page) for page in pages(site)}
     linked = {(page.parent / link.partition("#")[0]).resolve() for page, each in read.items() for link in each.links}

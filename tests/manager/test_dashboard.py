@@ -24,6 +24,7 @@ DASHBOARD = ROOT / "examples" / "grafana" / "controllers.json"
 PAGE = ROOT / "docs" / "running-in-production.md"
 
 SELECTED = re.compile(r"([a-z_]+)\{([^}]*)\}")
+GROUPED = re.compile(r"\bby \(([^)]*)\)")
 LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
 GIVEN_BY_PROMETHEUS = {"job", "pod", "namespace"}
 
@@ -91,6 +92,10 @@ async def test_every_metric_and_label_in_dashboard_and_alerts_is_exported(server
     for name, selector in asked:
         assert name in known, name
         assert set(LABEL.findall(selector)) - GIVEN_BY_PROMETHEUS <= known[name], (name, selector)
+    for expr in expressions_of_the_dashboard() + expressions_of_the_alerts():
+        grouped = {label.strip() for labels in GROUPED.findall(expr) for label in labels.split(",")}
+        for name, _ in SELECTED.findall(expr):
+            assert grouped - GIVEN_BY_PROMETHEUS <= known[name], (expr, name)
 
 
 def test_every_metric_in_an_expression_has_a_selector() -> None:

@@ -102,3 +102,16 @@ async def test_only_a_local_request_gets_messages_of_errors_and_nobody_gets_valu
         assert SECRET not in page
     others = [await get(manager, f"?name={name}&namespace=default") for name in ("broken", "idle", "waits")]
     assert SECRET not in json.dumps(others)
+
+
+async def test_only_a_local_request_gets_values_of_changed_fields_and_nobody_gets_secrets(manager: Manager) -> None:
+    change = {"data": {"color": "blue", "password": f"new {SECRET}"}}
+    await manager.client.patch("v1/ConfigMap", "idle", "default", patch=change)
+    query = "?name=idle&namespace=default"
+    while len((await get(manager, query))["controllers"][0]["keys"][0]["runs"]) < 2:
+        pass
+    local, remote = await get(manager, query), await get(manager, query, via="10.1.2.3")
+    found = [document["controllers"][0]["keys"][0]["runs"][0]["changes"][0]["fields"] for document in (local, remote)]
+    for fields, color in zip(found, ('"blue"', None), strict=True):
+        assert {each["path"]: each.get("after") for each in fields} == {"data.color": color, "data.password": None}
+    assert SECRET not in json.dumps([local, remote])

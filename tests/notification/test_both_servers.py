@@ -41,6 +41,7 @@ async def test_the_server_fills_in_the_defaults(cluster: Cluster) -> None:
         "subject": "s",
         "body": "b",
         "channels": ["console", "console"],
+        "dryRun": False,
         "retryPolicy": {
             "maxAttempts": 3,
             "initialBackoffSeconds": 30,

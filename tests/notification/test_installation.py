@@ -31,7 +31,10 @@ ROUTING = EXAMPLES / "routing.yaml"
         ("priority=Critical env=dev", ["log"]),
         ("priority=Critical", ["webhook:on-call", "slack:on-call"]),
         ("priority=Critical team=storage", ["webhook:on-call", "slack:on-call", "slack:storage"]),
-        ("team=storage type=Approval namespace=prod", ["email:storage-leads"]),
+        (
+            "team=storage type=Approval namespace=prod",
+            ["email:storage-leads", "pagerduty:storage-leads", "teams:storage-leads"],
+        ),
         ("team=storage type=Approval namespace=sandbox", ["slack:storage"]),
     ],
 )
@@ -47,7 +50,8 @@ def test_the_example_routing_matches_its_comments(
 def operator(tmp_path: Path) -> NotificationOperator:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
-    for name in ("alerts-token", "alerts-signing-key", "slack-on-call", "slack-storage", "smtp-password"):
+    names = ("alerts-token", "alerts-signing-key", "slack-on-call", "slack-storage", "smtp-password")
+    for name in (*names, "pagerduty-storage", "teams-storage-leads"):
         (credentials / name).write_text("https://hooks.example.com/x")
     return NotificationOperator(
         NotificationOptions(credentials=credentials, routing_file=ROUTING, audit_file=tmp_path / "audit.jsonl")
@@ -112,7 +116,8 @@ def test_the_example_configuration_is_valid_and_missing_credentials_are_named(
     with pytest.raises(SystemExit):
         main(["run", "notification", "--routing-file", str(ROUTING), "--credentials", str(tmp_path / "none")])
     err = capsys.readouterr().err
-    for name in ("alerts-token", "alerts-signing-key", "slack-on-call", "slack-storage", "smtp-password"):
+    names = ("alerts-token", "alerts-signing-key", "slack-on-call", "slack-storage", "smtp-password")
+    for name in (*names, "pagerduty-storage", "teams-storage-leads"):
         assert f"credential '{name}' not found" in err
 
 

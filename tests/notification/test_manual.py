@@ -14,6 +14,7 @@ from reconciler.cli.options import NotificationFlags
 from reconciler.notification import (
     ActionLink,
     AuditLog,
+    ChannelPolicySpec,
     ChannelRegistry,
     ChannelStatus,
     DeliveryAttempt,
@@ -25,14 +26,24 @@ from reconciler.notification import (
     NotificationRequestStatus,
     RetryPolicy,
 )
-from reconciler.notification.api.types import AttemptResult, ChannelState, DeliveryGuarantee, NotificationType, Priority
+from reconciler.notification.api.routing import RoutingConfigSpec, RoutingConfigStatus, RoutingError
+from reconciler.notification.api.types import (
+    AttemptResult,
+    ChannelState,
+    DeliveryGuarantee,
+    Incident,
+    NotificationType,
+    Priority,
+)
 from reconciler.notification.channels import RECEIVER_KINDS
+from reconciler.notification.message import IncidentAction
 from reconciler.notification.routing import RoutingTable, read_routing
 from reconciler.objects import Model
 
 ROOT = Path(__file__).parents[2]
-MANUAL = (ROOT / "docs" / "notification.md").read_text()
-BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", MANUAL, re.DOTALL)]
+PAGE = (ROOT / "docs" / "notification.md").read_text()
+MANUAL = PAGE + (ROOT / "docs" / "notification-receivers.md").read_text()
+BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
 
 
 def wire_names(model: type[Model]) -> set[str]:
@@ -56,6 +67,11 @@ def shown(value: object) -> str:
         NotificationRequestSpec,
         RetryPolicy,
         ActionLink,
+        ChannelPolicySpec,
+        RoutingConfigSpec,
+        RoutingConfigStatus,
+        RoutingError,
+        Incident,
         NotificationRequestStatus,
         ChannelStatus,
         DeliveryAttempt,
@@ -65,7 +81,9 @@ def test_every_field_is_in_the_manual(model: type[Model]) -> None:
     assert {name for name in wire_names(model) if not quoted(name)} == set()
 
 
-@pytest.mark.parametrize("values", [NotificationType, Priority, DeliveryGuarantee, ChannelState, AttemptResult])
+@pytest.mark.parametrize(
+    "values", [NotificationType, Priority, DeliveryGuarantee, ChannelState, AttemptResult, IncidentAction]
+)
 def test_every_value_is_in_the_manual(values: Any) -> None:
     assert {value for value in get_args(values) if not quoted(value)} == set()
 
@@ -102,10 +120,11 @@ def test_every_metric_is_in_the_manual(tmp_path: Path) -> None:
 def test_every_reason_that_a_status_can_have_is_in_the_manual() -> None:
     room = ROOT / "reconciler" / "notification"
     sources = "".join(
-        (room / name).read_text() for name in ("api/summary.py", "delivery/schedule.py", "ledger/mutations.py")
+        (room / name).read_text()
+        for name in ("api/summary.py", "delivery/schedule.py", "ledger/mutations.py", "tenancy/policies.py")
     )
     known = set(re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', sources))
-    reasons = known - {"AtLeastOnce", "AtMostOnce", "PartiallySent", "RoutingResolved"}
+    reasons = known - {"AtLeastOnce", "AtMostOnce", "PartiallySent", "RoutingResolved", "PolicySource", "PolicyTable"}
     assert len(reasons) > 20
     assert {reason for reason in reasons if f"`{reason}`" not in MANUAL} == set()
 
@@ -126,7 +145,7 @@ def test_the_request_of_the_manual_is_valid_and_has_the_documented_defaults() ->
 
 
 def test_the_routing_of_the_manual_is_valid_and_matches_its_comments() -> None:
-    (routing,) = (block for block in BLOCKS if "receivers" in block)
+    (routing,) = (block for block in BLOCKS if {"route", "receivers"} <= block.keys())
     config = read_routing(yaml.safe_dump(routing), kinds=RECEIVER_KINDS, channels=["log"])
     assert config.route.receivers({"priority": "Critical", "team": "storage"}) == ("on-call", "storage")
     assert config.route.receivers({"team": "storage", "env": "dev"}) == ("everybody",)

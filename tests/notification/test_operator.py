@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler import Client
+from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
 from reconciler.errors import APIError, Conflict, Invalid
@@ -25,6 +25,8 @@ from reconciler.notification import (
     ConsoleChannel,
     DeferredDeliveryError,
     FileChannel,
+    NotificationOperator,
+    NotificationOptions,
     NotificationRequest,
     PermanentDeliveryError,
     RetryableDeliveryError,
@@ -696,3 +698,12 @@ async def test_a_longer_retry_after_is_honored() -> None:
         await w.create("pager")
         await asyncio.sleep(200)
     assert pager.calls == [0, 100]
+
+
+async def test_the_console_hides_the_secrets_that_the_operator_knows(tmp_path: Path) -> None:
+    (tmp_path / "pager").write_text("swordfish-of-the-pager")
+    operator = NotificationOperator(NotificationOptions(credentials=tmp_path))
+    manager = Manager(Client(APIServer()), console="127.0.0.1:0")
+    operator.add_to(manager)
+    assert manager.console is not None
+    assert "swordfish" not in manager.console.redact("cannot reach https://pager/swordfish-of-the-pager")

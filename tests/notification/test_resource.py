@@ -40,6 +40,8 @@ def test_the_columns_of_kubectl_get() -> None:
         ("Priority", "string", 0),
         ("Phase", "string", 0),
         ("Attempts", "integer", 0),
+        ("Next", "string", 0),
+        ("At", "string", 0),
         ("Reason", "string", 1),
         ("Age", "date", 0),
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +22,7 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.serving import certificates
-from reconciler.webhook import Converter, WebhookServer
+from reconciler.webhook import Converter, WebhookServer, webhook_configurations
 from tests.manager.working import RecordingReconciler, config_map
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review
@@ -119,6 +121,36 @@ async def test_client_without_the_required_certificate_is_refused(tmp_path: Path
             session.post(url + PATH, json={"kind": "x"}, ssl=context) as response,
         ):
             assert response.status == 400
+
+
+async def test_a_manager_serves_its_webhooks_if_it_has_a_certificate(tmp_path: Path, ca: trustme.CA) -> None:
+    write_certificate(tmp_path, ca)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, webhooks=address, webhook_certificates=tmp_path)
+        manager.add_webhooks(Rules(), Defaults())
+        async with manager.running():
+            status, body = await post(f"https://{address}{PATH}", review("CREATE", database("db1", 51)), ca)
+            assert (status, json.loads(body)["response"]["allowed"]) == (200, False)
+
+
+@pytest.mark.virtual_time
+async def test_a_manager_without_a_certificate_knows_its_webhooks_but_does_not_serve_them() -> None:
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client)
+        manager.add_webhooks(Rules(), Defaults())
+        async with manager.running():
+            validating, mutating = webhook_configurations(manager.webhooks, name="databases", url="https://localhost")
+    assert validating["webhooks"][0]["clientConfig"] == {"url": f"https://localhost{PATH}"}
+    assert mutating["kind"] == "MutatingWebhookConfiguration"
+
+
+async def test_a_manager_whose_certificate_cannot_be_loaded_refuses_webhooks(tmp_path: Path) -> None:
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, webhook_certificates=tmp_path)
+        with pytest.raises(ConfigurationError, match="cannot load the webhook certificate"):
+            manager.add_webhooks(Rules())
 
 
 async def test_manager_serves_webhooks_and_is_ready_when_they_listen(tmp_path: Path, ca: trustme.CA) -> None:

@@ -1,4 +1,4 @@
-"""Which writes the rules and selectors of a webhook or a policy match."""
+"""Matching of writes by the rules and selectors of webhooks and policies."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _includes(values: Sequence[str] | None, wanted: str) -> bool:
 def _names(pattern: str, plural: str, subresource: str) -> bool:
     """Return whether ``pods``, ``pods/status``, ``pods/*``, ``*/scale``, ``*`` or ``*/*`` names a resource."""
     resource, _, below = pattern.partition("/")
-    return resource in ("*", plural) and below in ("*" if "/" in pattern else "", subresource)
+    return resource in ("*", plural) and below in ("*", subresource)
 
 
 def selected(match: JSONObject, write: Admitted, labels_of_namespace: Callable[[str], JSONObject]) -> bool:

@@ -16,7 +16,9 @@ from reconciler.cli.demo.scenario import Attempt, Facts, play
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.testing import virtual_time
 
-try:
+try:  # the whole extra at once, before anything is shown
+    import jsonschema_rs  # noqa: F401
+    import looptime  # noqa: F401
     from rich import box
     from rich.console import Console, Group, RenderableType
     from rich.live import Live
@@ -24,7 +26,7 @@ try:
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as error:
-    raise MissingExtra("rich", extra="cli", purpose="the demo") from error
+    raise MissingExtra(error.name or "rich", extra="demo", purpose="the demo") from error
 
 __all__ = ["run_demo"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import ssl
@@ -19,11 +20,11 @@ from reconciler.client.transport.http11 import MAX_BODY
 from reconciler.client.transport.network import is_local, refuse_virtual_time
 from reconciler.client.transport.pool import MAX_STREAMS
 from reconciler.client.transport.redaction import without_password
-from reconciler.client.transport.transport import HTTPTransport
+from reconciler.client.transport.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["ConfiguredTransport"]
+__all__ = ["ConfiguredTransport", "context_namespace"]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The folder in a pod with its token and the cluster's certificate authority."""
@@ -172,6 +173,22 @@ class ConfiguredTransport:
         """The server's host and port, for metrics; ``""`` before the transport is open."""
         return "" if self._open is None else self._open.transport.host
 
+    @property
+    def namespace(self) -> str:
+        """The namespace of the context or of the pod; ``"default"`` without one, and before the transport is open."""
+        return (self._loaded.namespace if self._loaded is not None else "") or "default"
+
+    async def handshake(self) -> Handshake:
+        """Return the settings for a connection that another library makes to the same server.
+
+        Raises:
+            NotSent: the transport is not open, or the credentials could not be renewed.
+            ConfigurationError: the server's address is invalid.
+        """
+        if self._open is None:
+            raise NotSent("the client is not open: use 'async with Client(transport) as client'")
+        return await self._open.transport.handshake()
+
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its response. A cancelled call may have been executed.
 
@@ -273,6 +290,7 @@ class _Loaded:
         credentials: keeps the settings up to date.
         subject: what to call the configuration in messages.
         headers: sent with each request.
+        namespace: the namespace of the context, or of the pod; ``""`` for none.
         close: removes what was written to disk.
     """
 
@@ -280,6 +298,7 @@ class _Loaded:
     credentials: Credentials
     subject: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    namespace: str = ""
     close: Callable[[], None] = lambda: None
 
 
@@ -309,7 +328,7 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
         ) from None
     scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
     credentials = Credentials(settings, reload, scheduled=scheduled, expired=lambda: login.expired)
-    return _Loaded(settings, credentials, subject, headers, close)
+    return _Loaded(settings, credentials, subject, headers, kubeconfig.namespace(context), close)
 
 
 async def _load_service_account(subject: str) -> _Loaded:
@@ -322,7 +341,34 @@ async def _load_service_account(subject: str) -> _Loaded:
         await reload(False)
     except (OSError, ConfigurationError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{subject} cannot be used: {reason_of(error)}") from None
-    return _Loaded(settings, Credentials(settings, reload, scheduled=True), subject)
+    namespace = _pod_namespace()
+    return _Loaded(settings, Credentials(settings, reload, scheduled=True), subject, namespace=namespace)
+
+
+def context_namespace(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> str | None:
+    """Return the namespace of a context, or of the pod; None if it has none, or if no cluster is configured.
+
+    Args:
+        kubeconfig: path of a file; by default the places of `Client.from_config` are searched.
+        context: the context in it; its current context by default.
+
+    Raises:
+        ConfigurationError: the file or the context is given and cannot be used.
+    """
+    try:
+        subject, paths = _find(kubeconfig, context)
+        return (Kubeconfig(paths, subject).namespace(context) if paths else _pod_namespace()) or None
+    except ConfigurationError:
+        if kubeconfig is not None or context is not None:
+            raise
+        return None
+
+
+def _pod_namespace() -> str:
+    """Return the namespace of this pod; ``""`` elsewhere."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    return ""
 
 
 def _tls_problem(settings: ClusterSettings) -> str:

@@ -132,19 +132,20 @@ class Kubeconfig:
         Raises:
             ConfigurationError: the context, its cluster or its user does not exist, or a field is invalid.
         """
-        contexts = self._sections["contexts"]
-        known = f"its contexts are {', '.join(sorted(contexts)) or 'none'}"
-        name = context or self._current
-        if not name:
-            raise ConfigurationError(f"{self._subject} has no current-context: choose a context, {known}")
-        if name not in contexts:
-            raise ConfigurationError(f"{self._subject} has no context {name!r}: {known}")
-        chosen = _checked(contexts[name], "context")
+        chosen = self._chosen(context)
         cluster = _checked(self._referred(chosen, "cluster"), "cluster")
         user = _checked(self._referred(chosen, "user"), "user")
         _check_cluster(cluster)
         _check_user(user)
         return _absolute(cluster), _absolute(user)
+
+    def namespace(self, context: str | None) -> str:
+        """Return the namespace of a context, by default the current one; ``""`` if it has none.
+
+        Raises:
+            ConfigurationError: the context does not exist, or a field is invalid.
+        """
+        return str(self._chosen(context).value.get("namespace") or "")
 
     def impersonation(self, user: Entry) -> dict[str, str]:
         """Return the headers for the impersonation in a user's entry, if any.
@@ -164,6 +165,16 @@ class Kubeconfig:
             "Impersonate-Group": groups[0] if groups else None,
         }
         return {name: str(value) for name, value in given.items() if value}
+
+    def _chosen(self, context: str | None) -> Entry:
+        contexts = self._sections["contexts"]
+        known = f"its contexts are {', '.join(sorted(contexts)) or 'none'}"
+        name = context or self._current
+        if not name:
+            raise ConfigurationError(f"{self._subject} has no current-context: choose a context, {known}")
+        if name not in contexts:
+            raise ConfigurationError(f"{self._subject} has no context {name!r}: {known}")
+        return _checked(contexts[name], "context")
 
     def _referred(self, context: Entry, what: str) -> Entry:
         name = context.value.get(what) or ""

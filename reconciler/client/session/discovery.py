@@ -162,6 +162,8 @@ def _kinds(gvk: GroupVersionKind, resources: Iterable[Mapping[str, Any]]) -> _Ki
             str(resource["name"]),
             bool(resource.get("namespaced")),
             frozenset(subresources.get(str(resource["name"]), ())),
+            str(resource.get("singularName") or ""),
+            tuple(map(str, resource.get("shortNames") or ())),
         )
         for kind, resource in plurals.items()
     }

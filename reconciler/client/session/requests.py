@@ -215,8 +215,9 @@ def _plain(value: object) -> object:
         return to_document(value)
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if hasattr(value, "__pydantic_serializer__"):  # a Quantity, a dataclass of pydantic
-        return value.__pydantic_serializer__.to_python(value, mode="json")
+    serializer = getattr(value, "__pydantic_serializer__", None)
+    if serializer is not None:  # a Quantity, a dataclass of pydantic
+        return serializer.to_python(value, mode="json")
     if type(value).__module__ == "ipaddress":
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["excerpt", "without_password"]
+__all__ = ["excerpt", "hide_secrets", "is_secret_name", "without_password"]
 
 _LONGEST = 200
 _HIDDEN = "***"
@@ -28,18 +28,36 @@ _RULES = (
         rf"\1{_HIDDEN}",
     ),
     (re.compile(rf"(--{_NAMES}\s+)\S+", re.IGNORECASE), rf"\1{_HIDDEN}"),
-    # JSON Web Tokens, and other text that looks random: long, with letters and digits, and not a path
+    # JSON Web Tokens
     (re.compile(r"\beyJ[\w.=-]+"), _HIDDEN),
-    (re.compile(r"(?<![\w/.-])(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{20,}"), _HIDDEN),
+)
+
+_LOOKS_RANDOM = re.compile(r"(?<![\w/.-])(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{20,}")
+"""Other text that may be a secret: long, with letters and digits, and not a path. Names of pods look like that, too."""
+
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|passphrase|pwd|authorization|(?:api|access|private|signing)[_-]?key|keydata|credential|cookie"
+    r"|dsn|connection[_-]?string|(?:^|[_=.-])(?:pass|auth|key)(?:$|[_.-])",
+    re.IGNORECASE,
 )
 
 
 def excerpt(text: str) -> str:
     """Return the beginning of a foreign program's output, in one line, with possible secrets hidden."""
-    text = text[: 10 * _LONGEST]
+    text = _LOOKS_RANDOM.sub(_HIDDEN, hide_secrets(text[: 10 * _LONGEST]))
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:_LONGEST]
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text without passwords in addresses, keys, tokens, and values of names such as ``password``."""
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:_LONGEST]
+    return text
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a name is one of those that secrets have, such as ``"DB_PASSWORD"`` or ``"clientSecret"``."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def without_password(address: str) -> str:

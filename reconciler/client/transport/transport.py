@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from reconciler.client.transport.connection import HTTPConnection
 from reconciler.client.transport.http11 import MAX_BODY, Head
@@ -16,7 +16,7 @@ from reconciler.client.transport.redaction import without_password
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["HTTPTransport", "Settings", "tls_context"]
+__all__ = ["HTTPTransport", "Handshake", "Settings", "tls_context"]
 
 _GZIP = "accept-encoding: gzip\r\n"
 """For lists, which compress to a tenth; kube-apiserver does not compress responses under 128 KiB."""
@@ -67,6 +67,24 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
+class Handshake(NamedTuple):
+    """The settings with which another library opens a connection of its own to the same server, as for WebSockets.
+
+    Attributes:
+        address: the server's address with its path prefix, without user and password.
+        headers: to send, with the Authorization header. They are secret.
+        tls: the TLS context.
+        server_name: the name that the server's certificate must be valid for; None for the host's.
+        proxy: the address of the HTTP proxy; None for none.
+    """
+
+    address: str
+    headers: Mapping[str, str]
+    tls: ssl.SSLContext
+    server_name: str | None
+    proxy: str | None
+
+
 class HTTPTransport:
     """A transport to one server, which sends each request once and keeps its connections.
 
@@ -102,7 +120,8 @@ class HTTPTransport:
         self._connect_timeout = connect_timeout
         # Made in any case: a certificate that cannot be used is reported when the client is opened.
         self._tls = tls_context(settings)
-        self._proxy = _proxy(proxy or settings.proxy, settings, self._tls)
+        self._proxy_address = proxy or settings.proxy or None
+        self._proxy = _proxy(self._proxy_address, settings, self._tls)
         self._budgets = budgets or Budgets(max_streams, settings.connection_pool_maxsize)
         self._max_response_bytes = max_response_bytes
         self._pools: dict[Origin, Pool] = {}
@@ -135,6 +154,19 @@ class HTTPTransport:
         """The limit of watches that may be open at once."""
         return self._budgets.max_streams
 
+    async def handshake(self) -> Handshake:
+        """Return the settings for a connection that another library makes.
+
+        Raises:
+            NotSent: the credentials could not be renewed.
+            ConfigurationError: the server's address is invalid.
+        """
+        origin = self._origin()
+        authorization = await self._authorization(HTTPRequest("GET", "/"), origin)
+        headers = {**self._headers, **({"authorization": authorization} if authorization else {})}
+        server_name = self._configuration.tls_server_name or None
+        return Handshake(origin.text + origin.prefix, headers, self._tls, server_name, self._proxy_address)
+
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its response, whatever its status.
 
@@ -151,11 +183,7 @@ class HTTPTransport:
         refuse_virtual_time()
         if self._closed:
             raise NotSent(f"{request.label}: the client is closed")
-        try:
-            origin = origin_of(self._host)
-        except ValueError:
-            shown = without_password(self._host)
-            raise ConfigurationError(f"{shown!r} is not a valid server address: write it as https://host") from None
+        origin = self._origin()
         data = self._written(request, origin, await self._authorization(request, origin))
         pool = self._pool(origin)
         connection = await pool.take(request) or await self._connected(pool, request, origin)
@@ -167,6 +195,13 @@ class HTTPTransport:
         except BaseException:
             pool.drop(connection)
             raise
+
+    def _origin(self) -> Origin:
+        try:
+            return origin_of(self._host)
+        except ValueError:
+            shown = without_password(self._host)
+            raise ConfigurationError(f"{shown!r} is not a valid server address: write it as https://host") from None
 
     def _pool(self, origin: Origin) -> Pool:
         pool = self._pools.get(origin)

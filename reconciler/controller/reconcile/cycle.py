@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.controller.changes.log import Creation, WakingChanges
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
@@ -75,6 +76,7 @@ class ReconcileCycle:
         bridge: lets threads of the reconcile wait for awaitables on the loop.
         writes: status and finalizer writes to the primary object that took effect.
         status_written: whether one of them was a status write.
+        changes: the changes that enqueued the key; None if no change did.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class ReconcileCycle:
         self.bridge = ThreadBridge(loop)
         self.writes = 0
         self.status_written = False
+        self.changes: Creation | WakingChanges | None = None
         self._tracker = tracker
         self._unsaved = unsaved
         self._stopping = stopping

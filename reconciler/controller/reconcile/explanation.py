@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from reconciler.controller.changes.change import ObjectChange
 from reconciler.controller.reconcile.history import RunExplanation
 from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.wake import reasons
@@ -32,9 +33,12 @@ class KeyExplanation:
         exists: whether the cache has the object; False for kinds of objects that are not in the cluster.
         in_progress: seconds since the reconcile in progress began; None without one.
         current_reasons: the reasons of the reconcile in progress.
+        current_changes: the changes of objects that enqueued the key for it.
         ready: seconds since the key became ready; None if it is not.
         due: seconds until its timer makes it ready; None without one.
         next_reasons: the reasons of the next reconcile, as far as they are known.
+        next_changes: the changes of objects that enqueued the key for it. One of the object itself during a reconcile
+            appears at its end.
         failures: consecutive failures.
         observed_version: the newest resourceVersion that a reconcile has observed; None if none has.
         cached_version: the resourceVersion in the cache; None without an object.
@@ -49,9 +53,11 @@ class KeyExplanation:
     exists: bool
     in_progress: float | None
     current_reasons: frozenset[str]
+    current_changes: tuple[ObjectChange, ...]
     ready: float | None
     due: float | None
     next_reasons: frozenset[str]
+    next_changes: tuple[ObjectChange, ...]
     failures: int
     observed_version: Version | None
     cached_version: Version | None
@@ -62,7 +68,9 @@ class KeyExplanation:
         return f"{self.request}: {self.state}; waits for {self.waits_for}"
 
 
-def explain_key(state: WorkerState, request: Request, *, workers: int, started: bool) -> KeyExplanation:
+def explain_key(
+    state: WorkerState, request: Request, *, workers: int, started: bool, rows: Sequence[int] | None = None
+) -> KeyExplanation:
     """Return the explanation of a key.
 
     Args:
@@ -70,9 +78,10 @@ def explain_key(state: WorkerState, request: Request, *, workers: int, started: 
         request: the key.
         workers: the number of workers.
         started: whether the workers have started.
+        rows: the rows of the history to return as its reconciles; None for all of the key.
     """
     queued, stored = state.queue.explain(request), state.stored(request)
-    runs = state.history.runs(request)
+    runs = [state.history.run(row) for row in (state.history.rows(request) if rows is None else rows)]
     seen = state.tracker.seen(request)
     return KeyExplanation(
         controller=state.name,
@@ -82,9 +91,11 @@ def explain_key(state: WorkerState, request: Request, *, workers: int, started: 
         exists=stored is not None,
         in_progress=queued.in_progress,
         current_reasons=queued.current_reasons,
+        current_changes=state.changes.current(request),
         ready=queued.ready,
         due=queued.due,
         next_reasons=queued.next_reasons,
+        next_changes=state.changes.pending(request),
         failures=queued.failures,
         observed_version=seen[-1] if isinstance(seen, tuple) else seen,
         cached_version=None if stored is None else stored.version,

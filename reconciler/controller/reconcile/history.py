@@ -17,6 +17,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from reconciler.clock import Clock
+from reconciler.controller.changes.change import ObjectChange
+from reconciler.controller.changes.log import Creation, WakingChanges
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.outcome import Completion, text_without_values
@@ -78,6 +80,8 @@ class RunExplanation:
         overtaken: whether the object changed during the reconcile, so that another one followed.
         reconcile_id: the id in its log records, if it failed; None otherwise.
         failure: how it failed; None if it did not.
+        changes: the changes of objects that enqueued the key for it, one for each object, five at most. Empty if the
+            reason is another one, if the objects existed when the controller started, and if they are forgotten.
     """
 
     started: datetime
@@ -91,6 +95,7 @@ class RunExplanation:
     overtaken: bool
     reconcile_id: str | None
     failure: Failure | None
+    changes: tuple[ObjectChange, ...]
 
 
 class _Shared(NamedTuple):
@@ -117,7 +122,13 @@ class RunHistory:
         dropped: how many keys were dropped because the history was full.
     """
 
-    def __init__(self, is_pending: Callable[[Request], bool], clock: Clock, *, capacity: int = _CAPACITY) -> None:
+    def __init__(
+        self,
+        is_pending: Callable[[Request], bool],
+        clock: Clock,
+        *,
+        capacity: int = _CAPACITY,
+    ) -> None:
         self._is_pending = is_pending
         self._clock = clock
         self._capacity = capacity
@@ -126,6 +137,7 @@ class RunHistory:
         self._seconds = array("f")
         self._shared: list[_Shared] = []
         self._seen = bytearray()  # of each row: the number of its echoes, and whether it was overtaken
+        self._changes: list[Creation | WakingChanges | None] = []
         self._pool: dict[Any, Any] = {}
         self._awaited: dict[Request, int] = {}
         self.dropped = 0
@@ -156,6 +168,7 @@ class RunHistory:
         self._seconds.append(seconds)
         self._shared.append(shared)
         self._seen.append(0)
+        self._changes.append(cycle.changes)
         if cycle.writes:
             self._awaited[run.request] = row
 
@@ -182,7 +195,11 @@ class RunHistory:
 
     def runs(self, key: Request) -> list[RunExplanation]:
         """Return the latest reconciles of a key, oldest first; ten at most."""
-        return [self.run(row) for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
+        return [self.run(row) for row in self.rows(key)]
+
+    def rows(self, key: Request) -> list[int]:
+        """Return the rows of a key, oldest first; ten at most."""
+        return [row for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
 
     def since(self, row: int) -> float:
         """Return the monotonic second at which the reconcile of a row began."""
@@ -195,8 +212,10 @@ class RunHistory:
     def run(self, row: int) -> RunExplanation:
         """Return the reconcile of a row."""
         shared = self._shared[row]
+        changes = self._changes[row]
+        started = self._clock.now() - timedelta(seconds=self._clock.monotonic() - self._since[row])
         return RunExplanation(
-            started=self._clock.now() - timedelta(seconds=self._clock.monotonic() - self._since[row]),
+            started=started,
             seconds=self._seconds[row],
             reasons=shared.reasons,
             result=shared.result,
@@ -207,6 +226,7 @@ class RunHistory:
             overtaken=bool(self._seen[row] & _OVERTAKEN),
             reconcile_id=shared.reconcile_id,
             failure=shared.failure,
+            changes=() if changes is None else changes.told(self._keys[row], started),
         )
 
     def __len__(self) -> int:
@@ -240,6 +260,7 @@ class RunHistory:
         self._since = array("d", [self._since[row] for row in kept])
         self._seconds = array("f", [self._seconds[row] for row in kept])
         self._seen = bytearray(self._seen[row] for row in kept)
+        self._changes = [self._changes[row] for row in kept]
         rows = {old: new for new, old in enumerate(kept)}
         self._awaited = {key: rows[row] for key, row in self._awaited.items() if row in rows}
 

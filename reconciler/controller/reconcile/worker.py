@@ -19,6 +19,7 @@ from typing import NamedTuple
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
+from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.reconcile.again import AgainLimiter
@@ -80,6 +81,7 @@ class WorkerState(NamedTuple):
         unsaved: its store of unsaved mutations.
         stored: returns the primary object of a key in the informer's store, or None.
         history: the latest reconciles of each key.
+        changes: the changes that enqueued each key.
         storm: detects tight loops.
         failures: records Events about failures.
         metrics: receives every reconcile.
@@ -100,6 +102,7 @@ class WorkerState(NamedTuple):
     unsaved: UnsavedStore
     stored: Callable[[Request], CachedObject | None]
     history: RunHistory
+    changes: ChangeLog
     storm: StormAlarm[Request]
     failures: FailureEvents
     metrics: ControllerMetrics
@@ -167,7 +170,7 @@ class Worker:
         )
         self._detect_storm(run, by_timer=queued.by_timer)
         self._set_active(+1)
-        return ReconcileCycle(
+        cycle = ReconcileCycle(
             state.gvk,
             run,
             tracker=state.tracker,
@@ -177,6 +180,8 @@ class Worker:
             status_metrics=state.status_metrics,
             loop=asyncio.get_running_loop(),
         )
+        cycle.changes = state.changes.begin(key)
+        return cycle
 
     async def _run(self, cycle: ReconcileCycle) -> Completion:
         # A task and a context per reconcile: changes of context variables, or of the task's cancellation, cannot reach
@@ -205,6 +210,8 @@ class Worker:
         self._set_active(-1)
         seconds = self._state.clock.monotonic() - cycle.run.since
         self._state.history.record(cycle, seconds, completion)
+        if cycle.changes is not None:
+            self._state.changes.end(cycle.request)
         self._finish_echo(cycle.request)
         if completion is not None:
             self._report(cycle.run, completion, seconds)
@@ -217,6 +224,8 @@ class Worker:
         wake = state.tracker.finish(key)
         if wake is not None:
             state.history.record_overtaken()
+            for event in wake.events:
+                state.changes.note(key, state.gvk, event)
             after = None if wake.due is None else wake.due - state.clock.monotonic()
             state.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
         stored = state.stored(key)

@@ -46,6 +46,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from reconciler.cache import CacheEvent
 from reconciler.meta import Version
 
 __all__ = ["EchoStatistics", "EchoTracker", "Wake"]
@@ -58,6 +59,9 @@ costs one more reconcile."""
 
 _MAX_LINKS = 64
 """How many own writes of one object are remembered while they are not observed; beyond it the oldest is forgotten."""
+
+_MAX_EVENTS = 8
+"""How many of the events that are held for a key are remembered, to tell what woke it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +88,17 @@ class Wake(NamedTuple):
     Attributes:
         priority: of the key in the queue.
         due: monotonic second from which the key may be reconciled; None for at once.
+        events: the events that ask for it; the latest eight if they are held.
     """
 
     priority: int = 0
     due: float | None = None
+    events: tuple[CacheEvent, ...] = ()
 
     def merged(self, other: Wake) -> Wake:
-        """Return the higher priority and the earlier time of two."""
+        """Return the higher priority, the earlier time, and the events of two."""
         due = None if self.due is None or other.due is None else min(self.due, other.due)
-        return Wake(max(self.priority, other.priority), due)
+        return Wake(max(self.priority, other.priority), due, (*self.events, *other.events)[-_MAX_EVENTS:])
 
 
 class _InProgress(msgspec.Struct):
@@ -215,8 +221,8 @@ class EchoTracker(Generic[K]):
         """Record the end of a reconcile, whatever its outcome.
 
         Returns:
-            The wake-up for the events that were held, if one of them is newer than the observed version. None without
-            events, or if all were echoes.
+            The wake-up for the events that were held, if one of them is newer than the observed version; it names only
+            those that are newer and not own writes. None without events, or if all were echoes.
         """
         progress = self._in_progress.pop(key, None)
         if progress is None:
@@ -234,7 +240,10 @@ class EchoTracker(Generic[K]):
             self._drop(key)
             return None
         self._overtaken += 1
-        return progress.held
+        own = self._links.get(key, {}).values()  # after a foreign version, so they count as news; but they woke nothing
+        versions = ((event, event.object.version) for event in progress.held.events)
+        news = tuple(event for event, version in versions if not _covers(seen, version) and version not in own)
+        return progress.held._replace(events=news)
 
     def forget(self, key: K) -> None:
         """Drop the versions of a key: its object was deleted, or another one has its name.

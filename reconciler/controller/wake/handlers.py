@@ -17,6 +17,7 @@ import msgspec
 
 from reconciler.cache import CachedObject, CacheEvent, EventType
 from reconciler.clock import Clock
+from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker, Wake
@@ -47,6 +48,8 @@ class PrimaryHandler:
     Args:
         queue: the controller's queue.
         tracker: the controller's echo tracker, which holds the events of keys in progress.
+        changes: remembers what enqueued a key.
+        gvk: the kind.
         predicates: each returns whether an event matters; all must.
         clock: times the debounce of events that are held.
         on_gone: called with the key of an object that was deleted or replaced by another one of the same name.
@@ -60,6 +63,8 @@ class PrimaryHandler:
         tracker: EchoTracker[Request],
         predicates: Sequence[EventFilter],
         *,
+        changes: ChangeLog,
+        gvk: GroupVersionKind,
         clock: Clock,
         on_gone: Callable[[Request], None],
         must_drain: Callable[[CachedObject], bool],
@@ -68,6 +73,8 @@ class PrimaryHandler:
         self._queue = queue
         self._tracker = tracker
         self._predicates = predicates
+        self._changes = changes
+        self._gvk = gvk
         self._clock = clock
         self._on_gone = on_gone
         self._must_drain = must_drain
@@ -81,21 +88,26 @@ class PrimaryHandler:
             self._on_gone(key)
             self._queue.forget(key)
         if event.new is not None and self._must_drain(event.new):
+            self._changes.note(key, self._gvk, event)
             self._queue.add(key, reason=reasons.DRAIN)
             return
         if not _matters(self._predicates, event):
             return
         if gone:
+            self._changes.note(key, self._gvk, event)
             self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
         elif event.rewritten:
+            self._changes.note(key, self._gvk, event)
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
         else:
             delay = None if event.initial else self._debounce
             due = None if delay is None else self._clock.monotonic() + delay
-            wake = Wake(_priority(event), due)
+            wake = Wake(_priority(event), due, () if event.initial else (event,))
             if self._tracker.must_enqueue(key, event.object.version, wake):
+                if not event.initial:
+                    self._changes.note(key, self._gvk, event)
                 self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
 
 
@@ -106,6 +118,7 @@ class MappedHandler:
         watch: the kind, its mapper and its predicates.
         queue: the controller's queue.
         primary: the kind of the keys.
+        changes: remembers what enqueued a key.
         clock: times the retries of the mapper.
         metrics: receives failures of the mapper.
         concerns: returns whether this process reconciles a key; other keys are not enqueued.
@@ -121,17 +134,19 @@ class MappedHandler:
         *,
         queue: WorkQueue[Request],
         primary: ResourceType,
+        changes: ChangeLog,
         clock: Clock,
         metrics: ControllerMetrics,
         concerns: Callable[[Request], bool],
         debounce: float | None = None,
     ) -> None:
-        gvk = gvk_from(watch.kind)
+        gvk = self._gvk = gvk_from(watch.kind)
         self._kind: KindLike = gvk if watch.metadata_only else watch.kind
         self._mapper = watch.mapper
         self._predicates = watch.predicates
         self._queue = queue
         self._primary = primary
+        self._changes = changes
         word = reasons.OWNED if isinstance(watch.mapper, OwnerMapper) else reasons.WATCHED
         self._reason = reasons.detailed(word, gvk.kind)
         self._concerns = concerns
@@ -151,22 +166,22 @@ class MappedHandler:
         """Handle one event of the informer."""
         if not _matters(self._predicates, event):
             return
-        priority, gone = _priority(event), event.new is None
+        priority = _priority(event)
         for obj in _objects(event):
             if self._is_async:
-                self.mapper_queue.submit(obj, priority, gone=gone)
+                self.mapper_queue.submit(obj, priority, event)
                 continue
             try:
                 mapped = self._map(obj)
                 if inspect.isawaitable(mapped):  # a plain function that returned a coroutine
                     discard(mapped)
-                    self.mapper_queue.submit(obj, priority, gone=gone)
+                    self.mapper_queue.submit(obj, priority, event)
                 else:
-                    self._enqueue(mapped, priority)
+                    self._enqueue(mapped, priority, event)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 - a worker of the mapper queue raises other BaseExceptions again
-                self.mapper_queue.retry(obj, priority, error, gone=gone)
+                self.mapper_queue.retry(obj, priority, event, error)
 
     def _map(self, obj: CachedObject) -> object:
         if self._mapper is None:
@@ -175,16 +190,19 @@ class MappedHandler:
             return self._mapper.map(obj, self._primary)
         return self._mapper(_readable(self._kind, obj))
 
-    async def _map_and_enqueue(self, obj: CachedObject, priority: int) -> None:
+    async def _map_and_enqueue(self, obj: CachedObject, priority: int, event: CacheEvent) -> None:
         mapped = self._map(obj)
-        self._enqueue(await mapped if inspect.isawaitable(mapped) else mapped, priority)
+        self._enqueue(await mapped if inspect.isawaitable(mapped) else mapped, priority, event)
 
-    def _enqueue(self, mapped: object, priority: int) -> None:
+    def _enqueue(self, mapped: object, priority: int, event: CacheEvent) -> None:
         requests = [request for request in check_requests(mapped, self._primary) if self._concerns(request)]
         after = self._debounce if priority > LOW_PRIORITY else None
         if len(requests) > FAN_OUT_THRESHOLD:
             priority = min(priority, LOW_PRIORITY)
+        is_change = not event.initial and event.type is not EventType.RESYNC
         for request in requests:
+            if is_change:
+                self._changes.note(request, self._gvk, event)
             self._queue.add(request, after=after, priority=priority, reason=self._reason)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.clock import Clock
+from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.errors import CacheSyncTimeout
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.wake import reasons
@@ -50,6 +51,7 @@ class WatchedInformers:
         queue: the controller's queue.
         handler: handles the events of the primary kind.
         tracker: the controller's echo tracker; forgets everything when the server's history went back.
+        changes: remembers what enqueued a key.
         clock: source of time.
         timeout: seconds for each kind, from `connect` until its list is delivered.
         metrics: receives failures of mappers.
@@ -73,6 +75,7 @@ class WatchedInformers:
         queue: WorkQueue[Request],
         handler: PrimaryHandler,
         tracker: EchoTracker[Request],
+        changes: ChangeLog,
         clock: Clock,
         timeout: float,
         metrics: ControllerMetrics,
@@ -87,6 +90,7 @@ class WatchedInformers:
         self._queue = queue
         self._handler = handler
         self._tracker = tracker
+        self._changes = changes
         self._clock = clock
         self._timeout = timeout
         self._metrics = metrics
@@ -159,6 +163,7 @@ class WatchedInformers:
             watch,
             queue=self._queue,
             primary=primary,
+            changes=self._changes,
             clock=self._clock,
             metrics=self._metrics,
             concerns=self._concerns,

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from reconciler.cache import CachedObject
+from reconciler.cache import CachedObject, CacheEvent
 from reconciler.clock import Clock
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.wake.user_code import describe, wait_at_most
@@ -41,10 +41,11 @@ _log = logging.getLogger("reconciler.controller")
 
 
 class _Version(NamedTuple):
-    """A version of an object, and the priority of its keys."""
+    """A version of an object, the priority of its keys, and the event that it is part of."""
 
     obj: CachedObject
     priority: int
+    event: CacheEvent
 
 
 class _Pending:
@@ -76,7 +77,7 @@ class MapperQueue:
 
     Args:
         name: the mapper and the kind, for messages.
-        map_object: maps one object and enqueues the keys; gets the object and the priority.
+        map_object: maps one object and enqueues the keys; gets the object, the priority and the event.
         timeout: seconds for a call.
         workers: concurrent calls.
         retry_priority: of an object that failed; a low one, so that it does not delay those not tried yet.
@@ -91,7 +92,7 @@ class MapperQueue:
     def __init__(
         self,
         name: str,
-        map_object: Callable[[CachedObject, int], Awaitable[None]],
+        map_object: Callable[[CachedObject, int, CacheEvent], Awaitable[None]],
         *,
         timeout: float,
         workers: int,
@@ -127,22 +128,22 @@ class MapperQueue:
         """Return how many objects have not been tried since their last change."""
         return len(self._untried)
 
-    def submit(self, obj: CachedObject, priority: int, *, gone: bool = False) -> None:
+    def submit(self, obj: CachedObject, priority: int, event: CacheEvent) -> None:
         """Enqueue an object to be mapped.
 
         Args:
             obj: a version of it.
             priority: of its keys.
-            gone: whether the object is deleted.
+            event: the event that the version is part of.
         """
-        self._keep(obj, priority, gone=gone)
+        self._keep(obj, priority, event)
         self._untried.add(obj.request)
         self._tried.clear()
         self._queue.add(obj.request, priority=priority)
 
-    def retry(self, obj: CachedObject, priority: int, error: BaseException, *, gone: bool = False) -> None:
+    def retry(self, obj: CachedObject, priority: int, event: CacheEvent, error: BaseException) -> None:
         """Enqueue an object whose mapper has just failed, to be mapped again with backoff."""
-        self._keep(obj, priority, gone=gone)
+        self._keep(obj, priority, event)
         self._failed(obj.request, error)
 
     async def settled(self, seconds: float) -> bool:
@@ -236,7 +237,7 @@ class MapperQueue:
             describe(error),
         )
 
-    def _keep(self, obj: CachedObject, priority: int, *, gone: bool) -> None:
+    def _keep(self, obj: CachedObject, priority: int, event: CacheEvent) -> None:
         key = obj.request
         pending = self._pending.setdefault(key, _Pending())
         before = pending.superseded
@@ -245,8 +246,8 @@ class MapperQueue:
             obj.uid,
             obj.version,
         ):  # the old object of an update is the last new one
-            pending.versions.append(_Version(obj, priority))
-        pending.gone, pending.since = gone, None
+            pending.versions.append(_Version(obj, priority, event))
+        pending.gone, pending.since = event.new is None, None
         self._superseded += pending.superseded - before
         while pending.versions and (len(pending.versions) > MAX_VERSIONS or self._superseded > MAX_SUPERSEDED):
             self._remove(key, pending.versions[:1])

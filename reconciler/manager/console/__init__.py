@@ -1,5 +1,15 @@
 """The console: a page in the browser that shows why an object is stuck, and how the process is doing.
 
 `state` reads the parts of the manager and returns plain data, `pages` makes HTML of it, and `server` answers requests.
-`server` imports htpy (the extra ``console``), so import it where the console is served.
+The package needs htpy (the extra ``console``), so import it where the console is served.
 """
+
+from reconciler.errors import MissingExtra
+
+try:
+    from reconciler.manager.console.pages.page import Page
+    from reconciler.manager.console.server import Console
+except ModuleNotFoundError as error:
+    raise MissingExtra("htpy", extra="console", purpose="the console") from error
+
+__all__ = ["Console", "Page"]

@@ -13,18 +13,23 @@ import htpy as h
 from htpy import Node
 
 from reconciler.manager.console.timeline import Mark, Timeline
+from reconciler.meta import format_duration
 from reconciler.wire import JSONObject
 
 __all__ = [
     "Navigation",
+    "changes_of",
     "chart",
+    "chip",
     "clock",
     "document",
     "facts",
     "key_link",
     "key_text",
+    "next_text",
     "pill",
     "section",
+    "state_pill",
     "table",
     "timeline",
 ]
@@ -73,9 +78,7 @@ def document(state: JSONObject, title: str, path: str, navigation: Navigation, b
                 h.nav(aria_label="Pages")[links],
                 h.span(".grow"),
                 _role(state),
-                h.button("#live", type="button", hidden=True, title="Pause or continue (p)", aria_live="polite")[
-                    "live"
-                ],
+                h.button("#live", type="button", hidden=True, title="Pause or continue (p)")["live"],
             ],
             h.main("#main", tabindex="-1")[body],
             h.footer[
@@ -86,12 +89,7 @@ def document(state: JSONObject, title: str, path: str, navigation: Navigation, b
             ],
             h.dialog("#help", aria_label="Keyboard")[
                 h.h2["Keyboard"],
-                h.dl[
-                    (
-                        [h.dt[[[h.kbd[each], " "] for each in keys.split()]], h.dd[text]]
-                        for keys, text in _KEYS_OF_KEYBOARD
-                    )
-                ],
+                h.dl[(_help(keys, text) for keys, text in _KEYS_OF_KEYBOARD)],
                 h.form(method="dialog")[h.button["Close"]],
             ],
         ],
@@ -103,14 +101,11 @@ def _help(keys: str, text: str) -> Node:
 
 
 def _role(state: JSONObject) -> Node:
-    lease = state["lease"]
-    text = state["role"]
-    if lease is not None and state["role"] == "running":
-        text = "leader"
-    kind = {"running": "good", "standby": "quiet"}.get(state["role"], "warn")
-    shard = state["shard"]
+    role, shard = state["role"], state["shard"]
+    leads = role == "running" and shard is None and state["lease"] is not None
+    kind = {"running": "good", "standby": "quiet"}.get(role, "warn")
     name = None if shard is None else "shard " + "/".join(str(value) for value in shard.values())
-    return [pill(text, kind), name and pill(name, "quiet")]
+    return [pill("leader" if leads else role, kind), name and pill(name, "quiet")]
 
 
 def pill(text: str, kind: str) -> h.Element:
@@ -121,6 +116,30 @@ def pill(text: str, kind: str) -> h.Element:
 def section(title: str, *content: Node, aside: Node = None) -> h.Element:
     """Return a part of a page with a heading."""
     return h.section[h.div(".head")[h.h2[title], h.span(".grow"), aside], content]
+
+
+def state_pill(key: JSONObject) -> h.Element:
+    """Return the state of a key with its color."""
+    kind = {"in progress": "busy", "ready": "warn"}.get(key["state"], "quiet")
+    return pill(key["state"], kind)
+
+
+def next_text(key: JSONObject) -> str:
+    """Return when a key is reconciled next."""
+    if "in_progress_seconds" in key:
+        return f"in progress for {format_duration(key['in_progress_seconds'])}"
+    if "ready_seconds" in key:
+        return "ready"
+    if "due_in_seconds" in key:
+        return f"next in {format_duration(key['due_in_seconds'])}"
+    return "not retried" if key["runs"] and "error" in key["runs"][0] else "after a change"
+
+
+def chip(path: str, query: Mapping[str, str], name: str, value: str, text: str) -> Node:
+    """Return a link to the same page with another value in the query; no value omits the name."""
+    wanted = {**query, name: value}
+    address = urlencode({each: wanted[each] for each in wanted if wanted[each]}, errors="replace")
+    return h.a(".chip", href=f"{path}?{address}", aria_current="true" if query.get(name, "") == value else None)[text]
 
 
 def facts(pairs: Iterable[tuple[str, Node]]) -> h.Element:
@@ -139,9 +158,41 @@ def error_text(error: JSONObject) -> Node:
     return [h.strong[error["type"]], f": {error['message']}" if error.get("message") else None]
 
 
-def clock(time: str) -> str:
-    """Return the time of day of a time in the document."""
-    return time[11:19]
+def changes_of(changes: Sequence[JSONObject]) -> Node:
+    """Return the changes that woke a key: the object, its fields with their values, and who wrote them."""
+    return [h.div(".diff")[_change(change)] for change in changes]
+
+
+def _change(change: JSONObject) -> Node:
+    fields, more = change["fields"], change.get("fields_left_out")
+    writers = {tuple(field.get("managers", ())) for field in fields} or {tuple(change.get("managers", ()))}
+    common = writers.pop() if len(writers) == 1 else ()
+    return [
+        h.p[f"{change['kind']} {key_text(change)} was {change['type']}", _by(common)],
+        h.ul[
+            (
+                h.li[h.code[field["path"]], " ", _values(field), None if common else _by(field.get("managers", ()))]
+                for field in fields
+            )
+        ],
+        (f"and {more} more fields" if fields else "its fields are nested too deeply") if more else None,
+    ]
+
+
+def _by(managers: Sequence[str]) -> Node:
+    return [" by ", h.strong[" or ".join(managers)]] if managers else None
+
+
+def _values(field: JSONObject) -> Node:
+    before, after = field.get("before"), field.get("after")
+    if before is None and after is None:
+        return f"was {field['change']}"
+    return [before and h.del_[before], " ", after and h.ins[after]]
+
+
+def clock(time: str, now: str | None = None) -> str:
+    """Return the time of day of a time in the document, after the date if that of now is another one."""
+    return time[11:19] if now is None or time[:10] == now[:10] else f"{time[:10]} {time[11:19]}"
 
 
 def key_text(key: JSONObject) -> str:
@@ -149,10 +200,10 @@ def key_text(key: JSONObject) -> str:
     return f"{key['namespace']}/{key['name']}" if "namespace" in key else str(key["name"])
 
 
-def key_link(controller: JSONObject, key: JSONObject, query: Mapping[str, str] | None = None) -> str:
+def key_link(controller: JSONObject, key: JSONObject) -> str:
     """Return the address of a key's page."""
-    named = {"controller": controller["name"], "namespace": key.get("namespace", ""), "name": key["name"]}
-    return f"/key?{urlencode(named | dict(query or {}), errors='replace')}"
+    query = {"controller": controller["name"], "namespace": key.get("namespace", ""), "name": key["name"]}
+    return f"/key?{urlencode(query, errors='replace')}"
 
 
 def chart(title: str, now: str, values: Sequence[float], size: int, *, kind: str = "", least: float = 1.0) -> h.Element:
@@ -187,7 +238,7 @@ _BAR = (22, 12)  # of a lane: the upper end of its bars, and their height
 
 
 def timeline(drawn: Timeline) -> h.Element:
-    """Return a drawing of a timeline. A mark of a reconcile links to its row, ``#run-N``."""
+    """Return a drawing of a timeline. A mark of a reconcile links to its row, whose id is its `run_id`."""
     bottom = len(_LANES) * _LANE_HEIGHT + 6
 
     def x(at: float) -> str:
@@ -206,7 +257,7 @@ def timeline(drawn: Timeline) -> h.Element:
             drawing = h.rect(class_=kind, x=left, y=str(upper), width=f"{width:.3f}%", height=str(_BAR[1]))[
                 h.title[mark.text]
             ]
-        return drawing if mark.run is None else h.a(href=f"#run-{mark.run}", aria_label=mark.text)[drawing]
+        return drawing if mark.run is None else h.a(href=f"#{mark.run}", aria_label=mark.text)[drawing]
 
     lanes = [
         [
@@ -223,7 +274,7 @@ def timeline(drawn: Timeline) -> h.Element:
         for at, tick in enumerate(drawn.ticks)
         if 0.04 < drawn.place(tick.at) < 0.97
     ]
-    drawing = h.svg(width="100%", height=str(bottom + 22), role="img", aria_label="Timeline")[
+    drawing = h.svg(width="100%", height=str(bottom + 22), role="group", aria_label="Timeline")[
         h.defs[
             h.pattern("#hatch", width="6", height="6", patternUnits="userSpaceOnUse", patternTransform="rotate(45)")[
                 h.rect(width="6", height="6", class_="hatch-ground"), h.line(x1="0", y1="0", x2="0", y2="6")

@@ -6,21 +6,21 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
-from reconciler.errors import MissingExtra
+import htpy as h
+
+from reconciler.client.transport.redaction import hide_secrets
+from reconciler.manager.console.html import document
+from reconciler.manager.console.pages.key import KEY
+from reconciler.manager.console.pages.keys import KEYS
+from reconciler.manager.console.pages.now import NOW
+from reconciler.manager.console.pages.page import Page
+from reconciler.manager.console.pages.process import PROCESS
 from reconciler.manager.console.samples import Samples
 from reconciler.manager.console.state import Parts, read_state
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
-
-try:
-    import htpy as h
-
-    from reconciler.manager.console.html import document
-    from reconciler.manager.console.pages import PAGES, Page
-except ModuleNotFoundError as error:
-    raise MissingExtra("htpy", extra="console", purpose="the console") from error
 
 __all__ = ["Console"]
 
@@ -30,16 +30,19 @@ _PERIOD = 1.0
 """Seconds between two updates of a page."""
 
 _SHARE = 20
-"""The event loop spends at most one of so many seconds on the updates of one page."""
+"""The event loop spends at most one of so many seconds on the updates of all pages."""
 
 _MAX_STREAMS = 16
 """Pages that are updated at the same time."""
+
+_MAX_QUERY = 1000
+"""Characters of a value of a query; the longest names of objects have 253."""
 
 _STATIC = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 _NOT_LOCAL = (
     "403: the console answers only local requests: open http://localhost:PORT on this machine, or forward the port "
-    "with 'kubectl port-forward POD PORT'. Others need a token; see the option security= of Manager\n"
+    "with 'kubectl port-forward POD PORT'. Others need a token: Manager(security=), --token-file of 'reconciler run'\n"
 )
 
 _HEADERS = {
@@ -60,16 +63,21 @@ _HEADERS = {
 class Console:
     """The console of a process.
 
-    A request with ``Accept: text/event-stream`` gets the page once a second, when it has changed; others get it once.
+    A request with ``Accept: text/event-stream`` gets the page as an event once a second; others get it once.
 
     Args:
         parts: what it shows.
+
+    Attributes:
+        redact: removes secrets from messages of errors and values of fields. Set it to remove those that you know.
+            Default: removes keys, tokens, passwords in addresses, and values of names such as ``password``.
     """
 
     def __init__(self, parts: Parts) -> None:
+        self.redact: Callable[[str], str] = hide_secrets
         self._parts = parts
         self._samples = Samples(parts.controllers, parts.informers, parts.clock)
-        self._pages: dict[str, Page] = {page.path: page for page in PAGES}
+        self._pages: dict[str, Page] = {page.path: page for page in (NOW, KEYS, PROCESS, KEY)}
         self._streams = 0
         self._closed = asyncio.Event()
         self._broken: set[str] = set()
@@ -92,7 +100,7 @@ class Console:
             self._closed.set()
 
     async def handle(self, request: EndpointRequest) -> EndpointResponse:
-        """Answer a request."""
+        """Answer a request. Cancellation leaves nothing behind."""
         if not request.is_trusted:
             return EndpointResponse(403, _NOT_LOCAL.encode(), headers=_HEADERS)
         if request.path.startswith("static/"):
@@ -100,9 +108,9 @@ class Console:
         page = self._pages.get(f"/{request.path}")
         if page is None:
             return EndpointResponse(404, b"404: the console has no such page; its first one is /\n", headers=_HEADERS)
-        query = {name: value[:300] for name, value in request.query}
+        query = {name: value[:_MAX_QUERY] for name, value in request.query}
         if "text/event-stream" not in request.accept:
-            return EndpointResponse(200, self._render(page, query), "text/html; charset=utf-8", _HEADERS)
+            return EndpointResponse(200, await self._render(page, query), "text/html; charset=utf-8", _HEADERS)
         if self._streams >= _MAX_STREAMS:
             text = f"503: {_MAX_STREAMS} pages are updated already: close one, or reload this one\n"
             return EndpointResponse(503, text.encode(), headers=_HEADERS)
@@ -111,21 +119,19 @@ class Console:
     async def _stream(self, page: Page, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         self._streams += 1
         try:
-            sent = b""
             while not self._closed.is_set():
                 began = self._parts.clock.monotonic()
-                found = self._render(page, query)
+                yield _event(await self._render(page, query))
                 spent = self._parts.clock.monotonic() - began
-                yield b": no change\n\n" if found == sent else _event(found)
-                sent = found
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(_PERIOD, _SHARE * spent)):
+                    async with asyncio.timeout(max(_PERIOD, _SHARE * spent * self._streams)):
                         await self._closed.wait()
         finally:
             self._streams -= 1
 
-    def _render(self, page: Page, query: Mapping[str, str]) -> bytes:
-        state = read_state(self._parts, self._samples, page.query(query), limit=page.limit)
+    async def _render(self, page: Page, query: Mapping[str, str]) -> bytes:
+        state = read_state(self._parts, self._samples, page.query(query), limit=page.limit, redact=self.redact)
+        await asyncio.sleep(0)  # a large table takes tens of milliseconds: let others run before it is drawn
         try:
             body = page.body(state, query)
             navigation = [(each.path, each.title) for each in self._pages.values() if each.in_navigation]
@@ -142,7 +148,7 @@ class Console:
 
 def _event(page: bytes) -> bytes:
     lines = re.split(rb"\r\n|\r|\n", page)
-    return b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
+    return b"".join(b"data: " + line + b"\n" for line in lines) + b"retry: 500\n\n"  # the milliseconds to reconnect
 
 
 def _static(name: str) -> EndpointResponse:

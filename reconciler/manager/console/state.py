@@ -46,18 +46,23 @@ class Parts:
     clock: Clock
 
 
-def read_state(parts: Parts, samples: Samples, query: Mapping[str, str], *, limit: int) -> JSONObject:
-    """Return the state of a process. Values of objects never appear.
+def read_state(
+    parts: Parts, samples: Samples, query: Mapping[str, str], *, limit: int, redact: Callable[[str], str]
+) -> JSONObject:
+    """Return the state of a process. Of objects only values of changed fields appear, and none that may be a secret.
 
     Args:
         parts: what is read.
         samples: for the charts.
         query: selects keys; see `read_keys`.
-        limit: the number of keys per controller.
+        limit: the number of keys per controller; 0 also omits the controllers.
+        redact: removes secrets from messages and values.
     """
-    controllers = read_keys(parts.controllers(), parts.clock, query, limit=limit, messages=True)
+    controllers = read_keys(parts.controllers() if limit else (), parts.clock, query, limit=limit, trusted=True)
     for each in controllers:
         each["charts"] = samples.charts(each["name"])
+        for key in each["keys"]:
+            _redact_key(key, redact)
     return {
         "now": format_micro_time(parts.clock.now()),
         "version": __version__,
@@ -66,10 +71,23 @@ def read_state(parts: Parts, samples: Samples, query: Mapping[str, str], *, limi
         "namespaces": None if parts.namespaces is None else list(parts.namespaces),
         "lease": None if parts.elector is None else _lease(parts.elector, parts.identity),
         "shard": parts.shard,
-        "waits": [{"text": wait.text, "normal": wait.normal} for wait in waits(parts.informers(), parts.elector)],
+        "waits": [
+            {"text": redact(wait.text), "normal": wait.normal} for wait in waits(parts.informers(), parts.elector)
+        ],
         "controllers": controllers,
-        "informers": [_informer(each, samples) for each in parts.informers()],
+        "informers": [_informer(each, samples, redact) for each in parts.informers()],
     }
+
+
+def _redact_key(key: JSONObject, redact: Callable[[str], str]) -> None:
+    changes = [*key.get("current_changes", ()), *key.get("next_changes", ())]
+    for run in key["runs"]:
+        changes += run.get("changes", ())
+        if "message" in run.get("error", ()):
+            run["error"]["message"] = redact(run["error"]["message"])
+    for change in changes:
+        for field in change["fields"]:
+            field.update({name: redact(field[name]) for name in ("before", "after") if name in field})
 
 
 def _lease(elector: Elector, identity: str | None) -> JSONObject:
@@ -83,7 +101,7 @@ def _lease(elector: Elector, identity: str | None) -> JSONObject:
     }
 
 
-def _informer(informer: Informer, samples: Samples) -> JSONObject:
+def _informer(informer: Informer, samples: Samples, redact: Callable[[str], str]) -> JSONObject:
     figures = informer.statistics()
     return {
         "scope": figures.scope,
@@ -97,5 +115,5 @@ def _informer(informer: Informer, samples: Samples) -> JSONObject:
         "events": figures.reflectors.events,
         "lists": figures.reflectors.lists,
         "failures": figures.reflectors.failures,
-        "error": figures.last_error,
+        "error": None if figures.last_error is None else redact(figures.last_error),
     }

@@ -11,7 +11,7 @@ from reconciler.controller.wake import reasons
 from reconciler.meta import format_duration
 from reconciler.wire import JSONObject
 
-__all__ = ["Mark", "Tick", "Timeline", "timeline_of"]
+__all__ = ["Mark", "Tick", "Timeline", "run_id", "timeline_of"]
 
 Lane = Literal["woken by", "reconciles", "writes", "waits"]
 
@@ -33,6 +33,9 @@ _SHORTEST = 10.0
 _SHORTEST_REMEMBERED = 0.01
 """Seconds that the axis shows at least, from the first to the last reconcile."""
 
+_NOTICEABLE = 0.01
+"""Seconds from a change to its reconcile that are drawn as a wait."""
+
 _MARGIN = 0.02
 
 _TIMERS = {reasons.RETRY: "retry", reasons.REQUEUE_AFTER: "delay", reasons.AGAIN: "again"}
@@ -47,7 +50,7 @@ class Mark:
         kind: how it is drawn.
         start, end: seconds before now (negative), or after; equal for a moment.
         text: what it is.
-        run: the index of its reconcile in the key's ``runs``; None for none.
+        run: the id of its reconcile, see `run_id`; None for none.
     """
 
     lane: Lane
@@ -55,7 +58,7 @@ class Mark:
     start: float
     end: float
     text: str
-    run: int | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,32 +123,36 @@ def timeline_of(key: JSONObject, now: datetime, span: float | Literal["all", "re
     )
 
 
+def run_id(run: JSONObject) -> str:
+    """Return an id of a reconcile that stays when there are newer ones."""
+    return "run-" + "".join(each for each in run["started"] if each.isdigit())
+
+
 def _marks(key: JSONObject, now: datetime) -> Iterator[Mark]:
-    runs = list(reversed(list(enumerate(key["runs"]))))
-    starts = [(datetime.fromisoformat(run["started"]) - now).total_seconds() for _, run in runs]
+    runs = list(reversed(key["runs"]))
+    starts = [(datetime.fromisoformat(run["started"]) - now).total_seconds() for run in runs]
     progress = key.get("in_progress_seconds")
     next_start = None if progress is None else -progress
-    for position, (index, run) in enumerate(runs):
+    for position, run in enumerate(runs):
+        name = run_id(run)
         start, end = starts[position], starts[position] + run["seconds"]
         following = starts[position + 1] if position + 1 < len(runs) else next_start
         if (wait := _wait(key, run, following)) is not None:
-            yield Mark("waits", wait[0], end, wait[1], wait[2], index)
-        yield Mark("woken by", _cause(run["reasons"]), start, start, ", ".join(run["reasons"]) or "no reason", index)
-        yield Mark("reconciles", _result(run), start, end, f"{run['result']}, {format_duration(run['seconds'])}", index)
+            yield Mark("waits", wait[0], end, wait[1], wait[2], name)
+        yield from _causes(run["reasons"], run.get("changes", []), start, now, name)
+        yield Mark("reconciles", _result(run), start, end, f"{run['result']}, {format_duration(run['seconds'])}", name)
         if run["writes"]:
             what = "status written" if run["status_written"] else "written"
-            yield Mark("writes", "write", end, end, f"{what} ({run['writes']})", index)
+            yield Mark("writes", "write", end, end, f"{what} ({run['writes']})", name)
         if run["echoes_dropped"]:
-            yield Mark(
-                "writes", "echo", end, end, f"the watch event of it was dropped ({run['echoes_dropped']})", index
-            )
+            text = f"the watch event of it was dropped ({run['echoes_dropped']})"
+            yield Mark("writes", "echo", end, end, text, name)
     if progress is not None:
-        causes = key.get("current_reasons", [])
-        yield Mark("woken by", _cause(causes), -progress, -progress, ", ".join(causes) or "no reason")
+        yield from _causes(key.get("current_reasons", []), key.get("current_changes", []), -progress, now)
         yield Mark("reconciles", "active", -progress, 0.0, f"in progress for {format_duration(progress)}")
     elif "ready_seconds" in key:
         ready = key["ready_seconds"]
-        yield Mark("woken by", _cause(key.get("next_reasons", [])), -ready, -ready, "ready")
+        yield from _causes(key.get("next_reasons", []), key.get("next_changes", []), -ready, now)
         yield Mark("waits", "queue", -ready, 0.0, f"ready for {format_duration(ready)}, waits for a worker")
     if "due_in_seconds" in key:
         due = key["due_in_seconds"]
@@ -168,6 +175,19 @@ def _wait(key: JSONObject, run: JSONObject, following: float | None) -> tuple[st
     if error is not None and error["terminal"]:
         return None
     return (kind, key["due_in_seconds"], text) if "due_in_seconds" in key else None
+
+
+def _causes(
+    words: list[str], changes: list[JSONObject], start: float, now: datetime, run: str | None = None
+) -> Iterator[Mark]:
+    """Yield the changes that woke a key, when they were noticed, and their wait; without any, the reasons."""
+    for change in changes:
+        at = min(start, (datetime.fromisoformat(change["at"]) - now).total_seconds())
+        yield Mark("woken by", "change", at, at, f"{change['kind']} {change['name']} was {change['type']}", run)
+        if start - at > _NOTICEABLE:
+            yield Mark("waits", "queue", at, start, f"waited {format_duration(start - at)} for its turn", run)
+    if not changes:
+        yield Mark("woken by", _cause(words), start, start, ", ".join(words) or "no reason", run)
 
 
 def _cause(causes: list[str]) -> str:

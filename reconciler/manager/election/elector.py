@@ -33,7 +33,7 @@ from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
 from reconciler.events import EventRecorder
-from reconciler.manager.election.options import LeaderElection
+from reconciler.manager.election.options import LEASE_ANNOTATIONS, LeaderElection
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.manager.errors import LeadershipLost, NotLeader
 from reconciler.meta import format_micro_time
@@ -269,6 +269,7 @@ class Elector:
 
     async def _create(self) -> bool:
         metadata: JSONObject = {"name": self._election.name, "namespace": self._election.namespace}
+        metadata["annotations"] = LEASE_ANNOTATIONS
         if self._labels:
             metadata["labels"] = self._labels
         started, stamp = self._now(), self._clock.now()
@@ -279,9 +280,11 @@ class Elector:
 
     async def _write(self, lease: JSONObject) -> bool:
         started, stamp = self._now(), self._clock.now()
+        metadata = dict(lease.get("metadata") or {})
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **LEASE_ANNOTATIONS}
         if self._labels:
-            metadata = lease.get("metadata") or {}
-            lease = {**lease, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **self._labels}}}
+            metadata["labels"] = {**(metadata.get("labels") or {}), **self._labels}
+        lease = {**lease, "metadata": metadata}
         response = await self._client.update({**lease, "spec": self._lease_spec(lease.get("spec") or {}, stamp)})
         self._note_renewal(response.to_dict(), started)
         return True

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["LeaderElection", "complete_election", "lease_namespace"]
+__all__ = ["LEASE_ANNOTATIONS", "LeaderElection", "complete_election", "lease_namespace"]
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+LEASE_ANNOTATIONS = {"app.kubernetes.io/managed-by": "kube-reconciler"}
+"""The annotations of each lease, by which ``reconciler explain`` finds the leader."""
 
 _JITTER = 1.2
 """The delay between two attempts to acquire the lease is ``retry_period * (1 … 1 + _JITTER)``; client-go's number."""

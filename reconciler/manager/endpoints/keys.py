@@ -8,11 +8,11 @@ from datetime import timedelta
 import msgspec
 
 from reconciler.clock import Clock
-from reconciler.controller import Controller, RunExplanation
+from reconciler.controller import Controller, FieldChange, ObjectChange, RunExplanation
 from reconciler.controller.reconcile.history import MAX_RUNS
 from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
-from reconciler.meta import Request, format_micro_time
+from reconciler.meta import Request, ResourceType, format_micro_time
 from reconciler.wire import JSONObject
 
 __all__ = ["debug_keys", "read_keys"]
@@ -33,8 +33,8 @@ def debug_keys(
 ) -> Handler:
     """Return the handler of ``/debug/keys``: the document of `read_keys` as JSON, with the role and the shard.
 
-    The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default. The messages of errors are
-    those of your code, so only local requests and users who have authenticated get them.
+    The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default. The messages of errors,
+    and values of fields, are shown only to local requests and to users who have authenticated.
 
     Args:
         controllers: returns the controllers.
@@ -49,7 +49,7 @@ def debug_keys(
         if shard is not None:
             document["shard"] = shard
         limit = limit_of(query, _MAX_KEYS)
-        document["controllers"] = read_keys(controllers(), clock, query, limit=limit, messages=request.is_trusted)
+        document["controllers"] = read_keys(controllers(), clock, query, limit=limit, trusted=request.is_trusted)
         body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
         return EndpointResponse(200, body, "application/json")
 
@@ -57,12 +57,13 @@ def debug_keys(
 
 
 def read_keys(
-    controllers: Sequence[Controller], clock: Clock, query: Mapping[str, str], *, limit: int, messages: bool
+    controllers: Sequence[Controller], clock: Clock, query: Mapping[str, str], *, limit: int, trusted: bool
 ) -> list[JSONObject]:
-    """Return each controller as JSON: its counters and its keys. Values of objects never appear.
+    """Return each controller as JSON: its counters and its keys.
 
     Failing keys come first, then those that were reconciled most often lately, with their latest reconcile. If the
-    query has a name, the key is explained even if it is idle or unknown, with its latest ten reconciles.
+    query has a name, the key is explained even if it is idle or unknown, with its latest ten reconciles, and with the
+    changes that enqueued it. Of objects only values of changed fields appear, and none that may be a secret.
 
     Args:
         controllers: the controllers.
@@ -71,14 +72,14 @@ def read_keys(
             namespace and name, in any case; ``state`` is a state of `Controller.explain`, ``"failing"``, or
             ``"attention"`` for keys that fail or are in progress for a minute.
         limit: the number of keys per controller.
-        messages: whether the messages of errors, which are those of your code, are included.
+        trusted: whether the messages of errors, which are those of your code, and values of fields are included.
     """
     selected = [each for each in controllers if query.get("controller", each.name) == each.name]
-    return [_controller(each, query, limit, clock, messages=messages) for each in selected]
+    return [_controller(each, query, limit, clock, trusted=trusted) for each in selected]
 
 
 def _controller(
-    controller: Controller, query: Mapping[str, str], limit: int, clock: Clock, *, messages: bool
+    controller: Controller, query: Mapping[str, str], limit: int, clock: Clock, *, trusted: bool
 ) -> JSONObject:
     statistics, name = controller.statistics(), query.get("name")
     keys = _keys(controller, query)
@@ -86,6 +87,7 @@ def _controller(
         "name": controller.name,
         "kind": controller.kind.kind,
         "api_version": controller.kind.api_version,
+        **_names(controller.resource),
         "workers": statistics.workers,
         "active": statistics.active,
         "ready": statistics.queue.ready,
@@ -95,7 +97,7 @@ def _controller(
         "errors": statistics.results["error"],
         "storms": statistics.storms,
         "keys": [
-            _key(controller, key, rows, clock, full=name is not None, messages=messages) for key, rows in keys[:limit]
+            _key(controller, key, rows, clock, full=name is not None, trusted=trusted) for key, rows in keys[:limit]
         ],
         "keys_failing": sum(_is_failing(controller, rows) for _, rows in keys),
         "keys_left_out": max(0, len(keys) - limit),
@@ -103,12 +105,20 @@ def _controller(
     }
 
 
+def _names(resource: ResourceType | None) -> JSONObject:
+    """Return the names of a kind by which ``kubectl`` finds it, and its scope, once they are known."""
+    if resource is None:
+        return {}
+    names = {"plural": resource.plural, "singular": resource.singular, "short_names": list(resource.short_names)}
+    return {**{name: value for name, value in names.items() if value}, "namespaced": resource.namespaced}
+
+
 def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
     """Return the selected keys and their rows in the history, the most interesting ones first."""
     namespace, name, history = query.get("namespace"), query.get("name"), controller.history
     if name is not None and namespace is not None:
         key = Request(name, namespace or None)
-        return [(key, history.keys().get(key, []))]
+        return [(key, history.rows(key))]
     known: dict[Request, list[int]] = {key: [] for key in controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
     known |= history.keys()
     search, state = query.get("search", "").lower(), query.get("state", "")
@@ -147,12 +157,11 @@ def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
 
 
 def _key(
-    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, messages: bool
+    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, trusted: bool
 ) -> JSONObject:
-    found = controller.explain(key)
+    found = controller.explain(key, rows=rows if full else rows[-1:])
     since = (clock.now() - controller.history.run(rows[0]).started).total_seconds() if rows else 0.0
     least = 60.0 if len(rows) < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
-    runs = found.runs if full else found.runs[-1:]
     fields = {
         "namespace": key.namespace,
         "name": key.name,
@@ -160,26 +169,29 @@ def _key(
         "waits_for": found.waits_for,
         "in_progress_seconds": found.in_progress,
         "current_reasons": sorted(found.current_reasons) or None,
+        "current_changes": _changes(found.current_changes, full=full, trusted=trusted),
         "ready_seconds": found.ready,
         "due_in_seconds": found.due,
         "due": None if found.due is None else format_micro_time(clock.now() + timedelta(seconds=found.due)),
         "next_reasons": sorted(found.next_reasons) or None,
+        "next_changes": _changes(found.next_changes, full=full, trusted=trusted),
         "failures": found.failures,
         "reconciles_per_minute": round(60 * len(rows) / max(since, least), 1),
         "cached": found.exists,
         "cached_version": _version(found.cached_version),
         "observed_version": _version(found.observed_version),
         "unsaved_status": found.unsaved or None,
-        "runs": [_run(run, messages=messages) for run in reversed(runs)],
+        "runs": [_run(run, full=full, trusted=trusted) for run in reversed(found.runs)],
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _run(run: RunExplanation, *, messages: bool) -> JSONObject:
+def _run(run: RunExplanation, *, full: bool, trusted: bool) -> JSONObject:
     fields: JSONObject = {
         "started": format_micro_time(run.started),
         "seconds": round(run.seconds, 6),
         "reasons": sorted(run.reasons),
+        "changes": _changes(run.changes, full=full, trusted=trusted),
         "result": run.result,
         "requeue_after_seconds": run.requeue_after,
         "writes": run.writes,
@@ -191,12 +203,45 @@ def _run(run: RunExplanation, *, messages: bool) -> JSONObject:
     if run.failure is not None:
         fields["error"] = {
             "type": run.failure.type,
-            "message": run.failure.message if messages else None,
+            "message": run.failure.message if trusted else None,
             "traceback": list(run.failure.traceback),
             "terminal": run.failure.terminal,
             "timed_out": run.failure.timed_out,
         }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _changes(changes: Sequence[ObjectChange], *, full: bool, trusted: bool) -> list[JSONObject] | None:
+    """Return the changes that enqueued a key; None if there are none, or if many keys are asked for."""
+    return [_change(change, trusted=trusted) for change in changes] if full and changes else None
+
+
+def _change(change: ObjectChange, *, trusted: bool) -> JSONObject:
+    fields, left_out = change.fields()
+    document: JSONObject = {
+        "at": format_micro_time(change.at),
+        "type": change.type,
+        "kind": change.gvk.kind,
+        "api_version": change.gvk.api_version,
+        "namespace": change.request.namespace,
+        "name": change.request.name,
+        "version": _version(change.version),
+        "managers": list(change.managers) or None,
+        "fields": [_field(field, trusted=trusted) for field in fields],
+        "fields_left_out": left_out or None,
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _field(field: FieldChange, *, trusted: bool) -> JSONObject:
+    document = {
+        "path": field.path,
+        "change": field.change,
+        "before": field.before if trusted else None,
+        "after": field.after if trusted else None,
+        "managers": list(field.managers) or None,
+    }
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def _version(version: object) -> str | None:

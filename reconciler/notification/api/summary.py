@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypedDict
 
 from reconciler.meta import format_micro_time
 from reconciler.notification.api.types import ChannelStatus, Phase, RetryPolicy
 
-__all__ = ["Summary", "summarize"]
+__all__ = ["Summary", "after_completion", "summarize"]
 
 _MESSAGE_LIMIT = 1024
 
@@ -24,21 +24,27 @@ class Summary(TypedDict):
     successful_deliveries: int
     failed_deliveries: int
     completion_time: datetime | None
+    next_step: str
+    next_step_time: datetime | None
 
 
-def summarize(channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime) -> Summary:
+def summarize(
+    channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime, ttl: int | None = None
+) -> Summary:
     """Return phase, reason, message and counts for the channels of a request.
 
     Args:
         channels: all channels of the request. Without any channel the request has failed.
         policy: the retry policy; the message mentions how many attempts are left.
         now: becomes the completion time if the phase is terminal.
+        ttl: seconds after completion until the request is deleted, or None.
     """
     delivered = [channel for channel in channels if channel.state == "Delivered"]
     failed = [channel for channel in channels if channel.state in {"Failed", "Unknown"}]
     waiting = [channel for channel in channels if channel.state in {"Pending", "Retrying"}]
     tried = [channel for channel in waiting if channel.attempts]
     phase, reason = _phase(delivered, failed, waiting)
+    step, step_time = _next_step(waiting) if waiting else after_completion(now, ttl)
     return Summary(
         phase=phase,
         reason=reason,
@@ -47,7 +53,22 @@ def summarize(channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: da
         successful_deliveries=len(delivered),
         failed_deliveries=len(failed) + len(tried),
         completion_time=None if waiting else now,
+        next_step=step,
+        next_step_time=step_time,
     )
+
+
+def after_completion(ended: datetime, ttl: int | None) -> tuple[str, datetime | None]:
+    """Return the next step of a request that has ended, and its time."""
+    return ("none", None) if ttl is None else ("deletion", ended + timedelta(seconds=ttl))
+
+
+def _next_step(waiting: Sequence[ChannelStatus]) -> tuple[str, datetime | None]:
+    """Return the next attempt, and its time; None for now."""
+    first = min(waiting, key=lambda channel: (channel.next_attempt_time is not None, channel.next_attempt_time))
+    others = [each for each in waiting if each is not first and each.next_attempt_time == first.next_attempt_time]
+    more = f" and {len(others)} more" if others else ""
+    return f"attempt {first.attempts + 1} on {first.name}{more}", first.next_attempt_time
 
 
 def _phase(

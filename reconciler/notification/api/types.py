@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from reconciler.notification.channel import CHANNEL_PATTERN
+from reconciler.notification.message import IncidentAction
 from reconciler.objects import ConditionedStatus, Model, PrinterColumn, Resource, rule, schema_extra
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ChannelStatus",
     "DeliveryAttempt",
     "DeliveryGuarantee",
+    "Incident",
     "NotificationRequest",
     "NotificationRequestSpec",
     "NotificationRequestStatus",
@@ -64,6 +66,9 @@ RECIPIENT_LIMIT = 64
 
 RECIPIENT_LENGTH = 320
 """Maximum characters in a recipient: the longest valid email address."""
+
+INCIDENT_LENGTH = 128
+"""Maximum characters of an incident's key. With the namespace it fits PagerDuty's limit of 255."""
 
 LINK_LIMIT = 16
 """Maximum action links of a request."""
@@ -128,6 +133,13 @@ class ActionLink(Model):
     label: str = Field(min_length=1, max_length=75, description="The text of the link.")
 
 
+class Incident(Model):
+    """The incident that a request is about. Services that track incidents know it by its key."""
+
+    key: str = Field(min_length=1, max_length=INCIDENT_LENGTH, description="Key of the incident in this namespace.")
+    action: IncidentAction = Field(default="Trigger", description="What happened to the incident.")
+
+
 class NotificationRequestSpec(Model):
     """The message, where to deliver it, and how to retry. Immutable once the request has been created."""
 
@@ -169,12 +181,29 @@ class NotificationRequestSpec(Model):
     action_links: list[ActionLink] | None = Field(
         default=None, max_length=LINK_LIMIT, description="Links to places where the recipient can act."
     )
+    incident: Incident | None = Field(default=None, description="The incident that the request is about.")
+    dry_run: bool = Field(
+        default=False,
+        description="Deliver nothing: the status says which channels and recipients would get the message.",
+    )
+    correlation_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=INCIDENT_LENGTH,
+        description="An identifier of the caller's, for audit and tracing.",
+    )
+    sender: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=INCIDENT_LENGTH,
+        description="Who or what asks for the notification, for the audit log.",
+    )
 
 
-Phase = Literal["Retrying", "Sent", "PartiallySent", "Failed"]
+Phase = Literal["Retrying", "Sent", "PartiallySent", "Failed", "DryRun"]
 """The stored phases. A request without one is pending: it has not been reconciled yet."""
 
-TERMINAL_PHASES: frozenset[Phase] = frozenset({"Sent", "PartiallySent", "Failed"})
+TERMINAL_PHASES: frozenset[Phase] = frozenset({"Sent", "PartiallySent", "Failed", "DryRun"})
 """The phases that never change again."""
 
 ChannelState = Literal["Pending", "Retrying", "Delivered", "Failed", "Unknown"]
@@ -237,6 +266,8 @@ class NotificationRequestStatus(ConditionedStatus):
     failed_deliveries: int = Field(
         default=0, ge=0, description="Number of channels that were tried or given up and have not delivered."
     )
+    next_step: str | None = Field(default=None, description="What happens next: an attempt, the deletion, or none.")
+    next_step_time: datetime | None = Field(default=None, description="When it happens; absent for now, or for none.")
     queued_at: datetime | None = Field(default=None, description="When the request was first reconciled.")
     completion_time: datetime | None = Field(default=None, description="When the request reached its final phase.")
 
@@ -251,6 +282,8 @@ class NotificationRequest(
         PrinterColumn("Priority", ".spec.priority"),
         PrinterColumn("Phase", ".status.phase"),
         PrinterColumn("Attempts", ".status.totalAttempts"),
+        PrinterColumn("Next", ".status.nextStep"),
+        PrinterColumn("At", ".status.nextStepTime", type="string"),
         PrinterColumn("Reason", ".status.reason", priority=1),
         PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
     ),

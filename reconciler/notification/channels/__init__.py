@@ -1,11 +1,18 @@
 """The channels of this library. `reconciler.notification.channel` defines the `Channel` protocol.
 
-``console``, ``log`` and ``file`` need no configuration. ``webhook``, ``slack`` and ``email`` channels are created from
-the receivers of a routing configuration, each with its receiver's limits (`LimitedChannel`).
+``console``, ``log`` and ``file`` need no configuration. The others are created from the receivers of a routing
+configuration, each with its receiver's limits (`LimitedChannel`).
 """
 
 from reconciler.notification.channels.email import EmailChannel, EmailConfig
-from reconciler.notification.channels.limits import BreakerState, CircuitBreaker, LimitedChannel, Limiter, LimitsConfig
+from reconciler.notification.channels.limits import (
+    BreakerState,
+    CircuitBreaker,
+    LimitedChannel,
+    Limiter,
+    LimitsConfig,
+    Pacer,
+)
 from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.channels.slack import SlackChannel, SlackConfig
@@ -24,6 +31,7 @@ __all__ = [
     "Limiter",
     "LimitsConfig",
     "LogChannel",
+    "Pacer",
     "ReceiverChannels",
     "SlackChannel",
     "SlackConfig",

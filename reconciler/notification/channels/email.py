@@ -104,6 +104,14 @@ class EmailConfig(LimitsConfig):
         """Return the name of the credential that holds the password."""
         return [self.password_credential] if self.password_credential is not None else []
 
+    def build(self, name: str, credentials: Credentials) -> EmailChannel:
+        """Return a new channel of this name.
+
+        Raises:
+            MissingExtra: aiosmtplib is not installed.
+        """
+        return EmailChannel(name, self, credentials)
+
 
 class EmailChannel:
     """A channel that sends each message as an email with a plain-text part and an HTML part.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-__all__ = ["HTTPOptions", "HTTPSender"]
+__all__ = ["HTTPOptions", "HTTPSender", "status_error"]
 
 RESPONSE_LIMIT = 2_048
 """Maximum bytes of a response that are read, for the error text. Then the connection is closed."""
@@ -194,15 +194,25 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     status = response.status
     if 200 <= status < 300:
         return
-    text = await _text(response)
+    raise status_error(status, await _text(response), response.headers.get("Retry-After", ""))
+
+
+def status_error(status: int, text: str, retry_after: str) -> DeliveryError:
+    """Return the delivery error that a response means.
+
+    Args:
+        status: the status code, not 2xx.
+        text: the beginning of the response's text.
+        retry_after: the value of ``Retry-After``, or nothing.
+    """
     error = f"HTTP {status}" + (f": {text}" if text else "")
     if status == 429:
-        raise DeferredDeliveryError(error, retry_after=_retry_after(response) or 60.0)
+        return DeferredDeliveryError(error, retry_after=_retry_after(retry_after) or 60.0)
     if status in _RETRYABLE or status >= 500:
-        raise RetryableDeliveryError(error, retry_after=_retry_after(response), doubtful=status in _DOUBTFUL)
+        return RetryableDeliveryError(error, retry_after=_retry_after(retry_after), doubtful=status in _DOUBTFUL)
     if 300 <= status < 400:
-        raise PermanentDeliveryError(f"HTTP {status}: redirects are not followed; configure the URL that it leads to")
-    raise PermanentDeliveryError(error)
+        return PermanentDeliveryError(f"HTTP {status}: redirects are not followed; configure the URL that it leads to")
+    return PermanentDeliveryError(error)
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
@@ -223,9 +233,9 @@ async def _text(response: aiohttp.ClientResponse) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+def _retry_after(text: str) -> float | None:
     """Return the seconds that ``Retry-After`` asks for, as a number or a date."""
-    text = response.headers.get("Retry-After", "").strip()
+    text = text.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:

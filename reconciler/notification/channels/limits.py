@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -17,12 +18,24 @@ from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliv
 from reconciler.notification.message import Message
 from reconciler.notification.routing import ReceiverConfig
 
-__all__ = ["RESERVATION_TIMEOUT", "BreakerState", "CircuitBreaker", "LimitedChannel", "Limiter", "LimitsConfig"]
+__all__ = [
+    "RESERVATION_TIMEOUT",
+    "BreakerState",
+    "CircuitBreaker",
+    "LimitedChannel",
+    "Limiter",
+    "LimitsConfig",
+    "NamespacedChannel",
+    "Pacer",
+]
 
 _log = logging.getLogger("reconciler.notification")
 
 RESERVATION_TIMEOUT = 60.0
 """Seconds after which a reservation expires. It is normally used within moments, unless the process was stopped."""
+
+NAMESPACE_LIMIT = 1_000
+"""Maximum namespaces whose channels are kept; the least recently used is closed."""
 
 _FAILURES = (RetryableDeliveryError, UnknownDeliveryError, OSError, TimeoutError)
 
@@ -44,6 +57,9 @@ class LimitsConfig(ReceiverConfig):
 
     breaker_open_seconds: float = Field(default=30.0, gt=0)
     """Seconds until an open circuit breaker lets one message through as a probe."""
+
+    credentials_of: Literal["operator", "namespace"] = "operator"
+    """Whose credentials the receiver uses: the operator's, or those of the request's namespace."""
 
 
 class CircuitBreaker:
@@ -152,6 +168,28 @@ class CircuitBreaker:
             self._on_change(self._name, state)
 
 
+class Pacer:
+    """A rate limit: evenly spaced starts. Those of one second may come as a burst.
+
+    Args:
+        rate_per_minute: maximum starts a minute; None for no limit.
+    """
+
+    def __init__(self, rate_per_minute: float | None) -> None:
+        self._spacing = 0.0 if rate_per_minute is None else 60 / rate_per_minute
+        self._burst = 0.0 if rate_per_minute is None else max(0.0, rate_per_minute / 60 - 1) * self._spacing
+        self._next = -math.inf  # earliest time of the next start without a burst
+
+    def wait(self) -> float:
+        """Return the seconds until the next start is allowed; 0 for now."""
+        wait = self._next - self._burst - current_clock().monotonic()
+        return wait if wait > 1e-9 else 0.0
+
+    def charge(self) -> None:
+        """Count a start now."""
+        self._next = max(self._next, current_clock().monotonic()) + self._spacing
+
+
 class Limiter:
     """The limits of one receiver: concurrent messages, messages a minute, and none while the receiver is down.
 
@@ -176,9 +214,7 @@ class Limiter:
         self._breaker = breaker
         self._max_concurrent = max_concurrent
         self._rate = rate_per_minute
-        self._spacing = 0.0 if rate_per_minute is None else 60 / rate_per_minute
-        self._burst = 0.0 if rate_per_minute is None else max(0.0, rate_per_minute / 60 - 1) * self._spacing
-        self._next = -math.inf  # earliest time of the next message without a burst
+        self._pacer = Pacer(rate_per_minute)
         self._active = 0
         self._reserved: dict[str, float] = {}
         self._last_duration = 1.0  # seconds
@@ -197,14 +233,14 @@ class Limiter:
             return self._breaker.seconds_left
         if self._active + len(self._reserved) >= (self._max_concurrent if self._breaker.state == "closed" else 1):
             return min(self._reserved.values(), default=math.inf) - now
-        wait = self._next - self._burst - now
-        return wait if wait > 1e-9 else 0.0
+        return self._pacer.wait()
 
     def reserve(self, token: str) -> bool:
         """Reserve a slot for a message, identified by its token; return False if no slot is free."""
         if self.wait() > 0:
             return False
-        self._reserved[token] = self._charge() + RESERVATION_TIMEOUT
+        self._pacer.charge()
+        self._reserved[token] = current_clock().monotonic() + RESERVATION_TIMEOUT
         return True
 
     def cancel(self, token: str) -> None:
@@ -221,7 +257,7 @@ class Limiter:
         """
         if self._reserved.pop(token, None) is None:
             self._check()
-            self._charge()
+            self._pacer.charge()
         self._active += 1
         started = current_clock().monotonic()
         try:
@@ -245,11 +281,6 @@ class Limiter:
         retry_after = wait if math.isfinite(wait) else self._last_duration
         raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=retry_after)
 
-    def _charge(self) -> float:
-        now = current_clock().monotonic()
-        self._next = max(self._next, now) + self._spacing
-        return now
-
     def _notify(self) -> None:
         for listener in self.listeners:
             listener()
@@ -267,12 +298,15 @@ class LimitedChannel:
 
     Attributes:
         limiter: the limits.
+        limits: the limits as text.
         breaker: the circuit breaker.
     """
 
     def __init__(self, channel: Channel, config: LimitsConfig) -> None:
         self.name = channel.name
         self.inner = channel
+        rate = "" if config.rate_per_minute is None else f"{config.rate_per_minute:g} a minute, "
+        self.limits = f"{rate}{config.max_concurrent} at a time"
         self.breaker = CircuitBreaker(
             channel.name,
             clock=lambda: current_clock().monotonic(),
@@ -302,8 +336,44 @@ class LimitedChannel:
     async def close(self) -> None:
         """Close the channel if it has a method ``close``. If cancelled, its connections stay open."""
         close = getattr(self.inner, "close", None)
-        if close is not None:
-            await close()
+        closing = close() if close is not None else None
+        if inspect.isawaitable(closing):
+            await closing
+
+
+class NamespacedChannel:
+    """A channel with a channel of its own for each namespace, which has its own limits and credentials.
+
+    So the receiver of one namespace cannot open the circuit breaker of another's.
+
+    Args:
+        name: the channel's name.
+        build: returns the channel of a namespace.
+    """
+
+    def __init__(self, name: str, build: Callable[[str], LimitedChannel]) -> None:
+        self.name = name
+        self._build = build
+        self._channels: OrderedDict[str, LimitedChannel] = OrderedDict()
+
+    async def deliver(self, message: Message) -> None:
+        """Deliver over the channel of the message's namespace. Cancellation is up to that channel.
+
+        Raises:
+            DeliveryError: raised by the channel.
+        """
+        channel = self._channels.get(message.namespace)
+        if channel is None:
+            channel = self._channels[message.namespace] = self._build(message.namespace)
+        self._channels.move_to_end(message.namespace)
+        await channel.deliver(message)
+        if len(self._channels) > NAMESPACE_LIMIT:
+            await self._channels.popitem(last=False)[1].close()
+
+    async def close(self) -> None:
+        """Close the channels of all namespaces. If cancelled, their connections stay open."""
+        while self._channels:
+            await self._channels.popitem()[1].close()
 
 
 def _log_state(name: str, state: BreakerState) -> None:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import Channel
-from reconciler.notification.channels.email import EmailChannel, EmailConfig
-from reconciler.notification.channels.limits import LimitedChannel
-from reconciler.notification.channels.slack import SlackChannel, SlackConfig
-from reconciler.notification.channels.webhook import WebhookChannel, WebhookConfig
+from reconciler.notification.channels.email import EmailConfig
+from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig, NamespacedChannel
+from reconciler.notification.channels.services.apprise import AppriseConfig
+from reconciler.notification.channels.services.cloudevents import CloudEventsConfig
+from reconciler.notification.channels.services.discord import DiscordConfig
+from reconciler.notification.channels.services.jsm import JSMConfig
+from reconciler.notification.channels.services.mattermost import MattermostConfig
+from reconciler.notification.channels.services.pagerduty import PagerDutyConfig
+from reconciler.notification.channels.services.teams import TeamsConfig
+from reconciler.notification.channels.slack import SlackConfig
+from reconciler.notification.channels.webhook import WebhookConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.routing import ReceiverConfig, RoutingConfig
 
 __all__ = ["RECEIVER_KINDS", "ReceiverChannels"]
 
-RECEIVER_KINDS: Mapping[str, type[ReceiverConfig]] = {
+RECEIVER_KINDS: Mapping[str, type[LimitsConfig]] = {
     "webhook": WebhookConfig,
     "slack": SlackConfig,
     "email": EmailConfig,
+    "teams": TeamsConfig,
+    "pagerduty": PagerDutyConfig,
+    "jsm": JSMConfig,
+    "discord": DiscordConfig,
+    "mattermost": MattermostConfig,
+    "cloudevents": CloudEventsConfig,
+    "apprise": AppriseConfig,
 }
-"""The models of ``webhook_configs``, ``slack_configs`` and ``email_configs``."""
+"""The models of ``webhook_configs``, ``slack_configs`` and so on. A model builds its own channel."""
 
 
 class ReceiverChannels:
@@ -40,17 +53,15 @@ class ReceiverChannels:
             ConfigurationError: the channel cannot be created.
             MissingExtra: a library that the channel needs is not installed.
         """
-        channel: Channel
-        match config:
-            case SlackConfig():
-                channel = SlackChannel(name, config, self._credentials)
-            case WebhookConfig():
-                channel = WebhookChannel(name, config, self._credentials)
-            case EmailConfig():
-                channel = EmailChannel(name, config, self._credentials)
-            case _:
-                raise ConfigurationError(f"{name}: unknown receiver type {type(config).__name__}")
-        return LimitedChannel(channel, config)
+        if not isinstance(config, LimitsConfig):
+            return config.build(name, self._credentials)
+        if config.credentials_of == "operator":
+            return LimitedChannel(config.build(name, self._credentials), config)
+        config.build(name, self._credentials)  # reports a missing library or a wrong template now
+        return NamespacedChannel(
+            name,
+            lambda namespace: LimitedChannel(config.build(name, self._credentials.of_namespace(namespace)), config),
+        )
 
     def missing_credentials(self, config: RoutingConfig) -> Sequence[str]:
         """Return a sentence for each credential that a configuration names and that does not exist."""
@@ -58,5 +69,6 @@ class ReceiverChannels:
             name
             for receiver in config.receivers.values()
             for _, entry in receiver.configured
+            if not (isinstance(entry, LimitsConfig) and entry.credentials_of == "namespace")
             for name in entry.credential_names()
         )

@@ -14,8 +14,7 @@ import msgspec.json
 from pydantic import Field
 
 from reconciler.errors import MissingExtra
-from reconciler.notification.channels.http import HTTPSender
-from reconciler.notification.channels.webhook import HTTPConfig
+from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import one_line, visible
@@ -56,8 +55,16 @@ class SlackConfig(HTTPConfig):
     rate_per_minute: float | None = Field(default=60.0, gt=0)
     """Maximum messages a minute; Slack accepts one message a second for each webhook."""
 
+    def build(self, name: str, credentials: Credentials) -> SlackChannel:
+        """Return a new channel of this name.
 
-class SlackChannel:
+        Raises:
+            MissingExtra: markdown-it-py is not installed.
+        """
+        return SlackChannel(name, self, credentials)
+
+
+class SlackChannel(HTTPChannel):
     """A channel that posts messages as blocks: a header, the body as mrkdwn, links as buttons, and a context line.
 
     Args:
@@ -71,24 +78,14 @@ class SlackChannel:
 
     def __init__(self, name: str, config: SlackConfig, credentials: Credentials) -> None:
         markdown_parser()
-        self.name = name
-        self._config = config
-        self._credentials = credentials
-        self._sender = HTTPSender(config.options())
+        super().__init__(name, config, credentials)
+        self._slack = config
 
-    async def deliver(self, message: Message) -> None:
-        """Post the message. Cancellation closes the connection; Slack may have the message by then.
-
-        Raises:
-            DeliveryError: depends on the response; see `HTTPSender.send`.
-        """
+    async def request(self, message: Message) -> OutgoingRequest:
+        """Return the request with the blocks of a message. The conversion runs in a thread."""
         body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
-        headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "kube-reconciler"}
-        await self._sender.send(message, self._config.current_url(self._credentials), body, headers)
-
-    async def close(self) -> None:
-        """Close the connections. If cancelled, they are left to the event loop."""
-        await self._sender.close()
+        headers = {"Content-Type": "application/json; charset=utf-8"}
+        return OutgoingRequest(self._slack.current_url(self._credentials), body, headers)
 
 
 def slack_payload(message: Message) -> JSONObject:

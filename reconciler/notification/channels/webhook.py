@@ -12,14 +12,13 @@ import msgspec.json
 from pydantic import Field, model_validator
 
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.notification.channels.http import HTTPOptions, HTTPSender
-from reconciler.notification.channels.limits import LimitsConfig
+from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message, message_document
 from reconciler.wire import JSONObject
 
-__all__ = ["HTTPConfig", "Template", "WebhookChannel", "WebhookConfig"]
+__all__ = ["Template", "WebhookChannel", "WebhookConfig"]
 
 FUEL = 100_000
 """Maximum instructions for one rendering; stops an endless template within milliseconds."""
@@ -97,50 +96,6 @@ _FORBIDDEN = frozenset({"host", "content-length", "transfer-encoding", "connecti
 _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 
 
-class HTTPConfig(LimitsConfig):
-    """The options of all receivers that use HTTP."""
-
-    url: str | None = Field(default=None, pattern=r"^https?://\S+$")
-    """The URL; use `url_credential` instead if it is a secret."""
-
-    url_credential: str | None = None
-    """Name of the credential that holds the URL."""
-
-    timeout: float = Field(default=10.0, gt=0, le=300)
-    """Timeout of one request in seconds."""
-
-    ca_file: str | None = None
-    """PEM file of the certificate authorities to trust instead of the system's."""
-
-    proxy: str | None = Field(default=None, pattern=r"^https?://\S+$")
-    """URL of a proxy. Default: the proxy that the environment variables name."""
-
-    allow_local_addresses: bool = False
-    """Whether the URL may lead to a loopback, link-local or metadata address."""
-
-    @model_validator(mode="after")
-    def _check_url(self) -> Self:
-        if (self.url is None) == (self.url_credential is None):
-            raise ValueError("set exactly one of url and url_credential")
-        return self
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the URL."""
-        return [self.url_credential] if self.url_credential is not None else []
-
-    def options(self) -> HTTPOptions:
-        """Return the options of the HTTP requests."""
-        return HTTPOptions(self.timeout, self.ca_file, self.proxy, self.allow_local_addresses)
-
-    def current_url(self, credentials: Credentials) -> str:
-        """Return the URL, from its current credential if it has one.
-
-        Raises:
-            RetryableDeliveryError: the credential does not exist.
-        """
-        return self.url if self.url is not None else credentials.get(self.url_credential or "")
-
-
 class WebhookConfig(HTTPConfig):
     """The options of a webhook receiver."""
 
@@ -181,8 +136,16 @@ class WebhookConfig(HTTPConfig):
         signed = [self.hmac_credential] if self.hmac_credential is not None else []
         return [*super().credential_names(), *self.header_credentials.values(), *signed]
 
+    def build(self, name: str, credentials: Credentials) -> WebhookChannel:
+        """Return a new channel of this name.
 
-class WebhookChannel:
+        Raises:
+            ConfigurationError: the template has a syntax error.
+        """
+        return WebhookChannel(name, self, credentials)
+
+
+class WebhookChannel(HTTPChannel):
     """A channel that calls a webhook with the message as JSON or rendered by a template, signed if configured.
 
     Each request has an ``Idempotency-Key``, the same for all attempts of a message.
@@ -197,42 +160,28 @@ class WebhookChannel:
     """
 
     def __init__(self, name: str, config: WebhookConfig, credentials: Credentials) -> None:
-        self.name = name
-        self._config = config
-        self._credentials = credentials
-        self._sender = HTTPSender(config.options())
+        super().__init__(name, config, credentials)
+        self._webhook = config
         self._template = Template(config.template, name=name) if config.template is not None else None
 
-    async def deliver(self, message: Message) -> None:
-        """Send the message. Cancellation closes the connection; the receiver may have the message by then.
+    async def request(self, message: Message) -> OutgoingRequest:
+        """Return the request for a message.
 
         Raises:
-            DeliveryError: depends on the response; see `HTTPSender.send`.
+            RetryableDeliveryError: a credential does not exist.
+            PermanentDeliveryError: the template fails.
         """
-        config = self._config
+        config, credentials = self._webhook, self._credentials
         document = message_document(message)
-        body = msgspec.json.encode(document) if self._template is None else self._rendered(document)
-        configured = {
-            **config.headers,
-            **{name: self._credentials.get(credential) for name, credential in config.header_credentials.items()},
-        }
-        defaults = {"Content-Type": config.content_type, "User-Agent": "kube-reconciler"}
-        names = {name.lower() for name in configured}
+        body = msgspec.json.encode(document) if self._template is None else self._template.render(document).encode()
         headers = {
-            **{name: value for name, value in defaults.items() if name.lower() not in names},
-            **configured,
+            **config.headers,
+            **{name: credentials.get(credential) for name, credential in config.header_credentials.items()},
             "Idempotency-Key": message.idempotency_key,
         }
+        if "content-type" not in {name.lower() for name in headers}:
+            headers["Content-Type"] = config.content_type
         if config.hmac_credential is not None:
-            key = self._credentials.get(config.hmac_credential).encode()
+            key = credentials.get(config.hmac_credential).encode()
             headers[config.hmac_header] = "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
-        await self._sender.send(message, config.current_url(self._credentials), body, headers, method=config.method)
-
-    async def close(self) -> None:
-        """Close the connections. If cancelled, they are left to the event loop."""
-        await self._sender.close()
-
-    def _rendered(self, document: JSONObject) -> bytes:
-        assert self._template is not None  # noqa: S101 - checked by the caller
-        whole = {"recipients": [], "extensions": {}, "actionLinks": [], **document}
-        return self._template.render(whole).encode()
+        return OutgoingRequest(config.current_url(credentials), body, headers, config.method)

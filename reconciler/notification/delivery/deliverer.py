@@ -22,7 +22,12 @@ from reconciler.notification.errors import (
 from reconciler.notification.message import Link, Message
 from reconciler.notification.redaction.redactor import Redactor
 
-__all__ = ["Deliverer", "build_messages"]
+__all__ = ["Deliverer", "build_messages", "recipients_of"]
+
+
+def recipients_of(obj: NotificationRequest, channel: str) -> tuple[str, ...]:
+    """Return the recipients that a request names for a channel: those of its kind, ``slack`` for ``slack:oncall``."""
+    return tuple((obj.spec.recipients or {}).get(channel.partition(":")[0], ()))
 
 
 def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], redactor: Redactor) -> list[Message]:
@@ -46,13 +51,17 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
             Link(service=clean(link.service), url=clean(link.url), label=clean(link.label))
             for link in spec.action_links or ()
         ),
+        "incident": clean(spec.incident.key) if spec.incident is not None else "",
+        "action": spec.incident.action if spec.incident is not None else "Trigger",
+        "correlation_id": clean(spec.correlation_id or ""),
+        "sender": clean(spec.sender or ""),
     }
     return [
         Message(
             **shared,
             channel=channel.name,
             attempt=channel.attempts + 1,
-            recipients=tuple((spec.recipients or {}).get(channel.name.partition(":")[0], ())),
+            recipients=recipients_of(obj, channel.name),
         )
         for channel in channels
     ]

@@ -6,6 +6,7 @@ slots are reserved and its key is enqueued. Invariants:
 
 * **Round robin by namespace.** A slot of a channel goes to the namespace that was served there least recently. If
   several channels have free slots, the namespace that was served least recently on any channel goes first.
+* **A namespace keeps its rate**, if a policy sets one: it is passed over until its next delivery may start.
 * **Priorities apply within a namespace**, and none starves: each step of priority counts as `PRIORITY_BOOST` seconds of
   waiting.
 * **Workers are left for others.** A namespace, and a channel, starts another delivery only while more workers are free
@@ -27,6 +28,7 @@ from reconciler.meta import Request
 from reconciler.notification.api.types import Priority
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import Limiter
+from reconciler.notification.tenancy.policies import PolicyTable
 
 __all__ = ["PRIORITY_BOOST", "FairQueue"]
 
@@ -51,6 +53,7 @@ class FairQueue:
         max_deliveries: maximum concurrent deliveries over all channels.
         wake: enqueues a key whose turn has come.
         is_stopped: returns whether the controller has stopped.
+        policies: the rates of the namespaces. Default: no limits.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class FairQueue:
         max_deliveries: int,
         wake: Callable[[Request], None],
         is_stopped: Callable[[], bool],
+        policies: PolicyTable | None = None,
     ) -> None:
+        self._policies = policies or PolicyTable()
         self._channels = channels
         self._workers = workers
         self._max_deliveries = max_deliveries
@@ -204,6 +209,8 @@ class FairQueue:
 
     def _first(self, name: str, queue: _ChannelQueue, current: Request | None) -> Request | None:
         for namespace in sorted(queue.namespaces, key=lambda namespace: self._served.get((name, namespace), 0)):
+            if self._policies.wait(namespace) > 0:
+                continue
             if self._has_room(name, namespace):
                 excluded = self._in_progress if current is None else self._in_progress - {current}
                 request = queue.first(namespace, excluded=excluded)
@@ -238,6 +245,7 @@ class FairQueue:
             self._served.move_to_end(key)
         while len(self._served) > HISTORY_LIMIT:
             self._served.popitem(last=False)
+        self._policies.charge(namespace)
         self._queues[name].leave(request)
         self._drop_if_empty(name)
 
@@ -269,11 +277,13 @@ class FairQueue:
         self.release_all(request, keep_queued=False)
 
     def _set_timer(self) -> None:
-        """Assign again when the first limiter with a known waiting time has a free slot."""
+        """Assign again when the first limiter or namespace with a known waiting time has a free slot."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         waits = [limiter.wait() for name in self._queues if (limiter := self._limiter(name)) is not None]
+        namespaces = {namespace for queue in self._queues.values() for namespace in queue.namespaces}
+        waits += [self._policies.wait(namespace) for namespace in namespaces]
         soonest = min((wait for wait in waits if wait > 0), default=math.inf)
         if math.isfinite(soonest):
             self._timer = asyncio.get_running_loop().call_later(soonest, self._assign)

@@ -226,7 +226,7 @@ def settle(
             "channels": states,
             "delivery_attempts": [*status.delivery_attempts, *attempts],
             "queued_at": status.queued_at or min([now, *(delivery.started for delivery in results.values())]),
-            **summarize(states, spec.retry_policy, now=now),
+            **summarize(states, spec.retry_policy, now=now, ttl=spec.ttl_seconds_after_finished),
         }
     )
     return Decision(new, tuple(attempts), next_due(states, now=now))

@@ -27,6 +27,7 @@ __all__ = [
     "add_write_ahead",
     "remove_write_ahead",
     "set_decision",
+    "set_ended",
     "set_invalid",
     "set_routing",
 ]
@@ -49,6 +50,8 @@ _DERIVED = (
     "failed_deliveries",
     "queued_at",
     "completion_time",
+    "next_step",
+    "next_step_time",
 )
 
 
@@ -66,6 +69,8 @@ def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus
             status.upsert("channels", _document(channel), key="name")
     # Derived fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
     status.set(overwrite=True, **after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True))
+    if after.next_step_time is None and before.next_step_time is not None:
+        status.merge(next_step_time=None)
     _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
 
 
@@ -96,9 +101,12 @@ def set_routing(
         status.upsert("channels", _document(channel), key="name")
     status.set(queued_at=format_micro_time(now))
     message = f"receivers {', '.join(resolution.receivers) or 'none'}: channels {', '.join(resolution.channels)}"
+    if resolution.fallback:
+        message = f"fallback channel {', '.join(resolution.channels)}: {resolution.fallback}"
     if resolution.problem:
         message += f"; from the previous routing configuration, because the latest is invalid: {resolution.problem}"
     reason = "StaleRouting" if resolution.problem else "RoutingRuleMatched"
+    reason = "RoutingFallback" if resolution.fallback else reason
     _set_routing_condition(status, reason, message, resolved=True)
     return before.model_copy(update={"channels": channels, "queued_at": now})
 
@@ -157,13 +165,24 @@ def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> N
         error: the validation error, redacted.
         now: becomes the completion time.
     """
+    message = f"Not delivered because the request is invalid: {error}"
+    set_ended(
+        status, NotificationRequestStatus(phase="Failed", reason="InvalidSpec", message=message, completion_time=now)
+    )
+
+
+def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:
+    """Record that a request has ended without a delivery; a request that has ended before does not change.
+
+    Args:
+        status: the status batcher of the reconcile.
+        after: the status, of which the derived fields are recorded.
+    """
     if status.current.get("phase") in TERMINAL_PHASES:
         return
-    message = f"Not delivered because the request is invalid: {error}"
-    status.set(
-        phase="Failed", reason="InvalidSpec", message=message, completion_time=format_micro_time(now), overwrite=True
-    )
-    _set_ready_condition(status, "Failed", "InvalidSpec", message)
+    fields = after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True, exclude_defaults=True)
+    status.set(overwrite=True, **fields)
+    _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
 
 
 def _set_ready_condition(status: RequestStatusBatcher, phase: str, reason: str, message: str) -> None:

@@ -1,21 +1,23 @@
-"""The audit log: a JSON line for each attempt and each finished request, after the status write."""
+"""The audit log: a JSON line for each attempt and each finished request, after the status write, in a hash chain."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec.json
-
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.meta import format_micro_time
+from reconciler.notification.delivery.deliverer import recipients_of
+from reconciler.notification.observe.audit_chain import FIRST, TAIL_BYTES, chained, hash_of, last_line
 from reconciler.notification.observe.outbox import StatusChange
 from reconciler.wire import JSONObject
 
@@ -45,11 +47,12 @@ class AuditStatistics:
 class AuditLog:
     """An observer that appends a line to a file for each attempt and each finished request.
 
-    A line is a JSON object with ``time``, ``event`` (``notification.attempted`` or ``notification.finished``),
-    ``namespace``, ``name``, ``uid``, ``type`` and ``priority``. An attempt also has ``channel``, ``attempt``,
-    ``result`` (``success``, ``failure``, ``unknown``), ``error`` (redacted), ``durationSeconds`` and
-    ``idempotencyKey``; a finished request has ``phase``, ``reason`` and ``attempts``. Subject and body are not
-    included.
+    A line is a JSON object with ``time``, ``event``, ``namespace``, ``name``, ``uid``, ``type``, ``priority``,
+    ``subject`` (redacted) and, if the request has them, ``sender``, ``incident``, ``action`` and ``correlationId``. The
+    events are ``notification.attempted`` with ``channel``, ``recipients``, ``attempt``, ``result`` (``success``,
+    ``failure``, ``unknown``), ``error`` (redacted), ``durationSeconds`` and ``idempotencyKey``;
+    ``notification.finished`` with ``phase``, ``reason`` and ``attempts``; and ``audit.dropped`` with the ``count`` of
+    lines that were lost. The body is not included. ``previous`` is the SHA-256 of the line before.
 
     A line is written after its status write, so each attempt has at most one line. A process that dies in between loses
     it. Pass the log to the reconciler as an observer, and add it to the manager to run it.
@@ -58,14 +61,25 @@ class AuditLog:
         path: the file, created with mode 0600 if it does not exist. It is opened for each batch, so a log rotation may
             rename it at any time.
         limit: maximum lines that wait in memory. Default 10000; the oldest are dropped first, and counted.
+        redact: redacts texts of a request. Default: no change.
         clock: defaults to `current_clock()` at each use.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, limit: int = 10_000, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        limit: int = 10_000,
+        redact: Callable[[str], str] = str,
+        clock: Clock | None = None,
+    ) -> None:
+        self._redact = redact
+        self._previous = FIRST
+        self._reported = 0  # dropped lines that the file tells of
         self._path = Path(path)
         self._limit = limit
         self._clock = clock
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[JSONObject] = deque()
         self._has_lines = asyncio.Event()
         self._written = 0
         self._dropped = 0
@@ -77,7 +91,7 @@ class AuditLog:
             ConfigurationError: the file cannot be written.
         """
         try:
-            self._append(b"")
+            self._append([])
         except OSError as error:
             raise ConfigurationError(f"cannot write the audit file {self._path}: {error.strerror or error}") from error
 
@@ -91,7 +105,7 @@ class AuditLog:
             if len(self._waiting) >= self._limit:
                 self._waiting.popleft()
                 self._dropped += 1
-            self._waiting.append(msgspec.json.encode(line) + b"\n")
+            self._waiting.append(line)
         self._has_lines.set()
 
     async def run(self) -> None:
@@ -127,30 +141,59 @@ class AuditLog:
         batch = list(self._waiting)
         if not batch:
             return
-        self._append(b"".join(batch))
+        dropped = self._dropped - self._reported
+        gap: list[JSONObject] = [{"time": self._time(), "event": "audit.dropped", "count": dropped}] if dropped else []
+        self._append([*gap, *batch])
+        self._reported += dropped
         self._written += len(batch)
         for line in batch:
             if self._waiting and self._waiting[0] is line:  # otherwise it was dropped to make room
                 self._waiting.popleft()
 
-    def _append(self, content: bytes) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "ab", buffering=0) as file:
-            file.write(content)
+    def _append(self, records: Sequence[JSONObject]) -> None:
+        """Append records to the file, behind its last line: another process may have written since."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            tail = file.read(TAIL_BYTES)
+            previous = hash_of(last_line(tail)) if tail else self._previous
+            content, self._previous = chained(records, previous)
+            torn = tail and not tail.endswith(b"\n")  # by a process that died, or a full disk
+            content = b"\n" + content if torn and content else content
+            if content and file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _time(self) -> str:
+        return format_micro_time((self._clock or current_clock()).now())
 
     def _lines(self, change: StatusChange) -> list[JSONObject]:
         obj, after = change.request, change.after
-        time = format_micro_time((self._clock or current_clock()).now())
+        spec, time = obj.spec, self._time()
+        known = {
+            "sender": spec.sender,
+            "incident": spec.incident.key if spec.incident is not None else None,
+            "action": spec.incident.action if spec.incident is not None else None,
+            "correlationId": spec.correlation_id,
+        }
+        about = {
+            "namespace": obj.namespace,
+            "name": obj.name,
+            "uid": obj.uid,
+            "type": spec.type,
+            "priority": spec.priority,
+            "subject": self._redact(spec.subject),
+            **{name: self._redact(value) for name, value in known.items() if value},
+        }
 
         def line(event: str, **members: Any) -> JSONObject:
-            about = {"namespace": obj.namespace, "name": obj.name, "uid": obj.uid}
-            kind = {"type": obj.spec.type, "priority": obj.spec.priority}
-            return {"time": time, "event": event, **about, **kind, **members}
+            return {"time": time, "event": event, **about, **members}
 
         lines = [
             line(
                 "notification.attempted",
                 channel=attempt.channel,
+                **({"recipients": list(to)} if (to := recipients_of(obj, attempt.channel)) else {}),
                 attempt=attempt.attempt,
                 result=attempt.result,
                 **({"error": attempt.error} if attempt.error else {}),

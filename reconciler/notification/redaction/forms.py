@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import re
 
+from reconciler.notification.redaction.hints import Hints
 from reconciler.notification.redaction.text import PLACEHOLDER, backslashes_before
 
-__all__ = ["redact_private_keys", "redact_schemes", "redact_tokens", "redact_urls"]
+__all__ = [
+    "DATABASE_HINTS",
+    "KEY_HINTS",
+    "LOGIN_HINTS",
+    "SCHEME_HINTS",
+    "URL_HINTS",
+    "redact_logins",
+    "redact_private_keys",
+    "redact_schemes",
+    "redact_urls",
+]
 
 _KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+KEY_HINTS = Hints("-----BEGIN")
 _KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\"'`]")
 
 
@@ -26,37 +38,26 @@ def redact_private_keys(text: str) -> str:
     return "".join([*out, text[done:]])
 
 
-_TOKENS = re.compile(
-    r"""(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))(?:
-    (?:gh[opsur]|github_pat|npm|dop_v1|shp(?:at|ca|pa|ss)|lin_api|hf|figd|sntrys|pul|whsec|dckr_pat|dckr_oat|glsa|nvapi
-        |PMAK|NRAK|tskey|gl(?:pat|ptt|dt|rt|cbt|soat|ft|imt|agent)|xox[a-z]|xapp|sq0[a-z]{3}|rubygems
-        |(?:sk|pk|rk)(?:[-_](?:live|test|ant|proj|or|svcacct))?)[-_][A-Za-z0-9_-]{16,}
-    |pypi-[A-Za-z0-9_-]{16,}
-    |(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])
-    |AIza[A-Za-z0-9_-]{30,} |ya29\.[A-Za-z0-9_.-]{16,} |GOCSPX-[A-Za-z0-9_-]{16,}
-    |SG\.[A-Za-z0-9_.-]{20,} |hv[sbr]\.[A-Za-z0-9_.-]{16,} |ATATT3[A-Za-z0-9_=-]{16,}
-    |AGE-SECRET-KEY-1[A-Z0-9]{16,} |key-[0-9a-f]{32} |[SA]K[0-9a-f]{32}
-    |\d{8,10}:AA[A-Za-z0-9_-]{30,}
-    |eyJ[A-Za-z0-9_-]{12,}(?:\.[A-Za-z0-9_-]*+)*+
-    |LS0tLS1CRUdJTiB[QSFPE][A-Za-z0-9+/=_-]{16,}
-    )""",
-    re.VERBOSE,
-)
 _LOGIN = re.compile(r"(\blogin\s++\S++\s++password\s++)\S++", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:\b|(?<=\\[nrt]))(bearer|basic|negotiate|token|apikey)([ \t]{1,8}|%20|\+)", re.IGNORECASE)
+SCHEME_HINTS = Hints("bearer", "basic", "negotiate", "token", "apikey", ignore_case=True)
+LOGIN_HINTS = Hints("login", ignore_case=True)
 _CREDENTIALS = re.compile(r"[A-Za-z0-9+/._~=-]{6,}+")
 
 
-def redact_tokens(text: str) -> str:
-    """Replace tokens with a known prefix, and the passwords of a ``.netrc``."""
-    return _LOGIN.sub(rf"\1{PLACEHOLDER}", _TOKENS.sub(PLACEHOLDER, text))
+def redact_logins(text: str) -> str:
+    """Replace the passwords of a ``.netrc``."""
+    return _LOGIN.sub(rf"\1{PLACEHOLDER}", text) if LOGIN_HINTS.is_in(text) else text
 
 
 def redact_schemes(text: str) -> str:
     """Replace the credentials after the name of an authentication scheme, unless they are an ordinary word."""
     out: list[str] = []
     done = position = 0
-    while found := _SCHEME.search(text, position):
+    for hint in SCHEME_HINTS.starts(text):
+        found = _SCHEME.match(text, hint) if hint >= position else None
+        if found is None:
+            continue
         position = found.end()
         value = _CREDENTIALS.match(text, position)
         if value is not None and _is_credentials(found[1].lower(), value.group().rstrip(".")):
@@ -75,6 +76,8 @@ def _is_credentials(scheme: str, value: str) -> bool:
 _COLON = r"(?::|%(?:25)*+3[aA])"
 _SLASH = r"(?:\\{0,16}/|%(?:25)*+2[fF])"
 _AUTHORITY = re.compile(rf"(?P<scheme>{_COLON})?(?:{_SLASH}){{2}}")
+URL_HINTS = Hints(r"(?::|%(?:25)*3[aA])?(?:\\{0,16}/|%(?:25)*2[fF])(?:\\{0,16}/|%(?:25)*2[fF])")
+DATABASE_HINTS = Hints(r"@(?:tcp6?|unix|udp)?\(")
 _AUTHORITY_END = re.compile(r"[\s/?#\"'<>\\`]|%(?:25)*+(?:2[fF3]|3[fF])")
 _AT = re.compile(r"@|%(?:25)*+40")
 _COLON_SIGN = re.compile(_COLON)
@@ -113,7 +116,10 @@ def redact_urls(text: str) -> str:
     out: list[str] = []
     done = position = 0
     ends, ats, spaces = _Ahead(_AUTHORITY_END, text), _Ahead(_AT, text), _Ahead(_SPACE, text)
-    while found := _AUTHORITY.search(text, position):
+    for hint in URL_HINTS.starts(text):
+        found = _AUTHORITY.match(text, hint) if hint >= position else None
+        if found is None:
+            continue
         begin = position = found.end()
         end = ends.find(begin)
         at = _last_at(text, begin, end)
@@ -135,7 +141,8 @@ def redact_urls(text: str) -> str:
         if path is not None and rest is not None:
             out += [text[done : path.end()], PLACEHOLDER]
             done = position = rest.end()
-    return _DATABASE_LOGIN.sub(rf"\1{PLACEHOLDER}", "".join([*out, text[done:]]))
+    text = "".join([*out, text[done:]])
+    return _DATABASE_LOGIN.sub(rf"\1{PLACEHOLDER}", text) if DATABASE_HINTS.is_in(text) else text
 
 
 def _last_at(text: str, begin: int, end: int) -> int:

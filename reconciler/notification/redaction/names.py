@@ -6,7 +6,9 @@ import functools
 import re
 from typing import Literal
 
-__all__ = ["KEY_OWNERS", "Kind", "kind_of_name", "strong"]
+from reconciler.notification.redaction.hints import Hints
+
+__all__ = ["KEY_OWNERS", "NAME_HINTS", "Kind", "kind_of_name", "strong"]
 
 Kind = Literal["secret", "countable", "header", "weak"]
 """What a name says about its value.
@@ -35,6 +37,14 @@ KEY_OWNERS = frozenset(
         *("storage", "subscription", "tls", "webhook"),
     ]
 )
+NAME_HINTS = Hints(
+    *("passw", "pwd", "passphrase", "passcode", "secret", "token", "credential", "signature", "key", "mnemonic"),
+    *("sessionid", "sessid", "sig", "otp", "jwt", "auth", "pass", "sid", "cookie"),
+    *("%", r"\\u00", "-u", "--proxy-user"),  # escaped letters, and options with a login
+    ignore_case=True,
+)
+"""Every name that denotes a secret contains one of these."""
+
 _DESCRIPTIONS = frozenset(
     [
         *("age", "algorithm", "algorithms", "attempts", "bucket", "budget", "count", "counts", "dir", "directory"),

@@ -19,14 +19,27 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 from urllib.parse import quote
 
-from reconciler.errors import error_text
+from reconciler.errors import ConfigurationError, MissingExtra, error_text
 from reconciler.notification.errors import DeliveryError
-from reconciler.notification.redaction.forms import redact_private_keys, redact_schemes, redact_tokens, redact_urls
+from reconciler.notification.redaction.forms import (
+    DATABASE_HINTS,
+    KEY_HINTS,
+    LOGIN_HINTS,
+    SCHEME_HINTS,
+    URL_HINTS,
+    redact_logins,
+    redact_private_keys,
+    redact_schemes,
+    redact_urls,
+)
+from reconciler.notification.redaction.hints import any_of
 from reconciler.notification.redaction.json import JSONText, is_json
-from reconciler.notification.redaction.names import kind_of_name
-from reconciler.notification.redaction.text import PLACEHOLDER, visible
+from reconciler.notification.redaction.names import NAME_HINTS, kind_of_name
+from reconciler.notification.redaction.text import PLACEHOLDER, encodable, visible
+from reconciler.notification.redaction.tokens import TOKEN_HINTS, redact_tokens
 from reconciler.notification.redaction.values import redact_values
 
 __all__ = [
@@ -64,6 +77,9 @@ once."""
 _HARMLESS = re.compile(r"[\w-]{0,15}\Z")
 """A word that is too short for a token with a known prefix."""
 
+_HINTS = any_of(KEY_HINTS, URL_HINTS, DATABASE_HINTS, TOKEN_HINTS, LOGIN_HINTS, NAME_HINTS, SCHEME_HINTS)
+"""Text without any of these contains no secret."""
+
 
 def redact_forms(text: str) -> str:
     """Return the text with `PLACEHOLDER` instead of everything that looks like a secret."""
@@ -76,13 +92,13 @@ def is_secret_name(name: str) -> bool:
 
 
 def _redact(text: str, levels: int) -> str:
-    if _HARMLESS.match(text):
+    if _HARMLESS.match(text) or not _HINTS.is_in(text):
         return text
     if levels and text.lstrip()[:1] in ("{", "[", '"') and is_json(text):
         return JSONText(lambda inner: _redact(inner, levels - 1)).redact(text)
     for _ in range(PASS_LIMIT):
         before = text
-        for redact in (redact_private_keys, redact_urls, redact_tokens, redact_values, redact_schemes):
+        for redact in (redact_private_keys, redact_urls, redact_tokens, redact_logins, redact_values, redact_schemes):
             text = redact(text)
         if text == before:
             break
@@ -94,10 +110,16 @@ class Redactor:
 
     Args:
         secrets: returns the currently known secrets; called at each use, because secrets rotate.
+        patterns: regular expressions (RE2) of further secrets. Of a pattern with a group, only the group is replaced.
+
+    Raises:
+        ConfigurationError: a pattern is invalid, or matches the empty text.
+        MissingExtra: RE2 is not installed, and there are patterns.
     """
 
-    def __init__(self, secrets: Callable[[], Iterable[str]] = tuple) -> None:
+    def __init__(self, secrets: Callable[[], Iterable[str]] = tuple, *, patterns: Iterable[str] = ()) -> None:
         self._secrets = secrets
+        self._patterns = tuple(_user_pattern(pattern) for pattern in patterns)
         self._values: frozenset[str] = frozenset()
         self._known: tuple[str, ...] = ()
 
@@ -114,6 +136,8 @@ class Redactor:
         for secret in self._known:
             if secret in text:
                 text = text.replace(secret, PLACEHOLDER)
+        for pattern in self._patterns:
+            text = _without(pattern, text)
         return text
 
     def brief(self, text: str, limit: int) -> str:
@@ -139,6 +163,34 @@ class Redactor:
         if text.strip() in ("", name):
             return name
         return self.brief(text if isinstance(error, DeliveryError) else f"{name}: {text}", ERROR_LIMIT) or name
+
+
+def _user_pattern(pattern: str) -> Any:
+    try:
+        import re2  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingExtra("re2", extra="notification", purpose="patterns of secrets") from None
+    try:
+        compiled = re2.compile(pattern)
+    except re2.error as error:
+        text = error.args[0] if error.args else ""
+        reason = text.decode() if isinstance(text, bytes) else str(text)
+        raise ConfigurationError(f"{pattern!r} is not a valid pattern of RE2: {reason}") from None
+    if compiled.search("") is not None:
+        raise ConfigurationError(f"the pattern {pattern!r} matches the empty text, so it would match everywhere")
+    return compiled
+
+
+def _without(pattern: Any, text: str) -> str:
+    """Return the text with the matches of a pattern, or the first group of each, replaced."""
+    out: list[str] = []
+    done = 0
+    for found in pattern.finditer(encodable(text)):
+        begin, end = found.span(1 if pattern.groups else 0)
+        if done <= begin < end:
+            out += [text[done:begin], PLACEHOLDER]
+            done = end
+    return "".join([*out, text[done:]])
 
 
 def _spellings(value: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reconciler.notification.redaction.names import KEY_OWNERS, Kind, kind_of_name, strong
+from reconciler.notification.redaction.names import KEY_OWNERS, NAME_HINTS, Kind, kind_of_name, strong
 from reconciler.notification.redaction.text import PLACEHOLDER, closing_quote
 
 __all__ = ["USER_FLAGS", "redact_values", "without_password"]
@@ -57,14 +57,28 @@ def redact_values(text: str) -> str:
     """Replace the values of names that denote secrets."""
     out: list[str] = []
     done = position = 0
-    while found := _WORD.search(text, position):
-        position = found.end()
-        value = _NamedValue(text, found).find()
-        if value is not None and value[0] < value[1]:
-            begin, end, replacement = value
-            out += [text[done:begin], replacement]
-            done = position = end
+    for hint in NAME_HINTS.starts(text):
+        if hint < position:
+            continue
+        position = _start_of_words(text, hint, position)
+        while position <= hint and (found := _WORD.search(text, position)) and found.start() <= hint:
+            position = found.end()
+            name = found[1]
+            if kind_of_name(name) is None and name not in USER_FLAGS and name.lower() not in ("key", "keys"):
+                continue
+            value = _NamedValue(text, found).find()
+            if value is not None and value[0] < value[1]:
+                begin, end, replacement = value
+                out += [text[done:begin], replacement]
+                done = position = end
     return "".join([*out, text[done:]])
+
+
+def _start_of_words(text: str, hint: int, after: int) -> int:
+    """Return a place at or before a hint that is inside no word, and not before `after`."""
+    while hint > after and (text[hint - 1].isalnum() or text[hint - 1] in "_.-%\\"):
+        hint -= 1
+    return hint
 
 
 class _NamedValue:
@@ -163,7 +177,7 @@ class _NamedValue:
             if sign >= len(text) or text[sign] in "\n\r":
                 return position
             if text[sign] in "\"'`":
-                if text[position - 1] != "=":
+                if text[position - 1] != "=" or _NOT_OPENING.match(text, sign + 1):
                     return position
                 depth = sign - position
                 position = min(closing_quote(text, sign + 1, depth, text[sign]) + depth + 1, len(text))

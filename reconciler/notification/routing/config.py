@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reconciler.errors import ConfigurationError
-from reconciler.notification.channel import CHANNEL_PATTERN
+from reconciler.notification.channel import CHANNEL_PATTERN, Channel
+from reconciler.notification.credentials import Credentials
 from reconciler.notification.routing.matchers import Matcher, MatcherError, Operator, parse_matchers
 from reconciler.notification.routing.yaml import PROBLEM_LIMIT, Path, Problem, Source, read_yaml
 
@@ -79,6 +80,15 @@ class ReceiverConfig(BaseModel):
     def credential_names(self) -> Sequence[str]:
         """Return the names of the credentials that the entry refers to."""
         return ()
+
+    def build(self, name: str, credentials: Credentials) -> Channel:
+        """Return a new channel of this name.
+
+        Raises:
+            ConfigurationError: the channel cannot be created.
+            MissingExtra: a library that the channel needs is not installed.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,14 @@ class Resolution:
         channels: names of their channels, in order, without duplicates; empty if they have none.
         problem: why the latest routing configuration is not in use; None if it is.
         pending: whether no configuration has been loaded yet, so that the request must wait. Default False.
+        fallback: why the fallback channel is used; empty if it is not.
     """
 
     receivers: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     problem: str | None = None
     pending: bool = False
+    fallback: str = ""
 
 
 @runtime_checkable
@@ -132,12 +134,13 @@ class RoutingTable:
         receivers = len(self._config.receivers) if self._config is not None else 0
         return RoutingStatistics(self._loaded, self._refused, receivers, self._digest[:12])
 
-    def load(self, text: str, *, name: str = "") -> bool:
+    def load(self, text: str, *, name: str = "", again: bool = False) -> bool:
         """Load a configuration; return whether it differs from the one in use.
 
         Args:
             text: the configuration as YAML.
             name: name of the file or object, for errors and logs.
+            again: whether to check a configuration again that was refused before. Default False.
 
         Raises:
             RoutingConfigError: the configuration is invalid; the previous one stays in use.
@@ -146,7 +149,7 @@ class RoutingTable:
         if digest == self._digest:
             self.problem = None
             return False
-        if digest == self._refused_digest:
+        if digest == self._refused_digest and not again:
             return False
         try:
             config, built = self._prepare(text, name)
@@ -184,7 +187,9 @@ class RoutingTable:
         return config, built
 
     def _refuse(self, digest: str, error: Exception) -> None:
-        self.problem = error_text(error)
+        before, self.problem = self.problem, error_text(error)
+        if before == self.problem and self._refused_digest == digest:
+            return
         self._refused_digest = digest
         self._refused += 1
         effect = "keeping the previous one" if self._config is not None else "requests without channels wait"

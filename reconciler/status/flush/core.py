@@ -33,7 +33,7 @@ from reconciler.errors import (
     TransportError,
     error_text,
 )
-from reconciler.meta import current_cycle, equal, format_path, get_path, merge_diff, parse_version
+from reconciler.meta import current_cycle, equal, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing
 from reconciler.status.flush.attempts import Attempts, is_final
 from reconciler.status.flush.desired import DesiredStatus, desired_status, takeover_of
@@ -399,7 +399,7 @@ class Flush:
 
     def _is_as_expected(self, desired: DesiredStatus, stored: Snapshot) -> bool:
         """Return whether the server stored what was computed, or changed it in the same way as before."""
-        if equal(stored.status, desired.computed):
+        if identical(stored.status, desired.computed) or equal(stored.status, desired.computed):
             return True
         different = [path for path, _ in leaves(merge_diff(stored.status, desired.computed))]
         if self._is_foreseen(different, desired, stored):

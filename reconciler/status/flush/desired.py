@@ -18,6 +18,7 @@ from reconciler.meta import (
     equal,
     format_path,
     get_path,
+    identical,
     keep_transition_times,
     merge_diff,
     merge_patch,
@@ -59,7 +60,7 @@ class DesiredStatus(msgspec.Struct, frozen=True):
         mutations: what was applied to it.
         computed: the whole status afterwards.
         diff: the merge patch from the stored to the computed status; empty if there is nothing to write.
-        body: what to send.
+        body: what to send; empty if there is nothing to write.
         trimmed: list entries that ``keep_last`` dropped.
         strategy: how to send it.
         to_main: whether to send it to the main resource in any case.
@@ -109,8 +110,10 @@ def desired_status(
         statistics: what else applying them did.
         mark: the id to leave at the policy's token path, if it has one and there is something to write.
     """
-    keep_transition_times(tip.status, computed)
-    diff = merge_diff(tip.status, computed)
+    diff: JSONObject = {}
+    if not identical(tip.status, computed):
+        keep_transition_times(tip.status, computed)
+        diff = merge_diff(tip.status, computed)
     if diff and policy.forms is not None:
         kept = policy.forms.keep(tip.status, computed)
         if kept is not computed:  # rare, and costs a second diff
@@ -122,7 +125,9 @@ def desired_status(
     if diff and policy.token is not None:
         set_path(computed, policy.token, mark)
         diff = merge_diff(tip.status, computed)
-    if policy.strategy == "apply" and diff:
+    if not diff:
+        body = {}
+    elif policy.strategy == "apply":
         body = _applied_configuration(target, tip, computed, mutations)
     elif policy.strategy == "update":
         # The result of the patch on the server: `computed` may have a null where a field is removed.

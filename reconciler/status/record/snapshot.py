@@ -22,7 +22,7 @@ __all__ = ["FieldTree", "Snapshot", "field_trees", "owned_by_others_only", "owne
 FieldTree = Mapping[str, Any]
 
 _MOVED = ("resourceVersion", "generation", "managedFields")
-_NOT_SENT = ("managedFields", "uid")
+_NOT_SENT = frozenset({"managedFields", "uid"})
 _NOT_KEPT = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 
 
@@ -36,7 +36,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         status: ``{}`` if it has none. Do not change it.
         managed_fields: as the server keeps them; empty if they were stripped.
         rest: fingerprint of everything except the status and what every write changes; empty unless requested.
-        frame: what an update sends around the status; empty unless requested. Do not change it.
+        around: what `frame` is made of: the members beside spec and status; empty unless requested. It may have those
+            two as well. Do not change it.
     """
 
     version: str
@@ -45,16 +46,24 @@ class Snapshot(msgspec.Struct, frozen=True):
     status: JSONObject
     managed_fields: tuple[ManagedFieldsEntry, ...] = ()
     rest: bytes = b""
-    frame: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    around: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], *, with_rest: bool = False, with_frame: bool = False) -> Snapshot:
+    def of(
+        cls,
+        document: Mapping[str, Any],
+        *,
+        with_rest: bool = False,
+        with_frame: bool = False,
+        private: bool = False,
+    ) -> Snapshot:
         """Return the snapshot of a whole object.
 
         Args:
             document: the object.
             with_rest: compute `rest` too, for writes to the main resource.
-            with_frame: compute `frame` too, for updates.
+            with_frame: keep what `frame` needs, for updates.
+            private: nobody can change the document's metadata, so it is shared.
         """
         metadata = document.get("metadata") or {}
         generation = metadata.get("generation")
@@ -65,8 +74,20 @@ class Snapshot(msgspec.Struct, frozen=True):
             status=copy_json(document.get("status") or {}),
             managed_fields=tuple(metadata.get("managedFields") or ()),
             rest=_rest(document) if with_rest else b"",
-            frame=_frame(document) if with_frame else {},
+            around=_around(document, private=private) if with_frame else {},
         )
+
+    @property
+    def frame(self) -> JSONObject:
+        """Return what an update sends around the status. Do not change its values.
+
+        It has the metadata, which a status write may change for some kinds, and the members beside spec and status. The
+        server keeps those members in any case. But if an update leaves one out, the server forgets who owns its fields
+        (seen on kube-apiserver 1.36), and a later apply would not remove them. The spec does not have this problem.
+        """
+        metadata = {name: value for name, value in self.around["metadata"].items() if name not in _NOT_SENT}
+        kept = {member: value for member, value in self.around.items() if member not in _NOT_KEPT}
+        return {**kept, "metadata": metadata}
 
 
 def _rest(document: Mapping[str, Any]) -> bytes:
@@ -74,17 +95,10 @@ def _rest(document: Mapping[str, Any]) -> bytes:
     return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})
 
 
-def _frame(document: Mapping[str, Any]) -> JSONObject:
-    """Return the metadata, which a status write may change for some kinds, and the members beside spec and status.
-
-    The server keeps those members in any case. But if an update leaves one out, the server forgets who owns its fields
-    (seen on kube-apiserver 1.36), and a later apply would not remove them. The spec does not have this problem.
-    """
-    metadata = dict(document.get("metadata") or {})
-    for member in _NOT_SENT:
-        metadata.pop(member, None)
-    kept = {member: value for member, value in document.items() if member not in _NOT_KEPT}
-    copied: JSONObject = copy_json({**kept, "metadata": metadata})
+def _around(document: Mapping[str, Any], *, private: bool) -> Mapping[str, Any]:
+    if private:
+        return document
+    copied: JSONObject = copy_json({name: value for name, value in document.items() if name not in ("spec", "status")})
     return copied
 
 

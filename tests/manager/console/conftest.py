@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -41,15 +42,21 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def operator() -> Iterator[str]:
     """The URL of the console of an operator."""
-    with start_operator() as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
+    with running_operator() as (address, _):
+        yield address
 
 
-def start_operator() -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def running_operator() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run an operator during the block; yield the URL of its console, and its process."""
     command = [sys.executable, "-m", "tests.manager.console.scene"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip(), process
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
-from tests.manager.console.conftest import start_operator
+from tests.manager.console.conftest import running_operator
 from tests.manager.console.scene import MARKUP, SECRET
 
 if TYPE_CHECKING:
@@ -131,6 +133,18 @@ def test_the_page_of_a_key_answers_and_draws_what_happened(page: Page, operator:
     assert page.locator("tr:target").count() == 1
 
 
+def test_the_change_that_woke_a_key_is_shown_with_its_writer_and_without_secrets(page: Page, operator: str) -> None:
+    visit(page, f"{operator}/key?controller=database&namespace=team-a&name=customers")
+    change = page.locator(".answer .diff", has_text="Database team-a/customers was updated by kubectl-edit")
+    change.get_by_text("spec.size").wait_for()
+    size = change.locator("li", has_text="spec.size")
+    before, after = (int(size.locator(tag).inner_text()) for tag in ("del", "ins"))
+    assert after == before + 1
+    change.get_by_text("spec.password was changed").wait_for()
+    page.wait_for_function("() => document.querySelectorAll('.runs .diff').length >= 3")
+    page.wait_for_function("() => document.querySelectorAll('circle.change').length >= 3")
+
+
 def test_writes_and_own_events_are_drawn(page: Page, operator: str) -> None:
     visit(page, f"{operator}/key?controller=backup&namespace=team-a&name=nightly-0")
     page.locator("rect.success").first.wait_for(state="attached")
@@ -224,31 +238,54 @@ def test_it_works_without_a_script(context: Callable[..., BrowserContext], opera
     assert page.locator(".timeline svg").count() == 1
 
 
-def test_a_page_can_be_paused_and_says_when_the_process_is_gone(context: Callable[..., BrowserContext]) -> None:
+@pytest.mark.timeout(180)
+def test_a_page_can_be_paused_and_says_when_the_process_hangs_or_is_gone(
+    context: Callable[..., BrowserContext],
+) -> None:
     page = context().new_page()
-    with start_operator() as process:
-        assert process.stdout is not None
-        visit(page, process.stdout.readline().strip())
+    page.set_default_timeout(40_000)  # the page waits three times as long as the latest update took
+    with running_operator() as (address, process):
+        visit(page, address)
         page.keyboard.press("p")
         page.locator("#live", has_text="paused").wait_for()
         page.keyboard.press("p")
+        page.locator("#live", has_text="live").wait_for()
+        process.send_signal(signal.SIGSTOP)
+        page.locator("#live", has_text="not responding").wait_for()
+        process.send_signal(signal.SIGCONT)
         page.locator("#live", has_text="live").wait_for()
         process.kill()
         page.locator("#live", has_text="reconnecting").wait_for()
     PROBLEMS.clear()  # the browser reports the lost connection
 
 
+def test_a_hidden_tab_gives_its_connection_back(page: Page, operator: str) -> None:
+    visit(page, operator)
+    with page.expect_event("requestfailed"):  # the stream
+        page.evaluate(HIDE, True)
+    with page.expect_request(operator + "/"):
+        page.evaluate(HIDE, False)
+    page.locator("html[data-live=live]").wait_for()
+
+
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
 def test_the_pictures_of_the_docs(context: Callable[..., BrowserContext], operator: str, pictures: Path) -> None:
-    pages = {"now": "/", "keys": "/keys?q=team-a", "process": "/process", "key": PAGES[3]}
-    for suffix, options in (
-        ("", {"color_scheme": "light"}),
-        ("-dark", {"color_scheme": "dark"}),
-        ("-phone", {"color_scheme": "light", **PHONE, "device_scale_factor": 1}),
+    for name, path, options in (
+        ("now", "/", {}),
+        ("key-dark", PAGES[3], {"color_scheme": "dark"}),
+        ("change", "/key?controller=database&namespace=team-a&name=customers", {}),
+        ("keys-phone", "/keys?q=team-a", PHONE),
     ):
         page = context(**options).new_page()
-        for name, path in pages.items():
-            visit(page, operator + path)
-            if name == "key":
-                page.wait_for_function("() => document.querySelectorAll('rect.error').length >= 5", timeout=40_000)
-            page.screenshot(path=pictures / f"{name}{suffix}.png", full_page=name == "key")
-    assert len(list(pictures.glob("*.png"))) == 12
+        visit(page, operator + path)
+        if name == "key-dark":
+            page.wait_for_function("() => document.querySelectorAll('rect.error').length >= 6", timeout=40_000)
+        file = pictures / f"{name}.png"
+        page.screenshot(path=file)
+        Image.open(file).quantize(220).save(file, optimize=True)  # a third of the size
+        assert file.stat().st_size < 100_000

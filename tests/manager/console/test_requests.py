@@ -19,7 +19,8 @@ import pytest_asyncio
 from reconciler import Client, Manager, Reconciler, Result
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError, TerminalError
-from reconciler.manager.console.pages import Page
+from reconciler.manager import EndpointSecurity, ShardByIndex
+from reconciler.manager.console import Page
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
 
@@ -117,6 +118,29 @@ async def test_no_value_of_an_object_is_shown(manager: Manager) -> None:
         assert SECRET not in page
 
 
+async def test_secrets_in_messages_are_hidden_and_known_ones_can_be_added(client: Client) -> None:
+    class Leaky(Reconciler):
+        async def reconcile(self, request: Request, /) -> None:
+            raise LookupError(
+                f"login at https://admin:{SECRET}@db failed: password={SECRET} token: eyJhbGciOi.x.y NAME-9"
+            )
+
+    manager = Manager(client, console="127.0.0.1:0", grace_period=0)
+    controller = manager.add_controller(Leaky(), resource=KIND, rate_limiter=ExponentialBackoff(60, 600))
+    assert manager.console is not None
+    async with manager.running():
+        while controller.statistics().reconciles < 4:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+        for path in ("/", "/keys", "/key?controller=configmap&namespace=default&name=idle"):
+            _, page = await get(manager, path)
+            assert "LookupError" in page
+            assert "NAME-9" in page
+            assert SECRET not in page
+            assert "eyJ" not in page
+        manager.console.redact = lambda text: text.replace("NAME-9", "[redacted]")
+        assert "NAME-9" not in (await get(manager, "/keys"))[1]
+
+
 async def test_hostile_queries_are_text(manager: Manager) -> None:
     for query in (
         "q=<script>",
@@ -139,6 +163,30 @@ async def test_there_is_nothing_else(manager: Manager) -> None:
         assert "import" not in text
     async with aiohttp.ClientSession() as http, http.post(f"{manager.console_url}/") as answer:
         assert answer.status == 405
+
+
+async def test_names_that_are_not_those_of_objects_have_pages(manager: Manager) -> None:
+    (controller,) = manager.controllers
+    for name in ('a/b "c" <d>', "line\nbreak", "\ud800", "é&amp;", "x" * 253):
+        controller.enqueue(Request(name, None))
+    while len(controller.queue) or controller.statistics().active:  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0)
+    _, page = await get(manager, "/keys")
+    assert "<d>" not in page
+    links = [link.replace("&amp;", "&") for link in re.findall(r'href="(/key\?[^"]*)"', page)]
+    assert len(links) == 9
+    for link in links:
+        status, page = await get(manager, link)
+        assert (status, "1 reconcile" in page or "It ran last" in page) == (200, "%3F" not in link), link
+
+
+async def test_the_shard_is_shown(client: Client) -> None:
+    manager = Manager(client, console="127.0.0.1:0", sharding=ShardByIndex(3, [KIND], index=1))
+    manager.add_controller(Worker(), resource=KIND)
+    async with manager.running():
+        _, page = await get(manager, "/process")
+    assert "shard" in page
+    assert "index 1" in page
 
 
 async def test_a_standby_names_the_leader_and_what_it_waits_for(client: Client) -> None:
@@ -197,7 +245,7 @@ async def test_a_page_can_be_added_and_a_broken_one_hides_no_other(
 # Live
 
 
-async def test_a_stream_sends_the_page_again_when_it_has_changed(manager: Manager, client: Client) -> None:
+async def test_a_stream_sends_the_page_again_and_again(manager: Manager, client: Client) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{manager.console_url}/keys?q=new", headers=EVENTS) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         assert "No key matches" in await _event(answer)
@@ -270,6 +318,18 @@ async def test_only_local_requests_are_answered(manager: Manager) -> None:
         assert "default/" not in text
         assert (await get(manager, "/", host=host, **EVENTS))[0] == 403
     assert (await get(manager, "/", host="localhost:80"))[0] == 200
+
+
+async def test_with_security_a_token_is_needed_and_any_host_may_ask(client: Client) -> None:
+    manager = new_manager(client, console="0.0.0.0:0", security=EndpointSecurity(token="a-token", tls=False))
+    async with manager.running():
+        for path in ("/", "/keys", "/static/console.js", "/other"):
+            assert (await get(manager, path))[0] == 401
+            assert (await get(manager, path, authorization="Bearer other"))[0] == 401
+            assert (await get(manager, path, **EVENTS))[0] == 401
+        allowed = {"authorization": "Bearer a-token", "host": "console.example.com", "x-forwarded-for": "10.1.2.3"}
+        status, page = await get(manager, "/keys", **allowed)
+        assert (status, "default/fails" in page) == (200, True)
 
 
 async def test_the_headers_allow_nothing_from_elsewhere(manager: Manager) -> None:

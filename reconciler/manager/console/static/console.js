@@ -1,35 +1,60 @@
-// Keeps a page of the console live: the server sends the whole page when it has changed, and only what differs is
+// Keeps a page of the console live: the server sends the whole page once a second, and only what differs is
 // replaced, so that focus, selection and scrolling stay. Without this script the pages work, and do not move.
 "use strict";
 
 const root = document.documentElement;
 let stream = null;
-let retry = 0;
+let retry = 0; // timers
+let silence = 0;
+let last = 0; // when the server was heard
+let failing = false;
 
 // live updates
 
 function connect() {
   disconnect();
   stream = new EventSource(location.href);
-  stream.onopen = () => show("live");
+  stream.onopen = heard;
   stream.onmessage = (event) => {
-    show("live");
+    heard();
     const page = new DOMParser().parseFromString(event.data, "text/html");
     document.title = page.title;
     update(document.body, page.body);
-    show("live");
   };
   stream.onerror = () => {
-    show("reconnecting");
+    if (!failing) {
+      failing = true; // a stream that only ended is open again in half a second
+      clearTimeout(silence);
+      silence = setTimeout(() => show("reconnecting"), 2000);
+    }
     if (stream.readyState === EventSource.CLOSED) retry = setTimeout(connect, 3000);
   };
 }
 
+function heard() {
+  const now = performance.now();
+  clearTimeout(silence);
+  silence = setTimeout(() => show("not responding"), Math.max(5000, 3 * (now - last)));
+  last = now;
+  failing = false;
+  show("live");
+}
+
 function disconnect() {
   clearTimeout(retry);
+  clearTimeout(silence);
+  failing = false;
+  last = performance.now();
   if (stream !== null) stream.close();
   stream = null;
 }
+
+document.addEventListener("visibilitychange", () => {
+  // A browser has six connections to a server: hidden tabs must not hold them.
+  if (root.dataset.live === "paused") return;
+  if (document.hidden) disconnect();
+  else connect();
+});
 
 function pause() {
   if (stream === null) return connect();

@@ -1,0 +1,1 @@
+"""The command ``reconciler dev``: a server, and an operator that restarts when a file changes."""

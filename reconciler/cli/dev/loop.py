@@ -1,0 +1,241 @@
+"""The development loop: a server that stays, and an operator that restarts when a file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from reconciler.cli.dev.certificates import write_certificates
+from reconciler.cli.dev.operator import OperatorOptions
+from reconciler.errors import ConfigurationError, MissingExtra
+
+__all__ = ["DevOptions", "run_dev"]
+
+_SUFFIXES = frozenset({".py", ".toml", ".yaml", ".yml", ".json"})
+_IGNORED = frozenset({"__pycache__", "node_modules"})
+_STOP_SECONDS = 5.0
+"""Seconds that the operator has to stop; its own grace period is shorter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevOptions:
+    """The options of ``reconciler dev``, as its ``--help`` describes them."""
+
+    kubeconfig: Path
+    control_plane: bool
+    namespaces: Sequence[str]
+    workers: int
+    metrics: str | None
+    console: str | None
+    log_level: str
+
+
+def run_dev(target: str, options: DevOptions) -> int:
+    """Run the loop until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigurationError: the target or an option is invalid, or the server cannot be started.
+        MissingExtra: the extra ``develop`` is not installed.
+    """
+    if target == "notification" or target.count(":") != 1:
+        raise ConfigurationError(f"{target!r} is not a valid target: write MODULE:ATTR, such as 'my_operator:setup'")
+    if options.workers < 1:
+        raise ConfigurationError(f"--workers must be 1 or more, not {options.workers}")
+    try:
+        import watchfiles  # noqa: F401 - see whether it is installed before anything is started
+    except ModuleNotFoundError as error:
+        raise MissingExtra("watchfiles", extra="develop", purpose="reconciler dev") from error
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_until_signal(target, options))
+    return 0
+
+
+async def _until_signal(target: str, options: DevOptions) -> None:
+    """Run the loop, and cancel it at a signal; a second one kills the operator."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - this is a coroutine
+    running = _Operator()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if running.stopping:
+            running.kill()
+        running.stopping = True
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    with _certificates() as certificates:
+        async with _server(options), running:
+            await _restart_on_changes(running, _operator_options(target, options, certificates), options.kubeconfig)
+
+
+@contextlib.asynccontextmanager
+async def _server(options: DevOptions) -> AsyncIterator[None]:
+    """Run a server, write its kubeconfig, and print how to use it.
+
+    Raises:
+        ConfigurationError: the kubeconfig cannot be written.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if options.control_plane:
+            from reconciler.testing.control_plane import ControlPlane
+
+            print("starting etcd and kube-apiserver", flush=True)
+            plane = await stack.enter_async_context(ControlPlane())
+            write: Callable[[Path], object] = plane.write_kubeconfig
+            url = plane.url
+        else:
+            from reconciler.apiserver import APIServer
+
+            server = await stack.enter_async_context(APIServer())
+            write, url = server.write_kubeconfig, await server.listen()
+        try:
+            write(options.kubeconfig)
+        except OSError as error:
+            raise ConfigurationError(
+                f"--kubeconfig {options.kubeconfig}: cannot write the file: {error.strerror}; choose another path"
+            ) from error
+        print(f"API server on {url}; its data is lost when it stops. In another terminal:")
+        print(f"  export KUBECONFIG={options.kubeconfig.resolve()}", flush=True)
+        yield
+
+
+@contextlib.contextmanager
+def _certificates() -> Iterator[Path]:
+    """Yield a directory with a certificate for webhooks."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_certificates(Path(folder), ["127.0.0.1", "localhost"])
+        yield Path(folder)
+
+
+def _operator_options(target: str, options: DevOptions, certificates: Path) -> OperatorOptions:
+    metrics = options.metrics or f"127.0.0.1:{_free_port(8080)}"
+    print(f"  reconciler top --endpoint http://{metrics}", flush=True)
+    console = options.console
+    if console is None and importlib.util.find_spec("htpy") is not None:
+        console = f"127.0.0.1:{_free_port(8082)}"
+    if console is not None:
+        print(f"In a browser: http://{console} is the console.", flush=True)
+    return OperatorOptions(
+        target=target,
+        alive=-1,
+        kubeconfig=str(options.kubeconfig),
+        namespaces=tuple(options.namespaces),
+        workers=options.workers,
+        metrics=metrics,
+        console=console,
+        log_level=options.log_level,
+        webhooks=f"127.0.0.1:{_free_port(9443)}",
+        certificates=str(certificates),
+        conversions=options.control_plane,
+    )
+
+
+def _free_port(preferred: int) -> int:
+    """Return the preferred port of the loopback interface, or another one if it is in use."""
+    for port in (preferred, 0):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as free:
+            return int(free.getsockname()[1])
+    raise ConfigurationError("no free port on 127.0.0.1")
+
+
+async def _restart_on_changes(running: _Operator, options: OperatorOptions, kubeconfig: Path) -> None:
+    from watchfiles import Change, awatch
+
+    root, ignored = Path.cwd(), kubeconfig.resolve()
+
+    def matters(change: Change, path: str) -> bool:  # noqa: ARG001 - watchfiles calls it
+        place = Path(path)
+        parts = place.relative_to(root).parts if place.is_relative_to(root) else place.parts
+        hidden = any(part in _IGNORED or part.startswith(".") for part in parts)
+        return not hidden and place.suffix in _SUFFIXES and place != ignored
+
+    print(f"watching {root}; Ctrl-C ends everything", flush=True)
+    await running.start(options)
+    async for changes in awatch(root, watch_filter=matters):
+        files = sorted({str(Path(path).relative_to(root)) for _, path in changes})
+        shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+        print(f"{shown} changed: restarting", flush=True)
+        await running.stop()
+        await running.start(options)
+
+
+@dataclass(slots=True)
+class _Operator:
+    """The process of the operator, in a session of its own, so that everything that it starts ends with it."""
+
+    stopping: bool = False
+    _process: asyncio.subprocess.Process | None = None
+    _watcher: asyncio.Task[None] | None = None
+    _alive: int | None = field(default=None)
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stopping = True
+        await self.stop()
+
+    async def start(self, options: OperatorOptions) -> None:
+        """Start the process."""
+        end, self._alive = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "reconciler.cli.dev.operator",
+                msgspec.json.encode(msgspec.structs.replace(options, alive=end)).decode(),
+                pass_fds=[end],
+                start_new_session=True,
+            )
+        finally:
+            os.close(end)
+        self._watcher = asyncio.create_task(self._report_end(self._process))
+
+    async def stop(self) -> None:
+        """Stop the process, and wait until it has ended."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            if self._watcher is not None:
+                self._watcher.cancel()
+            try:
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                print("the operator does not stop: killing it", flush=True)
+            finally:
+                _kill(process)
+            await process.wait()
+        if self._alive is not None:
+            os.close(self._alive)
+            self._alive = None
+
+    def kill(self) -> None:
+        """Kill the process and all that it started."""
+        if self._process is not None:
+            _kill(self._process)
+
+    async def _report_end(self, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
+        if not self.stopping:
+            print(f"the operator has ended with exit code {code}; it starts again when a file changes", flush=True)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill the processes of a session, of which the first may have ended already."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

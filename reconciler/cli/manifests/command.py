@@ -1,0 +1,174 @@
+"""The command ``reconciler manifests``."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from reconciler.cli.manifests.definitions import dump_yaml
+from reconciler.cli.manifests.files import HEADER, update_directory
+from reconciler.cli.options import options_as_typed
+from reconciler.cli.targets import load_target, setup_function
+from reconciler.client import Client
+from reconciler.controller import Controller
+from reconciler.errors import ConfigurationError
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.manager import EndpointSecurity, Manager
+from reconciler.wire import JSONObject
+
+__all__ = ["ManifestOptions", "print_manifests", "write_manifests"]
+
+
+class _NoServer:
+    """A transport that refuses every request: manifests are generated without a cluster."""
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        raise ConfigurationError(
+            f"{request.method} {request.path}: manifests are generated without a cluster: send no requests while "
+            "controllers are added"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestOptions:
+    """The options of ``reconciler manifests``, as its ``--help`` describes them."""
+
+    name: str | None
+    install_namespace: str
+    namespaces: Sequence[str]
+    leader_election: str | None
+    leader_election_namespace: str | None
+    authentication: Literal["kubernetes"] | None
+    image: str | None
+    ca_bundle: Path | None
+
+
+def print_manifests(target: str, options: ManifestOptions, *, as_json: bool) -> int:
+    """Print the RBAC manifests of an operator; for ``"notification"`` the complete installation."""
+    if target == "notification":
+        from reconciler.cli.notification import Installation, notification_manifests
+
+        installation = Installation(
+            name=options.name or "notification-operator",
+            namespace=options.install_namespace,
+            namespaces=options.namespaces,
+            image=options.image or "kube-reconciler:latest",
+            leader_election=options.leader_election or "notification-operator",
+            leader_election_namespace=options.leader_election_namespace or options.install_namespace,
+            authentication=options.authentication,
+        )
+        _print(notification_manifests(installation, _NoServer()), (), as_json=as_json)
+        return 0
+    manager = _manager(target, options)
+    with options_as_typed(name="--name", namespace="--install-namespace"):
+        documents = manager.rbac(options.name or _operator_name(target), namespace=options.install_namespace)
+    _print(documents, _all_notes(manager), as_json=as_json)
+    return 0
+
+
+def write_manifests(target: str, options: ManifestOptions, directory: Path, *, check: bool) -> int:
+    """Write an operator's kustomize base into a directory, and print what changes; with `check`, only print."""
+    if target == "notification":
+        raise ConfigurationError("the manifests of 'notification' are only printed: redirect them into a file")
+    from reconciler.cli.manifests.base import BaseOptions, base_files
+
+    manager = _manager(target, options)
+    name = options.name or _operator_name(target)
+    with options_as_typed(name="--name", namespace="--install-namespace"):
+        files = base_files(
+            manager,
+            BaseOptions(
+                target=target,
+                name=name,
+                namespace=options.install_namespace,
+                namespaces=options.namespaces,
+                leader_election=options.leader_election,
+                leader_election_namespace=options.leader_election_namespace or options.install_namespace,
+                authentication=options.authentication,
+                image=options.image or name,
+                ca_bundle=_certificate(options.ca_bundle),
+            ),
+        )
+    texts = {file: HEADER + dump_yaml(documents) for file, documents in files.items()}
+    code = update_directory(directory, texts, check=check)
+    _print_notes(_all_notes(manager))
+    return code
+
+
+def _certificate(file: Path | None) -> bytes | None:
+    if file is None:
+        return None
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"--ca-bundle {file}: {error.strerror}") from error
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise ConfigurationError(f"--ca-bundle {file}: not a certificate in PEM format")
+    return content
+
+
+def _manager(target: str, options: ManifestOptions) -> Manager:
+    """Return a manager with the controllers of a target.
+
+    Raises:
+        ConfigurationError: an option is invalid, or the target adds no controller.
+    """
+    with options_as_typed():
+        manager = Manager(
+            Client(_NoServer()),
+            namespaces=list(options.namespaces) or None,
+            leader_election=options.leader_election,
+            leader_election_namespace=options.leader_election_namespace or options.install_namespace,
+            security=None
+            if options.authentication is None
+            else EndpointSecurity(authentication=options.authentication),
+        )
+    asyncio.run(setup_function(load_target(target), target)(manager))
+    if not manager.controllers:
+        raise ConfigurationError("no controller was added to the manager, so it needs no permissions")
+    return manager
+
+
+def _all_notes(manager: Manager) -> list[str]:
+    return list(dict.fromkeys(note for controller in manager.controllers for note in _notes(controller)))
+
+
+def _notes(controller: Controller) -> list[str]:
+    notes = []
+    if controller.reconciler.permissions is None:
+        kind = type(controller.reconciler).__name__
+        notes.append(f"{kind} declares no permissions: add its writes other than status to Reconciler.permissions")
+    notes += [
+        f"the plural and the scope of {rule.resource} in {rule.group} are guessed from the kind: check them"
+        for rule in controller.access
+        if rule.presumed
+    ]
+    return notes
+
+
+def _print(documents: Sequence[JSONObject], notes: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        everything = {"apiVersion": "v1", "kind": "List", "items": documents}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(everything)).decode() + "\n")
+    else:
+        sys.stdout.write(dump_yaml(documents))
+        sys.stdout.flush()
+    _print_notes(notes)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"reconciler: note: {note}", file=sys.stderr)
+
+
+def _operator_name(target: str) -> str:
+    """Return the default name of an operator: its module's."""
+    module = target.partition(":")[0].rpartition(".")[2].lower()
+    return re.sub(r"[^a-z0-9]+", "-", module).strip("-") or "operator"

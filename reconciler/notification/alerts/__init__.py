@@ -1,0 +1,1 @@
+"""Alerts in: the webhooks of Alertmanager and Grafana become NotificationRequests."""

@@ -1,0 +1,296 @@
+"""The Apprise channel: one of the more than a hundred services that the library apprise knows, by its URL.
+
+The library blocks, so each delivery runs in a thread. It reports success or failure only. What failed is learned from
+the HTTP responses and errors of the delivery, which pass through `_send` on their way to the library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import io
+import logging
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from reconciler.clock import current_clock
+from reconciler.errors import MissingExtra
+from reconciler.notification.channels.address_guard import canonical_host, check_literal, is_local
+from reconciler.notification.channels.http import status_error
+from reconciler.notification.channels.limits import LimitsConfig
+from reconciler.notification.credentials import Credentials
+from reconciler.notification.errors import (
+    DeferredDeliveryError,
+    DeliveryError,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+)
+from reconciler.notification.message import Message
+from reconciler.notification.redaction.text import encodable, one_line, visible
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["AppriseChannel", "AppriseConfig"]
+
+RESPONSE_LIMIT = 65_536
+"""Maximum bytes of a response that the library gets to see."""
+
+LOCAL_MODULES = frozenset({"blink1", "dbus", "glib", "gnome", "macosx", "syslog", "windows"})
+"""Modules of apprise that notify on this machine, where nobody looks."""
+
+_TYPES = {"Critical": "failure", "High": "warning", "Medium": "info", "Low": "info"}
+
+
+class AppriseConfig(LimitsConfig):
+    """The options of an Apprise receiver."""
+
+    url_credential: str
+    """Name of the credential that holds the Apprise URL, such as ``tgram://TOKEN/CHAT``."""
+
+    timeout: float = Field(default=10.0, gt=0, le=300)
+    """Timeout of connecting, and of each response, in seconds."""
+
+    allow_local_addresses: bool = False
+    """Whether requests may lead to a loopback, link-local or metadata address."""
+
+    def credential_names(self) -> Sequence[str]:
+        """Return the name of the credential that holds the URL."""
+        return [self.url_credential]
+
+    def build(self, name: str, credentials: Credentials) -> AppriseChannel:
+        """Return a new channel of this name.
+
+        Raises:
+            MissingExtra: apprise is not installed.
+        """
+        return AppriseChannel(name, self, credentials)
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """The requests of one delivery.
+
+    Attributes:
+        config: the receiver's options.
+        message: the message, which is marked as sent.
+        statuses: HTTP status codes, in order.
+        failure: the latest failure: a response that is not a success, or no response.
+    """
+
+    config: AppriseConfig
+    message: Message
+    statuses: list[int] = field(default_factory=list)
+    failure: DeliveryError | None = None
+
+
+_exchange: contextvars.ContextVar[_Exchange | None] = contextvars.ContextVar("apprise_exchange", default=None)
+
+
+class AppriseChannel:
+    """A channel that delivers over the service of an Apprise URL. Attachments are never sent.
+
+    At most ``max_concurrent`` threads run. If all are busy because a service hangs, deliveries are deferred.
+
+    Args:
+        name: the channel's name.
+        config: the receiver's options.
+        credentials: read for each message.
+
+    Raises:
+        MissingExtra: apprise is not installed.
+    """
+
+    def __init__(self, name: str, config: AppriseConfig, credentials: Credentials) -> None:
+        _library()
+        self.name = name
+        self._config = config
+        self._credentials = credentials
+        self._threads = ThreadPoolExecutor(config.max_concurrent, thread_name_prefix=name)
+        self._free = threading.Semaphore(config.max_concurrent)
+
+    async def deliver(self, message: Message) -> None:
+        """Send the message. Cancellation does not stop a thread that is sending.
+
+        Raises:
+            PermanentDeliveryError: the URL is not valid, or the service rejects the message permanently.
+            DeferredDeliveryError: the service responds with 429, or all threads are busy.
+            RetryableDeliveryError: the service rejects the message temporarily, or is unreachable.
+            UnknownDeliveryError: the connection was lost after the message was sent.
+        """
+        url = self._credentials.get(self._config.url_credential)
+        if not self._free.acquire(blocking=False):
+            raise DeferredDeliveryError(f"all {self._config.max_concurrent} threads are busy", retry_after=5)
+        future = self._threads.submit(self._deliver, url, message)
+        future.add_done_callback(lambda _: self._free.release())
+        await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Stop accepting messages. Threads that are sending end by their timeouts."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _deliver(self, url: str, message: Message) -> None:
+        library = _library()
+        exchange = _Exchange(self._config, message)
+        token = _exchange.set(exchange)
+        try:
+            plugin = self._plugin(url)
+            if not _uses_requests(plugin):
+                message.mark_sent()  # it does not pass through `_send`, so this is the latest possible time
+            service = library.Apprise(asset=plugin.asset)
+            service.add(plugin)
+            delivered = service.notify(
+                title=visible(one_line(encodable(message.subject))),
+                body=visible(encodable(message.body)),
+                notify_type=_TYPES.get(message.priority, "info"),
+                body_format="text",
+            )
+        finally:
+            _exchange.reset(token)
+        if not delivered:
+            raise _failure(exchange, str(plugin.service_name))
+
+    def _plugin(self, url: str) -> Any:
+        """Return the plugin of a URL, with the options that the URL must not change."""
+        library = _library()
+        asset = library.AppriseAsset(
+            async_mode=False, service_timeout=0, storage_mode="memory", http_redirects=False, allow_templates=False
+        )
+        plugin = library.Apprise.instantiate(url, asset=asset)
+        if plugin is None:
+            raise PermanentDeliveryError(
+                f"credential {self._config.url_credential!r} is not a valid Apprise URL of an installed service"
+            )
+        if type(plugin).__module__.rpartition(".")[2] in LOCAL_MODULES:
+            raise PermanentDeliveryError(f"{plugin.service_name} notifies on the operator's machine, which is disabled")
+        plugin.retry, plugin.optional, plugin.redirects = 0, False, False
+        plugin.overflow_mode = library.OverflowMode.TRUNCATE
+        plugin.socket_connect_timeout = plugin.socket_read_timeout = self._config.timeout
+        return plugin
+
+
+@functools.cache
+def _library() -> Any:
+    """Return the library, with its requests observed and its log records dropped: they contain URLs and payloads."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of modules that apprise replaces where they are gone
+            import apprise
+            import requests
+
+            apprise.Apprise.instantiate("json://localhost")  # loads all plugins, here and not in a delivery
+    except ImportError:
+        raise MissingExtra("apprise", extra="apprise", purpose="a receiver of apprise_configs") from None
+    original = requests.Session.send
+
+    @functools.wraps(original)
+    def send(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        exchange = _exchange.get()
+        if exchange is None:
+            return original(session, request, **options)
+        return _send(exchange, functools.partial(original, session), request, options)
+
+    session_class: Any = requests.Session
+    session_class.send = send
+    for name in ("apprise", "urllib3.connectionpool"):
+        logging.getLogger(name).addFilter(lambda _: _exchange.get() is None)
+    return apprise
+
+
+def _uses_requests(plugin: Any) -> bool:
+    return hasattr(sys.modules[type(plugin).__module__], "requests")
+
+
+def _send(
+    exchange: _Exchange, send: Any, request: requests.PreparedRequest, options: dict[str, Any]
+) -> requests.Response:
+    """Send one request of a delivery within the limits, and record what came of it."""
+    import requests
+
+    timeout = exchange.config.timeout
+    try:
+        if not exchange.config.allow_local_addresses:
+            _check_address(request.url or "")
+        exchange.message.mark_sent()
+        deadline = current_clock().monotonic() + timeout
+        options = {**options, "timeout": timeout, "allow_redirects": False, "stream": True}
+        response = _read(send(request, **options), deadline)
+    except DeliveryError as error:
+        exchange.failure = error
+        raise requests.ConnectionError("blocked") from None
+    except requests.RequestException as error:
+        exchange.failure = _no_response(error, timeout)
+        raise
+    exchange.statuses.append(response.status_code)
+    if not response.ok or response.is_redirect:
+        exchange.failure = status_error(response.status_code, "", response.headers.get("Retry-After", ""))
+    return response
+
+
+def _read(response: requests.Response, deadline: float) -> requests.Response:
+    """Return a copy of a response with its content, which is read within the limits."""
+    import requests
+
+    content = bytearray()
+    for chunk in response.iter_content(8192):
+        content += chunk
+        if len(content) > RESPONSE_LIMIT or current_clock().monotonic() > deadline:
+            break
+    response.close()
+    copy = requests.Response()
+    copy.raw = io.BytesIO(content[:RESPONSE_LIMIT])
+    for name in ("status_code", "headers", "url", "reason", "encoding", "request", "elapsed", "cookies"):
+        setattr(copy, name, getattr(response, name))
+    return copy
+
+
+def _check_address(url: str) -> None:
+    from yarl import URL
+
+    target = URL(url)
+    host = canonical_host(target.host or "")
+    check_literal(host)
+    with contextlib.suppress(OSError, UnicodeError):  # then the request fails by itself
+        for found in socket.getaddrinfo(host, target.port, type=socket.SOCK_STREAM):
+            if is_local(str(found[4][0])):
+                raise PermanentDeliveryError(f"the service has the local address {found[4][0]}, which is blocked")
+
+
+def _no_response(error: Exception, timeout: float) -> DeliveryError:
+    import requests
+    from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+    inner = error.args[0] if error.args else None
+    cause = inner.reason if isinstance(inner, MaxRetryError) else inner
+    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError)):
+        return RetryableDeliveryError(f"cannot connect: {type(error).__name__}")
+    if isinstance(cause, NewConnectionError):
+        return RetryableDeliveryError("cannot connect")
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
+        return PermanentDeliveryError("the Apprise URL leads to an invalid request")
+    if isinstance(error, requests.Timeout):
+        return UnknownDeliveryError(f"no response within {timeout:g} s")
+    return UnknownDeliveryError(f"connection lost: {type(error).__name__}")
+
+
+def _failure(exchange: _Exchange, service: str) -> DeliveryError:
+    """Return the error of a delivery that failed."""
+    failure = exchange.failure
+    if failure is None:
+        text = f"{service}: not delivered; apprise gives no reason"
+        return RetryableDeliveryError(text, doubtful=bool(exchange.statuses))
+    if any(200 <= status < 300 for status in exchange.statuses):
+        return UnknownDeliveryError(f"{service}: delivered in part; then {failure}")
+    failure.args = (f"{service}: {failure}",)
+    return failure

@@ -1,0 +1,99 @@
+"""The console's page of receivers: breaker, limits, queue, counts and last error of each, and the latest attempts.
+
+It imports htpy (the extra ``console``), so import it where there is a console.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import urlencode
+
+import htpy as h
+from htpy import Node
+
+from reconciler.manager.console import Page
+from reconciler.manager.console.html import pill, section, table
+from reconciler.meta import format_micro_time
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.channels import LimitedChannel
+from reconciler.notification.observe.history import ChannelHistory, Entry, History
+from reconciler.wire import JSONObject
+
+__all__ = ["receivers_page"]
+
+SHOWN = 50
+"""Attempts on the page; the newest first."""
+
+_BREAKER = {"closed": "good", "half-open": "warn", "open": "bad"}
+_RESULT = {"success": "good", "failure": "bad", "unknown": "warn"}
+
+
+def receivers_page(channels: ChannelRegistry, history: History, waiting: Callable[[], Mapping[str, int]]) -> Page:
+    """Return the page.
+
+    ``?request=NAMESPACE/NAME`` shows the timeline of one request, ``?channel=NAME`` the attempts of one channel.
+
+    Args:
+        channels: the operator's channels.
+        history: the latest attempts.
+        waiting: returns the number of requests that wait for each channel.
+    """
+
+    def body(_: JSONObject, query: Mapping[str, str]) -> Node:
+        queued, counts = waiting(), dict(history.channels)
+        names = sorted({*channels, *counts})
+        rows = [_receiver(name, channels, counts.get(name, ChannelHistory()), queued) for name in names]
+        columns = ("Channel", "Breaker", "Limits", "Waiting ", "Delivered ", "Failed ", "Deferred ", "Last error")
+        chosen = [
+            entry
+            for entry in reversed(tuple(history.entries))
+            if query.get("request") in (None, entry.request) and query.get("channel") in (None, entry.channel)
+        ]
+        title = "Attempts" + "".join(f" of {query[name]}" for name in ("request", "channel") if name in query)
+        everything = h.a(href="/receivers")["all"] if {"request", "channel"} & query.keys() else None
+        return [
+            section("Receivers", table(columns, rows, label="Receivers")),
+            section(title, _attempts(chosen[:SHOWN]), aside=everything),
+        ]
+
+    return Page("/receivers", "Receivers", body)
+
+
+def _address(**query: str) -> str:
+    return f"/receivers?{urlencode(query)}"
+
+
+def _receiver(name: str, channels: ChannelRegistry, counts: ChannelHistory, queued: Mapping[str, int]) -> Node:
+    channel = channels.get(name)
+    state, limits = (channel.breaker.state, channel.limits) if isinstance(channel, LimitedChannel) else ("", "")
+    missing = pill("gone", "warn") if channel is None else None
+    when = "" if counts.last_error_time is None else f"{format_micro_time(counts.last_error_time)[:19]}Z "
+    return h.tr[
+        h.th(scope="row")[h.a(href=_address(channel=name))[name], missing],
+        h.td[pill(state, _BREAKER[state]) if state else "none"],
+        h.td[limits or "none"],
+        h.td(".number")[queued.get(name, 0) or ""],
+        h.td(".number")[counts.delivered or ""],
+        h.td(".number")[counts.failed or ""],
+        h.td(".number")[counts.deferred or ""],
+        h.td[h.span(".quiet")[when], counts.last_error],
+    ]
+
+
+def _attempts(entries: list[Entry]) -> Node:
+    if not entries:
+        return h.p(".calm.quiet")["No attempt since the start of the process."]
+    columns = ("Time", "Request", "Channel", "Attempt ", "Result", "Then", "Error")
+    return table(columns, map(_attempt, entries), label="Attempts")
+
+
+def _attempt(entry: Entry) -> Node:
+    return h.tr[
+        h.td[f"{format_micro_time(entry.time)[:19]}Z"],
+        h.th(scope="row")[h.a(href=_address(request=entry.request))[entry.request]],
+        h.td[entry.channel],
+        h.td(".number")[entry.attempt],
+        h.td[pill(entry.result, _RESULT[entry.result])],
+        h.td[entry.next],
+        h.td[entry.error],
+    ]

@@ -1,0 +1,85 @@
+"""The latest attempts, in memory: what the console shows of receivers and requests."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from datetime import datetime
+
+from reconciler.notification.observe.outbox import StatusChange
+
+__all__ = ["ChannelHistory", "Entry", "History"]
+
+ENTRIES = 200
+"""Attempts that are kept, over all channels."""
+
+CHANNELS = 1_000
+"""Channels whose counts are kept; the least recently used is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One attempt.
+
+    Attributes:
+        time: when it started.
+        request: namespace and name of the request.
+        channel: the channel.
+        attempt: its number on the channel.
+        result: ``"success"``, ``"failure"`` or ``"unknown"``.
+        error: the error, redacted; empty for none.
+        next: what happens next with the request, as its status says.
+    """
+
+    time: datetime
+    request: str
+    channel: str
+    attempt: int
+    result: str
+    error: str
+    next: str
+
+
+@dataclass(slots=True)
+class ChannelHistory:
+    """The counts of a channel since the start of the process, and its last error."""
+
+    delivered: int = 0
+    failed: int = 0
+    deferred: int = 0
+    last_error: str = ""
+    last_error_time: datetime | None = None
+
+
+class History:
+    """An observer that keeps the latest attempts, and counts for each channel."""
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque(maxlen=ENTRIES)
+        self.channels: OrderedDict[str, ChannelHistory] = OrderedDict()
+
+    def status_saved(self, change: StatusChange, /) -> None:
+        """Keep the attempts of a saved status change."""
+        request = f"{change.request.namespace}/{change.request.name}"
+        after = change.after
+        following = after.next_step or "" if after.completion_time is None else after.phase or ""
+        for attempt in change.attempts:
+            error = attempt.error or ""
+            self.entries.append(
+                Entry(attempt.timestamp, request, attempt.channel, attempt.attempt, attempt.result, error, following)
+            )
+            channel = self._channel(attempt.channel)
+            if attempt.result == "success":
+                channel.delivered += 1
+            else:
+                channel.failed += 1
+                channel.last_error, channel.last_error_time = error, attempt.timestamp
+        for name in change.deferred:
+            self._channel(name).deferred += 1
+
+    def _channel(self, name: str) -> ChannelHistory:
+        found = self.channels.setdefault(name, ChannelHistory())
+        self.channels.move_to_end(name)
+        if len(self.channels) > CHANNELS:
+            self.channels.popitem(last=False)
+        return found

@@ -1,0 +1,222 @@
+"""The current channel policies: decisions about requests, and the rates and quotas of namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.cache import CacheEvent
+from reconciler.errors import error_text
+from reconciler.meta import Request
+from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
+from reconciler.notification.api.types import NotificationRequestSpec
+from reconciler.notification.channels import Pacer
+from reconciler.objects import InvalidObject
+
+if TYPE_CHECKING:
+    from reconciler.cache import Cache
+
+__all__ = ["PolicySource", "PolicyTable", "Refusal"]
+
+_log = logging.getLogger("reconciler.notification")
+
+LISTED = 10
+"""Maximum permitted values that a refusal lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The refusal of a request.
+
+    Attributes:
+        policy: name of the policy.
+        reason: ``PolicyDenied`` or ``QuotaExceeded``.
+        message: what is not allowed, and what is.
+    """
+
+    policy: str
+    reason: str
+    message: str
+
+
+class PolicyTable:
+    """The current policies, by name.
+
+    A request is allowed if every policy about its namespace allows it. A namespace that no policy is about may use
+    everything.
+    """
+
+    def __init__(self) -> None:
+        self._policies: dict[str, ChannelPolicySpec] = {}
+        self._invalid: dict[str, str] = {}
+        self._unfinished: dict[str, set[Request]] = {}
+        self._pacers: dict[str, tuple[float, Pacer]] = {}
+        self._about: dict[str, tuple[tuple[str, ChannelPolicySpec], ...]] = {}  # by namespace
+        self.is_complete = True
+
+    def set(self, name: str, policy: ChannelPolicySpec) -> None:
+        """Add or change a policy."""
+        self.remove(name)
+        self._policies[name] = policy
+
+    def set_invalid(self, name: str, problem: str) -> None:
+        """Record that a policy cannot be read. Until it can, it allows nothing: its namespaces are unknown."""
+        self.remove(name)
+        self._invalid[name] = problem
+
+    def remove(self, name: str) -> None:
+        """Remove a policy."""
+        self._policies.pop(name, None)
+        self._invalid.pop(name, None)
+        self._about.clear()
+
+    def about(self, namespace: str) -> Sequence[tuple[str, ChannelPolicySpec]]:
+        """Return the policies about a namespace with their names, sorted by name."""
+        found = self._about.get(namespace)
+        if found is None:
+            found = self._about[namespace] = tuple(
+                (name, policy)
+                for name, policy in sorted(self._policies.items())
+                if _matches(namespace, policy.namespaces) and not _matches(namespace, policy.except_namespaces)
+            )
+        return found
+
+    # Decisions
+
+    def refusal(self, namespace: str, spec: NotificationRequestSpec, channels: Sequence[str]) -> Refusal | None:
+        """Return why a request may not be delivered over these channels, or None."""
+        for name, problem in sorted(self._invalid.items()):
+            return Refusal(name, "PolicyDenied", f"policy {name!r} is invalid, so it allows nothing: {problem}")
+        for name, policy in self.about(namespace):
+            what = next(_violations(policy, spec, channels), None)
+            if what is not None:
+                return Refusal(name, "PolicyDenied", f"policy {name!r}: {what} in namespace {namespace}")
+        return None
+
+    def quota_refusal(self, request: Request) -> Refusal | None:
+        """Return why the namespace of a request may have no further unfinished one, or None."""
+        namespace = request.namespace or ""
+        counted = self._unfinished.get(namespace, set())
+        if request in counted:
+            return None
+        for name, policy in self.about(namespace):
+            if policy.max_unfinished is not None and len(counted) >= policy.max_unfinished:
+                text = f"policy {name!r}: namespace {namespace} has {len(counted)} unfinished requests already"
+                return Refusal(name, "QuotaExceeded", f"{text}; the maximum is {policy.max_unfinished}")
+        return None
+
+    def count(self, request: Request) -> None:
+        """Count a request as unfinished. Counting twice is harmless."""
+        self._unfinished.setdefault(request.namespace or "", set()).add(request)
+
+    def finish(self, request: Request) -> None:
+        """Stop counting a request: it has ended, or does not exist any more."""
+        counted = self._unfinished.get(request.namespace or "")
+        if counted is not None:
+            counted.discard(request)
+            if not counted:
+                del self._unfinished[request.namespace or ""]
+
+    # Rates
+
+    def wait(self, namespace: str) -> float:
+        """Return the seconds until the next delivery of a namespace may start; 0 for now."""
+        pacer = self._pacer(namespace)
+        return 0.0 if pacer is None else pacer.wait()
+
+    def charge(self, namespace: str) -> None:
+        """Count a delivery of a namespace that starts now."""
+        pacer = self._pacer(namespace)
+        if pacer is not None:
+            pacer.charge()
+
+    def _pacer(self, namespace: str) -> Pacer | None:
+        """Return the pacer with the lowest rate of all policies about a namespace."""
+        rates = [policy.rate_per_minute for _, policy in self.about(namespace) if policy.rate_per_minute is not None]
+        if not rates:
+            self._pacers.pop(namespace, None)
+            return None
+        known = self._pacers.get(namespace)
+        if known is None or known[0] != min(rates):
+            known = self._pacers[namespace] = min(rates), Pacer(min(rates))
+        return known[1]
+
+
+def _violations(policy: ChannelPolicySpec, spec: NotificationRequestSpec, channels: Iterable[str]) -> Iterator[str]:
+    if policy.priorities is not None and spec.priority not in policy.priorities:
+        yield f"priority {spec.priority} is not allowed (allowed: {_listed(policy.priorities)})"
+    if policy.channels is not None:
+        for channel in channels:
+            if not _matches(channel, policy.channels):
+                yield f"channel {channel!r} is not allowed (allowed: {_listed(policy.channels)})"
+    for kind, recipients in (spec.recipients or {}).items():
+        allowed: Mapping[str, Sequence[str]] = policy.recipients or {}
+        if kind in allowed:
+            for recipient in recipients:
+                if not _matches(recipient.casefold(), [pattern.casefold() for pattern in allowed[kind]]):
+                    yield f"a recipient of {kind} is not allowed (allowed: {_listed(allowed[kind])})"
+
+
+def _listed(allowed: Sequence[str]) -> str:
+    more = f" and {len(allowed) - LISTED} more" if len(allowed) > LISTED else ""
+    return (", ".join(allowed[:LISTED]) or "none") + more
+
+
+def _matches(value: str, patterns: Iterable[str]) -> bool:
+    return any(_glob(value, pattern) for pattern in patterns)
+
+
+def _glob(value: str, pattern: str) -> bool:
+    """Return whether a value matches a pattern, in linear time: each part between stars at its earliest place."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return value == pattern
+    if not value.startswith(first):
+        return False
+    position = len(first)
+    *middle, last = rest
+    for part in middle:
+        found = value.find(part, position)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return len(value) - len(last) >= position and value.endswith(last)
+
+
+class PolicySource:
+    """The ChannelPolicies of the cluster, watched on every replica and kept in a table.
+
+    Args:
+        cache: the cache that watches them.
+        table: the table. It is incomplete until all policies are listed; until then no new request is delivered.
+    """
+
+    def __init__(self, cache: Cache, table: PolicyTable) -> None:
+        self._cache = cache
+        self._table = table
+        table.is_complete = False
+
+    async def run(self) -> None:
+        """Watch the policies until cancelled; they stay in use."""
+        informer = await self._cache.informer(ChannelPolicy)
+        registration = informer.add_handler(self._handle)
+        try:
+            await registration.wait_synced()
+            self._table.is_complete = True
+            await asyncio.Event().wait()
+        finally:
+            registration.remove()
+
+    def _handle(self, event: CacheEvent) -> None:
+        name = event.object.name
+        if event.new is None:
+            self._table.remove(name)
+            return
+        try:
+            self._table.set(name, ChannelPolicy.from_dict(event.new.decode()).spec)
+        except InvalidObject as error:
+            self._table.set_invalid(name, error_text(error))
+            _log.error("channel policy %s is invalid, so no new request is delivered: %s", name, error)

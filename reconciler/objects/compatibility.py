@@ -1,0 +1,401 @@
+"""Comparison of two CustomResourceDefinitions: breaking and harmless changes.
+
+A change is breaking if an object that exists, or a manifest that was valid, may be refused, lose a field or change its
+meaning, or if a request that was served may fail. The rules are tables: one function per keyword of a structural
+schema, which returns why a change of its value is breaking, or None.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CRDChange", "compare_crds"]
+
+Schema = Mapping[str, Any]
+_SHOWN = 120
+"""Maximum characters of a value in a message."""
+
+_Check = Callable[[Any, Any], str | None]
+"""The reason for which a change from the first value to the second is breaking; None if it is harmless."""
+
+
+@dataclass(frozen=True, slots=True)
+class CRDChange:
+    """A difference between two definitions of a kind.
+
+    Attributes:
+        path: where, such as ``v1: spec.size`` or ``spec.names.plural``.
+        what: what changed, with the values before and after.
+        why: the reason for which it is breaking; ``""`` if it is harmless.
+    """
+
+    path: str
+    what: str
+    why: str = ""
+
+    @property
+    def breaking(self) -> bool:
+        """Return whether the change is breaking."""
+        return bool(self.why)
+
+
+def compare_crds(old: Schema, new: Schema) -> list[CRDChange]:
+    """Return the changes from one CustomResourceDefinition (apiextensions.k8s.io/v1) to another, breaking ones first.
+
+    Descriptions and printer columns are not compared. Within the two groups the order is that of the documents.
+
+    Args:
+        old: the definition that is installed; with the ``status.storedVersions`` of a cluster, they are checked too.
+        new: the definition that will replace it.
+    """
+    before, after = _mapping(old.get("spec")), _mapping(new.get("spec"))
+    changes = [
+        *_names(before, after),
+        *_versions(before, after, _list(_mapping(old.get("status")).get("storedVersions"))),
+        *_conversion(before, after),
+    ]
+    return sorted(changes, key=lambda change: not change.breaking)
+
+
+def _names(before: Schema, after: Schema) -> Iterator[CRDChange]:
+    fixed = {
+        "group": "the kind has another API group: its objects stay in the old one",
+        "scope": "the API server refuses another scope",
+    }
+    for key, why in fixed.items():
+        yield from _value(f"spec.{key}", before.get(key), after.get(key), why)
+    old, new = _mapping(before.get("names")), _mapping(after.get("names"))
+    for key in ("kind", "plural", "singular", "listKind"):
+        yield from _value(f"spec.names.{key}", old.get(key), new.get(key), "clients and roles use this name")
+    for key, why in (("shortNames", "kubectl does not find the kind by this name"), ("categories", "")):
+        yield from _members(f"spec.names.{key}", old.get(key), new.get(key), why)
+    if before.get("preserveUnknownFields") is True and after.get("preserveUnknownFields") is not True:
+        yield CRDChange("spec.preserveUnknownFields", "changed from true to false", "unknown fields are pruned")
+
+
+def _value(path: str, old: Any, new: Any, why: str) -> Iterator[CRDChange]:
+    if old != new:
+        yield CRDChange(path, _changed(old, new), why)
+
+
+def _members(path: str, old: Any, new: Any, why: str) -> Iterator[CRDChange]:
+    """Compare two sets; a removed member is breaking if there is a reason."""
+    before, after = ({_json(member): member for member in _list(side)} for side in (old, new))
+    for key, member in before.items():
+        if key not in after:
+            yield CRDChange(path, f"{_text(member)} removed", why)
+    for key, member in after.items():
+        if key not in before:
+            yield CRDChange(path, f"{_text(member)} added")
+
+
+def _versions(before: Schema, after: Schema, stored: list[Any]) -> Iterator[CRDChange]:
+    old, new = _by_name(before), _by_name(after)
+    for name, version in old.items():
+        if name not in new:
+            kept = version.get("storage") is True or name in stored
+            reason = "stored objects cannot be read any more" if kept else "requests for this version fail"
+            yield CRDChange(name, "version removed", reason)
+            continue
+        yield from _version(name, version, new[name])
+    for name in new:
+        if name not in old:
+            yield CRDChange(name, "version added")
+    for name in stored:
+        if name not in new and name not in old:
+            yield CRDChange(name, "stored version missing", "stored objects cannot be read any more")
+
+
+def _version(name: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
+    if old.get("served") is True and new.get("served") is not True:
+        yield CRDChange(name, "not served any more", "requests for this version fail")
+    elif old.get("served") is not True and new.get("served") is True:
+        yield CRDChange(name, "served again")
+    if new.get("storage") is True and old.get("storage") is not True:
+        yield CRDChange(name, "is the stored version now")
+    if new.get("deprecated") is True and old.get("deprecated") is not True:
+        yield CRDChange(name, "deprecated")
+    yield from _subresources(name, _mapping(old.get("subresources")), _mapping(new.get("subresources")))
+    before, after = (
+        [_mapping(each).get("jsonPath") for each in _list(side.get("selectableFields"))] for side in (old, new)
+    )
+    yield from _members(f"{name}: selectableFields", before, after, "field selectors with it fail")
+    yield from _Comparison(name).schema("", _schema_of(old), _schema_of(new))
+
+
+def _subresources(name: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
+    if ("status" in old) != ("status" in new):
+        what, why = ("removed", "writes to it fail") if "status" in old else ("added", "other writes ignore the status")
+        yield CRDChange(f"{name}: subresources.status", what, why)
+    if "scale" in old and "scale" not in new:
+        yield CRDChange(f"{name}: subresources.scale", "removed", "kubectl scale and autoscalers fail")
+    elif "scale" in new and "scale" not in old:
+        yield CRDChange(f"{name}: subresources.scale", "added")
+    else:
+        yield from _value(
+            f"{name}: subresources.scale", old.get("scale"), new.get("scale"), "autoscalers use other fields"
+        )
+
+
+def _conversion(before: Schema, after: Schema) -> Iterator[CRDChange]:
+    old, new = (_mapping(side.get("conversion")).get("strategy") or "None" for side in (before, after))
+    if new != old and len(_by_name(after)) > 1:
+        why = "objects of the other versions are not converted any more" if new == "None" else ""
+        yield CRDChange("spec.conversion.strategy", _changed(old, new), why)
+    if new != "None" or old != "None":
+        return
+    known = set(_unconvertible(before))
+    for names, field in _unconvertible(after):
+        if (names, field) not in known:
+            yield CRDChange(
+                "spec.conversion",
+                f"missing: {' and '.join(names)} differ in {field}",
+                "without a conversion webhook the field is lost or does not fit",
+            )
+
+
+def _unconvertible(spec: Schema) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield pairs of versions and a field that strategy None, which changes only apiVersion, does not convert.
+
+    A field that only one version has is lost, unless all that this version adds is optional.
+    """
+    versions = list(_by_name(spec).items())
+    for position, (name, version) in enumerate(versions):
+        for other_name, other in versions[position + 1 :]:
+            here, there = _fields(_schema_of(version)), _fields(_schema_of(other))
+            only_here, only_there = here.keys() - there.keys(), there.keys() - here.keys()
+            lost = only_here | only_there if only_here and only_there else set()
+            lost |= {path for path in only_here | only_there if (here | there)[path][1]}
+            lost |= {path for path in here.keys() & there.keys() if here[path][0] != there[path][0]}
+            for path in sorted(lost):
+                yield (name, other_name), path
+
+
+def _fields(schema: Schema, prefix: str = "") -> dict[str, tuple[str, bool]]:
+    """Return the type of each field by its path, and whether the field is required."""
+    found: dict[str, tuple[str, bool]] = {}
+    required = _required(schema)
+    for name, member in _mapping(schema.get("properties")).items():
+        path, schema_of_member = f"{prefix}{name}", _mapping(member)
+        found[path] = _type(schema_of_member), name in required and "default" not in schema_of_member
+        found |= _fields(schema_of_member, f"{path}.")
+    for key, step in (("items", "[]."), ("additionalProperties", "[*].")):
+        if prefix and isinstance(schema.get(key), Mapping):
+            found |= _fields(schema[key], prefix.removesuffix(".") + step)
+    return found
+
+
+class _Comparison:
+    """The comparison of the schemas of one version."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def schema(self, path: str, old: Schema, new: Schema, *, required: bool = False) -> Iterator[CRDChange]:
+        """Yield the changes of a schema and of all below it; `required` means that no object lacks the field."""
+        if _type(old) != _type(new):
+            wider = (_type(old), _type(new)) in _WIDER_TYPES or (_type(new) == "any" and _keeps_unknown(new))
+            why = None if wider else "values of the old type are refused"
+            yield self._change(path, f"type {_changed(_type(old), _type(new))}", why)
+            if not wider:
+                return
+        for keyword, check in _KEYWORDS.items():
+            before, after = (side.get(keyword, _IMPLIED.get(keyword)) for side in (old, new))
+            if before != after:
+                why = None if keyword == "default" and required else check(before, after)
+                yield self._change(path, _keyword_changed(keyword, before, after), why)
+        yield from self._enum(path, old, new)
+        yield from self._rules(path, old, new)
+        yield from self._required(path, old, new)
+        yield from self._fields(path, old, new)
+        yield from self._values(path, old, new)
+
+    def _change(self, path: str, what: str, why: str | None = None) -> CRDChange:
+        return CRDChange(f"{self._version}: {path.lstrip('.') or 'schema'}", what, why or "")
+
+    def _enum(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
+        if "enum" not in old and "enum" in new:
+            yield self._change(path, f"enum {_text(new['enum'])} added", "other values are refused")
+        elif "enum" in old and "enum" not in new:
+            yield self._change(path, "enum removed")
+        else:
+            for change in _members("", old.get("enum"), new.get("enum"), "objects with this value are refused"):
+                yield self._change(path, f"value {change.what} {'from' if change.why else 'to'} the enum", change.why)
+
+    def _rules(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
+        key = "x-kubernetes-validations"
+        before, after = ([_mapping(each).get("rule") for each in _list(side.get(key))] for side in (old, new))
+        for rule in after:
+            if rule not in before:
+                yield self._change(path, f"rule {_text(rule)} added", "objects that break it are refused")
+        for rule in before:
+            if rule not in after:
+                yield self._change(path, f"rule {_text(rule)} removed")
+
+    def _required(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
+        members = _mapping(new.get("properties"))
+        before, after = _required(old), _required(new)
+        for name in after:
+            if name not in before:
+                has_default = "default" in _mapping(members.get(name))
+                why = None if has_default else "objects without it are refused"
+                yield self._change(f"{path}.{name}", "required now", why)
+        for name in before:
+            if name not in after and name in members:
+                yield self._change(f"{path}.{name}", "optional now")
+
+    def _fields(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
+        before, after = _mapping(old.get("properties")), _mapping(new.get("properties"))
+        others = new.get("additionalProperties")
+        for name, member in before.items():
+            if name in after or (isinstance(others, Mapping) and others):
+                required = name in _required(old)
+                schema = _mapping(after.get(name, others))
+                yield from self.schema(f"{path}.{name}", _mapping(member), schema, required=required)
+            else:
+                why = None if _keeps_unknown(new) else "its values are pruned; a renamed field is a removed one"
+                yield self._change(f"{path}.{name}", "field removed", why)
+        for name in after:
+            if name not in before:
+                why = "objects may have another value there" if _keeps_unknown(old) else None
+                yield self._change(f"{path}.{name}", "field added", why)
+        if _keeps_unknown(old) and not _keeps_unknown(new):
+            yield self._change(path, "unknown fields are not preserved any more", "they are pruned")
+        elif _keeps_unknown(new) and not _keeps_unknown(old):
+            yield self._change(path, "unknown fields are preserved now")
+
+    def _values(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
+        for key, step in (("items", "[]"), ("additionalProperties", "[*]")):
+            before, after = old.get(key), new.get(key)
+            if isinstance(before, Mapping) and isinstance(after, Mapping):
+                yield from self.schema(path + step, before, after)
+            elif isinstance(before, Mapping) and before and not _keeps_unknown(new) and after is not True:
+                yield self._change(path + step, "other keys are not allowed any more", "they are pruned")
+            elif isinstance(after, Mapping) and after and _keeps_unknown(old):
+                yield self._change(path + step, "values have a schema now", "objects may have other values")
+
+
+def _not_higher(old: Any, new: Any) -> str | None:
+    return None if new is None or _number(new) <= _number(old, -math.inf) else "values below it are refused"
+
+
+def _not_lower(old: Any, new: Any) -> str | None:
+    return None if new is None or _number(new) >= _number(old, math.inf) else "values above it are refused"
+
+
+def _number(value: Any, otherwise: float = math.nan) -> float:
+    """Return a number; the API server accepts no definition with another value, so none compares as equal to it."""
+    return value if isinstance(value, (int, float)) else otherwise
+
+
+def _not_set(_old: Any, new: Any) -> str | None:
+    return "values that were valid are refused" if new else None
+
+
+def _not_different(reason: str) -> _Check:
+    return lambda _old, _new: reason
+
+
+def _multiple(old: Any, new: Any) -> str | None:
+    divides = new is None or (_number(new, 0) > 0 and math.fmod(_number(old), _number(new)) == 0)
+    return None if divides else "other values are refused"
+
+
+def _format(old: Any, new: Any) -> str | None:
+    wider = {("int32", "int64"), ("float", "double")}
+    return None if new is None or (old, new) in wider else "values of another format are refused"
+
+
+def _default(_old: Any, new: Any) -> str | None:
+    return "objects without the field mean something else" if new is not None else "objects without the field lack it"
+
+
+def _nullable(_old: Any, new: Any) -> str | None:
+    return None if new else "null is refused or pruned"
+
+
+_LISTS = "server-side apply merges it in another way, and duplicates may be refused"
+
+_KEYWORDS: Mapping[str, _Check] = {
+    "minimum": _not_higher,
+    "minLength": _not_higher,
+    "minItems": _not_higher,
+    "minProperties": _not_higher,
+    "maximum": _not_lower,
+    "maxLength": _not_lower,
+    "maxItems": _not_lower,
+    "maxProperties": _not_lower,
+    "exclusiveMinimum": _not_set,
+    "exclusiveMaximum": _not_set,
+    "uniqueItems": _not_set,
+    "multipleOf": _multiple,
+    "pattern": _not_set,
+    "format": _format,
+    "default": _default,
+    "nullable": _nullable,
+    "allOf": _not_set,
+    "anyOf": _not_set,
+    "oneOf": _not_set,
+    "not": _not_set,
+    "x-kubernetes-embedded-resource": _not_set,
+    "x-kubernetes-list-type": _not_different(_LISTS),
+    "x-kubernetes-list-map-keys": _not_different(_LISTS),
+    "x-kubernetes-map-type": _not_different("server-side apply merges it in another way"),
+}
+_IMPLIED = {"x-kubernetes-list-type": "atomic", "x-kubernetes-map-type": "granular"}
+_WIDER_TYPES = frozenset({("integer", "number"), ("integer", "integer or string"), ("string", "integer or string")})
+
+
+def _type(schema: Schema) -> str:
+    if schema.get("x-kubernetes-int-or-string") is True:
+        return "integer or string"
+    return str(schema.get("type") or "any")
+
+
+def _keeps_unknown(schema: Schema) -> bool:
+    return schema.get("x-kubernetes-preserve-unknown-fields") is True or schema.get("additionalProperties") is True
+
+
+def _keyword_changed(keyword: str, old: Any, new: Any) -> str:
+    if old is None:
+        return f"{keyword} {_text(new)} added"
+    return f"{keyword} {_text(old)} removed" if new is None else f"{keyword} {_changed(old, new)}"
+
+
+def _changed(old: Any, new: Any) -> str:
+    return f"changed from {_text(old)} to {_text(new)}"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else _json(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _by_name(spec: Schema) -> dict[str, Schema]:
+    return {str(_mapping(each).get("name")): _mapping(each) for each in _list(spec.get("versions"))}
+
+
+def _schema_of(version: Schema) -> Schema:
+    return _mapping(_mapping(version.get("schema")).get("openAPIV3Schema"))
+
+
+def _required(schema: Schema) -> dict[str, None]:
+    return dict.fromkeys(str(name) for name in _list(schema.get("required")))
+
+
+def _mapping(value: Any) -> Schema:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,70 @@
+"""The hints are only a faster way: with a hint at every place, the redaction finds the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from unittest.mock import patch
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.notification.redaction import forms, hints, redactor, tokens, values
+from reconciler.notification.redaction.redactor import redact_forms
+
+PIECES = [
+    *("password", "PassWord", "p%61ssword", "api_key", "key", "token", "sig", "auth", "Cookie", "Authorization"),
+    *("value", "name", "-u ", "--user ", "login", "-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"),
+    *(
+        "=",
+        ": ",
+        ":",
+        "://",
+        "//",
+        "%2F%2F",
+        "\\/\\/",
+        "@",
+        "@tcp(",
+        "?",
+        "&",
+        "%",
+        "%3D",
+        "%25",
+        "\\",
+        "\\n",
+        "\\u0070",
+    ),
+    *('"', "'", "`", "{", "}", "[", "]", ",", ";", " ", "\n", "\t", ".", "-", "_", "é", "\ud800", "\N{PILE OF POO}"),
+    *("bearer ", "Basic ", "https", "hooks/services/", "a", "abc", "x1", "ghp_", "sk-", "A" * 16, "1" * 9, "eyJ"),
+]
+
+
+class _Everywhere:
+    def is_in(self, text: str) -> bool:
+        return True
+
+    def starts(self, text: str) -> Iterator[int]:
+        return iter(range(len(text)))
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_a_hint_at_every_place_finds_the_same(text: str) -> None:
+    found = redact_forms(text)
+    everywhere = _Everywhere()
+    with (
+        patch.object(redactor, "_HINTS", everywhere),
+        patch.multiple(forms, URL_HINTS=everywhere, SCHEME_HINTS=everywhere, LOGIN_HINTS=everywhere),
+        patch.object(forms, "DATABASE_HINTS", everywhere),
+        patch.object(tokens, "TOKEN_HINTS", everywhere),
+        patch.object(values, "NAME_HINTS", everywhere),
+    ):
+        assert redact_forms(text) == found
+
+
+def test_without_re2_the_hints_are_the_same() -> None:
+    text = "a token, an API-Key, héllo password=x"
+    fast = list(hints.Hints("token", "key", "pass", ignore_case=True).starts(text))
+    with patch.dict(sys.modules, {"re2": None}):
+        assert list(hints.Hints("token", "key", "pass", ignore_case=True).starts(text)) == fast
+    assert fast == [2, 16, 27]

@@ -1,0 +1,56 @@
+"""Quality of the redaction over the corpus, and the patterns of users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.errors import ConfigurationError
+from reconciler.notification import NotificationOperator, NotificationOptions, Redactor
+from reconciler.notification.redaction.redactor import redact_forms
+from tests.benchmarks.redaction import measure, summary
+from tests.notification.redaction_corpus import NAMED, SERVICES, manual_lines, samples
+
+PAGE = Path(__file__).parents[2] / "docs" / "notification.md"
+
+
+def test_the_corpus_has_at_least_fifty_services_and_two_thousand_samples() -> None:
+    assert len(SERVICES) >= 50
+    assert sum(1 for _ in samples()) >= 2_000
+
+
+def test_only_secrets_without_a_form_in_prose_are_missed_and_nothing_else_is_lost() -> None:
+    quality = measure()
+    assert {(sample.form, sample.service in NAMED) for sample in quality.leaks} == {("prose", True)}
+    assert quality.recall > 0.98
+    assert quality.damaged == ()
+    assert quality.false == ()
+    assert [line for line in manual_lines() if redact_forms(line) != line] == []
+    text = " ".join(PAGE.read_text().split())
+    assert summary(quality) in text, f"docs/notification.md must say: {summary(quality)}"
+
+
+# Patterns of users
+
+
+def test_a_pattern_of_a_user_is_redacted_in_whole_or_by_its_group() -> None:
+    redactor = Redactor(patterns=[r"ACME-[0-9]{6}", r"ticket=(\w+)"])
+    assert redactor.redact("é id ACME-123456 ticket=abc done") == "é id [REDACTED] ticket=[REDACTED] done"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("(", "not a valid pattern of RE2: missing"),
+        (r"(?=x)", "not a valid pattern of RE2"),
+        ("x*", "matches the empty text"),
+    ],
+)
+def test_an_invalid_pattern_is_an_error_at_startup(pattern: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        NotificationOperator(NotificationOptions(redact=[pattern]))
+
+
+def test_a_pattern_that_would_backtrack_is_linear() -> None:
+    assert Redactor(patterns=["(a+)+b"]).redact("a" * 200_000) == "a" * 200_000
