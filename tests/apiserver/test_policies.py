@@ -212,6 +212,11 @@ USES_OF_VARIABLES = [
     "variables.gibibyte.isGreaterThan(quantity('1M')) && variables.size <= 5",
     "variables.unsigned[0] + 1u == variables.unsigned[1] && variables.size <= 5",
     "variables.power19 <= 5 * 524288",
+    "request.userInfo.username != '' && request.kind.kind == 'Gadget' && variables.size <= 5",
+    "request.resource.resource == 'gadgets' && variables.size <= 5",
+    "request.requestKind.version + request.requestResource.version == 'v1v1' && variables.size <= 5",
+    "request.operation == 'CREATE' && request.dryRun && request.name.startsWith('n') && variables.size <= 5",
+    "request.namespace == namespaceObject.metadata.name && has(namespaceObject.status.phase) && variables.size <= 5",
 ]
 
 
@@ -226,7 +231,7 @@ async def variables_can_be_used_anywhere_in_an_expression(world: World) -> None:
         ],
     )
     await install(world, made)
-    await in_force(world)
+    await applied(world)
     for number, expression in enumerate(USES_OF_VARIABLES):
         small, large = world.gadget(f"n{number}", size=5), world.gadget(f"n{number}", size=6)
         assert await world.try_to(world.client.create(small, dry_run=True)) == "allowed", expression
@@ -298,6 +303,14 @@ INVALID_POLICIES: list[tuple[dict[str, Any], str]] = [
     (
         {"variables": [{"name": "a b", "expression": "1"}]},
         'spec.variables[0].name: Invalid value: "a b": must be a valid CEL identifier',
+    ),
+    (
+        {"validations": [{"expression": "request.operatoin == 'CREATE'"}]},
+        "spec.validations[0].expression: Invalid value: \"request.operatoin == 'CREATE'\": compilation failed: ERROR: ",
+    ),
+    (
+        {"validations": [{"expression": "has(namespaceObject.metadata.label)"}]},
+        'spec.validations[0].expression: Invalid value: "has(namespaceObject.metadata.label)": compilation failed: ERR',
     ),
     (
         {"variables": [{"name": "in", "expression": "1"}]},

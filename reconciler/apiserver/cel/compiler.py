@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.apiserver.cel.checker import Checked, check_expression, instantiation_problem
+from reconciler.apiserver.cel.checker import check_expression, instantiation_problem
 from reconciler.apiserver.cel.costs import (
     RULE_COST_LIMIT,
     TOTAL_COST_LIMIT,
@@ -27,6 +27,7 @@ from reconciler.apiserver.cel.engine import (
 )
 from reconciler.apiserver.cel.functions import functions
 from reconciler.apiserver.cel.model import type_of
+from reconciler.apiserver.cel.request_fields import unknown_fields
 from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
 from reconciler.apiserver.cel.syntax_tree import Tree, read_tree
 from reconciler.apiserver.encoding.refusals import FieldError
@@ -334,7 +335,11 @@ def check_condition(
         wanted = results[0] if len(results) == 1 else f"one of [{' '.join(results)}]"
         raise CompileError(f"must evaluate to {wanted} but got {name}")
     serialized = expression.serialize()
-    problem = instantiation_problem(read_tree(serialized).root)
+    tree = read_tree(serialized)
+    undefined = [(tree.positions.get(place, 0), f"undefined field '{field}'") for place, field in unknown_fields(tree)]
+    if undefined:
+        raise CompileError(_with_source_lines(source, undefined))
+    problem = instantiation_problem(tree.root)
     if problem:
         raise CompileError(f"program instantiation failed: {problem}")
     used = {name.removeprefix(_VARIABLE) for name in referenced_names(serialized) if name.startswith(_VARIABLE)}
@@ -449,7 +454,7 @@ def _compile_expression(source: str, node: Node, *, optional_old: bool) -> _Expr
     tree = read_tree(serialized)
     checked = check_expression(tree, node, optional_old=optional_old)
     if checked.problems:
-        raise CompileError(_with_source_lines(source, checked))
+        raise CompileError(_with_source_lines(source, checked.problems))
     problem = instantiation_problem(tree.root)
     if problem:
         raise CompileError(f"program instantiation failed: {problem}")
@@ -526,10 +531,10 @@ def _split_first(types: str) -> tuple[str, str]:
     return types, ""
 
 
-def _with_source_lines(source: str, checked: Checked) -> str:
+def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
     """Return error messages with the source lines that they point at."""
     lines = []
-    for position, problem in checked.problems:
+    for position, problem in problems:
         before = source[:position]
         line, column = before.count("\n"), position - (before.rfind("\n") + 1)
         shown = source.split("\n")[line]
