@@ -316,6 +316,16 @@ def test_an_object_that_is_larger_than_the_memory_is_not_kept() -> None:
     assert len(log.pending(KEY)) == 1
 
 
+def test_changes_that_were_dropped_while_their_key_waits_are_counted_when_they_grow_again() -> None:
+    size = changed({"data": {"text": "1" * 10_000}}, {"data": {"text": "2" * 10_000}}).size
+    log = ChangeLog(CONFIG, current_clock(), budget=2 * size + size // 2)
+    for _ in range(5):
+        for name in ("a", "b", "c"):
+            log.note(Request(name, "ns"), CONFIG, update(large(1, name), large(2, name)))
+            assert len(log.pending(Request(name, "ns"))) == 1
+    assert sum(len(log.pending(Request(name, "ns"))) for name in ("a", "b", "c")) == 2
+
+
 def test_further_objects_are_left_out() -> None:
     log = ChangeLog(CONFIG, current_clock())
     for number in range(9):
