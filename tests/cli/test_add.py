@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -169,6 +170,13 @@ def test_invalid_input_is_one_line_and_changes_nothing(
     assert says in refused(capsys, project, *arguments)
 
 
+def test_entries_that_are_no_code_are_passed_over(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    (project / "website" / ".#operator.py").symlink_to("me@host.1234")  # a lock of Emacs
+    (project / "website" / "again").symlink_to(".")
+    os.mkfifo(project / "website" / "pipe.py")
+    assert run(capsys, "add", "kind", "Disk") == (0, ANY, "")
+
+
 def test_a_file_that_exists_is_not_overwritten(capsys: pytest.CaptureFixture[str], project: Path) -> None:
     (project / "website" / "webhook.py").write_text("no Python\n")
     assert "website/webhook.py, line 1: not valid Python" in refused(capsys, project, "webhook", "Website")
@@ -214,6 +222,16 @@ def test_a_project_whose_code_fails_is_refused(capsys: pytest.CaptureFixture[str
         ("tool = 3", "does not have target"),
         ("[tool.reconciler.manifests]\ntarget = 3", "does not have target"),
         ("[tool.reconciler.manifests]\ntarget = 'absent:setup'", "setup() must be defined once"),
+        ("[tool.reconciler.manifests]\ntarget = '/etc:setup'", "does not have target"),
+        ("[tool.reconciler.manifests]\ntarget = '..:setup'", "does not have target"),
+        *(
+            (
+                f"[tool.reconciler.manifests]\ntarget = 'website.operator:add_controllers'\ndirectory = {directory}",
+                "is not a directory of the project",
+            )
+            for directory in ("'/'", "''", "'.'", "'deploy/../..'", "3")
+        ),
+        (f"x = {'[' * 100_000}", "not a readable TOML file"),
     ],
 )
 def test_a_directory_without_a_project_is_refused(
