@@ -245,6 +245,16 @@ def test_managed_fields_of_another_form_are_no_writer(managed: Any) -> None:
         ({"spec": {"password": "x"}}, {"spec": {"password": "hunter2"}}, "Widget"),
         ({"spec": {"auth": {"value": "x"}}}, {"spec": {"auth": {"value": "hunter2"}}}, "Widget"),
         ({"env": [{"name": "DB_PASS", "value": ""}]}, {"env": [{"name": "DB_PASS", "value": "hunter2"}]}, "Pod"),
+        *(
+            ({"env": before}, {"env": after}, "Pod")
+            for name in ({"name": "DB_PASS"}, {"id": "db-password"}, {"type": "a", "key": "apiToken"}, {"Name": "pwd"})
+            for before, after in (
+                ({**name, "value": ""}, {**name, "value": "hunter2"}),
+                ([{**name, "value": ""}] * 2, [{**name, "value": "hunter2"}] * 2),
+                ([{**name, "value": "hunter2"}] * 2, [{"name": "A", "value": "b"}] * 2),
+            )
+        ),
+        ({"args": []}, {"args": ["mysql", "--password", "hunter2"]}, "Pod"),
         ({"data": {"url": ""}}, {"data": {"url": "postgres://me:hunter2@db/x"}}, "ConfigMap"),
         ({"data": {"file": ""}}, {"data": {"file": "user: me\nword: hunter2"}}, "ConfigMap"),
         ({"data": {"json": ""}}, {"data": {"json": ' {"word": "hunter2"}'}}, "ConfigMap"),
