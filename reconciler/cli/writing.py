@@ -83,7 +83,7 @@ def _put(path: Path, draft: Path, before: str | None, undo: contextlib.ExitStack
         undo.callback(lambda: _is(path, written) and path.write_bytes(before.encode()))
         os.replace(draft, path)  # noqa: PTH105 - the same
         return
-    undo.callback(lambda: _is(path, written) and _remove(path))
+    undo.callback(_remove, path, written)
     os.link(draft, path) if hasattr(os, "link") else draft.rename(path)  # a link never overwrites
     draft.unlink(missing_ok=True)
 
@@ -113,9 +113,10 @@ def _make_directory(path: Path, undo: contextlib.ExitStack) -> None:
     undo.callback(_remove_directory, path)
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _remove(path: Path, only: os.stat_result | None = None) -> None:
+    if only is None or _is(path, only):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _remove_directory(path: Path) -> None:

@@ -21,6 +21,7 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError, TerminalError
 from reconciler.manager import EndpointSecurity, ShardByIndex
 from reconciler.manager.console import Page
+from reconciler.manager.endpoints.server import EndpointRequest
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
 
@@ -298,6 +299,27 @@ async def test_streams_are_limited_and_freed(manager: Manager) -> None:
             answer.close()
         while await _status(manager) == 503:  # until the server notices
             pass
+
+
+async def test_others_run_between_the_pages_that_many_tabs_ask_for_at_once(client: Client) -> None:
+    turns = []
+
+    def body(_state: Any, _query: Any) -> h.Node:
+        turns.append(iterations)
+        return h.p["drawn"]
+
+    manager = new_manager(client)
+    assert manager.console is not None
+    manager.console.add(Page("/slow", "Slow", body))
+    answers = [
+        asyncio.create_task(manager.console.handle(EndpointRequest("slow", [], "text/html", local=True)))
+        for _ in range(20)
+    ]
+    iterations = 0
+    while not all(answer.done() for answer in answers):
+        iterations += 1
+        await asyncio.sleep(0)
+    assert len(set(turns)) == 20
 
 
 async def _status(manager: Manager) -> int:
