@@ -125,7 +125,7 @@ class Draft:
 
 
 def _not_copied(folder: str, names: Sequence[str]) -> set[str]:
-    """Return the entries of a directory that are no code: caches, links to nothing or to a parent, special files."""
+    """Return the entries of a directory other than code: caches, links to nothing or to a parent, special files."""
     here = Path(folder)
     return {
         name
