@@ -110,7 +110,7 @@ async def test_a_check_of_a_task_that_was_cancelled_fails(
     worker.cancel()
     manager = Manager(client, health="127.0.0.1:0")
     manager.add_health_check("worker", lambda: worker)
-    manager.add_ready_check("worker", lambda: worker.result())
+    manager.add_ready_check("worker", worker.result)
     async with manager.running():
         for path in ("healthz", "readyz"):
             status, text = await get(http, f"{manager.health_url}/{path}")

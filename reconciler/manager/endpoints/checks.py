@@ -80,7 +80,7 @@ class Checks:
             reason = f"timed out after {CHECK_TIMEOUT:g} s"
         except (SystemExit, KeyboardInterrupt):
             raise
-        except BaseException as error:  # noqa: BLE001 - a check fails by raising any exception
+        except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             reason = f"{type(error).__name__}: {error_text(error)}"

@@ -342,6 +342,28 @@ async def test_only_local_requests_are_answered(manager: Manager) -> None:
     assert (await get(manager, "/", host="localhost:80"))[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("cross-site", "no-cors", 403),
+        ("cross-site", "cors", 403),
+        ("same-site", "no-cors", 403),  # another port of localhost
+        ("same-origin", "cors", 200),
+        ("none", "navigate", 200),
+        ("cross-site", "navigate", 200),  # a link
+    ],
+)
+async def test_a_page_of_another_site_cannot_take_the_streams(
+    manager: Manager, site: str, mode: str, status: int
+) -> None:
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{manager.console_url}/", headers={**headers, **EVENTS}) as answer,
+    ):
+        assert answer.status == status
+
+
 async def test_with_security_a_token_is_needed_and_any_host_may_ask(client: Client) -> None:
     manager = new_manager(client, console="0.0.0.0:0", security=EndpointSecurity(token="a-token", tls=False))
     async with manager.running():
