@@ -9,8 +9,9 @@ __all__ = ["excerpt", "hide_secrets", "is_secret_name", "without_password"]
 _LONGEST = 200
 _HIDDEN = "***"
 
+# What precedes one of these in a name is not matched: that would take time at each character of a long word.
 _NAMES = (
-    r"[\w-]{0,40}(?:token|secret|passw|passphrase|pwd|authorization|api[_-]?key|credential|private[_-]?key|keydata)"
+    r"(?:token|secret|passw|passphrase|pwd|authorization|api[_-]?key|credential|private[_-]?key|keydata)"
     r"[\w-]{0,40}"
 )
 _RULES = (
@@ -32,7 +33,7 @@ _RULES = (
     ),
     # also as two arguments in a list: "--token", "…"
     (
-        re.compile(rf"(--{_NAMES}(?:\\?[\"'],\s*\\?[\"']|\s+))(?!\*\*\*)[^\s\"'\\]+", re.IGNORECASE),
+        re.compile(rf"(--[\w-]{{0,40}}?{_NAMES}(?:\\?[\"'],\s*\\?[\"']|\s+))(?!\*\*\*)[^\s\"'\\]+", re.IGNORECASE),
         rf"\1{_HIDDEN}",
     ),
     # JSON Web Tokens
