@@ -103,12 +103,6 @@ class NotificationFlags:
     namespace_credentials: Annotated[
         bool, Parameter(help="Let receivers use credentials from labelled Secrets of a namespace.", negative="")
     ] = False
-    webhook: Annotated[
-        str | None, Parameter(help="HOST:PORT of the webhook that refuses requests which a policy does not allow.")
-    ] = None
-    webhook_certificates: Annotated[
-        Path | None, Parameter(help="Directory with the webhook's tls.crt and tls.key.")
-    ] = None
 
 
 @Parameter(name="*", group="Pod of the operator, without --endpoint")

@@ -109,8 +109,6 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
         raise ConfigurationError("set only one of --routing-file, --routing-config-map and --routing-resource")
     if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
         raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
-    if flags.webhook is not None and not (flags.channel_policies and flags.webhook_certificates is not None):
-        raise ConfigurationError("--webhook needs --channel-policies and --webhook-certificates")
     if flags.alertmanager_webhook is not None and (flags.credentials is None or flags.alert_token is None):
         raise ConfigurationError("--alertmanager-webhook needs --credentials and --alert-token")
     operator = NotificationOperator(
@@ -133,8 +131,6 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
             redact=flags.redact,
             policies=flags.channel_policies,
             namespace_credentials=flags.namespace_credentials,
-            webhook=flags.webhook,
-            webhook_certificates=flags.webhook_certificates,
         )
     )
     handler.addFilter(RedactingFilter(operator.redactor))

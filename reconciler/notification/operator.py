@@ -25,7 +25,6 @@ from reconciler.notification.routing.controller import RoutingConfigReconciler
 from reconciler.notification.tenancy.admission import PolicyValidator
 from reconciler.notification.tenancy.policies import PolicySource, PolicyTable
 from reconciler.notification.tenancy.secrets import SecretSource
-from reconciler.webhook import WebhookServer
 
 __all__ = ["NotificationOperator", "NotificationOptions"]
 
@@ -50,12 +49,10 @@ class NotificationOptions:
         max_concurrent: maximum concurrent deliveries. Default 64.
         workers: requests that are reconciled concurrently. Default 10.
         redact: regular expressions (RE2) of further secrets to redact; see `Redactor`. Default none.
-        policies: whether ChannelPolicies restrict what namespaces may do. Default False.
+        policies: whether ChannelPolicies restrict what namespaces may do. Default False. A manager with
+            `webhook_certificates` then also serves a webhook that refuses requests which a policy does not allow.
         namespace_credentials: whether receivers may use credentials of the request's namespace, from Secrets with the
             label ``notify.reconciler.dev/credentials=true``. Default False.
-        webhook: ``HOST:PORT`` of a validating webhook that refuses requests which a policy does not allow; needs
-            `policies` and `webhook_certificates`. Default None.
-        webhook_certificates: directory with ``tls.crt`` and ``tls.key``. Default None.
         alertmanager_webhook: ``HOST:PORT`` at which Alertmanager and Grafana send alerts; needs `credentials` and
             `alert_token`. Default None.
         alert_token: name of the credential that the senders of alerts must know. Default None.
@@ -78,8 +75,6 @@ class NotificationOptions:
     redact: Sequence[str] = ()
     policies: bool = False
     namespace_credentials: bool = False
-    webhook: str | None = None
-    webhook_certificates: Path | None = None
     alertmanager_webhook: str | None = None
     alert_token: str | None = None
     alert_namespace: str = "default"
@@ -88,8 +83,6 @@ class NotificationOptions:
     def __post_init__(self) -> None:
         if sum(each is not None for each in (self.routing_file, self.routing_config_map, self.routing_resource)) > 1:
             raise ConfigurationError("set only one of the routing file, the routing ConfigMap and the RoutingConfig")
-        if self.webhook is not None and not (self.policies and self.webhook_certificates is not None):
-            raise ConfigurationError("a webhook needs channel policies and a directory of certificates")
         if self.alertmanager_webhook is not None and (self.credentials is None or not self.alert_token):
             raise ConfigurationError("a webhook for alerts needs the name of a credential with the senders' token")
         if self.routing_config_map is not None:
@@ -186,12 +179,9 @@ class NotificationOperator:
         options = self._options
         if options.policies:
             manager.add(PolicySource(manager.cache, self.policies))
+            manager.add_webhooks(PolicyValidator(self.policies, self.routing))
         if options.namespace_credentials:
             manager.add(SecretSource(manager.cache, self.credentials))
-        if options.webhook is not None and options.webhook_certificates is not None:
-            server = WebhookServer(options.webhook, certificates=options.webhook_certificates)
-            server.add(PolicyValidator(self.policies, self.routing))
-            manager.add_webhooks(server)
 
     def _add_alerts(self, manager: Manager) -> None:
         options = self._options

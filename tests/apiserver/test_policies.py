@@ -45,7 +45,9 @@ async def install(world: World, made: dict[str, Any], number: int = 0, **binding
 
 async def applied(world: World) -> None:
     probe = world.gadget("probe", size=1)
-    await eventually(lambda: world.try_to(world.client.create(probe, dry_run=True)), lambda said: "it is applied" in said)
+    await eventually(
+        lambda: world.try_to(world.client.create(probe, dry_run=True)), lambda said: "it is applied" in said
+    )
 
 
 async def said(world: World, **spec: Any) -> str:

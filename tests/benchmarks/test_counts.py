@@ -160,6 +160,23 @@ async def test_what_is_remembered_for_explanations_costs_three_percent_of_the_ca
     assert explaining / (library_calls(profile) - explaining) < 0.03  # 0.023 when this was set
 
 
+async def test_the_calls_for_a_reconcile_that_changes_nothing_are_bounded_and_it_sends_no_request() -> None:
+    profile = cProfile.Profile()
+    async with world() as w:
+        await w.seed(range(200))
+        async with w.manager.running():
+            await w.converged()
+            sent = len(w.server.requests())
+            profile.enable()
+            for number in range(200):
+                w.controller.enqueue(Request(f"widget-{number:06d}", "default"), after=1)
+            await asyncio.sleep(30)
+            profile.disable()
+            assert w.controller.statistics().reconciles == 400
+            assert len(w.server.requests()) == sent
+    assert library_calls(profile) / 200 < 530  # 500 when this was set
+
+
 async def test_an_event_is_decoded_once_and_the_object_only_for_its_reconcile(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: Counter[str] = Counter()
 

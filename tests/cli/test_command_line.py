@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,14 @@ def test_missing_extra_names_the_package_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 1
     assert done.stderr.strip() == ("reconciler: the command line needs cyclopts: pip install 'kube-reconciler[cli]'")
+
+
+COMMANDS = ("apiserver", "audit", "crd", "demo", "dev", "explain", "manifests", "new", "run", "top")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_stands_for_two_things(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    shown = re.findall(r"^│ {1,4}(--[a-z][a-z-]*)", out, re.MULTILINE)
+    assert (code, len(shown)) == (0, len(set(shown)))
+    assert shown

@@ -134,7 +134,7 @@ class LateNetwork:
         self.answers: list[int] = []
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        if request.method == "PATCH" and request.path.endswith("/status"):
+        if request.method in ("PATCH", "PUT") and request.path.endswith("/status"):
             return await asyncio.shield(asyncio.create_task(self._late(request)))
         return await self._server.send(request)
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
-from reconciler.errors import ConfigurationError
 from reconciler.notification import (
     ChannelPolicy,
     ChannelPolicySpec,
@@ -250,9 +249,12 @@ async def test_the_webhook_refuses_with_the_name_of_the_policy() -> None:
     assert (await review("ops", "pager")).allowed
 
 
-def test_a_webhook_needs_policies_and_certificates() -> None:
-    with pytest.raises(ConfigurationError, match="a webhook needs channel policies and a directory of certificates"):
-        NotificationOptions(webhook="0.0.0.0:9443")
+@pytest.mark.parametrize("restricted", [True, False])
+async def test_operator_with_policies_brings_the_webhook(restricted: bool) -> None:
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client)
+        NotificationOperator(NotificationOptions(policies=restricted)).add_to(manager)
+        assert [type(each) for each in manager.webhooks] == ([PolicyValidator] if restricted else [])
 
 
 # Credentials of a namespace

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import htpy as h
 from htpy import Node
 
+from reconciler.manager.console import Page
 from reconciler.manager.console.html import pill, section, table
-from reconciler.manager.console.pages.page import Page
 from reconciler.meta import format_micro_time
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import LimitedChannel
@@ -40,13 +40,13 @@ def receivers_page(channels: ChannelRegistry, history: History, waiting: Callabl
     """
 
     def body(_: JSONObject, query: Mapping[str, str]) -> Node:
-        queued = waiting()
-        names = sorted({*channels, *history.channels})
-        rows = [_receiver(name, channels, history.channels.get(name, ChannelHistory()), queued) for name in names]
+        queued, counts = waiting(), dict(history.channels)
+        names = sorted({*channels, *counts})
+        rows = [_receiver(name, channels, counts.get(name, ChannelHistory()), queued) for name in names]
         columns = ("Channel", "Breaker", "Limits", "Waiting ", "Delivered ", "Failed ", "Deferred ", "Last error")
         chosen = [
             entry
-            for entry in reversed(history.entries)
+            for entry in reversed(tuple(history.entries))
             if query.get("request") in (None, entry.request) and query.get("channel") in (None, entry.channel)
         ]
         title = "Attempts" + "".join(f" of {query[name]}" for name in ("request", "channel") if name in query)

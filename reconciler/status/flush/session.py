@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from reconciler.meta import Cycle, current_cycle, format_path, get_path, merge_diff, parse_version
+from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.status.errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status.flush.core import Flush
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
@@ -226,6 +226,13 @@ class Session:
             mutations, carried = (*self._carried, *self._recorded), self._carried
             computed, statistics = self._release_working_status() if mutations else ({}, ApplyStatistics())
             self._carried, self._recorded = [], []
+            unchanged = not mutations or self._changes_nothing(computed)
+            if unchanged:
+                self._working = None
+        if unchanged:
+            self.counts["trimmed"] += statistics.trimmed
+            self._end(started, counts, "unchanged")
+            return None
         flush = Flush(
             self.target,
             self.policy,
@@ -238,9 +245,6 @@ class Session:
             unanswered=self._unanswered,
         )
         pending = PendingFlush(flush, flush.run(computed, statistics), Sleep(0), checkpoint, carried, started, counts)
-        if not mutations:
-            self._end(pending, "unchanged")
-            return None
         try:
             pending.effect = next(pending.effects)
         except StopIteration as stop:
@@ -268,7 +272,7 @@ class Session:
                 )
         if result.outcome == "gone":
             _logger.info("%s was deleted: what was recorded for its status is dropped", self.target)
-        self._end(pending, result.outcome, fields=result.fields)
+        self._end(pending.started, pending.counts, result.outcome, fields=result.fields)
 
     def fail(self, pending: PendingFlush, error: BaseException) -> None:
         """Take back a flush that failed permanently.
@@ -297,7 +301,7 @@ class Session:
             self.keep_failed()
         elif isinstance(error, StatusError):
             error.unsaved = tuple(own)
-        self._end(pending, "failed", error)
+        self._end(pending.started, pending.counts, "failed", error)
 
     def keep_failed(self) -> None:
         """Leave what could not be saved to the running reconcile, if this is its object, for the next one."""
@@ -349,9 +353,16 @@ class Session:
             self._working = None
         return computed, statistics
 
+    def _changes_nothing(self, computed: JSONObject) -> bool:
+        """Return whether a flush would certainly end without a request; most reconciles of an object change nothing."""
+        tip = self._tip
+        is_current = self._base is tip.status and tip.uid == self._uid and self._unanswered is None
+        return is_current and identical(tip.status, computed)
+
     def _end(
         self,
-        pending: PendingFlush,
+        started: float,
+        before: Mapping[str, int],
         outcome: Outcome | Literal["failed"],
         error: BaseException | None = None,
         fields: Sequence[Path] = (),
@@ -359,8 +370,7 @@ class Session:
         """Count, log and report the end of a flush."""
         self.counts["flushes"] += 1
         self.counts[_COUNTER_OF[outcome]] += 1
-        seconds = self.policy.clock.monotonic() - pending.started
-        counts, before = self.counts, pending.counts
+        seconds, counts = self.policy.clock.monotonic() - started, self.counts
         conflicts = counts["conflicts"] - before.get("conflicts", 0)
         replays = counts["replays"] - before.get("replays", 0)
         if _logger.isEnabledFor(logging.DEBUG):
