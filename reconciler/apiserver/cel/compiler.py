@@ -312,8 +312,8 @@ def check_condition(
         source: the expression.
         documents: the names of the documents.
         results: the types that it may have, of ``bool``, ``string`` and ``null_type``; empty for any.
-        variables: the types of the variables that it may use as ``variables.name``, None for any type; None if there
-            are no variables.
+        variables: the types of the variables that it may use as ``variables.name``, None for any type. None if there
+            is none.
 
     Raises:
         CompileError: it does not compile, or its result has another type.
