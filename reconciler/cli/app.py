@@ -68,7 +68,7 @@ def _pyproject() -> tuple[Any, ...]:
         tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file}: not a readable TOML file: {error}") from error
     return (Toml(file, root_keys=["tool", "reconciler"]),)
 

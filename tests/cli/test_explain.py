@@ -341,6 +341,12 @@ async def test_an_unknown_result_is_shown_as_it_is(capsys: Any, stranger: Callab
     assert "The reconcile took 1 s and deferred." in told
 
 
+async def test_every_time_of_rfc_3339_is_read(capsys: Any, stranger: Callable[[bytes], str]) -> None:
+    url = stranger(json.dumps(document(started="2026-01-01t00:00:00z")).encode())
+    _, told, _ = await run(capsys, "explain", "widget", "a[/bold]", "--endpoint", url)
+    assert "It ran last 60 s ago, at 2026-01-01T00:00:00Z," in told
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 async def test_another_document_is_one_line_of_advice(
     capsys: Any, command: tuple[str, ...], stranger: Callable[[bytes], str]

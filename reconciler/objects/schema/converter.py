@@ -241,6 +241,9 @@ class _SchemaConverter:
         _add_type(result, where)
         check_default_type(where, result)
         kind = result.get("type")
+        for key, (keyword, wanted) in _ONLY_ON.items():
+            if key in result and kind != wanted:
+                raise refusal(where, f"has {keyword}= and the type {kind or 'any'}", f"only an {wanted} can have it")
         if any(bound in source for bound in _BOUNDS):
             rules = _bounds_as_rules(source, result)
             result[_RULES] = [*rules, *result.get(_RULES, ())]
@@ -382,6 +385,13 @@ def _bounds_as_rules(source: Mapping[str, Any], schema: JSONObject) -> list[JSON
         rules.append({"rule": check, "message": f"must be {words} {bound}"})
     return rules
 
+
+_ONLY_ON = {
+    "x-kubernetes-list-type": ("list_type", "array"),
+    "x-kubernetes-map-type": ("map_type", "object"),
+    "x-kubernetes-embedded-resource": ("embedded_resource", "object"),
+}
+"""The extensions that the server refuses on other types."""
 
 _HINTS = {
     "contentSchema": "use the type itself, or str",
