@@ -25,7 +25,7 @@ QUANTITY_PATTERN = (
 )
 _NANO = 10**9
 _LARGEST_BINARY = 2**63 - 1
-_LARGEST_POWER = 1000  # as the exponents that a text may have
+_LARGEST_POWER = 1000  # as for the exponent of a string
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
@@ -120,7 +120,9 @@ class Quantity:
 
     def __rsub__(self, other: Number) -> Self:
         found = _value_of_number(other)
-        return NotImplemented if found is None else -self + found
+        if found is None:
+            return NotImplemented
+        return -self + found
 
     def __sub__(self, other: Quantity | Number) -> Self:
         found = _value_of(other)
