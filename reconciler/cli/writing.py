@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from reconciler.errors import ConfigurationError
@@ -15,6 +16,8 @@ __all__ = ["write_files"]
 def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str, str] | None = None) -> None:
     """Write files below a directory; after a failure or an interrupt, everything is as before.
 
+    Other calls for the directory wait, also those of other processes. A link is followed.
+
     Args:
         directory: created if it does not exist.
         files: texts by path.
@@ -24,24 +27,19 @@ def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str
         ConfigurationError: a file exists, has changed since it was read, or cannot be written.
     """
     undo = contextlib.ExitStack()
-    drafts: dict[Path, Path] = {}
+    drafts: list[tuple[Path, Path, str | None]] = []
     try:
-        for name, text in files.items():
-            path = directory / name
-            _make_directory(path.parent, undo)
-            _check(path, (known or {}).get(name))
-            drafts[path] = path.with_name(f".{path.name}.new")
-            undo.callback(_remove, drafts[path])
-            drafts[path].write_bytes(text.encode())
-        for (path, draft), name in zip(drafts.items(), files, strict=True):
-            if (before := (known or {}).get(name)) is not None:
-                draft.chmod(path.stat().st_mode)
-                undo.callback(path.write_bytes, before.encode())
-                os.replace(draft, path)  # noqa: PTH105 - the same
-            else:
-                undo.callback(_remove, path)
-                os.link(draft, path) if hasattr(os, "link") else draft.rename(path)  # a link never overwrites
-                draft.unlink(missing_ok=True)
+        _make_directory(directory, undo)
+        with _locked(directory):
+            for name, text in files.items():
+                path, before = directory / name, (known or {}).get(name)
+                _make_directory(path.parent, undo)
+                _check(path, before)
+                if before is not None:
+                    path = path.resolve()
+                drafts.append((path, _draft(path, text, undo), before))
+            for path, draft, before in drafts:
+                _put(path, draft, before, undo)
     except BaseException as error:
         undo.close()
         if isinstance(error, OSError):
@@ -49,6 +47,52 @@ def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str
             raise ConfigurationError(f"cannot write {error.filename or directory}: {reason}") from error
         raise
     undo.pop_all()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Exclude other calls for a directory, where the system has such locks."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # the file system has no locks
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _draft(path: Path, text: str, undo: contextlib.ExitStack) -> Path:
+    """Write a text into a new file beside a path; its name is nobody else's."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    undo.callback(_remove, draft)
+    with draft.open("xb") as file:
+        file.write(text.encode())
+    return draft
+
+
+def _put(path: Path, draft: Path, before: str | None, undo: contextlib.ExitStack) -> None:
+    """Move a draft to its path. Undone is only what this call has done."""
+    written = draft.stat()
+    if before is not None:
+        draft.chmod(path.stat().st_mode)
+        undo.callback(lambda: _is(path, written) and path.write_bytes(before.encode()))
+        os.replace(draft, path)  # noqa: PTH105 - the same
+        return
+    undo.callback(_remove, path, written)
+    os.link(draft, path) if hasattr(os, "link") else draft.rename(path)  # a link never overwrites
+    draft.unlink(missing_ok=True)
+
+
+def _is(path: Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), file)
+    except OSError:
+        return False
 
 
 def _check(path: Path, known: str | None) -> None:
@@ -69,9 +113,10 @@ def _make_directory(path: Path, undo: contextlib.ExitStack) -> None:
     undo.callback(_remove_directory, path)
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _remove(path: Path, only: os.stat_result | None = None) -> None:
+    if only is None or _is(path, only):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _remove_directory(path: Path) -> None:
