@@ -312,8 +312,8 @@ def check_condition(
         source: the expression.
         documents: the names of the documents.
         results: the types that it may have, of ``bool``, ``string`` and ``null_type``; empty for any.
-        variables: the types of the variables that it may use as ``variables.name``, None for any type. None if there
-            is none.
+        variables: the types of the variables that it may use as ``variables.name``, None for any type; None for a
+            policy without variables.
 
     Raises:
         CompileError: it does not compile, or its result has another type.
@@ -330,7 +330,7 @@ def check_condition(
             words = _UNDEFINED.sub(r"undefined field '\1'", words)
         raise CompileError(f"compilation failed: {_first_names(words)}") from None
     found = expression.return_type()
-    name = {"null": "null_type"}.get(found.name().lower(), found.name().lower())
+    name = "null_type" if found.name() == "NULL" else str(found.name()).lower()
     if results and name not in results:
         wanted = results[0] if len(results) == 1 else f"one of [{' '.join(results)}]"
         raise CompileError(f"must evaluate to {wanted} but got {name}")

@@ -25,7 +25,7 @@ QUANTITY_PATTERN = (
 )
 _NANO = 10**9
 _LARGEST_BINARY = 2**63 - 1
-_LARGEST_POWER = 1000  # as the exponents that text may have
+_LARGEST_POWER = 1000  # as for the exponent of a string
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
