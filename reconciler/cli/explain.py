@@ -178,7 +178,7 @@ def _next(key: JSONObject) -> Iterator[str]:
     elif "in_progress_seconds" not in key:
         yield "  No next run is planned."
     yield f"  It waits for {key['waits_for']}."
-    if key["failures"]:
+    if key["failures"] and "backoff after" not in key["waits_for"]:  # which has the number
         yield f"  It failed {_times(key['failures'])} in a row."
 
 

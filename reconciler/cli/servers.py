@@ -53,7 +53,8 @@ async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> Non
         await server.listen(port=options.port)
         await server.apply(*objects)
         _write_kubeconfig(server, options.kubeconfig)
-        print(f"API server on {server.url}; its data is lost when it stops. In another terminal:")
+        print(f"API server on {server.url}; its data is lost when it stops")
+        print("In another terminal:")
         print(f"  export KUBECONFIG={options.kubeconfig.resolve()}")
         print("  kubectl get crd,ns", flush=True)
         if options.log != "none":
@@ -135,6 +136,7 @@ async def _run_control_plane(kubeconfig: Path) -> None:
 
     async with control_plane.ControlPlane() as plane:
         plane.write_kubeconfig(kubeconfig)
-        print(f"kube-apiserver on {plane.url}; its data is lost when it stops. In another terminal:")
+        print(f"kube-apiserver on {plane.url}; its data is lost when it stops")
+        print("In another terminal:")
         print(f"  export KUBECONFIG={kubeconfig.resolve()}")
         await _wait_for_signal()

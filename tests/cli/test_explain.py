@@ -90,7 +90,7 @@ async def test_a_failing_object_is_told_as_a_person_would(capsys: Any, endpoint:
     assert lines[5].startswith("    Its log records have the reconcile_id ")
     assert lines[6] == "  The status was not written."
     assert lines[7].startswith(("  It runs next in 60 s, at ", "  It runs next in 59 s, at "))
-    assert lines[8:] == ["  It waits for the backoff after 1 failure.", "  It failed once in a row."]
+    assert lines[8:] == ["  It waits for the backoff after 1 failure."]
 
 
 @pytest.mark.parametrize("kind", ["configmap", "configmaps", "ConfigMap", "CM", "v1/ConfigMap"])

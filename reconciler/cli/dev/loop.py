@@ -107,7 +107,8 @@ async def _server(options: DevOptions) -> AsyncIterator[None]:
             raise ConfigurationError(
                 f"--kubeconfig {options.kubeconfig}: cannot write the file: {error.strerror}; choose another path"
             ) from error
-        print(f"API server on {url}; its data is lost when it stops. In another terminal:")
+        print(f"API server on {url}; its data is lost when it stops")
+        print("In another terminal:")
         print(f"  export KUBECONFIG={options.kubeconfig.resolve()}", flush=True)
         yield
 

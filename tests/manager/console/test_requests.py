@@ -84,7 +84,7 @@ async def test_the_first_page_shows_what_fails_and_the_controllers(manager: Mana
     ]
     assert "not retried" in attention
     assert "2 failing" in controllers
-    assert "4 reconciles, 2 errors; 2 keys wait for a timer" in controllers
+    assert "reconciles: 4, errors: 2, keys waiting for a timer: 2" in controllers
 
 
 async def test_keys_are_searched_by_name_state_and_controller(manager: Manager) -> None:
