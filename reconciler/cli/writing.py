@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["write_files"]
+__all__ = ["write_files", "write_kubeconfig"]
+
+_OWN_CLUSTERS = ("reconciler", "control-plane")
+"""The names of the clusters in kubeconfigs of this library's servers."""
 
 
 def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str, str] | None = None) -> None:
@@ -122,3 +125,36 @@ def _remove(path: Path, only: os.stat_result | None = None) -> None:
 def _remove_directory(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.rmdir()
+
+
+def write_kubeconfig(write: Callable[[Path], object], path: Path) -> None:
+    """Write the kubeconfig of a server of this library; only an earlier one is overwritten.
+
+    Args:
+        write: writes it to a path.
+        path: of ``--kubeconfig``.
+
+    Raises:
+        ConfigurationError: another file exists, or it cannot be written.
+    """
+    try:
+        if path.is_file() and not _is_own_kubeconfig(path.read_bytes()):
+            raise ConfigurationError(
+                f"--kubeconfig {path} exists and is not that of an earlier run, so it is not overwritten: it is the "
+                "file to write, so choose another path"
+            )
+        write(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--kubeconfig {path}: cannot write the file: {error.strerror}; choose another path"
+        ) from error
+
+
+def _is_own_kubeconfig(content: bytes) -> bool:
+    import yaml  # 'kubectl config' writes YAML
+
+    try:
+        document = yaml.safe_load(content)
+        return document is None or all(cluster["name"] in _OWN_CLUSTERS for cluster in document["clusters"])
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError):
+        return False

@@ -14,7 +14,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from reconciler.cli.writing import write_files
+from reconciler.cli.writing import write_files, write_kubeconfig
 from reconciler.errors import ConfigurationError
 from tests.cli.projects import ROOT, documents, passes, snapshot
 from tests.cli.test_command_line import run
@@ -320,3 +320,29 @@ def test_of_concurrent_changes_of_a_file_one_is_made(tmp_path: Path) -> None:
         made = [number for number, done in enumerate(pool.map(change, range(1, 9)), 1) if done]
     assert snapshot(tmp_path) == {"one.py": f"{made[0]}", f"{made[0]}.py": ""}
     assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    ("present", "kept"),
+    [
+        (None, False),
+        ("", False),
+        ('{"clusters": [{"name": "reconciler"}]}', False),
+        ("clusters:\n- name: control-plane\ncontexts: []\n", False),  # as 'kubectl config' writes it
+        ("clusters:\n- name: production\n", True),
+        ("clusters:\n- name: reconciler\n- name: production\n", True),
+        ("notes", True),
+        ("- [", True),
+        ("\x00", True),
+    ],
+)
+def test_only_a_kubeconfig_of_an_earlier_run_is_overwritten(tmp_path: Path, present: str | None, *, kept: bool) -> None:
+    path = tmp_path / "config"
+    if present is not None:
+        path.write_text(present)
+    if kept:
+        with pytest.raises(ConfigurationError, match="is not that of an earlier run, so it is not overwritten"):
+            write_kubeconfig(lambda path: path.write_text("new"), path)
+    else:
+        write_kubeconfig(lambda path: path.write_text("new"), path)
+    assert path.read_text() == (present if kept else "new")

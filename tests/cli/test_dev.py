@@ -180,10 +180,12 @@ async def test_an_operator_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         (["notification"], "'notification' is not a valid target"),
         (["disks:setup", "--workers", "0"], "--workers must be 1 or more"),
         (["disks:setup", "--kubeconfig", "absent/kubeconfig"], "--kubeconfig absent/kubeconfig: cannot write"),
+        (["disks:setup", "--kubeconfig", "mine.yaml"], "is not that of an earlier run, so it is not overwritten"),
         ([], "missing argument target"),
     ],
 )
 async def test_invalid_input_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "mine.yaml").write_text("notes")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "reconciler", "dev", *arguments),
@@ -195,6 +197,7 @@ async def test_invalid_input_is_one_line(tmp_path: Path, arguments: list[str], s
     assert process.returncode == (1 if arguments else 2)
     assert says in err.decode()
     assert len(err.splitlines()) == 1
+    assert (tmp_path / "mine.yaml").read_text() == "notes"
 
 
 async def test_a_converter_that_is_not_called_is_named(tmp_path: Path) -> None:
