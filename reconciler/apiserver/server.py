@@ -139,6 +139,7 @@ class APIServer:
         """
         self.cut_watches()
         self._listener.abort_connections()
+        self._handler_chain.break_off()
         if wipe:
             self._handler_chain.replace_handler(self._new_handler())
         else:

@@ -200,7 +200,7 @@ class Reflector:
     async def _prefers_pages(self) -> bool:
         if self._pages_next is None:
             self._verb = "list"
-            self._pages_next = await self._source.pages_are_cached()
+            return await self._source.pages_are_cached()
         return self._pages_next
 
     def _newest_known(self) -> Version | None:

@@ -68,7 +68,7 @@ def _pyproject() -> tuple[Any, ...]:
         tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file}: not a readable TOML file: {error}") from error
     return (Toml(file, root_keys=["tool", "reconciler"]),)
 
@@ -263,10 +263,11 @@ def dev(
     """Run an operator while you write it: on an API server of its own, restarted when a file changes.
 
     The CRDs of the operator's own kinds and its webhooks are installed at each start, with a development certificate.
-    The embedded server does not convert between versions; that of --control-plane does. The server and its objects stay
-    while the operator restarts. If the operator cannot start, the error is shown, and the next change starts it again.
-    Python, YAML, JSON and TOML files below the current directory are watched. Ctrl-C ends everything. In a project of
-    'reconciler new' the target is in pyproject.toml.
+    Validators and defaulters are called on both servers, converters on that of --control-plane only: the embedded
+    server calls a converter only in its own process, as tests do. The server and its objects stay while the operator
+    restarts. If the operator cannot start, the error is shown, and the next change starts it again. Python, YAML, JSON
+    and TOML files below the current directory are watched. Ctrl-C ends everything. In a project of 'reconciler new' the
+    target is in pyproject.toml.
     """
     from reconciler.cli.dev.loop import DevOptions, run_dev
 

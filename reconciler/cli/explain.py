@@ -82,7 +82,7 @@ def print_explanation(
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
         return 0
     document = printable(document)
-    now = datetime.fromisoformat(document["now"])
+    now = msgspec.convert(document["now"], datetime)
     blocks = ["\n".join(_told(each, one, now, document)) for each in document["controllers"] for one in each["keys"]]
     print("\n\n".join(blocks))
     return 0
@@ -178,7 +178,7 @@ def _next(key: JSONObject) -> Iterator[str]:
     elif "in_progress_seconds" not in key:
         yield "  No next run is planned."
     yield f"  It waits for {key['waits_for']}."
-    if key["failures"]:
+    if key["failures"] and "backoff after" not in key["waits_for"]:  # which has the number
         yield f"  It failed {_times(key['failures'])} in a row."
 
 
@@ -238,11 +238,11 @@ def _result(run: JSONObject) -> str:
 
 def _clock(time: str) -> str:
     """Return a time of the JSON without the fraction of the second."""
-    return f"{time.partition('.')[0]}Z"
+    return f"{time.partition('.')[0].upper().removesuffix('Z')}Z"
 
 
 def _ago(run: JSONObject, now: datetime) -> str:
-    return format_duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
+    return format_duration(max(0.0, (now - msgspec.convert(run["started"], datetime)).total_seconds()))
 
 
 def _times(count: int) -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from reconciler.apiserver import APIServer, LoggedRequest
 from reconciler.cli.targets import load_resource
+from reconciler.cli.writing import write_kubeconfig
 from reconciler.errors import ConfigurationError
 
 __all__ = ["APIServerOptions", "build_binaries", "print_binaries_path", "run_apiserver", "run_control_plane"]
@@ -52,8 +53,9 @@ async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> Non
     async with APIServer(seed=options.seed) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)
-        _write_kubeconfig(server, options.kubeconfig)
-        print(f"API server on {server.url}; its data is lost when it stops. In another terminal:")
+        write_kubeconfig(server.write_kubeconfig, options.kubeconfig)
+        print(f"API server on {server.url}; its data is lost when it stops")
+        print("In another terminal:")
         print(f"  export KUBECONFIG={options.kubeconfig.resolve()}")
         print("  kubectl get crd,ns", flush=True)
         if options.log != "none":
@@ -66,15 +68,6 @@ async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> Non
 def _print(entry: LoggedRequest, *, writes: bool) -> None:
     if entry.writes or not writes:
         print(entry, flush=True)
-
-
-def _write_kubeconfig(server: APIServer, kubeconfig: Path) -> None:
-    try:
-        server.write_kubeconfig(kubeconfig)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--kubeconfig {kubeconfig}: cannot write the file: {error.strerror}; choose another path"
-        ) from error
 
 
 def _objects(name: str) -> list[object]:
@@ -134,7 +127,8 @@ async def _run_control_plane(kubeconfig: Path) -> None:
     from reconciler.testing import control_plane
 
     async with control_plane.ControlPlane() as plane:
-        plane.write_kubeconfig(kubeconfig)
-        print(f"kube-apiserver on {plane.url}; its data is lost when it stops. In another terminal:")
+        write_kubeconfig(plane.write_kubeconfig, kubeconfig)
+        print(f"kube-apiserver on {plane.url}; its data is lost when it stops")
+        print("In another terminal:")
         print(f"  export KUBECONFIG={kubeconfig.resolve()}")
         await _wait_for_signal()

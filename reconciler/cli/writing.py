@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["write_files"]
+__all__ = ["write_files", "write_kubeconfig"]
+
+_OWN_CLUSTERS = ("reconciler", "control-plane")
+"""The names of the clusters in kubeconfigs of this library's servers."""
 
 
 def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str, str] | None = None) -> None:
     """Write files below a directory; after a failure or an interrupt, everything is as before.
+
+    Other calls for the directory wait, also those of other processes. A link is followed.
 
     Args:
         directory: created if it does not exist.
@@ -24,24 +30,19 @@ def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str
         ConfigurationError: a file exists, has changed since it was read, or cannot be written.
     """
     undo = contextlib.ExitStack()
-    drafts: dict[Path, Path] = {}
+    drafts: list[tuple[Path, Path, str | None]] = []
     try:
-        for name, text in files.items():
-            path = directory / name
-            _make_directory(path.parent, undo)
-            _check(path, (known or {}).get(name))
-            drafts[path] = path.with_name(f".{path.name}.new")
-            undo.callback(_remove, drafts[path])
-            drafts[path].write_bytes(text.encode())
-        for (path, draft), name in zip(drafts.items(), files, strict=True):
-            if (before := (known or {}).get(name)) is not None:
-                draft.chmod(path.stat().st_mode)
-                undo.callback(path.write_bytes, before.encode())
-                os.replace(draft, path)  # noqa: PTH105 - the same
-            else:
-                undo.callback(_remove, path)
-                os.link(draft, path) if hasattr(os, "link") else draft.rename(path)  # a link never overwrites
-                draft.unlink(missing_ok=True)
+        _make_directory(directory, undo)
+        with _locked(directory):
+            for name, text in files.items():
+                path, before = directory / name, (known or {}).get(name)
+                _make_directory(path.parent, undo)
+                _check(path, before)
+                if before is not None:
+                    path = path.resolve()
+                drafts.append((path, _draft(path, text, undo), before))
+            for path, draft, before in drafts:
+                _put(path, draft, before, undo)
     except BaseException as error:
         undo.close()
         if isinstance(error, OSError):
@@ -49,6 +50,52 @@ def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str
             raise ConfigurationError(f"cannot write {error.filename or directory}: {reason}") from error
         raise
     undo.pop_all()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Exclude other calls for a directory, where the system has such locks."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # the file system has no locks
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _draft(path: Path, text: str, undo: contextlib.ExitStack) -> Path:
+    """Write a text into a new file beside a path; its name is nobody else's."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    undo.callback(_remove, draft)
+    with draft.open("xb") as file:
+        file.write(text.encode())
+    return draft
+
+
+def _put(path: Path, draft: Path, before: str | None, undo: contextlib.ExitStack) -> None:
+    """Move a draft to its path. Undone is only what this call has done."""
+    written = draft.stat()
+    if before is not None:
+        draft.chmod(path.stat().st_mode)
+        undo.callback(lambda: _is(path, written) and path.write_bytes(before.encode()))
+        os.replace(draft, path)  # noqa: PTH105 - the same
+        return
+    undo.callback(_remove, path, written)
+    os.link(draft, path) if hasattr(os, "link") else draft.rename(path)  # a link never overwrites
+    draft.unlink(missing_ok=True)
+
+
+def _is(path: Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), file)
+    except OSError:
+        return False
 
 
 def _check(path: Path, known: str | None) -> None:
@@ -69,11 +116,45 @@ def _make_directory(path: Path, undo: contextlib.ExitStack) -> None:
     undo.callback(_remove_directory, path)
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _remove(path: Path, only: os.stat_result | None = None) -> None:
+    if only is None or _is(path, only):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _remove_directory(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.rmdir()
+
+
+def write_kubeconfig(write: Callable[[Path], object], path: Path) -> None:
+    """Write the kubeconfig of a server of this library; only an earlier one is overwritten.
+
+    Args:
+        write: writes it to a path.
+        path: of ``--kubeconfig``.
+
+    Raises:
+        ConfigurationError: another file exists, or it cannot be written.
+    """
+    try:
+        if path.is_file() and not _is_own_kubeconfig(path.read_bytes()):
+            raise ConfigurationError(
+                f"--kubeconfig {path} exists and is not that of an earlier run, so it is not overwritten: it is the "
+                "file to write, so choose another path"
+            )
+        write(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--kubeconfig {path}: cannot write the file: {error.strerror}; choose another path"
+        ) from error
+
+
+def _is_own_kubeconfig(content: bytes) -> bool:
+    import yaml  # 'kubectl config' writes YAML
+
+    try:
+        document = yaml.safe_load(content)
+        return document is None or all(cluster["name"] in _OWN_CLUSTERS for cluster in document["clusters"])
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError):
+        return False

@@ -29,6 +29,7 @@ from reconciler.manager.endpoints.reviews import Reviewer
 from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.manager.endpoints.server import Address, Servers
 from reconciler.manager.endpoints.thread import MainLoop
+from reconciler.manager.endpoints.turns import Turns
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
@@ -441,10 +442,14 @@ class Manager:
         return transport if self._elector is None else FencedTransport(transport, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
-        shard = self._shard.debug_info
+        shard, turns = self._shard.debug_info, Turns(self._clock)
+
+        def controllers() -> Sequence[Controller]:
+            return self._lifecycle.controllers
+
         debug = {
-            "/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock, shard),
-            "/debug/keys": debug_keys(lambda: self._lifecycle.controllers, self._clock, role=self._role, shard=shard),
+            "/debug/queue": debug_queue(controllers, self._clock, turns, shard),
+            "/debug/keys": debug_keys(controllers, self._clock, turns, role=self._role, shard=shard),
         }
         self._ready.add("manager", self._is_running)
         if self._elector is not None:

@@ -91,7 +91,7 @@ class FencedTransport(_TransportWrapper):
 class TracingTransport(_TransportWrapper):
     """A transport that records a span of kind CLIENT per request, following OpenTelemetry's HTTP conventions.
 
-    A span is named after method and resource, such as ``PATCH databases/status``. Its attributes are
+    A span is named after method and resource, such as ``PUT databases/status``. Its attributes are
     ``http.request.method``, ``url.path``, ``http.response.status_code`` and ``server.address``. The span of a watch
     ends when the watch is open.
 

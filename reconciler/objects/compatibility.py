@@ -68,13 +68,26 @@ def _names(before: Schema, after: Schema) -> Iterator[CRDChange]:
     }
     for key, why in fixed.items():
         yield from _value(f"spec.{key}", before.get(key), after.get(key), why)
-    old, new = _mapping(before.get("names")), _mapping(after.get("names"))
+    old, new = _defaulted(before.get("names")), _defaulted(after.get("names"))
     for key in ("kind", "plural", "singular", "listKind"):
         yield from _value(f"spec.names.{key}", old.get(key), new.get(key), "clients and roles use this name")
     for key, why in (("shortNames", "kubectl does not find the kind by this name"), ("categories", "")):
         yield from _members(f"spec.names.{key}", old.get(key), new.get(key), why)
     if before.get("preserveUnknownFields") is True and after.get("preserveUnknownFields") is not True:
         yield CRDChange("spec.preserveUnknownFields", "changed from true to false", "unknown fields are pruned")
+
+
+def _defaulted(names: Any) -> Schema:
+    """Return names with those that the API server adds if they are omitted."""
+    given = _mapping(names)
+    kind = given.get("kind")
+    if not isinstance(kind, str):
+        return given
+    return {
+        "singular": kind.lower(),
+        "listKind": f"{kind}List",
+        **{key: value for key, value in given.items() if value},
+    }
 
 
 def _value(path: str, old: Any, new: Any, why: str) -> Iterator[CRDChange]:

@@ -192,8 +192,9 @@ def _with_metadata(schema: JSONObject) -> JSONObject:
 def _object_schema(cls: type[AnyResource]) -> JSONObject:
     spec = structural_schema(cls.spec_model)
     if not spec.get("required"):
-        # The server does not apply defaults inside an absent object.
-        spec.setdefault("default", {})
+        # The server does not apply defaults inside an absent object, and checks rules on a default as it is written.
+        members = spec.get("properties", {}).items() if "x-kubernetes-validations" in spec else ()
+        spec.setdefault("default", {name: member["default"] for name, member in members if "default" in member})
     schema: JSONObject = {"type": "object"}
     if description := first_paragraph(cls.definition.description):
         schema["description"] = description

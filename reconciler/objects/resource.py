@@ -23,6 +23,7 @@ from reconciler.objects.declaration import (
     string_tuple,
     typed_tuple,
 )
+from reconciler.objects.fields.messages import wire_message
 from reconciler.objects.lenient import read_leniently
 from reconciler.objects.markers import PrinterColumn, Rule, Scale
 from reconciler.objects.model import ConditionedStatus, ObjectMeta
@@ -311,7 +312,7 @@ def _read(document: Mapping[str, Any], part: str, model: type[BaseModel], proble
         return model.model_validate(data)
     except ValidationError as error:
         problems += [
-            (_field_path(part, problem["loc"]), problem["msg"])
+            (_field_path(part, problem["loc"]), wire_message(problem["msg"]))
             for problem in error.errors(include_url=False, include_context=False, include_input=False)
         ]
     except Exception as error:  # noqa: BLE001 - a user's validator may raise anything

@@ -1,6 +1,6 @@
 """The status batcher: one status write per reconcile, however often the status changes in between.
 
-`StatusBatcher` records mutations, and sends at most one conditional patch at the end of its block. Its guarantees:
+`StatusBatcher` records mutations, and sends at most one conditional write at the end of its block. Its guarantees:
 
 * If nothing changed by meaning, there is no request. Otherwise there is one write and no read, unless something fails.
   Then at most one write takes effect per flush, and the requests are bounded and counted.

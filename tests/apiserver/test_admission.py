@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.errors import OutcomeUnknown
+from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.testing.control_plane import ControlPlane
 from tests.apiserver.admission_world import (
+    GADGET_DEFINITION,
     GADGETS,
     GROUP,
     KIND,
@@ -233,6 +238,55 @@ async def only_matching_writes_are_reviewed(world: World) -> None:
 
 
 @scenario
+async def webhooks_see_and_change_scales(world: World) -> None:
+    world.hooks.on("/m", lambda _: patch({"op": "replace", "path": "/spec/replicas", "value": 4}))
+    world.hooks.on("/v", lambda asked: {"allowed": asked["object"]["spec"]["replicas"] < 5})
+    rules = [{**GADGETS, "resources": ["gadgets/scale"], "operations": ["UPDATE"]}]
+    await world.install(MUTATING, world.hook("/m", rules=rules))
+    await world.install(VALIDATING, world.hook("/v", rules=rules))
+    await world.create(world.gadget(size=1))
+    changed = {"spec": {"replicas": 9}}
+    scale = await world.client.patch(KIND, "g", world.ns, patch=changed, subresource="scale")
+    assert scale["spec"] == {"replicas": 4}
+    assert (await world.client.get(KIND, "g", world.ns))["spec"]["size"] == 4
+    for path, replicas in (("/m", 9), ("/v", 4)):
+        (asked,) = world.hooks.requests[path]
+        assert asked["kind"] == asked["requestKind"] == {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+        assert (asked["resource"]["resource"], asked["subResource"]) == ("gadgets", "scale")
+        assert (asked["object"]["kind"], asked["object"]["spec"]) == ("Scale", {"replicas": replicas})
+        assert asked["oldObject"]["spec"] == {"replicas": 1}
+
+
+@scenario
+async def webhooks_cannot_move_objects(world: World) -> None:
+    added: list[dict[str, Any]] = []
+    world.hooks.on("/m", lambda _: patch(*added))
+    await world.install(MUTATING, world.hook("/m"))
+    await world.create(world.gadget(size=1))
+    said = {}
+    for path, value in (("name", "other"), ("namespace", "default"), ("resourceVersion", "1")):
+        added[:] = [{"op": "add", "path": f"/metadata/{path}", "value": value}]
+        change = world.client.patch(KIND, "g", world.ns, patch={"spec": {"size": 2}})
+        said[path] = (await world.try_to(change), await world.try_to(world.client.create(world.gadget("n"))))
+    elsewhere = "400 BadRequest: the namespace of the provided object does not match the namespace sent on the request"
+    immutable = (
+        'Gadget.admission.reconciler.dev "other" is invalid: metadata.name: Invalid value: "other": field is immu'
+    )
+    assert said["name"][0].startswith(f"422 Invalid: {immutable}")
+    assert said["name"][1] == "allowed"
+    assert said["namespace"] == (elsewhere, elsewhere)
+    assert said["resourceVersion"][0].startswith("409 Conflict: ")
+    assert said["resourceVersion"][1] == "500 : resourceVersion should not be set on objects to be created"
+    added[:] = [{"op": "remove", "path": "/metadata"}]
+    change = world.client.patch(KIND, "g", world.ns, patch={"spec": {"size": 2}})
+    assert (await world.try_to(change)).endswith(
+        "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+    )
+    found = await world.client.get(KIND, "g", world.ns)
+    assert (found["metadata"]["name"], found["metadata"]["namespace"], found["spec"]["size"]) == ("g", world.ns, 1)
+
+
+@scenario
 async def a_condition_that_fails_fails_closed(world: World) -> None:
     world.hooks.on("/v", lambda _: {})
     await world.install(
@@ -407,3 +461,44 @@ async def test_real_server_calls_webhooks_the_same_way(
     body: Scenario, control_plane: ControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await on_real(body, control_plane, tmp_path, caplog)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("happens", ["kind deleted", "namespace deleted", "restart", "wipe"])
+async def test_nothing_is_created_where_nothing_is_served_any_more(happens: str) -> None:
+    async with APIServer(provision_namespaces=False) as server, Client(server) as client:
+
+        class Hook:
+            async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+                if happens == "kind deleted":
+                    name = GADGET_DEFINITION["metadata"]["name"]
+                    await client.delete("apiextensions.k8s.io/v1/CustomResourceDefinition", name)
+                elif happens == "namespace deleted":
+                    await client.delete("v1/Namespace", "ns")
+                else:
+                    await server.restart(wipe=happens == "wipe")
+                asked = json.loads(request.body)
+                response = {"uid": asked["request"]["uid"], "allowed": True}
+                return HTTPResponse(200, body=json.dumps({**asked, "response": response}).encode())
+
+        server.connect_webhooks("https://webhooks.example", Hook())
+        await server.apply(GADGET_DEFINITION)
+        await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}})
+        hook = {
+            "name": "v.admission.reconciler.dev",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "clientConfig": {"url": "https://webhooks.example/v"},
+            "rules": [{**GADGETS, "operations": ["CREATE"]}],
+        }
+        await client.create({"apiVersion": GROUP, "kind": VALIDATING, "metadata": {"name": "v"}, "webhooks": [hook]})
+        metadata = {"name": "g", "namespace": "ns"}
+        gadget = {"apiVersion": "admission.reconciler.dev/v1", "kind": "Gadget", "metadata": metadata}
+        path = "/apis/admission.reconciler.dev/v1/namespaces/ns/gadgets"
+        headers = {"content-type": "application/json"}
+        request = HTTPRequest("POST", path, headers=headers, body=json.dumps(gadget).encode())
+        if "deleted" in happens:
+            assert (await server.send(request)).status == 404
+        else:
+            with pytest.raises(OutcomeUnknown, match="the server restarted before it answered"):
+                await server.send(request)

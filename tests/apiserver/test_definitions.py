@@ -45,6 +45,26 @@ _SCHEMAS: list[tuple[str, dict[str, Any], str]] = [
         f'{HERE}.default: Invalid value: {{"y":1}}: must not have unknown fields',
     ),
     (
+        "default without the defaults inside",
+        {"type": "object", "default": {}, "required": ["x"], "properties": {"x": {"type": "integer", "default": 1}}},
+        f"{HERE}.default.x: Required value",
+    ),
+    (
+        "rule on a default without the defaults inside",
+        {
+            "type": "object",
+            "default": {},
+            "properties": {"x": {"type": "integer", "default": 1}},
+            "x-kubernetes-validations": [{"rule": "has(self.x)"}],
+        },
+        f"{HERE}.default: Invalid value: failed rule: has(self.x)",
+    ),
+    (
+        "map type of a list",
+        {"type": "array", "items": {"type": "string"}, "x-kubernetes-map-type": "atomic"},
+        f'{HERE}.type: Invalid value: "array": must be object if x-kubernetes-map-type is specified',
+    ),
+    (
         "preserve",
         {"type": "object", "x-kubernetes-preserve-unknown-fields": False},
         "Invalid value: false: must be true or undefined",

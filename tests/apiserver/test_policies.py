@@ -183,6 +183,62 @@ async def only_what_matches_is_validated(world: World) -> None:
     assert await world.try_to(world.client.create(world.gadget("free", color="red"), dry_run=True)) == "allowed"
 
 
+VARIABLES = {
+    "size": "object.spec.size // the size",
+    "double": "variables.size\n+ variables.size",
+    "nothing": "object.spec.nothing",
+    "maybe": "object.spec.?size",
+    "kind": "type(object.spec.size)",
+    "gibibyte": "quantity('1Gi')",
+    "unsigned": "[1u, 2u]",
+    "spec": "object.spec",
+    "power0": "object.spec.size",
+    **{f"power{number}": f"variables.power{number - 1} + variables.power{number - 1}" for number in range(1, 20)},
+}
+USES_OF_VARIABLES = [
+    "variables.size <= 5 // variables.nothing isn't used",
+    "// it's a comment\nvariables // and another\n.size <= 5",
+    "variables.double <= 10",
+    "variables.size <= 5 || variables.nothing == 1",
+    "'''it's variables.nothing''' != '' && variables.size <= 5",
+    r"r'\\' == '\\\\' && variables.size <= 5",
+    "has(variables.size) && has(variables.double) && variables.size <= 5",
+    "has(variables.spec.size) && !has(variables.spec.nothing) && variables.size <= 5",
+    "[{'spec': {'size': 100}}].all(object, variables.size <= 5)",
+    "[{'size': 1}].all(variables, variables.size == 1) && variables.size <= 5",
+    "{'variables': {'size': 3}}.variables.size == 3 && .variables.size <= 5",
+    "variables.maybe.orValue(9) <= 5",
+    "variables.kind == int && variables.size <= 5",
+    "variables.gibibyte.isGreaterThan(quantity('1M')) && variables.size <= 5",
+    "variables.unsigned[0] + 1u == variables.unsigned[1] && variables.size <= 5",
+    "variables.power19 <= 5 * 524288",
+    "request.userInfo.username != '' && request.kind.kind == 'Gadget' && variables.size <= 5",
+    "request.resource.resource == 'gadgets' && variables.size <= 5",
+    "request.requestKind.version + request.requestResource.version == 'v1v1' && variables.size <= 5",
+    "request.operation == 'CREATE' && request.dryRun && request.name.startsWith('n') && variables.size <= 5",
+    "request.namespace == namespaceObject.metadata.name && has(namespaceObject.status.phase) && variables.size <= 5",
+]
+
+
+@scenario
+async def variables_can_be_used_anywhere_in_an_expression(world: World) -> None:
+    made = policy(
+        world,
+        variables=[{"name": name, "expression": expression} for name, expression in VARIABLES.items()],
+        validations=[
+            {"expression": f"object.metadata.name != 'n{number}' || (\n{expression}\n)"}
+            for number, expression in enumerate(USES_OF_VARIABLES)
+        ],
+    )
+    await install(world, made)
+    await applied(world)
+    for number, expression in enumerate(USES_OF_VARIABLES):
+        small, large = world.gadget(f"n{number}", size=5), world.gadget(f"n{number}", size=6)
+        assert await world.try_to(world.client.create(small, dry_run=True)) == "allowed", expression
+        failed = 'composited variable "nothing" fails to evaluate' if "|| variables" in expression else "failed expr"
+        assert failed in await world.try_to(world.client.create(large, dry_run=True)), expression
+
+
 @scenario
 async def an_update_sees_the_old_object(world: World) -> None:
     await world.client.create(world.gadget(size=3))
@@ -247,6 +303,42 @@ INVALID_POLICIES: list[tuple[dict[str, Any], str]] = [
     (
         {"variables": [{"name": "a b", "expression": "1"}]},
         'spec.variables[0].name: Invalid value: "a b": must be a valid CEL identifier',
+    ),
+    (
+        {"validations": [{"expression": "request.operatoin == 'CREATE'"}]},
+        "spec.validations[0].expression: Invalid value: \"request.operatoin == 'CREATE'\": compilation failed: ERROR: ",
+    ),
+    (
+        {"validations": [{"expression": "has(namespaceObject.metadata.label)"}]},
+        'spec.validations[0].expression: Invalid value: "has(namespaceObject.metadata.label)": compilation failed: ERR',
+    ),
+    (
+        {"variables": [{"name": "in", "expression": "1"}]},
+        'spec.variables[0].name: Invalid value: "in": must be a valid CEL identifier',
+    ),
+    (
+        {"variables": [{"name": "x", "expression": "variables.y"}, {"name": "y", "expression": "1"}]},
+        'spec.variables[0].expression: Invalid value: "variables.y": compilation failed: ERROR: <input>:1:10: undefine',
+    ),
+    (
+        {"variables": [{"name": "x", "expression": "'a'"}], "validations": [{"expression": "variables.x <= 5"}]},
+        'spec.validations[0].expression: Invalid value: "variables.x <= 5": compilation failed: ERROR: <input>:1:13: ',
+    ),
+    (
+        {"validations": [{"expression": "object.spec.size"}]},
+        'spec.validations[0].expression: Invalid value: "object.spec.size": must evaluate to bool but got dyn',
+    ),
+    (
+        {"validations": [{"expression": "true", "reason": "Unauthorized"}]},
+        'spec.validations[0].reason: Unsupported value: "Unauthorized": supported values: "Forbidden", "Invalid", "Req',
+    ),
+    (
+        {"auditAnnotations": [{"key": "a", "valueExpression": "1"}]},
+        'spec.auditAnnotations[0].valueExpression: Invalid value: "1": must evaluate to one of [string null_type] but ',
+    ),
+    (
+        {"paramKind": {"apiVersion": "a/b/c", "kind": "A"}},
+        'spec.paramKind.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c',
     ),
     (
         {"paramKind": {"apiVersion": "v1", "kind": ""}},

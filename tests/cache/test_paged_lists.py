@@ -27,8 +27,9 @@ async def server() -> AsyncIterator[APIServer]:
 class Versioned:
     """A server of another version: a transport that answers ``/version``, and passes on everything else."""
 
-    def __init__(self, below: Transport, *answers: tuple[int, Any] | Exception) -> None:
+    def __init__(self, below: Transport, *answers: tuple[int, Any] | Exception, hangs: bool = False) -> None:
         self._below = below
+        self._hangs = hangs
         self._answers = answers
         self.asked = 0
 
@@ -37,6 +38,8 @@ class Versioned:
             return await self._below.send(request)
         answer = self._answers[min(self.asked, len(self._answers) - 1)]
         self.asked += 1
+        if self._hangs:
+            await asyncio.Event().wait()
         if isinstance(answer, Exception):
             raise answer
         return HTTPResponse(answer[0], {"content-type": "application/json"}, msgspec.json.encode(answer[1]))
@@ -91,6 +94,14 @@ async def test_a_server_that_cannot_be_reached_is_asked_again(server: APIServer)
     begun = asyncio.get_running_loop().time()
     assert await verbs_of_first_lists(transport, server) == {"list"}
     assert asyncio.get_running_loop().time() > begun
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["cut off", "silent"])
+async def test_a_proxy_that_lets_no_version_pass_prevents_no_list(server: APIServer, *, hangs: bool) -> None:
+    transport = Versioned(server, NotSent("connection reset"), hangs=hangs)
+    async with asyncio.timeout(30):
+        assert await verbs_of_first_lists(transport, server) == {"watch"}
+    assert transport.asked == 2
 
 
 async def test_a_kind_that_may_be_watched_but_not_listed_is_streamed(server: APIServer) -> None:

@@ -8,11 +8,13 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
-from reconciler.cli.writing import write_files
+from reconciler.cli.writing import write_files, write_kubeconfig
 from reconciler.errors import ConfigurationError
 from tests.cli.projects import ROOT, documents, passes, snapshot
 from tests.cli.test_command_line import run
@@ -168,6 +170,13 @@ def test_invalid_input_is_one_line_and_changes_nothing(
     assert says in refused(capsys, project, *arguments)
 
 
+def test_entries_that_are_no_code_are_passed_over(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    (project / "website" / ".#operator.py").symlink_to("me@host.1234")  # a lock of Emacs
+    (project / "website" / "again").symlink_to(".")
+    os.mkfifo(project / "website" / "pipe.py")
+    assert run(capsys, "add", "kind", "Disk") == (0, ANY, "")
+
+
 def test_a_file_that_exists_is_not_overwritten(capsys: pytest.CaptureFixture[str], project: Path) -> None:
     (project / "website" / "webhook.py").write_text("no Python\n")
     assert "website/webhook.py, line 1: not valid Python" in refused(capsys, project, "webhook", "Website")
@@ -213,6 +222,16 @@ def test_a_project_whose_code_fails_is_refused(capsys: pytest.CaptureFixture[str
         ("tool = 3", "does not have target"),
         ("[tool.reconciler.manifests]\ntarget = 3", "does not have target"),
         ("[tool.reconciler.manifests]\ntarget = 'absent:setup'", "setup() must be defined once"),
+        ("[tool.reconciler.manifests]\ntarget = '/etc:setup'", "does not have target"),
+        ("[tool.reconciler.manifests]\ntarget = '..:setup'", "does not have target"),
+        *(
+            (
+                f"[tool.reconciler.manifests]\ntarget = 'website.operator:add_controllers'\ndirectory = {directory}",
+                "is not a directory of the project",
+            )
+            for directory in ("'/'", "''", "'.'", "'deploy/../..'", "3")
+        ),
+        (f"x = {'[' * 100_000}", "not a readable TOML file"),
     ],
 )
 def test_a_directory_without_a_project_is_refused(
@@ -255,3 +274,75 @@ def test_a_file_that_changed_in_the_meantime_is_not_overwritten(tmp_path: Path) 
     with pytest.raises(ConfigurationError, match="has just been changed by something else"):
         write_files(tmp_path, {"two.py": "2", "one.py": "changed"}, known={"one.py": "1"})
     assert snapshot(tmp_path) == {"one.py": "changed by an editor"}
+
+
+def test_a_file_that_another_program_creates_in_the_meantime_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(draft: object, path: Path) -> None:
+        path.write_text("of another program")
+        raise FileExistsError(errno.EEXIST, "File exists", str(path))
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(ConfigurationError, match=r"one\.py: File exists"):
+        write_files(tmp_path, {"one.py": "1"})
+    assert snapshot(tmp_path) == {"one.py": "of another program"}
+
+
+def test_a_file_whose_name_is_like_that_of_a_draft_stays(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / ".one.py.new").symlink_to("victim")
+    write_files(tmp_path, {"one.py": "1"})
+    assert snapshot(tmp_path) == {".one.py.new": "precious", "one.py": "1", "victim": "precious"}
+    assert not (tmp_path / "one.py").is_symlink()
+
+
+def test_a_linked_file_is_changed_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "one.py").write_text("1")
+    (tmp_path / "one.py").symlink_to("real/one.py")
+    write_files(tmp_path, {"one.py": "changed"}, known={"one.py": "1"})
+    assert (tmp_path / "one.py").is_symlink()
+    assert snapshot(tmp_path) == {"one.py": "changed", "real/one.py": "changed"}
+
+
+def test_of_concurrent_changes_of_a_file_one_is_made(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("0")
+
+    def change(number: int) -> bool:
+        try:
+            write_files(tmp_path, {"one.py": f"{number}", f"{number}.py": ""}, known={"one.py": "0"})
+        except ConfigurationError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [number for number, done in enumerate(pool.map(change, range(1, 9)), 1) if done]
+    assert snapshot(tmp_path) == {"one.py": f"{made[0]}", f"{made[0]}.py": ""}
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    ("present", "kept"),
+    [
+        (None, False),
+        ("", False),
+        ('{"clusters": [{"name": "reconciler"}]}', False),
+        ("clusters:\n- name: control-plane\ncontexts: []\n", False),  # as 'kubectl config' writes it
+        ("clusters:\n- name: production\n", True),
+        ("clusters:\n- name: reconciler\n- name: production\n", True),
+        ("notes", True),
+        ("- [", True),
+        ("\x00", True),
+    ],
+)
+def test_only_a_kubeconfig_of_an_earlier_run_is_overwritten(tmp_path: Path, present: str | None, *, kept: bool) -> None:
+    path = tmp_path / "config"
+    if present is not None:
+        path.write_text(present)
+    if kept:
+        with pytest.raises(ConfigurationError, match="is not that of an earlier run, so it is not overwritten"):
+            write_kubeconfig(lambda path: path.write_text("new"), path)
+    else:
+        write_kubeconfig(lambda path: path.write_text("new"), path)
+    assert path.read_text() == (present if kept else "new")

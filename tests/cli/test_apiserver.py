@@ -92,6 +92,7 @@ def test_apiserver_prints_how_to_reach_it_serves_objects_and_stops_cleanly(
     (manifests / "crd.yaml").write_text(yaml.safe_dump_all([CRD, WIDGET]))
     server = start(str(manifests))
     assert server.line().startswith("API server on http://127.0.0.1:")
+    assert server.line() == "In another terminal:"
     assert server.line() == f"  export KUBECONFIG={tmp_path / 'reconciler.kubeconfig'}"
     assert server.line() == "  kubectl get crd,ns"
     code, found = server.ask("/apis/example.com/v1/namespaces/default/widgets/w")
@@ -101,7 +102,7 @@ def test_apiserver_prints_how_to_reach_it_serves_objects_and_stops_cleanly(
 
 def test_log_option_prints_writes_as_they_happen(start: Callable[..., Started]) -> None:
     server = start("--log", "writes")
-    for _ in range(3):
+    for _ in range(4):
         server.line()
     server.ask("/api/v1/namespaces/default/configmaps")
     settings = {"metadata": {"name": "a"}}

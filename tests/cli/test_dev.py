@@ -98,9 +98,9 @@ class Dev:
 
 
 @contextlib.asynccontextmanager
-async def developing(directory: Path, *options: str) -> AsyncIterator[Dev]:
+async def developing(directory: Path, *options: str, source: str = OPERATOR) -> AsyncIterator[Dev]:
     """Run ``reconciler dev`` in a directory with the operator; kill what is left at the end."""
-    (directory / "disks.py").write_text(OPERATOR)
+    (directory / "disks.py").write_text(source)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "reconciler", "dev", "disks:setup", *options),
@@ -180,10 +180,12 @@ async def test_an_operator_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         (["notification"], "'notification' is not a valid target"),
         (["disks:setup", "--workers", "0"], "--workers must be 1 or more"),
         (["disks:setup", "--kubeconfig", "absent/kubeconfig"], "--kubeconfig absent/kubeconfig: cannot write"),
+        (["disks:setup", "--kubeconfig", "mine.yaml"], "is not that of an earlier run, so it is not overwritten"),
         ([], "missing argument target"),
     ],
 )
 async def test_invalid_input_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "mine.yaml").write_text("notes")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "reconciler", "dev", *arguments),
@@ -195,6 +197,21 @@ async def test_invalid_input_is_one_line(tmp_path: Path, arguments: list[str], s
     assert process.returncode == (1 if arguments else 2)
     assert says in err.decode()
     assert len(err.splitlines()) == 1
+    assert (tmp_path / "mine.yaml").read_text() == "notes"
+
+
+async def test_a_converter_that_is_not_called_is_named(tmp_path: Path) -> None:
+    source = OPERATOR.replace(", Validator", ", Validator, Converter").replace(
+        "manager.add_webhooks(",
+        'both = Converter("example.com", "Disk", hub="v1")\n'
+        '    both.add("v1beta1", to_hub=lambda disk: None, from_hub=lambda disk: None)\n'
+        "    manager.add_webhooks(both, ",
+    )
+    async with developing(tmp_path, source=source) as dev:
+        printed = await dev.until("started controllers")
+    (line,) = (line for line in printed.splitlines() if "--control-plane" in line)
+    assert "WARNING" in line
+    assert "Disk: the converter is not called here" in line
 
 
 @pytest.mark.control_plane

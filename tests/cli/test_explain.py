@@ -90,7 +90,7 @@ async def test_a_failing_object_is_told_as_a_person_would(capsys: Any, endpoint:
     assert lines[5].startswith("    Its log records have the reconcile_id ")
     assert lines[6] == "  The status was not written."
     assert lines[7].startswith(("  It runs next in 60 s, at ", "  It runs next in 59 s, at "))
-    assert lines[8:] == ["  It waits for the backoff after 1 failure.", "  It failed once in a row."]
+    assert lines[8:] == ["  It waits for the backoff after 1 failure."]
 
 
 @pytest.mark.parametrize("kind", ["configmap", "configmaps", "ConfigMap", "CM", "v1/ConfigMap"])
@@ -339,6 +339,12 @@ async def test_an_unknown_result_is_shown_as_it_is(capsys: Any, stranger: Callab
     url = stranger(json.dumps(document(result="deferred")).encode())
     _, told, _ = await run(capsys, "explain", "widget", "a[/bold]", "--endpoint", url)
     assert "The reconcile took 1 s and deferred." in told
+
+
+async def test_every_time_of_rfc_3339_is_read(capsys: Any, stranger: Callable[[bytes], str]) -> None:
+    url = stranger(json.dumps(document(started="2026-01-01t00:00:00z")).encode())
+    _, told, _ = await run(capsys, "explain", "widget", "a[/bold]", "--endpoint", url)
+    assert "It ran last 60 s ago, at 2026-01-01T00:00:00Z," in told
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])

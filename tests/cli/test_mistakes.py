@@ -214,13 +214,13 @@ def test_environment_is_checked_like_the_command_line(capsys, modules: Path, mon
     ("module", "extra", "arguments"),
     [
         ("cyclopts", "cli", ["demo"]),
-        ("rich", "cli", ["demo"]),
-        ("looptime", "testing", ["demo"]),
+        ("rich", "demo", ["demo"]),
+        ("looptime", "demo", ["demo"]),
         ("jinja2", "cli", ["new", "website"]),
         ("watchfiles", "develop", ["dev", "website:setup"]),
         ("trustme", "develop", ["certificates", "certs"]),
         ("htpy", "console", ["demo", "--console"]),
-        ("jsonschema_rs", "apiserver", ["demo", "--output", "json"]),
+        ("jsonschema_rs", "demo", ["demo", "--output", "json"]),
         ("cel_expr_python", "apiserver", ["apiserver", "notification"]),
     ],
 )

@@ -304,12 +304,12 @@ def test_an_interrupt_leaves_nothing(here: Path) -> None:
     program = """
 import os, signal, sys
 from pathlib import Path
-write = Path.write_bytes
-def interrupted(path, content):
-    if path.name == ".test_website.py.new":
+opened = Path.open
+def interrupted(path, *arguments, **options):
+    if path.name.startswith(".test_website.py."):
         os.kill(os.getpid(), signal.SIGINT)
-    return write(path, content)
-Path.write_bytes = interrupted
+    return opened(path, *arguments, **options)
+Path.open = interrupted
 from reconciler.cli import main
 main(["new", "website"])
 """

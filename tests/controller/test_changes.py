@@ -245,6 +245,16 @@ def test_managed_fields_of_another_form_are_no_writer(managed: Any) -> None:
         ({"spec": {"password": "x"}}, {"spec": {"password": "hunter2"}}, "Widget"),
         ({"spec": {"auth": {"value": "x"}}}, {"spec": {"auth": {"value": "hunter2"}}}, "Widget"),
         ({"env": [{"name": "DB_PASS", "value": ""}]}, {"env": [{"name": "DB_PASS", "value": "hunter2"}]}, "Pod"),
+        *(
+            ({"env": before}, {"env": after}, "Pod")
+            for name in ({"name": "DB_PASS"}, {"id": "db-password"}, {"type": "a", "key": "apiToken"}, {"Name": "pwd"})
+            for before, after in (
+                ({**name, "value": ""}, {**name, "value": "hunter2"}),
+                ([{**name, "value": ""}] * 2, [{**name, "value": "hunter2"}] * 2),
+                ([{**name, "value": "hunter2"}] * 2, [{"name": "A", "value": "b"}] * 2),
+            )
+        ),
+        ({"args": []}, {"args": ["mysql", "--password", "hunter2"]}, "Pod"),
         ({"data": {"url": ""}}, {"data": {"url": "postgres://me:hunter2@db/x"}}, "ConfigMap"),
         ({"data": {"file": ""}}, {"data": {"file": "user: me\nword: hunter2"}}, "ConfigMap"),
         ({"data": {"json": ""}}, {"data": {"json": ' {"word": "hunter2"}'}}, "ConfigMap"),
@@ -314,6 +324,16 @@ def test_an_object_that_is_larger_than_the_memory_is_not_kept() -> None:
     assert log.pending(KEY) == ()
     log.note(KEY, CONFIG, update(document(3, data={}), document(4, data={"a": "b"})))
     assert len(log.pending(KEY)) == 1
+
+
+def test_changes_that_were_dropped_while_their_key_waits_are_counted_when_they_grow_again() -> None:
+    size = changed({"data": {"text": "1" * 10_000}}, {"data": {"text": "2" * 10_000}}).size
+    log = ChangeLog(CONFIG, current_clock(), budget=2 * size + size // 2)
+    for _ in range(5):
+        for name in ("a", "b", "c"):
+            log.note(Request(name, "ns"), CONFIG, update(large(1, name), large(2, name)))
+            assert len(log.pending(Request(name, "ns"))) == 1
+    assert sum(len(log.pending(Request(name, "ns"))) for name in ("a", "b", "c")) == 2
 
 
 def test_further_objects_are_left_out() -> None:

@@ -260,3 +260,16 @@ async def test_rejected_values_are_not_in_events_and_conditions(world: World, re
     assert field in message
     assert field in conditions
     assert "hunter2" not in message + conditions
+
+
+async def test_what_looks_like_a_secret_is_not_in_events_conditions_and_explanations(world: World) -> None:
+    text = "cannot log in at https://me:hunter2@db/x with password=hunter2; ran ['psql', '--token', 'hunter2']"
+    controller = await world.start(WidgetReconciler(failing(TerminalError(text))))
+    await world.widget()
+    await quiet()
+    shown = "cannot log in at https://***@db/x with password=***; ran ['psql', '--token', '***']"
+    assert await events(world) == [("Warning", "ReconcileFailed", f"TerminalError: {shown}")]
+    [run] = controller.explain(Request("w", "ns")).runs
+    assert run.failure is not None
+    assert run.failure.message == shown
+    assert "hunter2" not in repr(await world.read())

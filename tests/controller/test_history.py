@@ -184,7 +184,7 @@ async def test_a_ready_key_waits_for_a_worker(world: World) -> None:
     await world.widget("w")
     controller = await world.start(WidgetReconciler(hang), workers=1)
     await quiet()
-    assert controller.explain(KEY).waits_for == "a free worker (1 of 1 are busy, 1 keys are ready)"
+    assert controller.explain(KEY).waits_for == "a free worker (1 of 1 are busy; keys that are ready: 1)"
     assert str(controller.explain(KEY)).startswith("ns/w: ready; waits for a free worker")
 
 

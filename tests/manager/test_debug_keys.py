@@ -12,8 +12,13 @@ import pytest_asyncio
 
 from reconciler import Manager
 from reconciler.client import Client
+from reconciler.clock import current_clock
 from reconciler.controller import Result
 from reconciler.errors import TerminalError
+from reconciler.manager.endpoints.handlers import debug_queue
+from reconciler.manager.endpoints.keys import debug_keys
+from reconciler.manager.endpoints.server import EndpointRequest
+from reconciler.manager.endpoints.turns import Turns
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
 
@@ -115,3 +120,21 @@ async def test_only_a_local_request_gets_values_of_changed_fields_and_nobody_get
     for fields, color in zip(found, ('"blue"', None), strict=True):
         assert {each["path"]: each.get("after") for each in fields} == {"data.color": color, "data.password": None}
     assert SECRET not in json.dumps([local, remote])
+
+
+async def test_others_run_between_the_answers_to_many_requests_at_once() -> None:
+    turns: list[int] = []
+
+    def controllers() -> list[Any]:
+        turns.append(iterations)
+        return []
+
+    shared = Turns(current_clock())
+    keys = debug_keys(controllers, current_clock(), shared, role=lambda: "running")
+    queue = debug_queue(controllers, current_clock(), shared)
+    requests = [asyncio.create_task(each(EndpointRequest("", [], ""))) for each in [keys, queue] * 10]
+    iterations = 0
+    while not all(request.done() for request in requests):
+        iterations += 1
+        await asyncio.sleep(0)
+    assert len(set(turns)) == len(requests)

@@ -103,6 +103,22 @@ async def test_check_fails_when_it_returns_false(client: Client, http: aiohttp.C
         assert (await get(http, f"{manager.health_url}/healthz"))[0] == 500
 
 
+async def test_a_check_of_a_task_that_was_cancelled_fails(
+    client: Client, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = asyncio.create_task(asyncio.sleep(60))
+    worker.cancel()
+    manager = Manager(client, health="127.0.0.1:0")
+    manager.add_health_check("worker", lambda: worker)
+    manager.add_ready_check("worker", worker.result)
+    async with manager.running():
+        for path in ("healthz", "readyz"):
+            status, text = await get(http, f"{manager.health_url}/{path}")
+            assert status == 500
+            assert "[-]worker failed: reason withheld" in text
+    assert "healthz check worker failed: CancelledError" in caplog.text
+
+
 @pytest.mark.virtual_time
 async def test_hanging_check_fails(client: Client) -> None:
     from reconciler.manager.endpoints.checks import CHECK_TIMEOUT, Checks

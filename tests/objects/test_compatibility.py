@@ -176,6 +176,14 @@ def test_other_names_are_breaking(spec: Document, path: str) -> None:
     assert path in [change.path for change in changes if change.breaking]
 
 
+@pytest.mark.parametrize("omitted", [{}, {"singular": "", "listKind": None}])
+def test_names_that_the_server_adds_may_be_omitted(omitted: Document) -> None:
+    short = crd(names={"kind": "Thing", "plural": "things", "shortNames": ["th"], **omitted})
+    assert compare_crds(short, crd()) == compare_crds(crd(), short) == []
+    other = crd(names={"kind": "Thing", "plural": "things", "shortNames": ["th"], "singular": "it"})
+    assert [change.path for change in compare_crds(short, other)] == ["spec.names.singular"]
+
+
 def test_versions_that_are_removed_or_not_served_are_breaking() -> None:
     v1 = version("v1", {"a": STRING})
     beta = version("v1beta1", {"a": STRING}, storage=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ConfigDict
 
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
@@ -24,6 +25,8 @@ from reconciler.objects import (
     Scale,
     SchemaError,
     generate_crd,
+    rule,
+    schema_extra,
 )
 from reconciler.testing.control_plane import ControlPlane
 from tests.objects.serving import serve
@@ -93,6 +96,26 @@ async def test_scale_and_selectable_fields(admin: Client) -> None:
     assert not (await admin.list(Fleet, "default", field_selector={"spec.zone": "b"}))
     with pytest.raises(BadRequest):
         await admin.list(Fleet, "default", field_selector={"spec.memory": "1Gi"})
+
+
+class RangeSpec(Model):
+    model_config = ConfigDict(json_schema_extra=schema_extra(rules=[rule("self.lowest <= self.highest")]))
+
+    lowest: int = 1
+    highest: int = 10
+
+
+class Range(Resource[RangeSpec], group="example.com", version="v1"):
+    """A range of numbers."""
+
+
+async def test_a_rule_on_a_spec_of_defaults(admin: Client) -> None:
+    """The server checks the rules of the spec on its default, and does not fill in the defaults inside it."""
+    await serve(admin, Range)
+    body = {"apiVersion": "example.com/v1", "kind": "Range", "metadata": {"name": "a", "namespace": "default"}}
+    assert (await admin.create(body))["spec"] == {"lowest": 1, "highest": 10}
+    with pytest.raises(Invalid, match="failed rule"):
+        await admin.create({**body, "spec": {"lowest": 11}})
 
 
 async def test_versions_with_one_schema_need_the_same_selectable_fields(admin: Client) -> None:

@@ -17,6 +17,7 @@ from reconciler.errors import Invalid
 from reconciler.objects import (
     ConfigMapKeySelector,
     Duration,
+    InvalidObject,
     LocalObjectReference,
     Model,
     ObjectMeta,
@@ -86,7 +87,7 @@ class EverySpec(Model):
     high: int | None = None
     memory: Annotated[Quantity, Field(gt=0, le=Quantity("1Ti"))] = Quantity("1.5Gi")
     cpu: Quantity | None = None
-    timeout: Duration = timedelta(seconds=90)
+    timeout: Annotated[Duration, Field(ge=timedelta(microseconds=1), lt=timedelta(weeks=3))] = timedelta(seconds=90)
     price: Annotated[Decimal, Field(ge=0, lt=100, decimal_places=2)] = Decimal("1.50")
     address: IPv4Address | IPv6Address | None = None
     any_address: IPvAnyAddress | None = None
@@ -166,6 +167,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"memory": 0}, "spec.memory: Invalid value.*must be greater than 0"),
     ({"timeout": "soon"}, "spec.timeout"),
     ({"timeout": "PT1H"}, "spec.timeout"),
+    ({"timeout": "504h"}, "spec.timeout: Invalid value.*must be less than 504h0m0s"),
+    ({"timeout": "4 weeks"}, "spec.timeout: Invalid value.*must be less than 504h0m0s"),
+    ({"timeout": "0s"}, "spec.timeout: Invalid value.*must be greater than or equal to 1µs"),
     ({"price": "100"}, "spec.price: Invalid value.*must be less than 100"),
     ({"price": "-0.01"}, "spec.price: Invalid value.*must be greater than or equal to 0"),
     ({"price": "1.234"}, "spec.price"),
@@ -252,3 +256,19 @@ async def test_transition_rules_on_a_server(admin: Client) -> None:
     await admin.create(every("unset") | {"kind": "Changing"})
     set_once = await admin.patch(Changing, "unset", "default", patch={"spec": {"frozen": {"zone": "later"}}})
     assert set_once.spec.frozen.zone == "later"
+
+
+def test_a_message_shows_bounds_as_they_are_on_the_wire() -> None:
+    class Limited(Model):
+        memory: Annotated[Quantity, Field(ge=Quantity("1Gi"))]
+        timeout: Annotated[Duration, Field(le=timedelta(days=1, seconds=5))]
+
+    class Holder(Resource[Limited], group="example.com", version="v1"):
+        """A holder."""
+
+    spec = {"memory": "1Mi", "timeout": "48h"}
+    document = {"apiVersion": "example.com/v1", "kind": "Holder", "metadata": {"name": "a"}, "spec": spec}
+    with pytest.raises(InvalidObject) as caught:
+        Holder.from_dict(document)
+    assert "spec.memory: Input should be greater than or equal to 1Gi" in str(caught.value)
+    assert "spec.timeout: Input should be less than or equal to 24h0m5s" in str(caught.value)

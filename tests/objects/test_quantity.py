@@ -154,6 +154,27 @@ def test_in_a_model() -> None:
             Sized.model_validate({"memory": wrong})
 
 
+def test_numbers_that_no_quantity_has() -> None:
+    """Comparing with them gives an answer at once; making a quantity of them is an error at once."""
+    one = Quantity("1")
+    assert -math.inf < one < math.inf
+    assert one < Decimal("Infinity")
+    assert one < 10**5000
+    assert min(one, math.inf) is one
+    for number in (math.inf, 10**5000, Decimal("1e9999999"), Decimal("1e-9999999"), Decimal("sNaN"), math.nan):
+        assert one != number
+    for number in (10**5000, Decimal("1e9999999"), Decimal("1e-9999999"), Decimal("sNaN")):
+        with pytest.raises(ValueError, match="is not a valid quantity: it must be finite, and below 1e1000"):
+            Quantity(number)
+
+
+def test_a_number_minus_a_quantity() -> None:
+    assert str(8 - Quantity("500m")) == "7500m"
+    assert Decimal("2.5") - Quantity("1") == Decimal("1.5")
+    with pytest.raises(TypeError):
+        None - Quantity("1")  # type: ignore[operator]
+
+
 class MeasuredStatus(ConditionedStatus):
     used: Quantity | None = None
     took: Duration | None = None

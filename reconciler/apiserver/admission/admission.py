@@ -105,6 +105,10 @@ class ConfiguredAdmission:
             raise _internal(str(error)) from None
         if not isinstance(patched, dict):
             raise _internal("the patch leaves no object")
+        if write.call.subresource == "scale":
+            if (patched.get("apiVersion"), patched.get("kind")) != ("autoscaling/v1", "Scale"):
+                raise _internal("the patch leaves no Scale")
+            return None if same_json(patched, shown) else patched
         if endpoint is not asked:
             patched = asked.to_served(endpoint.to_storage(patched))
         # Values that a webhook adds are checked and completed like those of a client; unknown fields are dropped.

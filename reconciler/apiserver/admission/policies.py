@@ -10,7 +10,7 @@ from typing import Any
 from reconciler.apiserver.admission.matching import GROUP, aggregate, endpoint_for, selected
 from reconciler.apiserver.builtin.policy_validation import policy_documents
 from reconciler.apiserver.builtin.validation import selects
-from reconciler.apiserver.cel.conditions import Condition, composed, outcome_of
+from reconciler.apiserver.cel.conditions import Condition, outcome_of, policy_variables
 from reconciler.apiserver.encoding.refusals import Refusal, forbidden
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
@@ -62,16 +62,15 @@ class _Policy:
     def _conditions(self) -> list[Condition]:
         documents = [name for name in policy_documents(self.spec) if name != "namespaceObject"]
         sources = [each["expression"].strip() for each in self.spec.get("matchConditions") or ()]
-        return [Condition(source, source, documents) for source in sources]
+        return [Condition(source, documents) for source in sources]
 
     @cached_property
     def _validations(self) -> list[_Validation]:
-        variables: dict[str, str] = {}
-        for variable in self.spec.get("variables") or ():
-            variables[variable["name"]] = composed(variable["expression"], variables)
+        documents = policy_documents(self.spec)
+        variables = policy_variables(self.spec.get("variables") or (), documents)
 
         def condition(source: str, result: str) -> Condition:
-            return Condition(source, composed(source, variables), policy_documents(self.spec), result)
+            return Condition(source, documents, (result,), variables)
 
         return [
             _Validation(

@@ -53,9 +53,9 @@ def review_request(write: Admitted, endpoint: Endpoint, uid: str) -> JSONObject:
     call, asked = write.call, write.call.endpoint
     request: JSONObject = {
         "uid": uid,
-        "kind": _kind(endpoint),
+        "kind": _kind(endpoint, call.subresource),
         "resource": _resource(endpoint),
-        "requestKind": _kind(asked),
+        "requestKind": _kind(asked, call.subresource),
         "requestResource": _resource(asked),
         "operation": write.operation,
         "userInfo": _USER,
@@ -74,7 +74,9 @@ def review_request(write: Admitted, endpoint: Endpoint, uid: str) -> JSONObject:
     return request
 
 
-def _kind(endpoint: Endpoint) -> JSONObject:
+def _kind(endpoint: Endpoint, subresource: str) -> JSONObject:
+    if subresource == "scale":
+        return {"group": "autoscaling", "version": "v1", "kind": "Scale"}
     return {"group": endpoint.info.group, "version": endpoint.version, "kind": endpoint.info.kind}
 
 
@@ -83,7 +85,7 @@ def _resource(endpoint: Endpoint) -> JSONObject:
 
 
 def _in_version(document: JSONObject | None, asked: Endpoint, wanted: Endpoint) -> JSONObject | None:
-    if document is None or asked is wanted:
+    if document is None or asked is wanted or document["kind"] == "Scale":
         return document
     return wanted.to_served(asked.to_storage(document))
 

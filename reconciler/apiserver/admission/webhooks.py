@@ -41,7 +41,7 @@ class Webhook:
     @cached_property
     def _conditions(self) -> list[Condition]:
         sources = [each["expression"].strip() for each in self.document.get("matchConditions") or ()]
-        return [Condition(source, source, CONDITION_VARIABLES) for source in sources]
+        return [Condition(source, CONDITION_VARIABLES) for source in sources]
 
     def endpoint_for(self, write: Admitted) -> Endpoint | None:
         """Return the kind in the version that a rule names, or None if no rule matches the write."""

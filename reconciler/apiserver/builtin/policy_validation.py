@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_rule
 from reconciler.apiserver.cel.compiler import CompileError
-from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition, composed
+from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
+from reconciler.apiserver.cel.model import RESERVED_WORDS
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import subdomain_problems
@@ -16,11 +17,13 @@ from reconciler.wire import JSONObject
 __all__ = ["check_binding", "check_policy", "policy_documents"]
 
 Findings = Iterator[FieldError]
+Variables = dict[str, Condition] | None
+"""The variables that an expression may use; None if the policy has none."""
 
 _ACTIONS = ("Audit", "Deny", "Warn")
 _NOT_FOUND_ACTIONS = ("Deny", "Allow")
 _POLICIES = ("Fail", "Ignore")
-_REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
+_REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -37,9 +40,8 @@ def check_policy(doc: JSONObject, before: JSONObject | None) -> Findings:
         return
     if spec.get("failurePolicy") not in _POLICIES:
         yield FieldError.not_supported("spec.failurePolicy", spec.get("failurePolicy"), _POLICIES)
-    for member in ("apiVersion", "kind") if spec.get("paramKind") is not None else ():
-        if not spec["paramKind"].get(member):
-            yield FieldError.required(f"spec.paramKind.{member}")
+    if spec.get("paramKind") is not None:
+        yield from _check_param_kind(spec["paramKind"], "spec.paramKind")
     if spec.get("matchConstraints") is None:
         yield FieldError.required("spec.matchConstraints")
     else:
@@ -49,9 +51,11 @@ def check_policy(doc: JSONObject, before: JSONObject | None) -> Findings:
     documents = policy_documents(spec)
     params = [name for name in documents if name != "namespaceObject"]
     yield from check_conditions(spec.get("matchConditions") or (), "spec.matchConditions", set(), params)
-    variables: dict[str, str] = {}
+    variables: Variables = {} if spec.get("variables") else None
     for index, variable in enumerate(spec.get("variables") or ()):
         yield from _check_variable(variable, f"spec.variables[{index}]", variables, documents)
+        condition = Condition(variable.get("expression") or "", documents, (), variables)
+        variables = {**(variables or {}), variable.get("name") or "": condition}
     if not spec.get("validations") and not spec.get("auditAnnotations"):
         for member in ("validations", "auditAnnotations"):
             words = "validations or auditAnnotations must contain at least one item"
@@ -60,7 +64,16 @@ def check_policy(doc: JSONObject, before: JSONObject | None) -> Findings:
         yield from _check_validation(validation, f"spec.validations[{index}]", variables, documents)
     for index, annotation in enumerate(spec.get("auditAnnotations") or ()):
         place, source = f"spec.auditAnnotations[{index}].valueExpression", annotation.get("valueExpression") or ""
-        yield from _check_expression(source, place, variables, documents, "string")
+        yield from _check_expression(source, place, variables, documents, ("string", "null_type"))
+
+
+def _check_param_kind(kind: JSONObject, path: str) -> Findings:
+    for member in ("apiVersion", "kind"):
+        if not kind.get(member):
+            yield FieldError.required(f"{path}.{member}")
+    version = kind.get("apiVersion") or ""
+    if version.count("/") > 1:
+        yield FieldError.invalid(f"{path}.apiVersion", version, f"unexpected GroupVersion string: {version}")
 
 
 def _check_match(match: JSONObject, path: str) -> Findings:
@@ -71,29 +84,23 @@ def _check_match(match: JSONObject, path: str) -> Findings:
             yield from check_rule(rule, f"{path}.{member}[{index}]")
 
 
-def _check_variable(variable: JSONObject, path: str, variables: dict[str, str], documents: Sequence[str]) -> Findings:
-    """Check a variable, and add it to those that later expressions may use."""
+def _check_variable(variable: JSONObject, path: str, variables: Variables, documents: Sequence[str]) -> Findings:
     name, source = variable.get("name") or "", variable.get("expression") or ""
     if not name.strip():
         yield FieldError.required(f"{path}.name", "name is not specified")
-    elif not _IDENTIFIER.fullmatch(name):
+    elif not _IDENTIFIER.fullmatch(name) or name in RESERVED_WORDS:
         yield FieldError.invalid(f"{path}.name", name, "must be a valid CEL identifier")
-    yield from _check_expression(source, f"{path}.expression", variables, documents, "")
-    try:
-        variables[name] = composed(source, variables)
-    except CompileError as error:
-        yield FieldError.invalid(f"{path}.expression", source, str(error))
+    yield from _check_expression(source, f"{path}.expression", variables, documents, ())
 
 
-def _check_validation(
-    validation: JSONObject, path: str, variables: dict[str, str], documents: Sequence[str]
-) -> Findings:
-    yield from _check_expression(validation.get("expression") or "", f"{path}.expression", variables, documents, "bool")
+def _check_validation(validation: JSONObject, path: str, variables: Variables, documents: Sequence[str]) -> Findings:
+    source = validation.get("expression") or ""
+    yield from _check_expression(source, f"{path}.expression", variables, documents, ("bool",))
     computed, message = validation.get("messageExpression") or "", validation.get("message") or ""
     if computed and not computed.strip():
         yield FieldError.invalid(f"{path}.messageExpression", computed, "must be non-empty if specified")
     elif computed:
-        yield from _check_expression(computed, f"{path}.messageExpression", variables, documents, "string")
+        yield from _check_expression(computed, f"{path}.messageExpression", variables, documents, ("string",))
     if message and not message.strip():
         yield FieldError.invalid(f"{path}.message", message, "must be non-empty if specified")
     elif "\n" in message.strip():
@@ -103,13 +110,13 @@ def _check_validation(
 
 
 def _check_expression(
-    source: str, path: str, variables: dict[str, str], documents: Sequence[str], result: str
+    source: str, path: str, variables: Variables, documents: Sequence[str], results: Sequence[str]
 ) -> Findings:
     if not source.strip():
         yield FieldError.required(path, "expression is not specified")
         return
     try:
-        Condition(source, composed(source, variables), documents, result).check()
+        Condition(source, documents, results, variables).check()
     except CompileError as error:
         yield FieldError.invalid(path, source, str(error))
 

@@ -198,7 +198,7 @@ def check_conditions(
 
 def _check_expression(source: str, path: str, documents: Sequence[str]) -> Findings:
     try:
-        Condition(source, source, documents).check()
+        Condition(source, documents).check()
     except CompileError as error:
         yield FieldError.invalid(path, source, str(error))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.apiserver.cel.checker import Checked, check_expression, instantiation_problem
+from reconciler.apiserver.cel.checker import check_expression, instantiation_problem
 from reconciler.apiserver.cel.costs import (
     RULE_COST_LIMIT,
     TOTAL_COST_LIMIT,
@@ -18,6 +18,7 @@ from reconciler.apiserver.cel.costs import (
     occurrences_below,
 )
 from reconciler.apiserver.cel.engine import (
+    CelType,
     cel_type,
     checking_environment,
     named_types,
@@ -26,7 +27,8 @@ from reconciler.apiserver.cel.engine import (
 )
 from reconciler.apiserver.cel.functions import functions
 from reconciler.apiserver.cel.model import type_of
-from reconciler.apiserver.cel.rewriting import Changes, runnable
+from reconciler.apiserver.cel.request_fields import unknown_fields
+from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
 from reconciler.apiserver.cel.syntax_tree import Tree, read_tree
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json
@@ -34,9 +36,11 @@ from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
 __all__ = [
+    "CheckedCondition",
     "CompileError",
     "CompiledRules",
     "Rule",
+    "check_condition",
     "children",
     "compile_condition",
     "compile_rules",
@@ -284,34 +288,108 @@ def _shown(rule: JSONObject) -> str:
     )
 
 
-def compile_condition(source: str, variables: Sequence[str], result: str) -> Any:
-    """Return the program of an expression about documents of any type.
+@dataclass(frozen=True, slots=True)
+class CheckedCondition:
+    """An expression about documents of any type that compiles.
+
+    Attributes:
+        type: the engine's type of its value; None if a variable cannot be declared with it.
+        variables: the variables that it uses itself, in the order of their names.
+        serialized: the compiled expression.
+    """
+
+    type: Any
+    variables: tuple[str, ...]
+    serialized: bytes
+
+
+def check_condition(
+    source: str, documents: Sequence[str], results: Sequence[str], variables: Mapping[str, Any] | None
+) -> CheckedCondition:
+    """Check an expression about documents of any type.
 
     Args:
         source: the expression.
-        variables: the names of the documents.
-        result: the type that it must have, ``bool`` or ``string``; empty for any.
+        documents: the names of the documents.
+        results: the types that it may have, of ``bool``, ``string`` and ``null_type``; empty for any.
+        variables: the types of the variables that it may use as ``variables.name``, None for any type; None for a
+            policy without variables.
 
     Raises:
         CompileError: it does not compile, or its result has another type.
         MissingExtra: the CEL engine is not installed.
     """
     require_engine()
-    environment = checking_environment({name: cel_type("dyn") for name in variables}, functions)
-    compiled = _with_one_spelling(source, environment)
+    environment = checking_environment(_declared(documents, variables or {}), functions)
+    compiled = _without_tests(_with_one_spelling(source, environment), variables or ())
     try:
         expression = environment.compile(compiled)
     except RuntimeError as error:
-        words = _first_names(_as_real_server(str(error), compiled, source))
-        raise CompileError(f"compilation failed: {words}") from None
-    found = expression.return_type().name().lower()
-    if result and found != result and not (result == "bool" and found == "dyn"):
-        raise CompileError(f"must evaluate to {result} but got {found}")
+        words = _as_real_server(str(error), compiled, source)
+        if variables is not None:
+            words = _UNDEFINED.sub(r"undefined field '\1'", words)
+        raise CompileError(f"compilation failed: {_first_names(words)}") from None
+    found = expression.return_type()
+    name = "null_type" if found.name() == "NULL" else str(found.name()).lower()
+    if results and name not in results:
+        wanted = results[0] if len(results) == 1 else f"one of [{' '.join(results)}]"
+        raise CompileError(f"must evaluate to {wanted} but got {name}")
     serialized = expression.serialize()
-    problem = instantiation_problem(read_tree(serialized).root)
+    tree = read_tree(serialized)
+    undefined = [(tree.positions.get(place, 0), f"undefined field '{field}'") for place, field in unknown_fields(tree)]
+    if undefined:
+        raise CompileError(_with_source_lines(source, undefined))
+    problem = instantiation_problem(tree.root)
     if problem:
         raise CompileError(f"program instantiation failed: {problem}")
-    return running_environment(functions).deserialize(runnable(serialized, Changes(_runs_as(), {}, {}, False)))
+    used = {name.removeprefix(_VARIABLE) for name in referenced_names(serialized) if name.startswith(_VARIABLE)}
+    return CheckedCondition(None if name.startswith(_UNDECLARABLE) else found, tuple(sorted(used)), serialized)
+
+
+def compile_condition(checked: CheckedCondition, variables: Mapping[str, CheckedCondition]) -> Any:
+    """Return the program of an expression.
+
+    Args:
+        checked: the expression.
+        variables: the variables that it uses, and those that these use; each after those that it uses.
+
+    Raises:
+        CompileError: there are too many variables for the engine, about forty.
+    """
+    bound = [(_VARIABLE + name, each.serialized) for name, each in variables.items()]
+    changes = Changes(_runs_as(), {}, {}, False)
+    try:
+        return running_environment(functions).deserialize(runnable(checked.serialized, changes, bound))
+    except RuntimeError:
+        raise CompileError(f"compilation failed: the expression uses too many variables: {len(bound)}") from None
+
+
+_VARIABLE = "variables."
+_UNDECLARABLE = ("optional_type", "type")
+"""The types of values that the engine does not accept for a variable."""
+_UNDEFINED = re.compile(r"undeclared reference to 'variables\.(\w+)[\w.]*' \(in container ''\)")
+
+
+_TEST = re.compile(r"\bhas\s*\(\s*variables\s*\.\s*(\w+)\s*\)")
+
+
+def _without_tests(source: str, variables: Collection[str]) -> str:
+    """Return an expression with ``true`` for the test of whether a variable exists, which the engine takes for its use.
+
+    The length of the lines stays.
+    """
+
+    def known(found: re.Match[str]) -> str:
+        rest = re.sub(r"[^\n]", " ", found[0][4:])
+        return f"true{rest}" if found[1] in variables and "\n" not in found[0][:4] else found[0]
+
+    return _TEST.sub(known, source)
+
+
+def _declared(documents: Sequence[str], variables: Mapping[str, Any]) -> dict[str, CelType]:
+    """Return the types of documents and variables, by the names under which expressions use them."""
+    dyn = cel_type("dyn")
+    return {**dict.fromkeys(documents, dyn), **{_VARIABLE + name: kind or dyn for name, kind in variables.items()}}
 
 
 _UNDECLARED = re.compile(
@@ -376,7 +454,7 @@ def _compile_expression(source: str, node: Node, *, optional_old: bool) -> _Expr
     tree = read_tree(serialized)
     checked = check_expression(tree, node, optional_old=optional_old)
     if checked.problems:
-        raise CompileError(_with_source_lines(source, checked))
+        raise CompileError(_with_source_lines(source, checked.problems))
     problem = instantiation_problem(tree.root)
     if problem:
         raise CompileError(f"program instantiation failed: {problem}")
@@ -453,10 +531,10 @@ def _split_first(types: str) -> tuple[str, str]:
     return types, ""
 
 
-def _with_source_lines(source: str, checked: Checked) -> str:
+def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
     """Return error messages with the source lines that they point at."""
     lines = []
-    for position, problem in checked.problems:
+    for position, problem in problems:
         before = source[:position]
         line, column = before.count("\n"), position - (before.rfind("\n") + 1)
         shown = source.split("\n")[line]

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from reconciler.apiserver.cel.compiler import CompileError, compile_condition
+from reconciler.apiserver.cel.compiler import CheckedCondition, CompileError, check_condition, compile_condition
 from reconciler.apiserver.cel.rules import problem_in_words, run_program
 
-__all__ = ["CONDITION_VARIABLES", "Condition", "composed", "outcome_of"]
+__all__ = ["CONDITION_VARIABLES", "Condition", "outcome_of", "policy_variables"]
 
 CONDITION_VARIABLES = ("object", "oldObject", "request")
 """The documents that a match condition of a webhook is about."""
-
-_LONGEST = 64 * 1024
-"""Characters of an expression with its variables in place; each variable may use those before it twice and more."""
-
-_STRING = r"""\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
-_REFERENCE = re.compile(rf"({_STRING})|\bvariables\s*\.\s*([A-Za-z_]\w*)", re.DOTALL)
-"""A string literal, or the use of a variable."""
-
-
-def composed(source: str, variables: Mapping[str, str]) -> str:
-    """Return an expression in which the uses of variables (``variables.name``) are replaced by their expressions.
-
-    Raises:
-        CompileError: the result is too long.
-    """
-
-    def put(found: re.Match[str]) -> str:
-        expression = variables.get(found[2]) if found[2] else None
-        return found[0] if expression is None else f"({expression})"
-
-    result = _REFERENCE.sub(put, source)
-    if len(result) > _LONGEST:
-        raise CompileError(f"compilation failed: the expression has more than {_LONGEST} characters with its variables")
-    return result
 
 
 @dataclass(frozen=True)
@@ -47,34 +22,75 @@ class Condition:
 
     Attributes:
         source: the expression as written.
-        composed: the expression with its variables in place.
         documents: the names of the documents that it may use.
-        result: the type that it must have; empty for any.
+        results: the types that it may have; empty for any.
+        variables: the variables of a policy that it may use as ``variables.name``, by name in the order of their
+            definition; None where there are no variables.
     """
 
     source: str
-    composed: str
     documents: Sequence[str]
-    result: str = "bool"
+    results: Sequence[str] = ("bool",)
+    variables: Mapping[str, Condition] | None = None
+
+    @cached_property
+    def _checked(self) -> CheckedCondition:
+        types = None if self.variables is None else {name: each.type for name, each in self.variables.items()}
+        return check_condition(self.source, self.documents, self.results, types)
+
+    @property
+    def type(self) -> Any:
+        """Return the engine's type of the value; None for any, as of an expression that does not compile."""
+        try:
+            return self._checked.type
+        except CompileError:
+            return None
+
+    @cached_property
+    def _uses(self) -> dict[str, Condition]:
+        """Return the variables that the expression uses, and those that these use, in the order of definition."""
+        variables = self.variables or {}
+        used = {name: variables[name] for name in variables if name in self._checked.variables}
+        below = {name for each in used.values() for name in each._uses}  # noqa: SLF001 - the same class
+        return {name: each for name, each in variables.items() if name in used or name in below}
 
     @cached_property
     def _program(self) -> Any:
-        return compile_condition(self.composed, self.documents, self.result)
+        return compile_condition(self._checked, {name: each._checked for name, each in self._uses.items()})  # noqa: SLF001
 
     def evaluate(self, documents: Mapping[str, Any]) -> tuple[Any, str]:
         """Return the value, and an empty string or what went wrong."""
-        value, problem = run_program(self._program, dict(documents))
-        if problem:
-            return None, f"expression '{self.source}' resulted in error: {problem_in_words(problem)}"
-        return value, ""
+        value, problem = self._evaluate(documents)
+        return value, f"expression '{self.source}' resulted in error: {problem}" if problem else ""
+
+    def _evaluate(self, documents: Mapping[str, Any]) -> tuple[Any, str]:
+        try:
+            value, problem = run_program(self._program, dict(documents))
+        except CompileError as error:
+            return None, str(error)
+        if not problem:
+            return value, ""
+        for name in self._checked.variables:
+            _, failed = self._uses[name]._evaluate(documents)  # noqa: SLF001 - the same class
+            if failed:
+                return None, f'composited variable "{name}" fails to evaluate: {failed}'
+        return None, problem_in_words(problem)
 
     def check(self) -> None:
         """Compile the expression.
 
         Raises:
-            CompileError: it does not compile.
+            CompileError: it does not compile, or its value has another type.
         """
-        _ = self._program
+        _ = self._checked
+
+
+def policy_variables(variables: Sequence[Mapping[str, Any]], documents: Sequence[str]) -> dict[str, Condition]:
+    """Return the variables of a policy by name; each may use those before it."""
+    found: dict[str, Condition] = {}
+    for each in variables:
+        found[each["name"]] = Condition(each["expression"], documents, (), dict(found))
+    return found
 
 
 def outcome_of(conditions: Sequence[Condition], documents: Mapping[str, Any]) -> tuple[bool, list[str]]:

@@ -65,8 +65,9 @@ class MapEntry:
 
 
 class Reference:
-    """The overloads that a call was resolved to."""
+    """The name that an identifier was resolved to, or the overloads of a call."""
 
+    NAME = 1
     OVERLOAD_ID = 3
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -67,19 +67,52 @@ class Changes:
     optional_old: bool
 
 
-def runnable(serialized: bytes, changes: Changes) -> bytes:
+def runnable(serialized: bytes, changes: Changes, bound: Sequence[tuple[str, bytes]] = ()) -> bytes:
     """Return a compiled expression that the engine can run.
 
     Args:
         serialized: the result of ``Expression.serialize``.
         changes: the changes to make.
+        bound: names that stand for other compiled expressions, each after those that it uses. The engine evaluates
+            them when they are first used.
     """
-    rewriter = _Rewriter(changes, Message(serialized).message(Envelope.VALUE))
 
     def checked(message: bytes) -> bytes:
-        return _with_field(message, CheckedExpr.EXPR, rewriter.expression)
+        changed = _with_field(message, CheckedExpr.EXPR, _Rewriter(changes, Message(message)).expression)
+        if not bound:
+            return changed
+        # References and types are by id, and the ids of the bound expressions are not unique.
+        inner = _field(changed, CheckedExpr.EXPR)
+        for name, other in reversed(bound):
+            inner = _let(name, _field(_field(runnable(other, changes), Envelope.VALUE), CheckedExpr.EXPR), inner)
+        return write_field(CheckedExpr.EXPR, inner)
 
     return _with_field(serialized, Envelope.VALUE, checked)
+
+
+def _field(message: bytes, wanted: int) -> bytes:
+    return next(value for number, value in read_fields(message) if number == wanted and isinstance(value, bytes))
+
+
+def _let(name: str, value: bytes, result: bytes) -> bytes:
+    """Return ``cel.bind(name, value, result)``, with its macro expanded."""
+    ident = write_field(Expr.IDENT, write_field(Ident.NAME, name.encode()))
+    loop = (
+        (Comprehension.ITER_VAR, b"#unused"),
+        (Comprehension.ITER_RANGE, write_field(Expr.LIST, b"")),
+        (Comprehension.ACCU_VAR, name.encode()),
+        (Comprehension.ACCU_INIT, value),
+        (Comprehension.LOOP_CONDITION, write_field(Expr.CONST, write_field(Constant.BOOL, 0))),
+        (Comprehension.LOOP_STEP, ident),
+        (Comprehension.RESULT, result),
+    )
+    return write_field(Expr.COMPREHENSION, b"".join(write_field(number, part) for number, part in loop))
+
+
+def referenced_names(serialized: bytes) -> set[str]:
+    """Return the names of the variables that a compiled expression uses, qualified ones as a whole."""
+    entries = Message(serialized).message(Envelope.VALUE).messages(CheckedExpr.REFERENCE_MAP)
+    return {entry.message(MapEntry.VALUE).text(Reference.NAME) for entry in entries}
 
 
 def _with_field(message: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes:

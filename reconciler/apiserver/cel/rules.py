@@ -50,8 +50,8 @@ class RuleSet:
         return list(self._default_errors(self._root, path)) if self else []
 
     def _default_errors(self, node: Node, path: str) -> Iterator[FieldError]:
-        if node.default is not NO_DEFAULT and self._relevant.get(id(node)):
-            for error in self._evaluate(node.default, _ABSENT, node, ""):
+        if node.written_default is not NO_DEFAULT and self._relevant.get(id(node)):
+            for error in self._evaluate(node.written_default, _ABSENT, node, ""):
                 below = "" if error.field == "<nil>" else f".{error.field}"
                 yield FieldError(f"{path}.default{below}", error.message, error.reason)
         for step, child in children(node):
@@ -123,9 +123,11 @@ def run_program(program: Any, data: dict[str, Any]) -> tuple[Any, str]:
         outcome = program.eval(data=data)
     except RuntimeError as error:
         return None, str(error)
-    if outcome.type().name() == "ERROR":
-        return None, str(outcome.value())
-    return outcome.value(), ""
+    try:
+        value = outcome.value()
+    except TypeError:
+        return None, ""  # a type or an optional, which has no form in Python
+    return (None, str(value)) if outcome.type().name() == "ERROR" else (value, "")
 
 
 def _same_item(item: Any, before: Any, node: Node) -> Any:

@@ -101,8 +101,8 @@ class Faults:
 
         ::
 
-            server.faults.add(Match(verb="patch", subresource="status"), Refuse(409), times=2)
-            server.faults.add(status=409, times=2, verb="patch", subresource="status")  # the same
+            server.faults.add(Match(verb="update", subresource="status"), Refuse(409), times=2)
+            server.faults.add(status=409, times=2, verb="update", subresource="status")  # the same
 
         Args:
             match: the requests; None for all.

@@ -227,9 +227,9 @@ def validate_metadata_update(info: KindInfo, metadata: JSONObject, before: JSONO
     The real server validates metadata more than once, and reports its findings each time.
     """
     errors = [
-        FieldError(f"metadata.{key}", f"Invalid value: {quoted(str(metadata[key]))}: field is immutable")
-        for key in ("uid", "deletionTimestamp")
-        if metadata.get(key) and metadata[key] != before.get(key)
+        FieldError(f"metadata.{key}", f"Invalid value: {quoted(str(metadata.get(key, '')))}: field is immutable")
+        for key in ("name", "uid", "deletionTimestamp")
+        if (metadata.get(key) or key == "name") and metadata.get(key) != before.get(key)
     ]
     grace = metadata.get("deletionGracePeriodSeconds")
     if grace is not None and grace != before.get("deletionGracePeriodSeconds"):

@@ -46,7 +46,8 @@ class Node:
         preserve: whether unknown members are kept.
         embedded: whether the object is itself a Kubernetes object.
         nullable: whether null is kept.
-        default: the default value, or `NO_DEFAULT`.
+        default: the default value with the defaults inside it, or `NO_DEFAULT`.
+        written_default: the default value as in the schema, or `NO_DEFAULT`.
         complete: returns an object of a built-in type with the defaults of its members, or None.
         list_type: ``atomic``, ``set`` or ``map``.
         map_keys: the members that identify an item of a list of type map.
@@ -84,6 +85,7 @@ class Node:
         "required",
         "rules",
         "type",
+        "written_default",
     )
 
     def __init__(self, type: str = "") -> None:
@@ -97,6 +99,7 @@ class Node:
         self.nullable = False
         self.complete: Callable[[JSONObject], JSONObject] | None = None
         self.default: Any = NO_DEFAULT
+        self.written_default: Any = NO_DEFAULT
         self.defaults: list[tuple[str, Node]] = []
         self.list_type = "atomic"
         self.map_keys: tuple[str, ...] = ()
@@ -162,7 +165,7 @@ def compile_schema(schema: JSONObject, *, root: bool = False) -> Node:
         for key in ("apiVersion", "kind", "metadata"):
             node.properties.setdefault(key, ANYTHING)
     if "default" in schema:
-        node.default = schema["default"]
+        node.default = node.written_default = schema["default"]
     _finish(node)
     return node
 

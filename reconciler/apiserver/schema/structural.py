@@ -12,8 +12,8 @@ from typing import Any
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
 from reconciler.apiserver.schema.patterns import pattern_problem
-from reconciler.apiserver.schema.shape import compile_schema, prune_and_default
-from reconciler.apiserver.schema.validation import SchemaValidator, duplicates
+from reconciler.apiserver.schema.shape import compile_schema, prune
+from reconciler.apiserver.schema.validation import SchemaValidator
 from reconciler.wire import JSONObject
 
 __all__ = ["check_schema", "unknown_formats"]
@@ -126,14 +126,15 @@ def _check_extensions(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if schema.get("x-kubernetes-embedded-resource"):
         yield from _check_embedded(schema, path)
     map_type = schema.get("x-kubernetes-map-type")
+    if map_type and schema.get("type") != "object":
+        yield _wrong_type(schema, path, "must be object if x-kubernetes-map-type is specified")
     if map_type and map_type not in ("granular", "atomic"):
         yield FieldError.not_supported(f"{path}.x-kubernetes-map-type", map_type, ("atomic", "granular"))
     list_type = schema.get("x-kubernetes-list-type")
     keys = schema.get("x-kubernetes-list-map-keys")
     if list_type:
         if schema.get("type") != "array":
-            message = "must be array if x-kubernetes-list-type is specified"
-            yield FieldError.invalid(f"{path}.type", schema.get("type"), message)
+            yield _wrong_type(schema, path, "must be array if x-kubernetes-list-type is specified")
         elif list_type not in ("atomic", "set", "map"):
             yield FieldError.not_supported(f"{path}.x-kubernetes-list-type", list_type, ("atomic", "set", "map"))
     if keys and list_type != "map":
@@ -209,6 +210,11 @@ def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Iterator[
         yield from _check_branch(branch["not"], f"{path}.not", outer)
 
 
+def _wrong_type(schema: JSONObject, path: str, message: str) -> FieldError:
+    kind = schema.get("type")
+    return FieldError.invalid(f"{path}.type", kind, message) if kind else FieldError.required(f"{path}.type", message)
+
+
 def _check_metadata(schema: JSONObject, path: str) -> Iterator[FieldError]:
     metadata = (schema.get("properties") or {}).get("metadata") or {}
     named = set(metadata.get("properties") or {})
@@ -232,17 +238,13 @@ def _check_default(schema: JSONObject, path: str) -> Iterator[FieldError]:
     default = schema["default"]
     if default is None and not schema.get("nullable"):
         return
-    node = compile_schema(schema)
-    unknown: list[str] = []
-    decoded = prune_and_default(default, node, "", unknown)
-    if unknown:
+    if prune(default, compile_schema(schema)) != default:
         yield FieldError.invalid(f"{path}.default", default, "must not have unknown fields")
         return
-    for found in SchemaValidator(schema).findings(decoded):
+    # As on the real server, the defaults inside a default are not filled in here, and duplicate items are not found.
+    for found in SchemaValidator(schema).findings(default):
         field = f"{path}.default.{found.error.field}" if found.error.field else f"{path}.default"
         yield FieldError(field, found.error.message, found.error.reason)
-    for found in duplicates(decoded, node):
-        yield FieldError(f"{path}.default{found.error.field}", found.error.message, found.error.reason)
 
 
 def unknown_formats(schema: JSONObject) -> list[str]:

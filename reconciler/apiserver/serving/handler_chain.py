@@ -55,8 +55,13 @@ class HandlerChain:
         # Dicts rather than sets: watches are cut in the order of arrival, so that a seed repeats the same run.
         self._watches: weakref.WeakKeyDictionary[Watch, None] = weakref.WeakKeyDictionary()
         self._stalled: dict[asyncio.Future[None], None] = {}
+        self._starts = 1
         self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
         self.replace_handler(handler)
+
+    def break_off(self) -> None:
+        """Answer none of the writes that are waiting for webhooks, as a server that stops."""
+        self._starts += 1
 
     def replace_handler(self, handler: Handler) -> None:
         """Use another handler from now on."""
@@ -141,7 +146,12 @@ class HandlerChain:
         if order == "late":
             store.hold(position)
             asyncio.get_running_loop().call_later(_LATE_SECONDS, store.release, position)
-        response = self._log(request, call, await self.handler.write(call), strike)
+        starts = self._starts
+        result = await self.handler.write(call)
+        if starts != self._starts:
+            self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
+            raise OutcomeUnknown(f"{request.method} {request.path}: the server restarted before it answered")
+        response = self._log(request, call, result, strike)
         if order == "before" and store.end != position:
             await _let_readers_run()
         return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
@@ -34,7 +35,7 @@ from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.decoding import first_error, metadata_error, sort_by_document
 from reconciler.apiserver.verbs.patches import apply_patch, merge_patch
-from reconciler.apiserver.verbs.write import Writer, WriteResult
+from reconciler.apiserver.verbs.write import Admitted, Writer, WriteResult
 from reconciler.apiserver.verbs.write_rules import (
     check_name_and_namespace,
     check_name_given,
@@ -152,6 +153,12 @@ class Scaler:
         scale = _apply_patch(call, current) if sent is None else sent
         replicas, warnings = _decode(call, scale)
         _check_object(call, scale, old)
+        admitted = self._writer.if_applies(Admitted(call, "UPDATE", call.name, scale, current, dry_run))
+        if admitted is not None:
+            scale, warnings = await self._writer.mutate(admitted, warnings)
+            self._writer.check_current(call, old)
+            replicas, _ = _decode(call, scale)
+            admitted = replace(admitted, doc=scale)
         if replicas == _UNSET_REPLICAS and endpoint.resource.custom:
             raise bad_request(f'the spec replicas field "{_paths(endpoint).spec}" cannot be empty')
         if replicas < 0 and not endpoint.resource.custom:
@@ -170,7 +177,9 @@ class Scaler:
             before=current["spec"].get("replicas", 0),
             after=replicas,
         )
-        written = await self._writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, findings=errors)
+        written = await self._writer.change(
+            call, old, doc, warnings, dry_run=dry_run, entries=entries, findings=errors, scale=admitted
+        )
         if written.stored is not None:
             written.document, written.stored = scale_of(endpoint, written.stored), None
         return written

@@ -21,6 +21,7 @@ from reconciler.apiserver.encoding.refusals import (
     forbidden,
     internal_error,
     invalid,
+    no_such_resource,
     not_found,
 )
 from reconciler.apiserver.ownership.managed_fields import (
@@ -53,6 +54,7 @@ from reconciler.apiserver.verbs.write_rules import (
     can_track_owners,
     check_name_and_namespace,
     check_name_given,
+    check_namespace,
     check_resource_version,
     desired_state_changed,
     differs_only_in_times,
@@ -192,17 +194,20 @@ class Writer:
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
         check_name_and_namespace(call, metadata)
-        await self._require_namespace(call, str(metadata.get("name", "")))
+        await self._require_place(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
         trackable = can_track_owners(call, doc, {})
         admitted = None
         if self._admission.active:
-            admitted = self._if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
+            admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
         if admitted is not None:
             if not owned and trackable:
                 metadata["managedFields"], owned = self._first_entries(call, doc), True
-            doc, warnings = await self._mutate(admitted, warnings)
+            doc, warnings = await self.mutate(admitted, warnings)
             metadata = doc["metadata"]
+            check_namespace(call, metadata)
+            added = str(metadata.pop("resourceVersion", ""))
+            version = version or (added if call.verb == "create" else "")
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
@@ -220,6 +225,8 @@ class Writer:
         call.warnings = warnings = warnings + strategy.warn(doc)
         if admitted is not None:
             await self._admission.validate(replace(admitted, doc=doc))
+            # The kind or the namespace may have been deleted while webhooks were called.
+            await self._require_place(call, metadata["name"])
         _check_not_taken(call, key, metadata)
         if not owned and trackable:
             metadata["managedFields"] = self._entries(call, doc)
@@ -290,8 +297,12 @@ class Writer:
             if "status" in call.endpoint.skeleton:
                 doc["status"] = filled({}, call.endpoint.skeleton["status"])
 
-    async def _require_namespace(self, call: Call, name: str) -> None:
+    async def _require_place(self, call: Call, name: str) -> None:
+        """Check that the kind is served, and that the namespace exists and is not being deleted."""
         info, namespace = call.endpoint.info, call.namespace
+        served = self._cluster.registry.resource(info.group, info.plural)
+        if served is None or served.store is not call.endpoint.store:
+            raise no_such_resource()
         if not info.namespaced or namespace is None:
             return
         namespaces = self._cluster.registry.core("namespaces").store.objects
@@ -378,18 +389,33 @@ class Writer:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return await self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
 
-    def _if_applies(self, write: Admitted) -> Admitted | None:
+    def if_applies(self, write: Admitted) -> Admitted | None:
         """Return a write if anyone is asked about it; nobody is asked about the server's own writes."""
-        return None if write.call.by_server or not self._admission.applies(write) else write
+        active = self._admission.active and not write.call.by_server
+        return write if active and self._admission.applies(write) else None
 
-    async def _mutate(self, write: Admitted, warnings: list[str]) -> tuple[JSONObject, list[str]]:
+    async def mutate(self, write: Admitted, warnings: list[str]) -> tuple[JSONObject, list[str]]:
         """Return the object as admission leaves it, and the warnings so far."""
         known = len(write.call.warnings)
         doc = await self._admission.mutate(write)
         assert doc is not None  # noqa: S101 - only a deletion has none
         return doc, warnings + write.call.warnings[known:]
 
-    def _check_current(self, call: Call, old: Stored) -> None:
+    @staticmethod
+    def _check_place(call: Call, old: Stored, metadata: JSONObject) -> None:
+        """Check that metadata which webhooks may have changed still belong to the stored object."""
+        info = call.endpoint.info
+        check_namespace(call, metadata)
+        if not metadata.get("resourceVersion") and not info.unconditional:
+            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+        check_resource_version(call, old, metadata)
+
+    def check_current(self, call: Call, old: Stored) -> None:
+        """Check that a stored version is still the latest.
+
+        Raises:
+            Outdated: it is not.
+        """
         if self.find(call) is not old:
             raise Outdated
 
@@ -408,6 +434,7 @@ class Writer:
         dry_run: bool,
         entries: list[ManagedFieldsEntry] | None = None,
         findings: Sequence[FieldError] = (),
+        scale: Admitted | None = None,
     ) -> WriteResult:
         """Check new content against the stored version and commit it.
 
@@ -421,6 +448,7 @@ class Writer:
             dry_run: store nothing.
             entries: the new ``managedFields``; None computes them as for an update.
             findings: errors that were found already.
+            scale: the write of a Scale that this change comes from, if anyone is asked about it.
         """
         endpoint = call.endpoint
         before = endpoint.to_served(old.doc)
@@ -428,21 +456,23 @@ class Writer:
         trackable = entries is not None or can_track_owners(call, doc, before)
         reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
         admitted = None
-        if self._admission.active:
-            admitted = self._if_applies(Admitted(call, "UPDATE", call.name, doc, before, dry_run))
+        if self._admission.active and call.subresource != "scale":
+            admitted = self.if_applies(Admitted(call, "UPDATE", call.name, doc, before, dry_run))
         if admitted is not None:
             if trackable and entries is None:
                 sent = restrict_to_subresource(call, before, copy.deepcopy(doc))
                 entries = self._updated_entries(call, before, sent, reset)
-            doc, warnings = await self._mutate(admitted, warnings)
-            self._check_current(call, old)
+            doc, warnings = await self.mutate(admitted, warnings)
+            self.check_current(call, old)
+            self._check_place(call, old, doc["metadata"])
         doc = restrict_to_subresource(call, before, doc)
         strategy, metadata = self._strategies(endpoint), doc["metadata"]
         _check_change(call, strategy, doc, before, findings)
         call.warnings = warnings = warnings + strategy.warn(doc)
-        if admitted is not None:
-            await self._admission.validate(replace(admitted, doc=doc))
-            self._check_current(call, old)
+        review = scale if admitted is None else replace(admitted, doc=doc)
+        if review is not None:
+            await self._admission.validate(review)
+            self.check_current(call, old)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
         if trackable and entries is None:
             entries = self._updated_entries(call, before, doc, reset)
@@ -487,6 +517,7 @@ def _check_change(
 ) -> None:
     """Complete the new content of an object, and check that the change is valid."""
     info, custom, metadata = call.endpoint.info, call.endpoint.resource.custom, doc["metadata"]
+    name = metadata.get("name", "")
     writes_metadata = not call.subresource or (call.subresource == "status" and not custom)
     errors = validate_metadata_update(info, metadata, before["metadata"]) if writes_metadata else []
     if not custom and writes_metadata:
@@ -497,4 +528,4 @@ def _check_change(
     errors += validate_contents(call, doc, before, errors)
     errors += findings
     if errors:
-        raise invalid(info.kind, info.internal_group, call.name, errors)
+        raise invalid(info.kind, info.internal_group, name, errors)

@@ -19,6 +19,7 @@ __all__ = [
     "can_track_owners",
     "check_name_and_namespace",
     "check_name_given",
+    "check_namespace",
     "check_resource_version",
     "desired_state_changed",
     "differs_only_in_times",
@@ -132,17 +133,21 @@ def check_name_given(call: Call, metadata: JSONObject) -> None:
 
 def check_name_and_namespace(call: Call, metadata: JSONObject) -> None:
     """Check name and namespace against the path; set the namespace."""
-    namespace = metadata.get("namespace") or ""
-    if not call.endpoint.info.namespaced:
-        metadata.pop("namespace", None)
-    elif namespace and namespace != call.namespace:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    check_namespace(call, metadata)
     if call.name and metadata.get("name") and metadata["name"] != call.name:
         raise bad_request(
             f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
         )
-    if call.endpoint.info.namespaced:
-        metadata["namespace"] = call.namespace
+
+
+def check_namespace(call: Call, metadata: JSONObject) -> None:
+    """Check the namespace against the path, and set it."""
+    if not call.endpoint.info.namespaced:
+        metadata.pop("namespace", None)
+        return
+    if (metadata.get("namespace") or call.namespace) != call.namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    metadata["namespace"] = call.namespace
 
 
 def validate_contents(

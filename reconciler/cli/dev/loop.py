@@ -18,6 +18,7 @@ import msgspec
 
 from reconciler.cli.dev.certificates import write_certificates
 from reconciler.cli.dev.operator import OperatorOptions
+from reconciler.cli.writing import write_kubeconfig
 from reconciler.errors import ConfigurationError, MissingExtra
 
 __all__ = ["DevOptions", "run_dev"]
@@ -101,13 +102,9 @@ async def _server(options: DevOptions) -> AsyncIterator[None]:
 
             server = await stack.enter_async_context(APIServer())
             write, url = server.write_kubeconfig, await server.listen()
-        try:
-            write(options.kubeconfig)
-        except OSError as error:
-            raise ConfigurationError(
-                f"--kubeconfig {options.kubeconfig}: cannot write the file: {error.strerror}; choose another path"
-            ) from error
-        print(f"API server on {url}; its data is lost when it stops. In another terminal:")
+        write_kubeconfig(write, options.kubeconfig)
+        print(f"API server on {url}; its data is lost when it stops")
+        print("In another terminal:")
         print(f"  export KUBECONFIG={options.kubeconfig.resolve()}", flush=True)
         yield
 

@@ -42,7 +42,7 @@ class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
         log_level: the lowest level that is logged.
         webhooks: ``host:port`` for webhooks.
         certificates: the directory with their certificate, and that of its CA.
-        conversions: whether the server calls conversion webhooks.
+        conversions: whether the server calls conversion webhooks of another process.
     """
 
     target: str
@@ -97,7 +97,11 @@ async def _install(manager: Manager, options: OperatorOptions) -> None:
         (each.group, each.kind): conversion_configuration(each, url=url, ca_bundle=authority) for each in converters
     }
     if converters and not options.conversions:
-        _log.info("the embedded API server does not convert versions: --control-plane runs one that does")
+        _log.warning(
+            "%s: the converter is not called here, so an object read in another version lacks the fields that differ; "
+            "'reconciler dev --control-plane' calls it, and so do tests on the embedded API server",
+            ", ".join(sorted(each.kind for each in converters)),
+        )
     name = options.target.partition(":")[0].replace("_", "-").lower()
     for document in (
         *own_definitions(manager, options.target, conversions if options.conversions else None),

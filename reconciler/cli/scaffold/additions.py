@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from reconciler.cli.scaffold.draft import Draft
@@ -15,6 +16,8 @@ from reconciler.cli.writing import write_files
 from reconciler.errors import ConfigurationError
 
 __all__ = ["add_kind", "add_webhook"]
+
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def _project() -> _Project:
     """
     options = _manifest_options()
     target = options.get("target")
-    if not isinstance(target, str) or target.count(":") != 1 or not target.partition(":")[2].isidentifier():
+    if not isinstance(target, str) or not _TARGET.fullmatch(target):
         raise ConfigurationError(
             "pyproject.toml does not have target = 'PACKAGE:FUNCTION' in [tool.reconciler.manifests]: "
             "'reconciler new' writes a project with it"
@@ -128,8 +131,19 @@ def _project() -> _Project:
         for path, tree in modules.items()
         for name, group in find_classes(tree).items()
     }
-    directory = options.get("directory")
-    return _Project(package, function, found[0], directory if isinstance(directory, str) else None, kinds)
+    return _Project(package, function, found[0], _manifest_directory(options.get("directory")), kinds)
+
+
+def _manifest_directory(given: object) -> str | None:
+    if given is None:
+        return None
+    path = PurePosixPath(given) if isinstance(given, str) else PurePosixPath()
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise ConfigurationError(
+            f"pyproject.toml: directory = {given!r} in [tool.reconciler.manifests] is not a directory of the project: "
+            "write one such as 'deploy/base'"
+        )
+    return path.as_posix()
 
 
 def _manifest_options() -> dict[str, Any]:
@@ -137,7 +151,7 @@ def _manifest_options() -> dict[str, Any]:
         document = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError("no pyproject.toml here: run it in a project of 'reconciler new'") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"pyproject.toml: not a readable TOML file: {error}") from error
     for name in ("tool", "reconciler", "manifests"):
         document = document.get(name, {})
@@ -153,6 +167,8 @@ def _sources(package: str) -> Iterator[tuple[str, str]]:
         ConfigurationError: a module cannot be read.
     """
     for path in sorted(Path(package).rglob("*.py")):
+        if not path.is_file():  # an editor's lock is a link to nothing
+            continue
         try:
             yield path.as_posix(), path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from reconciler.errors import ConfigurationError
 __all__ = ["Draft"]
 
 _KUSTOMIZATION = "deploy/kustomization.yaml"
-_IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ class Draft:
                 if self.root is not None:
                     for name in {package, Path(directory).parts[0]}:
                         if (self.root / name).exists():
-                            shutil.copytree(self.root / name, copy / name, ignore=_IGNORED)
+                            shutil.copytree(self.root / name, copy / name, ignore=_not_copied)
                     shutil.copy(self.root / "pyproject.toml", copy)
                 for path, text in self.files.items():
                     (copy / path).parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +122,18 @@ class Draft:
             self.notes.append(f"add certificates.yaml to the resources of {_KUSTOMIZATION}")
         elif after != before:
             self.files[_KUSTOMIZATION] = after
+
+
+def _not_copied(folder: str, names: Sequence[str]) -> set[str]:
+    """Return the entries of a directory other than code: caches, links to nothing or to a parent, special files."""
+    here = Path(folder)
+    return {
+        name
+        for name in names
+        if name == "__pycache__"
+        or not ((here / name).is_file() or (here / name).is_dir())
+        or here.resolve().is_relative_to((here / name).resolve())
+    }
 
 
 def _run_manifests(directory: Path, project: Path | None) -> None:

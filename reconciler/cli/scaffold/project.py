@@ -72,9 +72,8 @@ def _print_next(target: Path, kind: NewKind) -> None:
     print("  python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'")
     print("  pytest")
     print("  reconciler dev")
-    print(
-        "The last command runs the operator on an API server of its own. In a second terminal, in the same directory:"
-    )
+    print("The last command runs the operator on an API server of its own.")
+    print("In a second terminal, in the same directory:")
     print("  export KUBECONFIG=reconciler.kubeconfig")
     print(f"  {example}")
     print("On a cluster, instead of 'reconciler dev':")

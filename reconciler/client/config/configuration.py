@@ -181,6 +181,8 @@ class ConfiguredTransport:
     async def handshake(self) -> Handshake:
         """Return the settings for a connection that another library makes to the same server.
 
+        Cancellation changes nothing.
+
         Raises:
             NotSent: the transport is not open, or the credentials could not be renewed.
             ConfigurationError: the server's address is invalid.

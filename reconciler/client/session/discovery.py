@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.client.session.answers import decode
 from reconciler.client.session.retry import RetryOn
-from reconciler.errors import APIError, NotServed
+from reconciler.errors import APIError, NotServed, OutcomeUnknown, TransportError
 from reconciler.meta import GroupVersionKind, ResourceType
 from reconciler.objects import InvalidObject
 
@@ -23,6 +23,10 @@ _Kinds = dict[str, ResourceType]
 
 _BURST = 10
 _PER_SECOND = 1.0
+
+_VERSION_TIMEOUT = 5.0
+_VERSION_PAUSE = 60.0
+"""Seconds for the server's version, which is answered from memory, and until it is asked for again."""
 
 _PAGES_CACHED_SINCE = 34
 """The minor version of Kubernetes whose API server reads pages from snapshots of its cache (ListFromCacheSnapshot)."""
@@ -64,24 +68,37 @@ class Discovery:
         self._lookups = 0
         self._pages_are_cached: bool | None = None
         self._asking_version = asyncio.Lock()
+        self._version_failed = False  # the last time
+        self._ask_version_at = 0.0
 
     async def pages_are_cached(self) -> bool:
         """Return whether the server answers the pages of a list from memory: Kubernetes 1.34 and newer do.
 
-        The server's version is asked for once. A server that refuses to tell it counts as an older one.
+        The server's version is asked for once. A server that refuses to tell it counts as an older one, and so does
+        for a minute one that does not answer twice in a row, since a proxy may not let the request pass.
 
         Raises:
-            TransportError: there was no response.
+            TransportError: there was no response within 5 s, for the first time.
         """
         async with self._asking_version:
-            if self._pages_are_cached is None:
+            if self._pages_are_cached is None and self._connection.monotonic() >= self._ask_version_at:
                 request = self._connection.request("GET", "/version")
                 try:
-                    info = decode(request, await self._connection.once(request))
+                    async with asyncio.timeout(_VERSION_TIMEOUT):
+                        info = decode(request, await self._connection.once(request))
                 except (APIError, InvalidObject):
                     return False
+                except (TransportError, TimeoutError) as error:
+                    if not self._version_failed:
+                        self._version_failed = True
+                        if isinstance(error, TransportError):
+                            raise
+                        raise OutcomeUnknown(f"no response to GET /version within {_VERSION_TIMEOUT:g} s") from None
+                    self._version_failed = False
+                    self._ask_version_at = self._connection.monotonic() + _VERSION_PAUSE
+                    return False
                 self._pages_are_cached = _minor_version(info) >= _PAGES_CACHED_SINCE
-        return self._pages_are_cached
+        return bool(self._pages_are_cached)
 
     async def find(self, gvk: GroupVersionKind) -> ResourceType:
         """Return how a kind is served. Cancellation leaves what was known before.

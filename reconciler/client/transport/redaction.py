@@ -9,7 +9,11 @@ __all__ = ["excerpt", "hide_secrets", "is_secret_name", "without_password"]
 _LONGEST = 200
 _HIDDEN = "***"
 
-_NAMES = r"[\w-]{0,40}(?:token|secret|passw|authorization|api[_-]?key|credential|private[_-]?key|keydata)[\w-]{0,40}"
+# What precedes one of these in a name is not matched: that would take time at each character of a long word.
+_NAMES = (
+    r"(?:token|secret|passw|passphrase|pwd|authorization|api[_-]?key|credential|private[_-]?key|keydata)"
+    r"[\w-]{0,40}"
+)
 _RULES = (
     # PEM blocks, also in one line
     (re.compile(r"-----BEGIN.*?(?:-----END [^-]*-----|\Z)", re.DOTALL), _HIDDEN),
@@ -27,7 +31,11 @@ _RULES = (
         re.compile(rf"({_NAMES}\s*[:=]\s*)(?![\"'\\*])(?!(?:bearer|basic)\b)[^\s,;&}}]+", re.IGNORECASE),
         rf"\1{_HIDDEN}",
     ),
-    (re.compile(rf"(--{_NAMES}\s+)\S+", re.IGNORECASE), rf"\1{_HIDDEN}"),
+    # also as two arguments in a list: "--token", "…"
+    (
+        re.compile(rf"(--[\w-]{{0,40}}?{_NAMES}(?:\\?[\"'],\s*\\?[\"']|\s+))(?!\*\*\*)[^\s\"'\\]+", re.IGNORECASE),
+        rf"\1{_HIDDEN}",
+    ),
     # JSON Web Tokens
     (re.compile(r"\beyJ[\w.=-]+"), _HIDDEN),
 )

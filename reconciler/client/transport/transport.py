@@ -155,7 +155,7 @@ class HTTPTransport:
         return self._budgets.max_streams
 
     async def handshake(self) -> Handshake:
-        """Return the settings for a connection that another library makes.
+        """Return the settings for a connection that another library makes. Cancellation changes nothing.
 
         Raises:
             NotSent: the credentials could not be renewed.

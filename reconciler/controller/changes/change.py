@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -20,6 +21,9 @@ MAX_FIELDS = 20
 
 _OVERHEAD = 500
 """Bytes of a change without documents, rounded up."""
+
+_NAMING = ("name", "key", "id", "field", "header", "parameter", "variable")
+"""Members whose value is the name of what is beside them, as in the environment of a container, in either case."""
 
 _MAX_LEFT_OUT = 1000
 _MAX_VALUE = 100
@@ -106,8 +110,9 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     def fields(self) -> tuple[list[FieldChange], int]:
         """Compute the fields that differ, 20 at most, and the number of the others, counted to 1,000.
 
-        Without a value are the fields of Secrets, those whose names are those of secrets, and objects. Text that looks
-        like a secret is replaced. Documents that are nested too deeply to be compared are one other field.
+        Without a value are the fields of Secrets, those whose names are those of secrets, those beside such a name
+        (``name: DB_PASSWORD``), and objects. Text that looks like a secret is replaced. Documents that are nested too
+        deeply to be compared are one other field.
         """
         if self._old is None or self._new is None:
             return [], 0
@@ -115,9 +120,10 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         left_out = 0
         managed = ManagedFields(self._received)
         try:
-            for difference in differences(self._old.decode(), self._new.decode()):
+            documents = self._old.decode(), self._new.decode()
+            for difference in differences(*documents):
                 if len(found) < MAX_FIELDS:
-                    found.append(self._field(difference, managed))
+                    found.append(self._field(difference, managed, shown=not self._hides(difference.path, documents)))
                 else:
                     left_out += 1
                     if left_out >= _MAX_LEFT_OUT:
@@ -126,9 +132,8 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             return [], 1
         return found, left_out
 
-    def _field(self, difference: Difference, managed: ManagedFields) -> FieldChange:
+    def _field(self, difference: Difference, managed: ManagedFields, *, shown: bool) -> FieldChange:
         path, before, after = difference
-        shown = not self._hides(path)
         return FieldChange(
             path=format_fields(path),
             change="added" if before is None else "removed" if after is None else "changed",
@@ -137,9 +142,31 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             managers=managed.writers_of(path),
         )
 
-    def _hides(self, path: Path) -> bool:
+    def _hides(self, path: Path, documents: Sequence[Any]) -> bool:
         names = [self.gvk.kind, *(step.label if isinstance(step, Item) else step for step in path)]
+        # The name of an object says nothing about its other metadata.
+        places = [] if path[:1] == ("metadata",) else documents
+        for step in path:
+            if isinstance(step, Item):
+                # Items without a name are compared by position, so the other one may be of another name.
+                others = places if step.label == str(step.position) else []
+                places = [step.value, *(place[step.position] for place in others if _has_item(place, step.position))]
+            else:
+                places = [place[step] for place in places if isinstance(place, dict) and step in place]
+            names += [name for place in places if isinstance(place, dict) for name in _names(place)]
         return any(map(is_secret_name, names))
+
+
+def _has_item(place: Any, position: int) -> bool:
+    return isinstance(place, list) and position < len(place)
+
+
+def _names(document: dict[str, Any]) -> Iterator[str]:
+    """Yield what an object calls itself."""
+    for member in _NAMING:
+        for name in (document.get(member), document.get(member.capitalize())):
+            if isinstance(name, str):
+                yield name[:_MAX_VALUE]
 
 
 def _value(value: Any) -> str | None:

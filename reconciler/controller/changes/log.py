@@ -127,8 +127,7 @@ class ChangeLog:
             changes = self._pending[key] = WakingChanges(change)
             self._keep(key, changes, change.size)
         elif isinstance(changes, WakingChanges) and not changes.has(event):
-            self._bytes += changes.add(ObjectChange.of(gvk, event, self._now()))
-            self._drop_oldest()
+            self._keep(key, changes, changes.add(ObjectChange.of(gvk, event, self._now())))
 
     def begin(self, key: Request) -> Creation | WakingChanges | None:
         """Return the changes that enqueued a key whose reconcile begins; None if no change did."""
@@ -150,17 +149,14 @@ class ChangeLog:
         return self._told(self._pending, key)
 
     def _keep(self, key: Request, changes: WakingChanges, size: int) -> None:
-        kept = self._kept.pop(key, None)
-        self._kept[key] = [changes] if kept is None else kept  # the key is the last one now
-        if kept is not None:
+        """Count what changes grew by, and make their key the last one; they may have been dropped in the meantime."""
+        kept = self._kept.setdefault(key, [])
+        self._kept.move_to_end(key)
+        if changes not in kept:
             kept.append(changes)
             if len(kept) > _MAX_RECONCILES:
                 self._bytes -= kept.pop(0).forget()
         self._bytes += size
-        if self._bytes > self._budget:
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
         while self._bytes > self._budget:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= sum(each.forget() for each in oldest)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from pydantic import ValidationError
 
+from reconciler.client.transport.redaction import hide_secrets
 from reconciler.controller.errors import ReconcileTimeout
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.result import Outcome, Result
@@ -27,6 +28,7 @@ _MAX_PARTS = 3
 """How many exceptions of a group a message names."""
 
 _MAX_CHAIN = 8
+_MAX_TEXT = 32_768
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -105,8 +107,8 @@ def error_message(error: BaseException) -> str:
 def text_without_values(error: BaseException) -> str:
     """Return the text of an error in one line, without the values of objects that an API server or a model rejected.
 
-    The text of a group contains the types and texts of its first exceptions. What your own code writes into an
-    exception stays.
+    What looks like a key, a token or a password is hidden as well. The text of a group contains the types and texts of
+    its first exceptions. It is cut at 32 KiB, the longest message of a condition.
     """
     text = error_text(error)
     for linked in _chain(error):
@@ -119,7 +121,7 @@ def text_without_values(error: BaseException) -> str:
             text = text.replace(str(linked), f"{linked.title} is invalid: {fields}")
     if isinstance(error, BaseExceptionGroup):
         text += ": " + "; ".join(map(error_message, error.exceptions[:_MAX_PARTS]))
-    return " ".join(text.split())
+    return hide_secrets(" ".join(text[:_MAX_TEXT].split()))
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -41,7 +41,6 @@ _KEYS_OF_KEYBOARD = (
     ("/", "search"),
     ("j k", "next and previous row"),
     ("Enter", "open"),
-    ("1 2 3", "pages"),
     ("p", "pause and continue"),
     ("?", "this help"),
 )
@@ -89,7 +88,10 @@ def document(state: JSONObject, title: str, path: str, navigation: Navigation, b
             ],
             h.dialog("#help", aria_label="Keyboard")[
                 h.h2["Keyboard"],
-                h.dl[(_help(keys, text) for keys, text in _KEYS_OF_KEYBOARD)],
+                h.dl[
+                    _help(" ".join(str(number) for number, _ in enumerate(navigation, 1)), "pages"),
+                    (_help(keys, text) for keys, text in _KEYS_OF_KEYBOARD),
+                ],
                 h.form(method="dialog")[h.button["Close"]],
             ],
         ],

@@ -21,6 +21,8 @@ from reconciler.manager.console.pages.process import PROCESS
 from reconciler.manager.console.samples import Samples
 from reconciler.manager.console.state import Parts, read_state
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
+from reconciler.manager.endpoints.turns import Turns
+from reconciler.wire import JSONObject
 
 __all__ = ["Console"]
 
@@ -76,9 +78,11 @@ class Console:
     def __init__(self, parts: Parts) -> None:
         self.redact: Callable[[str], str] = hide_secrets
         self._parts = parts
+        self._turns = Turns(parts.clock)
         self._samples = Samples(parts.controllers, parts.informers, parts.clock)
         self._pages: dict[str, Page] = {page.path: page for page in (NOW, KEYS, PROCESS, KEY)}
         self._streams = 0
+        self._cost = 0.0  # seconds that the latest page took
         self._closed = asyncio.Event()
         self._broken: set[str] = set()
 
@@ -117,21 +121,28 @@ class Console:
         return EndpointResponse(200, self._stream(page, query), "text/event-stream", _HEADERS)
 
     async def _stream(self, page: Page, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        if self._streams >= _MAX_STREAMS:  # it was not when the response began; the browser asks again
+            return
         self._streams += 1
         try:
             while not self._closed.is_set():
-                began = self._parts.clock.monotonic()
                 yield _event(await self._render(page, query))
-                spent = self._parts.clock.monotonic() - began
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(_PERIOD, _SHARE * spent * self._streams)):
+                    async with asyncio.timeout(max(_PERIOD, _SHARE * self._cost * self._streams)):
                         await self._closed.wait()
         finally:
             self._streams -= 1
 
     async def _render(self, page: Page, query: Mapping[str, str]) -> bytes:
-        state = read_state(self._parts, self._samples, page.query(query), limit=page.limit, redact=self.redact)
-        await asyncio.sleep(0)  # a large table takes tens of milliseconds: let others run before it is drawn
+        async with self._turns.turn():
+            state = read_state(self._parts, self._samples, page.query(query), limit=page.limit, redact=self.redact)
+        self._cost = self._turns.seconds
+        async with self._turns.turn():  # a large table takes tens of milliseconds: others run before it is drawn
+            text = self._draw(page, state, query)
+        self._cost += self._turns.seconds
+        return text.encode("utf-8", "backslashreplace")
+
+    def _draw(self, page: Page, state: JSONObject, query: Mapping[str, str]) -> str:
         try:
             body = page.body(state, query)
             navigation = [(each.path, each.title) for each in self._pages.values() if each.in_navigation]
@@ -143,7 +154,7 @@ class Console:
                 _log.exception("the page %s of the console failed", page.path)
             failed = h.p(".calm.bad")[f"This page failed with a {type(error).__name__}; see the log of the process."]
             text = str(document(state, page.title, page.path, [("/", "Now")], failed))
-        return text.encode("utf-8", "backslashreplace")
+        return text
 
 
 def _event(page: bytes) -> bytes:

@@ -78,7 +78,11 @@ class Checks:
                 reason = "returned False"
         except TimeoutError:
             reason = f"timed out after {CHECK_TIMEOUT:g} s"
-        except Exception as error:  # noqa: BLE001 - a check fails by raising any exception
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             reason = f"{type(error).__name__}: {error_text(error)}"
         self._log_change(name, reason)
         return CheckResult(name, reason)
@@ -91,6 +95,12 @@ class Checks:
         elif reason is None and name in self._failing:
             self._failing.discard(name)
             _log.info("%s check %s passes again", self.endpoint, name)
+
+
+def _is_cancelled() -> bool:
+    """Return whether this task was cancelled, and not something that it waited for, such as a task of the user."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def report(endpoint: str, results: Sequence[CheckResult], excluded: Collection[str]) -> str:

@@ -13,6 +13,7 @@ from reconciler.controller import Controller
 from reconciler.manager.endpoints.checks import Checks, report
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.manager.endpoints.thread import LoopBlocked, MainLoop
+from reconciler.manager.endpoints.turns import Turns
 from reconciler.manager.event_loop import LIVENESS_LIMIT
 from reconciler.meta import Request, format_micro_time
 from reconciler.telemetry import MetricsRegistry
@@ -98,7 +99,7 @@ def metrics(registry: MetricsRegistry) -> Handler:
 
 
 def debug_queue(
-    controllers: Callable[[], Sequence[Controller]], clock: Clock, shard: JSONObject | None = None
+    controllers: Callable[[], Sequence[Controller]], clock: Clock, turns: Turns, shard: JSONObject | None = None
 ) -> Handler:
     """Return the handler of ``/debug/queue``: a JSON list of keys that are in progress, ready or waiting, with reasons.
 
@@ -107,16 +108,18 @@ def debug_queue(
     Args:
         controllers: returns the controllers.
         clock: source of time.
+        turns: of the answers.
         shard: the shard of this process; None without sharding.
     """
 
     async def handle(request: EndpointRequest) -> EndpointResponse:
         query = dict(request.query)
         limit = limit_of(query, _MAX_KEYS)
-        selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
-        document: JSONObject = {} if shard is None else {"shard": shard}
-        document["controllers"] = [_controller(each, query, limit, clock) for each in selected]
-        body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
+        async with turns.turn():
+            selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
+            document: JSONObject = {} if shard is None else {"shard": shard}
+            document["controllers"] = [_controller(each, query, limit, clock) for each in selected]
+            body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
         return EndpointResponse(200, body, "application/json")
 
     return handle

@@ -12,6 +12,7 @@ from reconciler.controller import Controller, FieldChange, ObjectChange, RunExpl
 from reconciler.controller.reconcile.history import MAX_RUNS
 from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
+from reconciler.manager.endpoints.turns import Turns
 from reconciler.meta import Request, ResourceType, format_micro_time
 from reconciler.wire import JSONObject
 
@@ -27,6 +28,7 @@ _LONG = 60.0
 def debug_keys(
     controllers: Callable[[], Sequence[Controller]],
     clock: Clock,
+    turns: Turns,
     *,
     role: Callable[[], str],
     shard: JSONObject | None = None,
@@ -39,18 +41,20 @@ def debug_keys(
     Args:
         controllers: returns the controllers.
         clock: source of time.
+        turns: of the answers.
         role: returns what this process does: ``"running"``, ``"standby"``, or the state of the manager.
         shard: the shard of this process; None without sharding.
     """
 
     async def handle(request: EndpointRequest) -> EndpointResponse:
         query = dict(request.query)
-        document: JSONObject = {"now": format_micro_time(clock.now()), "role": role()}
-        if shard is not None:
-            document["shard"] = shard
         limit = limit_of(query, _MAX_KEYS)
-        document["controllers"] = read_keys(controllers(), clock, query, limit=limit, trusted=request.is_trusted)
-        body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
+        async with turns.turn():
+            document: JSONObject = {"now": format_micro_time(clock.now()), "role": role()}
+            if shard is not None:
+                document["shard"] = shard
+            document["controllers"] = read_keys(controllers(), clock, query, limit=limit, trusted=request.is_trusted)
+            body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
         return EndpointResponse(200, body, "application/json")
 
     return handle

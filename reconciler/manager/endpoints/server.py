@@ -100,7 +100,7 @@ class EndpointRequest:
         accept: the Accept header.
         local: whether it comes from this machine or, through ``kubectl port-forward``, from someone who may enter the
             pod. A request that a proxy forwarded is not local, nor is one to a name other than ``localhost``, such as
-            that of a web page in a browser.
+            that of a web page in a browser, nor one that a browser sends for a page of another site.
         user: the name of the user; None if clients do not authenticate.
     """
 
@@ -367,6 +367,11 @@ def _is_local(request: web.BaseRequest) -> bool:
     if any(name.lower().startswith(_FORWARDED) for name in request.headers):
         return False
     if not _LOCAL_HOST.fullmatch(request.headers.get("host", "")):
+        return False
+    # A page of another site cannot read a response, but its requests would take the place of others. A link to here may
+    # be followed.
+    site, mode = (request.headers.get(f"sec-fetch-{name}", "") for name in ("site", "mode"))
+    if site in ("cross-site", "same-site") and mode != "navigate":
         return False
     return request.remote in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 

@@ -82,7 +82,7 @@ class SlackChannel(HTTPChannel):
         self._slack = config
 
     async def request(self, message: Message) -> OutgoingRequest:
-        """Return the request with the blocks of a message. The conversion runs in a thread."""
+        """Return the request with the blocks of a message. The conversion runs in a thread, also after cancellation."""
         body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
         headers = {"Content-Type": "application/json; charset=utf-8"}
         return OutgoingRequest(self._slack.current_url(self._credentials), body, headers)

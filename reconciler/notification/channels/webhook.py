@@ -165,7 +165,7 @@ class WebhookChannel(HTTPChannel):
         self._template = Template(config.template, name=name) if config.template is not None else None
 
     async def request(self, message: Message) -> OutgoingRequest:
-        """Return the request for a message.
+        """Return the request for a message. Cancellation changes nothing.
 
         Raises:
             RetryableDeliveryError: a credential does not exist.

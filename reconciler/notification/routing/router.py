@@ -160,7 +160,7 @@ class RoutingTable:
         self._built = built
         self._config, self._digest, self._refused_digest, self.problem = config, digest, "", None
         self._loaded += 1
-        _log.info("loaded routing configuration %s: %d receivers", name, len(config.receivers))
+        _log.info("loaded routing configuration %s; receivers: %d", name, len(config.receivers))
         return True
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:

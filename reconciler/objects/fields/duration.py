@@ -7,7 +7,9 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, GetJsonSchemaHandler, PlainSerializer
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 __all__ = ["Duration", "format_duration", "parse_duration"]
 
@@ -84,11 +86,19 @@ def _read(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+class _WireSchema:
+    """The JSON schema of a duration. Unlike ``WithJsonSchema`` it keeps the bounds of the field."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "format": "duration", "pattern": _PATTERN, "maxLength": _LONGEST}
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(_read),
     PlainSerializer(format_duration, when_used="json-unless-none"),
-    WithJsonSchema({"type": "string", "format": "duration", "pattern": _PATTERN, "maxLength": _LONGEST}),
+    _WireSchema,
 ]
 """A timedelta in Python, ``"1h30m0s"`` on the wire.
 

@@ -25,6 +25,7 @@ QUANTITY_PATTERN = (
 )
 _NANO = 10**9
 _LARGEST_BINARY = 2**63 - 1
+_LARGEST_POWER = 1000  # as for the exponent of a string
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
@@ -37,7 +38,8 @@ class Quantity:
     the canonical form: ``"1536Mi"`` for ``"1.5Gi"``, ``"100m"`` for ``"0.1"``. The notation (decimal ``k``, binary
     ``Ki``, exponent ``e3``) is that of the text; a sum has the notation of its left operand, unless that is zero.
 
-    Quantities compare and hash by value, with numbers too: ``Quantity("1Gi") == Quantity("1024Mi") == 2**30``.
+    Quantities compare by value, with numbers too: ``Quantity("1Gi") == Quantity("1024Mi") == 2**30``. They hash as
+    equal integers and Decimals do. A float is compared as it is written (``0.1`` is a tenth), and hashes differently.
 
     Args:
         value: a text such as ``"100m"``, or a finite number.
@@ -85,15 +87,13 @@ class Quantity:
 
     def __eq__(self, other: object) -> bool:
         found = _value_of(other)
-        if found is None:
-            return NotImplemented
-        return self.value == found
+        return NotImplemented if found is None else self.value == found
 
     def __lt__(self, other: Quantity | Number) -> bool:
+        if isinstance(other, (float, Decimal)) and math.isinf(other):
+            return other > 0
         found = _value_of(other)
-        if found is None:
-            return NotImplemented
-        return self.value < found
+        return NotImplemented if found is None else self.value < found
 
     def __bool__(self) -> bool:
         return self._nanos != 0
@@ -117,6 +117,12 @@ class Quantity:
         return self._like(self.value + found, other)
 
     __radd__ = __add__
+
+    def __rsub__(self, other: Number) -> Self:
+        found = _value_of_number(other)
+        if found is None:
+            return NotImplemented
+        return -self + found
 
     def __sub__(self, other: Quantity | Number) -> Self:
         found = _value_of(other)
@@ -178,8 +184,9 @@ def _notation_of(text: str) -> _Notation:
 def _fraction(number: object) -> Fraction:
     if isinstance(number, bool) or not isinstance(number, (int, float, Decimal, Fraction)):
         raise TypeError(f"a Quantity is made of a string or a number, not of {type(number).__name__}")
-    if not math.isfinite(number):
-        raise ValueError(f"{number} is not a valid quantity: it must be finite")
+    if not _is_representable(number):
+        shown = str(number) if isinstance(number, (float, Decimal)) else f"a number of {_LARGEST_POWER} digits or more"
+        raise ValueError(f"{shown} is not a valid quantity: it must be finite, and below 1e{_LARGEST_POWER}")
     # A float is what a person writes: 0.1 is a tenth, not the binary number next to it.
     return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)
 
@@ -190,9 +197,18 @@ def _value_of(other: object) -> Fraction | None:
 
 def _value_of_number(other: object) -> Fraction | None:
     """Return a finite number exactly; None for everything else."""
-    if isinstance(other, (int, float, Decimal, Fraction)) and not isinstance(other, bool) and math.isfinite(other):
-        return _fraction(other)
-    return None
+    if isinstance(other, bool) or not isinstance(other, (int, float, Decimal, Fraction)):
+        return None
+    if isinstance(other, (int, Fraction)):
+        return Fraction(other)
+    return _fraction(other) if _is_representable(other) else None
+
+
+def _is_representable(number: float | Decimal | Fraction) -> bool:
+    """Return whether a number is finite, and neither so large nor so precise that computing with it takes long."""
+    if isinstance(number, Decimal):
+        return number.is_finite() and -_LARGEST_POWER < number.adjusted() < _LARGEST_POWER
+    return math.isfinite(number) if isinstance(number, float) else abs(number) < 10**_LARGEST_POWER
 
 
 def _stripped(digits: int, base: int, limit: int | None) -> tuple[int, int]:

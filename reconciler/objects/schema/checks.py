@@ -11,6 +11,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from reconciler.objects.fields.messages import wire_message
 from reconciler.objects.schema.refusal import refusal
 from reconciler.wire import JSONObject
 
@@ -93,7 +94,7 @@ def _check_field_default(model: type[BaseModel], name: str, field: FieldInfo) ->
         own = {name, _wire_name(model, name, field)}
         for problem in error.errors(include_url=False, include_context=False):
             if problem["loc"] and problem["loc"][0] in own and not problem["type"].startswith("frozen"):
-                what = problem["msg"][:1].lower() + problem["msg"][1:]
+                what = wire_message(problem["msg"][:1].lower() + problem["msg"][1:])
                 raise refusal(
                     f"{model.__name__}.{name}", f"has a default that does not fit ({what})", "change one of them"
                 ) from None

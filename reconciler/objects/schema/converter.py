@@ -11,16 +11,18 @@ import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from inspect import cleandoc
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticSerializationError, SchemaSerializer
 from pydantic_core import SchemaError as PydanticSchemaError
 from pydantic_core.core_schema import DecimalSchema, TimedeltaSchema, WithDefaultSchema
 
 from reconciler.meta import without_nulls
+from reconciler.objects.fields.duration import format_duration
 from reconciler.objects.schema.checks import check_default, check_default_type, check_models, check_pattern
 from reconciler.objects.schema.refusal import refusal
 from reconciler.objects.schema.unions import cel_name, discriminated_union, scalar_union
@@ -103,7 +105,9 @@ class _Generator(GenerateJsonSchema):
         return {"type": "string", "pattern": pattern, **bounds, **others}
 
 
-# pydantic's names for the bounds of a Decimal or a Quantity; those of numbers have the names of JSON Schema.
+_ISO_DURATION = TypeAdapter(timedelta)  # the form of a timedelta in pydantic's schemas
+
+# pydantic's names for the bounds of a Decimal, Quantity or Duration; those of numbers have the names of JSON Schema.
 _BOUNDS = {
     "ge": (">=", "greater than or equal to"),
     "gt": (">", "greater than"),
@@ -237,8 +241,11 @@ class _SchemaConverter:
         _add_type(result, where)
         check_default_type(where, result)
         kind = result.get("type")
+        for key, (keyword, wanted) in _ONLY_ON.items():
+            if key in result and kind != wanted:
+                raise refusal(where, f"has {keyword}= and the type {kind or 'any'}", f"only an {wanted} can have it")
         if any(bound in source for bound in _BOUNDS):
-            rules = _bounds_as_rules(source, "self" if kind == "string" else "string(self)")
+            rules = _bounds_as_rules(source, result)
             result[_RULES] = [*rules, *result.get(_RULES, ())]
         _add_bounds(result, source)
         if kind == "object":
@@ -362,17 +369,29 @@ def _name_of_part(part: Mapping[str, Any]) -> str:
     return str(part.get("type") or part.get("$ref", "any")).rpartition("/")[2]
 
 
-def _bounds_as_rules(source: Mapping[str, Any], value: str) -> list[JSONObject]:
-    """Return the bounds of a number that is written as a string, as CEL rules."""
-    return [
-        {
-            "rule": f"quantity({value}).compareTo(quantity('{source[key]}')) {sign} 0",
-            "message": f"must be {words} {source[key]}",
-        }
-        for key, (sign, words) in _BOUNDS.items()
-        if key in source
-    ]
+def _bounds_as_rules(source: Mapping[str, Any], schema: JSONObject) -> list[JSONObject]:
+    """Return the bounds of a number or duration that is written as a string, as CEL rules."""
+    value = "self" if schema.get("type") == "string" else "string(self)"
+    rules: list[JSONObject] = []
+    for key, (sign, words) in _BOUNDS.items():
+        if key not in source:
+            continue
+        if schema.get("format") == "duration":
+            bound = format_duration(_ISO_DURATION.validate_python(source[key]))
+            check = f"self {sign} duration('{bound.replace('µ', 'u')}')"  # not every implementation of CEL reads µ
+        else:
+            bound = str(source[key])
+            check = f"quantity({value}).compareTo(quantity('{bound}')) {sign} 0"
+        rules.append({"rule": check, "message": f"must be {words} {bound}"})
+    return rules
 
+
+_ONLY_ON = {
+    "x-kubernetes-list-type": ("list_type", "array"),
+    "x-kubernetes-map-type": ("map_type", "object"),
+    "x-kubernetes-embedded-resource": ("embedded_resource", "object"),
+}
+"""The extensions that the server refuses on other types."""
 
 _HINTS = {
     "contentSchema": "use the type itself, or str",

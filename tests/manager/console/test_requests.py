@@ -21,6 +21,7 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError, TerminalError
 from reconciler.manager import EndpointSecurity, ShardByIndex
 from reconciler.manager.console import Page
+from reconciler.manager.endpoints.server import EndpointRequest
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
 
@@ -83,7 +84,7 @@ async def test_the_first_page_shows_what_fails_and_the_controllers(manager: Mana
     ]
     assert "not retried" in attention
     assert "2 failing" in controllers
-    assert "4 reconciles, 2 errors; 2 keys wait for a timer" in controllers
+    assert "reconciles: 4, errors: 2, keys waiting for a timer: 2" in controllers
 
 
 async def test_keys_are_searched_by_name_state_and_controller(manager: Manager) -> None:
@@ -300,6 +301,27 @@ async def test_streams_are_limited_and_freed(manager: Manager) -> None:
             pass
 
 
+async def test_others_run_between_the_pages_that_many_tabs_ask_for_at_once(client: Client) -> None:
+    turns = []
+
+    def body(_state: Any, _query: Any) -> h.Node:
+        turns.append(iterations)
+        return h.p["drawn"]
+
+    manager = new_manager(client)
+    assert manager.console is not None
+    manager.console.add(Page("/slow", "Slow", body))
+    answers = [
+        asyncio.create_task(manager.console.handle(EndpointRequest("slow", [], "text/html", local=True)))
+        for _ in range(20)
+    ]
+    iterations = 0
+    while not all(answer.done() for answer in answers):
+        iterations += 1
+        await asyncio.sleep(0)
+    assert len(set(turns)) == 20
+
+
 async def _status(manager: Manager) -> int:
     async with aiohttp.ClientSession() as http, http.get(f"{manager.console_url}/", headers=EVENTS) as answer:
         return answer.status
@@ -318,6 +340,28 @@ async def test_only_local_requests_are_answered(manager: Manager) -> None:
         assert "default/" not in text
         assert (await get(manager, "/", host=host, **EVENTS))[0] == 403
     assert (await get(manager, "/", host="localhost:80"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("cross-site", "no-cors", 403),
+        ("cross-site", "cors", 403),
+        ("same-site", "no-cors", 403),  # another port of localhost
+        ("same-origin", "cors", 200),
+        ("none", "navigate", 200),
+        ("cross-site", "navigate", 200),  # a link
+    ],
+)
+async def test_a_page_of_another_site_cannot_take_the_streams(
+    manager: Manager, site: str, mode: str, status: int
+) -> None:
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{manager.console_url}/", headers={**headers, **EVENTS}) as answer,
+    ):
+        assert answer.status == status
 
 
 async def test_with_security_a_token_is_needed_and_any_host_may_ask(client: Client) -> None:

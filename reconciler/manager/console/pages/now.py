@@ -87,7 +87,7 @@ def _controller(each: JSONObject) -> Node:
             h.span(".kind")[f"{each['kind']} {each['api_version']}"],
             h.span(".grow"),
             pill(f"{failing} failing", "bad") if failing else None,
-            pill(f"{each['storms']} storms", "warn") if each["storms"] else None,
+            pill(f"storms: {each['storms']}", "warn") if each["storms"] else None,
         ],
         h.div(".charts")[
             chart("queue", f"{each['ready']}", charts["ready"], _CHART + 1, least=5.0),
@@ -96,7 +96,7 @@ def _controller(each: JSONObject) -> Node:
             chart("errors / min", _rate(errors), errors, _CHART, kind="bad", least=10.0),
         ],
         h.p(".numbers")[
-            f"{each['reconciles']} reconciles, {each['errors']} errors; {each['waiting']} keys wait for a timer",
+            f"reconciles: {each['reconciles']}, errors: {each['errors']}, keys waiting for a timer: {each['waiting']}",
         ],
     ]
 
