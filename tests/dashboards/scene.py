@@ -1,7 +1,7 @@
 """Two replicas of an operator, and a notification operator, in three eventful minutes.
 
 There are failing, hanging and hot keys, a storm of new objects, conflicts, and a call that blocks the event loop. An
-object cannot be decoded, and a mapper fails. The leader changes, writes are refused, and a receiver is down for a while.
+object cannot be decoded, and a mapper fails. The leader changes, writes are refused, a receiver is down.
 """
 
 from __future__ import annotations
