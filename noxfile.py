@@ -163,6 +163,15 @@ def alerts(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def dashboards(session: nox.Session) -> None:
+    """Let Prometheus, built from Go modules, watch operators for three minutes, and draw the dashboards of the docs.
+
+    Arguments go to ``python -m tests.dashboards``; ``-- --help`` lists them.
+    """
+    session.run("python", "-m", "tests.dashboards", *session.posargs)
+
+
+@nox.session(python=False)
 def mutants(session: nox.Session) -> None:
     """Change the source in small ways and see whether the tests notice.
 

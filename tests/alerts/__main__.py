@@ -28,29 +28,29 @@ def rules() -> dict[str, object]:
     return {"groups": rule["spec"]["groups"]}
 
 
-def promtool() -> Path:
-    """Return promtool, built if it is not in the cache."""
+def program(name: str) -> Path:
+    """Return promtool or prometheus, built if it is not in the cache."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     version = hashlib.sha256((HERE / "go.sum").read_bytes()).hexdigest()[:16]
-    built = Path(home) / "kube-reconciler" / "promtool" / version / "promtool"
+    built = Path(home) / "kube-reconciler" / "promtool" / version / name
     if not os.access(built, os.X_OK):
         if shutil.which("go") is None:
-            sys.exit("building promtool needs Go: install it (https://go.dev/dl)")
-        sys.stdout.write(f"building promtool into {built.parent}; this takes some minutes\n")
+            sys.exit(f"building {name} needs Go: install it (https://go.dev/dl)")
+        sys.stdout.write(f"building {name} into {built.parent}; this takes some minutes\n")
         with tempfile.TemporaryDirectory() as scratch:  # Go may write to the module
-            for name in ("go.mod", "go.sum"):
-                shutil.copyfile(HERE / name, Path(scratch, name))
+            for file in ("go.mod", "go.sum"):
+                shutil.copyfile(HERE / file, Path(scratch, file))
             flags = f"{os.environ.get('GOFLAGS', '')} -mod=mod".strip()
             environment = os.environ | {"GOBIN": str(built.parent), "GOFLAGS": flags}
             # Without service discovery: the SDKs of the clouds would take most of the time.
-            command = ["go", "install", "-tags", "remove_all_sd", "tool"]
+            command = ["go", "install", "-tags", "remove_all_sd", f"github.com/prometheus/prometheus/cmd/{name}"]
             subprocess.run(command, cwd=scratch, env=environment, check=True)
     return built
 
 
 def main() -> int:
     """Check the rules, and run the cases."""
-    tool = str(promtool())
+    tool = str(program("promtool"))
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "rules.yaml").write_text(yaml.safe_dump(rules()))
         shutil.copyfile(CASES, Path(scratch, "cases.yaml"))

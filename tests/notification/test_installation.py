@@ -89,7 +89,9 @@ def queried() -> set[str]:
 async def test_every_metric_of_the_dashboard_exists(tmp_path: Path) -> None:
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
-        manager = Manager(client, metrics="127.0.0.1:0")
+        manager = Manager(
+            client, metrics="127.0.0.1:0", leader_election="notifications", leader_election_namespace="default"
+        )
         operator(tmp_path).add_to(manager)
         async with manager.running():
             await client.create(NotificationRequest.from_dict(document(["log"])))
