@@ -27,7 +27,7 @@ from reconciler.apiserver import APIServer
 from reconciler.workqueue import ExponentialBackoff
 
 SECRET = "hunter2-hunter2"
-MARKUP = "<img src=x onerror=alert(1)>"
+MARKUP = "<b>large</b>"
 
 
 class DatabaseSpec(Model):
@@ -49,7 +49,7 @@ class DatabaseReconciler(ResourceReconciler[Database]):
             case "orders":
                 raise LookupError("no disk of 400 GB in zone eu-1a: 3 of 3 requests were refused")
             case "reports":
-                raise TerminalError(f"size {db.spec.size} is below the minimum of 10 {MARKUP}")
+                raise TerminalError(f"size {db.spec.size} is below the minimum of 10 for the class {MARKUP}")
             case "hangs":
                 await asyncio.sleep(3600)
         await asyncio.sleep(0.02)
