@@ -22,8 +22,8 @@ from urllib.parse import urlencode
 import pytest
 
 from reconciler.apiserver import APIServer
+from reconciler.apiserver.serving import listener
 from reconciler.http import HTTPRequest
-from reconciler.serving import Limits
 from tests.apiserver.api import (
     APPLY,
     CONFIG_MAPS,
@@ -356,12 +356,14 @@ async def test_mutated_requests_in_the_process(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.timeout(60 + EXAMPLES)
-async def test_mutated_requests_over_a_socket(caplog: pytest.LogCaptureFixture) -> None:
+async def test_mutated_requests_over_a_socket(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(SEED)
+    # A request that promises more than it sends ends soon.
+    monkeypatch.setattr(listener, "_LIMITS", replace(listener._LIMITS, head_seconds=0.1, body_seconds=0.1))
     async with APIServer(seed=SEED) as server:
         await prepare(server)
-        # A request that promises more than it sends ends soon.
-        server._listener._limits = Limits(body_bytes=10_000, head_seconds=0.1, body_seconds=0.1)
         host, port = server.url.removeprefix("http://").split(":")
         for number in range(EXAMPLES * 3 // 20):
             sent = mutated(rng)

@@ -300,9 +300,10 @@ class Writer:
     async def _require_place(self, call: Call, name: str) -> None:
         """Check that the kind is served, and that the namespace exists and is not being deleted."""
         info, namespace = call.endpoint.info, call.namespace
-        served = self._cluster.registry.resource(info.group, info.plural)
-        if served is None or served.store is not call.endpoint.store:
-            raise no_such_resource()
+        if not call.endpoint.served:  # its definition was deleted, or changed and kept the objects
+            found = self._cluster.registry.resource(info.group, info.plural)
+            if found is None or found.store is not call.endpoint.store:
+                raise no_such_resource()
         if not info.namespaced or namespace is None:
             return
         namespaces = self._cluster.registry.core("namespaces").store.objects
