@@ -301,8 +301,8 @@ class Writer:
         """Check that the kind is served, and that the namespace exists and is not being deleted."""
         info, namespace = call.endpoint.info, call.namespace
         if not call.endpoint.served:  # its definition was deleted, or changed and kept the objects
-            found = self._cluster.registry.resource(info.group, info.plural)
-            if found is None or found.store is not call.endpoint.store:
+            kind = self._cluster.registry.resource(info.group, info.plural)
+            if kind is None or kind.store is not call.endpoint.store:
                 raise no_such_resource()
         if not info.namespaced or namespace is None:
             return
