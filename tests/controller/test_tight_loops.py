@@ -103,7 +103,8 @@ async def test_reconcile_that_wakes_itself_by_events_is_a_tight_loop(world: Worl
 
 async def test_failing_reconcile_that_wakes_itself_by_events_is_a_tight_loop(world: World, caplog) -> None:
     async def body(reconciler, obj, status):
-        await reconciler.client.patch(Widget, obj.name, "ns", patch={"spec": {"size": obj.spec.size + 1}})
+        if len(reconciler.runs) < 50:  # such a loop takes no virtual time
+            await reconciler.client.patch(Widget, obj.name, "ns", patch={"spec": {"size": obj.spec.size + 1}})
         raise RuntimeError("no")
 
     controller = await world.start(WidgetReconciler(body))

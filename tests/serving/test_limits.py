@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
+from reconciler.apiserver.serving import listener
 from reconciler.manager.endpoints import server as manager_http
 from reconciler.serving import Limits
 from reconciler.serving.server import HTTPServer, read_body
@@ -215,9 +216,9 @@ async def test_a_failing_handler_is_logged_and_its_message_is_not_sent(caplog: p
     assert [record.name for record in caplog.records if record.exc_info] == ["reconciler.http"]
 
 
-async def test_the_embedded_server_disconnects_slow_clients() -> None:
+async def test_the_embedded_server_disconnects_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "_LIMITS", Limits(**SHORT))
     async with APIServer() as server:
-        server._listener._limits = Limits(**SHORT)
         await server.listen()
         host, port = server.url.removeprefix("http://").split(":")
         for sent in (
@@ -259,7 +260,7 @@ async def test_the_webhook_server_disconnects_slow_clients(tmp_path: Path) -> No
 
 
 async def test_the_servers_of_a_manager_disconnect_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_http.Servers.__init__, "__defaults__", (Limits(**SHORT),))
+    monkeypatch.setattr(manager_http, "_LIMITS", Limits(**SHORT))
     async with APIServer() as api, Client(api) as client:
         manager = Manager(client, health="127.0.0.1:0", metrics="127.0.0.1:0")
         async with manager.running():
