@@ -175,6 +175,8 @@ async def test_versions_on_the_real_server(
         kind = "apiextensions.k8s.io/v1/CustomResourceDefinition"
         try:
             await client.wait_for(kind, crd["metadata"]["name"], until=_established, timeout=30)
+            for version in (NEW, OLD):
+                await _served(client, version)
             await body(client)
         finally:
             await client.delete_all_of(NEW, "default")
@@ -183,6 +185,15 @@ async def test_versions_on_the_real_server(
                 for _ in range(300):
                     await client.get(kind, crd["metadata"]["name"])
                     await asyncio.sleep(0.1)
+
+
+async def _served(client: Client, kind: str) -> None:
+    """Wait until a kind is served, which a real server does a moment after it has said so."""
+    for _ in range(300):
+        with contextlib.suppress(NotFound):
+            await client.list(kind, "default")
+            return
+        await asyncio.sleep(0.1)
 
 
 def _established(found: Any) -> bool:
