@@ -149,6 +149,26 @@ async def test_a_change_of_a_watched_object_is_told(world: World, mapper: Any) -
     assert told(change_) == [("data.color", '"red"', '"blue"', ("kubectl",))]
 
 
+async def test_a_new_object_that_wakes_another_of_its_kind_is_told_under_its_own_name(world: World) -> None:
+    found = await woken(
+        world, lambda: world.widget("other"), watches=[Watch(Widget, mapper=lambda widget: [KEY])], debounce=3
+    )
+    assert [(each.type, each.request.name) for each in found.runs[-1].changes] == [("added", "other")]
+
+
+async def test_a_creation_is_told_though_a_watched_object_was_deleted_after_it(world: World) -> None:
+    config: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "ns"}}
+    await world.foreign.create(config)
+    controller = await world.start(
+        WidgetReconciler(), watches=[Watch("v1/ConfigMap", mapper=lambda _: [KEY])], debounce=3
+    )
+    await quiet(5)
+    await world.widget()
+    await world.foreign.delete("v1/ConfigMap", "c", "ns")
+    await quiet(5)
+    assert [(each.type, each.gvk.kind) for each in controller.explain(KEY).runs[-1].changes] == [("added", "Widget")]
+
+
 async def test_a_change_that_a_list_revealed_has_no_writer(world: World) -> None:
     await world.widget()
     controller = await world.start(WidgetReconciler())

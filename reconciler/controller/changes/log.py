@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from reconciler.cache import CacheEvent
+from reconciler.cache import CacheEvent, EventType
 from reconciler.clock import Clock
 from reconciler.controller.changes.change import ObjectChange
 from reconciler.controller.changes.writers import ManagedFields
@@ -112,15 +112,16 @@ class ChangeLog:
         self._bytes = 0
         self._pending: dict[Request, Creation | WakingChanges] = {}  # of keys that are not reconciled yet
         self._current: dict[Request, Creation | WakingChanges] = {}  # of keys in progress
-        self._kept: OrderedDict[Request, list[WakingChanges]] = (
-            OrderedDict()
-        )  # the key that was enqueued last at the end
+        self._kept: OrderedDict[Request, list[WakingChanges]] = OrderedDict()  # last enqueued: at the end
 
     def note(self, key: Request, gvk: GroupVersionKind, event: CacheEvent) -> None:
-        """Record that an event of an object enqueued a key."""
+        """Record that an event of an object enqueued a key; one of an object that was there before is not a change."""
+        if event.initial or event.type is EventType.RESYNC:
+            return
         changes = self._pending.get(key)
-        if changes is None or (event.new is None and isinstance(changes, Creation)):
-            if event.old is None and gvk == self._gvk:
+        is_own = gvk == self._gvk and event.object.request == key
+        if changes is None or (is_own and event.new is None and isinstance(changes, Creation)):
+            if is_own and event.old is None:
                 self._pending[key] = _creation(gvk, ManagedFields(event.received).all_writers())
                 return
             change = ObjectChange.of(gvk, event, self._now())

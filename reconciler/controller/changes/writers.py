@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ class _Entry(msgspec.Struct, gc=False, rename="camel"):
     manager: str = ""
     subresource: str = ""
     time: str = ""
-    fields: Any = msgspec.field(default=None, name="fieldsV1")
+    fields: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="fieldsV1")
 
 
 class _Metadata(msgspec.Struct, gc=False, rename="camel"):
@@ -55,7 +56,7 @@ class ManagedFields:
         A removed field has no manager any more. The managers of the latest change are returned then. Times of managed
         fields are whole seconds, so there may be several.
         """
-        depths = [_owned_depth(entry.fields, path) for entry in self._entries]
+        depths = [_owned_depth(tree, path) for tree in self._trees]
         deepest = max(depths, default=0)
         owners = [entry for entry, depth in zip(self._entries, depths, strict=True) if depth == deepest > 0]
         if not owners:
@@ -67,6 +68,10 @@ class ManagedFields:
     def all_writers(self) -> tuple[str, ...]:
         """Return the managers of the object, the first one first; three at most."""
         return _names(entry.manager for entry in sorted(self._entries, key=lambda entry: entry.time))
+
+    @cached_property
+    def _trees(self) -> list[Any]:
+        return [msgspec.json.decode(entry.fields) for entry in self._entries]
 
 
 def _owned_depth(tree: Any, path: Path) -> int:

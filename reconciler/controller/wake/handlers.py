@@ -104,10 +104,9 @@ class PrimaryHandler:
         else:
             delay = None if event.initial else self._debounce
             due = None if delay is None else self._clock.monotonic() + delay
-            wake = Wake(_priority(event), due, () if event.initial else (event,))
+            wake = Wake(_priority(event), due, (event,))
             if self._tracker.must_enqueue(key, event.object.version, wake):
-                if not event.initial:
-                    self._changes.note(key, self._gvk, event)
+                self._changes.note(key, self._gvk, event)
                 self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
 
 
@@ -199,10 +198,8 @@ class MappedHandler:
         after = self._debounce if priority > LOW_PRIORITY else None
         if len(requests) > FAN_OUT_THRESHOLD:
             priority = min(priority, LOW_PRIORITY)
-        is_change = not event.initial and event.type is not EventType.RESYNC
         for request in requests:
-            if is_change:
-                self._changes.note(request, self._gvk, event)
+            self._changes.note(request, self._gvk, event)
             self._queue.add(request, after=after, priority=priority, reason=self._reason)
 
 
