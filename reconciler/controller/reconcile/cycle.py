@@ -68,6 +68,7 @@ class ReconcileCycle:
         matches: returns whether an object with these labels belongs to this process; see `ShardFilter`.
         status_metrics: receives each flush of the reconcile's batchers.
         loop: the controller's event loop; the caller runs on it.
+        changes: the changes that enqueued the key; None if no change did.
 
     Attributes:
         gvk: the kind of the controller's primary objects.
@@ -76,7 +77,7 @@ class ReconcileCycle:
         bridge: lets threads of the reconcile wait for awaitables on the loop.
         writes: status and finalizer writes to the primary object that took effect.
         status_written: whether one of them was a status write.
-        changes: the changes that enqueued the key; None if no change did.
+        changes: as given.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class ReconcileCycle:
         matches: Callable[[Mapping[str, str]], bool] = lambda _: True,
         status_metrics: StatusMetrics | None = None,
         loop: asyncio.AbstractEventLoop,
+        changes: Creation | WakingChanges | None = None,
     ) -> None:
         self.gvk = gvk
         self.run = run
@@ -97,7 +99,7 @@ class ReconcileCycle:
         self.bridge = ThreadBridge(loop)
         self.writes = 0
         self.status_written = False
-        self.changes: Creation | WakingChanges | None = None
+        self.changes = changes
         self._tracker = tracker
         self._unsaved = unsaved
         self._stopping = stopping

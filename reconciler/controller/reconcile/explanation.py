@@ -13,7 +13,7 @@ from reconciler.controller.wake import reasons
 from reconciler.meta import Request, Version
 from reconciler.workqueue import Explanation
 
-__all__ = ["KeyExplanation", "KeyState", "explain_key"]
+__all__ = ["KeyExplanation", "KeyState", "explain_key", "state_of"]
 
 KeyState = Literal["in progress", "ready", "waiting", "idle", "unknown"]
 """Where a key is. ``"idle"`` is not in the queue; ``"unknown"`` has never been reconciled, as far as is remembered."""
@@ -81,12 +81,12 @@ def explain_key(
         rows: the rows of the history to return as its reconciles; None for all of the key.
     """
     queued, stored = state.queue.explain(request), state.stored(request)
-    runs = [state.history.run(row) for row in (state.history.rows(request) if rows is None else rows)]
+    runs = state.history.runs(request) if rows is None else [state.history.run(row) for row in rows]
     seen = state.tracker.seen(request)
     return KeyExplanation(
         controller=state.name,
         request=request,
-        state=_state_of(queued, runs),
+        state=state_of(queued, remembered=bool(runs)),
         waits_for=_waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs),
         exists=stored is not None,
         in_progress=queued.in_progress,
@@ -104,14 +104,15 @@ def explain_key(
     )
 
 
-def _state_of(queued: Explanation[Request], runs: Sequence[RunExplanation]) -> KeyState:
+def state_of(queued: Explanation[Request], *, remembered: bool) -> KeyState:
+    """Return the state of a key, of which reconciles are remembered or not."""
     if queued.in_progress is not None:
         return "in progress"
     if queued.ready is not None:
         return "ready"
     if queued.due is not None:
         return "waiting"
-    return "idle" if runs else "unknown"
+    return "idle" if remembered else "unknown"
 
 
 def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int, started: bool) -> str | None:

@@ -122,13 +122,7 @@ class RunHistory:
         dropped: how many keys were dropped because the history was full.
     """
 
-    def __init__(
-        self,
-        is_pending: Callable[[Request], bool],
-        clock: Clock,
-        *,
-        capacity: int = _CAPACITY,
-    ) -> None:
+    def __init__(self, is_pending: Callable[[Request], bool], clock: Clock, *, capacity: int = _CAPACITY) -> None:
         self._is_pending = is_pending
         self._clock = clock
         self._capacity = capacity

@@ -170,7 +170,7 @@ class Worker:
         )
         self._detect_storm(run, by_timer=queued.by_timer)
         self._set_active(+1)
-        cycle = ReconcileCycle(
+        return ReconcileCycle(
             state.gvk,
             run,
             tracker=state.tracker,
@@ -179,9 +179,8 @@ class Worker:
             matches=state.matches,
             status_metrics=state.status_metrics,
             loop=asyncio.get_running_loop(),
+            changes=state.changes.begin(key),
         )
-        cycle.changes = state.changes.begin(key)
-        return cycle
 
     async def _run(self, cycle: ReconcileCycle) -> Completion:
         # A task and a context per reconcile: changes of context variables, or of the task's cancellation, cannot reach

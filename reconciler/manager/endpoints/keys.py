@@ -9,6 +9,7 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller import Controller, FieldChange, ObjectChange, RunExplanation
+from reconciler.controller.reconcile.explanation import state_of
 from reconciler.controller.reconcile.history import MAX_RUNS
 from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
@@ -140,11 +141,7 @@ def _has_state(controller: Controller, key: Request, rows: Sequence[int], state:
     queued = controller.queue.explain(key)
     if state == "attention":
         return _is_failing(controller, rows) or (queued.in_progress or 0.0) >= _LONG
-    if queued.in_progress is not None:
-        return state == "in progress"
-    if queued.ready is not None:
-        return state == "ready"
-    return state == ("idle" if queued.due is None else "waiting")
+    return state == state_of(queued, remembered=bool(rows))
 
 
 def _rank(controller: Controller, rows: Sequence[int]) -> tuple[bool, float]:

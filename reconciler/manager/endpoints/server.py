@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.guard import Guard, Refusal
+from reconciler.manager.endpoints.reviews import ACCEPTED_SECONDS
 from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.manager.endpoints.thread import LoopBlocked, LoopThread, MainLoop
 from reconciler.serving import Limits
@@ -40,8 +41,8 @@ _SHUTDOWN_SECONDS = 1.0
 _PATIENCE = 5.0
 """Seconds that a request waits for the event loop of the manager; Prometheus gives a scrape 10 s by default."""
 
-_STREAM_SECONDS = 60.0
-"""Length of a stream whose reader had to authenticate; a decision about a token is valid as long."""
+_STREAM_SECONDS = ACCEPTED_SECONDS
+"""Length of a stream whose reader had to authenticate."""
 
 _LIMITS = Limits(connections=128, idle_seconds=120.0)
 """Prometheus scrapes at least once a minute over one connection; the kubelet opens a connection per probe."""

@@ -61,13 +61,7 @@ def _informers(informers: list[JSONObject]) -> Node:
 
 
 def _informer(each: JSONObject) -> Node:
-    state = (
-        pill("failing", "bad")
-        if each["error"]
-        else pill("synced", "good")
-        if each["synced"]
-        else pill("listing", "warn")
-    )
+    state = pill("synced", "good") if each["synced"] else pill("listing", "warn")
     return h.tr[
         h.th(scope="row")[each["scope"], each["error"] and h.p(".error")[each["error"]]],
         h.td[pill("failing", "bad") if each["error"] else state],
