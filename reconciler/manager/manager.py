@@ -243,7 +243,9 @@ class Manager:
         the cache. Without `webhook_certificates` the manager serves only servers of your own.
 
         Raises:
-            ConfigurationError: a webhook's path is used by another, or the certificate cannot be loaded.
+            ConfigurationError: a webhook's path is used by another, the certificate cannot be loaded, or the manager
+                has another webhook server.
+            TypeError: something else was given.
             ManagerError: the manager is stopping or has stopped.
         """
         from reconciler.webhook import WebhookServer
@@ -252,10 +254,9 @@ class Manager:
         for webhook in webhooks:
             if isinstance(webhook, WebhookServer):
                 self._add_webhook_server(webhook)
-                continue
-            self._webhooks.append(webhook)
-            if self._webhook_certificates is not None:
+            else:
                 self._own_webhook_server().add(webhook)
+                self._webhooks.append(webhook)
 
     @property
     def webhooks(self) -> tuple[Webhook, ...]:
@@ -266,12 +267,17 @@ class Manager:
         from reconciler.webhook import WebhookServer
 
         if self._webhook_server is None:
-            assert self._webhook_certificates is not None  # noqa: S101 - the caller has checked it
-            self._webhook_server = WebhookServer(self._webhook_address, certificates=self._webhook_certificates)
-            self._add_webhook_server(self._webhook_server)
+            server = WebhookServer(self._webhook_address, certificates=self._webhook_certificates)
+            if self._webhook_certificates is not None:
+                self._add_webhook_server(server)
+            self._webhook_server = server
         return self._webhook_server
 
     def _add_webhook_server(self, server: WebhookServer) -> None:
+        if "webhooks" in self._ready.names:
+            raise ConfigurationError(
+                "the manager already has a webhook server: add the webhooks to that one, or omit webhook_certificates"
+            )
         server.observe(self.metrics.registry)
         self._lifecycle.add_webhooks(server)
         self.add_ready_check("webhooks", server.check_started)

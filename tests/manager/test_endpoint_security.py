@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -20,6 +21,9 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.manager import EndpointSecurity
+from reconciler.manager.endpoints import server
+from reconciler.serving import certificates
+from tests.manager.working import RecordingReconciler, config_map
 from tests.webhook.database import write_certificate
 
 TOKEN = "s3cret-of-the-endpoints"
@@ -128,10 +132,6 @@ async def test_no_token_is_logged_or_printed(
 
 
 async def test_an_authenticated_user_sees_messages_of_errors(client: Client, http: aiohttp.ClientSession) -> None:
-    import asyncio
-
-    from tests.manager.working import RecordingReconciler, config_map
-
     async def work(_: object) -> None:
         raise LookupError("no disk")
 
@@ -152,10 +152,6 @@ async def test_an_authenticated_user_sees_messages_of_errors(client: Client, htt
 async def test_the_certificate_of_a_directory_is_used_and_reloaded(
     client: Client, http: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
-    from reconciler.serving import certificates
-
     monkeypatch.setattr(certificates, "INTERVAL", 0.01)
     first, second = trustme.CA(), trustme.CA()
     write_certificate(tmp_path, first)
@@ -180,8 +176,6 @@ def trusting(ca: trustme.CA) -> ssl.SSLContext:
 
 
 async def test_the_self_signed_certificate_is_new_at_each_start(client: Client) -> None:
-    import asyncio
-
     seen = set()
     for _ in range(2):
         async with Manager(client, metrics="127.0.0.1:0", security=EndpointSecurity()).running() as manager:
@@ -268,8 +262,6 @@ async def test_the_console_beyond_loopback_asks_for_the_token(client: Client, ht
 async def test_a_live_page_ends_after_a_minute_so_that_the_browser_authenticates_again(
     client: Client, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reconciler.manager.endpoints import server
-
     monkeypatch.setattr(server, "_STREAM_SECONDS", 0.0)
     headers = {"authorization": f"Bearer {TOKEN}", "accept": "text/event-stream"}
     manager = Manager(client, console="127.0.0.1:0", security=EndpointSecurity(token=TOKEN))
@@ -278,8 +270,6 @@ async def test_a_live_page_ends_after_a_minute_so_that_the_browser_authenticates
 
 
 async def test_a_live_page_ends_with_the_manager_and_not_before(client: Client, http: aiohttp.ClientSession) -> None:
-    import asyncio
-
     manager = Manager(client, console="127.0.0.1:0", security=EndpointSecurity(token=TOKEN))
     async with asyncio.timeout(30):
         async with manager.running():

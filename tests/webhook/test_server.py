@@ -146,6 +146,32 @@ async def test_a_manager_without_a_certificate_knows_its_webhooks_but_does_not_s
     assert mutating["kind"] == "MutatingWebhookConfiguration"
 
 
+@pytest.mark.parametrize("certificate", [True, False])
+async def test_a_manager_does_not_take_a_webhook_that_cannot_be_served(
+    tmp_path: Path, ca: trustme.CA, certificate: bool
+) -> None:
+    write_certificate(tmp_path, ca)
+    manager = Manager(Client(APIServer()), webhook_certificates=tmp_path if certificate else None)
+    only = converter()
+    manager.add_webhooks(only)
+    with pytest.raises(ConfigurationError, match=r"the webhook path /convert\S* is already used"):
+        manager.add_webhooks(converter())
+    with pytest.raises(TypeError, match="takes instances of Validator, Defaulter and Converter, not 3"):
+        manager.add_webhooks(3)  # type: ignore[arg-type]
+    assert manager.webhooks == (only,)
+
+
+async def test_a_manager_has_one_webhook_server(tmp_path: Path, ca: trustme.CA) -> None:
+    write_certificate(tmp_path, ca)
+    own = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    for first, second in ((Rules(), own), (own, Rules()), (own, own)):
+        manager = Manager(Client(APIServer()), webhook_certificates=tmp_path)
+        manager.add_webhooks(first)
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="the manager already has a webhook server"):
+                manager.add_webhooks(second)
+
+
 async def test_a_manager_whose_certificate_cannot_be_loaded_refuses_webhooks(tmp_path: Path) -> None:
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client, webhook_certificates=tmp_path)
