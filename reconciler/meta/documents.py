@@ -63,9 +63,12 @@ def equal(left: Any, right: Any) -> bool:
 def identical(left: JSONObject, right: JSONObject) -> bool:
     """Return whether two documents certainly mean the same, at a fraction of the cost of `equal`.
 
-    False may be wrong: for ``1`` and ``1.0``, and for a null member and an absent one.
+    False may be wrong: for ``1`` and ``1.0``, for a null member and an absent one, and for what cannot be encoded.
     """
-    return _encode(left, order="deterministic") == _encode(right, order="deterministic")
+    try:
+        return _encode(left, order="deterministic") == _encode(right, order="deterministic")
+    except (UnicodeEncodeError, RecursionError):
+        return False
 
 
 def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
