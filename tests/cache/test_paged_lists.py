@@ -71,6 +71,7 @@ async def verbs_of_first_lists(transport: Transport, server: APIServer, **option
         (version(minor="36", emulationMinor="33"), "watch"),  # behaves as 1.33: --emulated-version
         (version(minor="?"), "watch"),
         (version(), "watch"),
+        (version(minor="3" * 5000), "watch"),
         ((403, {"kind": "Status", "reason": "Forbidden"}), "watch"),
         ((404, {}), "watch"),
         ((200, ["a proxy's page"]), "watch"),

@@ -160,7 +160,7 @@ class Discovery:
 def _minor_version(info: Mapping[str, Any]) -> int:
     """Return the minor version that a server behaves as; providers append a plus sign (``"34+"``)."""
     digits = str(info.get("emulationMinor") or info.get("minor") or "").rstrip("+")
-    return int(digits) if digits.isdecimal() else 0
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else 0  # int() refuses thousands of digits
 
 
 def _kinds(gvk: GroupVersionKind, resources: Iterable[Mapping[str, Any]]) -> _Kinds:
