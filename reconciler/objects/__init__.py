@@ -4,8 +4,10 @@
 so that writing it back preserves fields that the models do not know. `Unstructured` is any other object.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 from reconciler.objects.builtin import TypedObject, is_built_in_object
-from reconciler.objects.compatibility import CRDChange, compare_crds
 from reconciler.objects.convert import documents_to_compare, from_document, original_document, to_document
 from reconciler.objects.crd import generate_crd
 from reconciler.objects.declaration import Definition
@@ -32,6 +34,9 @@ from reconciler.objects.model import Condition, ConditionedStatus, Model, Object
 from reconciler.objects.resource import AnyResource, InvalidObject, Resource
 from reconciler.objects.schema import SchemaError
 from reconciler.objects.unstructured import Unstructured
+
+if TYPE_CHECKING:
+    from reconciler.objects.compatibility import CRDChange, compare_crds
 
 __all__ = [
     "AnyResource",
@@ -74,3 +79,9 @@ __all__ = [
     "schema_extra",
     "to_document",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:  # the comparison of definitions, which a controller does not need
+        return getattr(importlib.import_module("reconciler.objects.compatibility"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
