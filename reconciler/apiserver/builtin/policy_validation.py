@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_rule
-from reconciler.apiserver.cel.compiler import CompileError
+from reconciler.apiserver.builtin.pod_validation import choice
+from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_expression, check_rule
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.cel.model import RESERVED_WORDS
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import subdomain_problems
 from reconciler.wire import JSONObject
 
@@ -38,8 +37,7 @@ def check_policy(doc: JSONObject, before: JSONObject | None) -> Findings:
     spec = doc.get("spec") or {}
     if before is not None and spec == before.get("spec"):
         return
-    if spec.get("failurePolicy") not in _POLICIES:
-        yield FieldError.not_supported("spec.failurePolicy", spec.get("failurePolicy"), _POLICIES)
+    yield from choice("spec.failurePolicy", spec.get("failurePolicy"), _POLICIES)
     if spec.get("paramKind") is not None:
         yield from _check_param_kind(spec["paramKind"], "spec.paramKind")
     if spec.get("matchConstraints") is None:
@@ -77,8 +75,7 @@ def _check_param_kind(kind: JSONObject, path: str) -> Findings:
 
 
 def _check_match(match: JSONObject, path: str) -> Findings:
-    if match.get("matchPolicy") not in ("Equivalent", "Exact"):
-        yield FieldError.not_supported(f"{path}.matchPolicy", match.get("matchPolicy"), ("Equivalent", "Exact"))
+    yield from choice(f"{path}.matchPolicy", match.get("matchPolicy"), ("Equivalent", "Exact"))
     for member in ("resourceRules", "excludeResourceRules"):
         for index, rule in enumerate(match.get(member) or ()):
             yield from check_rule(rule, f"{path}.{member}[{index}]")
@@ -105,20 +102,16 @@ def _check_validation(validation: JSONObject, path: str, variables: Variables, d
         yield FieldError.invalid(f"{path}.message", message, "must be non-empty if specified")
     elif "\n" in message.strip():
         yield FieldError.invalid(f"{path}.message", message, "must not contain line breaks")
-    if validation.get("reason") not in (None, *_REASONS):
-        yield FieldError.not_supported(f"{path}.reason", validation["reason"], _REASONS)
+    yield from choice(f"{path}.reason", validation.get("reason"), _REASONS)
 
 
 def _check_expression(
     source: str, path: str, variables: Variables, documents: Sequence[str], results: Sequence[str]
 ) -> Findings:
-    if not source.strip():
+    if source.strip():
+        yield from check_expression(Condition(source, documents, results, variables), path)
+    else:
         yield FieldError.required(path, "expression is not specified")
-        return
-    try:
-        Condition(source, documents, results, variables).check()
-    except CompileError as error:
-        yield FieldError.invalid(path, source, str(error))
 
 
 def check_binding(doc: JSONObject, _before: JSONObject | None) -> Findings:
@@ -127,8 +120,8 @@ def check_binding(doc: JSONObject, _before: JSONObject | None) -> Findings:
     name = spec.get("policyName") or ""
     if not name:
         yield FieldError.required("spec.policyName")
-    for problem in subdomain_problems(name) if name else ():
-        yield FieldError.invalid("spec.policyName", name, problem)
+    else:
+        yield from (FieldError.invalid("spec.policyName", name, problem) for problem in subdomain_problems(name))
     if spec.get("paramRef") is not None:
         yield from _check_params(spec["paramRef"], "spec.paramRef")
     if spec.get("matchResources") is not None:
@@ -145,14 +138,13 @@ def _check_params(ref: JSONObject, path: str) -> Findings:
     action = ref.get("parameterNotFoundAction")
     if not action:
         yield FieldError.required(f"{path}.parameterNotFoundAction")
-    elif action not in _NOT_FOUND_ACTIONS:
-        yield FieldError.not_supported(f"{path}.parameterNotFoundAction", action, _NOT_FOUND_ACTIONS)
+    else:
+        yield from choice(f"{path}.parameterNotFoundAction", action, _NOT_FOUND_ACTIONS)
 
 
 def _check_actions(actions: Sequence[str], path: str) -> Findings:
     for index, action in enumerate(actions):
-        if action not in _ACTIONS:
-            yield FieldError.not_supported(f"{path}[{index}]", action, _ACTIONS)
+        yield from choice(f"{path}[{index}]", action, _ACTIONS)
         if action in actions[:index]:
             yield FieldError.duplicate(f"{path}[{index}]", action)
     if {"Deny", "Warn"} <= set(actions):
@@ -160,6 +152,6 @@ def _check_actions(actions: Sequence[str], path: str) -> Findings:
             "must not contain both Deny and Warn (repeating the same validation failure information in the API "
             "response and headers serves no purpose)"
         )
-        yield FieldError(path, f"Invalid value: {go_json(list(actions))}: {words}")
+        yield FieldError.invalid(path, actions, words)
     if not actions:
         yield FieldError.required(path, "at least one validation action is required")
