@@ -11,7 +11,7 @@ from reconciler.apiserver.admission.matching import GROUP, selected
 from reconciler.apiserver.admission.policies import Policy, read_policies
 from reconciler.apiserver.admission.reviews import BadResponse, denial, read_response, review_request
 from reconciler.apiserver.admission.webhooks import Webhook, read_webhooks
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request, failed
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint, Resource
@@ -91,7 +91,7 @@ class ConfiguredAdmission:
             return None
         if write.doc is None:
             why = "attempted to modify the object, which is not supported for this operation"
-            raise _internal(f"admission webhook {quoted(webhook.name)} {why}")
+            raise failed(f"admission webhook {quoted(webhook.name)} {why}")
         return self._patched(write, endpoint, request["object"], patch)
 
     @staticmethod
@@ -101,12 +101,12 @@ class ConfiguredAdmission:
         try:
             patched = json_patch(shown, patch)
         except PatchFailed as error:
-            raise _internal(str(error)) from None
+            raise failed(str(error)) from None
         if not isinstance(patched, dict):
-            raise _internal("the patch leaves no object")
+            raise failed("the patch leaves no object")
         if write.call.subresource == "scale":
             if (patched.get("apiVersion"), patched.get("kind")) != ("autoscaling/v1", "Scale"):
-                raise _internal("the patch leaves no Scale")
+                raise failed("the patch leaves no Scale")
             return None if same_json(patched, shown) else patched
         if endpoint is not asked:
             patched = asked.to_served(endpoint.to_storage(patched))
@@ -115,7 +115,7 @@ class ConfiguredAdmission:
         try:
             doc, _ = decode_patched(call, patched, write.before)
         except Refusal as refusal:
-            raise _internal(refusal.message) from None
+            raise failed(refusal.message) from None
         return None if write.doc is not None and same_json(doc, write.doc) else doc
 
     async def validate(self, write: Admitted) -> None:
@@ -156,13 +156,8 @@ class ConfiguredAdmission:
         except (CallFailed, BadResponse) as error:
             if webhook.ignores_failures:
                 return []
-            raise _internal(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
+            raise failed(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
         write.call.warnings += response.warnings or ()
         if not response.allowed:
             raise denial(webhook.name, response)
         return patch
-
-
-def _internal(problem: str) -> Refusal:
-    details: JSONObject = {"causes": [{"message": problem}]}
-    return Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=details)

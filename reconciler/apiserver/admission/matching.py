@@ -11,7 +11,7 @@ from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject
 
-__all__ = ["GROUP", "aggregate", "configured", "endpoint_for", "selected"]
+__all__ = ["GROUP", "configured", "endpoint_for", "selected"]
 
 GROUP = "admissionregistration.k8s.io"
 
@@ -94,9 +94,3 @@ def selected(match: JSONObject, write: Admitted, registry: Registry) -> bool:
 
 def _labels_of(document: JSONObject | None) -> dict[str, Any]:
     return ((document or {}).get("metadata") or {}).get("labels") or {}
-
-
-def aggregate(problems: Sequence[str]) -> str:
-    """Return several problems as one message, as Go's aggregated errors show them."""
-    different = list(dict.fromkeys(problems))
-    return different[0] if len(different) == 1 else f"[{', '.join(different)}]"

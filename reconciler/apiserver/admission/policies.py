@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from reconciler.apiserver.admission.matching import aggregate, configured, endpoint_for, selected
+from reconciler.apiserver.admission.matching import configured, endpoint_for, selected
 from reconciler.apiserver.admission.reviews import review_request
 from reconciler.apiserver.builtin.policy_validation import policy_documents
 from reconciler.apiserver.builtin.validation import selects
 from reconciler.apiserver.cel.conditions import Condition, outcome_of, policy_variables
-from reconciler.apiserver.encoding.refusals import Refusal, forbidden
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate, forbidden
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from reconciler.apiserver.admission.matching import aggregate, configured, endpoint_for
+from reconciler.apiserver.admission.matching import configured, endpoint_for
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition, outcome_of
-from reconciler.apiserver.encoding.refusals import forbidden
+from reconciler.apiserver.encoding.refusals import aggregate, forbidden
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject

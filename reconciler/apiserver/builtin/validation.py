@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from reconciler.apiserver.builtin.columns import value_at
 from reconciler.apiserver.builtin.events import check_core_event, check_event
 from reconciler.apiserver.builtin.pod_validation import (
     check_pod_spec,
@@ -261,13 +261,6 @@ def _check_binding(doc: JSONObject, _before: JSONObject | None) -> Findings:
 # Updates.
 
 
-def _at(doc: JSONObject, path: str) -> Any:
-    value: Any = doc
-    for key in path.split("."):
-        value = (value or {}).get(key)
-    return value
-
-
 def _immutable(*paths: str) -> UpdateCheck:
     """Return the check that fields do not change."""
 
@@ -279,8 +272,8 @@ def _immutable(*paths: str) -> UpdateCheck:
 
 
 def _check_unchanged(doc: JSONObject, before: JSONObject, path: str) -> Findings:
-    value = _at(doc, path)
-    if without_empty(value) != without_empty(_at(before, path)):
+    value = value_at(doc, path)
+    if without_empty(value) != without_empty(value_at(before, path)):
         yield FieldError.invalid(path, value, "field is immutable")
 
 
@@ -310,7 +303,7 @@ def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
     kept = dict(spec)
     # The volume and the storage class may be set once; a bound claim may be resized.
     free = [key for key in ("volumeName", "storageClassName") if not known.get(key)]
-    if _at(doc, "status.phase") == "Bound":
+    if value_at(doc, "status.phase") == "Bound":
         free += ["resources", "volumeAttributesClassName"]
     for key in free:
         kept[key] = known.get(key)
@@ -342,8 +335,8 @@ def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
     if without_empty(source) != without_empty(known):
         path = "spec.persistentvolumesource"
         yield FieldError.forbidden(path, f"{path} is immutable after creation\n{difference(known, source)}")
-    if _at(doc, "spec.volumeMode") != _at(before, "spec.volumeMode"):
-        yield FieldError.invalid("volumeMode", _at(doc, "spec.volumeMode"), "field is immutable")
+    if value_at(doc, "spec.volumeMode") != value_at(before, "spec.volumeMode"):
+        yield FieldError.invalid("volumeMode", value_at(doc, "spec.volumeMode"), "field is immutable")
 
 
 _IMMUTABLE_IN_JOBS = ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")

@@ -15,11 +15,13 @@ from reconciler.wire import JSONObject, StatusObject
 __all__ = [
     "FieldError",
     "Refusal",
+    "aggregate",
     "already_exists",
     "apply_conflict",
     "bad_request",
     "conflict",
     "expired",
+    "failed",
     "forbidden",
     "internal_error",
     "invalid",
@@ -28,6 +30,7 @@ __all__ = [
     "no_such_resource",
     "not_acceptable",
     "not_found",
+    "not_registered",
     "not_served",
     "option_invalid",
     "patch_rejected",
@@ -218,11 +221,15 @@ def _bulleted(paths: Sequence[str]) -> str:
     return "\n".join(f"- {path}" for path in paths)
 
 
+def aggregate(problems: Iterable[str]) -> str:
+    """Return several problems as one message, as Go's aggregated errors show them."""
+    different = list(dict.fromkeys(problems))
+    return different[0] if len(different) == 1 else f"[{', '.join(different)}]"
+
+
 def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> Refusal:
     """Return the 422 that lists the errors of validation; the message lists equal errors once."""
-    texts = list(dict.fromkeys(str(error) for error in errors))
-    summary = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    message = f"{qualified(kind, group)} {quoted(name)} is invalid: {summary}"
+    message = f"{qualified(kind, group)} {quoted(name)} is invalid: {aggregate(str(error) for error in errors)}"
     return Refusal(422, "Invalid", message, details=_details(name, group, kind, errors))
 
 
@@ -289,6 +296,17 @@ def too_large_resource_version(asked: int, current: int) -> Refusal:
         f"Timeout: Too large resource version: {asked}, current: {current}",
         details={"causes": causes, "retryAfterSeconds": 1},
     )
+
+
+def not_registered(kind: str, version: str) -> str:
+    """Return the message for a kind that the server does not know in a version."""
+    return f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+
+
+def failed(problem: str) -> Refusal:
+    """Return the 500 for a problem that the request did not cause."""
+    details = {"causes": [{"message": problem}]}
+    return Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=details)
 
 
 def internal_error(message: str) -> Refusal:

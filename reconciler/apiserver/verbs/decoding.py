@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed, Place, read_at_once
 from reconciler.apiserver.builtin.skeletons import filled
 from reconciler.apiserver.builtin.types import built_in_node, metadata_node
-from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, internal_error, invalid
+from reconciler.apiserver.encoding.refusals import (
+    FieldError,
+    Refusal,
+    bad_request,
+    internal_error,
+    invalid,
+    not_registered,
+)
 from reconciler.apiserver.encoding.text import go_json, go_type, go_value, quoted, snippet
 from reconciler.apiserver.requests.bodies import (
     APPLY_PATCH,
@@ -111,7 +118,7 @@ def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
     info = call.endpoint.info
     known = built_in_node(*_split_version(version), kind)
     if known is None:
-        problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+        problem = not_registered(kind, version)
     else:
         internal = info.group.partition(".")[0] or "core"
         problem = f"converting ({version.rpartition('/')[2]}.{kind}) to ({internal}.{info.kind}): unknown conversion"

@@ -197,9 +197,7 @@ class Writer:
         await self._require_place(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
         trackable = can_track_owners(call, doc, {})
-        admitted = None
-        if self._admission.active:
-            admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
+        admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
         if admitted is not None:
             if not owned and trackable:
                 metadata["managedFields"], owned = self._first_entries(call, doc), True
@@ -441,9 +439,8 @@ class Writer:
         _check_version(call, old, doc["metadata"])
         trackable = entries is not None or can_track_owners(call, doc, before)
         reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
-        admitted = None
-        if self._admission.active and call.subresource != "scale":
-            admitted = self.if_applies(Admitted(call, "UPDATE", call.name, doc, before, dry_run))
+        write = Admitted(call, "UPDATE", call.name, doc, before, dry_run)
+        admitted = None if call.subresource == "scale" else self.if_applies(write)
         if admitted is not None:
             if trackable and entries is None:
                 sent = restrict_to_subresource(call, before, copy.deepcopy(doc))
