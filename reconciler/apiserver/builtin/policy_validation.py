@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from reconciler.apiserver.builtin.pod_validation import choice
 from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_expression, check_rule
@@ -16,8 +16,6 @@ from reconciler.wire import JSONObject
 __all__ = ["check_binding", "check_policy", "policy_documents"]
 
 Findings = Iterator[FieldError]
-Variables = dict[str, Condition] | None
-"""The variables that an expression may use; None if the policy has none."""
 
 _ACTIONS = ("Audit", "Deny", "Warn")
 _NOT_FOUND_ACTIONS = ("Deny", "Allow")
@@ -49,20 +47,27 @@ def check_policy(doc: JSONObject, before: JSONObject | None) -> Findings:
     documents = policy_documents(spec)
     params = [name for name in documents if name != "namespaceObject"]
     yield from check_conditions(spec.get("matchConditions") or (), "spec.matchConditions", set(), params)
-    variables: Variables = {} if spec.get("variables") else None
+    variables: dict[str, Condition] | None = {} if spec.get("variables") else None
     for index, variable in enumerate(spec.get("variables") or ()):
-        yield from _check_variable(variable, f"spec.variables[{index}]", variables, documents)
-        condition = Condition(variable.get("expression") or "", documents, (), variables)
-        variables = {**(variables or {}), variable.get("name") or "": condition}
+        name, condition = (
+            variable.get("name") or "",
+            Condition(variable.get("expression") or "", documents, (), variables),
+        )
+        yield from _check_variable(name, condition, f"spec.variables[{index}]")
+        variables = {**(variables or {}), name: condition}
+
+    def condition_of(source: str | None, *results: str) -> Condition:
+        return Condition(source or "", documents, results, variables)
+
     if not spec.get("validations") and not spec.get("auditAnnotations"):
         for member in ("validations", "auditAnnotations"):
             words = "validations or auditAnnotations must contain at least one item"
             yield FieldError.required(f"spec.{member}", words)
     for index, validation in enumerate(spec.get("validations") or ()):
-        yield from _check_validation(validation, f"spec.validations[{index}]", variables, documents)
+        yield from _check_validation(validation, f"spec.validations[{index}]", condition_of)
     for index, annotation in enumerate(spec.get("auditAnnotations") or ()):
-        place, source = f"spec.auditAnnotations[{index}].valueExpression", annotation.get("valueExpression") or ""
-        yield from _check_expression(source, place, variables, documents, ("string", "null_type"))
+        condition = condition_of(annotation.get("valueExpression"), "string", "null_type")
+        yield from _check_expression(condition, f"spec.auditAnnotations[{index}].valueExpression")
 
 
 def _check_param_kind(kind: JSONObject, path: str) -> Findings:
@@ -81,23 +86,21 @@ def _check_match(match: JSONObject, path: str) -> Findings:
             yield from check_rule(rule, f"{path}.{member}[{index}]")
 
 
-def _check_variable(variable: JSONObject, path: str, variables: Variables, documents: Sequence[str]) -> Findings:
-    name, source = variable.get("name") or "", variable.get("expression") or ""
+def _check_variable(name: str, condition: Condition, path: str) -> Findings:
     if not name.strip():
         yield FieldError.required(f"{path}.name", "name is not specified")
     elif not _IDENTIFIER.fullmatch(name) or name in RESERVED_WORDS:
         yield FieldError.invalid(f"{path}.name", name, "must be a valid CEL identifier")
-    yield from _check_expression(source, f"{path}.expression", variables, documents, ())
+    yield from _check_expression(condition, f"{path}.expression")
 
 
-def _check_validation(validation: JSONObject, path: str, variables: Variables, documents: Sequence[str]) -> Findings:
-    source = validation.get("expression") or ""
-    yield from _check_expression(source, f"{path}.expression", variables, documents, ("bool",))
+def _check_validation(validation: JSONObject, path: str, condition_of: Callable[..., Condition]) -> Findings:
+    yield from _check_expression(condition_of(validation.get("expression"), "bool"), f"{path}.expression")
     computed, message = validation.get("messageExpression") or "", validation.get("message") or ""
     if computed and not computed.strip():
         yield FieldError.invalid(f"{path}.messageExpression", computed, "must be non-empty if specified")
     elif computed:
-        yield from _check_expression(computed, f"{path}.messageExpression", variables, documents, ("string",))
+        yield from check_expression(condition_of(computed, "string"), f"{path}.messageExpression")
     if message and not message.strip():
         yield FieldError.invalid(f"{path}.message", message, "must be non-empty if specified")
     elif "\n" in message.strip():
@@ -105,11 +108,9 @@ def _check_validation(validation: JSONObject, path: str, variables: Variables, d
     yield from choice(f"{path}.reason", validation.get("reason"), _REASONS)
 
 
-def _check_expression(
-    source: str, path: str, variables: Variables, documents: Sequence[str], results: Sequence[str]
-) -> Findings:
-    if source.strip():
-        yield from check_expression(Condition(source, documents, results, variables), path)
+def _check_expression(condition: Condition, path: str) -> Findings:
+    if condition.source.strip():
+        yield from check_expression(condition, path)
     else:
         yield FieldError.required(path, "expression is not specified")
 

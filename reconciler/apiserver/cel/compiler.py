@@ -18,7 +18,6 @@ from reconciler.apiserver.cel.costs import (
     occurrences_below,
 )
 from reconciler.apiserver.cel.engine import (
-    CelType,
     cel_type,
     checking_environment,
     named_types,
@@ -320,15 +319,16 @@ def check_condition(
         MissingExtra: the CEL engine is not installed.
     """
     require_engine()
-    environment = checking_environment(_declared(documents, variables or {}), functions)
-    compiled = _without_tests(_with_one_spelling(source, environment), variables or ())
+    dyn = cel_type("dyn")
+    declared = {_VARIABLE + name: kind or dyn for name, kind in (variables or {}).items()}
+    environment = checking_environment({**dict.fromkeys(documents, dyn), **declared}, functions)
     try:
-        expression = environment.compile(compiled)
-    except RuntimeError as error:
-        words = _as_real_server(str(error), compiled, source)
+        expression = _compiled(source, environment, variables or ())
+    except CompileError as error:
+        words = str(error)
         if variables is not None:
             words = _UNDEFINED.sub(r"undefined field '\1'", words)
-        raise CompileError(f"compilation failed: {_first_names(words)}") from None
+        raise CompileError(_first_names(words)) from None
     found = expression.return_type()
     name = "null_type" if found.name() == "NULL" else str(found.name()).lower()
     if results and name not in results:
@@ -337,11 +337,7 @@ def check_condition(
     serialized = expression.serialize()
     tree = read_tree(serialized)
     undefined = [(tree.positions.get(place, 0), f"undefined field '{field}'") for place, field in unknown_fields(tree)]
-    if undefined:
-        raise CompileError(_with_source_lines(source, undefined))
-    problem = instantiation_problem(tree.root)
-    if problem:
-        raise CompileError(f"program instantiation failed: {problem}")
+    _check_tree(source, tree, undefined)
     used = {name.removeprefix(_VARIABLE) for name in referenced_names(serialized) if name.startswith(_VARIABLE)}
     return CheckedCondition(None if name.startswith(_UNDECLARABLE) else found, tuple(sorted(used)), serialized)
 
@@ -384,12 +380,6 @@ def _without_tests(source: str, variables: Collection[str]) -> str:
         return f"true{rest}" if found[1] in variables and "\n" not in found[0][:4] else found[0]
 
     return _TEST.sub(known, source)
-
-
-def _declared(documents: Sequence[str], variables: Mapping[str, Any]) -> dict[str, CelType]:
-    """Return the types of documents and variables, by the names under which expressions use them."""
-    dyn = cel_type("dyn")
-    return {**dict.fromkeys(documents, dyn), **{_VARIABLE + name: kind or dyn for name, kind in variables.items()}}
 
 
 _UNDECLARED = re.compile(
@@ -444,24 +434,33 @@ def _compile_expression(source: str, node: Node, *, optional_old: bool) -> _Expr
     Raises:
         CompileError: it does not compile.
     """
-    environment = _environment(node, optional_old)
-    compiled = _with_one_spelling(source, environment)
-    try:
-        expression = environment.compile(compiled)
-    except RuntimeError as error:
-        raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
+    kind = cel_type(_type_name(node))
+    variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
+    expression = _compiled(source, checking_environment(variables, functions))
     serialized = expression.serialize()
     tree = read_tree(serialized)
     checked = check_expression(tree, node, optional_old=optional_old)
-    if checked.problems:
-        raise CompileError(_with_source_lines(source, checked.problems))
-    problem = instantiation_problem(tree.root)
-    if problem:
-        raise CompileError(f"program instantiation failed: {problem}")
+    _check_tree(source, tree, checked.problems)
     program = running_environment(functions).deserialize(
         runnable(serialized, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
     )
     return _Expression(program, checked.result or expression.return_type().name().lower(), tree, checked.uses_old)
+
+
+def _compiled(source: str, environment: Any, variables: Collection[str] = ()) -> Any:
+    """Return an expression as the engine compiles it."""
+    compiled = _without_tests(_with_one_spelling(source, environment), variables)
+    try:
+        return environment.compile(compiled)
+    except RuntimeError as error:
+        raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
+
+
+def _check_tree(source: str, tree: Tree, problems: Sequence[tuple[int, str]]) -> None:
+    if problems:
+        raise CompileError(_with_source_lines(source, problems))
+    if problem := instantiation_problem(tree.root):
+        raise CompileError(f"program instantiation failed: {problem}")
 
 
 @functools.cache
@@ -540,11 +539,6 @@ def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
         shown = source.split("\n")[line]
         lines.append(f"ERROR: <input>:{line + 1}:{column + 1}: {problem}\n | {shown}\n | {'.' * column}^")
     return "compilation failed: " + "\n".join(lines)
-
-
-def _environment(node: Node, optional_old: bool) -> Any:
-    kind = cel_type(_type_name(node))
-    return checking_environment({"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}, functions)
 
 
 def _type_name(node: Node) -> str:
