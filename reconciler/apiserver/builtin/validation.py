@@ -127,7 +127,7 @@ def _check_selector(spec: JSONObject, kind: str) -> Findings:
     if selector is None:
         yield FieldError.required("spec.selector")
     elif not selector:
-        yield FieldError("spec.selector", f"Invalid value: {{}}: empty selector is invalid for {kind}")
+        yield FieldError.invalid("spec.selector", {}, f"empty selector is invalid for {kind}")
         return
     if not selects(selector or {}, labels or {}):
         yield FieldError.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
@@ -165,8 +165,8 @@ def _check_update_strategy(strategy: JSONObject) -> Findings:
     rolling = strategy.get("rollingUpdate")
     if strategy.get("type") == "OnDelete" and rolling is not None:
         shown = {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
-        message = f"Invalid value: {go_json(shown, sort=False)}: only allowed for updateStrategy 'RollingUpdate'"
-        yield FieldError("spec.updateStrategy.rollingUpdate", message)
+        message = "only allowed for updateStrategy 'RollingUpdate'"
+        yield FieldError.invalid_struct("spec.updateStrategy.rollingUpdate", shown, message)
 
 
 def _check_workload_update(kind: str, spec: JSONObject, before: JSONObject) -> Findings:
@@ -239,8 +239,7 @@ def _check_budget(doc: JSONObject, _before: JSONObject | None) -> Findings:
             "MaxUnavailable": spec["maxUnavailable"],
             "UnhealthyPodEvictionPolicy": spec.get("unhealthyPodEvictionPolicy"),
         }
-        message = f"Invalid value: {go_json(shown, sort=False)}: minAvailable and maxUnavailable cannot be both set"
-        yield FieldError("spec", message)
+        yield FieldError.invalid_struct("spec", shown, "minAvailable and maxUnavailable cannot be both set")
 
 
 def _check_role(doc: JSONObject, _before: JSONObject | None) -> Findings:
@@ -281,7 +280,7 @@ def _check_binding_update(doc: JSONObject, before: JSONObject) -> Findings:
     role = doc.get("roleRef") or {}
     if role != (before.get("roleRef") or {}):
         shown = {"APIGroup": role.get("apiGroup") or "", "Kind": role.get("kind") or "", "Name": role.get("name") or ""}
-        yield FieldError("roleRef", f"Invalid value: {go_json(shown, sort=False)}: cannot change roleRef")
+        yield FieldError.invalid_struct("roleRef", shown, "cannot change roleRef")
 
 
 def _check_priority_class_update(doc: JSONObject, before: JSONObject) -> Findings:

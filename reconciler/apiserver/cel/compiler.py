@@ -30,7 +30,6 @@ from reconciler.apiserver.cel.request_fields import unknown_fields
 from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
 from reconciler.apiserver.cel.syntax_tree import Tree, read_tree
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
@@ -177,11 +176,11 @@ class _SchemaCompiler:
         try:
             compiled = _compile_expression(source, node, optional_old=bool(optional))
         except CompileError as problem:
-            self._report(place, FieldError(".rule", f"Invalid value: {_shown(rule)}: {problem}"))
+            self._report(place, FieldError.invalid_struct(".rule", _struct(rule), str(problem)))
             raise
         if compiled.result not in ("bool", "dyn"):
-            message = f"Invalid value: {_shown(rule)}: cel expression must evaluate to a bool"
-            self._report(place, FieldError(".rule", message))
+            message = "cel expression must evaluate to a bool"
+            self._report(place, FieldError.invalid_struct(".rule", _struct(rule), message))
         if compiled.uses_old and not correlatable:
             message = "oldSelf cannot be used on the uncorrelatable portion of the schema within {root}" + uncorrelated
             self._report(place, FieldError.invalid(".rule", source, message))
@@ -209,12 +208,12 @@ class _SchemaCompiler:
         try:
             compiled = _compile_expression(source, node, optional_old=bool(rule.get("optionalOldSelf")))
         except CompileError as problem:
-            message = f"Invalid value: {_shown(rule)}: messageExpression {problem}"
-            self._report(place, FieldError(".messageExpression", message))
+            message = f"messageExpression {problem}"
+            self._report(place, FieldError.invalid_struct(".messageExpression", _struct(rule), message))
             return None, 0
         if compiled.result not in ("string", "dyn"):
-            message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
-            self._report(place, FieldError(".messageExpression", message))
+            message = "messageExpression must evaluate to a string"
+            self._report(place, FieldError.invalid_struct(".messageExpression", _struct(rule), message))
         return compiled.program, cost_of(compiled.tree.root, node)
 
     def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
@@ -273,18 +272,16 @@ def _is_path(text: str, node: Node) -> bool:
     return True
 
 
-def _shown(rule: JSONObject) -> str:
-    return go_json(
-        {
-            "Rule": rule.get("rule") or "",
-            "Message": rule.get("message") or "",
-            "MessageExpression": rule.get("messageExpression") or "",
-            "Reason": rule.get("reason"),
-            "FieldPath": rule.get("fieldPath") or "",
-            "OptionalOldSelf": rule.get("optionalOldSelf"),
-        },
-        sort=False,
-    )
+def _struct(rule: JSONObject) -> JSONObject:
+    """Return a rule as the Go struct that messages show."""
+    return {
+        "Rule": rule.get("rule") or "",
+        "Message": rule.get("message") or "",
+        "MessageExpression": rule.get("messageExpression") or "",
+        "Reason": rule.get("reason"),
+        "FieldPath": rule.get("fieldPath") or "",
+        "OptionalOldSelf": rule.get("optionalOldSelf"),
+    }
 
 
 @dataclass(frozen=True, slots=True)

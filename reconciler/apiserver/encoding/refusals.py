@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.wire import JSONObject, StatusObject
 
 __all__ = [
@@ -109,6 +109,11 @@ class FieldError:
     def invalid(cls, field: str, value: Any, message: str) -> FieldError:
         """Return the error for an invalid value."""
         return cls(field, f"Invalid value: {quoted(value)}: {message}")
+
+    @classmethod
+    def invalid_struct(cls, field: str, value: Any, message: str) -> FieldError:
+        """Return the error for an invalid Go struct, or list of structs: their fields are shown in their order."""
+        return cls(field, f"Invalid value: {go_json(value, sort=False)}: {message}")
 
     @classmethod
     def not_supported(cls, field: str, value: Any, supported: Iterable[str]) -> FieldError:

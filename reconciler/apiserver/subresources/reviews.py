@@ -14,7 +14,6 @@ from reconciler.apiserver.encoding.refusals import (
     method_not_allowed,
     no_such_resource,
 )
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.http import HTTPRequest
@@ -100,13 +99,12 @@ def _problems(spec: JSONObject, kind: str) -> list[FieldError]:
     resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     found = []
     if resource and other:
-        shown = go_json({key.capitalize(): value for key, value in other.items()})
-        words = f"Invalid value: {shown}: cannot be specified in combination with resourceAttributes"
-        found.append(FieldError("spec.nonResourceAttributes", words))
+        shown = {key.capitalize(): value for key, value in other.items()}
+        words = "cannot be specified in combination with resourceAttributes"
+        found.append(FieldError.invalid("spec.nonResourceAttributes", shown, words))
     if not resource and not other:
         words = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-        found.append(FieldError("spec.resourceAttributes", f"Invalid value: null: {words}"))
+        found.append(FieldError.invalid("spec.resourceAttributes", None, words))
     if not kind.startswith("Self") and not spec.get("user") and not spec.get("groups"):
-        words = 'Invalid value: "": at least one of user or group must be specified'
-        found.append(FieldError("spec.user", words))
+        found.append(FieldError.invalid("spec.user", "", "at least one of user or group must be specified"))
     return found

@@ -78,7 +78,7 @@ def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[J
             if not endpoint.resource.custom:
                 raise _wrong_kind(call, str(version or ""), str(kind or ""))
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
-            error = FieldError(key, f"Invalid value: {quoted(str(value))}: must be {wanted}")
+            error = FieldError.invalid(key, str(value), f"must be {wanted}")
             raise invalid(str(kind), group, call.name, [error])
     return _decode(call, found, before)
 
@@ -109,7 +109,7 @@ def _check_type(call: Call, found: JSONObject) -> None:
     if kind != info.kind:
         metadata = found.get("metadata")
         name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
-        error = FieldError("kind", f"Invalid value: {quoted(str(kind))}: must be {info.kind}")
+        error = FieldError.invalid("kind", str(kind), f"must be {info.kind}")
         raise invalid(str(kind), info.group, name, [error])
 
 

@@ -18,7 +18,7 @@ from reconciler.apiserver.encoding.refusals import (
     not_registered,
     option_invalid,
 )
-from reconciler.apiserver.encoding.text import go_int, quoted
+from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call, parse_bool
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
@@ -259,12 +259,11 @@ _SHOWN = re.compile(r" \([^()]*\)$")
 def _check_policy(options: JSONObject) -> None:
     policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
     if policy is not None and orphan is not None:
-        message = f"Invalid value: {quoted(policy)}: orphanDependents and deletionPropagation cannot be both set"
-        raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message))
+        message = "orphanDependents and deletionPropagation cannot be both set"
+        raise option_invalid("DeleteOptions", FieldError.invalid("propagationPolicy", policy, message))
     if policy is not None and policy not in _POLICIES:
-        known = ", ".join(f'"{name}"' for name in (*_POLICIES, "nil"))
-        message = f'Unsupported value: "{policy}": supported values: {known}'
-        raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message, "FieldValueNotSupported"))
+        error = FieldError.not_supported("propagationPolicy", policy, (*_POLICIES, "nil"))
+        raise option_invalid("DeleteOptions", error)
     if orphan is not None:
         options["propagationPolicy"] = "Orphan" if orphan else "Background"
 

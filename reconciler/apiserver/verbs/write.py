@@ -76,7 +76,7 @@ __all__ = ["Admission", "Admitted", "Outdated", "WriteResult", "Writer"]
 _BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
 """Kinds that keep the status that they are created with, or whose strategy sets it."""
 
-_MUST_BE_GIVEN = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
+_MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
 
 
 @dataclass(slots=True)
