@@ -11,7 +11,7 @@ from reconciler.apiserver.admission.matching import configured, endpoint_for, se
 from reconciler.apiserver.admission.reviews import review_request
 from reconciler.apiserver.builtin.policy_validation import policy_documents
 from reconciler.apiserver.builtin.validation import selects
-from reconciler.apiserver.cel.conditions import Condition, outcome_of, policy_variables
+from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of, policy_variables
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate, forbidden
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
@@ -58,8 +58,7 @@ class Policy:
     @cached_property
     def _conditions(self) -> list[Condition]:
         documents = [name for name in policy_documents(self.spec) if name != "namespaceObject"]
-        sources = [each["expression"].strip() for each in self.spec.get("matchConditions") or ()]
-        return [Condition(source, documents) for source in sources]
+        return match_conditions(self.spec, documents)
 
     @cached_property
     def _validations(self) -> list[tuple[JSONObject, Condition, Condition | None]]:

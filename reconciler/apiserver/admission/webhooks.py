@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from reconciler.apiserver.admission.matching import configured, endpoint_for
-from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition, outcome_of
+from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of
 from reconciler.apiserver.encoding.refusals import aggregate, forbidden
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
@@ -40,8 +40,7 @@ class Webhook:
 
     @cached_property
     def _conditions(self) -> list[Condition]:
-        sources = [each["expression"].strip() for each in self.document.get("matchConditions") or ()]
-        return [Condition(source, CONDITION_VARIABLES) for source in sources]
+        return match_conditions(self.document)
 
     def endpoint_for(self, write: Admitted) -> Endpoint | None:
         """Return the kind in the version that a rule names, or None if no rule matches the write."""
