@@ -19,6 +19,7 @@ __all__ = [
     "already_exists",
     "apply_conflict",
     "bad_request",
+    "cannot_be_handled",
     "conflict",
     "expired",
     "failed",
@@ -246,6 +247,11 @@ def option_invalid(options: str, *errors: FieldError) -> Refusal:
 def bad_request(message: str) -> Refusal:
     """Return a 400."""
     return Refusal(400, "BadRequest", message)
+
+
+def cannot_be_handled(kind: str, version: str, wanted: str, problem: str) -> Refusal:
+    """Return the 400 for a document that is not of the wanted kind, or cannot be decoded as it."""
+    return bad_request(f'{kind} in version "{version.rpartition("/")[2]}" cannot be handled as a {wanted}: {problem}')
 
 
 def forbidden(plural: str, group: str, name: str, why: str, *, causes: Sequence[FieldError] = ()) -> Refusal:

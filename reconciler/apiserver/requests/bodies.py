@@ -15,6 +15,7 @@ from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
     bad_request,
+    cannot_be_handled,
     option_invalid,
     too_large,
     unsupported_media_type,
@@ -103,8 +104,7 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
             found = read_json(request.body)
         except OutOfRange as error:
             version = error.document.get("apiVersion") if isinstance(error.document, dict) else ""
-            short = str(version or "v1").rpartition("/")[2]
-            raise bad_request(f'{kind} in version "{short}" cannot be handled as a {kind}: {error}') from None
+            raise cannot_be_handled(kind, str(version or "v1"), kind, str(error)) from None
         except InvalidJSON as error:
             raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
     elif media == YAML:

@@ -10,6 +10,7 @@ import hmac
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     bad_request,
+    cannot_be_handled,
     invalid,
     method_not_allowed,
     no_such_resource,
@@ -92,7 +93,7 @@ def _check_kind(document: JSONObject, group: str, kind: str) -> None:
     version = str(document.get("apiVersion") or f"{group}/v1").rpartition("/")[2]
     if given != kind:
         converting = f"converting ({version}.{given}) to ({group.partition('.')[0]}.{kind}): unknown conversion"
-        raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {converting}')
+        raise cannot_be_handled(given, version, kind, converting)
 
 
 def _problems(spec: JSONObject, kind: str) -> list[FieldError]:

@@ -12,6 +12,7 @@ from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
     bad_request,
+    cannot_be_handled,
     conflict,
     failed,
     invalid,
@@ -265,8 +266,7 @@ def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool
     if call.verb == "update" and call.endpoint.resource.custom:
         return bad_request(_UNKNOWN)
     if call.verb == "update":
-        kind, version = scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1").rpartition("/")[2]
-        return bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {problem}')
+        return cannot_be_handled(scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1"), "Scale", problem)
     shown = quoted(go_value(decode_patch(call.request.body))) if restored else go_json(go_json(scale))
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
 
