@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import random
 from collections.abc import Collection
@@ -83,30 +84,24 @@ class APIServer:
         provision_namespaces: bool = True,
         sharded_list_and_watch: bool = False,
     ) -> None:
-        self._clock = clock or current_clock()
-        self._rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
-        self._history = history
-        self._provision_namespaces = provision_namespaces
-        self._sharded = sharded_list_and_watch
+        clock = clock or current_clock()
+        rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
         self._webhook_servers: dict[str, Transport] = {}
-        self._listener = Listener(self._serve_socket, self._unauthorized, self._clock)
-        self._handler_chain = HandlerChain(
-            self._new_handler(), self._clock, self._rng, log=log, event_order=event_order
-        )
-        self.faults = self._handler_chain.faults
-
-    def _new_handler(self) -> Handler:
-        return Handler(
-            self._clock,
-            self._rng,
-            history=self._history,
-            provision_namespaces=self._provision_namespaces,
-            sharded=self._sharded,
+        self._listener = Listener(self._serve_socket, self._unauthorized, clock)
+        self._new_handler = functools.partial(
+            Handler,
+            clock,
+            rng,
+            history=history,
+            provision_namespaces=provision_namespaces,
+            sharded=sharded_list_and_watch,
             webhook_servers=self._webhook_servers,
             token=self._token,
         )
+        self._handler_chain = HandlerChain(self._new_handler(), clock, rng, log=log, event_order=event_order)
+        self.faults = self._handler_chain.faults
 
     # lifecycle
 

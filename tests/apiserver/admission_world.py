@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,53 +22,33 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import APIError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.testing.control_plane import ControlPlane
+from tests.definitions import definition, version
 from tests.webhook.database import write_certificate
 
 GROUP = "admissionregistration.k8s.io/v1"
-GADGET_DEFINITION: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "gadgets.admission.reconciler.dev"},
-    "spec": {
-        "group": "admission.reconciler.dev",
-        "scope": "Namespaced",
-        "names": {"plural": "gadgets", "singular": "gadget", "kind": "Gadget", "listKind": "GadgetList"},
-        "versions": [
-            {
-                "name": version,
-                "served": True,
-                "storage": version == "v1",
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "properties": {
-                                    "size": {"type": "integer", "minimum": 0},
-                                    "color": {"type": "string", "default": "grey"},
-                                    "note": {"type": "string"},
-                                },
-                            },
-                            "status": {
-                                "type": "object",
-                                "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}},
-                            },
-                        },
-                    }
-                },
-                "subresources": {
-                    "status": {},
-                    "scale": {
-                        "specReplicasPath": ".spec.size",
-                        "statusReplicasPath": ".status.replicas",
-                    },
-                },
-            }
-            for version in ("v1", "v1beta1")
-        ],
+GADGET_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "spec": {
+            "type": "object",
+            "properties": {
+                "size": {"type": "integer", "minimum": 0},
+                "color": {"type": "string", "default": "grey"},
+                "note": {"type": "string"},
+            },
+        },
+        "status": {
+            "type": "object",
+            "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}},
+        },
     },
 }
+SUBRESOURCES = {"status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.replicas"}}
+GADGET_DEFINITION = definition(
+    "admission.reconciler.dev",
+    "Gadget",
+    *(version(name, GADGET_SCHEMA, storage=name == "v1", subresources=SUBRESOURCES) for name in ("v1", "v1beta1")),
+)
 GADGETS = {"apiGroups": ["admission.reconciler.dev"], "apiVersions": ["v1"], "resources": ["gadgets"]}
 Respond = Callable[[dict[str, Any]], dict[str, Any] | bytes]
 
@@ -260,3 +240,22 @@ async def over_https(hooks: Hooks, directory: Path) -> AsyncIterator[dict[str, A
     finally:
         await runner.cleanup()
         await asyncio.sleep(0.05)  # TLS connections close a moment later
+
+
+def on_both(scenarios: Sequence[Scenario]) -> tuple[Callable[..., Awaitable[None]], Callable[..., Awaitable[None]]]:
+    """Return the tests of scenarios: on the embedded server, and on a real one."""
+    each = pytest.mark.parametrize("body", scenarios, ids=lambda body: body.__name__)
+
+    @pytest.mark.virtual_time
+    @each
+    async def embedded(body: Scenario, caplog: pytest.LogCaptureFixture) -> None:
+        await on_embedded(body, caplog)
+
+    @pytest.mark.control_plane
+    @each
+    async def real(
+        body: Scenario, control_plane: ControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await on_real(body, control_plane, tmp_path, caplog)
+
+    return embedded, real

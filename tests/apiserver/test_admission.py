@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.errors import OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.testing.control_plane import ControlPlane
 from tests.apiserver.admission_world import (
     GADGET_DEFINITION,
     GADGETS,
@@ -24,8 +22,7 @@ from tests.apiserver.admission_world import (
     VALIDATING,
     Scenario,
     World,
-    on_embedded,
-    on_real,
+    on_both,
     patch,
 )
 
@@ -446,21 +443,7 @@ async def a_response_is_never_trusted(world: World) -> None:
     assert len(await world.client.list(KIND, world.ns)) == 0
 
 
-EACH = pytest.mark.parametrize("body", SCENARIOS, ids=lambda body: body.__name__)
-
-
-@pytest.mark.virtual_time
-@EACH
-async def test_embedded_server_calls_webhooks(body: Scenario, caplog: pytest.LogCaptureFixture) -> None:
-    await on_embedded(body, caplog)
-
-
-@pytest.mark.control_plane
-@EACH
-async def test_real_server_calls_webhooks_the_same_way(
-    body: Scenario, control_plane: ControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    await on_real(body, control_plane, tmp_path, caplog)
+test_embedded_server_calls_webhooks, test_real_server_calls_webhooks_the_same_way = on_both(SCENARIOS)
 
 
 @pytest.mark.virtual_time

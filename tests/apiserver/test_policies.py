@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from reconciler.testing.control_plane import ControlPlane
-from tests.apiserver.admission_world import GADGETS, GROUP, Scenario, World, eventually, on_embedded, on_real
+from tests.apiserver.admission_world import GADGETS, GROUP, Scenario, World, eventually, on_both
 
 POLICY, BINDING = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
 SCENARIOS: list[Scenario] = []
@@ -361,18 +357,4 @@ INVALID_BINDINGS: list[tuple[dict[str, Any], str]] = [
         "spec.paramRef: Required value: one of name or selector must be specified",
     ),
 ]
-EACH = pytest.mark.parametrize("body", SCENARIOS, ids=lambda body: body.__name__)
-
-
-@pytest.mark.virtual_time
-@EACH
-async def test_embedded_server_applies_policies(body: Scenario, caplog: pytest.LogCaptureFixture) -> None:
-    await on_embedded(body, caplog)
-
-
-@pytest.mark.control_plane
-@EACH
-async def test_real_server_applies_policies_the_same_way(
-    body: Scenario, control_plane: ControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    await on_real(body, control_plane, tmp_path, caplog)
+test_embedded_server_applies_policies, test_real_server_applies_policies_the_same_way = on_both(SCENARIOS)

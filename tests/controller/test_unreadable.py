@@ -15,28 +15,11 @@ from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject
 from reconciler.testing.control_plane import ControlPlane
 from tests.cache.test_on_both_servers import until
+from tests.definitions import definition, version
 
 CRATE = "unreadable.reconciler.dev/v1/Crate"
-CRD = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "crates.unreadable.reconciler.dev"},
-    "spec": {
-        "group": "unreadable.reconciler.dev",
-        "scope": "Namespaced",
-        "names": {"plural": "crates", "singular": "crate", "kind": "Crate", "listKind": "CrateList"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-                },
-            }
-        ],
-    },
-}
+ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+CRD = definition("unreadable.reconciler.dev", "Crate", version("v1", ANYTHING))
 GVK = GroupVersionKind.parse(CRATE)
 DEEP = b'{"a":' * 2000 + b"1" + b"}" * 2000
 

@@ -16,6 +16,7 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import APIError, NotFound
 from reconciler.testing.control_plane import ControlPlane
 from reconciler.webhook import Converter, ServiceReference, WebhookServer, conversion_configuration
+from tests.definitions import definition, version
 from tests.webhook.database import write_certificate
 from tests.webhook.test_server import serving
 
@@ -35,30 +36,14 @@ def text(document: dict[str, Any]) -> None:
     document["metadata"]["generation"] = 77
 
 
-def definition(conversion: dict[str, Any], storage: str = "v1") -> dict[str, Any]:
-    def version(name: str, size: str) -> dict[str, Any]:
+def disks(conversion: dict[str, Any], storage: str = "v1") -> dict[str, Any]:
+    def of(name: str, size: str) -> dict[str, Any]:
         spec = {"size": {"type": size}, "media": {"type": "string", "default": f"disk of {name}"}}
         schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}
-        return {
-            "name": name,
-            "served": True,
-            "storage": name == storage,
-            "schema": {"openAPIV3Schema": schema},
-            "subresources": {"status": {}},
-        }
+        return version(name, schema, storage=name == storage, subresources={"status": {}})
 
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "disks.versions.reconciler.dev"},
-        "spec": {
-            "group": "versions.reconciler.dev",
-            "scope": "Namespaced",
-            "names": {"plural": "disks", "singular": "disk", "kind": "Disk", "listKind": "DiskList"},
-            "conversion": conversion,
-            "versions": [version("v1", "integer"), version("v1alpha1", "string")],
-        },
-    }
+    versions = of("v1", "integer"), of("v1alpha1", "string")
+    return definition("versions.reconciler.dev", "Disk", *versions, conversion=conversion)
 
 
 def webhooks(certificates: Path | None = None) -> tuple[WebhookServer, Converter]:
@@ -133,7 +118,7 @@ async def test_versions_on_the_embedded_server(body: Callable[[Client], Awaitabl
     async with APIServer() as apiserver, Client(apiserver) as client:
         apiserver.connect_webhooks("operators/disks", server)
         conversion = conversion_configuration(converter, service=ServiceReference("operators", "disks"))
-        await apiserver.apply(definition(conversion))
+        await apiserver.apply(disks(conversion))
         await body(client)
 
 
@@ -143,9 +128,9 @@ async def test_stored_objects_are_converted_when_the_storage_version_changes() -
     async with APIServer() as apiserver, Client(apiserver) as client:
         apiserver.connect_webhooks("operators/disks", server)
         conversion = conversion_configuration(converter, service=ServiceReference("operators", "disks"))
-        await apiserver.apply(definition(conversion))
+        await apiserver.apply(disks(conversion))
         await client.create(disk("v1", "new", 5))
-        await apiserver.apply(definition(conversion, storage="v1alpha1"))
+        await apiserver.apply(disks(conversion, storage="v1alpha1"))
         assert (await specs(client, NEW))["new"]["size"] == 5
         assert (await specs(client, OLD))["new"]["size"] == "5G"
 
@@ -155,7 +140,7 @@ async def test_webhook_that_is_not_connected_is_named() -> None:
     _, converter = webhooks()
     async with APIServer() as apiserver, Client(apiserver) as client:
         conversion = conversion_configuration(converter, service=ServiceReference("operators", "disks"))
-        await apiserver.apply(definition(conversion))
+        await apiserver.apply(disks(conversion))
         await client.create(disk("v1", "new", 5))
         with pytest.raises(APIError, match=r"use connect_webhooks\('operators/disks', ...\)"):
             await client.get(OLD, "new", "default")
@@ -170,7 +155,7 @@ async def test_versions_on_the_real_server(
     write_certificate(tmp_path, ca)
     server, converter = webhooks(tmp_path)
     async with serving(server) as url, control_plane.client() as client:
-        crd = definition(conversion_configuration(converter, url=url, ca_bundle=ca.cert_pem.bytes()))
+        crd = disks(conversion_configuration(converter, url=url, ca_bundle=ca.cert_pem.bytes()))
         await client.create(crd)
         kind = "apiextensions.k8s.io/v1/CustomResourceDefinition"
         try:

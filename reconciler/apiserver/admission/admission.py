@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from reconciler.apiserver.admission.calls import CallFailed, WebhookCaller
 from reconciler.apiserver.admission.matching import GROUP, selected
-from reconciler.apiserver.admission.policies import Policies
-from reconciler.apiserver.admission.reviews import BadResponse, ReviewResponse, denial, read_response, review_request
-from reconciler.apiserver.admission.webhooks import Webhook, Webhooks
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request
+from reconciler.apiserver.admission.policies import Policy, read_policies
+from reconciler.apiserver.admission.reviews import BadResponse, denial, read_response, review_request
+from reconciler.apiserver.admission.webhooks import Webhook, read_webhooks
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request, failed
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint, Resource
@@ -38,25 +39,24 @@ class ConfiguredAdmission:
     def __init__(self, cluster: Cluster, caller: WebhookCaller) -> None:
         self._caller = caller
         self._cluster = cluster
-        self._webhooks = Webhooks(cluster.registry)
-        self._policies = Policies(cluster.registry, self._webhooks.labels_of_namespace)
+        self._mutating: list[Webhook] = []
+        self._validating: list[Webhook] = []
+        self._policies: list[Policy] = []
         self.active = False
         cluster.commit_hooks.append(self._committed)
 
     def _committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
-        """Notice a changed configuration; a commit hook."""
+        """Read the configurations again if one has changed; a commit hook."""
         if resource.info.group == GROUP:
-            self.active = True
-            self._webhooks.forget()
-            self._policies.forget()
+            self.active, registry = True, self._cluster.registry
+            self._mutating = list(read_webhooks(registry, mutating=True))
+            self._validating = list(read_webhooks(registry, mutating=False))
+            self._policies = list(read_policies(registry))
 
     def applies(self, write: Admitted) -> bool:
         """Return whether rules of any webhook or policy match a write."""
-        return self._policies.applies(write) or any(
-            each.endpoint_for(write) is not None
-            for mutating in (True, False)
-            for each in self._webhooks.all(mutating=mutating)
-        )
+        anyone: tuple[Webhook | Policy, ...] = (*self._mutating, *self._validating, *self._policies)
+        return any(each.endpoint_for(write) is not None for each in anyone)
 
     async def mutate(self, write: Admitted) -> JSONObject | None:
         """Return the object of a write as the mutating webhooks leave it; they are called one after the other.
@@ -66,10 +66,9 @@ class ConfiguredAdmission:
         Raises:
             Refusal: a webhook denies the write, or cannot be called.
         """
-        webhooks = self._webhooks.all(mutating=True)
         called: list[Webhook] = []
         again: list[Webhook] = []
-        for webhook in webhooks:
+        for webhook in self._mutating:
             changed = await self._mutate(write, webhook)
             if changed is not None:
                 write, again = replace(write, doc=changed), [*called]
@@ -87,27 +86,27 @@ class ConfiguredAdmission:
         if found is None:
             return None
         endpoint, request = found
-        response = await self._review(write, webhook, request)
-        if response is None or not response.patch:
+        patch = await self._review(write, webhook, request)
+        if not patch:
             return None
         if write.doc is None:
             why = "attempted to modify the object, which is not supported for this operation"
-            raise _internal(f"admission webhook {quoted(webhook.name)} {why}")
-        return self._patched(write, endpoint, request["object"], response.patch)
+            raise failed(f"admission webhook {quoted(webhook.name)} {why}")
+        return self._patched(write, endpoint, request["object"], patch)
 
     @staticmethod
-    def _patched(write: Admitted, endpoint: Endpoint, shown: JSONObject, patch: list[object]) -> JSONObject | None:
+    def _patched(write: Admitted, endpoint: Endpoint, shown: JSONObject, patch: list[Any]) -> JSONObject | None:
         """Return the object of a write with the patch of a webhook; None if it is the same."""
         asked = write.call.endpoint
         try:
-            patched = json_patch(shown, patch)  # type: ignore[arg-type]
+            patched = json_patch(shown, patch)
         except PatchFailed as error:
-            raise _internal(str(error)) from None
+            raise failed(str(error)) from None
         if not isinstance(patched, dict):
-            raise _internal("the patch leaves no object")
+            raise failed("the patch leaves no object")
         if write.call.subresource == "scale":
             if (patched.get("apiVersion"), patched.get("kind")) != ("autoscaling/v1", "Scale"):
-                raise _internal("the patch leaves no Scale")
+                raise failed("the patch leaves no Scale")
             return None if same_json(patched, shown) else patched
         if endpoint is not asked:
             patched = asked.to_served(endpoint.to_storage(patched))
@@ -116,7 +115,7 @@ class ConfiguredAdmission:
         try:
             doc, _ = decode_patched(call, patched, write.before)
         except Refusal as refusal:
-            raise _internal(refusal.message) from None
+            raise failed(refusal.message) from None
         return None if write.doc is not None and same_json(doc, write.doc) else doc
 
     async def validate(self, write: Admitted) -> None:
@@ -126,11 +125,11 @@ class ConfiguredAdmission:
             Refusal: a policy or webhook denies the write, or a webhook cannot be called. Of several denials the first
                 counts, in the order of the configurations.
         """
-        self._policies.validate(write, lambda endpoint: review_request(write, endpoint, ""))
-        found = [(each, self._request(write, each)) for each in self._webhooks.all(mutating=False)]
+        denials = [denial for policy in self._policies for denial in policy.denials(write)]
+        if denials:
+            raise denials[0]
+        found = [(each, self._request(write, each)) for each in self._validating]
         reviews = [self._review(write, each, request[1]) for each, request in found if request is not None]
-        if not reviews:
-            return
         outcomes = await asyncio.gather(*reviews, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -139,13 +138,13 @@ class ConfiguredAdmission:
     def _request(self, write: Admitted, webhook: Webhook) -> tuple[Endpoint, JSONObject] | None:
         """Return the version and the request of a review; None if the webhook is not to be called."""
         endpoint = webhook.endpoint_for(write)
-        if endpoint is None or not selected(webhook.document, write, self._webhooks.labels_of_namespace):
+        if endpoint is None or not selected(webhook.document, write, self._cluster.registry):
             return None
         request = review_request(write, endpoint, self._cluster.uid())
         return (endpoint, request) if webhook.meets_conditions(write, request) else None
 
-    async def _review(self, write: Admitted, webhook: Webhook, request: JSONObject) -> ReviewResponse | None:
-        """Return the response of a webhook; None if it could not be called and failures are ignored."""
+    async def _review(self, write: Admitted, webhook: Webhook, request: JSONObject) -> list[Any]:
+        """Return the patch of a webhook; an empty one if it could not be called and failures are ignored."""
         if write.dry_run and webhook.document.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
         versions = webhook.document.get("admissionReviewVersions") or ()
@@ -153,17 +152,12 @@ class ConfiguredAdmission:
         review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
         try:
             body = await self._caller.call(webhook, encode(review))
-            response = read_response(body, version, request["uid"], mutating=webhook.mutating)
+            response, patch = read_response(body, version, request["uid"], mutating=webhook.mutating)
         except (CallFailed, BadResponse) as error:
             if webhook.ignores_failures:
-                return None
-            raise _internal(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
-        write.call.warnings += response.warnings
+                return []
+            raise failed(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
+        write.call.warnings += response.warnings or ()
         if not response.allowed:
-            raise denial(webhook.name, response.result)
-        return response
-
-
-def _internal(problem: str) -> Refusal:
-    details: JSONObject = {"causes": [{"message": problem}]}
-    return Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=details)
+            raise denial(webhook.name, response)
+        return patch

@@ -12,7 +12,7 @@ from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhook_address import WebhookAddress, webhook_address
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
-from reconciler.http import HTTPRequest, Transport
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
 __all__ = ["CallFailed", "WebhookCaller"]
@@ -24,6 +24,9 @@ _LARGEST = 16 * 1024 * 1024
 
 class CallFailed(Exception):
     """A webhook could not be called; the message says why, in the words of the real server."""
+
+    def __str__(self) -> str:
+        return f"failed to call webhook: {super().__str__()}"
 
 
 class WebhookCaller:
@@ -46,41 +49,35 @@ class WebhookCaller:
             CallFailed: there was no response, or its status is not 200.
         """
         client = webhook.document["clientConfig"]
-        timeout = float(webhook.document.get("timeoutSeconds") or 10)
-        address, limit = webhook_address(client), f"{timeout:.0f}s"
-        shown = f"{address.url}?timeout={limit}"
+        timeout = webhook.document.get("timeoutSeconds") or 10
+        address = webhook_address(client)
+        request = HTTPRequest("POST", address.path, (("timeout", f"{timeout}s"),), _JSON, body)
         try:
             async with asyncio.timeout(timeout):
-                status, content = await self._post(client, address, limit, body)
+                response = await self._post(client, address, request)
         except TimeoutError:
-            raise CallFailed(f'failed to call webhook: Post "{shown}": context deadline exceeded') from None
+            problem = "context deadline exceeded"
         except (OSError, ReconcilerError) as error:
-            raise CallFailed(f'failed to call webhook: Post "{shown}": {error}') from None
-        if status != 200:
-            text = content[:1024].decode(errors="replace").strip()
-            raise CallFailed(f"failed to call webhook: the server responded with status {status}: {quoted(text)}")
-        return content
+            problem = str(error)
+        else:
+            if response.status == 200:
+                return response.body
+            text = response.body[:1024].decode(errors="replace").strip()
+            raise CallFailed(f"the server responded with status {response.status}: {quoted(text)}")
+        raise CallFailed(f'Post "{address.url}?timeout={timeout}s": {problem}')
 
-    async def _post(self, client: JSONObject, address: WebhookAddress, limit: str, body: bytes) -> tuple[int, bytes]:
-        query = (("timeout", limit),)
+    async def _post(self, client: JSONObject, address: WebhookAddress, request: HTTPRequest) -> HTTPResponse:
         transport = self._in_process.get(address.origin)
         if transport is not None:
-            response = await transport.send(HTTPRequest("POST", address.path, query, _JSON, body))
-            return response.status, response.body
+            return await transport.send(request)
         if address.service:
-            raise CallFailed(
-                f'failed to call webhook: Post "{address.url}?timeout={limit}": service "{address.service}" not found'
-            )
+            raise OSError(f'service "{address.service}" not found')
         if getattr(self._clock, "virtual", False):
-            raise CallFailed(
-                f"failed to call webhook: {address.origin} cannot be called under virtual time: use connect_webhooks()"
-            )
-        return await _post_over_sockets(address.url, query, body, str(client.get("caBundle") or ""))
+            raise CallFailed(f"{address.origin} cannot be called under virtual time: use connect_webhooks()")
+        return await _post_over_sockets(address.url, request, str(client.get("caBundle") or ""))
 
 
-async def _post_over_sockets(
-    url: str, query: tuple[tuple[str, str], ...], body: bytes, bundle: str
-) -> tuple[int, bytes]:
+async def _post_over_sockets(url: str, request: HTTPRequest, bundle: str) -> HTTPResponse:
     """Send a review over sockets; the server's certificate must be signed by the bundle's CAs.
 
     Raises:
@@ -92,11 +89,13 @@ async def _post_over_sockets(
     try:
         context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode() if bundle else None)
     except (ssl.SSLError, ValueError) as error:
-        raise CallFailed(f"failed to call webhook: the caBundle is not valid: {error}") from None
+        raise CallFailed(f"the caBundle is not valid: {error}") from None
     try:
         async with (
             ClientSession(auto_decompress=False) as session,
-            session.post(url, params=query, data=body, headers=_JSON, ssl=context, allow_redirects=False) as response,
+            session.post(
+                url, params=request.query, data=request.body, headers=_JSON, ssl=context, allow_redirects=False
+            ) as response,
         ):
             content = await response.content.read(_LARGEST + 1)
             while len(content) <= _LARGEST and not response.content.at_eof():
@@ -104,5 +103,5 @@ async def _post_over_sockets(
     except ClientError as error:
         raise OSError(str(error)) from None
     if len(content) > _LARGEST:
-        raise CallFailed(f"failed to call webhook: the response is larger than {_LARGEST} bytes")
-    return response.status, content
+        raise CallFailed(f"the response is larger than {_LARGEST} bytes")
+    return HTTPResponse(response.status, body=content)

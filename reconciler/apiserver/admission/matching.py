@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.apiserver.builtin.validation import selects
-from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.encoding.refusals import not_found
+from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject
 
-__all__ = ["GROUP", "aggregate", "endpoint_for", "labels_of", "selected"]
+__all__ = ["GROUP", "configured", "endpoint_for", "selected"]
 
 GROUP = "admissionregistration.k8s.io"
+
+
+def configured(registry: Registry, plural: str) -> Iterator[tuple[str, JSONObject]]:
+    """Yield the names and documents of a kind of configuration, in the order of the names."""
+    resource = registry.resource(GROUP, plural)
+    for name, stored in sorted(resource.store.objects.items()) if resource is not None else ():
+        yield name, stored.doc
 
 
 def endpoint_for(rules: Sequence[JSONObject] | None, policy: str | None, write: Admitted) -> Endpoint | None:
@@ -58,31 +66,31 @@ def _names(pattern: str, plural: str, subresource: str) -> bool:
     return resource in ("*", plural) and below in ("*", subresource)
 
 
-def selected(match: JSONObject, write: Admitted, labels_of_namespace: Callable[[str], JSONObject]) -> bool:
+def selected(match: JSONObject, write: Admitted, registry: Registry) -> bool:
     """Return whether the selectors match the namespace and the object of a write, before or after it.
 
     Args:
         match: what has a ``namespaceSelector`` and an ``objectSelector``.
         write: the write.
-        labels_of_namespace: returns the labels of a namespace.
+        registry: the served kinds.
+
+    Raises:
+        Refusal: 404, the namespace does not exist.
     """
     wanted, info = match.get("namespaceSelector") or {}, write.call.endpoint.info
     if wanted and (write.call.namespace or (info.plural == "namespaces" and not info.group)):
         # A Namespace is selected by its own labels.
-        namespace = write.call.namespace
-        labels = labels_of_namespace(namespace) if namespace else labels_of(write.doc or write.before)
-        if not selects(wanted, labels):
+        namespace, document = write.call.namespace, write.doc or write.before
+        if namespace:
+            found = registry.core("namespaces").store.objects.get(namespace)
+            if found is None:
+                raise not_found("namespaces", "", namespace)
+            document = found.doc
+        if not selects(wanted, _labels_of(document)):
             return False
     wanted = match.get("objectSelector") or {}
-    return not wanted or any(selects(wanted, labels_of(each)) for each in (write.doc, write.before) if each is not None)
+    return not wanted or any(selects(wanted, _labels_of(each)) for each in (write.doc, write.before) if each)
 
 
-def labels_of(document: JSONObject | None) -> dict[str, Any]:
-    """Return the labels of an object."""
+def _labels_of(document: JSONObject | None) -> dict[str, Any]:
     return ((document or {}).get("metadata") or {}).get("labels") or {}
-
-
-def aggregate(problems: Sequence[str]) -> str:
-    """Return several problems as one message, as Go's aggregated errors show them."""
-    different = list(dict.fromkeys(problems))
-    return different[0] if len(different) == 1 else f"[{', '.join(different)}]"

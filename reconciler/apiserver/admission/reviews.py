@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -23,23 +20,6 @@ _OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "Del
 
 class BadResponse(Exception):
     """The response of a webhook is not one that the API server accepts; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewResponse:
-    """The response of a webhook.
-
-    Attributes:
-        allowed: whether the write is allowed.
-        result: the Status of a denial; None if there is none.
-        warnings: texts for the client.
-        patch: JSON Patch operations; None for none.
-    """
-
-    allowed: bool
-    result: JSONObject | None
-    warnings: list[str]
-    patch: list[Any] | None
 
 
 def review_request(write: Admitted, endpoint: Endpoint, uid: str) -> JSONObject:
@@ -101,11 +81,22 @@ def _options(write: Admitted) -> JSONObject:
     return options
 
 
-class _Response(msgspec.Struct, rename="camel"):
+class ReviewResponse(msgspec.Struct, rename="camel"):
+    """The response of a webhook.
+
+    Attributes:
+        uid: the id of the review.
+        allowed: whether the write is allowed.
+        status: the Status of a denial; None if there is none.
+        patch: a JSON Patch; None for none.
+        patch_type: its type.
+        warnings: texts for the client; None for none.
+    """
+
     uid: str = ""
     allowed: bool = False
     status: JSONObject | None = None
-    patch: str | None = None
+    patch: bytes | None = None
     patch_type: str | None = None
     warnings: list[str] | None = None
 
@@ -113,11 +104,11 @@ class _Response(msgspec.Struct, rename="camel"):
 class _Review(msgspec.Struct, rename="camel"):
     api_version: str = ""
     kind: str = ""
-    response: _Response | None = None
+    response: ReviewResponse | None = None
 
 
-def read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> ReviewResponse:
-    """Return the response in an AdmissionReview.
+def read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> tuple[ReviewResponse, list[Any]]:
+    """Return the response in an AdmissionReview, and the operations of its patch.
 
     Args:
         body: the body of the HTTP response.
@@ -133,18 +124,18 @@ def read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> Rev
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadResponse(f"failed to call webhook: the body is not an AdmissionReview: {error}") from None
     response = review.response
-    problem = "webhook response was absent"
-    if response is not None:
-        problem = _problem(review, response, uid, mutating=mutating) if version == "v1" else ""
-    if response is None or problem:
+    if response is None:
+        raise BadResponse("received invalid webhook response: webhook response was absent")
+    problem = _problem(review, response, uid, mutating=mutating) if version == "v1" else ""
+    if problem:
         raise BadResponse(f"received invalid webhook response: {problem}")
-    patch = _operations(response.patch) if mutating else None
-    if patch and version == "v1" and response.patch_type != "JSONPatch":
+    operations = _operations(response.patch) if mutating and response.patch else []
+    if operations and version == "v1" and response.patch_type != "JSONPatch":
         raise BadResponse(f"unsupported patch type {quoted(response.patch_type)}")
-    return ReviewResponse(response.allowed, response.status, response.warnings or [], patch)
+    return response, operations
 
 
-def _problem(review: _Review, response: _Response, uid: str, *, mutating: bool) -> str:
+def _problem(review: _Review, response: ReviewResponse, uid: str, *, mutating: bool) -> str:
     """Return what the real server finds wrong in a response of version v1, or an empty string."""
     if response.uid != uid:
         return f"expected response.uid={quoted(uid)}, got {quoted(response.uid)}"
@@ -161,26 +152,21 @@ def _problem(review: _Review, response: _Response, uid: str, *, mutating: bool) 
     return ""
 
 
-def _operations(patch: str | None) -> list[Any] | None:
-    if not patch:
-        return None
+def _operations(patch: bytes) -> list[Any]:
     try:
-        found = msgspec.json.decode(base64.b64decode(patch, validate=True))
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return msgspec.json.decode(patch, type=list[Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadResponse(f"received undecodable patch in webhook response: {error}") from None
-    if not isinstance(found, list):
-        raise BadResponse("received undecodable patch in webhook response: it is not a list of operations")
-    return found
 
 
-def denial(name: str, result: JSONObject | None) -> Refusal:
+def denial(name: str, response: ReviewResponse) -> Refusal:
     """Return the error response for a write that a webhook denies.
 
     Args:
         name: the name of the webhook.
-        result: the Status in its response, or None.
+        response: its response.
     """
-    status = result or {}
+    status = response.status or {}
     code, reason, why = status.get("code"), str(status.get("reason") or ""), str(status.get("message") or "")
     denied = f"admission webhook {quoted(name)} denied the request"
     message = f"{denied}: {why or reason}" if why or reason else f"{denied} without explanation"

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from reconciler.apiserver.admission.matching import GROUP, aggregate, endpoint_for, labels_of
-from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition, outcome_of
-from reconciler.apiserver.encoding.refusals import forbidden, not_found
+from reconciler.apiserver.admission.matching import configured, endpoint_for
+from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of
+from reconciler.apiserver.encoding.refusals import aggregate, forbidden
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject
 
-__all__ = ["Webhook", "Webhooks"]
+__all__ = ["Webhook", "read_webhooks"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Webhook:
 
     @cached_property
     def _conditions(self) -> list[Condition]:
-        sources = [each["expression"].strip() for each in self.document.get("matchConditions") or ()]
-        return [Condition(source, CONDITION_VARIABLES) for source in sources]
+        return match_conditions(self.document)
 
     def endpoint_for(self, write: Admitted) -> Endpoint | None:
         """Return the kind in the version that a rule names, or None if no rule matches the write."""
@@ -65,42 +64,9 @@ class Webhook:
         return met and not problems
 
 
-class Webhooks:
-    """The webhooks of all configurations, in the order in which they are called.
-
-    Args:
-        registry: the served kinds.
-    """
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._known: dict[bool, tuple[Webhook, ...]] = {}
-
-    def forget(self) -> None:
-        """Read the configurations again before they are used next."""
-        self._known.clear()
-
-    def all(self, *, mutating: bool) -> tuple[Webhook, ...]:
-        """Return the mutating or the validating webhooks: by the name of their configuration, then as listed."""
-        known = self._known.get(mutating)
-        if known is None:
-            known = self._known[mutating] = tuple(self._read(mutating))
-        return known
-
-    def _read(self, mutating: bool) -> Iterator[Webhook]:
-        plural = "mutatingwebhookconfigurations" if mutating else "validatingwebhookconfigurations"
-        resource = self._registry.resource(GROUP, plural)
-        for _, stored in sorted(resource.store.objects.items()) if resource is not None else ():
-            for document in stored.doc.get("webhooks") or ():
-                yield Webhook(document, mutating)
-
-    def labels_of_namespace(self, name: str) -> JSONObject:
-        """Return the labels of a namespace.
-
-        Raises:
-            Refusal: 404, it does not exist.
-        """
-        found = self._registry.core("namespaces").store.objects.get(name)
-        if found is None:
-            raise not_found("namespaces", "", name)
-        return labels_of(found.doc)
+def read_webhooks(registry: Registry, *, mutating: bool) -> Iterator[Webhook]:
+    """Yield the mutating or the validating webhooks: by the name of their configuration, then as listed."""
+    plural = "mutatingwebhookconfigurations" if mutating else "validatingwebhookconfigurations"
+    for _, configuration in configured(registry, plural):
+        for document in configuration.get("webhooks") or ():
+            yield Webhook(document, mutating)

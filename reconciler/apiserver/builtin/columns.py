@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from reconciler.wire import JSONObject
 
-__all__ = ["Column", "built_in_columns", "show_age"]
+__all__ = ["Column", "built_in_columns", "show_age", "value_at"]
 
 Cell = Callable[[JSONObject, datetime], Any]
 
@@ -56,30 +56,31 @@ def _human_duration(passed: timedelta) -> str:
     return f"{days // 365}y"
 
 
-def _get(doc: Any, path: str, default: Any = None) -> Any:
+def value_at(doc: Any, path: str, default: Any = None) -> Any:
+    """Return the value at a dotted path of a document, or the default."""
     for part in path.split("."):
         doc = doc.get(part) if isinstance(doc, dict) else None
     return default if doc is None else doc
 
 
 def _at(path: str, default: Any = "") -> Cell:
-    return lambda doc, _now: _get(doc, path, default)
+    return lambda doc, _now: value_at(doc, path, default)
 
 
 def _since(path: str, default: str = _UNKNOWN) -> Cell:
     def cell(doc: JSONObject, now: datetime) -> str:
-        found = _get(doc, path)
+        found = value_at(doc, path)
         return show_age(str(found), now) if found else default
 
     return cell
 
 
 def _count(*paths: str) -> Cell:
-    return lambda doc, _now: sum(len(_get(doc, path, ())) for path in paths)
+    return lambda doc, _now: sum(len(value_at(doc, path, ())) for path in paths)
 
 
 def _of(left: str, right: str) -> Cell:
-    return lambda doc, _now: f"{_get(doc, left, 0)}/{_get(doc, right, 0)}"
+    return lambda doc, _now: f"{value_at(doc, left, 0)}/{value_at(doc, right, 0)}"
 
 
 def _joined(values: Sequence[Any]) -> str:
@@ -88,7 +89,7 @@ def _joined(values: Sequence[Any]) -> str:
 
 def _selector(path: str) -> Cell:
     def cell(doc: JSONObject, _now: datetime) -> str:
-        found = _get(doc, path, {})
+        found = value_at(doc, path, {})
         labels = found.get("matchLabels", {}) if "matchLabels" in found or "matchExpressions" in found else found
         return _joined([f"{key}={labels[key]}" for key in sorted(labels)]) or _NONE
 
@@ -104,98 +105,98 @@ _WEBHOOKS = (_NAME, Column("Webhooks", "integer", _count("webhooks")), _AGE)
 
 
 def _param_kind(doc: JSONObject, _now: datetime) -> str:
-    kind = _get(doc, "spec.paramKind")
+    kind = value_at(doc, "spec.paramKind")
     return f"{kind.get('apiVersion')}/{kind.get('kind')}" if kind else _UNSET
 
 
 def _param_ref(doc: JSONObject, now: datetime) -> str:
-    ref = _get(doc, "spec.paramRef", {})
+    ref = value_at(doc, "spec.paramRef", {})
     if ref.get("name"):
         return f"{ref.get('namespace') or '*'}/{ref['name']}"
     return _selector("spec.paramRef.selector")(doc, now) if ref else _UNSET
 
 
 def _pod_ready(doc: JSONObject, _now: datetime) -> str:
-    states = _get(doc, "status.containerStatuses", ())
-    return f"{sum(bool(state.get('ready')) for state in states)}/{len(_get(doc, 'spec.containers', ()))}"
+    states = value_at(doc, "status.containerStatuses", ())
+    return f"{sum(bool(state.get('ready')) for state in states)}/{len(value_at(doc, 'spec.containers', ()))}"
 
 
 def _pod_status(doc: JSONObject, _now: datetime) -> str:
-    shown = _get(doc, "status.reason") or _get(doc, "status.phase", "")
-    for state in _get(doc, "status.containerStatuses", ()):
+    shown = value_at(doc, "status.reason") or value_at(doc, "status.phase", "")
+    for state in value_at(doc, "status.containerStatuses", ()):
         for kind in ("waiting", "terminated"):
-            shown = _get(state, f"state.{kind}.reason") or shown
-    return "Terminating" if _get(doc, "metadata.deletionTimestamp") else str(shown)
+            shown = value_at(state, f"state.{kind}.reason") or shown
+    return "Terminating" if value_at(doc, "metadata.deletionTimestamp") else str(shown)
 
 
 def _pod_restarts(doc: JSONObject, _now: datetime) -> str:
-    return str(sum(state.get("restartCount", 0) for state in _get(doc, "status.containerStatuses", ())))
+    return str(sum(state.get("restartCount", 0) for state in value_at(doc, "status.containerStatuses", ())))
 
 
 def _gates(doc: JSONObject, _now: datetime) -> str:
-    gates = [gate.get("conditionType") for gate in _get(doc, "spec.readinessGates", ())]
-    met = {each.get("type") for each in _get(doc, "status.conditions", ()) if each.get("status") == "True"}
+    gates = [gate.get("conditionType") for gate in value_at(doc, "spec.readinessGates", ())]
+    met = {each.get("type") for each in value_at(doc, "status.conditions", ()) if each.get("status") == "True"}
     return f"{sum(gate in met for gate in gates)}/{len(gates)}" if gates else _NONE
 
 
 def _ports(doc: JSONObject, _now: datetime) -> str:
     shown = []
-    for port in _get(doc, "spec.ports", ()):
+    for port in value_at(doc, "spec.ports", ()):
         node = f":{port['nodePort']}" if port.get("nodePort") else ""
         shown.append(f"{port.get('port')}{node}/{port.get('protocol', 'TCP')}")
     return _joined(shown) or _NONE
 
 
 def _external(doc: JSONObject, _now: datetime) -> str:
-    kind, addresses = _get(doc, "spec.type"), list(_get(doc, "spec.externalIPs", ()))
+    kind, addresses = value_at(doc, "spec.type"), list(value_at(doc, "spec.externalIPs", ()))
     if kind == "ExternalName":
-        return str(_get(doc, "spec.externalName", ""))
+        return str(value_at(doc, "spec.externalName", ""))
     if kind == "LoadBalancer":
-        given = _get(doc, "status.loadBalancer.ingress", ())
+        given = value_at(doc, "status.loadBalancer.ingress", ())
         addresses = [each.get("ip") or each.get("hostname") for each in given] + addresses
         return _joined(addresses) or "<pending>"
     return _joined(addresses) or _NONE
 
 
 def _node_status(doc: JSONObject, _now: datetime) -> str:
-    ready = [each for each in _get(doc, "status.conditions", ()) if each.get("type") == "Ready"]
+    ready = [each for each in value_at(doc, "status.conditions", ()) if each.get("type") == "Ready"]
     shown = "Unknown" if not ready else "Ready" if ready[0].get("status") == "True" else "NotReady"
-    return f"{shown},SchedulingDisabled" if _get(doc, "spec.unschedulable") else shown
+    return f"{shown},SchedulingDisabled" if value_at(doc, "spec.unschedulable") else shown
 
 
 def _roles(doc: JSONObject, _now: datetime) -> str:
     prefix = "node-role.kubernetes.io/"
-    found = sorted(key.removeprefix(prefix) for key in _get(doc, "metadata.labels", {}) if key.startswith(prefix))
+    found = sorted(key.removeprefix(prefix) for key in value_at(doc, "metadata.labels", {}) if key.startswith(prefix))
     return _joined(found) or _NONE
 
 
 def _address(kind: str) -> Cell:
     def cell(doc: JSONObject, _now: datetime) -> str:
-        found = [each.get("address") for each in _get(doc, "status.addresses", ()) if each.get("type") == kind]
+        found = [each.get("address") for each in value_at(doc, "status.addresses", ()) if each.get("type") == kind]
         return str(found[0]) if found else _NONE
 
     return cell
 
 
 def _job_status(doc: JSONObject, _now: datetime) -> str:
-    met = [each.get("type") for each in _get(doc, "status.conditions", ()) if each.get("status") == "True"]
+    met = [each.get("type") for each in value_at(doc, "status.conditions", ()) if each.get("status") == "True"]
     for kind in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"):
         if kind in met:
             return kind
-    if _get(doc, "metadata.deletionTimestamp"):
+    if value_at(doc, "metadata.deletionTimestamp"):
         return "Terminating"
     return "Suspended" if "Suspended" in met else "Running"
 
 
 def _job_duration(doc: JSONObject, now: datetime) -> str:
-    start, end = _get(doc, "status.startTime"), _get(doc, "status.completionTime")
+    start, end = value_at(doc, "status.startTime"), value_at(doc, "status.completionTime")
     if not start:
         return ""
     return show_age(start, datetime.fromisoformat(end) if end else now)
 
 
 def _event_seen(doc: JSONObject, now: datetime) -> str:
-    seen = _get(doc, "series.lastObservedTime") or doc.get("lastTimestamp") or doc.get("eventTime")
+    seen = value_at(doc, "series.lastObservedTime") or doc.get("lastTimestamp") or doc.get("eventTime")
     return show_age(str(seen), now) if seen else _UNKNOWN
 
 
@@ -218,7 +219,7 @@ def _event_source(doc: JSONObject, _now: datetime) -> str:
 
 
 def _event_count(doc: JSONObject, _now: datetime) -> str:
-    return str(_get(doc, "series.count") or doc.get("count") or 1)
+    return str(value_at(doc, "series.count") or doc.get("count") or 1)
 
 
 _EVENTS = (
@@ -237,7 +238,7 @@ _EVENTS = (
 
 def _template(path: str = "spec.template.spec") -> tuple[Column, Column]:
     def listed(key: str) -> Cell:
-        return lambda doc, _now: _joined([each.get(key, "") for each in _get(doc, f"{path}.containers", ())])
+        return lambda doc, _now: _joined([each.get(key, "") for each in value_at(doc, f"{path}.containers", ())])
 
     return Column("Containers", "string", listed("name"), 1), Column("Images", "string", listed("image"), 1)
 
@@ -258,7 +259,7 @@ _DAEMONS = _numbers(
 
 
 def _text(path: str, default: str = _NONE) -> Cell:
-    return lambda doc, _now: str(_get(doc, path, default) or default)
+    return lambda doc, _now: str(value_at(doc, path, default) or default)
 
 
 _TABLES: dict[tuple[str, str], tuple[Column, ...]] = {
@@ -338,7 +339,7 @@ _TABLES: dict[tuple[str, str], tuple[Column, ...]] = {
         _NAME,
         Column("Schedule", "string", _at("spec.schedule")),
         Column("Timezone", "string", _text("spec.timeZone")),
-        Column("Suspend", "boolean", lambda doc, _now: str(_get(doc, "spec.suspend", False))),
+        Column("Suspend", "boolean", lambda doc, _now: str(value_at(doc, "spec.suspend", False))),
         Column("Active", "integer", _count("status.active")),
         Column("Last Schedule", "string", _since("status.lastScheduleTime", _NONE)),
         _AGE,

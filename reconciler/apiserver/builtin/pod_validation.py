@@ -153,7 +153,7 @@ def _check_deadline(seconds: int | None, before: int | None) -> Findings:
     path = "spec.activeDeadlineSeconds"
     if seconds is None:
         if before is not None:
-            yield FieldError(path, "Invalid value: null: must not update from a positive integer to nil value")
+            yield FieldError.invalid(path, None, "must not update from a positive integer to nil value")
     elif not _is_int32_count(seconds):
         yield FieldError.invalid(path, seconds, "must be between 0 and 2147483647, inclusive")
     elif before is not None and before < seconds:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_rule
-from reconciler.apiserver.cel.compiler import CompileError
+from reconciler.apiserver.builtin.pod_validation import choice
+from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_expression, check_rule
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.cel.model import RESERVED_WORDS
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import subdomain_problems
 from reconciler.wire import JSONObject
 
 __all__ = ["check_binding", "check_policy", "policy_documents"]
 
 Findings = Iterator[FieldError]
-Variables = dict[str, Condition] | None
-"""The variables that an expression may use; None if the policy has none."""
 
 _ACTIONS = ("Audit", "Deny", "Warn")
 _NOT_FOUND_ACTIONS = ("Deny", "Allow")
@@ -38,8 +35,7 @@ def check_policy(doc: JSONObject, before: JSONObject | None) -> Findings:
     spec = doc.get("spec") or {}
     if before is not None and spec == before.get("spec"):
         return
-    if spec.get("failurePolicy") not in _POLICIES:
-        yield FieldError.not_supported("spec.failurePolicy", spec.get("failurePolicy"), _POLICIES)
+    yield from choice("spec.failurePolicy", spec.get("failurePolicy"), _POLICIES)
     if spec.get("paramKind") is not None:
         yield from _check_param_kind(spec["paramKind"], "spec.paramKind")
     if spec.get("matchConstraints") is None:
@@ -51,20 +47,27 @@ def check_policy(doc: JSONObject, before: JSONObject | None) -> Findings:
     documents = policy_documents(spec)
     params = [name for name in documents if name != "namespaceObject"]
     yield from check_conditions(spec.get("matchConditions") or (), "spec.matchConditions", set(), params)
-    variables: Variables = {} if spec.get("variables") else None
+    variables: dict[str, Condition] | None = {} if spec.get("variables") else None
     for index, variable in enumerate(spec.get("variables") or ()):
-        yield from _check_variable(variable, f"spec.variables[{index}]", variables, documents)
-        condition = Condition(variable.get("expression") or "", documents, (), variables)
-        variables = {**(variables or {}), variable.get("name") or "": condition}
+        name, condition = (
+            variable.get("name") or "",
+            Condition(variable.get("expression") or "", documents, (), variables),
+        )
+        yield from _check_variable(name, condition, f"spec.variables[{index}]")
+        variables = {**(variables or {}), name: condition}
+
+    def condition_of(source: str | None, *results: str) -> Condition:
+        return Condition(source or "", documents, results, variables)
+
     if not spec.get("validations") and not spec.get("auditAnnotations"):
         for member in ("validations", "auditAnnotations"):
             words = "validations or auditAnnotations must contain at least one item"
             yield FieldError.required(f"spec.{member}", words)
     for index, validation in enumerate(spec.get("validations") or ()):
-        yield from _check_validation(validation, f"spec.validations[{index}]", variables, documents)
+        yield from _check_validation(validation, f"spec.validations[{index}]", condition_of)
     for index, annotation in enumerate(spec.get("auditAnnotations") or ()):
-        place, source = f"spec.auditAnnotations[{index}].valueExpression", annotation.get("valueExpression") or ""
-        yield from _check_expression(source, place, variables, documents, ("string", "null_type"))
+        condition = condition_of(annotation.get("valueExpression"), "string", "null_type")
+        yield from _check_expression(condition, f"spec.auditAnnotations[{index}].valueExpression")
 
 
 def _check_param_kind(kind: JSONObject, path: str) -> Findings:
@@ -77,48 +80,39 @@ def _check_param_kind(kind: JSONObject, path: str) -> Findings:
 
 
 def _check_match(match: JSONObject, path: str) -> Findings:
-    if match.get("matchPolicy") not in ("Equivalent", "Exact"):
-        yield FieldError.not_supported(f"{path}.matchPolicy", match.get("matchPolicy"), ("Equivalent", "Exact"))
+    yield from choice(f"{path}.matchPolicy", match.get("matchPolicy"), ("Equivalent", "Exact"))
     for member in ("resourceRules", "excludeResourceRules"):
         for index, rule in enumerate(match.get(member) or ()):
             yield from check_rule(rule, f"{path}.{member}[{index}]")
 
 
-def _check_variable(variable: JSONObject, path: str, variables: Variables, documents: Sequence[str]) -> Findings:
-    name, source = variable.get("name") or "", variable.get("expression") or ""
+def _check_variable(name: str, condition: Condition, path: str) -> Findings:
     if not name.strip():
         yield FieldError.required(f"{path}.name", "name is not specified")
     elif not _IDENTIFIER.fullmatch(name) or name in RESERVED_WORDS:
         yield FieldError.invalid(f"{path}.name", name, "must be a valid CEL identifier")
-    yield from _check_expression(source, f"{path}.expression", variables, documents, ())
+    yield from _check_expression(condition, f"{path}.expression")
 
 
-def _check_validation(validation: JSONObject, path: str, variables: Variables, documents: Sequence[str]) -> Findings:
-    source = validation.get("expression") or ""
-    yield from _check_expression(source, f"{path}.expression", variables, documents, ("bool",))
+def _check_validation(validation: JSONObject, path: str, condition_of: Callable[..., Condition]) -> Findings:
+    yield from _check_expression(condition_of(validation.get("expression"), "bool"), f"{path}.expression")
     computed, message = validation.get("messageExpression") or "", validation.get("message") or ""
     if computed and not computed.strip():
         yield FieldError.invalid(f"{path}.messageExpression", computed, "must be non-empty if specified")
     elif computed:
-        yield from _check_expression(computed, f"{path}.messageExpression", variables, documents, ("string",))
+        yield from check_expression(condition_of(computed, "string"), f"{path}.messageExpression")
     if message and not message.strip():
         yield FieldError.invalid(f"{path}.message", message, "must be non-empty if specified")
     elif "\n" in message.strip():
         yield FieldError.invalid(f"{path}.message", message, "must not contain line breaks")
-    if validation.get("reason") not in (None, *_REASONS):
-        yield FieldError.not_supported(f"{path}.reason", validation["reason"], _REASONS)
+    yield from choice(f"{path}.reason", validation.get("reason"), _REASONS)
 
 
-def _check_expression(
-    source: str, path: str, variables: Variables, documents: Sequence[str], results: Sequence[str]
-) -> Findings:
-    if not source.strip():
+def _check_expression(condition: Condition, path: str) -> Findings:
+    if condition.source.strip():
+        yield from check_expression(condition, path)
+    else:
         yield FieldError.required(path, "expression is not specified")
-        return
-    try:
-        Condition(source, documents, results, variables).check()
-    except CompileError as error:
-        yield FieldError.invalid(path, source, str(error))
 
 
 def check_binding(doc: JSONObject, _before: JSONObject | None) -> Findings:
@@ -127,8 +121,8 @@ def check_binding(doc: JSONObject, _before: JSONObject | None) -> Findings:
     name = spec.get("policyName") or ""
     if not name:
         yield FieldError.required("spec.policyName")
-    for problem in subdomain_problems(name) if name else ():
-        yield FieldError.invalid("spec.policyName", name, problem)
+    else:
+        yield from (FieldError.invalid("spec.policyName", name, problem) for problem in subdomain_problems(name))
     if spec.get("paramRef") is not None:
         yield from _check_params(spec["paramRef"], "spec.paramRef")
     if spec.get("matchResources") is not None:
@@ -145,14 +139,13 @@ def _check_params(ref: JSONObject, path: str) -> Findings:
     action = ref.get("parameterNotFoundAction")
     if not action:
         yield FieldError.required(f"{path}.parameterNotFoundAction")
-    elif action not in _NOT_FOUND_ACTIONS:
-        yield FieldError.not_supported(f"{path}.parameterNotFoundAction", action, _NOT_FOUND_ACTIONS)
+    else:
+        yield from choice(f"{path}.parameterNotFoundAction", action, _NOT_FOUND_ACTIONS)
 
 
 def _check_actions(actions: Sequence[str], path: str) -> Findings:
     for index, action in enumerate(actions):
-        if action not in _ACTIONS:
-            yield FieldError.not_supported(f"{path}[{index}]", action, _ACTIONS)
+        yield from choice(f"{path}[{index}]", action, _ACTIONS)
         if action in actions[:index]:
             yield FieldError.duplicate(f"{path}[{index}]", action)
     if {"Deny", "Warn"} <= set(actions):
@@ -160,6 +153,6 @@ def _check_actions(actions: Sequence[str], path: str) -> Findings:
             "must not contain both Deny and Warn (repeating the same validation failure information in the API "
             "response and headers serves no purpose)"
         )
-        yield FieldError(path, f"Invalid value: {go_json(list(actions))}: {words}")
+        yield FieldError.invalid(path, actions, words)
     if not actions:
         yield FieldError.required(path, "at least one validation action is required")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from reconciler.apiserver.builtin.columns import value_at
 from reconciler.apiserver.builtin.events import check_core_event, check_event
 from reconciler.apiserver.builtin.pod_validation import (
     check_pod_spec,
@@ -127,7 +127,7 @@ def _check_selector(spec: JSONObject, kind: str) -> Findings:
     if selector is None:
         yield FieldError.required("spec.selector")
     elif not selector:
-        yield FieldError("spec.selector", f"Invalid value: {{}}: empty selector is invalid for {kind}")
+        yield FieldError.invalid("spec.selector", {}, f"empty selector is invalid for {kind}")
         return
     if not selects(selector or {}, labels or {}):
         yield FieldError.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
@@ -165,8 +165,8 @@ def _check_update_strategy(strategy: JSONObject) -> Findings:
     rolling = strategy.get("rollingUpdate")
     if strategy.get("type") == "OnDelete" and rolling is not None:
         shown = {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
-        message = f"Invalid value: {go_json(shown, sort=False)}: only allowed for updateStrategy 'RollingUpdate'"
-        yield FieldError("spec.updateStrategy.rollingUpdate", message)
+        message = "only allowed for updateStrategy 'RollingUpdate'"
+        yield FieldError.invalid_struct("spec.updateStrategy.rollingUpdate", shown, message)
 
 
 def _check_workload_update(kind: str, spec: JSONObject, before: JSONObject) -> Findings:
@@ -239,8 +239,7 @@ def _check_budget(doc: JSONObject, _before: JSONObject | None) -> Findings:
             "MaxUnavailable": spec["maxUnavailable"],
             "UnhealthyPodEvictionPolicy": spec.get("unhealthyPodEvictionPolicy"),
         }
-        message = f"Invalid value: {go_json(shown, sort=False)}: minAvailable and maxUnavailable cannot be both set"
-        yield FieldError("spec", message)
+        yield FieldError.invalid_struct("spec", shown, "minAvailable and maxUnavailable cannot be both set")
 
 
 def _check_role(doc: JSONObject, _before: JSONObject | None) -> Findings:
@@ -261,13 +260,6 @@ def _check_binding(doc: JSONObject, _before: JSONObject | None) -> Findings:
 # Updates.
 
 
-def _at(doc: JSONObject, path: str) -> Any:
-    value: Any = doc
-    for key in path.split("."):
-        value = (value or {}).get(key)
-    return value
-
-
 def _immutable(*paths: str) -> UpdateCheck:
     """Return the check that fields do not change."""
 
@@ -279,8 +271,8 @@ def _immutable(*paths: str) -> UpdateCheck:
 
 
 def _check_unchanged(doc: JSONObject, before: JSONObject, path: str) -> Findings:
-    value = _at(doc, path)
-    if without_empty(value) != without_empty(_at(before, path)):
+    value = value_at(doc, path)
+    if without_empty(value) != without_empty(value_at(before, path)):
         yield FieldError.invalid(path, value, "field is immutable")
 
 
@@ -288,7 +280,7 @@ def _check_binding_update(doc: JSONObject, before: JSONObject) -> Findings:
     role = doc.get("roleRef") or {}
     if role != (before.get("roleRef") or {}):
         shown = {"APIGroup": role.get("apiGroup") or "", "Kind": role.get("kind") or "", "Name": role.get("name") or ""}
-        yield FieldError("roleRef", f"Invalid value: {go_json(shown, sort=False)}: cannot change roleRef")
+        yield FieldError.invalid_struct("roleRef", shown, "cannot change roleRef")
 
 
 def _check_priority_class_update(doc: JSONObject, before: JSONObject) -> Findings:
@@ -310,7 +302,7 @@ def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
     kept = dict(spec)
     # The volume and the storage class may be set once; a bound claim may be resized.
     free = [key for key in ("volumeName", "storageClassName") if not known.get(key)]
-    if _at(doc, "status.phase") == "Bound":
+    if value_at(doc, "status.phase") == "Bound":
         free += ["resources", "volumeAttributesClassName"]
     for key in free:
         kept[key] = known.get(key)
@@ -342,8 +334,8 @@ def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
     if without_empty(source) != without_empty(known):
         path = "spec.persistentvolumesource"
         yield FieldError.forbidden(path, f"{path} is immutable after creation\n{difference(known, source)}")
-    if _at(doc, "spec.volumeMode") != _at(before, "spec.volumeMode"):
-        yield FieldError.invalid("volumeMode", _at(doc, "spec.volumeMode"), "field is immutable")
+    if value_at(doc, "spec.volumeMode") != value_at(before, "spec.volumeMode"):
+        yield FieldError.invalid("volumeMode", value_at(doc, "spec.volumeMode"), "field is immutable")
 
 
 _IMMUTABLE_IN_JOBS = ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")

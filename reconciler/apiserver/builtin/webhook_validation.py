@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
+from reconciler.apiserver.builtin.pod_validation import choice
 from reconciler.apiserver.cel.compiler import CompileError
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import label_1035_problems, qualified_name_problems, subdomain_problems
 from reconciler.wire import JSONObject
 
-__all__ = ["check_conditions", "check_rule", "check_webhooks"]
+__all__ = ["check_conditions", "check_expression", "check_rule", "check_webhooks"]
 
 Findings = Iterator[FieldError]
 
@@ -50,13 +50,11 @@ def _check_webhook(hook: JSONObject, path: str, known: set[str | None]) -> Findi
     for index, rule in enumerate(hook.get("rules") or ()):
         yield from check_rule(rule, f"{path}.rules[{index}]")
     for member, choices in _CHOICES.items():
-        if hook.get(member) not in (None, *choices):
-            yield FieldError.not_supported(f"{path}.{member}", hook[member], choices)
+        yield from choice(f"{path}.{member}", hook.get(member), choices)
     effects = hook.get("sideEffects")
     if effects is None:
         yield FieldError.required(f"{path}.sideEffects", f"must specify one of {', '.join(_SIDE_EFFECTS)}")
-    elif effects not in _SIDE_EFFECTS:
-        yield FieldError.not_supported(f"{path}.sideEffects", effects, _SIDE_EFFECTS)
+    yield from choice(f"{path}.sideEffects", effects, _SIDE_EFFECTS)
     timeout = hook.get("timeoutSeconds", 10)
     if not 1 <= timeout <= 30:
         words = "the timeout value must be between 1 and 30 seconds"
@@ -79,16 +77,14 @@ def check_rule(rule: JSONObject, path: str) -> Findings:
     """Yield the errors of a rule of a webhook or policy."""
     yield from _check_set(rule, path, "operations", "operations")
     for index, operation in enumerate(rule.get("operations") or ()):
-        if operation not in _OPERATIONS:
-            yield FieldError.not_supported(f"{path}.operations[{index}]", operation, _OPERATIONS)
+        yield from choice(f"{path}.operations[{index}]", operation, _OPERATIONS)
     yield from _check_set(rule, path, "apiGroups", "API groups")
     yield from _check_set(rule, path, "apiVersions", "API versions")
     for index, version in enumerate(rule.get("apiVersions") or ()):
         if not version:
             yield FieldError.required(f"{path}.apiVersions[{index}]")
     yield from _check_resources(rule.get("resources") or [], f"{path}.resources")
-    if rule.get("scope") not in (None, *_SCOPES):
-        yield FieldError.not_supported(f"{path}.scope", rule["scope"], _SCOPES)
+    yield from choice(f"{path}.scope", rule.get("scope"), _SCOPES)
 
 
 def _check_set(rule: JSONObject, path: str, member: str, what: str) -> Findings:
@@ -97,7 +93,7 @@ def _check_set(rule: JSONObject, path: str, member: str, what: str) -> Findings:
     if not values:
         yield FieldError.required(f"{path}.{member}")
     elif len(values) > 1 and "*" in values:
-        yield _invalid_list(f"{path}.{member}", values, f"if '*' is present, must not specify other {what}")
+        yield FieldError.invalid(f"{path}.{member}", values, f"if '*' is present, must not specify other {what}")
 
 
 def _check_resources(resources: Sequence[str], path: str) -> Findings:
@@ -121,14 +117,10 @@ def _check_resources(resources: Sequence[str], path: str) -> Findings:
         if plural == "*":
             everywhere.add(below)
     if len(resources) > 1 and "*/*" in resources:
-        yield _invalid_list(path, resources, "if '*/*' is present, must not specify other resources")
+        yield FieldError.invalid(path, resources, "if '*/*' is present, must not specify other resources")
     if "*" in resources and any("/" not in each and each != "*" for each in resources):
         words = "if '*' is present, must not specify other resources without subresources"
-        yield _invalid_list(path, resources, words)
-
-
-def _invalid_list(path: str, values: Sequence[str], message: str) -> FieldError:
-    return FieldError(path, f"Invalid value: {go_json(list(values))}: {message}")
+        yield FieldError.invalid(path, resources, words)
 
 
 def _check_client(client: JSONObject, path: str) -> Findings:
@@ -186,7 +178,7 @@ def check_conditions(
         if not source:
             yield FieldError.required(f"{place}.expression")
         elif condition.get("expression") not in known:
-            yield from _check_expression(source, f"{place}.expression", documents)
+            yield from check_expression(Condition(source, documents), f"{place}.expression")
         if not name:
             yield FieldError.required(f"{place}.name")
         for problem in qualified_name_problems(name) if name else ():
@@ -196,11 +188,12 @@ def check_conditions(
         names.add(name)
 
 
-def _check_expression(source: str, path: str, documents: Sequence[str]) -> Findings:
+def check_expression(condition: Condition, path: str) -> Findings:
+    """Yield the error of an expression that does not compile, or whose value has another type."""
     try:
-        Condition(source, documents).check()
+        condition.check()
     except CompileError as error:
-        yield FieldError.invalid(path, source, str(error))
+        yield FieldError.invalid(path, condition.source, str(error))
 
 
 def _check_versions(versions: Sequence[str], path: str) -> Findings:
@@ -214,4 +207,4 @@ def _check_versions(versions: Sequence[str], path: str) -> Findings:
         for problem in label_1035_problems(version):
             yield FieldError.invalid(f"{path}[{index}]", version, problem)
     if not set(_VERSIONS) & set(versions):
-        yield _invalid_list(path, versions, f"must include at least one of {', '.join(_VERSIONS)}")
+        yield FieldError.invalid(path, versions, f"must include at least one of {', '.join(_VERSIONS)}")

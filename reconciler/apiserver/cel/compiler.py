@@ -18,7 +18,6 @@ from reconciler.apiserver.cel.costs import (
     occurrences_below,
 )
 from reconciler.apiserver.cel.engine import (
-    CelType,
     cel_type,
     checking_environment,
     named_types,
@@ -31,7 +30,6 @@ from reconciler.apiserver.cel.request_fields import unknown_fields
 from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
 from reconciler.apiserver.cel.syntax_tree import Tree, read_tree
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
@@ -178,11 +176,11 @@ class _SchemaCompiler:
         try:
             compiled = _compile_expression(source, node, optional_old=bool(optional))
         except CompileError as problem:
-            self._report(place, FieldError(".rule", f"Invalid value: {_shown(rule)}: {problem}"))
+            self._report(place, FieldError.invalid_struct(".rule", _struct(rule), str(problem)))
             raise
         if compiled.result not in ("bool", "dyn"):
-            message = f"Invalid value: {_shown(rule)}: cel expression must evaluate to a bool"
-            self._report(place, FieldError(".rule", message))
+            message = "cel expression must evaluate to a bool"
+            self._report(place, FieldError.invalid_struct(".rule", _struct(rule), message))
         if compiled.uses_old and not correlatable:
             message = "oldSelf cannot be used on the uncorrelatable portion of the schema within {root}" + uncorrelated
             self._report(place, FieldError.invalid(".rule", source, message))
@@ -210,12 +208,12 @@ class _SchemaCompiler:
         try:
             compiled = _compile_expression(source, node, optional_old=bool(rule.get("optionalOldSelf")))
         except CompileError as problem:
-            message = f"Invalid value: {_shown(rule)}: messageExpression {problem}"
-            self._report(place, FieldError(".messageExpression", message))
+            message = f"messageExpression {problem}"
+            self._report(place, FieldError.invalid_struct(".messageExpression", _struct(rule), message))
             return None, 0
         if compiled.result not in ("string", "dyn"):
-            message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
-            self._report(place, FieldError(".messageExpression", message))
+            message = "messageExpression must evaluate to a string"
+            self._report(place, FieldError.invalid_struct(".messageExpression", _struct(rule), message))
         return compiled.program, cost_of(compiled.tree.root, node)
 
     def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
@@ -274,18 +272,16 @@ def _is_path(text: str, node: Node) -> bool:
     return True
 
 
-def _shown(rule: JSONObject) -> str:
-    return go_json(
-        {
-            "Rule": rule.get("rule") or "",
-            "Message": rule.get("message") or "",
-            "MessageExpression": rule.get("messageExpression") or "",
-            "Reason": rule.get("reason"),
-            "FieldPath": rule.get("fieldPath") or "",
-            "OptionalOldSelf": rule.get("optionalOldSelf"),
-        },
-        sort=False,
-    )
+def _struct(rule: JSONObject) -> JSONObject:
+    """Return a rule as the Go struct that messages show."""
+    return {
+        "Rule": rule.get("rule") or "",
+        "Message": rule.get("message") or "",
+        "MessageExpression": rule.get("messageExpression") or "",
+        "Reason": rule.get("reason"),
+        "FieldPath": rule.get("fieldPath") or "",
+        "OptionalOldSelf": rule.get("optionalOldSelf"),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,15 +316,16 @@ def check_condition(
         MissingExtra: the CEL engine is not installed.
     """
     require_engine()
-    environment = checking_environment(_declared(documents, variables or {}), functions)
-    compiled = _without_tests(_with_one_spelling(source, environment), variables or ())
+    dyn = cel_type("dyn")
+    declared = {_VARIABLE + name: kind or dyn for name, kind in (variables or {}).items()}
+    environment = checking_environment({**dict.fromkeys(documents, dyn), **declared}, functions)
     try:
-        expression = environment.compile(compiled)
-    except RuntimeError as error:
-        words = _as_real_server(str(error), compiled, source)
+        expression = _compiled(source, environment, variables or ())
+    except CompileError as error:
+        words = str(error)
         if variables is not None:
             words = _UNDEFINED.sub(r"undefined field '\1'", words)
-        raise CompileError(f"compilation failed: {_first_names(words)}") from None
+        raise CompileError(_first_names(words)) from None
     found = expression.return_type()
     name = "null_type" if found.name() == "NULL" else str(found.name()).lower()
     if results and name not in results:
@@ -337,11 +334,7 @@ def check_condition(
     serialized = expression.serialize()
     tree = read_tree(serialized)
     undefined = [(tree.positions.get(place, 0), f"undefined field '{field}'") for place, field in unknown_fields(tree)]
-    if undefined:
-        raise CompileError(_with_source_lines(source, undefined))
-    problem = instantiation_problem(tree.root)
-    if problem:
-        raise CompileError(f"program instantiation failed: {problem}")
+    _check_tree(source, tree, undefined)
     used = {name.removeprefix(_VARIABLE) for name in referenced_names(serialized) if name.startswith(_VARIABLE)}
     return CheckedCondition(None if name.startswith(_UNDECLARABLE) else found, tuple(sorted(used)), serialized)
 
@@ -384,12 +377,6 @@ def _without_tests(source: str, variables: Collection[str]) -> str:
         return f"true{rest}" if found[1] in variables and "\n" not in found[0][:4] else found[0]
 
     return _TEST.sub(known, source)
-
-
-def _declared(documents: Sequence[str], variables: Mapping[str, Any]) -> dict[str, CelType]:
-    """Return the types of documents and variables, by the names under which expressions use them."""
-    dyn = cel_type("dyn")
-    return {**dict.fromkeys(documents, dyn), **{_VARIABLE + name: kind or dyn for name, kind in variables.items()}}
 
 
 _UNDECLARED = re.compile(
@@ -444,24 +431,33 @@ def _compile_expression(source: str, node: Node, *, optional_old: bool) -> _Expr
     Raises:
         CompileError: it does not compile.
     """
-    environment = _environment(node, optional_old)
-    compiled = _with_one_spelling(source, environment)
-    try:
-        expression = environment.compile(compiled)
-    except RuntimeError as error:
-        raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
+    kind = cel_type(_type_name(node))
+    variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
+    expression = _compiled(source, checking_environment(variables, functions))
     serialized = expression.serialize()
     tree = read_tree(serialized)
     checked = check_expression(tree, node, optional_old=optional_old)
-    if checked.problems:
-        raise CompileError(_with_source_lines(source, checked.problems))
-    problem = instantiation_problem(tree.root)
-    if problem:
-        raise CompileError(f"program instantiation failed: {problem}")
+    _check_tree(source, tree, checked.problems)
     program = running_environment(functions).deserialize(
         runnable(serialized, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
     )
     return _Expression(program, checked.result or expression.return_type().name().lower(), tree, checked.uses_old)
+
+
+def _compiled(source: str, environment: Any, variables: Collection[str] = ()) -> Any:
+    """Return an expression as the engine compiles it."""
+    compiled = _without_tests(_with_one_spelling(source, environment), variables)
+    try:
+        return environment.compile(compiled)
+    except RuntimeError as error:
+        raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
+
+
+def _check_tree(source: str, tree: Tree, problems: Sequence[tuple[int, str]]) -> None:
+    if problems:
+        raise CompileError(_with_source_lines(source, problems))
+    if problem := instantiation_problem(tree.root):
+        raise CompileError(f"program instantiation failed: {problem}")
 
 
 @functools.cache
@@ -540,11 +536,6 @@ def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
         shown = source.split("\n")[line]
         lines.append(f"ERROR: <input>:{line + 1}:{column + 1}: {problem}\n | {shown}\n | {'.' * column}^")
     return "compilation failed: " + "\n".join(lines)
-
-
-def _environment(node: Node, optional_old: bool) -> Any:
-    kind = cel_type(_type_name(node))
-    return checking_environment({"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}, functions)
 
 
 def _type_name(node: Node) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 from reconciler.apiserver.cel.compiler import CheckedCondition, CompileError, check_condition, compile_condition
 from reconciler.apiserver.cel.rules import problem_in_words, run_program
+from reconciler.wire import JSONObject
 
-__all__ = ["CONDITION_VARIABLES", "Condition", "outcome_of", "policy_variables"]
+__all__ = ["CONDITION_VARIABLES", "Condition", "match_conditions", "outcome_of", "policy_variables"]
 
 CONDITION_VARIABLES = ("object", "oldObject", "request")
 """The documents that a match condition of a webhook is about."""
@@ -83,6 +84,11 @@ class Condition:
             CompileError: it does not compile, or its value has another type.
         """
         _ = self._checked
+
+
+def match_conditions(document: JSONObject, documents: Sequence[str] = CONDITION_VARIABLES) -> list[Condition]:
+    """Return the ``matchConditions`` of a webhook or policy."""
+    return [Condition(each["expression"].strip(), documents) for each in document.get("matchConditions") or ()]
 
 
 def policy_variables(variables: Sequence[Mapping[str, Any]], documents: Sequence[str]) -> dict[str, Condition]:

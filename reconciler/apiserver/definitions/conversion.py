@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.refusals import internal_error
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhook_address import webhook_address
 from reconciler.apiserver.storage.registry import Convert
@@ -53,7 +53,7 @@ def conversion_of(spec: JSONObject, servers: Mapping[str, Transport], new_uid: C
         try:
             return _with_metadata(document, _converted(_call(servers, client, encode(review)), uid, desired))
         except _Failed as error:
-            raise _internal(f"{subject} {error}") from None
+            raise internal_error(f"{subject} {error}") from None
 
     return convert
 
@@ -143,7 +143,3 @@ def _with_metadata(document: JSONObject, converted: JSONObject) -> JSONObject:
             raise _Failed(f"returned invalid metadata in object at index 0: metadata.{key} must be a map of strings")
         kept[key] = texts
     return {**converted, "metadata": kept}
-
-
-def _internal(problem: str) -> Refusal:
-    return Refusal(500, "", problem)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import DNS_LABEL_1035_MESSAGE, SUBDOMAIN_MESSAGE, is_label_1035, is_subdomain
 from reconciler.apiserver.schema.structural import check_schema
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
@@ -124,11 +123,11 @@ def _check_word(key: str, text: str) -> Iterator[FieldError]:
 
 def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
     versions = spec.get("versions") or []
-    shown = go_json([_internal(version) for version in versions], sort=False)
+    shown = [_internal(version) for version in versions]
     names = [version.get("name") or "" for version in versions]
     seen = set(names)
     if len(seen) < len(names):
-        yield FieldError("spec.versions", f"Invalid value: {shown}: must contain unique version names")
+        yield FieldError.invalid_struct("spec.versions", shown, "must contain unique version names")
     for index, version in enumerate(versions):
         name = names[index]
         if version.get("deprecationWarning") and not version.get("deprecated"):
@@ -140,9 +139,8 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
                 yield FieldError.invalid("spec.version", name, DNS_LABEL_1035_MESSAGE)
     storage = [version.get("name") for version in versions if version.get("storage")]
     if len(storage) != 1:
-        yield FieldError(
-            "spec.versions", f"Invalid value: {shown}: must have exactly one version marked as storage version"
-        )
+        message = "must have exactly one version marked as storage version"
+        yield FieldError.invalid_struct("spec.versions", shown, message)
     stored = (doc.get("status") or {}).get("storedVersions") or []
     if not stored:
         yield FieldError.invalid("status.storedVersions", None, "must have at least one stored version")

@@ -9,17 +9,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.wire import JSONObject, StatusObject
 
 __all__ = [
     "FieldError",
     "Refusal",
+    "aggregate",
     "already_exists",
     "apply_conflict",
     "bad_request",
+    "cannot_be_handled",
     "conflict",
     "expired",
+    "failed",
     "forbidden",
     "internal_error",
     "invalid",
@@ -28,6 +31,7 @@ __all__ = [
     "no_such_resource",
     "not_acceptable",
     "not_found",
+    "not_registered",
     "not_served",
     "option_invalid",
     "patch_rejected",
@@ -106,6 +110,11 @@ class FieldError:
     def invalid(cls, field: str, value: Any, message: str) -> FieldError:
         """Return the error for an invalid value."""
         return cls(field, f"Invalid value: {quoted(value)}: {message}")
+
+    @classmethod
+    def invalid_struct(cls, field: str, value: Any, message: str) -> FieldError:
+        """Return the error for an invalid Go struct, or list of structs: their fields are shown in their order."""
+        return cls(field, f"Invalid value: {go_json(value, sort=False)}: {message}")
 
     @classmethod
     def not_supported(cls, field: str, value: Any, supported: Iterable[str]) -> FieldError:
@@ -218,11 +227,15 @@ def _bulleted(paths: Sequence[str]) -> str:
     return "\n".join(f"- {path}" for path in paths)
 
 
+def aggregate(problems: Iterable[str]) -> str:
+    """Return several problems as one message, as Go's aggregated errors show them."""
+    different = list(dict.fromkeys(problems))
+    return different[0] if len(different) == 1 else f"[{', '.join(different)}]"
+
+
 def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> Refusal:
     """Return the 422 that lists the errors of validation; the message lists equal errors once."""
-    texts = list(dict.fromkeys(str(error) for error in errors))
-    summary = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    message = f"{qualified(kind, group)} {quoted(name)} is invalid: {summary}"
+    message = f"{qualified(kind, group)} {quoted(name)} is invalid: {aggregate(str(error) for error in errors)}"
     return Refusal(422, "Invalid", message, details=_details(name, group, kind, errors))
 
 
@@ -234,6 +247,11 @@ def option_invalid(options: str, *errors: FieldError) -> Refusal:
 def bad_request(message: str) -> Refusal:
     """Return a 400."""
     return Refusal(400, "BadRequest", message)
+
+
+def cannot_be_handled(kind: str, version: str, wanted: str, problem: str) -> Refusal:
+    """Return the 400 for a document that is not of the wanted kind, or cannot be decoded as it."""
+    return bad_request(f'{kind} in version "{version.rpartition("/")[2]}" cannot be handled as a {wanted}: {problem}')
 
 
 def forbidden(plural: str, group: str, name: str, why: str, *, causes: Sequence[FieldError] = ()) -> Refusal:
@@ -289,6 +307,17 @@ def too_large_resource_version(asked: int, current: int) -> Refusal:
         f"Timeout: Too large resource version: {asked}, current: {current}",
         details={"causes": causes, "retryAfterSeconds": 1},
     )
+
+
+def not_registered(kind: str, version: str) -> str:
+    """Return the message for a kind that the server does not know in a version."""
+    return f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+
+
+def failed(problem: str) -> Refusal:
+    """Return the 500 for a problem that the request did not cause."""
+    details = {"causes": [{"message": problem}]}
+    return Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=details)
 
 
 def internal_error(message: str) -> Refusal:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from reconciler.apiserver.faults.effects import CutWatches, Delay, Effect, Lose, Refuse, ReorderEvents, Stale
 from reconciler.apiserver.faults.fault import Fault, Match
 
-__all__ = ["Chaos", "PlannedFault", "plan"]
+__all__ = ["Chaos", "plan"]
 
 _WRITES = ("create", "update", "patch", "delete")
 
@@ -63,17 +63,10 @@ class Chaos:
         self.stop()
 
 
-class PlannedFault(NamedTuple):
-    """The arguments of a fault that chaos adds."""
-
-    name: str
-    match: Match
-    effect: Effect
-    probability: float
-
-
-def plan(*, rate: float, latency: float, without: Sequence[str], match: Match) -> Iterator[PlannedFault]:
-    """Yield the faults of `Faults.chaos`.
+def plan(
+    *, rate: float, latency: float, without: Sequence[str], match: Match
+) -> Iterator[tuple[str, Match, Effect, float]]:
+    """Yield the name, the requests, the effect and the probability of the faults of `Faults.chaos`.
 
     Raises:
         ValueError: `rate` is not between 0 and 1, or `without` has an unknown name.
@@ -91,7 +84,7 @@ def plan(*, rate: float, latency: float, without: Sequence[str], match: Match) -
     for name, effect, verbs, probability in kinds:
         both = _intersection(match, verbs)
         if name not in without and both != ():
-            yield PlannedFault(name, replace(match, verb=both), effect, probability)
+            yield name, replace(match, verb=both), effect, probability
 
 
 def _intersection(match: Match, verbs: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -160,8 +160,8 @@ class Faults:
         planned = list(plan(rate=rate, latency=latency, without=without, match=Match(**match)))
         return Chaos(
             {
-                each.name: self.add(each.match, each.effect, times=None, probability=each.probability, rng=rng)
-                for each in planned
+                name: self.add(requests, effect, times=None, probability=probability, rng=rng)
+                for name, requests, effect, probability in planned
             }
         )
 

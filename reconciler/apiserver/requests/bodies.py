@@ -15,6 +15,7 @@ from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
     bad_request,
+    cannot_be_handled,
     option_invalid,
     too_large,
     unsupported_media_type,
@@ -103,8 +104,7 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
             found = read_json(request.body)
         except OutOfRange as error:
             version = error.document.get("apiVersion") if isinstance(error.document, dict) else ""
-            short = str(version or "v1").rpartition("/")[2]
-            raise bad_request(f'{kind} in version "{short}" cannot be handled as a {kind}: {error}') from None
+            raise cannot_be_handled(kind, str(version or "v1"), kind, str(error)) from None
         except InvalidJSON as error:
             raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
     elif media == YAML:
@@ -231,13 +231,10 @@ def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
     errors = []
     dry_run = [query["dryRun"]] if query.get("dryRun") else list((options or {}).get("dryRun") or ())
     if dry_run and dry_run != ["All"]:
-        shown = json.dumps(dry_run, separators=(",", ":"))
-        message = f'Unsupported value: {shown}: supported values: "All"'
-        errors.append(FieldError("dryRun", message, "FieldValueNotSupported"))
+        errors.append(FieldError.not_supported("dryRun", dry_run, ("All",)))
     validation = query.get("fieldValidation", "")
     if validation not in ("", "Ignore", "Strict", "Warn"):
-        message = f'Unsupported value: "{validation}": supported values: "", "Ignore", "Strict", "Warn"'
-        errors.append(FieldError("fieldValidation", message, "FieldValueNotSupported"))
+        errors.append(FieldError.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
     if len(query.get("fieldManager", "")) > 128:
         errors.append(FieldError("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
     errors += _unprintable(query.get("fieldManager", ""))
@@ -249,20 +246,17 @@ def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
 
 
 def _unprintable(manager: str) -> list[FieldError]:
-    return [
-        FieldError(
-            "fieldManager",
-            f"Invalid value: {json.dumps(manager)}: invalid character U+{ord(letter):04X} (at position {index})",
-        )
-        for index, letter in enumerate(manager)
-        if not letter.isprintable()
-    ][:1]
+    for index, letter in enumerate(manager):
+        if not letter.isprintable():
+            why = f"invalid character U+{ord(letter):04X} (at position {index})"
+            return [FieldError("fieldManager", f"Invalid value: {json.dumps(manager)}: {why}")]
+    return []
 
 
 def _patch_problems(call: Call) -> list[FieldError]:
     apply = media_type(call.request) == APPLY_PATCH
     if apply and not call.query.get("fieldManager"):
-        return [FieldError("fieldManager", "Required value: is required for apply patch", "FieldValueRequired")]
+        return [FieldError.required("fieldManager", "is required for apply patch")]
     if not apply and call.query.get("force"):
-        return [FieldError("force", "Forbidden: may not be specified for non-apply patch", "FieldValueForbidden")]
+        return [FieldError.forbidden("force", "may not be specified for non-apply patch")]
     return []

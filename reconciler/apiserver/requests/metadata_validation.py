@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.apiserver.requests.metadata_decoding import OWNER_FIELDS
 from reconciler.apiserver.schema.names import (
     LABEL_VALUE_MESSAGE,
@@ -34,13 +33,9 @@ def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
     name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
     errors = _validate_prefix(prefix, functools.partial(name_problems, rule=info.names))
     if not name:
-        message = "Required value: name or generateName is required"
-        errors.append(FieldError("metadata.name", message, "FieldValueRequired"))
+        errors.append(FieldError.required("metadata.name", "name or generateName is required"))
     else:
-        errors += [
-            FieldError("metadata.name", f"Invalid value: {quoted(name)}: {problem}")
-            for problem in name_problems(name, info.names)
-        ]
+        errors += (FieldError.invalid("metadata.name", name, problem) for problem in name_problems(name, info.names))
     return errors + _validate_maps(metadata)
 
 
@@ -48,7 +43,7 @@ def _validate_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[
     """Return what is wrong with a name prefix; a trailing dash is allowed, because a suffix follows it."""
     begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
     found = problems(begun) if prefix else []
-    return [FieldError("metadata.generateName", f"Invalid value: {quoted(prefix)}: {problem}") for problem in found]
+    return [FieldError.invalid("metadata.generateName", prefix, problem) for problem in found]
 
 
 def metadata_after_status_write(info: KindInfo, metadata: JSONObject, before: JSONObject) -> JSONObject:
@@ -83,7 +78,7 @@ def _validate_standard_finalizers(info: KindInfo, metadata: JSONObject, subresou
         return []
     message = "name is neither a standard finalizer name nor is it fully qualified"
     return [
-        FieldError(f"metadata.finalizers[{index}]", f"Invalid value: {quoted(name)}: {message}")
+        FieldError.invalid(f"metadata.finalizers[{index}]", name, message)
         for index, name in enumerate(metadata.get("finalizers") or ())
         if "/" not in name and name not in _STANDARD_FINALIZERS
     ]
@@ -147,19 +142,18 @@ _CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 def _validate_labels(labels: dict[str, str]) -> list[FieldError]:
     errors = []
     for key, value in labels.items():
-        problems = [f"{quoted(key)}: {problem}" for problem in qualified_name_problems(key)]
+        errors += [FieldError.invalid("metadata.labels", key, problem) for problem in qualified_name_problems(key)]
         if len(value) > 63:
-            problems.append(f"{quoted(value)}: must be no more than 63 bytes")
+            errors.append(FieldError.invalid("metadata.labels", value, "must be no more than 63 bytes"))
         if not is_label_value(value):
-            problems.append(f"{quoted(value)}: {LABEL_VALUE_MESSAGE}")
-        errors += [FieldError("metadata.labels", f"Invalid value: {problem}") for problem in problems]
+            errors.append(FieldError.invalid("metadata.labels", value, LABEL_VALUE_MESSAGE))
     return errors
 
 
 def _validate_annotations(annotations: dict[str, str]) -> list[FieldError]:
     field = "metadata.annotations"
     errors = [
-        FieldError(field, f"Invalid value: {quoted(key)}: {problem}")
+        FieldError.invalid(field, key, problem)
         for key in annotations
         for problem in qualified_name_problems(key.lower())
     ]
@@ -174,26 +168,22 @@ def _validate_owners(owners: list[JSONObject]) -> list[FieldError]:
     errors = []
     for owner in owners:
         errors += [
-            FieldError(f"{field}.{key}", f'Invalid value: "": {words}')
+            FieldError.invalid(f"{field}.{key}", "", words)
             for key, words in _REQUIRED_OF_OWNERS.items()
             if not owner.get(key)
         ]
         if str(owner.get("apiVersion", "")).count("/") > 1:
-            message = f"Invalid value: {quoted(str(owner['apiVersion']))}: {_REQUIRED_OF_OWNERS['apiVersion']}"
-            errors.append(FieldError(f"{field}.apiVersion", message))
+            message = _REQUIRED_OF_OWNERS["apiVersion"]
+            errors.append(FieldError.invalid(f"{field}.apiVersion", owner["apiVersion"], message))
         if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
             group, _, version = owner["apiVersion"].rpartition("/")
-            shown = go_json(_in_order(owner), sort=False)
-            message = f"Invalid value: {shown}: {group}/{version}, Kind=Event is disallowed from being an owner"
-            errors.append(FieldError(field, message))
+            message = f"{group}/{version}, Kind=Event is disallowed from being an owner"
+            errors.append(FieldError.invalid_struct(field, _in_order(owner), message))
     controllers = [f"{owner.get('kind')}/{owner.get('name')}" for owner in owners if owner.get("controller")]
     if len(controllers) > 1:
-        shown = f"[{','.join(go_json(_in_order(owner), sort=False) for owner in owners)}]"
-        message = (
-            f"Invalid value: {shown}: Only one reference can have Controller set to true. Found "
-            f'"true" in references for {controllers[0]} and {controllers[1]}'
-        )
-        errors.append(FieldError(field, message))
+        found = f'Found "true" in references for {controllers[0]} and {controllers[1]}'
+        message = f"Only one reference can have Controller set to true. {found}"
+        errors.append(FieldError.invalid_struct(field, [_in_order(owner) for owner in owners], message))
     return errors
 
 
@@ -211,13 +201,13 @@ def _in_order(owner: JSONObject) -> JSONObject:
 
 def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
     errors = [
-        FieldError("metadata.finalizers", f"Invalid value: {quoted(finalizer)}: {problem}")
+        FieldError.invalid("metadata.finalizers", finalizer, problem)
         for finalizer in finalizers
         for problem in qualified_name_problems(finalizer)
     ]
     if {"orphan", "foregroundDeletion"} <= set(finalizers):
         message = "finalizer orphan and foregroundDeletion cannot be both set"
-        errors.append(FieldError("metadata.finalizers", f"Invalid value: {go_json(finalizers)}: {message}"))
+        errors.append(FieldError.invalid("metadata.finalizers", finalizers, message))
     return errors
 
 
@@ -227,23 +217,19 @@ def validate_metadata_update(info: KindInfo, metadata: JSONObject, before: JSONO
     The real server validates metadata more than once, and reports its findings each time.
     """
     errors = [
-        FieldError(f"metadata.{key}", f"Invalid value: {quoted(str(metadata.get(key, '')))}: field is immutable")
+        FieldError.invalid(f"metadata.{key}", metadata.get(key, ""), "field is immutable")
         for key in ("name", "uid", "deletionTimestamp")
         if (metadata.get(key) or key == "name") and metadata.get(key) != before.get(key)
     ]
     grace = metadata.get("deletionGracePeriodSeconds")
     if grace is not None and grace != before.get("deletionGracePeriodSeconds"):
-        message = f"Invalid value: {grace}: field is immutable"
-        errors.append(FieldError("metadata.deletionGracePeriodSeconds", message))
+        errors.append(FieldError.invalid("metadata.deletionGracePeriodSeconds", grace, "field is immutable"))
     if before.get("deletionTimestamp"):
         known = before.get("finalizers") or []
         added = [f'"{name}"' for name in metadata.get("finalizers") or [] if name not in known]
         if added:
-            message = (
-                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
-                f"[]string{{{', '.join(added)}}}"
-            )
-            errors.append(FieldError("metadata.finalizers", message, "FieldValueForbidden"))
+            message = "no new finalizers can be added if the object is being deleted, found new finalizers []string"
+            errors.append(FieldError.forbidden("metadata.finalizers", f"{message}{{{', '.join(added)}}}"))
     prefix = _validate_prefix(metadata.get("generateName", ""), path_name_problems)
     maps = _validate_maps({key: value for key, value in metadata.items() if value is not before.get(key)})
     return [*prefix, *maps, *(errors + maps) * (1 if info.plural in _VALIDATED_ONCE else 2)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate, bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_int, quoted
 from reconciler.apiserver.schema.names import LABEL_VALUE_MESSAGE, is_label_value, qualified_name_problems
 from reconciler.wire import JSONObject
@@ -151,7 +151,7 @@ class _LabelParser:
         except ValueError:
             problem = "for 'Gt', 'Lt' operators, the value must be an integer"
             problems = [f"values[0]: Invalid value: {quoted(text)}: {problem}", *self._value_problems(key, text)]
-            shown = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+            shown = aggregate(problems)
             raise _requirement(shown) from None
 
         def holds(labels: Mapping[str, str]) -> bool:

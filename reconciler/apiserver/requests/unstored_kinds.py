@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
 from reconciler.apiserver.builtin.types import metadata_node
-from reconciler.apiserver.encoding.refusals import bad_request
+from reconciler.apiserver.encoding.refusals import bad_request, cannot_be_handled
 from reconciler.apiserver.requests.bodies import read_object
 from reconciler.apiserver.requests.metadata_decoding import decode_metadata
 from reconciler.apiserver.schema.shape import Node
@@ -114,6 +114,5 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     except Malformed as error:
         if kind == "DeleteOptions":
             raise bad_request(str(error)) from None
-        version = str(document.get("apiVersion") or "v1").rpartition("/")[2]
-        raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
+        raise cannot_be_handled(kind, str(document.get("apiVersion") or "v1"), kind, str(error)) from None
     return found

@@ -142,11 +142,11 @@ def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iter
 def _duplicate_items(items: list[Any], node: Node, path: tuple[str | int, ...]) -> Iterator[Finding]:
     seen: dict[str, int] = {}
     for index, item in enumerate(items):
-        shown = quoted(item_key(item, node))
+        key = item_key(item, node)
+        shown = quoted(key)
         seen[shown] = seen.get(shown, 0) + 1
         if seen[shown] == 2:
-            error = FieldError(f"{path_of(path)}[{index}]", f"Duplicate value: {shown}", "FieldValueDuplicate")
-            yield Finding(path, error)
+            yield Finding(path, FieldError.duplicate(f"{path_of(path)}[{index}]", key))
 
 
 def item_key(item: Any, node: Node) -> Any:

@@ -28,7 +28,7 @@ from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.apiserver.verbs.write import Outdated, Writer, WriteResult
 from reconciler.clock import Clock
-from reconciler.errors import APIError, ConfigurationError, MissingExtra, error_from_response
+from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
 __all__ = ["Handler", "HandlerResult", "refusal_response"]
@@ -134,22 +134,22 @@ class Handler:
         """
         try:
             if call is None:
-                return self._review(request) if is_review(request.path) else self._discover(request)
+                return self._answer(request)
             if call.verb == "watch":
                 return self._watch(call, stale, expired)
             return self._read(call, stale)
         except (Refusal, MissingExtra) as error:
             return _failure(call, error)
 
-    def _discover(self, request: HTTPRequest) -> HandlerResult:
+    def _answer(self, request: HTTPRequest) -> HandlerResult:
+        """Return the response to a review or to a request for discovery."""
+        if is_review(request.path):
+            return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request, self._token))))
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
         body = document.encode() if isinstance(document, str) else encode(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
-
-    def _review(self, request: HTTPRequest) -> HandlerResult:
-        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request, self._token))))
 
     def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)
@@ -182,13 +182,12 @@ class Handler:
         check_size(call.request)
         view, yaml = self._view(call)
         written = await self._commit(call)
-        stored = written.stored
-        if stored is not None:
-            body = view.encode(call.endpoint, stored)
+        if written.stored is not None:
+            body = view.encode(call.endpoint, written.stored)
+        elif call.subresource == "scale":
+            body = view.encode_subresource(written.document)
         else:
-            body = (
-                view.encode_subresource(written.document) if call.subresource == "scale" else encode(written.document)
-            )
+            body = encode(written.document)
         response = _success(written.code, body, _warning_headers(call, written.warnings), yaml=yaml)
         return HandlerResult(response, written=written)
 
@@ -256,7 +255,7 @@ class Handler:
                 raise ConfigurationError(f"{path} is not the path of a kind")
             return await self._commit(replace(call, by_server=True))
         except Refusal as refusal:
-            raise _error(refusal, f"{method} {path}") from None
+            raise error_from_response(refusal.code, refusal.status(), request=f"{method} {path}") from None
 
 
 def _at_once(write: Coroutine[Any, Any, None]) -> None:
@@ -271,10 +270,6 @@ def _failure(call: Call | None, error: Refusal | MissingExtra) -> HandlerResult:
         return HandlerResult(refusal_response(internal_error(str(error))))
     warnings = [] if call is None else _warning_headers(call, call.warnings)
     return HandlerResult(refusal_response(error, warnings), error.reason)
-
-
-def _error(refusal: Refusal, request: str) -> APIError:
-    return error_from_response(refusal.code, refusal.status(), request=request)
 
 
 def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResponse:

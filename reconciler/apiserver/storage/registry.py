@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from reconciler.apiserver.builtin.columns import value_at
 from reconciler.apiserver.builtin.decoding import BuiltInContents
 from reconciler.apiserver.builtin.events import from_events_group, to_events_group
 from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
@@ -146,14 +147,9 @@ def _api_version(group: str, version: str) -> str:
 
 def field_reader(path: str) -> Callable[[JSONObject], str]:
     """Return a function that reads the text at a dotted path of a document; empty if the field is missing."""
-    parts = path.split(".")
 
     def read(doc: JSONObject) -> str:
-        found: Any = doc
-        for part in parts:
-            found = found.get(part) if isinstance(found, dict) else None
-        if found is None:
-            return ""
+        found = value_at(doc, path, "")
         return str(found).lower() if isinstance(found, bool) else str(found)
 
     return read

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from reconciler.apiserver.builtin.validation import selects
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden, not_found
+from reconciler.apiserver.encoding.refusals import (
+    Refusal,
+    cannot_be_handled,
+    conflict,
+    forbidden,
+    not_found,
+    not_registered,
+)
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
@@ -155,9 +162,7 @@ def _check_kind(document: JSONObject, kind: str) -> None:
     given, known = str(document.get("kind") or kind), _VERSIONS[kind]
     version = str(document.get("apiVersion") or known[0])
     if given != kind or version not in known:
-        registered = f'no kind "{given}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
-        short = version.rpartition("/")[2]
-        raise bad_request(f'{given} in version "{short}" cannot be handled as a {kind}: {registered}')
+        raise cannot_be_handled(given, version, kind, not_registered(given, version))
 
 
 def _ignores_budgets(pod: JSONObject) -> bool:

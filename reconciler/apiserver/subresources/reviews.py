@@ -10,11 +10,11 @@ import hmac
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     bad_request,
+    cannot_be_handled,
     invalid,
     method_not_allowed,
     no_such_resource,
 )
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.http import HTTPRequest
@@ -93,20 +93,19 @@ def _check_kind(document: JSONObject, group: str, kind: str) -> None:
     version = str(document.get("apiVersion") or f"{group}/v1").rpartition("/")[2]
     if given != kind:
         converting = f"converting ({version}.{given}) to ({group.partition('.')[0]}.{kind}): unknown conversion"
-        raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {converting}')
+        raise cannot_be_handled(given, version, kind, converting)
 
 
 def _problems(spec: JSONObject, kind: str) -> list[FieldError]:
     resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     found = []
     if resource and other:
-        shown = go_json({key.capitalize(): value for key, value in other.items()})
-        words = f"Invalid value: {shown}: cannot be specified in combination with resourceAttributes"
-        found.append(FieldError("spec.nonResourceAttributes", words))
+        shown = {key.capitalize(): value for key, value in other.items()}
+        words = "cannot be specified in combination with resourceAttributes"
+        found.append(FieldError.invalid("spec.nonResourceAttributes", shown, words))
     if not resource and not other:
         words = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-        found.append(FieldError("spec.resourceAttributes", f"Invalid value: null: {words}"))
+        found.append(FieldError.invalid("spec.resourceAttributes", None, words))
     if not kind.startswith("Self") and not spec.get("user") and not spec.get("groups"):
-        words = 'Invalid value: "": at least one of user or group must be specified'
-        found.append(FieldError("spec.user", words))
+        found.append(FieldError.invalid("spec.user", "", "at least one of user or group must be specified"))
     return found

@@ -12,9 +12,12 @@ from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
     bad_request,
+    cannot_be_handled,
     conflict,
+    failed,
     invalid,
     not_found,
+    not_registered,
 )
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted
 from reconciler.apiserver.ownership.field_sets import FieldSet, difference, intersection
@@ -111,9 +114,7 @@ def read_scale(endpoint: Endpoint, stored: Stored) -> JSONObject:
     """
     path = _paths(endpoint).spec
     if endpoint.resource.custom and _get(stored.doc, path) is None:
-        problem = f'the spec replicas field "{path}" does not exist'
-        causes = {"causes": [{"message": problem}]}
-        raise Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=causes)
+        raise failed(f'the spec replicas field "{path}" does not exist')
     return scale_of(endpoint, stored)
 
 
@@ -148,7 +149,8 @@ class Scaler:
         if old is None:
             raise not_found(info.plural, info.group, call.name)
         current = scale_of(endpoint, old)
-        if endpoint.resource.custom and _get(old.doc, _paths(endpoint).spec) is None:
+        path, custom = _paths(endpoint).spec, endpoint.resource.custom
+        if custom and _get(old.doc, path) is None:
             current["spec"]["replicas"] = _UNSET_REPLICAS
         scale = _apply_patch(call, current) if sent is None else sent
         replicas, warnings = _decode(call, scale)
@@ -159,24 +161,17 @@ class Scaler:
             self._writer.check_current(call, old)
             replicas, _ = _decode(call, scale)
             admitted = replace(admitted, doc=scale)
-        if replicas == _UNSET_REPLICAS and endpoint.resource.custom:
-            raise bad_request(f'the spec replicas field "{_paths(endpoint).spec}" cannot be empty')
-        if replicas < 0 and not endpoint.resource.custom:
-            words = f"Invalid value: {replicas}: must be greater than or equal to 0"
-            raise invalid("Scale", "autoscaling", call.name, [FieldError("spec.replicas", words)])
-        doc = _put(endpoint.to_served(old.doc), _paths(endpoint).spec.lstrip(".").split("."), replicas)
+        if replicas == _UNSET_REPLICAS and custom:
+            raise bad_request(f'the spec replicas field "{path}" cannot be empty')
+        if replicas < 0 and not custom:
+            error = FieldError.invalid("spec.replicas", replicas, "must be greater than or equal to 0")
+            raise invalid("Scale", "autoscaling", call.name, [error])
+        doc = _put(endpoint.to_served(old.doc), path.lstrip(".").split("."), replicas)
         version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
-        negative = replicas < 0 and call.endpoint.resource.custom
-        problem = f"Invalid value: {replicas}: should be a non-negative integer"
-        errors = [FieldError(_paths(endpoint).spec, problem)] if negative else []
-        entries = _managed_fields_after(
-            call,
-            managed_fields_of(old),
-            path=_paths(endpoint).spec,
-            before=current["spec"].get("replicas", 0),
-            after=replicas,
-        )
+        errors = [FieldError.invalid(path, replicas, "should be a non-negative integer")] if replicas < 0 else []
+        before = current["spec"].get("replicas", 0)
+        entries = _managed_fields_after(call, managed_fields_of(old), path=path, before=before, after=replicas)
         written = await self._writer.change(
             call, old, doc, warnings, dry_run=dry_run, entries=entries, findings=errors, scale=admitted
         )
@@ -193,8 +188,8 @@ def _read_update(call: Call) -> JSONObject:
         raise bad_request(_UNKNOWN) if refusal.code == 400 and call.endpoint.resource.custom else refusal from None
     version, kind = str(scale.get("apiVersion") or _VERSION), str(scale.get("kind") or "Scale")
     if (version, kind) != (_VERSION, "Scale"):
-        problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
-        raise _decode_error(call, {**scale, "apiVersion": version, "kind": kind}, problem)
+        found = {**scale, "apiVersion": version, "kind": kind}
+        raise _decode_error(call, found, not_registered(kind, version))
     _decode(call, scale)
     _check_place(call, scale)
     return scale
@@ -203,20 +198,15 @@ def _read_update(call: Call) -> JSONObject:
 def _apply_patch(call: Call, current: JSONObject) -> JSONObject:
     """Return a patched Scale."""
     kind = media_type(call.request)
-    found = (
-        merge_patch(current, decode_patch(call.request.body))
-        if kind == APPLY_PATCH
-        else apply_patch(call, kind, current)
-    )
+    if kind == APPLY_PATCH:
+        found = merge_patch(current, decode_patch(call.request.body))
+    else:
+        found = apply_patch(call, kind, current)
     if not isinstance(found, dict):
         raise bad_request("the patch leaves no Scale")
-    if kind not in (APPLY_PATCH, STRATEGIC_PATCH) and (found.get("apiVersion"), found.get("kind")) != (
-        _VERSION,
-        "Scale",
-    ):
-        version, name = found.get("apiVersion") or "", found.get("kind") or ""
-        problem = f'no kind "{name}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
-        raise _decode_error(call, found, problem)
+    version, name = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
+    if kind not in (APPLY_PATCH, STRATEGIC_PATCH) and (version, name) != (_VERSION, "Scale"):
+        raise _decode_error(call, found, not_registered(name, version))
     return found
 
 
@@ -276,8 +266,7 @@ def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool
     if call.verb == "update" and call.endpoint.resource.custom:
         return bad_request(_UNKNOWN)
     if call.verb == "update":
-        kind, version = scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1").rpartition("/")[2]
-        return bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {problem}')
+        return cannot_be_handled(scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1"), "Scale", problem)
     shown = quoted(go_value(decode_patch(call.request.body))) if restored else go_json(go_json(scale))
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
 

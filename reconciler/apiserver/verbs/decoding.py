@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed, Place, read_at_once
 from reconciler.apiserver.builtin.skeletons import filled
 from reconciler.apiserver.builtin.types import built_in_node, metadata_node
-from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, internal_error, invalid
+from reconciler.apiserver.encoding.refusals import (
+    FieldError,
+    Refusal,
+    bad_request,
+    cannot_be_handled,
+    internal_error,
+    invalid,
+    not_registered,
+)
 from reconciler.apiserver.encoding.text import go_json, go_type, go_value, quoted, snippet
 from reconciler.apiserver.requests.bodies import (
     APPLY_PATCH,
@@ -26,7 +34,6 @@ from reconciler.apiserver.requests.bodies import (
 from reconciler.apiserver.requests.metadata_decoding import decode_metadata, metadata_warnings
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import Node
-from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.wire import JSONObject
 
 __all__ = ["decode_patched", "first_error", "metadata_error", "read_document", "sort_by_document"]
@@ -71,7 +78,7 @@ def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[J
             if not endpoint.resource.custom:
                 raise _wrong_kind(call, str(version or ""), str(kind or ""))
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
-            error = FieldError(key, f"Invalid value: {quoted(str(value))}: must be {wanted}")
+            error = FieldError.invalid(key, str(value), f"must be {wanted}")
             raise invalid(str(kind), group, call.name, [error])
     return _decode(call, found, before)
 
@@ -83,7 +90,8 @@ def _check_type(call: Call, found: JSONObject) -> None:
         if not kind:
             text = call.request.body.decode(errors="replace")
             if call.query.get("fieldValidation") == "Ignore":
-                raise bad_request(_cannot_be_handled(endpoint, f"Object 'Kind' is missing in '{text}'"))
+                problem = f"Object 'Kind' is missing in '{text}'"
+                raise cannot_be_handled(info.kind, endpoint.version, info.kind, problem)
             shown = text.encode().hex() if text.strip() == "null" else snippet(call.request.body)
             problem = f"Object 'Kind' is missing in '{text}' ({shown})"
             raise bad_request(f"the object provided is unrecognized (must be of type {info.kind}): {problem}")
@@ -102,7 +110,7 @@ def _check_type(call: Call, found: JSONObject) -> None:
     if kind != info.kind:
         metadata = found.get("metadata")
         name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
-        error = FieldError("kind", f"Invalid value: {quoted(str(kind))}: must be {info.kind}")
+        error = FieldError.invalid("kind", str(kind), f"must be {info.kind}")
         raise invalid(str(kind), info.group, name, [error])
 
 
@@ -111,12 +119,11 @@ def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
     info = call.endpoint.info
     known = built_in_node(*_split_version(version), kind)
     if known is None:
-        problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+        problem = not_registered(kind, version)
     else:
         internal = info.group.partition(".")[0] or "core"
         problem = f"converting ({version.rpartition('/')[2]}.{kind}) to ({internal}.{info.kind}): unknown conversion"
-    shown = version.rpartition("/")[2]
-    return bad_request(f'{kind} in version "{shown}" cannot be handled as a {info.kind}: {problem}')
+    return cannot_be_handled(kind, version, info.kind, problem)
 
 
 def _split_version(version: str) -> tuple[str, str]:
@@ -240,16 +247,11 @@ def sort_by_document(found: JSONObject, paths: list[str]) -> list[str]:
     return sorted(paths, key=lambda path: order.get(path, order.get(_ROOT.split(path)[0], len(order))))
 
 
-def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:
-    return (
-        f'{endpoint.info.kind} in version "{endpoint.version}" cannot be handled as a {endpoint.info.kind}: {problem}'
-    )
-
-
 def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
     """Return the error for a document that cannot be decoded; for a patch it shows the patched document."""
     if call.verb != "patch":
-        return bad_request(_cannot_be_handled(call.endpoint, problem))
+        kind = call.endpoint.info.kind
+        return cannot_be_handled(kind, call.endpoint.version, kind, problem)
     if media_type(call.request) == APPLY_PATCH:
         group, version = call.endpoint.info.group, call.endpoint.version
         kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"

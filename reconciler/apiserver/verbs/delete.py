@@ -9,8 +9,16 @@ from datetime import timedelta
 import msgspec
 
 from reconciler.apiserver.definitions.definitions import CLEANUP
-from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
-from reconciler.apiserver.encoding.text import go_int, quoted
+from reconciler.apiserver.encoding.refusals import (
+    FieldError,
+    Refusal,
+    bad_request,
+    conflict,
+    not_found,
+    not_registered,
+    option_invalid,
+)
+from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call, parse_bool
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
@@ -216,24 +224,20 @@ def _delete_options(call: Call) -> JSONObject:
         if kind == "Status":
             raise bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
         if kind not in (None, "", "DeleteOptions"):
-            version = options.get("apiVersion", "")
-            raise bad_request(
-                f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
-            )
-    query = call.query
-    if "propagationPolicy" in query and not call.request.body:
+            raise bad_request(not_registered(kind, options.get("apiVersion", "")))
+    query = {} if call.request.body else call.query
+    if "propagationPolicy" in query:
         options["propagationPolicy"] = query["propagationPolicy"]
-    if "gracePeriodSeconds" in query and not call.request.body:
+    if "gracePeriodSeconds" in query:
         try:
             options["gracePeriodSeconds"] = go_int(query["gracePeriodSeconds"])
         except ValueError as error:
             raise bad_request(str(error)) from None
-    if not call.request.body:
-        # A resourceVersion in the query is a precondition of a deletion too.
-        conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
-        if conditions:
-            options["preconditions"] = conditions
-    if "orphanDependents" in query and not call.request.body:
+    # A resourceVersion in the query is a precondition of a deletion too.
+    conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
+    if conditions:
+        options["preconditions"] = conditions
+    if "orphanDependents" in query:
         options["orphanDependents"] = parse_bool(query["orphanDependents"])
     _check_policy(options)
     return options
@@ -255,12 +259,11 @@ _SHOWN = re.compile(r" \([^()]*\)$")
 def _check_policy(options: JSONObject) -> None:
     policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
     if policy is not None and orphan is not None:
-        message = f"Invalid value: {quoted(policy)}: orphanDependents and deletionPropagation cannot be both set"
-        raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message))
+        message = "orphanDependents and deletionPropagation cannot be both set"
+        raise option_invalid("DeleteOptions", FieldError.invalid("propagationPolicy", policy, message))
     if policy is not None and policy not in _POLICIES:
-        known = ", ".join(f'"{name}"' for name in (*_POLICIES, "nil"))
-        message = f'Unsupported value: "{policy}": supported values: {known}'
-        raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message, "FieldValueNotSupported"))
+        error = FieldError.not_supported("propagationPolicy", policy, (*_POLICIES, "nil"))
+        raise option_invalid("DeleteOptions", error)
     if orphan is not None:
         options["propagationPolicy"] = "Orphan" if orphan else "Background"
 

@@ -37,7 +37,7 @@ class GarbageCollector:
         if new is None and old is not None:
             self._collect_dependents(old.uid)
             self._continue_owners(old)
-            self._check_namespace(old)
+            self._finish_namespace(old.doc["metadata"].get("namespace", ""))
         elif new is not None and new.doc["metadata"].get("deletionTimestamp"):
             self._continue_deletion(resource, new)
 
@@ -148,9 +148,10 @@ class GarbageCollector:
         self._finish_namespace(name)
 
     def _finish_namespace(self, name: str) -> None:
+        """Remove a namespace that is being deleted, after its last object is gone."""
         namespaces = self._cluster.registry.core("namespaces")
         stored = namespaces.store.objects.get(name)
-        if stored is None or self._in_namespace.get(name, 0):
+        if stored is None or self._in_namespace.get(name, 0) or not stored.doc["metadata"].get("deletionTimestamp"):
             return
         self._in_namespace.pop(name, None)
         doc = {**stored.doc, "spec": {}}
@@ -159,14 +160,6 @@ class GarbageCollector:
                 self._cluster.replace(namespaces, stored, {**doc, "metadata": dict(doc["metadata"])})
         else:
             self._cluster.remove(namespaces, stored, doc)
-
-    def _check_namespace(self, old: Stored) -> None:
-        name = old.doc["metadata"].get("namespace")
-        if not name or self._in_namespace.get(name, 0):
-            return
-        namespace = self._cluster.registry.core("namespaces").store.objects.get(name)
-        if namespace is not None and namespace.doc["metadata"].get("deletionTimestamp"):
-            self._finish_namespace(name)
 
 
 def _owner_uids(stored: Stored | None) -> set[str]:

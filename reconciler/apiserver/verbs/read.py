@@ -318,51 +318,44 @@ class Reader:
 
 def _initial_events(call: Call) -> bool | None:
     text, match = call.query.get("sendInitialEvents"), call.query.get("resourceVersionMatch", "")
-    problems = []
-    if text is None:
+    errors = []
+    if text is None and match:
+        errors.append(_no_match("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
+    if text is not None and match != "NotOlderThan":
+        errors.append(_no_match("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
         if match:
-            problems.append(
-                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-            )
-    else:
-        if match != "NotOlderThan":
-            problems.append("Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
-        if match not in ("", "NotOlderThan"):
-            problems.append(f'Unsupported value: "{match}": supported values: "NotOlderThan"')
+            errors.append(FieldError.not_supported(_MATCH, match, ("NotOlderThan",)))
     if call.query.get("continue"):
-        problems.append("Forbidden: resourceVersionMatch is forbidden when continue is provided")
-    _refuse_match(problems)
+        errors.append(_no_match("resourceVersionMatch is forbidden when continue is provided"))
+    if errors:
+        raise option_invalid("ListOptions", *errors)
     return None if text is None else parse_bool(text)
 
 
-def _refuse_match(problems: list[str]) -> None:
-    if problems:
-        raise option_invalid("ListOptions", *_match_errors(problems))
+_MATCH = "resourceVersionMatch"
 
 
-def _match_errors(problems: list[str]) -> list[FieldError]:
-    reasons = ["FieldValueNotSupported" if text.startswith("Uns") else "FieldValueForbidden" for text in problems]
-    return [FieldError("resourceVersionMatch", text, reason) for text, reason in zip(problems, reasons, strict=True)]
+def _no_match(why: str) -> FieldError:
+    return FieldError.forbidden(_MATCH, why)
 
 
 def _check_match(call: Call) -> None:
     asked, match = call.query.get("resourceVersion", ""), call.query.get("resourceVersionMatch", "")
     token = call.query.get("continue", "")
-    problems = []
+    errors = []
     if match:
         if token:
-            problems.append("Forbidden: resourceVersionMatch is forbidden when continue is provided")
+            errors.append(_no_match("resourceVersionMatch is forbidden when continue is provided"))
         elif not asked:
-            problems.append("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
+            errors.append(_no_match("resourceVersionMatch is forbidden unless resourceVersion is provided"))
         if match not in ("Exact", "NotOlderThan"):
-            problems.append(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""')
+            errors.append(FieldError.not_supported(_MATCH, match, ("Exact", "NotOlderThan", "")))
         if match == "Exact" and asked == "0":
-            problems.append('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+            errors.append(_no_match('resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
     if "sendInitialEvents" in call.query:
-        words = "Forbidden: sendInitialEvents is forbidden for list"
-        why = FieldError("sendInitialEvents", words, "FieldValueForbidden")
-        raise option_invalid("ListOptions", *_match_errors(problems), why)
-    _refuse_match(problems)
+        errors.append(FieldError.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    if errors:
+        raise option_invalid("ListOptions", *errors)
 
 
 def _watch_version(call: Call) -> int | None:

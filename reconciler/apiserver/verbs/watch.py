@@ -125,9 +125,7 @@ class Watch:
 
     async def aclose(self) -> None:
         """End the stream and detach from the store; a waiting reader sees the end."""
-        self._closed = True
-        self._release()
-        self._wake()
+        self.cut()
 
     def end(self, frame: bytes = b"") -> None:
         """End the stream after the unread events and an optional last frame."""

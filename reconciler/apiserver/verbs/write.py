@@ -76,7 +76,7 @@ __all__ = ["Admission", "Admitted", "Outdated", "WriteResult", "Writer"]
 _BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
 """Kinds that keep the status that they are created with, or whose strategy sets it."""
 
-_MUST_BE_GIVEN = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
+_MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
 
 
 @dataclass(slots=True)
@@ -197,9 +197,7 @@ class Writer:
         await self._require_place(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
         trackable = can_track_owners(call, doc, {})
-        admitted = None
-        if self._admission.active:
-            admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
+        admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
         if admitted is not None:
             if not owned and trackable:
                 metadata["managedFields"], owned = self._first_entries(call, doc), True
@@ -342,8 +340,6 @@ class Writer:
         uid = metadata.get("uid")
         if uid and uid != old.uid:
             raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, uid, old.uid))
-        if not metadata.get("resourceVersion") and not info.unconditional:
-            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def patch(self, call: Call) -> WriteResult:
@@ -363,8 +359,6 @@ class Writer:
         doc, warnings = decode_patched(call, apply_patch(call, kind, before), before)
         check_name_given(call, doc["metadata"])
         check_name_and_namespace(call, doc["metadata"])
-        if not doc["metadata"].get("resourceVersion") and not info.unconditional:
-            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> WriteResult:
@@ -386,8 +380,6 @@ class Writer:
         applied = apply_to_stored(call, config, old, owners)
         doc, warnings = decode_patched(call, applied, before)
         check_name_and_namespace(call, doc["metadata"])
-        if not doc["metadata"].get("resourceVersion") and not info.unconditional:
-            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return await self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
 
     def if_applies(self, write: Admitted) -> Admitted | None:
@@ -401,15 +393,6 @@ class Writer:
         doc = await self._admission.mutate(write)
         assert doc is not None  # noqa: S101 - only a deletion has none
         return doc, warnings + write.call.warnings[known:]
-
-    @staticmethod
-    def _check_place(call: Call, old: Stored, metadata: JSONObject) -> None:
-        """Check that metadata which webhooks may have changed still belong to the stored object."""
-        info = call.endpoint.info
-        check_namespace(call, metadata)
-        if not metadata.get("resourceVersion") and not info.unconditional:
-            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
-        check_resource_version(call, old, metadata)
 
     def check_current(self, call: Call, old: Stored) -> None:
         """Check that a stored version is still the latest.
@@ -453,19 +436,19 @@ class Writer:
         """
         endpoint = call.endpoint
         before = endpoint.to_served(old.doc)
-        check_resource_version(call, old, doc["metadata"])
+        _check_version(call, old, doc["metadata"])
         trackable = entries is not None or can_track_owners(call, doc, before)
         reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
-        admitted = None
-        if self._admission.active and call.subresource != "scale":
-            admitted = self.if_applies(Admitted(call, "UPDATE", call.name, doc, before, dry_run))
+        write = Admitted(call, "UPDATE", call.name, doc, before, dry_run)
+        admitted = None if call.subresource == "scale" else self.if_applies(write)
         if admitted is not None:
             if trackable and entries is None:
                 sent = restrict_to_subresource(call, before, copy.deepcopy(doc))
                 entries = self._updated_entries(call, before, sent, reset)
             doc, warnings = await self.mutate(admitted, warnings)
             self.check_current(call, old)
-            self._check_place(call, old, doc["metadata"])
+            check_namespace(call, doc["metadata"])
+            _check_version(call, old, doc["metadata"])
         doc = restrict_to_subresource(call, before, doc)
         strategy, metadata = self._strategies(endpoint), doc["metadata"]
         _check_change(call, strategy, doc, before, findings)
@@ -502,6 +485,14 @@ class Writer:
 
 def _key(call: Call, metadata: JSONObject) -> str:
     return call.endpoint.resource.key(call.namespace, metadata.get("name", ""))
+
+
+def _check_version(call: Call, old: Stored, metadata: JSONObject) -> None:
+    """Check that a change names the stored version, or none if its kind allows that."""
+    info = call.endpoint.info
+    if not metadata.get("resourceVersion") and not info.unconditional:
+        raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+    check_resource_version(call, old, metadata)
 
 
 def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
