@@ -512,7 +512,7 @@ def routes_test(
 
     For an invalid configuration, print every mistake with its line.
     """
-    from reconciler.cli.notification import print_routes
+    from reconciler.cli.routes import print_routes
 
     return print_routes(file, attributes, request=request, as_json=output == "json")
 

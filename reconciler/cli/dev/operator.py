@@ -18,6 +18,7 @@ from reconciler.cli.exits import exit_with
 from reconciler.cli.manifests.base import own_definitions
 from reconciler.cli.options import RunOptions
 from reconciler.cli.run import run_target
+from reconciler.cli.targets import operator_name
 from reconciler.manager import Manager
 from reconciler.objects import Unstructured
 from reconciler.webhook import Converter, conversion_configuration, webhook_configurations
@@ -102,10 +103,9 @@ async def _install(manager: Manager, options: OperatorOptions) -> None:
             "'reconciler dev --control-plane' calls it, and so do tests on the embedded API server",
             ", ".join(sorted(each.kind for each in converters)),
         )
-    name = options.target.partition(":")[0].replace("_", "-").lower()
     for document in (
         *own_definitions(manager, options.target, conversions if options.conversions else None),
-        *webhook_configurations(manager.webhooks, name=name, url=url, ca_bundle=authority),
+        *webhook_configurations(manager.webhooks, name=operator_name(options.target), url=url, ca_bundle=authority),
     ):
         await _put(manager, document)
 
