@@ -287,6 +287,9 @@ def test_certificates_are_not_overwritten(capsys: pytest.CaptureFixture[str], tm
     assert exit_.value.code == 1
     assert "tls.key exists, and is not overwritten" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".crt", ".key")] == ["tls.key"]
+    with pytest.raises(SystemExit):
+        main(["certificates", "tls.key"])
+    assert capsys.readouterr().err == "reconciler: tls.key is not a directory\n"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the manifests of every operator have in common: names, labels, Service, and the frame of the Deployment."""
+"""The parts that the manifests of every operator share: names, labels, Service, and the frame of the Deployment."""
 
 from __future__ import annotations
 
