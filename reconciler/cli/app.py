@@ -47,7 +47,7 @@ def config_sources(arguments: Sequence[str]) -> tuple[Any, ...]:
         yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"--config {file}: no such file") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"--config {file}: not a readable YAML file: {reason}") from error
     return environment, Yaml(file, use_commands_as_keys=False)

@@ -61,6 +61,6 @@ def _attributes_of(file: Path) -> dict[str, str]:
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
         request = NotificationRequest.from_dict(document)
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(f"--request {file}: not a valid NotificationRequest: {error}") from error
     return attributes_of(request)
