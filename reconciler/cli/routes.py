@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import yaml
 
+from reconciler.cli.printing import print_json
 from reconciler.errors import ConfigurationError
 from reconciler.notification import NotificationRequest, attributes_of
 from reconciler.notification.channels import RECEIVER_KINDS
@@ -29,7 +29,7 @@ def print_routes(file: Path, attributes: Sequence[str], *, request: Path | None,
     channels = tuple(dict.fromkeys(name for each in receivers for name in config.receivers[each].channel_names))
     if as_json:
         answer = {"attributes": given, "receivers": receivers, "channels": channels}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")
+        print_json(answer)
         return 0
     for name in receivers:
         reached = ", ".join(config.receivers[name].channel_names) or "no channels: nobody would be notified"

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from reconciler.cli.manifests.definitions import dump_yaml
 from reconciler.cli.manifests.files import HEADER, update_directory
 from reconciler.cli.manifests.installation import Installation
 from reconciler.cli.options import options_as_typed
+from reconciler.cli.printing import print_json
 from reconciler.cli.targets import load_target, operator_name, setup_function
 from reconciler.client import Client
 from reconciler.controller import Controller
@@ -175,7 +174,7 @@ def _notes(controller: Controller) -> list[str]:
 def _print(documents: Sequence[JSONObject], notes: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         everything = {"apiVersion": "v1", "kind": "List", "items": documents}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(everything)).decode() + "\n")
+        print_json(everything)
     else:
         sys.stdout.write(dump_yaml(documents))
         sys.stdout.flush()
