@@ -14,7 +14,16 @@ from cyclopts.config import Env, Toml, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, OperatorOptions, RunOptions
+from reconciler.cli.options import (
+    KUBECONFIG,
+    AccessFlags,
+    ConsoleAddress,
+    DevOptions,
+    ManifestOptions,
+    NewKubeconfig,
+    OperatorOptions,
+    RunOptions,
+)
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -238,27 +247,7 @@ def run(
 def dev(
     target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run'.")],
     *,
-    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
-    control_plane: Annotated[
-        bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
-    ] = False,
-    namespace: Annotated[
-        tuple[str, ...], Parameter(help="Watch only this namespace. Can be repeated.", show_default=False)
-    ] = (),
-    workers: Annotated[int, Parameter(help="Concurrent reconciles per controller.")] = 4,
-    metrics: Annotated[
-        str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Default: 127.0.0.1:8080, or a free port.")
-    ] = None,
-    console: Annotated[
-        str | None,
-        Parameter(
-            help="HOST:PORT of the console, a page for the browser. Default: 127.0.0.1:8082, or a free port.",
-            requires_equals=True,
-        ),
-    ] = None,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")
-    ] = "info",
+    options: DevOptions = DevOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Run an operator while you write it: on an API server of its own, restarted when a file changes.
 
@@ -269,17 +258,8 @@ def dev(
     and TOML files below the current directory are watched. Ctrl-C ends everything. In a project of 'reconciler new' the
     target is in pyproject.toml.
     """
-    from reconciler.cli.dev.loop import DevOptions, run_dev
+    from reconciler.cli.dev.loop import run_dev
 
-    options = DevOptions(
-        kubeconfig=kubeconfig,
-        control_plane=control_plane,
-        namespaces=namespace,
-        workers=workers,
-        metrics=metrics,
-        console=console,
-        log_level=log_level,
-    )
     return run_dev(target, options)
 
 
@@ -398,29 +378,7 @@ def manifests(
     check: Annotated[
         bool, Parameter(help="With --directory: write nothing, exit 1 if something would change.", negative=())
     ] = False,
-    name: Annotated[
-        str | None, Parameter(help="Name of the service account and the roles. Default: the module's name.")
-    ] = None,
-    install_namespace: Annotated[
-        str, Parameter(help="Namespace in which the operator runs, and of its service account.")
-    ] = "default",
-    namespace: Annotated[
-        tuple[str, ...], Parameter(help="Watch only this namespace. Can be repeated.", show_default=False)
-    ] = (),
-    leader_election: Annotated[
-        str | None, Parameter(help="Name of the Lease. Without it leader election is disabled.")
-    ] = None,
-    leader_election_namespace: Annotated[
-        str | None, Parameter(help="Namespace of the Lease. Default: --install-namespace.")
-    ] = None,
-    authentication: Authentication = None,
-    image: Annotated[
-        str | None, Parameter(help="Container image of the Deployment. Default: --name; the overlay replaces it.")
-    ] = None,
-    ca_bundle: Annotated[
-        Path | None,
-        Parameter(help="PEM file of the CA of the webhooks' certificate. Default: cert-manager adds it."),
-    ] = None,
+    options: ManifestOptions = ManifestOptions(),  # noqa: B008 - frozen
     output: Annotated[Literal["yaml", "json"], Parameter(help="Output format of what is printed.")] = "yaml",
 ) -> int:
     """Print or write the manifests of an operator. Needs no cluster.
@@ -434,18 +392,8 @@ def manifests(
     Services, and the configuration of its webhooks. It is kept current by running the command again. Options and target
     can be in the table [tool.reconciler.manifests] of the pyproject.toml in the current directory.
     """
-    from reconciler.cli.manifests.command import ManifestOptions, print_manifests, write_manifests
+    from reconciler.cli.manifests.command import print_manifests, write_manifests
 
-    options = ManifestOptions(
-        name=name,
-        install_namespace=install_namespace,
-        namespaces=namespace,
-        leader_election=leader_election,
-        leader_election_namespace=leader_election_namespace,
-        authentication=authentication,
-        image=image,
-        ca_bundle=ca_bundle,
-    )
     if directory is not None:
         return write_manifests(target, options, directory, check=check)
     if check:
@@ -462,7 +410,7 @@ def apiserver(
     port: Annotated[
         int, Parameter(help="Port on the loopback interface; 0 for a free one.", validator=Number(gte=0, lte=65535))
     ] = 0,
-    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
+    kubeconfig: NewKubeconfig = KUBECONFIG,
     log: Annotated[
         Literal["none", "writes", "requests"], Parameter(help="Requests to print: who, what and result, one per line.")
     ] = "none",
@@ -536,7 +484,7 @@ def build() -> int:
 @envtest.command
 def up(
     *,
-    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
+    kubeconfig: NewKubeconfig = KUBECONFIG,
 ) -> int:
     """Run a real control plane on the loopback interface until interrupted."""
     from reconciler.cli.servers import run_control_plane

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from reconciler.cli.manifests.definitions import dump_yaml
 from reconciler.cli.manifests.files import HEADER, update_directory
 from reconciler.cli.manifests.installation import Installation
-from reconciler.cli.options import options_as_typed
+from reconciler.cli.options import ManifestOptions, options_as_typed
 from reconciler.cli.printing import print_json
 from reconciler.cli.targets import load_target, operator_name, setup_function
 from reconciler.client import Client
@@ -23,7 +22,7 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import EndpointSecurity, Manager
 from reconciler.wire import JSONObject
 
-__all__ = ["ManifestOptions", "print_manifests", "write_manifests"]
+__all__ = ["print_manifests", "write_manifests"]
 
 
 class _NoServer:
@@ -34,20 +33,6 @@ class _NoServer:
             f"{request.method} {request.path}: manifests are generated without a cluster: send no requests while "
             "controllers are added"
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestOptions:
-    """The options of ``reconciler manifests``, as its ``--help`` describes them."""
-
-    name: str | None
-    install_namespace: str
-    namespaces: Sequence[str]
-    leader_election: str | None
-    leader_election_namespace: str | None
-    authentication: Literal["kubernetes"] | None
-    image: str | None
-    ca_bundle: Path | None
 
 
 def print_manifests(target: str, options: ManifestOptions, *, as_json: bool) -> int:
