@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +23,7 @@ from reconciler.cli.options import (
     OperatorOptions,
     RunOptions,
 )
+from reconciler.cli.pyproject import PYPROJECT, read_pyproject
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -48,38 +48,34 @@ def config_sources(arguments: Sequence[str]) -> tuple[Any, ...]:
     """
     environment = Env("RECONCILER_")
     if arguments and arguments[0] in _IN_PYPROJECT:
-        return environment, *_pyproject()
+        if read_pyproject() is None:
+            return (environment,)
+        return environment, Toml(PYPROJECT, root_keys=["tool", "reconciler"])
     file = _config_file(arguments)
     if file is None:
         return (environment,)
     try:
-        yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"--config {file}: no such file") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"--config {file}: not a readable YAML file: {reason}") from error
+    for key in _keys(document):
+        if not isinstance(key, str):  # YAML reads yes, on and null as values
+            raise ConfigurationError(f"--config {file}: the key {key} is not the name of an option: write it in quotes")
     return environment, Yaml(file, use_commands_as_keys=False)
 
 
+def _keys(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from value
+        for each in value.values():
+            yield from _keys(each)
+
+
 _IN_PYPROJECT = frozenset({"dev", "manifests"})
-"""Commands whose options a project keeps in its pyproject.toml."""
-
-
-def _pyproject() -> tuple[Any, ...]:
-    """Return the table ``[tool.reconciler.COMMAND]`` of the project in the current directory.
-
-    Raises:
-        ConfigurationError: the file cannot be read.
-    """
-    file = Path("pyproject.toml")
-    try:
-        tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{file}: not a readable TOML file: {error}") from error
-    return (Toml(file, root_keys=["tool", "reconciler"]),)
+"""Commands whose options are in the table ``[tool.reconciler.COMMAND]`` of a project's pyproject.toml."""
 
 
 def _config_file(arguments: Sequence[str]) -> Path | None:
