@@ -298,7 +298,7 @@ def explain(
 
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
-    from reconciler.cli.explain import print_explanation
+    from reconciler.cli.operator.explain import print_explanation
     from reconciler.cli.operator.forward import reached
 
     with reached(operator, access) as found:
@@ -328,7 +328,7 @@ def top(
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
     from reconciler.cli.operator.forward import reached
-    from reconciler.cli.top import print_top
+    from reconciler.cli.operator.top import print_top
 
     with reached(operator, access) as found:
         return print_top(endpoint=found.endpoint, watch=watch, access=access, as_json=output == "json")
@@ -437,7 +437,7 @@ def audit(
 
     The exit code is 1 if a line was changed, removed or inserted.
     """
-    from reconciler.cli.audit import print_audit
+    from reconciler.cli.notification.audit import print_audit
 
     return print_audit(file, request=request, namespace=namespace, as_json=output == "json")
 
@@ -456,7 +456,7 @@ def routes_test(
 
     For an invalid configuration, print every mistake with its line.
     """
-    from reconciler.cli.routes import print_routes
+    from reconciler.cli.notification.routes import print_routes
 
     return print_routes(file, attributes, request=request, as_json=output == "json")
 

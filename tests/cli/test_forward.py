@@ -16,7 +16,7 @@ import trustme
 
 from reconciler import Manager
 from reconciler.apiserver import APIServer
-from reconciler.cli import endpoint as endpoints
+from reconciler.cli.operator import endpoint as endpoints
 from reconciler.cli.operator import forward
 from reconciler.client import Client
 from reconciler.controller import Reconciler

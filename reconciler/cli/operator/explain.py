@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from reconciler.cli.endpoint import EndpointError, key_text, printable, read_keys
+from reconciler.cli.operator.endpoint import EndpointError, key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.printing import print_json
 from reconciler.controller.wake.reasons import described

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from reconciler.cli.endpoint import key_text, printable, read_keys
+from reconciler.cli.operator.endpoint import key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.printing import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
