@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,17 @@ from cyclopts.config import Env, Toml, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.options import AccessFlags, Authentication, ConsoleAddress, OperatorOptions, RunOptions
+from reconciler.cli.options import (
+    KUBECONFIG,
+    AccessFlags,
+    ConsoleAddress,
+    DevOptions,
+    ManifestOptions,
+    NewKubeconfig,
+    OperatorOptions,
+    RunOptions,
+)
+from reconciler.cli.pyproject import PYPROJECT, read_pyproject
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -39,38 +48,34 @@ def config_sources(arguments: Sequence[str]) -> tuple[Any, ...]:
     """
     environment = Env("RECONCILER_")
     if arguments and arguments[0] in _IN_PYPROJECT:
-        return environment, *_pyproject()
+        if read_pyproject() is None:
+            return (environment,)
+        return environment, Toml(PYPROJECT, root_keys=["tool", "reconciler"])
     file = _config_file(arguments)
     if file is None:
         return (environment,)
     try:
-        yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"--config {file}: no such file") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"--config {file}: not a readable YAML file: {reason}") from error
+    for key in _keys(document):
+        if not isinstance(key, str):  # YAML reads yes, on and null as values
+            raise ConfigurationError(f"--config {file}: the key {key} is not the name of an option: write it in quotes")
     return environment, Yaml(file, use_commands_as_keys=False)
 
 
+def _keys(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from value
+        for each in value.values():
+            yield from _keys(each)
+
+
 _IN_PYPROJECT = frozenset({"dev", "manifests"})
-"""Commands whose options a project keeps in its pyproject.toml."""
-
-
-def _pyproject() -> tuple[Any, ...]:
-    """Return the table ``[tool.reconciler.COMMAND]`` of the project in the current directory.
-
-    Raises:
-        ConfigurationError: the file cannot be read.
-    """
-    file = Path("pyproject.toml")
-    try:
-        tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{file}: not a readable TOML file: {error}") from error
-    return (Toml(file, root_keys=["tool", "reconciler"]),)
+"""Commands whose options are in the table ``[tool.reconciler.COMMAND]`` of a project's pyproject.toml."""
 
 
 def _config_file(arguments: Sequence[str]) -> Path | None:
@@ -238,27 +243,7 @@ def run(
 def dev(
     target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run'.")],
     *,
-    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
-    control_plane: Annotated[
-        bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
-    ] = False,
-    namespace: Annotated[
-        tuple[str, ...], Parameter(help="Watch only this namespace. Can be repeated.", show_default=False)
-    ] = (),
-    workers: Annotated[int, Parameter(help="Concurrent reconciles per controller.")] = 4,
-    metrics: Annotated[
-        str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Default: 127.0.0.1:8080, or a free port.")
-    ] = None,
-    console: Annotated[
-        str | None,
-        Parameter(
-            help="HOST:PORT of the console, a page for the browser. Default: 127.0.0.1:8082, or a free port.",
-            requires_equals=True,
-        ),
-    ] = None,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")
-    ] = "info",
+    options: DevOptions = DevOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Run an operator while you write it: on an API server of its own, restarted when a file changes.
 
@@ -269,17 +254,8 @@ def dev(
     and TOML files below the current directory are watched. Ctrl-C ends everything. In a project of 'reconciler new' the
     target is in pyproject.toml.
     """
-    from reconciler.cli.dev.loop import DevOptions, run_dev
+    from reconciler.cli.dev.loop import run_dev
 
-    options = DevOptions(
-        kubeconfig=kubeconfig,
-        control_plane=control_plane,
-        namespaces=namespace,
-        workers=workers,
-        metrics=metrics,
-        console=console,
-        log_level=log_level,
-    )
     return run_dev(target, options)
 
 
@@ -322,7 +298,7 @@ def explain(
 
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
-    from reconciler.cli.explain import print_explanation
+    from reconciler.cli.operator.explain import print_explanation
     from reconciler.cli.operator.forward import reached
 
     with reached(operator, access) as found:
@@ -352,7 +328,7 @@ def top(
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
     from reconciler.cli.operator.forward import reached
-    from reconciler.cli.top import print_top
+    from reconciler.cli.operator.top import print_top
 
     with reached(operator, access) as found:
         return print_top(endpoint=found.endpoint, watch=watch, access=access, as_json=output == "json")
@@ -398,29 +374,7 @@ def manifests(
     check: Annotated[
         bool, Parameter(help="With --directory: write nothing, exit 1 if something would change.", negative=())
     ] = False,
-    name: Annotated[
-        str | None, Parameter(help="Name of the service account and the roles. Default: the module's name.")
-    ] = None,
-    install_namespace: Annotated[
-        str, Parameter(help="Namespace in which the operator runs, and of its service account.")
-    ] = "default",
-    namespace: Annotated[
-        tuple[str, ...], Parameter(help="Watch only this namespace. Can be repeated.", show_default=False)
-    ] = (),
-    leader_election: Annotated[
-        str | None, Parameter(help="Name of the Lease. Without it leader election is disabled.")
-    ] = None,
-    leader_election_namespace: Annotated[
-        str | None, Parameter(help="Namespace of the Lease. Default: --install-namespace.")
-    ] = None,
-    authentication: Authentication = None,
-    image: Annotated[
-        str | None, Parameter(help="Container image of the Deployment. Default: --name; the overlay replaces it.")
-    ] = None,
-    ca_bundle: Annotated[
-        Path | None,
-        Parameter(help="PEM file of the CA of the webhooks' certificate. Default: cert-manager adds it."),
-    ] = None,
+    options: ManifestOptions = ManifestOptions(),  # noqa: B008 - frozen
     output: Annotated[Literal["yaml", "json"], Parameter(help="Output format of what is printed.")] = "yaml",
 ) -> int:
     """Print or write the manifests of an operator. Needs no cluster.
@@ -434,18 +388,8 @@ def manifests(
     Services, and the configuration of its webhooks. It is kept current by running the command again. Options and target
     can be in the table [tool.reconciler.manifests] of the pyproject.toml in the current directory.
     """
-    from reconciler.cli.manifests.command import ManifestOptions, print_manifests, write_manifests
+    from reconciler.cli.manifests.command import print_manifests, write_manifests
 
-    options = ManifestOptions(
-        name=name,
-        install_namespace=install_namespace,
-        namespaces=namespace,
-        leader_election=leader_election,
-        leader_election_namespace=leader_election_namespace,
-        authentication=authentication,
-        image=image,
-        ca_bundle=ca_bundle,
-    )
     if directory is not None:
         return write_manifests(target, options, directory, check=check)
     if check:
@@ -462,7 +406,7 @@ def apiserver(
     port: Annotated[
         int, Parameter(help="Port on the loopback interface; 0 for a free one.", validator=Number(gte=0, lte=65535))
     ] = 0,
-    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
+    kubeconfig: NewKubeconfig = KUBECONFIG,
     log: Annotated[
         Literal["none", "writes", "requests"], Parameter(help="Requests to print: who, what and result, one per line.")
     ] = "none",
@@ -493,7 +437,7 @@ def audit(
 
     The exit code is 1 if a line was changed, removed or inserted.
     """
-    from reconciler.cli.audit import print_audit
+    from reconciler.cli.notification.audit import print_audit
 
     return print_audit(file, request=request, namespace=namespace, as_json=output == "json")
 
@@ -512,7 +456,7 @@ def routes_test(
 
     For an invalid configuration, print every mistake with its line.
     """
-    from reconciler.cli.notification import print_routes
+    from reconciler.cli.notification.routes import print_routes
 
     return print_routes(file, attributes, request=request, as_json=output == "json")
 
@@ -536,7 +480,7 @@ def build() -> int:
 @envtest.command
 def up(
     *,
-    kubeconfig: Annotated[Path, Parameter(help="Path of the kubeconfig to write.")] = Path("reconciler.kubeconfig"),
+    kubeconfig: NewKubeconfig = KUBECONFIG,
 ) -> int:
     """Run a real control plane on the loopback interface until interrupted."""
     from reconciler.cli.servers import run_control_plane

@@ -1,4 +1,4 @@
-"""The options of ``reconciler run``, and their names in errors."""
+"""The options that several commands have or that are many, and their names in errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from reconciler.manager import EndpointSecurity
 
 __all__ = [
+    "KUBECONFIG",
     "AccessFlags",
     "Authentication",
     "ConsoleAddress",
+    "DevOptions",
+    "ManifestOptions",
+    "NewKubeconfig",
     "NotificationFlags",
     "OperatorOptions",
     "PodOptions",
@@ -47,6 +51,18 @@ Authentication = Annotated[
     Literal["kubernetes"] | None,
     Parameter(help="Clients of /metrics, /debug and the console send a token of the cluster; its RBAC decides."),
 ]
+
+NewKubeconfig = Annotated[Path, Parameter(help="Path of the kubeconfig to write.")]
+Workers = Annotated[int, Parameter(help="Concurrent reconciles per controller.")]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")]
+Namespaces = Annotated[
+    tuple[str, ...],
+    Parameter(name="--namespace", help="Watch only this namespace. Can be repeated.", show_default=False),
+]
+LeaderElection = Annotated[str | None, Parameter(help="Name of the Lease. Without it leader election is disabled.")]
+
+KUBECONFIG = Path("reconciler.kubeconfig")
+"""The kubeconfig that a server writes by default."""
 
 _TYPED = {"security": "--token-file or --authentication"}
 _MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "console", "grace_period")
@@ -207,14 +223,9 @@ class RunOptions:
         Path | None, Parameter(help="Path of the kubeconfig. Default: KUBECONFIG, in-cluster, ~/.kube/config.")
     ] = None
     context: Annotated[str | None, Parameter(help="Context of the kubeconfig. Default: its current context.")] = None
-    namespaces: Annotated[
-        tuple[str, ...],
-        Parameter(name="--namespace", help="Watch only this namespace. Can be repeated.", show_default=False),
-    ] = ()
-    workers: Annotated[int, Parameter(help="Concurrent reconciles per controller.")] = 4
-    leader_election: Annotated[
-        str | None, Parameter(help="Name of the Lease. Without it leader election is disabled.")
-    ] = None
+    namespaces: Namespaces = ()
+    workers: Workers = 4
+    leader_election: LeaderElection = None
     leader_election_namespace: Annotated[
         str | None, Parameter(help="Namespace of the Lease. Default: the pod's namespace, or the only --namespace.")
     ] = None
@@ -235,9 +246,57 @@ class RunOptions:
     ] = 30.0
     notification: NotificationFlags = NotificationFlags()
     log_format: Annotated[Literal["text", "json"], Parameter(help="Format of the log on standard error.")] = "text"
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")
-    ] = "info"
+    log_level: LogLevel = "info"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevOptions:
+    """The options of ``reconciler dev``."""
+
+    kubeconfig: NewKubeconfig = KUBECONFIG
+    control_plane: Annotated[
+        bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
+    ] = False
+    namespaces: Namespaces = ()
+    workers: Workers = 4
+    metrics: Annotated[
+        str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Default: 127.0.0.1:8080, or a free port.")
+    ] = None
+    console: Annotated[
+        str | None,
+        Parameter(
+            help="HOST:PORT of the console, a page for the browser. Default: 127.0.0.1:8082, or a free port.",
+            requires_equals=True,
+        ),
+    ] = None
+    log_level: LogLevel = "info"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestOptions:
+    """The options of ``reconciler manifests`` that describe the installation of an operator."""
+
+    name: Annotated[
+        str | None, Parameter(help="Name of the service account and the roles. Default: the module's name.")
+    ] = None
+    install_namespace: Annotated[
+        str, Parameter(help="Namespace in which the operator runs, and of its service account.")
+    ] = "default"
+    namespaces: Namespaces = ()
+    leader_election: LeaderElection = None
+    leader_election_namespace: Annotated[
+        str | None, Parameter(help="Namespace of the Lease. Default: --install-namespace.")
+    ] = None
+    authentication: Authentication = None
+    image: Annotated[
+        str | None, Parameter(help="Container image of the Deployment. Default: --name; the overlay replaces it.")
+    ] = None
+    ca_bundle: Annotated[
+        Path | None,
+        Parameter(help="PEM file of the CA of the webhooks' certificate. Default: cert-manager adds it."),
+    ] = None
 
 
 @contextlib.contextmanager

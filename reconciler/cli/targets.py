@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -16,7 +17,7 @@ from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager import Manager
 from reconciler.objects import Resource
 
-__all__ = ["load_resource", "load_target", "one_line_errors", "setup_function"]
+__all__ = ["load_resource", "load_target", "one_line_errors", "operator_name", "setup_function"]
 
 
 def load_target(target: str) -> object:
@@ -65,6 +66,12 @@ def load_resource(target: str) -> type[Resource]:
     if not (isinstance(found, type) and issubclass(found, Resource)):
         raise ConfigurationError(f"{target!r} must be a subclass of reconciler.Resource, not {found!r}")
     return found
+
+
+def operator_name(target: str) -> str:
+    """Return the default name of an operator's objects: that of its module."""
+    module = target.partition(":")[0].rpartition(".")[2].lower()
+    return re.sub(r"[^a-z0-9]+", "-", module).strip("-") or "operator"
 
 
 def setup_function(found: object, target: str, *, workers: int = 1) -> Callable[[Manager], Coroutine[Any, Any, None]]:

@@ -16,7 +16,9 @@ _OWN_CLUSTERS = ("reconciler", "control-plane")
 """The names of the clusters in kubeconfigs of this library's servers."""
 
 
-def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str, str] | None = None) -> None:
+def write_files(
+    directory: Path, files: Mapping[str, str], *, known: Mapping[str, str] | None = None, mode: int = 0o666
+) -> None:
     """Write files below a directory; after a failure or an interrupt, everything is as before.
 
     Other calls for the directory wait, also those of other processes. A link is followed.
@@ -25,6 +27,7 @@ def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str
         directory: created if it does not exist.
         files: texts by path.
         known: the present texts of those that are changed; all others must not exist.
+        mode: the permissions of new files, before the umask.
 
     Raises:
         ConfigurationError: a file exists, has changed since it was read, or cannot be written.
@@ -33,6 +36,8 @@ def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str
     drafts: list[tuple[Path, Path, str | None]] = []
     try:
         _make_directory(directory, undo)
+        if not directory.is_dir():
+            raise ConfigurationError(f"{directory} is not a directory")
         with _locked(directory):
             for name, text in files.items():
                 path, before = directory / name, (known or {}).get(name)
@@ -40,7 +45,7 @@ def write_files(directory: Path, files: Mapping[str, str], *, known: Mapping[str
                 _check(path, before)
                 if before is not None:
                     path = path.resolve()
-                drafts.append((path, _draft(path, text, undo), before))
+                drafts.append((path, _draft(path, text, mode, undo), before))
             for path, draft, before in drafts:
                 _put(path, draft, before, undo)
     except BaseException as error:
@@ -69,11 +74,12 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(opened)
 
 
-def _draft(path: Path, text: str, undo: contextlib.ExitStack) -> Path:
+def _draft(path: Path, text: str, mode: int, undo: contextlib.ExitStack) -> Path:
     """Write a text into a new file beside a path; its name is nobody else's."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     undo.callback(_remove, draft)
-    with draft.open("xb") as file:
+    draft.touch(mode, exist_ok=False)
+    with draft.open("wb") as file:
         file.write(text.encode())
     return draft
 

@@ -13,6 +13,8 @@ from reconciler.objects.markers import PrinterColumn, Rule, Scale
 from reconciler.objects.model import ConditionedStatus, Model
 
 __all__ = [
+    "API_GROUP",
+    "CAMEL_CASE",
     "Definition",
     "Scope",
     "check_deprecated",
@@ -28,9 +30,9 @@ Scope = Literal["Namespaced", "Cluster"]
 
 T = TypeVar("T")
 
-_GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
+API_GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
+CAMEL_CASE = re.compile(r"[A-Z][A-Za-z0-9]*")
 _LONGEST_LABEL = 63  # of RFC 1035
 _LONGEST_WARNING = 256  # of apiextensions
 
@@ -136,9 +138,9 @@ def check_names(
         TypeError: a name is invalid; the message has the class, the keyword and the rule.
     """
     rules = (
-        ("group", group, _GROUP, "a domain in lower case with at least one dot, like 'example.com'"),
+        ("group", group, API_GROUP, "a domain in lower case with at least one dot, like 'example.com'"),
         ("version", version, _LABEL, "a word in lower case, like 'v1' or 'v1alpha1'"),
-        ("kind", kind, _KIND, "a word in CamelCase, like 'Database'"),
+        ("kind", kind, CAMEL_CASE, "a word in CamelCase, like 'Database'"),
         ("plural", plural, _LABEL, "a word in lower case, like 'databases'"),
         ("singular", singular, _LABEL, "a word in lower case, like 'database'"),
         *(("short_names", name, _LABEL, "words in lower case, like 'db'") for name in short_names),

@@ -16,6 +16,8 @@ from reconciler.errors import ConfigurationError, MissingExtra
     ("content", "says"),
     [
         (b"kind: [", "is not valid YAML: see line 1, column 8"),
+        (b"[" * 3000, "a value that cannot be read"),
+        (b"apiVersion: v1\nkind: A\nspec: 2026-13-01\n", "a value that cannot be read: month must be"),
         (b"- a\n", "which is not an object"),
         (b"kind: Thing\n", "without apiVersion or kind"),
         (b"apiVersion: v1\n", "without apiVersion or kind"),

@@ -23,6 +23,7 @@ class Kubelet:
         port: where it listens.
         forwarded: the pods and ports that were asked for.
         status: the response to the next requests, if not to forward.
+        opens: whether connections are opened.
         hangs: whether connections are opened and then ignored.
     """
 
@@ -30,6 +31,7 @@ class Kubelet:
         self.port = 0
         self.forwarded: list[str] = []
         self.status: int | None = None
+        self.opens = True
         self.hangs = False
 
     @asynccontextmanager
@@ -42,6 +44,8 @@ class Kubelet:
     async def forward(self, request: web.Request) -> web.StreamResponse:
         if self.status is not None:
             return web.Response(status=self.status)
+        if not self.opens:
+            await asyncio.sleep(3600)
         ports = request.query.get("port") or request.query["ports"]
         self.forwarded.append(f"{request.match_info['namespace']}/{request.match_info['pod']}:{ports}")
         websocket = web.WebSocketResponse(protocols=[PROTOCOL])

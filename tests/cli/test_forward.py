@@ -16,7 +16,7 @@ import trustme
 
 from reconciler import Manager
 from reconciler.apiserver import APIServer
-from reconciler.cli import endpoint as endpoints
+from reconciler.cli.operator import endpoint as endpoints
 from reconciler.cli.operator import forward
 from reconciler.client import Client
 from reconciler.controller import Reconciler
@@ -189,12 +189,9 @@ async def test_a_pod_that_does_not_answer_is_given_up(world: World, capsys: Any,
 
 
 async def test_an_api_server_that_opens_no_connection_is_given_up(world: World, capsys: Any, monkeypatch: Any) -> None:
-    async def open_(_: object) -> None:
-        await asyncio.sleep(3600)
-
     monkeypatch.setattr(forward, "_TIMEOUT", 0.1)
-    monkeypatch.setattr(forward._Tunnel, "_open", open_)
     await world.create_pod("operator-1")
+    world.kubelet.opens = False
     assert "the API server did not open the connection within 0.1 s" in await error_of(capsys, *world.arguments("top"))
 
 

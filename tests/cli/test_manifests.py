@@ -185,8 +185,9 @@ def test_json_is_one_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["rack_operator:broken"], "KeyError"),
         (["rack_operator:pair"], "already"),
         (["rack_operator:Maps"], "does not state its kind"),
-        (["rack_operator:Nodes", "--name=Rack_Operator"], "'Rack_Operator' is not a valid name"),
-        (["rack_operator:Nodes", "--install-namespace=A"], "'A' is not a valid namespace"),
+        (["rack_operator:Nodes", "--name=Rack_Operator"], "--name='Rack_Operator' is not a valid name"),
+        (["rack_operator:Nodes", "--install-namespace=A"], "--install-namespace='A' is not a valid namespace"),
+        (["notification", "--name=Rack_Operator"], "--name='Rack_Operator' is not a valid name"),
     ],
 )
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
@@ -286,6 +287,9 @@ def test_certificates_are_not_overwritten(capsys: pytest.CaptureFixture[str], tm
     assert exit_.value.code == 1
     assert "tls.key exists, and is not overwritten" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".crt", ".key")] == ["tls.key"]
+    with pytest.raises(SystemExit):
+        main(["certificates", "tls.key"])
+    assert capsys.readouterr().err == "reconciler: tls.key is not a directory\n"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,13 @@ def test_command_line_takes_precedence_over_environment_over_file(
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("wokers: 7", "wokers"), ("workers: many", "many"), ("delivery-timeout: -1", "delivery"), ("workers: [", "")],
+    [
+        ("wokers: 7", "wokers"),
+        ("workers: many", "many"),
+        ("delivery-timeout: -1", "delivery"),
+        ("workers: [", ""),
+        ("[" * 3000, "config.yaml"),
+    ],
 )
 def test_invalid_key_or_value_in_the_config_file_is_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, taken: list[Any], text: str, words: str
@@ -135,6 +141,15 @@ def test_routes_test_prints_receivers_and_channels(capsys: pytest.CaptureFixture
         "receivers": ["chat", "mail"],
         "channels": ["slack:chat", "email:mail"],
     }
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "- a", "kind: [", "spec: 2026-13-01"])
+def test_routes_test_refuses_an_invalid_request(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str) -> None:
+    file, request = tmp_path / "routing.yaml", tmp_path / "request.yaml"
+    file.write_text(ROUTING)
+    request.write_text(text)
+    code, _, err = run(capsys, "routes", "test", str(file), "--request", str(request))
+    assert (code, "request.yaml: not a valid NotificationRequest" in err) == (1, True)
 
 
 def test_routes_test_lists_every_mistake_with_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
         mark = getattr(error, "problem_mark", None)
         where = f": see line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         raise ConfigurationError(f"{path} is not valid YAML{where}") from error
+    except (ValueError, RecursionError) as error:  # a date that does not exist, or too many levels
+        raise ConfigurationError(f"{path} contains a value that cannot be read: {error}") from error
     for document in found:
         if not isinstance(document, Mapping):
             raise ConfigurationError(f"{path} contains {document!r}, which is not an object")

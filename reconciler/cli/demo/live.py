@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tempfile
-from pathlib import Path
 
-from reconciler.apiserver import APIServer
-from reconciler.cli.demo.scenario import NAIVE_LATENCY, NaiveReconciler, new_channels, new_notification
+from reconciler.cli.demo.scenario import new_notification, running_operator
 from reconciler.cli.options import options_as_typed
-from reconciler.client import Client
-from reconciler.manager import Manager
-from reconciler.notification import NotificationReconciler, NotificationRequest
 
 __all__ = ["run_live"]
 
@@ -40,26 +34,16 @@ def run_live(address: str, *, naive: bool) -> int:
 
 
 async def _serve(address: str, *, naive: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        channels = new_channels(Path(folder))
-        async with APIServer() as server, Client(server) as client:
-            await server.apply(NotificationRequest)
-            manager = Manager(client, console=address, grace_period=1)
-            if naive:
-                server.faults.add(latency=NAIVE_LATENCY, times=None, verb="patch")
-                manager.add_controller(NaiveReconciler(channels), resource=NotificationRequest)
-            else:
-                manager.add_controller(NotificationReconciler(channels=channels))
-            async with manager.running():
-                key = f"controller={manager.controllers[0].name}&namespace=default&name=disk-full-1"
-                when = "Retried at once" if naive else "Retried after 2, 6, 14 and 30 s"
-                print(
-                    f"{when}: a notification, through the channel 'file', which always fails.\n"
-                    f"Its timeline: {manager.console_url}/key?{key}\n"
-                    f"Everything:   {manager.console_url}/\n"
-                    "Ctrl-C ends.",
-                    flush=True,
-                )
-                for number in itertools.count(1):
-                    await client.create(new_notification(f"disk-full-{number}", _POLICY))
-                    await asyncio.sleep(_PERIOD)
+    async with running_operator(naive=naive, console=address, grace_period=1) as (_, client, manager):
+        key = f"controller={manager.controllers[0].name}&namespace=default&name=disk-full-1"
+        when = "Retried at once" if naive else "Retried after 2, 6, 14 and 30 s"
+        print(
+            f"{when}: a notification, through the channel 'file', which always fails.\n"
+            f"Its timeline: {manager.console_url}/key?{key}\n"
+            f"Everything:   {manager.console_url}/\n"
+            "Ctrl-C ends.",
+            flush=True,
+        )
+        for number in itertools.count(1):
+            await client.create(new_notification(f"disk-full-{number}", _POLICY))
+            await asyncio.sleep(_PERIOD)

@@ -7,9 +7,10 @@ not even root can create it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,11 +31,11 @@ from reconciler.notification import (
 )
 from reconciler.wire import JSONObject
 
-__all__ = ["NAIVE_LATENCY", "Attempt", "Facts", "NaiveReconciler", "new_channels", "new_notification", "play"]
+__all__ = ["Attempt", "Facts", "new_notification", "play", "running_operator"]
 
 _TERMINAL = {"Sent", "PartiallySent", "Failed"}
 _POLICY = {"maxAttempts": 5, "initialBackoffSeconds": 30, "backoffMultiplier": 2, "maxBackoffSeconds": 480, "jitter": 0}
-NAIVE_LATENCY = 0.04
+_NAIVE_LATENCY = 0.04
 """Seconds per patch of the naive reconciler; about the latency of a real API server."""
 
 
@@ -112,31 +113,45 @@ async def play(
     Cancellation stops the manager and the server and leaves nothing behind.
     """
     facts = Facts(naive=naive)
-    with tempfile.TemporaryDirectory() as folder:
-        channels = new_channels(Path(folder))
-        async with APIServer() as server, Client(server) as client:
-            await server.apply(NotificationRequest)
-            manager = Manager(client)
-            if naive:
-                server.faults.add(latency=NAIVE_LATENCY, times=None, verb="patch")
-                controller = manager.add_controller(NaiveReconciler(channels), resource=NotificationRequest)
-            else:
-                controller = manager.add_controller(NotificationReconciler(channels=channels))
-            async with manager.running():
-                start = current_clock().monotonic()
-                ticker = asyncio.create_task(_report_time(start, on_tick, tick))
-                try:
-                    await _follow(client, server, facts, on_attempt)
-                finally:
-                    ticker.cancel()
-                await asyncio.sleep(3600)  # nothing may happen any more
-                facts.cycles = controller.statistics().reconciles
-            facts.status_writes = len(server.requests(subresource="status"))
+    async with running_operator(naive=naive) as (server, client, manager):
+        start = current_clock().monotonic()
+        ticker = asyncio.create_task(_report_time(start, on_tick, tick))
+        try:
+            await _follow(client, server, facts, on_attempt)
+        finally:
+            ticker.cancel()
+        await asyncio.sleep(3600)  # nothing may happen any more
+        facts.cycles = manager.controllers[0].statistics().reconciles
+        facts.status_writes = len(server.requests(subresource="status"))
     return facts
 
 
-def new_channels(folder: Path) -> list[Channel]:
-    """Return a channel that works and one that always fails."""
+@contextlib.asynccontextmanager
+async def running_operator(
+    *, naive: bool, console: str | None = None, grace_period: float = 30
+) -> AsyncIterator[tuple[APIServer, Client, Manager]]:
+    """Run an operator with a channel that works and one that always fails, on a server of its own.
+
+    Args:
+        naive: run the naive reconciler.
+        console: ``host:port`` of the console; None without one.
+        grace_period: seconds that reconciles in progress have to finish.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        channels = _channels(Path(folder))
+        async with APIServer() as server, Client(server) as client:
+            await server.apply(NotificationRequest)
+            manager = Manager(client, console=console, grace_period=grace_period)
+            if naive:
+                server.faults.add(latency=_NAIVE_LATENCY, times=None, verb="patch")
+                manager.add_controller(NaiveReconciler(channels), resource=NotificationRequest)
+            else:
+                manager.add_controller(NotificationReconciler(channels=channels))
+            async with manager.running():
+                yield server, client, manager
+
+
+def _channels(folder: Path) -> list[Channel]:
     occupied = folder / "occupied"
     occupied.write_text("A regular file where the channel needs a directory.\n")
     return [ConsoleChannel(stream=io.StringIO()), FileChannel(occupied / "notifications")]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-import msgspec
-
 from reconciler.cli.demo.scenario import Attempt, Facts, play
+from reconciler.cli.printing import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.testing import virtual_time
 
@@ -65,7 +63,7 @@ def run_demo(*, speed: float, naive: bool, as_json: bool) -> int:
         raise ConfigurationError(f"--speed must be 0 or a positive number, not {speed}")
     if as_json:
         facts = _play(naive=naive, speed=0, view=None)
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(facts.to_dict())).decode() + "\n")
+        print_json(facts.to_dict())
         return 0
     console = Console(highlight=False)
     console.print(_WHAT, soft_wrap=True)

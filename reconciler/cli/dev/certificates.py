@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from reconciler.cli.writing import write_files
 from reconciler.errors import ConfigurationError, MissingExtra
 
 __all__ = ["print_certificates", "write_certificates"]
@@ -22,8 +21,8 @@ def print_certificates(directory: Path, hosts: Sequence[str]) -> int:
     return 0
 
 
-def write_certificates(directory: Path, hosts: Sequence[str]) -> bytes:
-    """Write ``ca.crt``, ``tls.crt`` and ``tls.key`` for host names or addresses; return the CA's certificate in PEM.
+def write_certificates(directory: Path, hosts: Sequence[str]) -> None:
+    """Write ``ca.crt``, ``tls.crt`` and ``tls.key`` for host names or addresses; only their owner may read them.
 
     Raises:
         ConfigurationError: a host is invalid, a file exists, or one cannot be written.
@@ -38,29 +37,7 @@ def write_certificates(directory: Path, hosts: Sequence[str]) -> bytes:
         certificate = authority.issue_cert(*hosts)
     except (ValueError, UnicodeError) as error:
         raise ConfigurationError(f"{', '.join(hosts)}: not valid names of a certificate: {error}") from error
-    contents = (
-        authority.cert_pem.bytes(),
-        b"".join(each.bytes() for each in certificate.cert_chain_pems),
-        certificate.private_key_pem.bytes(),
-    )
-    written: list[Path] = []
-    existed = directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in zip(_FILES, contents, strict=True):
-            path = directory / name
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                written.append(path)
-                file.write(content)
-    except BaseException as error:
-        for path in written:
-            path.unlink(missing_ok=True)
-        if not existed:
-            with contextlib.suppress(OSError):
-                directory.rmdir()
-        if isinstance(error, FileExistsError):
-            raise ConfigurationError(f"{error.filename} exists, and is not overwritten") from error
-        if isinstance(error, OSError):
-            raise ConfigurationError(f"cannot write {error.filename or directory}: {error.strerror}") from error
-        raise
-    return contents[0]
+    chain = b"".join(each.bytes() for each in certificate.cert_chain_pems)
+    contents = authority.cert_pem.bytes(), chain, certificate.private_key_pem.bytes()
+    files = {name: content.decode() for name, content in zip(_FILES, contents, strict=True)}
+    write_files(directory, files, mode=0o600)

@@ -10,36 +10,24 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from reconciler.cli.dev.certificates import write_certificates
-from reconciler.cli.dev.operator import OperatorOptions
+from reconciler.cli.dev.operator import ProcessOptions
+from reconciler.cli.options import DevOptions
 from reconciler.cli.writing import write_kubeconfig
 from reconciler.errors import ConfigurationError, MissingExtra
 
-__all__ = ["DevOptions", "run_dev"]
+__all__ = ["run_dev"]
 
 _SUFFIXES = frozenset({".py", ".toml", ".yaml", ".yml", ".json"})
 _IGNORED = frozenset({"__pycache__", "node_modules"})
 _STOP_SECONDS = 5.0
 """Seconds that the operator has to stop; its own grace period is shorter."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DevOptions:
-    """The options of ``reconciler dev``, as its ``--help`` describes them."""
-
-    kubeconfig: Path
-    control_plane: bool
-    namespaces: Sequence[str]
-    workers: int
-    metrics: str | None
-    console: str | None
-    log_level: str
 
 
 def run_dev(target: str, options: DevOptions) -> int:
@@ -79,7 +67,7 @@ async def _until_signal(target: str, options: DevOptions) -> None:
         loop.add_signal_handler(number, stop)
     with _certificates() as certificates:
         async with _server(options), running:
-            await _restart_on_changes(running, _operator_options(target, options, certificates), options.kubeconfig)
+            await _restart_on_changes(running, _process_options(target, options, certificates), options.kubeconfig)
 
 
 @contextlib.asynccontextmanager
@@ -117,7 +105,7 @@ def _certificates() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _operator_options(target: str, options: DevOptions, certificates: Path) -> OperatorOptions:
+def _process_options(target: str, options: DevOptions, certificates: Path) -> ProcessOptions:
     metrics = options.metrics or f"127.0.0.1:{_free_port(8080)}"
     print(f"  reconciler top --endpoint http://{metrics}", flush=True)
     console = options.console
@@ -125,7 +113,7 @@ def _operator_options(target: str, options: DevOptions, certificates: Path) -> O
         console = f"127.0.0.1:{_free_port(8082)}"
     if console is not None:
         print(f"In a browser: http://{console} is the console.", flush=True)
-    return OperatorOptions(
+    return ProcessOptions(
         target=target,
         alive=-1,
         kubeconfig=str(options.kubeconfig),
@@ -148,7 +136,7 @@ def _free_port(preferred: int) -> int:
     raise ConfigurationError("no free port on 127.0.0.1")
 
 
-async def _restart_on_changes(running: _Operator, options: OperatorOptions, kubeconfig: Path) -> None:
+async def _restart_on_changes(running: _Operator, options: ProcessOptions, kubeconfig: Path) -> None:
     from watchfiles import Change, awatch
 
     root, ignored = Path.cwd(), kubeconfig.resolve()
@@ -185,7 +173,7 @@ class _Operator:
         self.stopping = True
         await self.stop()
 
-    async def start(self, options: OperatorOptions) -> None:
+    async def start(self, options: ProcessOptions) -> None:
         """Start the process."""
         end, self._alive = os.pipe()
         try:

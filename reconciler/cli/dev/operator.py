@@ -18,17 +18,18 @@ from reconciler.cli.exits import exit_with
 from reconciler.cli.manifests.base import own_definitions
 from reconciler.cli.options import RunOptions
 from reconciler.cli.run import run_target
+from reconciler.cli.targets import operator_name
 from reconciler.manager import Manager
 from reconciler.objects import Unstructured
 from reconciler.webhook import Converter, conversion_configuration, webhook_configurations
 from reconciler.wire import JSONObject
 
-__all__ = ["OperatorOptions"]
+__all__ = ["ProcessOptions"]
 
 _log = logging.getLogger("reconciler.dev")
 
 
-class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the operator's process.
 
     Attributes:
@@ -60,7 +61,7 @@ class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def main(text: str) -> int:
     """Run the operator; return the exit code."""
-    options = msgspec.json.decode(text, type=OperatorOptions)
+    options = msgspec.json.decode(text, type=ProcessOptions)
     threading.Thread(target=_end_with, args=(options.alive,), daemon=True).start()
 
     async def install(manager: Manager) -> None:
@@ -89,7 +90,7 @@ def _end_with(alive: int) -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-async def _install(manager: Manager, options: OperatorOptions) -> None:
+async def _install(manager: Manager, options: ProcessOptions) -> None:
     """Create or replace the definitions and the webhook configurations of the operator."""
     url, authority = f"https://{options.webhooks}", Path(options.certificates, "ca.crt").read_bytes()
     converters = [each for each in manager.webhooks if isinstance(each, Converter)]
@@ -102,10 +103,9 @@ async def _install(manager: Manager, options: OperatorOptions) -> None:
             "'reconciler dev --control-plane' calls it, and so do tests on the embedded API server",
             ", ".join(sorted(each.kind for each in converters)),
         )
-    name = options.target.partition(":")[0].replace("_", "-").lower()
     for document in (
         *own_definitions(manager, options.target, conversions if options.conversions else None),
-        *webhook_configurations(manager.webhooks, name=name, url=url, ca_bundle=authority),
+        *webhook_configurations(manager.webhooks, name=operator_name(options.target), url=url, ca_bundle=authority),
     ):
         await _put(manager, document)
 

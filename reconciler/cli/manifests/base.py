@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from reconciler.cli.manifests.definitions import definitions_of
+from reconciler.cli.manifests.installation import (
+    HEALTH_PORT,
+    METRICS_PORT,
+    Installation,
+    deployment,
+    labels,
+    metrics_service,
+    new_object,
+)
 from reconciler.manager import Manager
 from reconciler.objects import AnyResource, Resource
 from reconciler.webhook import Converter, ServiceReference, conversion_configuration, webhook_configurations
 from reconciler.wire import JSONObject
 
-__all__ = ["BaseOptions", "base_files", "own_definitions"]
+__all__ = ["base_files", "own_definitions"]
 
-_METRICS, _HEALTH, _WEBHOOKS = 8080, 8081, 9443
+_WEBHOOK_PORT = 9443
 _CERTIFICATES = "/etc/webhook/certs"
-_GRACE = 45
-"""Seconds until a pod is killed: 30 s to drain, and the rest to end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseOptions:
-    """The options of a base.
-
-    Attributes:
-        target: the target of ``reconciler run``.
-        name: the name of all objects.
-        namespace: where the operator runs.
-        namespaces: the namespaces that it watches; empty for all.
-        leader_election: the name of the Lease; None without one.
-        leader_election_namespace: the Lease's namespace.
-        authentication: how clients of the metrics are authenticated; None for not at all.
-        image: the image of the Deployment, which the overlay usually replaces.
-        ca_bundle: PEM of the CAs of the webhooks' certificate; None if cert-manager adds it.
-    """
-
-    target: str
-    name: str
-    namespace: str
-    namespaces: Sequence[str]
-    leader_election: str | None
-    leader_election_namespace: str
-    authentication: str | None
-    image: str
-    ca_bundle: bytes | None
-
-
-def base_files(manager: Manager, options: BaseOptions) -> dict[str, list[JSONObject]]:
+def base_files(manager: Manager, installation: Installation) -> dict[str, list[JSONObject]]:
     """Return the documents of each file of the base.
 
     Raises:
@@ -56,11 +35,11 @@ def base_files(manager: Manager, options: BaseOptions) -> dict[str, list[JSONObj
         SchemaError: a kind cannot be expressed as a definition.
     """
     files = {
-        "crd.yaml": _definitions(manager, options),
-        "rbac.yaml": manager.rbac(options.name, namespace=options.namespace),
-        "deployment.yaml": [_deployment(options, webhooks=bool(manager.webhooks))],
-        "service.yaml": [_service(options)],
-        "webhooks.yaml": list(_webhooks(manager, options)) if manager.webhooks else [],
+        "crd.yaml": _definitions(manager, installation),
+        "rbac.yaml": manager.rbac(installation.name, namespace=installation.namespace),
+        "deployment.yaml": [_deployment(installation, webhooks=bool(manager.webhooks))],
+        "service.yaml": [metrics_service(installation)],
+        "webhooks.yaml": list(_webhooks(manager, installation)) if manager.webhooks else [],
     }
     files = {name: documents for name, documents in files.items() if documents}
     overview = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": list(files)}
@@ -99,104 +78,69 @@ def _is_current(cls: type[AnyResource]) -> bool:
     return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
 
 
-def _definitions(manager: Manager, options: BaseOptions) -> list[JSONObject]:
-    service = _service_reference(options)
+def _definitions(manager: Manager, installation: Installation) -> list[JSONObject]:
+    service = _service_reference(installation)
     conversions = {
-        (each.group, each.kind): conversion_configuration(each, service=service, ca_bundle=options.ca_bundle)
+        (each.group, each.kind): conversion_configuration(each, service=service, ca_bundle=installation.ca_bundle)
         for each in manager.webhooks
         if isinstance(each, Converter)
     }
-    documents = own_definitions(manager, options.target, conversions)
+    documents = own_definitions(manager, installation.target, conversions)
     for document in documents:
-        if "conversion" in document["spec"] and options.ca_bundle is None:
-            document["metadata"]["annotations"] = _injected(options)
+        if "conversion" in document["spec"] and installation.ca_bundle is None:
+            document["metadata"]["annotations"] = _injected(installation)
     return documents
 
 
-def _service_reference(options: BaseOptions) -> ServiceReference:
-    return ServiceReference(options.namespace, f"{options.name}-webhook")
+def _service_reference(installation: Installation) -> ServiceReference:
+    return ServiceReference(installation.namespace, f"{installation.name}-webhook")
 
 
-def _injected(options: BaseOptions) -> dict[str, str]:
+def _injected(installation: Installation) -> dict[str, str]:
     """Return the annotation by which cert-manager adds the CA of its Certificate."""
-    return {"cert-manager.io/inject-ca-from": f"{options.namespace}/{options.name}-webhook"}
+    return {"cert-manager.io/inject-ca-from": f"{installation.namespace}/{installation.name}-webhook"}
 
 
-def _webhooks(manager: Manager, options: BaseOptions) -> Iterator[JSONObject]:
+def _webhooks(manager: Manager, installation: Installation) -> Iterator[JSONObject]:
     ports = [{"name": "webhooks", "port": 443, "targetPort": "webhooks"}]
-    yield _object(options, "v1", "Service", "-webhook", spec={"selector": _labels(options), "ports": ports})
-    service = _service_reference(options)
+    yield new_object(installation, "v1", "Service", "-webhook", spec={"selector": labels(installation), "ports": ports})
+    service = _service_reference(installation)
     for each in webhook_configurations(
-        manager.webhooks, name=options.name, service=service, ca_bundle=options.ca_bundle
+        manager.webhooks, name=installation.name, service=service, ca_bundle=installation.ca_bundle
     ):
-        if options.ca_bundle is None:
-            each["metadata"]["annotations"] = _injected(options)
+        if installation.ca_bundle is None:
+            each["metadata"]["annotations"] = _injected(installation)
         yield each
 
 
-def _labels(options: BaseOptions) -> dict[str, str]:
-    return {"app.kubernetes.io/name": options.name}
-
-
-def _object(options: BaseOptions, api_version: str, kind: str, suffix: str = "", **members: Any) -> JSONObject:
-    metadata = {"name": options.name + suffix, "namespace": options.namespace, "labels": _labels(options)}
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **members}
-
-
-def _service(options: BaseOptions) -> JSONObject:
-    ports = [{"name": "metrics", "port": _METRICS, "targetPort": "metrics"}]
-    return _object(options, "v1", "Service", spec={"selector": _labels(options), "ports": ports})
-
-
-def _arguments(options: BaseOptions, *, webhooks: bool) -> list[str]:
+def _arguments(installation: Installation, *, webhooks: bool) -> list[str]:
     optional: Mapping[str, Iterable[str]] = {
-        "namespace": options.namespaces,
-        "leader-election": [options.leader_election] if options.leader_election else [],
-        "leader-election-namespace": [options.leader_election_namespace]
-        if options.leader_election and options.leader_election_namespace != options.namespace
+        "namespace": installation.namespaces,
+        "leader-election": [installation.leader_election] if installation.leader_election else [],
+        "leader-election-namespace": [installation.leader_election_namespace]
+        if installation.leader_election and installation.leader_election_namespace != installation.namespace
         else [],
-        "authentication": [options.authentication] if options.authentication else [],
+        "authentication": [installation.authentication] if installation.authentication else [],
         "webhook-certificates": [_CERTIFICATES] if webhooks else [],
     }
     return [
         "run",
-        options.target,
+        installation.target,
         *(f"--{name}={value}" for name, values in optional.items() for value in values),
-        f"--metrics=0.0.0.0:{_METRICS}",
-        f"--health=0.0.0.0:{_HEALTH}",
+        f"--metrics=0.0.0.0:{METRICS_PORT}",
+        f"--health=0.0.0.0:{HEALTH_PORT}",
         "--log-format=json",
     ]
 
 
-def _deployment(options: BaseOptions, *, webhooks: bool) -> JSONObject:
-    ports = {"metrics": _METRICS, "health": _HEALTH} | ({"webhooks": _WEBHOOKS} if webhooks else {})
-    container: JSONObject = {
-        "name": "operator",
-        "image": options.image,
-        "args": _arguments(options, webhooks=webhooks),
-        "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}},
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}},
-        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    pod: JSONObject = {
-        "serviceAccountName": options.name,
-        "terminationGracePeriodSeconds": _GRACE,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-    }
-    if webhooks:
-        container["volumeMounts"] = [{"name": "webhook-certificates", "mountPath": _CERTIFICATES, "readOnly": True}]
-        pod["volumes"] = [{"name": "webhook-certificates", "secret": {"secretName": f"{options.name}-webhook"}}]
-    labels = _labels(options)
-    spec = {
-        "replicas": 2 if options.leader_election else 1,
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": pod},
-    }
-    return _object(options, "apps/v1", "Deployment", spec=spec)
+def _deployment(installation: Installation, *, webhooks: bool) -> JSONObject:
+    mount = {"name": "webhook-certificates", "mountPath": _CERTIFICATES, "readOnly": True}
+    volume = {"name": "webhook-certificates", "secret": {"secretName": f"{installation.name}-webhook"}}
+    return deployment(
+        installation,
+        _arguments(installation, webhooks=webhooks),
+        replicas=2 if installation.leader_election else 1,
+        ports={"webhooks": _WEBHOOK_PORT} if webhooks else {},
+        container={"volumeMounts": [mount]} if webhooks else {},
+        pod={"volumes": [volume]} if webhooks else {},
+    )

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from reconciler.cli.manifests.definitions import dump_yaml
 from reconciler.cli.manifests.files import HEADER, update_directory
-from reconciler.cli.options import options_as_typed
-from reconciler.cli.targets import load_target, setup_function
+from reconciler.cli.manifests.installation import Installation
+from reconciler.cli.options import ManifestOptions, options_as_typed
+from reconciler.cli.printing import print_json
+from reconciler.cli.targets import load_target, operator_name, setup_function
 from reconciler.client import Client
 from reconciler.controller import Controller
 from reconciler.errors import ConfigurationError
@@ -23,7 +22,7 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import EndpointSecurity, Manager
 from reconciler.wire import JSONObject
 
-__all__ = ["ManifestOptions", "print_manifests", "write_manifests"]
+__all__ = ["print_manifests", "write_manifests"]
 
 
 class _NoServer:
@@ -36,40 +35,29 @@ class _NoServer:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestOptions:
-    """The options of ``reconciler manifests``, as its ``--help`` describes them."""
-
-    name: str | None
-    install_namespace: str
-    namespaces: Sequence[str]
-    leader_election: str | None
-    leader_election_namespace: str | None
-    authentication: Literal["kubernetes"] | None
-    image: str | None
-    ca_bundle: Path | None
-
-
 def print_manifests(target: str, options: ManifestOptions, *, as_json: bool) -> int:
     """Print the RBAC manifests of an operator; for ``"notification"`` the complete installation."""
+    notes: list[str] = []
     if target == "notification":
-        from reconciler.cli.notification import Installation, notification_manifests
+        from reconciler.cli.manifests.notification import notification_manifests
 
-        installation = Installation(
+        options = replace(
+            options,
             name=options.name or "notification-operator",
-            namespace=options.install_namespace,
-            namespaces=options.namespaces,
             image=options.image or "kube-reconciler:latest",
             leader_election=options.leader_election or "notification-operator",
-            leader_election_namespace=options.leader_election_namespace or options.install_namespace,
-            authentication=options.authentication,
         )
-        _print(notification_manifests(installation, _NoServer()), (), as_json=as_json)
-        return 0
-    manager = _manager(target, options)
-    with options_as_typed(name="--name", namespace="--install-namespace"):
-        documents = manager.rbac(options.name or _operator_name(target), namespace=options.install_namespace)
-    _print(documents, _all_notes(manager), as_json=as_json)
+        installation = _installation(target, options)
+        manager = _manager(installation)
+        with _options_as_typed():
+            documents = notification_manifests(manager, installation)
+    else:
+        installation = _installation(target, options)
+        manager = _manager_of_target(installation)
+        with _options_as_typed():
+            documents = manager.rbac(installation.name, namespace=installation.namespace)
+        notes = _all_notes(manager)
+    _print(documents, notes, as_json=as_json)
     return 0
 
 
@@ -77,29 +65,36 @@ def write_manifests(target: str, options: ManifestOptions, directory: Path, *, c
     """Write an operator's kustomize base into a directory, and print what changes; with `check`, only print."""
     if target == "notification":
         raise ConfigurationError("the manifests of 'notification' are only printed: redirect them into a file")
-    from reconciler.cli.manifests.base import BaseOptions, base_files
+    from reconciler.cli.manifests.base import base_files
 
-    manager = _manager(target, options)
-    name = options.name or _operator_name(target)
-    with options_as_typed(name="--name", namespace="--install-namespace"):
-        files = base_files(
-            manager,
-            BaseOptions(
-                target=target,
-                name=name,
-                namespace=options.install_namespace,
-                namespaces=options.namespaces,
-                leader_election=options.leader_election,
-                leader_election_namespace=options.leader_election_namespace or options.install_namespace,
-                authentication=options.authentication,
-                image=options.image or name,
-                ca_bundle=_certificate(options.ca_bundle),
-            ),
-        )
+    installation = _installation(target, options)
+    manager = _manager_of_target(installation)
+    with _options_as_typed():
+        files = base_files(manager, installation)
     texts = {file: HEADER + dump_yaml(documents) for file, documents in files.items()}
     code = update_directory(directory, texts, check=check)
     _print_notes(_all_notes(manager))
     return code
+
+
+def _options_as_typed() -> contextlib.AbstractContextManager[None]:
+    return options_as_typed(name="--name", namespace="--install-namespace")
+
+
+def _installation(target: str, options: ManifestOptions) -> Installation:
+    """Return the options with their defaults: the name of the target's module, and the name as image."""
+    name = options.name or operator_name(target)
+    return Installation(
+        target=target,
+        name=name,
+        namespace=options.install_namespace,
+        namespaces=options.namespaces,
+        leader_election=options.leader_election,
+        leader_election_namespace=options.leader_election_namespace or options.install_namespace,
+        authentication=options.authentication,
+        image=options.image or name,
+        ca_bundle=_certificate(options.ca_bundle),
+    )
 
 
 def _certificate(file: Path | None) -> bytes | None:
@@ -114,22 +109,30 @@ def _certificate(file: Path | None) -> bytes | None:
     return content
 
 
-def _manager(target: str, options: ManifestOptions) -> Manager:
+def _manager(installation: Installation) -> Manager:
+    """Return a manager without controllers.
+
+    Raises:
+        ConfigurationError: an option is invalid.
+    """
+    authentication = installation.authentication
+    with options_as_typed():
+        return Manager(
+            Client(_NoServer()),
+            namespaces=list(installation.namespaces) or None,
+            leader_election=installation.leader_election,
+            leader_election_namespace=installation.leader_election_namespace,
+            security=None if authentication is None else EndpointSecurity(authentication=authentication),
+        )
+
+
+def _manager_of_target(installation: Installation) -> Manager:
     """Return a manager with the controllers of a target.
 
     Raises:
         ConfigurationError: an option is invalid, or the target adds no controller.
     """
-    with options_as_typed():
-        manager = Manager(
-            Client(_NoServer()),
-            namespaces=list(options.namespaces) or None,
-            leader_election=options.leader_election,
-            leader_election_namespace=options.leader_election_namespace or options.install_namespace,
-            security=None
-            if options.authentication is None
-            else EndpointSecurity(authentication=options.authentication),
-        )
+    manager, target = _manager(installation), installation.target
     asyncio.run(setup_function(load_target(target), target)(manager))
     if not manager.controllers:
         raise ConfigurationError("no controller was added to the manager, so it needs no permissions")
@@ -156,7 +159,7 @@ def _notes(controller: Controller) -> list[str]:
 def _print(documents: Sequence[JSONObject], notes: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         everything = {"apiVersion": "v1", "kind": "List", "items": documents}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(everything)).decode() + "\n")
+        print_json(everything)
     else:
         sys.stdout.write(dump_yaml(documents))
         sys.stdout.flush()
@@ -166,9 +169,3 @@ def _print(documents: Sequence[JSONObject], notes: Sequence[str], *, as_json: bo
 def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         print(f"reconciler: note: {note}", file=sys.stderr)
-
-
-def _operator_name(target: str) -> str:
-    """Return the default name of an operator: its module's."""
-    module = target.partition(":")[0].rpartition(".")[2].lower()
-    return re.sub(r"[^a-z0-9]+", "-", module).strip("-") or "operator"

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import msgspec
 import yaml
 
+from reconciler.cli.printing import print_json
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
 from reconciler.objects import AnyResource, CRDChange, compare_crds, generate_crd
@@ -29,7 +29,7 @@ def print_crd(targets: Sequence[str], *, as_json: bool) -> int:
     documents = _generated(targets)
     if as_json:
         everything = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(everything)).decode() + "\n")
+        print_json(everything)
     else:
         sys.stdout.write(dump_yaml(documents))
     return 0
@@ -54,9 +54,7 @@ def check_crd(targets: Sequence[str], old: Path, *, as_json: bool) -> int:
             }
             for name, change in found
         ]
-        sys.stdout.write(
-            msgspec.json.format(msgspec.json.encode({"breaking": breaking > 0, "changes": changes})).decode() + "\n"
-        )
+        print_json({"breaking": breaking > 0, "changes": changes})
     else:
         for name, change in found:
             verdict = "breaking" if change.breaking else "harmless"

@@ -1,1 +1,1 @@
-"""The operator that ``explain`` and ``top`` ask: an endpoint, or a port of its pod that is forwarded."""
+"""The commands ``explain`` and ``top``, which ask a running operator, and the port of its pod that they forward."""

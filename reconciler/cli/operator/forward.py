@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from reconciler.cli.endpoint import HINT, EndpointError
+from reconciler.cli.operator.endpoint import HINT, EndpointError
 from reconciler.cli.operator.pods import Pod, PodError, find_pod
 from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
 from reconciler.client import Client

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from reconciler.cli.pyproject import read_pyproject
 from reconciler.cli.scaffold.draft import Draft
 from reconciler.cli.scaffold.edits import find_classes, find_function, parse_module
 from reconciler.cli.scaffold.rendering import NewKind, check_kind, snake_case
@@ -147,12 +147,9 @@ def _manifest_directory(given: object) -> str | None:
 
 
 def _manifest_options() -> dict[str, Any]:
-    try:
-        document = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigurationError("no pyproject.toml here: run it in a project of 'reconciler new'") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"pyproject.toml: not a readable TOML file: {error}") from error
+    document = read_pyproject()
+    if document is None:
+        raise ConfigurationError("no pyproject.toml here: run it in a project of 'reconciler new'")
     for name in ("tool", "reconciler", "manifests"):
         document = document.get(name, {})
         if not isinstance(document, dict):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import reconciler
 from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.objects.declaration import API_GROUP, CAMEL_CASE
 
 __all__ = [
     "NewKind",
@@ -28,8 +29,6 @@ _LINE = 120
 """Maximum characters of a line, as the project's settings of ruff say."""
 
 _VERSION = re.compile(r"v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?")
-_GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
-_KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
 _LONGEST = 40
 _TAKEN = frozenset({"Any", "Field", "Permission", "NotFound", "Converter", *reconciler.__all__})
 
@@ -66,7 +65,7 @@ def check_kind(kind: NewKind) -> None:
     Raises:
         ConfigurationError: the kind, its group or a version is invalid, or one of its classes would hide another.
     """
-    if not _KIND.fullmatch(kind.kind) or len(kind.kind) > _LONGEST or keyword.iskeyword(kind.snake):
+    if not CAMEL_CASE.fullmatch(kind.kind) or len(kind.kind) > _LONGEST or keyword.iskeyword(kind.snake):
         raise ConfigurationError(
             f"{kind.kind!r} is not a valid kind: write a word in CamelCase of at most {_LONGEST} letters and digits, "
             "such as 'Database'"
@@ -74,7 +73,7 @@ def check_kind(kind: NewKind) -> None:
     for taken in (kind.kind, f"{kind.kind}Spec", f"{kind.kind}Status", f"{kind.kind}Reconciler"):
         if hasattr(builtins, taken) or taken in _TAKEN:
             raise ConfigurationError(f"{kind.kind!r} is not a valid kind: {taken} is a class already; choose another")
-    if not _GROUP.fullmatch(kind.group) or len(kind.group) > 253:
+    if not API_GROUP.fullmatch(kind.group) or len(kind.group) > 253:
         raise ConfigurationError(
             f"{kind.group!r} is not a valid API group: write a domain in lower case with a dot, such as 'example.com'"
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import msgspec
 
-from reconciler.cli.endpoint import EndpointError, key_text, printable, read_keys
+from reconciler.cli.operator.endpoint import EndpointError, key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
+from reconciler.cli.printing import print_json
 from reconciler.controller.wake.reasons import described
 from reconciler.errors import ConfigurationError
 from reconciler.meta import format_duration
@@ -79,7 +79,7 @@ def print_explanation(
         wanted = f"{own}/{name}" if own else name
         raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), document))
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+        print_json(document)
         return 0
     document = printable(document)
     now = msgspec.convert(document["now"], datetime)

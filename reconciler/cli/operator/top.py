@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from reconciler.cli.endpoint import key_text, printable, read_keys
+from reconciler.cli.operator.endpoint import key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
+from reconciler.cli.printing import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.meta import format_duration
 from reconciler.wire import JSONObject
@@ -63,7 +64,7 @@ def print_top(
     console = Console(highlight=False)
     if watch is None:
         if as_json:
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+            print_json(document)
         else:
             console.print(_view(document))
         return 0

@@ -1,0 +1,1 @@
+"""The commands that read files of the notification operator: its audit log, and its routing configuration."""
