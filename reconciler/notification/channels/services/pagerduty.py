@@ -12,7 +12,7 @@ from reconciler.notification.channels.http_channel import ConnectionConfig, Outg
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import one_line, visible
+from reconciler.notification.redaction.text import visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["PagerDutyConfig", "pagerduty_event"]
@@ -81,12 +81,12 @@ def pagerduty_event(message: Message, *, severity: str | None = None) -> JSONObj
         **event,
         "client": "kube-reconciler",
         "payload": {
-            "summary": shortened(visible(one_line(message.subject)), SUMMARY_LIMIT),
+            "summary": shortened(visible_line(message.subject), SUMMARY_LIMIT),
             "source": f"{message.namespace}/{message.name}",
             "severity": severity or _SEVERITIES.get(message.priority, "warning"),
             "component": message.namespace,
             "class": message.type,
             "custom_details": details,
         },
-        "links": [{"href": visible(link.url), "text": visible(one_line(link.label))} for link in message.links],
+        "links": [{"href": visible(link.url), "text": visible_line(link.label)} for link in message.links],
     }
