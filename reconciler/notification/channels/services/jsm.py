@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec.json
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, shortened
+from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, shortened
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import visible, visible_line
@@ -59,7 +59,7 @@ class JSMConfig(ConnectionConfig):
     api_key_credential: str
     """Name of the credential that holds the API key of the integration."""
 
-    url: str = Field(default="https://api.atlassian.com/jsm/ops/integration/v2/alerts", pattern=r"^https?://\S+$")
+    url: WebURL = "https://api.atlassian.com/jsm/ops/integration/v2/alerts"
     """The URL of the alerts."""
 
     responders: list[Responder] = Field(default_factory=list)

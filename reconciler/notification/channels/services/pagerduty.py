@@ -6,9 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
-
-from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, encoded, shortened
+from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, encoded, shortened
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message
@@ -32,7 +30,7 @@ class PagerDutyConfig(ConnectionConfig):
     routing_key_credential: str
     """Name of the credential that holds the integration key of a service or an event orchestration."""
 
-    url: str = Field(default="https://events.pagerduty.com/v2/enqueue", pattern=r"^https?://\S+$")
+    url: WebURL = "https://events.pagerduty.com/v2/enqueue"
     """The URL of the Events API."""
 
     severity: Literal["critical", "error", "warning", "info"] | None = None
