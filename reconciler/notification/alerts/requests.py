@@ -71,7 +71,7 @@ def _digest(text: str) -> str:
 
 def _priority(alerts: Iterable[Alert]) -> Priority:
     """Return the highest priority that the label ``severity`` of an alert stands for; Medium for others."""
-    found = [_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts]
+    found: list[Priority] = [_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts]
     return min(found, key=get_args(Priority).index, default="Medium")
 
 
