@@ -47,7 +47,10 @@ class Credentials:
 
     def set_namespace(self, namespace: str, values: Mapping[str, str]) -> None:
         """Replace the credentials of a namespace by name."""
-        self._namespaces[namespace] = dict(values)
+        if values:
+            self._namespaces[namespace] = dict(values)
+        else:
+            self._namespaces.pop(namespace, None)
         for value in values.values():
             self._remember(value)
 
@@ -123,6 +126,11 @@ class Credentials:
         self._remember(value)
         return value
 
+    def _read_of_namespace(self, namespace: str, name: str) -> str | None:
+        value = self._namespaces.get(namespace, {}).get(name, "")
+        self._remember(value)
+        return value or None
+
     def _remember(self, value: str) -> None:
         if not value:
             return
@@ -145,7 +153,7 @@ class _NamespaceCredentials(Credentials):
         self._namespace = namespace
 
     def _read(self, name: str) -> str | None:
-        return self._all._namespaces.get(self._namespace, {}).get(name) or None  # noqa: SLF001 - of the same class
+        return self._all._read_of_namespace(self._namespace, name)  # noqa: SLF001 - of the same class
 
     def _not_found(self, name: str) -> str:
         return f"credential {name!r} not found in the labelled Secrets of namespace {self._namespace}"

@@ -129,9 +129,9 @@ class NotificationOperator:
             self.routing = RoutingTable(
                 self.channels, kinds=RECEIVER_KINDS, build=receivers.build, check=receivers.missing_credentials
             )
-        if options.routing_file is not None and self.routing is not None:
-            self._file = FileSource(options.routing_file, self.routing)
-            self._file.load()
+            if options.routing_file is not None:
+                self._file = FileSource(options.routing_file, self.routing)
+                self._file.load()
 
     def add_to(self, manager: Manager) -> NotificationReconciler:
         """Add the controller and its runnables to a manager; return the reconciler.
@@ -156,24 +156,28 @@ class NotificationOperator:
         for audit in audits:
             manager.add(audit)
         manager.add(self.channels)
-        if self._file is not None:
-            manager.add(self._file)
-        if self._options.routing_config_map is not None and self.routing is not None:
-            namespace, _, name = self._options.routing_config_map.partition("/")
-            manager.add(ConfigMapSource(manager.cache, namespace, name, self.routing))
-        if self._options.routing_resource is not None and self.routing is not None:
-            loader = RoutingConfigReconciler(self._options.routing_resource, self.routing, redact=self.redactor.redact)
-            manager.add_controller(loader)
+        if self.routing is not None:
+            self._add_routing(manager, self.routing)
         self._add_tenancy(manager)
         self._add_alerts(manager)
+        manager.add_controller(reconciler, workers=self._options.workers)
         if manager.console is not None:
             from reconciler.notification.observe.console_page import receivers_page
 
             manager.console.add(receivers_page(self.channels, history, reconciler.waiting))
-        manager.add_controller(reconciler, workers=self._options.workers)
-        if manager.console is not None:
             manager.console.redact = self.redactor.redact
         return reconciler
+
+    def _add_routing(self, manager: Manager, routing: RoutingTable) -> None:
+        options = self._options
+        if self._file is not None:
+            manager.add(self._file)
+        if options.routing_config_map is not None:
+            namespace, _, name = options.routing_config_map.partition("/")
+            manager.add(ConfigMapSource(manager.cache, namespace, name, routing))
+        if options.routing_resource is not None:
+            loader = RoutingConfigReconciler(options.routing_resource, routing, redact=self.redactor.redact)
+            manager.add_controller(loader)
 
     def _add_tenancy(self, manager: Manager) -> None:
         options = self._options

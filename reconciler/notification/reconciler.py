@@ -331,8 +331,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         )
         set_ended(status, after)
         change = StatusChange(request=obj, before=before, after=after)
-        self._outbox.add(change)
-        self._count_change(change)
+        self._add_change(change)
         self._policies.finish(obj.key)
         return self._expiry(obj)
 
@@ -482,8 +481,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 if channel.name in attempted and channel.reason == "Deferred"
             ),
         )
-        self._outbox.add(change)
-        self._count_change(change)
+        self._add_change(change)
         return decision
 
     async def _fail_invalid(self, request: Request, error: InvalidObject) -> None:
@@ -516,7 +514,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._unsaved.discard(request)
         self._outbox.publish(uid)
 
-    def _count_change(self, change: StatusChange) -> None:
+    def _add_change(self, change: StatusChange) -> None:
+        """Count a change, and keep it for the observers until it is saved."""
+        self._outbox.add(change)
         for attempt in change.attempts:
             self._count("delivered" if attempt.result == "success" else "failed")
         for _ in change.deferred:

@@ -259,6 +259,13 @@ def test_a_webhook_for_alerts_needs_a_token(tmp_path: Path) -> None:
         NotificationOperator(NotificationOptions(alertmanager_webhook=":9095", credentials=tmp_path))
 
 
+@pytest.mark.parametrize("address", ["9095", ":port", "127.0.0.1:65536"])
+def test_an_invalid_address_for_alerts_is_an_error_before_anything_starts(address: str, tmp_path: Path) -> None:
+    options = NotificationOptions(alertmanager_webhook=address, alert_token="alerts", credentials=tmp_path)
+    with pytest.raises(ConfigurationError, match=f"alertmanager_webhook='{address}' is not a valid address"):
+        NotificationOperator(options).add_to(Manager(Client(APIServer())))
+
+
 # A real Alertmanager
 
 

@@ -48,8 +48,10 @@ async def test_the_page_shows_breaker_limits_last_error_and_the_timeline_of_a_re
                     until=lambda found, phase=phase: found.status.phase == phase,
                     timeout=20,
                 )
-            await asyncio.sleep(0.1)
-            whole = await page(manager)
+            async with asyncio.timeout(20):  # the page is notified after the status is written
+                whole = ""
+                while "default/routed" not in whole or "default/paged" not in whole:
+                    whole = await page(manager)
             one = await page(manager, "?request=default/paged")
             hostile = await page(manager, "?channel=%3Cscript%3E")
     assert 'class="pill bad">open<' in whole

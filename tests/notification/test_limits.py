@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.channels import BreakerState, CircuitBreaker, LimitedChannel, LimitsConfig
+from reconciler.notification.channels import BreakerState, CircuitBreaker, LimitedChannel, LimitsConfig, limits
 from tests.depth import examples
 from tests.notification.world import Recorder, virtual, world
 
@@ -197,3 +199,31 @@ async def test_the_concurrency_limit_of_a_receiver_holds() -> None:
     channel = guarded(Recorder("pager", action=work), max_concurrent=3)
     await asyncio.gather(*(deliver(channel, str(number)) for number in range(10)))
     assert most == 3
+
+
+# One channel for each namespace
+
+
+@virtual
+@pytest.mark.parametrize("error", [None, BUSY])
+async def test_namespaces_that_have_not_delivered_for_long_hold_no_connection(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "NAMESPACE_LIMIT", 2)
+    connected: list[str] = []
+
+    class Connected(Recorder):
+        def close(self) -> None:
+            connected.remove(self.name)
+
+    def build(namespace: str) -> LimitedChannel:
+        connected.append(namespace)
+        return guarded(Connected(namespace, [error]))
+
+    channel = limits.NamespacedChannel("pager", build)
+    for namespace in ("a", "b", "a", "c", "a"):
+        with contextlib.suppress(RetryableDeliveryError):
+            await channel.deliver(replace(told(), namespace=namespace))
+    assert connected == ["a", "c"]
+    await channel.close()
+    assert connected == []

@@ -41,9 +41,12 @@ from reconciler.notification.routing import RoutingTable, read_routing
 from reconciler.objects import Model
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "notification.md").read_text()
-MANUAL = PAGE + (ROOT / "docs" / "notification-receivers.md").read_text()
-BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+PAGES = {page.stem: page.read_text() for page in (ROOT / "docs").glob("notification*.md")}
+MANUAL = "".join(PAGES.values())
+
+
+def examples(page: str) -> list[Any]:
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGES[page], re.DOTALL)]
 
 
 def wire_names(model: type[Model]) -> set[str]:
@@ -135,7 +138,7 @@ def test_every_attribute_of_a_message_is_in_the_manual() -> None:
 
 
 def test_the_request_of_the_manual_is_valid_and_has_the_documented_defaults() -> None:
-    (request,) = (block for block in BLOCKS if block.get("kind") == "NotificationRequest")
+    (request,) = (block for block in examples("notification") if block.get("kind") == "NotificationRequest")
     spec = NotificationRequest.from_dict(request).spec
     policy = spec.retry_policy
     for name, value in {**spec.model_dump(by_alias=True), **policy.model_dump(by_alias=True)}.items():
@@ -145,7 +148,7 @@ def test_the_request_of_the_manual_is_valid_and_has_the_documented_defaults() ->
 
 
 def test_the_routing_of_the_manual_is_valid_and_matches_its_comments() -> None:
-    (routing,) = (block for block in BLOCKS if {"route", "receivers"} <= block.keys())
+    (routing,) = (block for block in examples("notification-routing") if {"route", "receivers"} <= block.keys())
     config = read_routing(yaml.safe_dump(routing), kinds=RECEIVER_KINDS, channels=["log"])
     assert config.route.receivers({"priority": "Critical", "team": "storage"}) == ("on-call", "storage")
     assert config.route.receivers({"team": "storage", "env": "dev"}) == ("everybody",)

@@ -22,9 +22,13 @@ from reconciler.apiserver import APIServer
 from reconciler.notification import (
     ChannelPolicy,
     ChannelPolicySpec,
+    Credentials,
     NotificationOperator,
     NotificationOptions,
     NotificationRequest,
+    Redactor,
+    RetryableDeliveryError,
+    credentials,
 )
 from reconciler.notification.tenancy.admission import PolicyValidator
 from reconciler.notification.tenancy.policies import PolicyTable, _glob
@@ -311,6 +315,22 @@ async def test_a_receiver_uses_the_credentials_of_the_request_s_namespace(
     assert missing.status.channels[0].last_error is not None
     assert expected in missing.status.channels[0].last_error
     assert "AAAA-SECRET" not in seen + caplog.text
+
+
+def test_a_credential_that_is_in_use_is_redacted_however_many_others_there_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(credentials, "VALUE_LIMIT", 3)
+    known = Credentials()
+    redactor = Redactor(known.values)
+    known.set_namespace("a", {"hook": "violet-turtle"})
+    for number in range(5):
+        known.set_namespace("b", {"hook": f"rotated-{number}"})
+        assert known.of_namespace("a").get("hook") == "violet-turtle"
+    assert redactor.redact("posted to violet-turtle") == "posted to [REDACTED]"
+    known.set_namespace("a", {})
+    with pytest.raises(RetryableDeliveryError, match="'hook' not found in the labelled Secrets of namespace a"):
+        known.of_namespace("a").get("hook")
 
 
 def test_the_printed_roles_contain_what_the_options_need() -> None:

@@ -331,15 +331,22 @@ async def test_a_missing_credential_is_retryable(tmp_path: Path) -> None:
         assert await sent(channel) is None
 
 
-async def test_a_template_renders_the_body() -> None:
-    template = '{"text": {{ subject | tojson }}, "who": {{ extensions.team | tojson }}}'
+async def test_a_template_renders_the_body_and_what_a_message_lacks_is_empty() -> None:
+    members = ("subject", "extensions.team", "incident.key", "actionLinks[0].url", "sender")
+    template = f"[{', '.join(f'{{{{ {name} | tojson }}}}' for name in members)}]"
     async with receiver() as target:
-        told = message(subject='say "hi"', extensions={"team": "storage"})
+        told = message(
+            subject='say "hi"',
+            extensions={"team": "storage"},
+            incident="disk",
+            links=(Link(service="s", url="https://x.example", label="x"),),
+            sender="ci",
+        )
         assert await sent(webhook(target, template=template), told) is None
         assert await sent(webhook(target, template=template), message()) is None
     first, second = (json.loads(request.body) for request in target.requests)
-    assert first == {"text": 'say "hi"', "who": "storage"}
-    assert second == {"text": "Disk almost full", "who": None}
+    assert first == ['say "hi"', "storage", "disk", "https://x.example", "ci"]
+    assert second == ["Disk almost full", None, None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from reconciler.notification.redaction.redactor import redact_forms
 from tests.benchmarks.redaction import measure, summary
 from tests.notification.redaction_corpus import NAMED, SERVICES, manual_lines, samples
 
-PAGE = Path(__file__).parents[2] / "docs" / "notification.md"
+PAGE = Path(__file__).parents[2] / "docs" / "notification-tenants.md"
 
 
 def test_the_corpus_has_at_least_fifty_services_and_two_thousand_samples() -> None:
@@ -28,7 +28,7 @@ def test_only_secrets_without_a_form_in_prose_are_missed_and_nothing_else_is_los
     assert quality.false == ()
     assert [line for line in manual_lines() if redact_forms(line) != line] == []
     text = " ".join(PAGE.read_text().split())
-    assert summary(quality) in text, f"docs/notification.md must say: {summary(quality)}"
+    assert summary(quality) in text, f"docs/notification-tenants.md must say: {summary(quality)}"
 
 
 # Patterns of users

@@ -13,6 +13,7 @@ import msgspec
 from pydantic import ValidationError
 
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, ReconcilerError, error_text
+from reconciler.manager.endpoints.server import Address
 from reconciler.notification.alerts.payload import AlertGroup
 from reconciler.notification.alerts.requests import request_for
 from reconciler.notification.api.types import NotificationRequest
@@ -56,17 +57,14 @@ class AlertReceiver:
     """
 
     def __init__(self, client: Client, address: str, *, namespace: str, credentials: Credentials, token: str) -> None:
-        host, colon, port = address.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65_535:
-            raise ConfigurationError(f"{address!r} is not a valid address: write HOST:PORT, such as :9095")
-        self._host, self._port = host.strip("[]"), int(port)
+        self._address = Address.parse("alertmanager_webhook", address)
         self._client = client
         self._namespace = namespace
         self._credentials = credentials
         self._token = token
         self._limits = Limits(body_bytes=BODY_BYTES)
         self._listening = asyncio.Event()
-        self.port = self._port
+        self.port = self._address.port
 
     async def listening(self) -> None:
         """Wait until the server listens. Cancellation changes nothing."""
@@ -83,10 +81,10 @@ class AlertReceiver:
         server = HTTPServer(self._handle, self._limits)
         try:
             try:
-                await server.start(self._host or None, self._port)
+                await server.start(self._address.host or None, self._address.port)
             except OSError as error:
-                where = f"{self._host}:{self._port}"
-                raise ConfigurationError(f"cannot listen on {where} for alerts: {error.strerror}") from error
+                reason = f"cannot listen on {self._address} for alerts: {error.strerror}"
+                raise ConfigurationError(reason) from error
             self.port = server.addresses[0][1]
             self._listening.set()
             await asyncio.Event().wait()

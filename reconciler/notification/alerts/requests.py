@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from reconciler.notification.alerts.payload import Alert, AlertGroup
 from reconciler.notification.api.types import (
     BODY_LIMIT,
     EXTENSION_LIMIT,
-    INCIDENT_LENGTH,
+    IDENTIFIER_LENGTH,
     LINK_LIMIT,
     ActionLink,
     Incident,
@@ -57,14 +58,11 @@ def request_for(group: AlertGroup, namespace: str) -> NotificationRequest:
             extensions=_extensions(group),
             action_links=list(_links(group, alerts))[:LINK_LIMIT] or None,
             incident=Incident(key=f"group-{key[:32]}", action="Resolve" if resolved else "Trigger"),
-            correlation_id=group.group_key if len(group.group_key) <= INCIDENT_LENGTH else key,
+            correlation_id=group.group_key if len(group.group_key) <= IDENTIFIER_LENGTH else key,
             sender="grafana" if group.org_id is not None else "alertmanager",
             ttl_seconds_after_finished=KEPT,
         ),
     )
-
-
-_ORDER: tuple[Priority, ...] = ("Critical", "High", "Medium", "Low")
 
 
 def _digest(text: str) -> str:
@@ -73,11 +71,9 @@ def _digest(text: str) -> str:
 
 def _priority(alerts: Iterable[Alert]) -> Priority:
     """Return the highest priority that the label ``severity`` of an alert stands for; Medium for others."""
-    found: set[Priority] = {_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts}
-    for priority in _ORDER:
-        if priority in found:
-            return priority
-    return "Medium"
+    order: tuple[Priority, ...] = get_args(Priority)
+    found = {_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts}
+    return next((priority for priority in order if priority in found), "Medium")
 
 
 def _subject(group: AlertGroup, alerts: list[Alert]) -> str:
@@ -107,8 +103,8 @@ def _paragraph(alert: Alert) -> str:
 
 def _extensions(group: AlertGroup) -> dict[str, str]:
     """Return the attributes for routing: the common labels, ``receiver`` and ``status``, which take precedence."""
-    labels = {"receiver": group.receiver, "status": group.status, **group.group_labels, **group.common_labels}
-    labels |= {"receiver": group.receiver, "status": group.status}
+    own = {"receiver": group.receiver, "status": group.status}
+    labels = {**own, **group.group_labels, **group.common_labels, **own}  # first, so that the limit keeps them
     return {name: value[:1024] for name, value in list(labels.items())[:EXTENSION_LIMIT] if value}
 
 

@@ -67,8 +67,9 @@ RECIPIENT_LIMIT = 64
 RECIPIENT_LENGTH = 320
 """Maximum characters in a recipient: the longest valid email address."""
 
-INCIDENT_LENGTH = 128
-"""Maximum characters of an incident's key. With the namespace it fits PagerDuty's limit of 255."""
+IDENTIFIER_LENGTH = 128
+"""Maximum characters of an incident's key, a correlation id or a sender. A key with its namespace fits PagerDuty's
+limit of 255."""
 
 LINK_LIMIT = 16
 """Maximum action links of a request."""
@@ -136,7 +137,7 @@ class ActionLink(Model):
 class Incident(Model):
     """The incident that a request is about. Services that track incidents know it by its key."""
 
-    key: str = Field(min_length=1, max_length=INCIDENT_LENGTH, description="Key of the incident in this namespace.")
+    key: str = Field(min_length=1, max_length=IDENTIFIER_LENGTH, description="Key of the incident in this namespace.")
     action: IncidentAction = Field(default="Trigger", description="What happened to the incident.")
 
 
@@ -189,13 +190,13 @@ class NotificationRequestSpec(Model):
     correlation_id: str | None = Field(
         default=None,
         min_length=1,
-        max_length=INCIDENT_LENGTH,
+        max_length=IDENTIFIER_LENGTH,
         description="An identifier of the caller's, for audit and tracing.",
     )
     sender: str | None = Field(
         default=None,
         min_length=1,
-        max_length=INCIDENT_LENGTH,
+        max_length=IDENTIFIER_LENGTH,
         description="Who or what asks for the notification, for the audit log.",
     )
 

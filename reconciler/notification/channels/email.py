@@ -29,7 +29,7 @@ from reconciler.notification.errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import one_line, visible
+from reconciler.notification.redaction.text import one_line, visible, visible_line
 
 if TYPE_CHECKING:
     import aiosmtplib
@@ -213,7 +213,7 @@ def email_message(message: Message, config: EmailConfig) -> EmailMessage:
 
 def _subject(text: str) -> str:
     """Return a subject for a header: as ASCII, or as encoded words if it is not plain text."""
-    text = " ".join(visible(one_line(text)).split())
+    text = " ".join(visible_line(text).split())
     if _PLAIN_SUBJECT.fullmatch(text) and "=?" not in text:
         return text
     return Header(text, "utf-8", header_name="Subject").encode()
@@ -226,7 +226,7 @@ def _address(text: str) -> Address:
         PermanentDeliveryError: the address is not plain ASCII; servers that accept others are rare.
     """
     if not _SENDABLE.fullmatch(text) or "=?" in text:
-        raise PermanentDeliveryError(f"{visible(one_line(text))[:80]!r} is not a valid email address")
+        raise PermanentDeliveryError(f"{visible_line(text)[:80]!r} is not a valid email address")
     try:
         return Address(addr_spec=text)
     except (ValueError, IndexError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import msgspec.json
 from pydantic import Field, model_validator
@@ -17,7 +17,10 @@ from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import encodable
 from reconciler.wire import JSONObject
 
-__all__ = ["ConnectionConfig", "HTTPChannel", "HTTPConfig", "OutgoingRequest", "encoded", "shortened"]
+__all__ = ["ConnectionConfig", "HTTPChannel", "HTTPConfig", "OutgoingRequest", "WebURL", "encoded", "shortened"]
+
+WebURL = Annotated[str, Field(pattern=r"^https?://\S+$")]
+"""An http or https URL in a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class ConnectionConfig(LimitsConfig):
     ca_file: str | None = None
     """PEM file of the certificate authorities to trust instead of the system's."""
 
-    proxy: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    proxy: WebURL | None = None
     """URL of a proxy. Default: the proxy that the environment variables name."""
 
     allow_local_addresses: bool = False
@@ -73,7 +76,7 @@ class ConnectionConfig(LimitsConfig):
 class HTTPConfig(ConnectionConfig):
     """The options of receivers with a URL of their own."""
 
-    url: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    url: WebURL | None = None
     """The URL; use `url_credential` instead if it is a secret."""
 
     url_credential: str | None = None

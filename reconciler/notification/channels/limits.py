@@ -365,10 +365,11 @@ class NamespacedChannel:
         channel = self._channels.get(message.namespace)
         if channel is None:
             channel = self._channels[message.namespace] = self._build(message.namespace)
-        self._channels.move_to_end(message.namespace)
+            if len(self._channels) > NAMESPACE_LIMIT:
+                await self._channels.popitem(last=False)[1].close()
+        else:
+            self._channels.move_to_end(message.namespace)
         await channel.deliver(message)
-        if len(self._channels) > NAMESPACE_LIMIT:
-            await self._channels.popitem(last=False)[1].close()
 
     async def close(self) -> None:
         """Close the channels of all namespaces. If cancelled, their connections stay open."""

@@ -16,7 +16,7 @@ import msgspec.json
 from reconciler.errors import ConfigurationError
 from reconciler.notification.errors import RetryableDeliveryError
 from reconciler.notification.message import Message, message_json
-from reconciler.notification.redaction.text import one_line, visible
+from reconciler.notification.redaction.text import visible, visible_line
 
 __all__ = ["ConsoleChannel", "FileChannel", "LogChannel"]
 
@@ -44,7 +44,7 @@ class ConsoleChannel:
         Raises:
             OSError: the stream cannot be written; the attempt has failed and is retried.
         """
-        head = visible(one_line(f"[{message.priority}] [{message.type}] {message.subject}"))
+        head = visible_line(f"[{message.priority}] [{message.type}] {message.subject}")
         body = _HEAD_BEGIN.sub(" ", visible(message.body.rstrip()))
         stream = self._stream or sys.stdout
         stream.write(f"{head}\n{body}\n")

@@ -17,7 +17,7 @@ from reconciler.errors import MissingExtra
 from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import one_line, visible
+from reconciler.notification.redaction.text import visible, visible_line
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def slack_payload(message: Message) -> JSONObject:
         buttons = [
             {
                 "type": "button",
-                "text": {"type": "plain_text", "text": _shortened(visible(one_line(link.label)), 75)},
+                "text": {"type": "plain_text", "text": _shortened(visible_line(link.label), 75)},
                 "url": visible(link.url),
                 "action_id": f"link-{number}",
             }

@@ -30,7 +30,8 @@ OUTPUT_LIMIT = 1_048_576
 class Template:
     """A Jinja template (minijinja's dialect) that renders a message; the filter ``tojson`` encodes a value as JSON.
 
-    Undefined values render as the empty string, because a lost message would be worse than a missing extension.
+    Undefined values and their members render as the empty string, because a lost message would be worse than a missing
+    extension.
 
     Args:
         source: the template.
@@ -48,7 +49,10 @@ class Template:
             raise MissingExtra("minijinja", extra="notification", purpose="a template") from None
         self._error = minijinja.TemplateError
         self._environment = minijinja.Environment(
-            templates={name: source}, fuel=FUEL, undefined_behavior="lenient", auto_escape_callback=lambda _name: False
+            templates={name: source},
+            fuel=FUEL,
+            undefined_behavior="chainable",
+            auto_escape_callback=lambda _name: False,
         )
         self._name = name
         try:
@@ -74,21 +78,18 @@ class Template:
         return text
 
 
-_SAMPLE: JSONObject = {
-    "notification": "sample",
-    "namespace": "default",
-    "uid": "00000000-0000-0000-0000-000000000000",
-    "type": "Simple",
-    "priority": "Medium",
-    "subject": "subject",
-    "body": "body",
-    "channel": "webhook:sample",
-    "attempt": 1,
-    "idempotencyKey": "sample/webhook:sample",
-    "recipients": [],
-    "extensions": {},
-    "actionLinks": [],
-}
+_SAMPLE = message_document(
+    Message(
+        name="sample",
+        namespace="default",
+        uid="00000000-0000-0000-0000-000000000000",
+        type="Simple",
+        priority="Medium",
+        subject="subject",
+        body="body",
+        channel="webhook:sample",
+    )
+)
 """Sample values for checking a template when it is loaded. A template may fail on these and still work on others."""
 
 

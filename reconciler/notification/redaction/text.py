@@ -18,6 +18,7 @@ __all__ = [
     "escaped",
     "one_line",
     "visible",
+    "visible_line",
 ]
 
 _CONTINUED = re.compile(r"'\\{1,16}''|''")
@@ -81,6 +82,11 @@ def visible(text: str, replacement: str = REPLACEMENT) -> str:
 def one_line(text: str) -> str:
     """Return the text with line separators and tabs replaced by spaces."""
     return _line_ends.sub(" ", text).replace("\t", " ")
+
+
+def visible_line(text: str) -> str:
+    """Return the text as one line without unsafe characters."""
+    return visible(one_line(text))
 
 
 def escaped(text: str) -> str:

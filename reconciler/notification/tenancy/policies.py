@@ -88,7 +88,8 @@ class PolicyTable:
 
     def refusal(self, namespace: str, spec: NotificationRequestSpec, channels: Sequence[str]) -> Refusal | None:
         """Return why a request may not be delivered over these channels, or None."""
-        for name, problem in sorted(self._invalid.items()):
+        if self._invalid:
+            name, problem = min(self._invalid.items())
             return Refusal(name, "PolicyDenied", f"policy {name!r} is invalid, so it allows nothing: {problem}")
         for name, policy in self.about(namespace):
             what = next(_violations(policy, spec, channels), None)

@@ -37,7 +37,7 @@ from reconciler.notification.errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import encodable, one_line, visible
+from reconciler.notification.redaction.text import visible, visible_line
 
 if TYPE_CHECKING:
     import requests
@@ -151,8 +151,8 @@ class AppriseChannel:
             service = library.Apprise(asset=plugin.asset)
             service.add(plugin)
             delivered = service.notify(
-                title=visible(one_line(encodable(message.subject))),
-                body=visible(encodable(message.body)),
+                title=visible_line(message.subject),
+                body=visible(message.body),
                 notify_type=_TYPES.get(message.priority, "info"),
                 body_format="text",
             )

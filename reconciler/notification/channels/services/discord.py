@@ -8,7 +8,7 @@ from pydantic import Field
 from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import encodable, one_line, visible
+from reconciler.notification.redaction.text import visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["DiscordConfig", "discord_embed"]
@@ -37,12 +37,12 @@ class DiscordConfig(HTTPConfig):
 
 def discord_embed(message: Message) -> JSONObject:
     """Return the embed for a message, within Discord's limits. Discord shows the body as Markdown."""
-    title = _cut(visible(one_line(encodable(message.subject))), TITLE_LIMIT)
+    title = _cut(visible_line(message.subject), TITLE_LIMIT)
     footer = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
     links = "\n".join(f"[{_label(link.label)}]({visible(link.url)})" for link in message.links[:5])
     room = min(DESCRIPTION_LIMIT, TOTAL_LIMIT - TITLE_LIMIT - len(footer))
     links = links if _units(links) <= room // 2 else ""
-    body = _cut(visible(encodable(message.body)), room - _units(links) - 2)
+    body = _cut(visible(message.body), room - _units(links) - 2)
     return {
         "title": title,
         "description": f"{body}\n\n{links}" if links else body,
@@ -52,7 +52,7 @@ def discord_embed(message: Message) -> JSONObject:
 
 
 def _label(label: str) -> str:
-    return visible(one_line(label)).replace("[", "(").replace("]", ")")
+    return visible_line(label).replace("[", "(").replace("]", ")")
 
 
 def _units(text: str) -> int:

@@ -13,10 +13,10 @@ from urllib.parse import quote
 import msgspec.json
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, shortened
+from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, shortened
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import encodable, one_line, visible
+from reconciler.notification.redaction.text import visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["JSMConfig", "Responder", "jsm_alert"]
@@ -59,7 +59,7 @@ class JSMConfig(ConnectionConfig):
     api_key_credential: str
     """Name of the credential that holds the API key of the integration."""
 
-    url: str = Field(default="https://api.atlassian.com/jsm/ops/integration/v2/alerts", pattern=r"^https?://\S+$")
+    url: WebURL = "https://api.atlassian.com/jsm/ops/integration/v2/alerts"
     """The URL of the alerts."""
 
     responders: list[Responder] = Field(default_factory=list)
@@ -82,7 +82,7 @@ class JSMConfig(ConnectionConfig):
         action = _ACTIONS.get(message.action)
         if action is not None:
             url = f"{self.url.rstrip('/')}/{quote(message.incident_key, safe='')}/{action}?identifierType=alias"
-            document: JSONObject = {"source": "kube-reconciler", "note": shortened(_line(message.subject), 500)}
+            document: JSONObject = {"source": "kube-reconciler", "note": shortened(visible_line(message.subject), 500)}
         else:
             url = self.url
             document = {
@@ -99,9 +99,9 @@ def jsm_alert(message: Message) -> JSONObject:
     The key of the incident is ``alias``, so repeated attempts count in the same alert.
     """
     return {
-        "message": shortened(_line(message.subject), MESSAGE_LIMIT),
+        "message": shortened(visible_line(message.subject), MESSAGE_LIMIT),
         "alias": message.incident_key,
-        "description": shortened(encodable(visible(message.body)), DESCRIPTION_LIMIT),
+        "description": shortened(visible(message.body), DESCRIPTION_LIMIT),
         "priority": _PRIORITIES.get(message.priority, "P3"),
         "entity": f"{message.namespace}/{message.name}",
         "source": "kube-reconciler",
@@ -117,9 +117,5 @@ def _details(message: Message) -> dict[str, str]:
         left -= len(name) + len(value)
         if left < 0:
             break
-        details[_line(name)] = _line(value)
+        details[visible_line(name)] = visible_line(value)
     return details
-
-
-def _line(text: str) -> str:
-    return visible(one_line(encodable(text)))

@@ -8,7 +8,7 @@ from pydantic import Field
 from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest, shortened
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import encodable, one_line, visible
+from reconciler.notification.redaction.text import one_line, visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["MattermostConfig", "mattermost_post"]
@@ -35,7 +35,7 @@ class MattermostConfig(HTTPConfig):
 
 def mattermost_post(message: Message) -> JSONObject:
     """Return the post for a message. Mattermost shows it as Markdown; mentions in it notify nobody."""
-    links = " | ".join(f"[{visible(one_line(link.label))}]({visible(link.url)})" for link in message.links)
+    links = " | ".join(f"[{visible_line(link.label)}]({visible(link.url)})" for link in message.links)
     links = links if len(links) <= TEXT_LIMIT // 2 else ""
     foot = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
     head = f"#### {_unmentioned(one_line(message.subject))}\n"
@@ -49,4 +49,4 @@ def mattermost_post(message: Message) -> JSONObject:
 
 def _unmentioned(text: str) -> str:
     """Return the text with a zero-width space after each ``@``, so that it mentions nobody."""
-    return visible(encodable(text)).replace("@", "@\u200b")
+    return visible(text).replace("@", "@\u200b")

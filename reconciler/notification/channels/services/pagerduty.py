@@ -6,13 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
-
-from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, encoded, shortened
+from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, encoded, shortened
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import one_line, visible
+from reconciler.notification.redaction.text import visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["PagerDutyConfig", "pagerduty_event"]
@@ -32,7 +30,7 @@ class PagerDutyConfig(ConnectionConfig):
     routing_key_credential: str
     """Name of the credential that holds the integration key of a service or an event orchestration."""
 
-    url: str = Field(default="https://events.pagerduty.com/v2/enqueue", pattern=r"^https?://\S+$")
+    url: WebURL = "https://events.pagerduty.com/v2/enqueue"
     """The URL of the Events API."""
 
     severity: Literal["critical", "error", "warning", "info"] | None = None
@@ -81,12 +79,12 @@ def pagerduty_event(message: Message, *, severity: str | None = None) -> JSONObj
         **event,
         "client": "kube-reconciler",
         "payload": {
-            "summary": shortened(visible(one_line(message.subject)), SUMMARY_LIMIT),
+            "summary": shortened(visible_line(message.subject), SUMMARY_LIMIT),
             "source": f"{message.namespace}/{message.name}",
             "severity": severity or _SEVERITIES.get(message.priority, "warning"),
             "component": message.namespace,
             "class": message.type,
             "custom_details": details,
         },
-        "links": [{"href": visible(link.url), "text": visible(one_line(link.label))} for link in message.links],
+        "links": [{"href": visible(link.url), "text": visible_line(link.label)} for link in message.links],
     }

@@ -7,7 +7,7 @@ from pydantic import Field
 from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest, encoded, shortened
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import one_line, visible
+from reconciler.notification.redaction.text import visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["TeamsConfig", "teams_card"]
@@ -34,7 +34,7 @@ class TeamsConfig(HTTPConfig):
 
 def teams_card(message: Message) -> JSONObject:
     """Return the Adaptive Card for a message, in the envelope of workflows. Teams shows the body as Markdown."""
-    subject = visible(one_line(message.subject))
+    subject = visible_line(message.subject)
     facts = [("Priority", message.priority), ("Type", message.type), ("Request", f"{message.namespace}/{message.name}")]
     if message.action != "Trigger":
         facts.append(("Incident", f"{message.incident_key} ({message.action})"))
@@ -52,7 +52,7 @@ def teams_card(message: Message) -> JSONObject:
     }
     if message.links:
         card["actions"] = [
-            {"type": "Action.OpenUrl", "title": shortened(visible(one_line(link.label)), 75), "url": visible(link.url)}
+            {"type": "Action.OpenUrl", "title": shortened(visible_line(link.label), 75), "url": visible(link.url)}
             for link in message.links[:ACTIONS]
         ]
     content = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
