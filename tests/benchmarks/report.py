@@ -241,13 +241,13 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _table(samples: Sequence[Sample], work: str, size: int, columns: Sequence[tuple[str, str, str]]) -> list[str]:
     rows = {name: [each for each in samples if _row(each) == name] for name in sorted({_row(each) for each in samples})}
-    repeats = sorted({len(mine) for mine in rows.values()})
+    counts = sorted({len(mine) for mine in rows.values()})
+    repeats = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     loads = [sample["load"] for sample in samples]
     lines = [
         f"### {work}, {size:,}",
         "",
-        f"Repetitions: {' to '.join(map(str, dict.fromkeys((repeats[0], repeats[-1]))))}; "
-        f"load average {min(loads):.1f} to {max(loads):.1f}.",
+        f"Repetitions: {repeats}; load average {min(loads):.1f} to {max(loads):.1f}.",
         "",
         "| contender | " + " | ".join(title for _, title, _ in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
@@ -276,7 +276,7 @@ def _ratio_table(samples: Sequence[Sample]) -> list[str]:
         f"| work | of | to | {' | '.join(loops)} |",
         "|---" * (len(loops) + 3) + "|",
     ]
-    empty = " |" * (len(loops) - 1)
+    end = " |" * len(loops)
     for work, field, other, title in RATIOS:
         for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
             cells = [_spread(ratios(samples, work, size, field, other, ours=ours)) for ours in loops.values()]
@@ -285,11 +285,13 @@ def _ratio_table(samples: Sequence[Sample]) -> list[str]:
     for size in sorted({sample["size"] for sample in pick(samples, work="converge", contender=CEILING_PATCH)}):
         cell = _spread(ratios(samples, "converge", size, "rate", CEILING_PATCH, ours=OURS_PATCH))
         if cell:
-            lines.append(f"| converge, {size:,}, both with a patch | objects per second | {CEILING_PATCH} | {cell} |{empty}")
+            lines.append(
+                f"| converge, {size:,}, both with a patch | objects per second | {CEILING_PATCH} | {cell}{end}"
+            )
     ours, theirs = per_further_object(samples, OURS), per_further_object(samples, GO)
     if ours and theirs:
         lines.append(
-            f"| start | RSS per further object ({ours:.0f} and {theirs:.0f} bytes) | {GO} | {ours / theirs:.2f} |{empty}"
+            f"| start | RSS per further object ({ours:.0f} and {theirs:.0f} bytes) | {GO} | {ours / theirs:.2f}{end}"
         )
     return lines
 
