@@ -11,6 +11,7 @@ Sample = dict[str, Any]
 OURS = "kube-reconciler"
 OURS_UVLOOP = f"{OURS}, uvloop"
 OURS_PATCH = f"{OURS}, patch"
+_LOOPS = {"asyncio": OURS, "uvloop": OURS_UVLOOP}
 RUST = "kube-rs"
 GO = "controller-runtime, typed"
 CEILING = "bare aiohttp"
@@ -239,18 +240,19 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _table(samples: Sequence[Sample], work: str, size: int, columns: Sequence[tuple[str, str, str]]) -> list[str]:
-    repeats = len({sample["repetition"] for sample in samples})
+    rows = {name: [each for each in samples if _row(each) == name] for name in sorted({_row(each) for each in samples})}
+    counts = sorted({len(mine) for mine in rows.values()})
+    repeats = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     loads = [sample["load"] for sample in samples]
     lines = [
         f"### {work}, {size:,}",
         "",
-        f"Median of {repeats} (lowest to highest); load average {min(loads):.1f} to {max(loads):.1f}.",
+        f"Repetitions: {repeats}; load average {min(loads):.1f} to {max(loads):.1f}.",
         "",
         "| contender | " + " | ".join(title for _, title, _ in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    for name in sorted({_row(sample) for sample in samples}):
-        mine = [sample for sample in samples if _row(sample) == name]
+    for name, mine in rows.items():
         lines.append(f"| {name} | " + " | ".join(_cell(mine, field, form) for field, _, form in columns) + " |")
     return lines
 
@@ -267,25 +269,29 @@ def _cell(samples: Sequence[Sample], field: str, form: str) -> str:
 
 
 def _ratio_table(samples: Sequence[Sample]) -> list[str]:
+    loops = {f"on {loop}": name for loop, name in _LOOPS.items() if pick(samples, contender=name)}
     lines = [
         "### Ratios: this library to another, within one repetition",
         "",
-        "| work | of | to | on asyncio | on uvloop |",
+        f"| work | of | to | {' | '.join(loops)} |",
+        "|---" * (len(loops) + 3) + "|",
     ]
-    lines.append("|---|---|---|---|---|")
+    end = " |" * len(loops)
     for work, field, other, title in RATIOS:
         for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
-            cells = [_spread(ratios(samples, work, size, field, other, ours=ours)) for ours in (OURS, OURS_UVLOOP)]
+            cells = [_spread(ratios(samples, work, size, field, other, ours=ours)) for ours in loops.values()]
             if any(cells):
                 lines.append(f"| {work}, {size:,} | {title} | {other} | {' | '.join(cells)} |")
     for size in sorted({sample["size"] for sample in pick(samples, work="converge", contender=CEILING_PATCH)}):
         cell = _spread(ratios(samples, "converge", size, "rate", CEILING_PATCH, ours=OURS_PATCH))
         if cell:
-            lines.append(f"| converge, {size:,}, both with a patch | objects per second | {CEILING_PATCH} | {cell} | |")
+            lines.append(
+                f"| converge, {size:,}, both with a patch | objects per second | {CEILING_PATCH} | {cell}{end}"
+            )
     ours, theirs = per_further_object(samples, OURS), per_further_object(samples, GO)
     if ours and theirs:
         lines.append(
-            f"| start | RSS per further object ({ours:.0f} and {theirs:.0f} bytes) | {GO} | {ours / theirs:.2f} | |"
+            f"| start | RSS per further object ({ours:.0f} and {theirs:.0f} bytes) | {GO} | {ours / theirs:.2f}{end}"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""The contributing guide names files and folders that exist, and at most three for each recipe."""
+"""The contributing guide names every session and folder of tests, files that exist, and three for a recipe at most."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ def test_every_room_that_a_change_may_be_in_is_on_the_map() -> None:
     rooms = {path.parent.name for path in (ROOT / "reconciler").glob("*/__init__.py")}
     small = {"events", "http", "meta", "serving", "telemetry", "testing", "webhook"}
     assert {room for room in rooms - small if f"`reconciler/{room}/" not in PAGE} == set()
+
+
+def test_every_session_of_nox_is_named() -> None:
+    found = re.findall(
+        r'^@nox\.session\((?:name="([\w-]+)")?.*\)\ndef (\w+)', (ROOT / "noxfile.py").read_text(), re.MULTILINE
+    )
+    sessions = {name or function for name, function in found} - {"tests"}
+    assert len(sessions) > 10
+    assert {each for each in sessions if not re.search(rf"`(?:nox -s )?{each}\b", PAGE)} == set()
+
+
+def test_every_folder_of_tests_is_on_the_map() -> None:
+    packages = {path.stem for path in (ROOT / "reconciler").iterdir()}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert {each for each in folders - packages if f"`tests/{each}/`" not in PAGE} == set()

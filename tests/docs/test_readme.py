@@ -16,6 +16,7 @@ def test_every_link_is_absolute_and_names_a_page_and_a_heading_that_exist() -> N
     assert re.findall(r"\]\((?!https://)[^)]*\)", README) == []
     assert len(DEFINED) > 15
     for target in DEFINED.values():
+        assert target.startswith("https://"), target
         path, _, heading = target.removeprefix(f"{HERE}/blob/main/").partition("#")
         assert (ROOT / path).is_file(), target
         if heading:
