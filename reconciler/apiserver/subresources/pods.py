@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconciler.apiserver.builtin.validation import selects
 from reconciler.apiserver.encoding.refusals import (
     Refusal,
+    bad_request,
     cannot_be_handled,
     conflict,
     forbidden,

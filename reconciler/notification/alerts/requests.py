@@ -71,9 +71,8 @@ def _digest(text: str) -> str:
 
 def _priority(alerts: Iterable[Alert]) -> Priority:
     """Return the highest priority that the label ``severity`` of an alert stands for; Medium for others."""
-    order: tuple[Priority, ...] = get_args(Priority)
-    found = {_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts}
-    return next((priority for priority in order if priority in found), "Medium")
+    found: list[Priority] = [_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts]
+    return min(found, key=get_args(Priority).index, default="Medium")
 
 
 def _subject(group: AlertGroup, alerts: list[Alert]) -> str:
