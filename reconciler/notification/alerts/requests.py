@@ -72,7 +72,7 @@ def _digest(text: str) -> str:
 def _priority(alerts: Iterable[Alert]) -> Priority:
     """Return the highest priority that the label ``severity`` of an alert stands for; Medium for others."""
     found: list[Priority] = [_PRIORITIES.get(alert.labels.get("severity", "").lower(), "Medium") for alert in alerts]
-    return min(found, key=get_args(Priority).index, default="Medium")
+    return min(found, key=get_args(Priority).index) if found else "Medium"
 
 
 def _subject(group: AlertGroup, alerts: list[Alert]) -> str:
