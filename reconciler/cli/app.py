@@ -414,6 +414,10 @@ def apiserver(
         float, Parameter(help="Fraction of requests that fail, from 0 to 1.", validator=Number(gte=0, lte=1))
     ] = 0.0,
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
+    rbac: Annotated[
+        bool,
+        Parameter(help="Let users do only what roles allow; the kubeconfig's user may do everything.", negative=""),
+    ] = False,
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 
@@ -421,7 +425,8 @@ def apiserver(
     """
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    return run_apiserver(objects, APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
+    options = APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, rbac=rbac)
+    return run_apiserver(objects, options)
 
 
 @app.command(usage="Usage: reconciler audit [OPTIONS] FILE")

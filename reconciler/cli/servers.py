@@ -33,6 +33,7 @@ class APIServerOptions:
         log: the requests to print.
         chaos: the fraction of requests that fail.
         seed: the seed of all randomness.
+        rbac: users may do only what roles allow.
     """
 
     port: int
@@ -40,6 +41,7 @@ class APIServerOptions:
     log: Literal["none", "writes", "requests"]
     chaos: float
     seed: int
+    rbac: bool
 
 
 def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
@@ -50,7 +52,7 @@ def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
     objects = [each for name in names for each in _objects(name)]
-    async with APIServer(seed=options.seed) as server:
+    async with APIServer(seed=options.seed, rbac=options.rbac) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)
         write_kubeconfig(server.write_kubeconfig, options.kubeconfig)

@@ -26,10 +26,15 @@ _BESIDE = (
     "meta.v1.DeleteOptions",
     "autoscaling.v1.Scale",
     "authentication.v1.SelfSubjectReview",
+    "authentication.v1.TokenRequest",
+    "authentication.v1.TokenReview",
     "authorization.v1.LocalSubjectAccessReview",
     "authorization.v1.SelfSubjectAccessReview",
     "authorization.v1.SelfSubjectRulesReview",
     "authorization.v1.SubjectAccessReview",
+    "core.v1.Binding",
+    "policy.v1.Eviction",
+    "policy.v1beta1.Eviction",
 )
 _MEMBER = re.compile(r"^\s*(optional|repeated|required)?\s*(map<string, ([\w.]+)>|[\w.]+) (\w+) = (\d+);", re.MULTILINE)
 _FIELD = re.compile(r'^\t(?:(\w+)\s+)?(\*)?[\w.\[\]*]+\s+`json:"([^",]*)(,[^"]*)?" protobuf:"\w+,(\d+),', re.MULTILINE)

@@ -95,7 +95,7 @@ BUILT_IN: tuple[_Kind, ...] = (
     _kind("", "secrets", "Secret"),
     _kind("", "events", "Event", "ev", create_on_update=True),
     _kind("events.k8s.io", "events", "Event", "ev", create_on_update=True, stored_as=""),
-    _kind("", "serviceaccounts", "ServiceAccount", "sa"),
+    _kind("", "serviceaccounts", "ServiceAccount", "sa", extra_subresources=("token",)),
     _kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label"),
     _kind("", "endpoints", "Endpoints", "ep", create_on_update=True),
     _kind(

@@ -96,6 +96,16 @@ _KINDS = {
     "SelfSubjectReview": _review("SelfSubjectReview"),
     "SelfSubjectRulesReview": _review("SelfSubjectRulesReview", namespace=_TEXT),
     "SubjectAccessReview": _review("SubjectAccessReview", **_ATTRIBUTES, **_USER),
+    "TokenRequest": _review(
+        "TokenRequest",
+        audiences=_list(_TEXT),
+        expirationSeconds=scalar("integer", "int64", "int64"),
+        boundObjectRef=struct(
+            "BoundObjectReference",
+            **dict.fromkeys(("kind", "apiVersion", "name"), _TEXT),
+            uid=scalar("string", "types.UID"),
+        ),
+    ),
     "TokenReview": _review("TokenReview", token=_TEXT, audiences=_list(_TEXT)),
 }
 

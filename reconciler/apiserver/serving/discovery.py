@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
+from reconciler.apiserver.requests.routing import ACTIONS
 from reconciler.apiserver.storage.registry import Endpoint, Registry
-from reconciler.apiserver.subresources.pods import POD_SUBRESOURCES
 from reconciler.wire import JSONObject
 
 __all__ = ["VERSION", "Discovery"]
@@ -136,12 +136,12 @@ def _named_groups(parts: list[str], groups: _Groups) -> JSONObject | None:
     return None
 
 
-_OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **POD_SUBRESOURCES}
+_OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **ACTIONS}
 """The subresources whose kind is not that of their objects."""
 
 
 def _verbs_of(subresource: str) -> list[str]:
-    return ["create"] if subresource in POD_SUBRESOURCES else ["get", "patch", "update"]
+    return ["create"] if subresource in ACTIONS else ["get", "patch", "update"]
 
 
 def _verbs(endpoint: Endpoint) -> list[str]:

@@ -9,18 +9,23 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reconciler.apiserver.access.control import AccessControl
+from reconciler.apiserver.access.roles import Roles
+from reconciler.apiserver.access.tokens import ISSUER, Tokens
+from reconciler.apiserver.access.users import User
 from reconciler.apiserver.admission.admission import ConfiguredAdmission
 from reconciler.apiserver.admission.calls import WebhookCaller
 from reconciler.apiserver.definitions.definitions import Definitions
-from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed
+from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed, not_found
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import encode
 from reconciler.apiserver.subresources.pods import PodSubresources
-from reconciler.apiserver.subresources.reviews import answer_review, is_review
+from reconciler.apiserver.subresources.reviews import Reviews, is_review
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
+from reconciler.apiserver.subresources.tokens import TokenRequests
 from reconciler.apiserver.verbs.delete import Deleter
 from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
 from reconciler.apiserver.verbs.read import Reader
@@ -34,6 +39,7 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
+_TOKEN_SECONDS = 10 * 365 * 86_400
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -63,8 +69,14 @@ class Handler:
         history: how many events each kind keeps at least.
         provision_namespaces: create the missing namespaces of objects that are created.
         webhook_servers: the webhook servers in this process, by address.
-        token: the token that a TokenReview accepts.
+        key: signs the tokens of service accounts.
+        users: the fixed users by the SHA-256 of their tokens.
+        rbac: users may do only what roles allow.
         sharded: honor ``shardSelector``.
+
+    Attributes:
+        cluster: the stored objects.
+        access: the users, and what they may do.
     """
 
     def __init__(
@@ -75,23 +87,28 @@ class Handler:
         history: int,
         provision_namespaces: bool,
         webhook_servers: Mapping[str, Transport],
-        token: str,
+        key: bytes,
+        users: Mapping[bytes, User],
+        rbac: bool = False,
         sharded: bool = False,
     ) -> None:
         self._clock = clock
-        self._token = token
         self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         definitions = Definitions(self.cluster, webhook_servers)
         provide = self._create_namespace if provision_namespaces else None
-        admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
+        roles = Roles(self.cluster) if rbac else None
+        self.access = AccessControl(Tokens(self.cluster, key, users), roles)
+        admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers), roles)
         self._writer = Writer(self.cluster, definitions.strategy, admission, provide)
         self._deleter = Deleter(self.cluster, admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
+        self._token_requests = TokenRequests(self.cluster, self.access.tokens)
         self._scaler = Scaler(self._writer)
         self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
         self._discovery = Discovery(self.cluster.registry)
+        self._reviews = Reviews(self.access, self.cluster.now)
         for name in _NAMESPACES:
             _at_once(self._create_namespace(name))
 
@@ -102,15 +119,25 @@ class Handler:
         """Return the call that a request makes; None for a path that belongs to no kind.
 
         Raises:
-            Refusal: the kind or verb is not served.
+            Refusal: the user may not make it, or the kind or verb is not served.
         """
+        user = self.access.user_of(request)
+        self.access.check(user, request)
         if is_review(request.path):
             return None
         call = route(request, self.cluster.registry)
+        if call is not None:
+            call.user = user
         if call is not None and not self._sharded and "shardSelector" in call.query:
             query = {name: value for name, value in call.query.items() if name != "shardSelector"}
             return replace(call, query=query)
         return call
+
+    def routed(self, request: HTTPRequest) -> Call | None:
+        """Return the call of a request that was refused, for the log; None for a path that belongs to no kind."""
+        with contextlib.suppress(Refusal):
+            return route(request, self.cluster.registry)
+        return None
 
     async def write(self, call: Call) -> HandlerResult:
         """Return the result of a write; error responses are results as well. A cancelled call may have taken effect."""
@@ -144,7 +171,7 @@ class Handler:
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         """Return the response to a review or to a request for discovery."""
         if is_review(request.path):
-            return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request, self._token))))
+            return HandlerResult(HTTPResponse(201, _JSON, encode(self._reviews.answer(request))))
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
@@ -201,6 +228,8 @@ class Handler:
 
     async def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
+            if call.subresource == "token":
+                return self._token_requests.create(call)
             return self._pod_subresources.create(call) if call.subresource else await self._writer.create(call)
         if call.verb == "delete":
             return await self._deleter.delete(call)
@@ -245,6 +274,19 @@ class Handler:
             current = endpoint.store.objects.get(stored.key, stored)
             metadata |= {"name": current.doc["metadata"]["name"], "resourceVersion": str(current.rv)}
             await self._internal("PUT", f"{base}/{metadata['name']}/status", {**document, "metadata": metadata})
+
+    def account_token(self, name: str, namespace: str) -> str:
+        """Return a new token of a service account.
+
+        Raises:
+            NotFound: there is no such service account.
+        """
+        accounts = self.cluster.registry.core("serviceaccounts")
+        stored = accounts.store.objects.get(accounts.key(namespace, name))
+        if stored is None:
+            refusal = not_found("serviceaccounts", "", name)
+            raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")
+        return self.access.tokens.issue(stored, [ISSUER], _TOKEN_SECONDS, {})
 
     async def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
         headers = {**_JSON, "user-agent": "kube-apiserver"}
