@@ -21,7 +21,8 @@ def to_protobuf(document: dict[str, Any]) -> bytes:
     """Return a document in its envelope."""
     version, kind = document["apiVersion"], document["kind"]
     group, _, number = version.rpartition("/")
-    name = {"DeleteOptions": "meta.v1.DeleteOptions"}.get(kind) or _TYPES[f"{group}/{number}/{kind}"]
+    unstored = f"{group.removesuffix('.k8s.io') or 'core'}.{number}.{kind}"
+    name = {"DeleteOptions": "meta.v1.DeleteOptions"}.get(kind) or _TYPES.get(f"{group}/{number}/{kind}", unstored)
     described = _bytes(1, version.encode()) + _bytes(2, kind.encode())
     return b"k8s\x00" + _bytes(1, described) + _bytes(2, _message(document, name)) + _bytes(3, b"") + _bytes(4, b"")
 

@@ -22,7 +22,7 @@ from tests.conformance.api import Api
 from tests.conformance.cases import CASES, Case
 from tests.conformance.definitions import DEFINITIONS
 
-WITH_ROLES = ("access", "tokens")
+WITH_ROLES = ("access", "certificates", "tokens")
 """The themes of cases in which roles limit what users may do; the others need none, since an administrator asks."""
 GOLDEN = Path(__file__).parent / "golden"
 EACH_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.theme}: {case.title}")

@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from reconciler.apiserver.access.roles import RBAC, Roles
+from reconciler.apiserver.access.roles import Roles
 from reconciler.apiserver.admission.calls import CallFailed, WebhookCaller
-from reconciler.apiserver.admission.escalation import check_escalation
 from reconciler.apiserver.admission.matching import GROUP, selected
+from reconciler.apiserver.admission.permissions import check_permissions, needs_permissions
 from reconciler.apiserver.admission.policies import Policy, read_policies
 from reconciler.apiserver.admission.reviews import BadResponse, denial, read_response, review_request
 from reconciler.apiserver.admission.webhooks import Webhook, read_webhooks
@@ -58,8 +58,8 @@ class ConfiguredAdmission:
             self._policies = list(read_policies(registry))
 
     def applies(self, write: Admitted) -> bool:
-        """Return whether rules of any webhook or policy match a write, or it grants permissions."""
-        if self._roles is not None and write.call.endpoint.info.group == RBAC:
+        """Return whether rules of any webhook or policy match a write, or it may need permissions of its own."""
+        if self._roles is not None and needs_permissions(write):
             return True
         anyone: tuple[Webhook | Policy, ...] = (*self._mutating, *self._validating, *self._policies)
         return any(each.endpoint_for(write) is not None for each in anyone)
@@ -131,8 +131,8 @@ class ConfiguredAdmission:
             Refusal: a policy or webhook denies the write, or a webhook cannot be called. Of several denials the first
                 counts, in the order of the configurations.
         """
-        if self._roles is not None and write.call.endpoint.info.group == RBAC:
-            check_escalation(write, self._roles)
+        if self._roles is not None and needs_permissions(write):
+            check_permissions(write, self._roles)
         denials = [denial for policy in self._policies for denial in policy.denials(write)]
         if denials:
             raise denials[0]

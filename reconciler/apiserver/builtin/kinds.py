@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BUILT_IN", "DEPRECATED", "SELECTABLE", "KindInfo"]
+__all__ = ["BUILT_IN", "DEPRECATED", "KindInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ BUILT_IN: tuple[_Kind, ...] = (
         categories=_ALL,
         status=True,
         generation=True,
-        extra_subresources=("binding", "eviction"),
+        extra_subresources=("binding", "ephemeralcontainers", "eviction", "resize"),
     ),
     _kind("", "podtemplates", "PodTemplate", generation=True),
     _kind("", "nodes", "Node", "no", cluster=True, status=True),
@@ -119,8 +119,19 @@ BUILT_IN: tuple[_Kind, ...] = (
     _scalable("apps", "replicasets", "ReplicaSet", "rs"),
     _scalable("apps", "statefulsets", "StatefulSet", "sts"),
     _kind("apps", "daemonsets", "DaemonSet", "ds", categories=_ALL, status=True, generation=True),
+    _kind("apps", "controllerrevisions", "ControllerRevision"),
     _kind("batch", "jobs", "Job", categories=_ALL, status=True, generation=True),
     _kind("batch", "cronjobs", "CronJob", "cj", categories=_ALL, status=True, generation=True),
+    _kind(
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        "CertificateSigningRequest",
+        "csr",
+        cluster=True,
+        status=True,
+        extra_subresources=("approval",),
+        names="path",
+    ),
     _kind("coordination.k8s.io", "leases", "Lease", create_on_update=True, unconditional=False),
     _kind("discovery.k8s.io", "endpointslices", "EndpointSlice", create_on_update=True, generation=True),
     _kind("networking.k8s.io", "ingresses", "Ingress", "ing", status=True, generation=True),
@@ -147,6 +158,15 @@ BUILT_IN: tuple[_Kind, ...] = (
     _admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
     _admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
     _kind(
+        "apiregistration.k8s.io",
+        "apiservices",
+        "APIService",
+        cluster=True,
+        categories=("api-extensions",),
+        status=True,
+        unconditional=False,
+    ),
+    _kind(
         "apiextensions.k8s.io",
         "customresourcedefinitions",
         "CustomResourceDefinition",
@@ -163,36 +183,3 @@ BUILT_IN: tuple[_Kind, ...] = (
 
 DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
 """The warnings for using a kind."""
-
-SELECTABLE: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "pods"): (
-        "spec.nodeName",
-        "spec.restartPolicy",
-        "spec.schedulerName",
-        "spec.serviceAccountName",
-        "spec.hostNetwork",
-        "status.phase",
-        "status.podIP",
-        "status.nominatedNodeName",
-    ),
-    ("", "events"): (
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "reportingComponent",
-        "source",
-        "type",
-    ),
-    ("", "secrets"): ("type",),
-    ("", "nodes"): ("spec.unschedulable",),
-    ("", "namespaces"): ("status.phase",),
-    ("", "services"): ("spec.clusterIP", "spec.type"),
-    ("", "replicationcontrollers"): ("status.replicas",),
-    ("batch", "jobs"): ("status.successful",),
-}
-"""The fields that field selectors accept, besides name and namespace."""

@@ -12,7 +12,15 @@ from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.names import LABEL_MESSAGE, is_label
 from reconciler.wire import JSONObject
 
-__all__ = ["check_pod_spec", "check_pod_update", "check_port", "choice", "difference", "without_empty"]
+__all__ = [
+    "check_container",
+    "check_pod_spec",
+    "check_pod_update",
+    "check_port",
+    "choice",
+    "difference",
+    "without_empty",
+]
 
 Findings = Iterator[FieldError]
 _PULL = ("Always", "IfNotPresent", "Never")
@@ -56,7 +64,7 @@ def check_pod_spec(spec: JSONObject, path: str) -> Findings:
     for key in ("containers", "initContainers"):
         listed = spec.get(key) or []
         for index, container in enumerate(listed):
-            yield from _check_container(container, f"{path}.{key}[{index}]", known)
+            yield from check_container(container, f"{path}.{key}[{index}]", known)
         yield from _duplicate_names(f"{path}.{key}", [container.get("name") for container in listed])
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and (deadline == 0 or not _is_int32_count(deadline)):
@@ -79,7 +87,8 @@ def _check_name(path: str, name: Any) -> Findings:
         yield FieldError.invalid(path, name, LABEL_MESSAGE)
 
 
-def _check_container(container: JSONObject, path: str, volumes: set[Any]) -> Findings:
+def check_container(container: JSONObject, path: str, volumes: set[Any]) -> Findings:
+    """Yield the errors of a container; `volumes` are the names that it may mount."""
     yield from _check_name(f"{path}.name", container.get("name"))
     image = container.get("image")
     if not image:

@@ -40,6 +40,10 @@ __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
 _TOKEN_SECONDS = 10 * 365 * 86_400
+_SERVICE = {
+    "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+    "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
+}
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -111,9 +115,13 @@ class Handler:
         self._reviews = Reviews(self.access, self.cluster.now)
         for name in _NAMESPACES:
             _at_once(self._create_namespace(name))
+        _at_once(self._create_service())
 
     async def _create_namespace(self, name: str) -> None:
         await self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+
+    async def _create_service(self) -> None:
+        await self._internal("POST", "/api/v1/namespaces/default/services", _SERVICE)
 
     def parse(self, request: HTTPRequest) -> Call | None:
         """Return the call that a request makes; None for a path that belongs to no kind.

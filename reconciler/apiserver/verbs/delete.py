@@ -14,6 +14,7 @@ from reconciler.apiserver.encoding.refusals import (
     Refusal,
     bad_request,
     conflict,
+    forbidden,
     not_found,
     not_registered,
     option_invalid,
@@ -45,6 +46,8 @@ _ANSWERED_WHOLE = frozenset(
     }
 )
 """Kinds of the core group whose deletion returns the object."""
+_IMMORTAL = ("default", "kube-public", "kube-system")
+"""The namespaces that cannot be deleted."""
 _READERS_RUN_AFTER = 32
 """Deletions of a collection after which watches get a turn, so that their readers do not fall behind the history."""
 _POLICIES = ("Foreground", "Background", "Orphan")
@@ -71,6 +74,8 @@ class Deleter:
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
         info, store = call.endpoint.info, call.endpoint.store
+        if info.plural == "namespaces" and call.name in _IMMORTAL:
+            raise forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")
         old = store.objects.get(call.endpoint.resource.key(call.namespace, call.name))
         if old is None:
             raise not_found(info.plural, info.group, call.name)

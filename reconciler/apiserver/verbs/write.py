@@ -44,7 +44,6 @@ from reconciler.apiserver.requests.metadata_validation import (
 )
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
 from reconciler.apiserver.verbs.decoding import decode_patched, read_document
@@ -159,7 +158,7 @@ class Writer:
 
     Args:
         cluster: the stored objects.
-        strategies: returns the strategy of a kind.
+        strategies: returns the strategy of the kind that a request writes.
         admission: admits writes of clients.
         provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
     """
@@ -167,7 +166,7 @@ class Writer:
     def __init__(
         self,
         cluster: Cluster,
-        strategies: Callable[[Endpoint], Strategy],
+        strategies: Callable[[Call], Strategy],
         admission: Admission,
         provide_namespace: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
@@ -209,7 +208,7 @@ class Writer:
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
-        strategy = self._strategies(endpoint)
+        strategy = self._strategies(call)
         strategy.complete(doc, None)
         errors = validate_metadata(info, metadata)
         if not endpoint.resource.custom:
@@ -250,7 +249,7 @@ class Writer:
         """Return the ``managedFields`` of a new object before webhooks change it: nobody owns what they add."""
         sent = copy.deepcopy(doc)
         self._stamp(call, sent, sent["metadata"])
-        self._strategies(call.endpoint).complete(sent, None)
+        self._strategies(call).complete(sent, None)
         return self._entries(call, sent)
 
     def _generate_name(self, call: Call, metadata: JSONObject) -> str:
@@ -450,7 +449,7 @@ class Writer:
             check_namespace(call, doc["metadata"])
             _check_version(call, old, doc["metadata"])
         doc = restrict_to_subresource(call, before, doc)
-        strategy, metadata = self._strategies(endpoint), doc["metadata"]
+        strategy, metadata = self._strategies(call), doc["metadata"]
         _check_change(call, strategy, doc, before, findings)
         call.warnings = warnings = warnings + strategy.warn(doc)
         review = scale if admitted is None else replace(admitted, doc=doc)

@@ -1,4 +1,4 @@
-"""The check that nobody grants more permissions than they have, by writing roles and bindings."""
+"""Permissions that a write needs besides that for the write itself: to grant others, and to approve and sign."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from reconciler.apiserver.access.attributes import Attributes
 from reconciler.apiserver.access.roles import RBAC, Roles
 from reconciler.apiserver.access.rules import describe_missing, missing_rules
 from reconciler.apiserver.access.users import MASTERS
+from reconciler.apiserver.builtin.certificates import CERTIFICATES
 from reconciler.apiserver.encoding.refusals import Refusal, forbidden, not_found
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject
 
-__all__ = ["check_escalation"]
+__all__ = ["check_permissions", "needs_permissions"]
 
 _EVERYTHING = (
     {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
@@ -22,14 +23,51 @@ _EVERYTHING = (
 _FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")
 
 
-def check_escalation(write: Admitted, roles: Roles) -> None:
+def needs_permissions(write: Admitted) -> bool:
+    """Return whether writes of a kind may need permissions of their own."""
+    return write.call.endpoint.info.group in (RBAC, CERTIFICATES)
+
+
+def check_permissions(write: Admitted, roles: Roles) -> None:
+    """Return if the user of a write has the permissions that it needs.
+
+    Raises:
+        Refusal: 403; 404 if a binding names a role that does not exist.
+    """
+    if write.doc is None or MASTERS in write.call.user.groups:
+        return
+    if write.call.endpoint.info.group == RBAC:
+        _check_escalation(write, write.doc, roles)
+    else:
+        _check_signer(write, write.doc, write.before or {}, roles)
+
+
+def _check_signer(write: Admitted, doc: JSONObject, before: JSONObject, roles: Roles) -> None:
+    """Return if the user of a write may approve or sign a request for a certificate, if that is what it does."""
+    call, signer = write.call, str((before.get("spec") or {}).get("signerName") or "")
+    verb = {"approval": "approve", "status": "sign"}.get(call.subresource, "")
+    if not verb or (verb == "sign" and _outcome(doc) == _outcome(before)):
+        return
+    for name in (signer, f"{signer.partition('/')[0]}/*"):
+        if roles.decide(call.user, Attributes(verb, "", CERTIFICATES, "signers", "", "", name)).allowed:
+            return
+    words = f"user not permitted to {verb} requests with signerName {quoted(signer)}"
+    raise forbidden(call.endpoint.info.plural, CERTIFICATES, write.name, words)
+
+
+def _outcome(doc: JSONObject) -> tuple[object, object]:
+    status = doc.get("status") or {}
+    return status.get("certificate"), status.get("conditions")
+
+
+def _check_escalation(write: Admitted, doc: JSONObject, roles: Roles) -> None:
     """Return if the user of a write has all permissions that it grants, or may grant others.
 
     Raises:
         Refusal: 403; 404 if a binding names a role that does not exist.
     """
-    call, doc = write.call, write.doc
-    if doc is None or MASTERS in call.user.groups or _only_for_garbage_collection(doc, write.before):
+    call = write.call
+    if _only_for_garbage_collection(doc, write.before):
         return
     plural, namespace = call.endpoint.info.plural, call.namespace or ""
     role = doc.get("roleRef")
