@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from reconciler.apiserver.access.users import ADMIN, AUTHENTICATED, User
+from reconciler.apiserver.access.users import ADMIN, User, with_groups
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.effects import EventOrder
 from reconciler.apiserver.serving.handler import Handler, refusal_response
@@ -355,9 +355,9 @@ class APIServer:
 
         Args:
             name: the name.
-            groups: the groups, besides ``system:authenticated``.
+            groups: the groups, besides ``system:authenticated``, which every user but ``system:anonymous`` is in.
         """
-        return self._connection(self._add_token(User(name, (*groups, AUTHENTICATED))))
+        return self._connection(self._add_token(with_groups(User(name, tuple(groups)), ())))
 
     def service_account(self, name: str, namespace: str = "default") -> UserConnection:
         """Return a connection of a service account, with a token that is valid for ten years of the server's clock.

@@ -65,6 +65,9 @@ async def test_a_service_account_may_do_what_its_role_allows() -> None:
         )
         (denied,) = server.requests(status=403)
         assert (denied.verb, denied.resource, denied.namespace) == ("create", "configmaps", "default")
+        assert denied.user == "system:serviceaccount:default:robot"
+        assert "by kube-reconciler" in str(denied)
+        assert "(system:serviceaccount:default:robot): 403 Forbidden" in str(denied)
 
 
 @pytest.mark.virtual_time

@@ -1,4 +1,4 @@
-"""What a request asks for, as access control sees it: a verb of a resource, or of a path."""
+"""The attributes of a request, as access control sees it: a verb of a resource, or of a path."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from reconciler.apiserver.access.users import User
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.http import HTTPRequest
+from reconciler.wire import JSONObject
 
-__all__ = ["Attributes", "attributes_of", "denied"]
+__all__ = ["Attributes", "Denied", "attributes_of", "denied"]
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _OF_A_NAMESPACE = ("status", "finalize")
@@ -78,7 +79,21 @@ def _selected_name(selector: str) -> str:
     return ""
 
 
-def denied(user: User, asked: Attributes, reason: str = "") -> Refusal:
+class Denied(Refusal):
+    """The 403 for a request that a user may not make.
+
+    Args:
+        user: the user.
+        message: the message.
+        details: the Status's details.
+    """
+
+    def __init__(self, user: User, message: str, details: JSONObject) -> None:
+        super().__init__(403, "Forbidden", message, details=details)
+        self.user = user
+
+
+def denied(user: User, asked: Attributes, reason: str = "") -> Denied:
     """Return the 403 for a request that a user may not make.
 
     Args:
@@ -98,4 +113,4 @@ def denied(user: User, asked: Attributes, reason: str = "") -> Refusal:
     subject = f"{qualified(asked.resource, asked.group)} " if asked.resource else ""
     named = f"{quoted(asked.name)} " if asked.name and subject else ""
     message = f"{subject}{named}{'is ' if subject else ''}forbidden: {what}{f': {reason}' if reason else ''}"
-    return Refusal(403, "Forbidden", message, details={key: value for key, value in details.items() if value})
+    return Denied(user, message, {key: value for key, value in details.items() if value})

@@ -47,18 +47,21 @@ class AccessControl:
         self.tokens = tokens
         self.roles = roles
 
-    def user_of(self, request: HTTPRequest) -> User:
-        """Return the user of a request: that of its token, or the one that it impersonates.
+    def admit(self, request: HTTPRequest) -> User:
+        """Return the user of a request, if it may make it: that of its token, or the one that it impersonates.
 
         Raises:
-            Refusal: 401, the token is not valid; 400 or 403, the impersonation is not.
+            Refusal: 401, the token is not valid; 400, the impersonation is not; 403, the user may not do this.
         """
         headers = request.headers
         user = self.authenticated(headers["authorization"]) if "authorization" in headers else ADMIN
-        if "impersonate-" not in " ".join(headers):
-            return user
-        wanted = impersonated_user(headers)
-        return user if wanted is None else self._impersonate(user, wanted, attributes_of(request))
+        if "impersonate-" in " ".join(headers):
+            wanted = impersonated_user(headers)
+            if wanted is not None:
+                user = self._impersonate(user, wanted, attributes_of(request))
+        if self.roles is not None and MASTERS not in user.groups:
+            self._require(user, attributes_of(request))
+        return user
 
     def authenticated(self, authorization: str) -> User:
         """Return the user of an Authorization header.
@@ -75,21 +78,12 @@ class AccessControl:
             raise unauthorized() from None
 
     def is_token(self, text: str) -> bool:
-        """Return whether a text is a valid token."""
+        """Return whether a string is a valid token."""
         try:
             self.tokens.authenticate(text)
         except InvalidToken:
             return False
         return True
-
-    def check(self, user: User, request: HTTPRequest) -> None:
-        """Return if a user may make a request.
-
-        Raises:
-            Refusal: 403.
-        """
-        if self.roles is not None and MASTERS not in user.groups:
-            self._require(user, attributes_of(request))
 
     def decide(self, user: User, asked: Attributes) -> Decision:
         """Return whether a user may make a request."""

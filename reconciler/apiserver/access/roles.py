@@ -26,7 +26,7 @@ _KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
 
 
 class Decision(NamedTuple):
-    """Whether a request is allowed, and the reason that a review gives."""
+    """The decision about a request, and the reason that a review gives."""
 
     allowed: bool
     reason: str = ""

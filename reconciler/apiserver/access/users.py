@@ -31,7 +31,7 @@ _ANONYMOUS = "system:anonymous"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who sends a request.
+    """The sender of a request.
 
     Attributes:
         name: the name.

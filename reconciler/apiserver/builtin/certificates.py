@@ -1,4 +1,4 @@
-"""CertificateSigningRequests: who asks, what may be asked for, and how requests are approved and signed."""
+"""CertificateSigningRequests: their users, their validation, and how they are approved and signed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the subresources of a pod may change: its ephemeral containers, and the resources of its containers."""
+"""The subresources that change a running pod: its ephemeral containers, and the resources of its containers."""
 
 from __future__ import annotations
 

@@ -129,8 +129,7 @@ class Handler:
         Raises:
             Refusal: the user may not make it, or the kind or verb is not served.
         """
-        user = self.access.user_of(request)
-        self.access.check(user, request)
+        user = self.access.admit(request)
         if is_review(request.path):
             return None
         call = route(request, self.cluster.registry)
@@ -141,10 +140,13 @@ class Handler:
             return replace(call, query=query)
         return call
 
-    def routed(self, request: HTTPRequest) -> Call | None:
+    def routed(self, request: HTTPRequest, user: User) -> Call | None:
         """Return the call of a request that was refused, for the log; None for a path that belongs to no kind."""
         with contextlib.suppress(Refusal):
-            return route(request, self.cluster.registry)
+            call = route(request, self.cluster.registry)
+            if call is not None:
+                call.user = user
+            return call
         return None
 
     async def write(self, call: Call) -> HandlerResult:

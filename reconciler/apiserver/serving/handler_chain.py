@@ -7,6 +7,7 @@ import random
 import weakref
 from dataclasses import replace
 
+from reconciler.apiserver.access.attributes import Denied
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.effects import EventOrder
 from reconciler.apiserver.faults.fault import Strike
@@ -82,7 +83,7 @@ class HandlerChain:
         try:
             call = self.handler.parse(request)
         except Refusal as refusal:
-            denied = self.handler.routed(request) if refusal.code == 403 else None
+            denied = self.handler.routed(request, refusal.user) if isinstance(refusal, Denied) else None
             return self._log(request, denied, HandlerResult(refusal_response(refusal), refusal.reason))
         strike = self.faults.strike(call, request)
         if strike is None:

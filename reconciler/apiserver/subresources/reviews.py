@@ -67,8 +67,7 @@ class Reviews:
         Raises:
             Refusal: there is no such review, its spec is invalid, or its sender may not ask.
         """
-        user = self._access.user_of(request)
-        self._access.check(user, request)
+        user = self._access.admit(request)
         group, _, *rest = request.path.strip("/").split("/")[1:]
         namespace = rest[1] if len(rest) == 3 and rest[0] == "namespaces" else None
         kind = _KINDS.get((group, rest[-1] if rest else ""))

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.builtin.columns import Column, built_in_columns, show_age
+from reconciler.apiserver.builtin.columns import Column, show_age
+from reconciler.apiserver.builtin.tables import table_columns
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error, not_acceptable
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.registry import Endpoint
@@ -144,7 +145,7 @@ class TableView(WholeView):
             definitions = [_NAME, *(_definition(column) for column in columns)]
             cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
         else:
-            known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
+            known, now = table_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
             definitions = [_built_in_definition(column) for column in known]
             cells = [[column.cell(doc, now) for column in known] for doc in docs]
         shown = (self._object(endpoint, doc) for doc in docs)

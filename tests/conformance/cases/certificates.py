@@ -8,6 +8,7 @@ from typing import Any
 from tests.conformance.api import MERGE, STRATEGIC, Api
 from tests.conformance.cases._case import case
 from tests.conformance.cases.access import grant, of, settle, user_of
+from tests.conformance.cases.cluster_parts import rows
 
 BASE = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 SIGNER = "example.com/robots"
@@ -120,6 +121,17 @@ async def _(api: Api) -> None:
     labels = {"metadata": {"labels": {"a": "b"}}, "spec": {"signerName": "example.com/others"}}
     await api.call("PATCH", f"{BASE}/{made['metadata']['name']}", labels, content=MERGE)
     await put(api, made, status={"conditions": [condition("Approved")]})
+
+
+@case("the table of a request")
+async def _(api: Api) -> None:
+    made = await create(api, request(api, expirationSeconds=7200), keep=("metadata.name",))
+    await rows(api, f"{BASE}/{made['metadata']['name']}")
+    status: dict[str, Any] = {"conditions": [condition("Approved")]}
+    await put(api, made, "approval", status)
+    status = {"conditions": [*status["conditions"], condition("Failed")], "certificate": encoded(CERTIFICATE)}
+    await put(api, made, "status", status)
+    await rows(api, f"{BASE}/{made['metadata']['name']}")
 
 
 @case("a request is approved and signed")

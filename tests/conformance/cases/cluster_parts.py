@@ -92,6 +92,30 @@ async def _(api: Api) -> None:
     await api.create("controllerrevisions", {"metadata": {"name": "empty"}, "data": {}})
 
 
+async def rows(api: Api, path: str) -> None:
+    """Note the table of an object, without its age and the descriptions of its columns."""
+    found = await api.call("GET", path, accept="application/json;as=Table;v=v1;g=meta.k8s.io", quiet=True)
+    titles = [column["name"] for column in found["columnDefinitions"]]
+    cells = dict(zip(titles, found["rows"][0]["cells"], strict=True))
+    api.transcript.append({"titles": titles, "cells": {**cells, "Age": ""}})
+
+
+@case("tables of these kinds")
+async def _(api: Api) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "s", "uid": "u", "controller": True}
+    metadata = {"name": "a", "ownerReferences": [owner]}
+    await api.create("controllerrevisions", {"metadata": metadata, "data": {}, "revision": 7}, quiet=True)
+    await api.create("controllerrevisions", {"metadata": {"name": "b"}, "data": {}}, quiet=True)
+    for name in ("a", "b"):
+        await rows(api, api.path("controllerrevisions", name))
+    made = await api.call("POST", f"{BASE}/apiservices", api_service(api), quiet=True)
+    path = f"{BASE}/apiservices/{made['metadata']['name']}"
+    condition = {"type": "Available", "status": "True", "reason": "Passed"}
+    await api.call("PATCH", f"{path}/status", {"status": {"conditions": [condition]}}, content=MERGE, quiet=True)
+    await rows(api, path)
+    await api.call("DELETE", path, quiet=True)
+
+
 @case("evictions, bindings and requests for tokens in protobuf")
 async def _(api: Api) -> None:
     spec = {"containers": [{"name": "c", "image": "i"}]}
