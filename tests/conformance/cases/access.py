@@ -254,15 +254,15 @@ async def _(api: Api) -> None:
 
 @case("a binding whose role does not exist")
 async def _(api: Api) -> None:
-    user = user_of(api)
     for kind in ("Role", "ClusterRole"):
+        user = user_of(api, kind.lower())
         role = {"apiGroup": RBAC, "kind": kind, "name": f"missing-{api.ns}"}
         body = {"metadata": {"name": kind.lower()}, "roleRef": role, "subjects": [subject(user)]}
         await api.create("rolebindings", body, quiet=True)
-    await grant(api, user, READ_PODS)
-    await settle(api, user, "list", "pods")
-    await api.list("configmaps", **of(user))
-    await api.list("pods", keep=CODE, **of(user))
+        await grant(api, user, READ_PODS, name=kind.lower())
+        await settle(api, user, "list", "pods")
+        await api.list("configmaps", **of(user))
+        await api.list("pods", keep=CODE, **of(user))
 
 
 @case("a role that changes")
