@@ -25,13 +25,7 @@ _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i"
 _BESIDE = (
     "meta.v1.DeleteOptions",
     "autoscaling.v1.Scale",
-    "authentication.v1.SelfSubjectReview",
     "authentication.v1.TokenRequest",
-    "authentication.v1.TokenReview",
-    "authorization.v1.LocalSubjectAccessReview",
-    "authorization.v1.SelfSubjectAccessReview",
-    "authorization.v1.SelfSubjectRulesReview",
-    "authorization.v1.SubjectAccessReview",
     "core.v1.Binding",
     "policy.v1.Eviction",
     "policy.v1beta1.Eviction",

@@ -55,19 +55,13 @@ _SPECIAL = {
 
 
 _UNSTORED = (
-    "authentication.v1.SelfSubjectReview",
     "authentication.v1.TokenRequest",
-    "authentication.v1.TokenReview",
-    "authorization.v1.LocalSubjectAccessReview",
-    "authorization.v1.SelfSubjectAccessReview",
-    "authorization.v1.SelfSubjectRulesReview",
-    "authorization.v1.SubjectAccessReview",
     "autoscaling.v1.Scale",
     "core.v1.Binding",
     "meta.v1.DeleteOptions",
     "policy.v1.Eviction",
 )
-"""The kinds that are sent to the server and never stored."""
+"""The types besides those of kinds with paths of their own."""
 
 
 def short(name: str) -> str:
@@ -119,7 +113,7 @@ def fetch(url: str, token: str) -> dict[str, dict[str, Any]]:
     context = ssl._create_unverified_context()
     schemas: dict[str, dict[str, Any]] = {}
     served = [(info.group, version) for info, versions in BUILT_IN for version in versions]
-    for group, version in (*served, ("authentication.k8s.io", "v1"), ("authorization.k8s.io", "v1")):
+    for group, version in served:
         path = f"apis/{group}/{version}" if group else f"api/{version}"
         request = urllib.request.Request(f"{url}/openapi/v3/{path}", headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, context=context) as answer:

@@ -8,6 +8,9 @@ from typing import Any
 __all__ = ["BUILT_IN", "DEPRECATED", "KindInfo"]
 
 
+_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
 @dataclass(frozen=True, slots=True)
 class KindInfo:
     """The description of a kind, without its versions.
@@ -22,6 +25,8 @@ class KindInfo:
         short_names: the short names that kubectl accepts.
         categories: categories such as ``all``.
         extra_subresources: the subresources other than ``/status``.
+        verbs: the supported verbs, in the order of discovery; ``create`` alone for kinds that are answered and never
+            stored.
         stored_as: the group whose objects these are in another form; None for a separate kind.
         status: whether ``/status`` is served and separate.
         generation: whether ``metadata.generation`` is maintained.
@@ -46,6 +51,7 @@ class KindInfo:
     names: str = "subdomain"
     extra_subresources: tuple[str, ...] = ()
     stored_as: str | None = None
+    verbs: tuple[str, ...] = _VERBS
 
     @property
     def internal_group(self) -> str:
@@ -89,8 +95,21 @@ def _admission(plural: str, kind: str, **options: Any) -> _Kind:
     return _kind(group, plural, kind, cluster=True, categories=("api-extensions",), generation=True, **options)
 
 
+def _review(group: str, kind: str, *, cluster: bool = True) -> _Kind:
+    return _kind(group, f"{kind.lower()}s", kind, cluster=cluster, verbs=("create",))
+
+
 BUILT_IN: tuple[_Kind, ...] = (
-    _kind("", "namespaces", "Namespace", "ns", cluster=True, status=True, names="label"),
+    _kind(
+        "",
+        "namespaces",
+        "Namespace",
+        "ns",
+        cluster=True,
+        status=True,
+        names="label",
+        verbs=tuple(verb for verb in _VERBS if verb != "deletecollection"),
+    ),
     _kind("", "configmaps", "ConfigMap", "cm"),
     _kind("", "secrets", "Secret"),
     _kind("", "events", "Event", "ev", create_on_update=True),
@@ -132,6 +151,12 @@ BUILT_IN: tuple[_Kind, ...] = (
         extra_subresources=("approval",),
         names="path",
     ),
+    _review("authentication.k8s.io", "SelfSubjectReview"),
+    _review("authentication.k8s.io", "TokenReview"),
+    _review("authorization.k8s.io", "LocalSubjectAccessReview", cluster=False),
+    _review("authorization.k8s.io", "SelfSubjectAccessReview"),
+    _review("authorization.k8s.io", "SelfSubjectRulesReview"),
+    _review("authorization.k8s.io", "SubjectAccessReview"),
     _kind("coordination.k8s.io", "leases", "Lease", create_on_update=True, unconditional=False),
     _kind("discovery.k8s.io", "endpointslices", "EndpointSlice", create_on_update=True, generation=True),
     _kind("networking.k8s.io", "ingresses", "Ingress", "ing", status=True, generation=True),

@@ -108,12 +108,16 @@ def _built_in_verb(call: Call) -> str:
     info = call.endpoint.info
     if call.subresource in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
         raise needs_a_node(info.plural, call.name, call.subresource)
-    misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not info.namespaced)
-    if misplaced or (call.subresource and call.subresource not in call.endpoint.subresources):
+    stored = "list" in info.verbs
+    has_collections = info.namespaced and stored  # over all namespaces
+    misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not has_collections)
+    if misplaced or (call.name and not stored):
+        raise no_such_resource()
+    if call.subresource and call.subresource not in call.endpoint.subresources:
         raise no_such_resource()
     verb = _table(call).get(call.request.method)
     over_all = info.namespaced and call.namespace is None
-    if verb is None or (over_all and verb != "list"):
+    if verb is None or (over_all and verb != "list") or not (stored or verb in info.verbs):
         raise method_not_allowed()
     return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
 

@@ -27,7 +27,6 @@ VERSION = {
 }
 
 _Groups = dict[str, dict[str, list[Endpoint]]]
-_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
@@ -144,12 +143,6 @@ def _verbs_of(subresource: str) -> list[str]:
     return ["create"] if subresource in ACTIONS else ["get", "patch", "update"]
 
 
-def _verbs(endpoint: Endpoint) -> list[str]:
-    if endpoint.info.plural == "namespaces" and not endpoint.info.group:
-        return [verb for verb in _VERBS if verb != "deletecollection"]
-    return _VERBS
-
-
 def _short_names_and_categories(endpoint: Endpoint) -> JSONObject:
     members = {"shortNames": [*endpoint.info.short_names], "categories": [*endpoint.info.categories]}
     return {name: values for name, values in members.items() if values}
@@ -170,7 +163,7 @@ def _resource_list(group_version: str, endpoints: list[Endpoint]) -> JSONObject:
                 "singularName": info.singular_name,
                 "namespaced": info.namespaced,
                 "kind": info.kind,
-                "verbs": _verbs(endpoint),
+                "verbs": [*info.verbs],
                 **_short_names_and_categories(endpoint),
             }
         )
@@ -197,7 +190,7 @@ def _aggregated_resource(endpoint: Endpoint) -> JSONObject:
         "responseKind": kind,
         "scope": "Namespaced" if info.namespaced else "Cluster",
         "singularResource": info.singular_name,
-        "verbs": _verbs(endpoint),
+        "verbs": [*info.verbs],
         **_short_names_and_categories(endpoint),
     }
     if endpoint.subresources:

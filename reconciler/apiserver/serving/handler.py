@@ -23,7 +23,7 @@ from reconciler.apiserver.serving.discovery import Discovery
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import encode
 from reconciler.apiserver.subresources.pods import PodSubresources
-from reconciler.apiserver.subresources.reviews import Reviews, is_review
+from reconciler.apiserver.subresources.reviews import Reviews
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
 from reconciler.apiserver.subresources.tokens import TokenRequests
 from reconciler.apiserver.verbs.delete import Deleter
@@ -130,8 +130,6 @@ class Handler:
             Refusal: the user may not make it, or the kind or verb is not served.
         """
         user = self.access.admit(request)
-        if is_review(request.path):
-            return None
         call = route(request, self.cluster.registry)
         if call is not None:
             call.user = user
@@ -179,9 +177,7 @@ class Handler:
             return _failure(call, error)
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
-        """Return the response to a review or to a request for discovery."""
-        if is_review(request.path):
-            return HandlerResult(HTTPResponse(201, _JSON, encode(self._reviews.answer(request))))
+        """Return the response to a request for discovery."""
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
@@ -238,9 +234,7 @@ class Handler:
 
     async def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
-            if call.subresource == "token":
-                return self._token_requests.create(call)
-            return self._pod_subresources.create(call) if call.subresource else await self._writer.create(call)
+            return await self._create(call)
         if call.verb == "delete":
             return await self._deleter.delete(call)
         if call.verb == "deletecollection":
@@ -248,6 +242,13 @@ class Handler:
         if call.subresource == "scale":
             return await self._scaler.write(call)
         return await (self._writer.update(call) if call.verb == "update" else self._writer.patch(call))
+
+    async def _create(self, call: Call) -> WriteResult:
+        if "list" not in call.endpoint.info.verbs:
+            return self._reviews.create(call)
+        if call.subresource == "token":
+            return self._token_requests.create(call)
+        return self._pod_subresources.create(call) if call.subresource else await self._writer.create(call)
 
     # objects applied by the program that runs the server
 

@@ -16,25 +16,14 @@ from reconciler.apiserver.encoding.refusals import (
     bad_request,
     cannot_be_handled,
     invalid,
-    method_not_allowed,
-    no_such_resource,
 )
-from reconciler.apiserver.requests.bodies import check_size
+from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
-from reconciler.http import HTTPRequest
+from reconciler.apiserver.verbs.write import WriteResult
 from reconciler.wire import JSONObject
 
-__all__ = ["Reviews", "is_review"]
+__all__ = ["Reviews"]
 
-_AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
-_KINDS = {
-    (_AUTHENTICATION, "selfsubjectreviews"): "SelfSubjectReview",
-    (_AUTHENTICATION, "tokenreviews"): "TokenReview",
-    (_AUTHORIZATION, "localsubjectaccessreviews"): "LocalSubjectAccessReview",
-    (_AUTHORIZATION, "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
-    (_AUTHORIZATION, "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
-    (_AUTHORIZATION, "subjectaccessreviews"): "SubjectAccessReview",
-}
 _WITHOUT_ATTRIBUTES = ("SelfSubjectReview", "SelfSubjectRulesReview", "TokenReview")
 _EVERYTHING = {
     "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
@@ -42,11 +31,6 @@ _EVERYTHING = {
     "incomplete": False,
 }
 _RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
-
-
-def is_review(path: str) -> bool:
-    """Return whether a path belongs to the review groups, even if no such review exists."""
-    return path.startswith((f"/apis/{_AUTHENTICATION}/v1/", f"/apis/{_AUTHORIZATION}/v1/"))
 
 
 class Reviews:
@@ -61,22 +45,18 @@ class Reviews:
         self._access = access
         self._now = now
 
-    def answer(self, request: HTTPRequest) -> JSONObject:
-        """Return the response to a review.
+    def create(self, call: Call) -> WriteResult:
+        """Answer a review.
 
         Raises:
-            Refusal: there is no such review, its spec is invalid, or its sender may not ask.
+            Refusal: 400, 415 or 422, as the real server.
         """
-        user = self._access.admit(request)
-        group, _, *rest = request.path.strip("/").split("/")[1:]
-        namespace = rest[1] if len(rest) == 3 and rest[0] == "namespaces" else None
-        kind = _KINDS.get((group, rest[-1] if rest else ""))
-        if kind is None or len(rest) != (3 if kind.startswith("Local") else 1):
-            raise no_such_resource()
-        if request.method != "POST":
-            raise method_not_allowed()
-        check_size(request)
-        document = read_unstored_object(request, kind)
+        return WriteResult(201, document=self._answer(call))
+
+    def _answer(self, call: Call) -> JSONObject:
+        info, user, namespace = call.endpoint.info, call.user, call.namespace
+        group, kind = info.group, info.kind
+        document = read_unstored_object(call.request, kind)
         _check_kind(document, group, kind)
         spec = document.get("spec") or {}
         if kind == "TokenReview" and not spec.get("token"):

@@ -35,6 +35,23 @@ async def _(api: Api) -> None:
     await api.call("GET", "/apis/apiregistration.k8s.io")
 
 
+@case("reviews are discovered")
+async def _(api: Api) -> None:
+    for group in ("authentication.k8s.io", "authorization.k8s.io"):
+        await api.call("GET", f"/apis/{group}")
+        await api.call("GET", f"/apis/{group}/v1")
+        for path in ("nothings", "tokenreviews/a", "subjectaccessreviews/a", "localsubjectaccessreviews"):
+            await api.call("GET", f"/apis/{group}/v1/{path}")
+    await api.call("POST", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews", {})
+    await api.call("POST", f"/apis/authorization.k8s.io/v1/namespaces/{api.ns}/subjectaccessreviews", {})
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+    found = await api.call("GET", "/apis", accept=accept, quiet=True)
+    listed = {each["metadata"]["name"]: each for each in found["items"]}
+    api.transcript += [
+        {"versions": listed[f"{name}.k8s.io"]["versions"]} for name in ("authentication", "authorization")
+    ]
+
+
 def api_service(api: Api, **spec: Any) -> dict[str, Any]:
     """Return an API service of a group of its own."""
     group = f"{api.ns}.example.com"
