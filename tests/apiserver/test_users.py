@@ -275,6 +275,22 @@ async def test_a_token_expires_on_the_clock_of_the_server() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_admission_knows_the_user() -> None:
+    async with APIServer() as server:
+        group = "admissionregistration.k8s.io/v1"
+        rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
+        expression = "'team' in request.userInfo.groups && request.userInfo.username == 'jane'"
+        spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": expression}]}
+        policy = {"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "only-jane"}}
+        bound = {"policyName": "only-jane", "validationActions": ["Deny"]}
+        binding_ = {"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "only-jane"}}
+        await server.apply({**policy, "spec": spec}, {**binding_, "spec": bound})
+        for user, said in ((server.user("jane", groups=["team"]), "allowed"), (server.user("joe"), "denied request")):
+            async with Client(user) as client:
+                assert said in await try_to(client.create(config_map("a")))
+
+
+@pytest.mark.virtual_time
 async def test_a_server_that_lost_its_data_has_roles_again() -> None:
     async with APIServer(rbac=True) as server, Client(server) as admin:
         jane = server.user("jane")
