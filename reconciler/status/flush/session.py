@@ -92,7 +92,7 @@ class Session:
         self._unanswered: UnansweredWrites | None = None  # writes of what is carried
         self._recorded: list[Mutation] = []
         self._failed: list[Mutation] = []  # of a checkpoint, unless recorded again
-        self._working: JSONObject | None = None  # the base with carried and recorded applied; computed when needed
+        self._working: Mapping[str, Any] | None = None  # see `_working_status`; None until it is needed
         self._statistics = ApplyStatistics()
 
     @property
@@ -158,7 +158,9 @@ class Session:
                 raise StatusNotOpen(
                     f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
                 )
-            mutation.apply(self._working_status(), self._statistics)
+            working = self._working_status()
+            if working is not self._base or not mutation.leaves_unchanged(working):
+                mutation.apply(self._private_working_status(), self._statistics)
             self._recorded.append(mutation)
             if self._failed:
                 self._failed = [failed for failed in self._failed if failed is not mutation]
@@ -179,9 +181,7 @@ class Session:
     def get(self, path: Path) -> Any:
         """Return a private copy of one field of the current status."""
         with self._lock:
-            # While a checkpoint is being written, its mutations are in the working status only.
-            untouched = self._working is None and not self._carried and not self._recorded
-            return copy_json(get_path(self._base if untouched else self._working_status(), path))
+            return copy_json(get_path(self._working_status(), path))
 
     def close(self, *, in_error: bool) -> None:
         """Accept no more mutations.
@@ -224,13 +224,14 @@ class Session:
         started, counts = self.policy.clock.monotonic(), dict(self.counts)
         with self._lock:
             mutations, carried = (*self._carried, *self._recorded), self._carried
-            computed, statistics = self._release_working_status() if mutations else ({}, ApplyStatistics())
+            unchanged = not mutations or self._changes_nothing()
+            computed, statistics = ({}, self._statistics) if unchanged else self._release_working_status()
             self._carried, self._recorded = [], []
-            unchanged = not mutations or self._changes_nothing(computed)
             if unchanged:
                 self._working = None
         if unchanged:
-            self.counts["trimmed"] += statistics.trimmed
+            if mutations:
+                self.counts["trimmed"] += statistics.trimmed
             self._end(started, counts, "unchanged")
             return None
         flush = Flush(
@@ -339,25 +340,36 @@ class Session:
             return
         self._carried = replayable.kept
 
-    def _working_status(self) -> JSONObject:
+    def _working_status(self) -> Mapping[str, Any]:
+        """Return the base with carried and recorded applied; the base itself while they leave it unchanged."""
         if self._working is None:
-            self._working, self._statistics = apply_all((*self._carried, *self._recorded), self._base)
+            mutations = (*self._carried, *self._recorded)
+            self._working, self._statistics = (
+                apply_all(mutations, self._base) if mutations else (self._base, ApplyStatistics())
+            )
         return self._working
+
+    def _private_working_status(self) -> JSONObject:
+        """Return the working status to be changed in place."""
+        if self._working is self._base:
+            self._working = copy_json(self._base)
+        private: JSONObject = self._working_status()  # type: ignore[assignment]
+        return private
 
     def _release_working_status(self) -> tuple[JSONObject, ApplyStatistics]:
         """Return the working status for a flush to keep; while the block is open, `current` continues from a copy."""
-        computed, statistics = self._working_status(), self._statistics
+        computed, statistics = self._private_working_status(), self._statistics
         if self._open:
             self._working, self._statistics = copy_json(computed), ApplyStatistics()
         else:
             self._working = None
         return computed, statistics
 
-    def _changes_nothing(self, computed: JSONObject) -> bool:
+    def _changes_nothing(self) -> bool:
         """Return whether a flush would certainly end without a request; most reconciles of an object change nothing."""
-        tip = self._tip
+        tip, working = self._tip, self._working_status()
         is_current = self._base is tip.status and tip.uid == self._uid and self._unanswered is None
-        return is_current and identical(tip.status, computed)
+        return is_current and (working is tip.status or identical(tip.status, working))
 
     def _end(
         self,
