@@ -386,12 +386,13 @@ def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
 
     Also if the status has it already: another writer may remove it before the write, which is then replayed.
     """
-    if not isinstance(obj, Resource) or obj.generation is None:
+    if not isinstance(obj, Resource) or not has_status_field(obj.status_model, "observedGeneration"):
         return
-    if not has_status_field(obj.status_model, "observedGeneration"):
+    generation = obj.generation
+    if generation is None:
         return
     if status.observed_generation is not None:
-        status.set("observedGeneration", obj.generation)
+        status.set("observedGeneration", generation)
     elif status.get("observedGeneration") is not None:  # written when the generation was unknown: outdated forever
         status.remove("observedGeneration")
 
