@@ -294,9 +294,8 @@ class _ObjectReconcile:
 
         After a terminal error the recorded status is complete, so the batcher must exit without an error to write it.
         """
-        bridge = None if self._cycle is None else self._cycle.bridge
         try:
-            return check_outcome(await call_override(self._reconciler, bridge, override, obj, status)), None
+            return check_outcome(await call_override(self._reconciler, self._cycle, override, obj, status)), None
         except Exception as error:
             if not is_terminal(error):
                 raise
