@@ -206,7 +206,7 @@ class _ObjectReconcile:
             return None
         if self._cycle is not None:
             self._cycle.set_basis(read.uid, read.version)
-        obj: Any = from_document(self._kind, read.decode(), lenient=True)
+        obj: Any = read.read_as(self._kind, lenient=True)
         if read.deletion_timestamp is not None:
             return await self._reconcile_deleted(obj)
         self._check_valid(obj)
@@ -387,7 +387,7 @@ def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
     """
     if not isinstance(obj, Resource) or not has_status_field(obj.status_model, "observedGeneration"):
         return
-    generation = obj.generation
+    _, generation = _revision(obj)
     if generation is None:
         return
     if status.observed_generation is not None:
