@@ -160,7 +160,12 @@ def strategy_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> Strategy
     """
     if reconciler.status_strategy != "auto":
         return reconciler.status_strategy
-    return "merge" if reconciler.status_subresource is None or is_built_in(gvk_from(kind).group) else "update"
+    return "merge" if reconciler.status_subresource is None or _is_built_in(kind) else "update"
+
+
+@functools.lru_cache(maxsize=256)  # called in every reconcile
+def _is_built_in(kind: KindLike) -> bool:
+    return is_built_in(gvk_from(kind).group)
 
 
 class InvalidPrimary(InvalidObject, TerminalError):

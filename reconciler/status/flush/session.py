@@ -221,19 +221,19 @@ class Session:
         Raises:
             StatusContested: another writer changed a field that is set, which an earlier checkpoint found.
         """
-        started, counts = self.policy.clock.monotonic(), dict(self.counts)
         with self._lock:
             mutations, carried = (*self._carried, *self._recorded), self._carried
             unchanged = not mutations or self._changes_nothing()
-            computed, statistics = ({}, self._statistics) if unchanged else self._release_working_status()
-            self._carried, self._recorded = [], []
             if unchanged:
+                self.counts["trimmed"] += self._statistics.trimmed if mutations else 0
                 self._working = None
+            else:
+                computed, statistics = self._release_working_status()
+            self._carried, self._recorded = [], []
         if unchanged:
-            if mutations:
-                self.counts["trimmed"] += statistics.trimmed
-            self._end(started, counts, "unchanged")
+            self._end("unchanged")
             return None
+        started, counts = self.policy.clock.monotonic(), dict(self.counts)
         flush = Flush(
             self.target,
             self.policy,
@@ -273,7 +273,7 @@ class Session:
                 )
         if result.outcome == "gone":
             _logger.info("%s was deleted: what was recorded for its status is dropped", self.target)
-        self._end(pending.started, pending.counts, result.outcome, fields=result.fields)
+        self._end(result.outcome, pending, fields=result.fields)
 
     def fail(self, pending: PendingFlush, error: BaseException) -> None:
         """Take back a flush that failed permanently.
@@ -302,7 +302,7 @@ class Session:
             self.keep_failed()
         elif isinstance(error, StatusError):
             error.unsaved = tuple(own)
-        self._end(pending.started, pending.counts, "failed", error)
+        self._end("failed", pending, error)
 
     def keep_failed(self) -> None:
         """Leave what could not be saved to the running reconcile, if this is its object, for the next one."""
@@ -373,26 +373,26 @@ class Session:
 
     def _end(
         self,
-        started: float,
-        before: Mapping[str, int],
         outcome: Outcome | Literal["failed"],
+        pending: PendingFlush | None = None,
         error: BaseException | None = None,
         fields: Sequence[Path] = (),
     ) -> None:
-        """Count, log and report the end of a flush."""
-        self.counts["flushes"] += 1
-        self.counts[_COUNTER_OF[outcome]] += 1
-        seconds, counts = self.policy.clock.monotonic() - started, self.counts
-        conflicts = counts["conflicts"] - before.get("conflicts", 0)
-        replays = counts["replays"] - before.get("replays", 0)
+        """Count, log and report the end of a flush; of one that ended without I/O if none was pending."""
+        counts = self.counts
+        counts["flushes"] += 1
+        counts[_COUNTER_OF[outcome]] += 1
+        before: Mapping[str, int] = counts if pending is None else pending.counts
+        seconds = 0.0 if pending is None else self.policy.clock.monotonic() - pending.started
+        conflicts, replays = counts["conflicts"] - before["conflicts"], counts["replays"] - before["replays"]
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug(
                 "status of %s: %s in %.3f s, %d writes, %d reads, %d conflicts, %d replays, %d fields%s",
                 self.target,
                 outcome if error is None else type(error).__name__,
                 seconds,
-                counts["attempts"] - before.get("attempts", 0),
-                counts["reads"] - before.get("reads", 0),
+                counts["attempts"] - before["attempts"],
+                counts["reads"] - before["reads"],
                 conflicts,
                 replays,
                 len(fields),
