@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar, get_args, get_origin
 
 from typing_extensions import TypeIs, get_original_bases
@@ -28,6 +29,7 @@ KindLike = str | GroupVersionKind | type[TypedObject]
 """A kind: ``"apps/v1/Deployment"``, a GroupVersionKind, a subclass of Resource, a class of ``lightkube.resources``."""
 
 
+@functools.lru_cache(maxsize=1024)  # a program has few kinds, and every read, write and reconcile asks
 def gvk_from(kind: KindLike) -> GroupVersionKind:
     """Return the group, version and kind.
 

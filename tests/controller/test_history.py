@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from reconciler.clock import SystemClock, current_clock
 from reconciler.controller import KeyExplanation, ReconcileRun, Result, ensure_finalizer, generation_changed
-from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
 from reconciler.controller.reconcile.history import MAX_RUNS, RunHistory
 from reconciler.controller.reconcile.outcome import Completion
 from reconciler.controller.reconcile.unsaved import UnsavedStore
@@ -250,9 +250,9 @@ async def test_values_that_a_model_rejects_are_not_in_the_message(world: World) 
 
 
 def cycle(name: str, loop: asyncio.AbstractEventLoop) -> ReconcileCycle:
-    run = ReconcileRun("c", Request(name, "ns"), "id", frozenset({"event"}), 0, 0)
+    run = ReconcileRun("c", Request(name, "ns"), frozenset({"event"}), 0, 0)
     gvk = GroupVersionKind("example.com", "v1", "Widget")
-    return ReconcileCycle(gvk, run, tracker=EchoTracker(), unsaved=UnsavedStore(), loop=loop)
+    return ReconcileCycle(CycleContext(gvk, EchoTracker(), UnsavedStore(), loop), run)
 
 
 async def test_idle_keys_are_dropped_first_and_counted() -> None:
