@@ -148,7 +148,8 @@ class Handler:
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
-        body = document.encode() if isinstance(document, str) else encode(document)
+        text = document.encode() if isinstance(document, str) else document
+        body = text if isinstance(text, bytes) else encode(text)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
     def _read(self, call: Call, stale: float | None) -> HandlerResult:
