@@ -95,6 +95,7 @@ class Session:
 _DIFFERENT = [
     (re.compile(pattern, re.MULTILINE), placeholder)
     for pattern, placeholder in (
+        (r"/[0-9a-f]{32}(?=/openapi/)", ""),
         (r"https?://127\.0\.0\.1:\d+(/[0-9a-f]{32})?", "SERVER"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
 from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
 
 __all__ = ["VERSION", "Discovery"]
@@ -26,7 +29,7 @@ VERSION = {
     "platform": "",
 }
 
-_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+_VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
@@ -42,8 +45,8 @@ class Discovery:
         self._registry = registry
         self._openapi = OpenAPI(registry)
 
-    def answer(self, path: str, accept: str) -> tuple[JSONObject | str | bytes, str]:
-        """Return the document, or its text, for a path, and its media type.
+    def answer(self, path: str, accept: str) -> tuple[JSONObject | bytes, str]:
+        """Return the document, or the whole body, for a path, and its media type.
 
         Raises:
             Refusal: 404, the path is not served.
@@ -52,9 +55,10 @@ class Discovery:
         if parts[:1] == ["openapi"]:
             return self._openapi_document("/".join(parts[1:]), accept)
         if parts and parts[0] in ("healthz", "readyz", "livez"):
-            return "ok", "text/plain; charset=utf-8"
-        if parts == ["version"]:
-            return VERSION, "application/json"
+            return b"ok", "text/plain; charset=utf-8"
+        if parts in ([], ["version"]):
+            document = VERSION if parts else {"paths": list(_ROOT)}
+            return json.dumps(document, indent=2).encode(), "application/json"
         if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
         document = self._document(parts)
@@ -63,19 +67,17 @@ class Discovery:
             raise no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else not_served()
         return document, "application/json"
 
-    def _openapi_document(self, path: str, accept: str) -> tuple[JSONObject | bytes, str]:
+    def _openapi_document(self, path: str, accept: str) -> tuple[bytes, str]:
         if path == "v2" and accept.startswith(_SWAGGER_PROTOBUF):
             return self._openapi.swagger_protobuf(), _SWAGGER_PROTOBUF.replace("@", ".")
         if path in ("v2", "v3"):
-            return self._openapi.swagger() if path == "v2" else self._openapi.index(), "application/json"
+            return encode(self._openapi.swagger() if path == "v2" else self._openapi.index()), "application/json"
         found = self._openapi.document(path.removeprefix("v3/"))
         if found is None:
             raise not_served()
         return found, "application/json"
 
     def _document(self, parts: list[str]) -> JSONObject | None:
-        if not parts:
-            return {"paths": list(_ROOT)}
         if parts == ["api"]:
             return _APIS
         groups = {str(group["metadata"].get("name", "")): group for group in self._groups()}
