@@ -137,7 +137,7 @@ def _type_members() -> JSONObject:
 def _schemas(endpoint: Endpoint) -> JSONObject:
     """Return the schemas of a custom kind and of its list."""
     info, name, contents = endpoint.info, _component(endpoint), endpoint.contents
-    whole = contents.schema if isinstance(contents, CustomContents) else {"type": "object"}
+    whole: JSONObject = contents.schema if isinstance(contents, CustomContents) else {"type": "object"}
     about = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/"
     metadata = {"description": f"{about}api-conventions.md#metadata", "allOf": [{"$ref": f"{_REF}{_META}.ObjectMeta"}]}
     about = about.replace("object's metadata", "list metadata")

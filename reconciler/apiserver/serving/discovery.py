@@ -57,8 +57,8 @@ class Discovery:
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             return b"ok", "text/plain; charset=utf-8"
         if parts in ([], ["version"]):
-            document = VERSION if parts else {"paths": list(_ROOT)}
-            return json.dumps(document, indent=2).encode(), "application/json"
+            shown = VERSION if parts else {"paths": list(_ROOT)}
+            return json.dumps(shown, indent=2).encode(), "application/json"
         if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
         document = self._document(parts)
@@ -127,7 +127,10 @@ _APIS = {
 
 def _aggregated(group: JSONObject) -> JSONObject:
     """Return a group without what only the older form of discovery shows."""
-    return {**group, "versions": [{**each, "resources": _without_hashes(each["resources"])} for each in group["versions"]]}
+    return {
+        **group,
+        "versions": [{**each, "resources": _without_hashes(each["resources"])} for each in group["versions"]],
+    }
 
 
 def _without_hashes(resources: list[JSONObject]) -> list[JSONObject]:
@@ -158,7 +161,7 @@ def _resource_list(group: str, version: JSONObject) -> JSONObject:
         )
         for subresource in resource.get("subresources", ()):
             about = subresource["responseKind"]
-            other = about["kind"] != resource["responseKind"]["kind"] and about["group"] or about["version"]
+            other = (about["kind"] != resource["responseKind"]["kind"] and about["group"]) or about["version"]
             place = {key: about[key] for key in ("group", "version") if about[key]} if other else {}
             listed.append(
                 {

@@ -30,7 +30,6 @@ from reconciler.apiserver.verbs.write import Outdated, Writer, WriteResult
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.wire import JSONObject
 
 __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
@@ -286,7 +285,7 @@ def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResp
     return HTTPResponse(refusal.code, headers, _line(refusal.status()), warnings=warnings)
 
 
-def _line(document: JSONObject) -> bytes:
+def _line(document: Mapping[str, Any]) -> bytes:
     """Return a document as the real server writes JSON: a line."""
     return encode(document) + b"\n"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.builtin.columns import Column, built_in_columns, show_age
+from reconciler.apiserver.builtin.cells import show_age
+from reconciler.apiserver.builtin.columns import built_in_columns
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error, not_acceptable
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.registry import Endpoint
@@ -145,7 +146,7 @@ class TableView(WholeView):
             cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
         else:
             known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
-            definitions = [_built_in_definition(column) for column in known]
+            definitions = [column.definition for column in known]
             cells = [[column.cell(doc, now) for column in known] for doc in docs]
         shown = (self._object(endpoint, doc) for doc in docs)
         rows = [{"cells": row, "object": item} for row, item in zip(cells, shown, strict=True)]
@@ -176,18 +177,6 @@ class TableView(WholeView):
 
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0}
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since creation."}
-
-
-def _built_in_definition(column: Column) -> JSONObject:
-    form = "name" if column.name == "Name" else ""
-    described = f"The column {column.name}."
-    return {
-        "name": column.name,
-        "type": column.type,
-        "format": form,
-        "description": described,
-        "priority": column.priority,
-    }
 
 
 def _definition(column: Mapping[str, Any]) -> JSONObject:
