@@ -47,6 +47,12 @@ class Server:
         with urllib.request.urlopen(request, context=self._context) as answer:
             return bytes(answer.read())
 
+    def send(self, method: str, path: str, body: Any) -> None:
+        """Write an object."""
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._url}{path}", json.dumps(body).encode(), headers, method=method)
+        urllib.request.urlopen(request, context=self._context).close()
+
     def get(self, path: str, accept: str = "application/json") -> Any:
         """Return the JSON at a path."""
         return json.loads(self.read(path, accept))
@@ -80,7 +86,20 @@ def columns(server: Server, found: list[dict[str, Any]]) -> dict[str, Any]:
                 if "list" in resource["verbs"]:
                     table = server.get(f"{_base(group, version)}/{resource['resource']}", _TABLE)
                     tables[f"{name}/{resource['resource']}"] = table["columnDefinitions"]
+    scale = "/api/v1/namespaces/default/replicationcontrollers/generator"
+    server.send("POST", scale.rpartition("/")[0], _CONTROLLER)
+    tables["autoscaling/scale"] = server.get(f"{scale}/scale", _TABLE)["columnDefinitions"]
+    server.send("DELETE", scale, {})
     return tables
+
+
+_CONTROLLER = {
+    "metadata": {"name": "generator"},
+    "spec": {
+        "replicas": 0,
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}},
+    },
+}
 
 
 def documents(server: Server) -> bytes:

@@ -102,10 +102,11 @@ _DIFFERENT = [
         (r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d \+0000", "TIME"),
         (r"(resourceVersion\\?\"?: ?\\?\"?)\d+", r"\1VERSION"),
         (r"(Resource Version: +)\d+", r"\1VERSION"),
-        (r"\b(drawn|node-debugger-worker)-[a-z0-9]{5}\b", r"\1-SUFFIX"),
+        (r"\b(drawn|debugger|node-debugger-worker)-[a-z0-9]{5}\b", r"\1-SUFFIX"),
         (r"\b\d{1,2}m?\d{0,2}s\b", "AGE"),
+        (r"^W\d{4} .* reflector\.go.*\n", ""),  # kubectl's reflector, on chance
         (r"\b[EIW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ", "LOGGED "),
         (r"(?<=\S) {2,}", "  "),
     )
 ]
-"""What differs between any two servers, and what replaces it. Columns are as wide as their values."""
+"""The patterns of what differs between any two servers, with what replaces it. Columns are as wide as their values."""

@@ -259,6 +259,7 @@ _CELLS: dict[str, dict[str, str | Cell]] = {
         "MaxPods": "spec.maxReplicas|0",
         "Replicas": "status.currentReplicas|0",
     },
+    "autoscaling/scale": {"Desired": "spec.replicas|0", "Available": "status.replicas|0"},
     "batch/cronjobs": {
         "Schedule": "spec.schedule",
         "Timezone": f"spec.timeZone|{NONE}",

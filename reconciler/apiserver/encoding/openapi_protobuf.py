@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from reconciler.apiserver.encoding.protobuf_wire import write_field
@@ -81,7 +81,7 @@ def _additional(value: Any) -> bytes:
     return write_field(_ADDITIONAL, write_field(2, 1) if value is True else write_field(1, _schema(value or {})))
 
 
-_COMPOSED = {
+_COMPOSED: dict[str, Callable[[Any], bytes]] = {
     "required": lambda value: b"".join(_text(_REQUIRED, name) for name in value),
     "enum": lambda value: b"".join(write_field(_ENUM, _any(each)) for each in value),
     "additionalProperties": _additional,
