@@ -96,6 +96,7 @@ _DIFFERENT = [
     (re.compile(pattern, re.MULTILINE), placeholder)
     for pattern, placeholder in (
         (r"/[0-9a-f]{32}(?=/openapi/)", ""),
+        (r'(?<="serverAddress":")127\.0\.0\.1(:\d+)?', "ADDRESS"),
         (r"https?://127\.0\.0\.1:\d+(/[0-9a-f]{32})?", "SERVER"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
@@ -104,7 +105,7 @@ _DIFFERENT = [
         (r"(Resource Version: +)\d+", r"\1VERSION"),
         (r"\b(drawn|debugger|node-debugger-worker)-[a-z0-9]{5}\b", r"\1-SUFFIX"),
         (r"\b\d{1,2}m?\d{0,2}s\b", "AGE"),
-        (r"^W\d{4} .* reflector\.go.*\n", ""),  # kubectl's reflector, on chance
+        (r"^[EIW]\d{4} .* reflector\.go.*\n", ""),  # kubectl's reflector, on chance
         (r"\b[EIW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ", "LOGGED "),
         (r"(?<=\S) {2,}", "  "),
     )

@@ -61,6 +61,14 @@ def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObj
     return {**port, "nodePort": same[0]["nodePort"] if same else first + number % count}
 
 
+_GATED: JSONObject = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "lastTransitionTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 _UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -74,7 +82,8 @@ def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
     if spec != doc.get("spec"):
         doc["spec"] = spec
     if before is None:
-        doc["status"] = {"phase": "Pending", "qosClass": _qos_class(spec)}
+        gated = {"conditions": [_GATED]} if spec.get("schedulingGates") else {}
+        doc["status"] = {"phase": "Pending", **gated, "qosClass": _qos_class(spec)}
     elif quality := (before.get("status") or {}).get("qosClass"):
         doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
 

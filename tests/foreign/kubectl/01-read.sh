@@ -70,6 +70,7 @@ kubectl get pod lonely -o json
 
 kubectl get service web -o yaml
 
+# differs: the embedded server does not protect volumes in use, because no controller would end the protection
 kubectl get pvc disk -o yaml
 
 kubectl get sa robot -o yaml
@@ -78,6 +79,7 @@ kubectl get deployments,services -o wide
 
 kubectl get all
 
+# differs: the objects that the real server creates for itself
 kubectl get all -A
 
 kubectl get deployments,services,configmaps -l app=web -o name
@@ -116,16 +118,19 @@ kubectl get deployments.v1beta1.apps web
 
 kubectl get pods lonely --output-watch-events --watch --request-timeout=1s -o name
 
-kubectl get --raw /api/v1/namespaces/read/configmaps/settings
+kubectl get --raw /api/v1/namespaces/read/configmaps/settings | python3 -m json.tool --sort-keys
 
 kubectl get --raw /healthz
 
 kubectl get --raw /readyz/ping
 
+# differs: the embedded server has no health checks to list
 kubectl get --raw '/livez?verbose'
 
+# differs: the version is that of the embedded server
 kubectl get --raw /version
 
+# differs: the embedded server lists fewer paths
 kubectl get --raw /
 
 kubectl get --raw /api
@@ -138,7 +143,7 @@ kubectl get pods lonely -o yaml --show-managed-fields
 
 kubectl get pods --chunk-size=1
 
-kubectl get namespaces
+kubectl get namespaces default read
 
 kubectl get events
 
@@ -156,6 +161,7 @@ kubectl get deployment web --subresource=scale -o yaml
 
 kubectl get configmaps -o yaml
 
+# differs: the objects that the real server creates for itself
 kubectl get services kubernetes -n default
 
 kubectl get endpoints,endpointslices -n default

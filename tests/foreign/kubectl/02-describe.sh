@@ -140,6 +140,7 @@ kubectl describe limits limits
 
 kubectl describe node described
 
+# differs: the embedded server does not protect volumes in use, because no controller would end the protection
 kubectl describe pv described
 
 kubectl describe sc described

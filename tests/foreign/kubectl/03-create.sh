@@ -71,8 +71,10 @@ kubectl create clusterrole created-url --verb=get --non-resource-url=/metrics
 
 kubectl create clusterrolebinding created-reader --clusterrole=created-url --user=someone
 
+# differs: the embedded server issues no tokens
 kubectl create token robot >/dev/null
 
+# differs: the embedded server issues no tokens
 kubectl create token absent
 
 kubectl create -f - --edit=false -o name <<EOF
@@ -90,7 +92,7 @@ kubectl create -f absent.yaml
 kubectl create -f - <<EOF
 EOF
 
-kubectl create --raw /api/v1/namespaces/create/configmaps -f - <<EOF
+kubectl create --raw /api/v1/namespaces/create/configmaps -f - <<EOF | python3 -m json.tool --sort-keys
 {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "raw"}}
 EOF
 

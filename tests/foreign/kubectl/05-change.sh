@@ -53,7 +53,7 @@ kubectl label deployment web good='not good!'
 
 kubectl label deployment --all team=a
 
-kubectl label deployment web --list
+kubectl label deployment web --list | sort
 
 kubectl annotate deployment web note=one
 

@@ -6,9 +6,9 @@ metadata: {name: worker, labels: {node-role.kubernetes.io/worker: ""}}
 spec: {podCIDR: 10.1.0.0/24}
 EOF
 
-kubectl get nodes
+kubectl get node worker
 
-kubectl get nodes -o wide
+kubectl get node worker -o wide
 
 kubectl get node worker -o yaml
 
@@ -38,14 +38,18 @@ kubectl drain worker --force --dry-run=server
 
 kubectl drain worker --force --timeout=1s 2>&1 | sed 's/drain did not complete within 1s\|global timeout reached: 1s/TIMEOUT/'
 
+# differs: needs a kubelet, which neither has: the embedded server says so in its own words
 kubectl logs main
 
 kubectl logs absent
 
+# differs: needs a kubelet, which neither has: the embedded server says so in its own words
 kubectl exec main -- ls
 
+# differs: needs a kubelet, which neither has: the embedded server says so in its own words
 kubectl attach main
 
+# differs: needs a kubelet, which neither has: the embedded server says so in its own words
 kubectl cp main:/etc/hosts hosts
 
 kubectl port-forward pod/main 18080:80

@@ -9,8 +9,10 @@ kubectl api-resources --verbs=list,create --categories=all
 
 kubectl api-versions
 
+# differs: the version is that of the embedded server
 kubectl version
 
+# differs: the version is that of the embedded server
 kubectl version -o yaml
 
 kubectl cluster-info
@@ -53,8 +55,10 @@ kubectl get --raw /openapi/v3/apis/absent/v1
 
 kubectl get --raw /openapi/v2 | cut -c -300
 
+# differs: the embedded server has no metrics
 kubectl get --raw /metrics | grep -c 'apiserver_request_total{' | sed 's/[1-9][0-9]*/N/'
 
+# differs: the embedded server has no other components
 kubectl get componentstatuses 2>&1 | sed 's/  */ /g; s/:[0-9]*:/PORT/g; s/\(Healthy\|Unhealthy\).*/H/'
 
 kubectl completion bash | head -1

@@ -50,7 +50,7 @@ kubectl apply -f - <<EOF
 apiVersion: example.com/v1
 kind: Shirt
 metadata: {name: b}
-spec: {color: green, count: -1}
+spec: {color: red, count: -1}
 EOF
 
 kubectl apply -f - <<EOF
@@ -117,6 +117,7 @@ kubectl get shirt absent
 
 kubectl delete shirts --all
 
+# differs: the embedded server describes the operations of custom kinds in brief
 kubectl get --raw /openapi/v3/apis/example.com/v1
 
 kubectl describe crd shirts.example.com

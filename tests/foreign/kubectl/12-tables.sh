@@ -1,4 +1,5 @@
 # The columns of all built-in kinds.
+# differs: the embedded server does not warn about the contents of Services and CSIDrivers
 kubectl create -f - <<EOF
 apiVersion: v1
 kind: Pod
@@ -397,10 +398,12 @@ kubectl get resourceclaimtemplates -o wide
 
 kubectl get resourceslice/table -o wide
 
+# differs: a controller in the real server sets this status
 kubectl get flowschema/table -o wide
 
 kubectl get prioritylevelconfiguration/table -o wide
 
+# differs: a controller in the real server sets this status
 kubectl get apiservice/v1.table.example.com -o wide
 
 kubectl get events -o wide
