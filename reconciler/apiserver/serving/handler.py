@@ -144,11 +144,11 @@ class Handler:
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         """Return the response to a review or to a request for discovery."""
         if is_review(request.path):
-            return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request, self._token))))
+            return HandlerResult(HTTPResponse(201, _JSON, _line(answer_review(request, self._token))))
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
-        body = document.encode() if isinstance(document, str) else encode(document)
+        body = document if isinstance(document, bytes) else _line(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
     def _read(self, call: Call, stale: float | None) -> HandlerResult:
@@ -282,13 +282,16 @@ def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResp
         headers["retry-after"] = str(retry_after)
     if warnings:
         headers["warning"] = warnings[0]
-    return HTTPResponse(refusal.code, headers, encode(refusal.status()), warnings=warnings)
+    return HTTPResponse(refusal.code, headers, _line(refusal.status()), warnings=warnings)
+
+
+def _line(document: Mapping[str, Any]) -> bytes:
+    """Return a document as the real server writes JSON: a line."""
+    return encode(document) + b"\n"
 
 
 def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTPResponse:
-    headers = _JSON
-    if yaml:
-        headers, body = {"content-type": "application/yaml"}, to_yaml(body)
+    headers, body = ({"content-type": "application/yaml"}, to_yaml(body)) if yaml else (_JSON, body + b"\n")
     if warnings:
         headers = {**headers, "warning": warnings[0]}
     return HTTPResponse(code, headers, body, warnings=warnings)
