@@ -17,6 +17,7 @@ from reconciler.cli.options import (
     KUBECONFIG,
     AccessFlags,
     ConsoleAddress,
+    Data,
     DevOptions,
     ManifestOptions,
     NewKubeconfig,
@@ -414,14 +415,16 @@ def apiserver(
         float, Parameter(help="Fraction of requests that fail, from 0 to 1.", validator=Number(gte=0, lte=1))
     ] = 0.0,
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
+    data: Data = None,
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 
-    kubectl and any other client can use it through the kubeconfig. Its data is lost when it stops.
+    kubectl and any other client can use it through the kubeconfig. Without --data, its data is lost when it stops.
     """
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    return run_apiserver(objects, APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
+    options = APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data)
+    return run_apiserver(objects, options)
 
 
 @app.command(usage="Usage: reconciler audit [OPTIONS] FILE")
