@@ -30,6 +30,9 @@ from reconciler.errors import ConfigurationError
 __all__ = ["app", "config_sources"]
 
 Format = Literal["text", "json"]
+ControllerManager = Annotated[
+    bool, Parameter(help="Also kube-controller-manager: garbage collection, Deployments, Jobs.", negative=())
+]
 
 
 def _version() -> str:
@@ -473,19 +476,23 @@ def path(*, output: Annotated[Format, Parameter(help="Output format.")] = "text"
 
 
 @envtest.command
-def build() -> int:
+def build(
+    *,
+    controller_manager: ControllerManager = False,
+) -> int:
     """Build etcd, etcdutl, kube-apiserver and kubectl with Go into the user's cache, unless they exist."""
     from reconciler.cli.servers import build_binaries
 
-    return build_binaries()
+    return build_binaries(controller_manager=controller_manager)
 
 
 @envtest.command
 def up(
     *,
     kubeconfig: NewKubeconfig = KUBECONFIG,
+    controller_manager: ControllerManager = False,
 ) -> int:
     """Run a real control plane on the loopback interface until interrupted."""
     from reconciler.cli.servers import run_control_plane
 
-    return run_control_plane(kubeconfig=kubeconfig)
+    return run_control_plane(kubeconfig=kubeconfig, controller_manager=controller_manager)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -123,24 +124,28 @@ def print_binaries_path(*, as_json: bool) -> int:
     return 0
 
 
-def build_binaries() -> int:
+def build_binaries(*, controller_manager: bool) -> int:
     """Build the control plane's binaries unless they exist, and print their directory."""
     from reconciler.testing import control_plane
 
-    print(control_plane.build(progress=sys.stderr))
+    print(control_plane.build(progress=sys.stderr, controller_manager=controller_manager))
     return 0
 
 
-def run_control_plane(*, kubeconfig: Path) -> int:
+def run_control_plane(*, kubeconfig: Path, controller_manager: bool) -> int:
     """Run a real control plane until SIGINT or SIGTERM."""
-    asyncio.run(_run_control_plane(kubeconfig))
-    return 0
-
-
-async def _run_control_plane(kubeconfig: Path) -> None:
     from reconciler.testing import control_plane
 
-    async with control_plane.ControlPlane() as plane:
+    if controller_manager and "KUBEBUILDER_ASSETS" not in os.environ:
+        control_plane.build(sys.stderr, controller_manager=True)  # shows the progress of minutes
+    asyncio.run(_run_control_plane(kubeconfig, controller_manager=controller_manager))
+    return 0
+
+
+async def _run_control_plane(kubeconfig: Path, *, controller_manager: bool) -> None:
+    from reconciler.testing import control_plane
+
+    async with control_plane.ControlPlane(controller_manager=controller_manager) as plane:
         write_kubeconfig(plane.write_kubeconfig, kubeconfig)
         print(f"kube-apiserver on {plane.url}; its data is lost when it stops")
         print("In another terminal:")

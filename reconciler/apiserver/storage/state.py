@@ -53,7 +53,7 @@ class _Owner(msgspec.Struct):
 
 
 class _Metadata(msgspec.Struct, rename="camel"):
-    """What the server relies on in the metadata of a stored object."""
+    """The metadata of a stored object, as far as the server relies on it."""
 
     name: str
     uid: str
