@@ -35,6 +35,11 @@ __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_SERVICE = {
+    "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+    "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
+}
+"""The Service of the API server itself, which every cluster has in the namespace ``default``."""
 
 
 @dataclass(slots=True)
@@ -94,6 +99,7 @@ class Handler:
         self._discovery = Discovery(self.cluster.registry)
         for name in _NAMESPACES:
             _at_once(self._create_namespace(name))
+        _at_once(self._internal("POST", "/api/v1/namespaces/default/services", _SERVICE))
 
     async def _create_namespace(self, name: str) -> None:
         await self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -258,7 +264,7 @@ class Handler:
             raise error_from_response(refusal.code, refusal.status(), request=f"{method} {path}") from None
 
 
-def _at_once(write: Coroutine[Any, Any, None]) -> None:
+def _at_once(write: Coroutine[Any, Any, object]) -> None:
     """Run a write of the server itself to its end, outside an event loop: it calls no webhook, so it never yields."""
     with contextlib.suppress(StopIteration):
         write.send(None)
