@@ -36,6 +36,11 @@ __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_SERVICE = {
+    "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+    "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
+}
+"""The Service of the API server itself, which every cluster has in the namespace ``default``."""
 
 
 @dataclass(slots=True)
@@ -103,6 +108,8 @@ class Handler:
         for name in _NAMESPACES:
             if name not in self.cluster.registry.core("namespaces").store.objects:
                 _at_once(self._create_namespace(name))
+        if "default/kubernetes" not in self.cluster.registry.core("services").store.objects:
+            _at_once(self._internal("POST", "/api/v1/namespaces/default/services", _SERVICE))
 
     def _load(self, state: State) -> None:
         """Store the objects of a state. Nothing follows from them: every state is complete."""
@@ -288,7 +295,7 @@ class Handler:
             raise error_from_response(refusal.code, refusal.status(), request=f"{method} {path}") from None
 
 
-def _at_once(write: Coroutine[Any, Any, None]) -> None:
+def _at_once(write: Coroutine[Any, Any, object]) -> None:
     """Run a write of the server itself to its end, outside an event loop: it calls no webhook, so it never yields."""
     with contextlib.suppress(StopIteration):
         write.send(None)
