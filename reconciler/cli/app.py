@@ -419,6 +419,13 @@ def apiserver(
     ] = 0.0,
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
     data: Data = None,
+    controllers: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Controller of the cluster to play: garbage, namespaces, deployments, statefulsets, jobs. Can be repeated.",
+            negative=(),
+        ),
+    ] = ("garbage", "namespaces"),
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 
@@ -426,7 +433,9 @@ def apiserver(
     """
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    options = APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data)
+    options = APIServerOptions(
+        port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data, controllers=controllers
+    )
     return run_apiserver(objects, options)
 
 
