@@ -17,6 +17,7 @@ from reconciler.cli.options import (
     KUBECONFIG,
     AccessFlags,
     ConsoleAddress,
+    Controllers,
     Data,
     DevOptions,
     ManifestOptions,
@@ -419,13 +420,7 @@ def apiserver(
     ] = 0.0,
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
     data: Data = None,
-    controllers: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Controller of the cluster to play: garbage, namespaces, deployments, statefulsets, jobs. Can be repeated.",
-            negative=(),
-        ),
-    ] = ("garbage", "namespaces"),
+    controllers: Controllers = (),
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 

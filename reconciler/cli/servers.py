@@ -42,7 +42,7 @@ class APIServerOptions:
         chaos: the fraction of requests that fail.
         seed: the seed of all randomness.
         data: the directory to keep the state in; None loses it.
-        controllers: the controllers of the cluster that the server plays.
+        controllers: more controllers of the cluster that the server plays.
     """
 
     port: int
@@ -62,7 +62,8 @@ def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
     objects = [each for name in names for each in _objects(name)]
-    async with APIServer(seed=options.seed, data=options.data, controllers=options.controllers) as server:
+    controllers = ("garbage", "namespaces", *options.controllers)
+    async with APIServer(seed=options.seed, data=options.data, controllers=controllers) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)
         write_kubeconfig(server.write_kubeconfig, options.kubeconfig)
