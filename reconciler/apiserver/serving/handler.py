@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +71,7 @@ class Handler:
         webhook_servers: the webhook servers in this process, by address.
         token: the token that a TokenReview accepts.
         sharded: honor ``shardSelector``.
+        controllers: which of the cluster's controllers follow each write at once: ``"garbage"``, ``"namespaces"``.
         state: the objects to start with; None for those of a new cluster.
 
     Raises:
@@ -86,6 +87,7 @@ class Handler:
         provision_namespaces: bool,
         webhook_servers: Mapping[str, Transport],
         token: str,
+        controllers: Collection[str],
         sharded: bool = False,
         state: State | None = None,
     ) -> None:
@@ -101,7 +103,7 @@ class Handler:
         self._deleter = Deleter(self.cluster, self._admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
         self._scaler = Scaler(self._writer)
-        self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
+        self._garbage_collector = GarbageCollector(self.cluster, self._deleter, controllers)
         self._discovery = Discovery(self.cluster.registry)
         if state is not None:
             self._load(state)
