@@ -6,7 +6,7 @@ column, under ``*`` those of all kinds:
 * ``path|default``: the value at a path, or the default, which may be missing;
 * ``#path path``: the number of items of lists and maps;
 * ``path/path``: two numbers;
-* ``@function``: a function of `cells`, `kind_cells` or `pod_cells`, or what it returns for the arguments after its name.
+* ``@function``: a function of `cells`, `kind_cells` or `pod_cells`, or what it returns for the arguments after it.
 """
 
 from __future__ import annotations
