@@ -90,6 +90,9 @@ async def _post_over_sockets(url: str, request: HTTPRequest, bundle: str) -> HTT
         context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode() if bundle else None)
     except (ssl.SSLError, ValueError) as error:
         raise CallFailed(f"the caBundle is not valid: {error}") from None
+    # As in Go: a bundle may contain the certificate of the server itself, as that of envtest does.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     try:
         async with (
             ClientSession(auto_decompress=False) as session,

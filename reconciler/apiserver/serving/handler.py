@@ -17,7 +17,8 @@ from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.storage.state import DEFINITIONS, State
+from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.apiserver.subresources.pods import PodSubresources
 from reconciler.apiserver.subresources.reviews import answer_review, is_review
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
@@ -35,6 +36,11 @@ __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_SERVICE = {
+    "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+    "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
+}
+"""The Service of the API server itself, which every cluster has in the namespace ``default``."""
 
 
 @dataclass(slots=True)
@@ -65,6 +71,10 @@ class Handler:
         webhook_servers: the webhook servers in this process, by address.
         token: the token that a TokenReview accepts.
         sharded: honor ``shardSelector``.
+        state: the objects to start with; None for those of a new cluster.
+
+    Raises:
+        ConfigurationError: the state has an object that cannot be stored.
     """
 
     def __init__(
@@ -77,23 +87,50 @@ class Handler:
         webhook_servers: Mapping[str, Transport],
         token: str,
         sharded: bool = False,
+        state: State | None = None,
     ) -> None:
         self._clock = clock
         self._token = token
         self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
-        definitions = Definitions(self.cluster, webhook_servers)
+        self._definitions = Definitions(self.cluster, webhook_servers)
         provide = self._create_namespace if provision_namespaces else None
-        admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
-        self._writer = Writer(self.cluster, definitions.strategy, admission, provide)
-        self._deleter = Deleter(self.cluster, admission)
+        self._admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
+        self._writer = Writer(self.cluster, self._definitions.strategy, self._admission, provide)
+        self._deleter = Deleter(self.cluster, self._admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
         self._scaler = Scaler(self._writer)
         self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
         self._discovery = Discovery(self.cluster.registry)
+        if state is not None:
+            self._load(state)
         for name in _NAMESPACES:
-            _at_once(self._create_namespace(name))
+            if name not in self.cluster.registry.core("namespaces").store.objects:
+                _at_once(self._create_namespace(name))
+        if "default/kubernetes" not in self.cluster.registry.core("services").store.objects:
+            _at_once(self._internal("POST", "/api/v1/namespaces/default/services", _SERVICE))
+
+    def _load(self, state: State) -> None:
+        """Store the objects of a state. Nothing follows from them: every state is complete."""
+        self.cluster.start_at(state.version)
+        name = DEFINITIONS
+        try:
+            for name, documents in sorted(state.objects.items(), key=lambda item: item[0] != DEFINITIONS):
+                plural, _, group = name.partition(".")
+                resource = self.cluster.registry.resource(group, plural)
+                if resource is None:
+                    raise LookupError("no such kind")
+                loaded = [Stored(key, int(doc["metadata"]["resourceVersion"]), doc) for key, doc in documents.items()]
+                resource.store.load(loaded)
+                for stored in loaded:
+                    stored.measure(resource.api_version)
+                    if name == DEFINITIONS:
+                        self._definitions.serve(stored)
+                    self._garbage_collector.index(resource, None, stored)
+                    self._admission.committed(resource, None, stored)
+        except (AttributeError, LookupError, TypeError, ValueError, Refusal) as error:
+            raise ConfigurationError(f"the state has an invalid object among its {name}: {error!r}") from error
 
     async def _create_namespace(self, name: str) -> None:
         await self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -258,7 +295,7 @@ class Handler:
             raise error_from_response(refusal.code, refusal.status(), request=f"{method} {path}") from None
 
 
-def _at_once(write: Coroutine[Any, Any, None]) -> None:
+def _at_once(write: Coroutine[Any, Any, object]) -> None:
     """Run a write of the server itself to its end, outside an event loop: it calls no webhook, so it never yields."""
     with contextlib.suppress(StopIteration):
         write.send(None)
