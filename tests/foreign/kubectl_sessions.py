@@ -28,7 +28,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command printed, without what differs between any two servers, and its exit code."""
+    """The output and the exit code of a command, without what differs between any two servers."""
 
     code: int
     out: str

@@ -46,9 +46,7 @@ def test_the_page_lists_what_differs() -> None:
 @pytest.mark.control_plane
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-async def test_both_servers_answer_alike(
-    script: Path, embedded: Path, plane: ControlPlane, tmp_path: Path
-) -> None:
+async def test_both_servers_answer_alike(script: Path, embedded: Path, plane: ControlPlane, tmp_path: Path) -> None:
     kubectl = binaries_path() / "kubectl"
     real = Session(kubectl, plane.kubeconfig_path, tmp_path / "real")
     ours = Session(kubectl, embedded, tmp_path / "ours")

@@ -65,7 +65,6 @@ _GATED: JSONObject = {
     "type": "PodScheduled",
     "status": "False",
     "lastProbeTime": None,
-    "lastTransitionTime": None,
     "reason": "SchedulingGated",
     "message": "Scheduling is blocked due to non-empty scheduling gates",
 }
@@ -82,7 +81,8 @@ def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
     if spec != doc.get("spec"):
         doc["spec"] = spec
     if before is None:
-        gated = {"conditions": [_GATED]} if spec.get("schedulingGates") else {}
+        since = {"lastTransitionTime": doc["metadata"].get("creationTimestamp")}
+        gated = {"conditions": [_GATED | since]} if spec.get("schedulingGates") else {}
         doc["status"] = {"phase": "Pending", **gated, "qosClass": _qos_class(spec)}
     elif quality := (before.get("status") or {}).get("qosClass"):
         doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
