@@ -145,7 +145,8 @@ def _prepare_python(project: Mapping[str, Any], tests: Sequence[str]) -> Callabl
         _complete(environment, lambda new: _install([source, *project["requirements"]], new))
     for unwanted in project.get("remove", ()):
         (root / unwanted).unlink(missing_ok=True)
-    return functools.partial(_run_python, environment / "bin" / "python", root, tests)
+    command = [str(environment / "bin" / "python"), "-m", "pytest", f"--timeout={project.get('timeout', 60)}", *tests]
+    return functools.partial(_run_python, command, root)
 
 
 def _unpack(requirement: str, target: Path) -> None:
@@ -164,11 +165,15 @@ def _install(requirements: Sequence[str], target: Path) -> None:
     _output_of(str(target / "bin" / "python"), "-m", "pip", "install", "-q", *requirements)
 
 
-def _run_python(python: Path, root: Path, tests: Sequence[str], kubeconfig: Path, part: str) -> Cases:
+def _run_python(command: Sequence[str], root: Path, kubeconfig: Path, part: str) -> Cases:
     report = kubeconfig.with_name("report.xml")
-    options = ["-p", "peer_fixtures", "-p", "no:cacheprovider", "--timeout=60", f"--junit-xml={report}", "-k", part]
-    command = [str(python), "-m", "pytest", "-q", "-o", "addopts=", *options, *tests]
-    _run(command, root, {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(_HERE / "python")})
+    # Short tracebacks, because pytest looks up the source of others, which can end a run after a timeout.
+    options = ["-p", "peer_fixtures", "-p", "no:cacheprovider", "--tb=native", f"--junit-xml={report}", "-k", part]
+    _run(
+        [*command, "-q", "-o", "addopts=", *options],
+        root,
+        {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(_HERE / "python")},
+    )
     return read_junit(report.read_text() if report.exists() else "<testsuites/>")
 
 
@@ -195,7 +200,7 @@ def _run(command: Sequence[str], directory: Path, variables: Mapping[str, str]) 
         subprocess.run(
             command,
             cwd=directory,
-            env={**os.environ, **variables},
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables},
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -22,6 +23,7 @@ class Cluster:
     def __init__(self) -> None:
         self.name = "peers"
         self.kubeconfig_path = Path(os.environ["KUBECONFIG"])
+        self.kubectl_path = Path(shutil.which("kubectl") or "kubectl")
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
         """Run kubectl and return its output."""
