@@ -81,6 +81,14 @@ def _use(session: nox.Session, programs: Path) -> None:
 
 
 @nox.session(python=False)
+def controllers(session: nox.Session) -> None:
+    """Build kube-controller-manager, and run the tests that need it; needs Go."""
+    session.run("reconciler", "envtest", "build", "--controller-manager")
+    test = "tests/testing/test_controller_manager.py"
+    session.run("pytest", "-q", "-n0", "--control-plane", "-m", "control_plane", test)
+
+
+@nox.session(python=False)
 def alertmanager(session: nox.Session) -> None:
     """Build Alertmanager from its Go module, and let it send alerts to the notification operator; needs Go."""
     directory = Path(session.create_tmp()).resolve()

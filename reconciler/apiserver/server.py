@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hmac
+import os
 import random
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -20,9 +21,11 @@ from reconciler.apiserver.serving.listener import Listener
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
+from reconciler.apiserver.storage.data_directory import DataDirectory
+from reconciler.apiserver.storage.state import read_state, snapshot_of
 from reconciler.apiserver.storage.store import Store, encode
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import NotSent
+from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
@@ -68,6 +71,8 @@ class APIServer:
             real server without that plugin.
         sharded_list_and_watch: honor ``shardSelector``, as a real server does with the feature gate
             ShardedListAndWatch; False, the gate's default, ignores it.
+        data: a directory to keep the state in; the next server with this directory continues from it, with the same
+            token. By default the state is lost with the server.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
@@ -83,11 +88,13 @@ class APIServer:
         event_order: EventOrder = "after",
         provision_namespaces: bool = True,
         sharded_list_and_watch: bool = False,
+        data: str | os.PathLike[str] | None = None,
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
+        self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         self._listener = Listener(self._serve_socket, self._unauthorized, clock)
         self._new_handler = functools.partial(
@@ -106,9 +113,25 @@ class APIServer:
     # lifecycle
 
     async def __aenter__(self) -> Self:
+        """Start the server.
+
+        Raises:
+            ConfigurationError: the data directory is in use, damaged or not writable.
+        """
+        if self._data is not None:
+            self._use(self._data)
         self._open = True
         self._listener.attach(asyncio.get_running_loop())
         return self
+
+    def _use(self, data: DataDirectory) -> None:
+        try:
+            state, self._token = data.open(self._token)
+            self._handler_chain.data = data
+            self._handler_chain.replace_handler(self._new_handler(token=self._token, state=state))
+        except BaseException:
+            data.close()
+            raise
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -121,8 +144,13 @@ class APIServer:
         Cancellation may leave sockets to the event loop, which closes them.
         """
         self._open = False
-        self._handler_chain.close()
-        await self._listener.close()
+        try:
+            self._handler_chain.close()
+        finally:
+            if self._data is not None:
+                self._data.close()
+                self._handler_chain.data = None
+            await self._listener.close()
 
     async def restart(self, *, wipe: bool = False) -> None:
         """Break off watches and connections and drop the history, as a restart of the real server does.
@@ -132,14 +160,45 @@ class APIServer:
         Args:
             wipe: drop the data as well; versions start at the beginning, as after etcd was replaced by an empty one.
         """
-        self.cut_watches()
-        self._listener.abort_connections()
-        self._handler_chain.break_off()
         if wipe:
-            self._handler_chain.replace_handler(self._new_handler())
+            await self._continue_with(self._new_handler(), "the server restarted and lost its data")
         else:
+            self.cut_watches()
+            self._listener.abort_connections()
+            self._handler_chain.break_off()
             self._handler_chain.compact()
-        self._handler_chain.note("the server restarted" + (" and lost its data" if wipe else ""))
+            self._handler_chain.note("the server restarted")
+            await asyncio.sleep(0)
+
+    def snapshot(self) -> bytes:
+        """Return all objects and the version of the server, for `restore`; lines of JSON, to be kept in a file."""
+        return b"".join(snapshot_of(self._handler_chain.handler.cluster))
+
+    async def restore(self, snapshot: bytes, *, bump_revision: int | None = None) -> None:
+        """Replace the state by a snapshot, as when etcd is restored from a backup; this or another server took it.
+
+        Objects have the uids and versions of the snapshot. Watches and connections break off, and the history is lost.
+        Cancellation leaves the state replaced.
+
+        Args:
+            snapshot: from `snapshot`.
+            bump_revision: increase the server's version by this much and mark older ones as compacted, as recommended
+                for Kubernetes. None, the default, continues from the version of the snapshot, so that versions are
+                used a second time.
+
+        Raises:
+            ConfigurationError: it is not a snapshot, or a part of one; nothing was replaced.
+        """
+        if bump_revision is not None and bump_revision < 1:
+            raise ConfigurationError(f"bump_revision must be 1 or more, not {bump_revision}")
+        state = read_state(snapshot, "the snapshot")
+        state = state._replace(version=state.version + (bump_revision or 0))
+        await self._continue_with(self._new_handler(state=state), "the server was restored from a snapshot")
+
+    async def _continue_with(self, handler: Handler, why: str) -> None:
+        self._handler_chain.replace_handler(handler)
+        self._listener.abort_connections()
+        self._handler_chain.note(why)
         await asyncio.sleep(0)
 
     def compact(self) -> None:

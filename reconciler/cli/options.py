@@ -22,6 +22,7 @@ __all__ = [
     "AccessFlags",
     "Authentication",
     "ConsoleAddress",
+    "Data",
     "DevOptions",
     "ManifestOptions",
     "NewKubeconfig",
@@ -53,6 +54,10 @@ Authentication = Annotated[
 ]
 
 NewKubeconfig = Annotated[Path, Parameter(help="Path of the kubeconfig to write.")]
+Data = Annotated[
+    Path | None,
+    Parameter(help="Directory to keep the objects in; the next server with it continues. Default: they are lost."),
+]
 Workers = Annotated[int, Parameter(help="Concurrent reconciles per controller.")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")]
 Namespaces = Annotated[
@@ -258,6 +263,7 @@ class DevOptions:
     control_plane: Annotated[
         bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
     ] = False
+    data: Data = None
     namespaces: Namespaces = ()
     workers: Workers = 4
     metrics: Annotated[

@@ -1,379 +1,368 @@
-"""The table columns of built-in kinds, as ``kubectl get`` shows them."""
+"""The table columns of built-in kinds, as ``kubectl get`` shows them.
+
+Their definitions are recorded from a real API server.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+import functools
+from importlib import resources
+from typing import NamedTuple
 
+import msgspec
+
+from reconciler.apiserver.builtin import cells, pod_cells
+from reconciler.apiserver.builtin.cells import NONE, UNKNOWN, UNSET, Cell, value_at
 from reconciler.wire import JSONObject
 
-__all__ = ["Column", "built_in_columns", "show_age", "value_at"]
-
-Cell = Callable[[JSONObject, datetime], Any]
+__all__ = ["Column", "built_in_columns"]
 
 
 class Column(NamedTuple):
-    """A column: its title, type, cell function and priority; 1 is shown only by ``-o wide``."""
+    """A column: its definition in a Table, and its cell function."""
 
-    name: str
-    type: str
+    definition: JSONObject
     cell: Cell
-    priority: int = 0
 
 
-_NONE, _UNSET, _UNKNOWN = "<none>", "<unset>", "<unknown>"
-
-
-def show_age(text: str, now: datetime) -> str:
-    """Return the time since a timestamp, as ``kubectl`` shows it."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return "<invalid>"
-    return _UNKNOWN if moment.tzinfo is None else _human_duration(now - moment)
-
-
-def _human_duration(passed: timedelta) -> str:
-    """Return a duration as ``kubectl`` shows ages, with at most two units."""
-    seconds = int(passed.total_seconds())
-    if seconds < -1:
-        return "<invalid>"
-    seconds = max(seconds, 0)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    for bound, unit, major, rest, minor in (
-        (120, "s", seconds, 0, ""),
-        (600, "m", minutes, seconds % 60, "s"),
-        (3 * 3600, "m", minutes, 0, ""),
-        (8 * 3600, "h", hours, minutes % 60, "m"),
-        (48 * 3600, "h", hours, 0, ""),
-        (8 * 86400, "d", days, hours % 24, "h"),
-        (730 * 86400, "d", days, 0, ""),
-        (2920 * 86400, "y", days // 365, days % 365, "d"),
-    ):
-        if seconds < bound:
-            return f"{major}{unit}{rest}{minor}" if rest else f"{major}{unit}"
-    return f"{days // 365}y"
-
-
-def value_at(doc: Any, path: str, default: Any = None) -> Any:
-    """Return the value at a dotted path of a document, or the default."""
-    for part in path.split("."):
-        doc = doc.get(part) if isinstance(doc, dict) else None
-    return default if doc is None else doc
-
-
-def _at(path: str, default: Any = "") -> Cell:
-    return lambda doc, _now: value_at(doc, path, default)
-
-
-def _since(path: str, default: str = _UNKNOWN) -> Cell:
-    def cell(doc: JSONObject, now: datetime) -> str:
-        found = value_at(doc, path)
-        return show_age(str(found), now) if found else default
-
-    return cell
-
-
-def _count(*paths: str) -> Cell:
-    return lambda doc, _now: sum(len(value_at(doc, path, ())) for path in paths)
-
-
-def _of(left: str, right: str) -> Cell:
-    return lambda doc, _now: f"{value_at(doc, left, 0)}/{value_at(doc, right, 0)}"
-
-
-def _joined(values: Sequence[Any]) -> str:
-    return ",".join(str(value) for value in values)
-
-
-def _selector(path: str) -> Cell:
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = value_at(doc, path, {})
-        labels = found.get("matchLabels", {}) if "matchLabels" in found or "matchExpressions" in found else found
-        return _joined([f"{key}={labels[key]}" for key in sorted(labels)]) or _NONE
-
-    return cell
-
-
-_NAME = Column("Name", "string", _at("metadata.name"))
-_AGE = Column("Age", "string", _since("metadata.creationTimestamp"))
-_CREATED = Column("Created At", "date", _at("metadata.creationTimestamp"))
-
-
-_WEBHOOKS = (_NAME, Column("Webhooks", "integer", _count("webhooks")), _AGE)
-
-
-def _param_kind(doc: JSONObject, _now: datetime) -> str:
-    kind = value_at(doc, "spec.paramKind")
-    return f"{kind.get('apiVersion')}/{kind.get('kind')}" if kind else _UNSET
-
-
-def _param_ref(doc: JSONObject, now: datetime) -> str:
-    ref = value_at(doc, "spec.paramRef", {})
-    if ref.get("name"):
-        return f"{ref.get('namespace') or '*'}/{ref['name']}"
-    return _selector("spec.paramRef.selector")(doc, now) if ref else _UNSET
-
-
-def _pod_ready(doc: JSONObject, _now: datetime) -> str:
-    states = value_at(doc, "status.containerStatuses", ())
-    return f"{sum(bool(state.get('ready')) for state in states)}/{len(value_at(doc, 'spec.containers', ()))}"
-
-
-def _pod_status(doc: JSONObject, _now: datetime) -> str:
-    shown = value_at(doc, "status.reason") or value_at(doc, "status.phase", "")
-    for state in value_at(doc, "status.containerStatuses", ()):
-        for kind in ("waiting", "terminated"):
-            shown = value_at(state, f"state.{kind}.reason") or shown
-    return "Terminating" if value_at(doc, "metadata.deletionTimestamp") else str(shown)
-
-
-def _pod_restarts(doc: JSONObject, _now: datetime) -> str:
-    return str(sum(state.get("restartCount", 0) for state in value_at(doc, "status.containerStatuses", ())))
-
-
-def _gates(doc: JSONObject, _now: datetime) -> str:
-    gates = [gate.get("conditionType") for gate in value_at(doc, "spec.readinessGates", ())]
-    met = {each.get("type") for each in value_at(doc, "status.conditions", ()) if each.get("status") == "True"}
-    return f"{sum(gate in met for gate in gates)}/{len(gates)}" if gates else _NONE
-
-
-def _ports(doc: JSONObject, _now: datetime) -> str:
-    shown = []
-    for port in value_at(doc, "spec.ports", ()):
-        node = f":{port['nodePort']}" if port.get("nodePort") else ""
-        shown.append(f"{port.get('port')}{node}/{port.get('protocol', 'TCP')}")
-    return _joined(shown) or _NONE
-
-
-def _external(doc: JSONObject, _now: datetime) -> str:
-    kind, addresses = value_at(doc, "spec.type"), list(value_at(doc, "spec.externalIPs", ()))
-    if kind == "ExternalName":
-        return str(value_at(doc, "spec.externalName", ""))
-    if kind == "LoadBalancer":
-        given = value_at(doc, "status.loadBalancer.ingress", ())
-        addresses = [each.get("ip") or each.get("hostname") for each in given] + addresses
-        return _joined(addresses) or "<pending>"
-    return _joined(addresses) or _NONE
-
-
-def _node_status(doc: JSONObject, _now: datetime) -> str:
-    ready = [each for each in value_at(doc, "status.conditions", ()) if each.get("type") == "Ready"]
-    shown = "Unknown" if not ready else "Ready" if ready[0].get("status") == "True" else "NotReady"
-    return f"{shown},SchedulingDisabled" if value_at(doc, "spec.unschedulable") else shown
-
-
-def _roles(doc: JSONObject, _now: datetime) -> str:
-    prefix = "node-role.kubernetes.io/"
-    found = sorted(key.removeprefix(prefix) for key in value_at(doc, "metadata.labels", {}) if key.startswith(prefix))
-    return _joined(found) or _NONE
-
-
-def _address(kind: str) -> Cell:
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = [each.get("address") for each in value_at(doc, "status.addresses", ()) if each.get("type") == kind]
-        return str(found[0]) if found else _NONE
-
-    return cell
-
-
-def _job_status(doc: JSONObject, _now: datetime) -> str:
-    met = [each.get("type") for each in value_at(doc, "status.conditions", ()) if each.get("status") == "True"]
-    for kind in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"):
-        if kind in met:
-            return kind
-    if value_at(doc, "metadata.deletionTimestamp"):
-        return "Terminating"
-    return "Suspended" if "Suspended" in met else "Running"
-
-
-def _job_duration(doc: JSONObject, now: datetime) -> str:
-    start, end = value_at(doc, "status.startTime"), value_at(doc, "status.completionTime")
-    if not start:
-        return ""
-    return show_age(start, datetime.fromisoformat(end) if end else now)
-
-
-def _event_seen(doc: JSONObject, now: datetime) -> str:
-    seen = value_at(doc, "series.lastObservedTime") or doc.get("lastTimestamp") or doc.get("eventTime")
-    return show_age(str(seen), now) if seen else _UNKNOWN
-
-
-def _event_began(doc: JSONObject, now: datetime) -> str:
-    began = doc.get("firstTimestamp") or doc.get("eventTime")
-    return show_age(str(began), now) if began else _UNKNOWN
-
-
-def _event_object(doc: JSONObject, _now: datetime) -> str:
-    about = doc.get("involvedObject") or {}
-    kind = str(about.get("kind") or "").lower()
-    return f"{kind}/{about['name']}" if about.get("name") else kind
-
-
-def _event_source(doc: JSONObject, _now: datetime) -> str:
-    source = doc.get("source") or {}
-    component = source.get("component") or doc.get("reportingComponent") or ""
-    instance = source.get("host") or doc.get("reportingInstance") or ""
-    return f"{component}, {instance}" if instance else str(component)
-
-
-def _event_count(doc: JSONObject, _now: datetime) -> str:
-    return str(value_at(doc, "series.count") or doc.get("count") or 1)
-
-
-_EVENTS = (
-    Column("Last Seen", "string", _event_seen),
-    Column("Type", "string", _at("type")),
-    Column("Reason", "string", _at("reason")),
-    Column("Object", "string", _event_object),
-    Column("Subobject", "string", _at("involvedObject.fieldPath"), 1),
-    Column("Source", "string", _event_source, 1),
-    Column("Message", "string", lambda doc, _now: str(doc.get("message") or "").strip()),
-    Column("First Seen", "string", _event_began, 1),
-    Column("Count", "string", _event_count, 1),
-    _NAME._replace(priority=1),
-)
-
-
-def _template(path: str = "spec.template.spec") -> tuple[Column, Column]:
-    def listed(key: str) -> Cell:
-        return lambda doc, _now: _joined([each.get(key, "") for each in value_at(doc, f"{path}.containers", ())])
-
-    return Column("Containers", "string", listed("name"), 1), Column("Images", "string", listed("image"), 1)
-
-
-def _numbers(**paths: str) -> tuple[Column, ...]:
-    return tuple(Column(name.replace("_", "-"), "integer", _at(path, 0)) for name, path in paths.items())
-
-
-_SELECTOR = Column("Selector", "string", _selector("spec.selector"), 1)
-_REPLICAS = _numbers(Desired="spec.replicas", Current="status.replicas", Ready="status.readyReplicas")
-_DAEMONS = _numbers(
-    Desired="status.desiredNumberScheduled",
-    Current="status.currentNumberScheduled",
-    Ready="status.numberReady",
-    Up_to_date="status.updatedNumberScheduled",
-    Available="status.numberAvailable",
-)
-
-
-def _text(path: str, default: str = _NONE) -> Cell:
-    return lambda doc, _now: str(value_at(doc, path, default) or default)
-
-
-_TABLES: dict[tuple[str, str], tuple[Column, ...]] = {
-    ("", "namespaces"): (_NAME, Column("Status", "string", _at("status.phase")), _AGE),
-    ("", "configmaps"): (_NAME, Column("Data", "string", _count("data", "binaryData")), _AGE),
-    ("", "secrets"): (_NAME, Column("Type", "string", _at("type")), Column("Data", "string", _count("data")), _AGE),
-    ("", "events"): _EVENTS,
-    ("events.k8s.io", "events"): _EVENTS,
-    ("", "services"): (
-        _NAME,
-        Column("Type", "string", _at("spec.type")),
-        Column("Cluster-IP", "string", _text("spec.clusterIP")),
-        Column("External-IP", "string", _external),
-        Column("Port(s)", "string", _ports),
-        _AGE,
-        _SELECTOR,
-    ),
-    ("", "pods"): (
-        _NAME,
-        Column("Ready", "string", _pod_ready),
-        Column("Status", "string", _pod_status),
-        Column("Restarts", "string", _pod_restarts),
-        _AGE,
-        Column("IP", "string", _text("status.podIP"), 1),
-        Column("Node", "string", _text("spec.nodeName"), 1),
-        Column("Nominated Node", "string", _text("status.nominatedNodeName"), 1),
-        Column("Readiness Gates", "string", _gates, 1),
-    ),
-    ("", "nodes"): (
-        _NAME,
-        Column("Status", "string", _node_status),
-        Column("Roles", "string", _roles),
-        _AGE,
-        Column("Version", "string", _at("status.nodeInfo.kubeletVersion")),
-        Column("Internal-IP", "string", _address("InternalIP"), 1),
-        Column("External-IP", "string", _address("ExternalIP"), 1),
-        Column("OS-Image", "string", _text("status.nodeInfo.osImage", _UNKNOWN), 1),
-        Column("Kernel-Version", "string", _text("status.nodeInfo.kernelVersion", _UNKNOWN), 1),
-        Column("Container-Runtime", "string", _text("status.nodeInfo.containerRuntimeVersion", _UNKNOWN), 1),
-    ),
-    ("", "limitranges"): (_NAME, _CREATED),
-    ("", "replicationcontrollers"): (_NAME, *_REPLICAS, _AGE, *_template(), _SELECTOR),
-    ("apps", "deployments"): (
-        _NAME,
-        Column("Ready", "string", _of("status.readyReplicas", "spec.replicas")),
-        Column("Up-to-date", "string", _at("status.updatedReplicas", 0)),
-        Column("Available", "string", _at("status.availableReplicas", 0)),
-        _AGE,
-        *_template(),
-        _SELECTOR,
-    ),
-    ("apps", "replicasets"): (_NAME, *_REPLICAS, _AGE, *_template(), _SELECTOR),
-    ("apps", "statefulsets"): (
-        _NAME,
-        Column("Ready", "string", _of("status.readyReplicas", "spec.replicas")),
-        _AGE,
-        *_template(),
-    ),
-    ("apps", "daemonsets"): (
-        _NAME,
-        *_DAEMONS,
-        Column("Node Selector", "string", _selector("spec.template.spec.nodeSelector")),
-        _AGE,
-        *_template(),
-        _SELECTOR,
-    ),
-    ("batch", "jobs"): (
-        _NAME,
-        Column("Status", "string", _job_status),
-        Column("Completions", "string", _of("status.succeeded", "spec.completions")),
-        Column("Duration", "string", _job_duration),
-        _AGE,
-        *_template(),
-        _SELECTOR,
-    ),
-    ("batch", "cronjobs"): (
-        _NAME,
-        Column("Schedule", "string", _at("spec.schedule")),
-        Column("Timezone", "string", _text("spec.timeZone")),
-        Column("Suspend", "boolean", lambda doc, _now: str(value_at(doc, "spec.suspend", False))),
-        Column("Active", "integer", _count("status.active")),
-        Column("Last Schedule", "string", _since("status.lastScheduleTime", _NONE)),
-        _AGE,
-        *_template("spec.jobTemplate.spec.template.spec"),
-        Column("Selector", "string", _selector("spec.jobTemplate.spec.selector"), 1),
-    ),
-    ("coordination.k8s.io", "leases"): (_NAME, Column("Holder", "string", _at("spec.holderIdentity")), _AGE),
-    ("policy", "poddisruptionbudgets"): (
-        _NAME,
-        Column("Min Available", "string", _text("spec.minAvailable", "N/A")),
-        Column("Max Unavailable", "string", _text("spec.maxUnavailable", "N/A")),
-        Column("Allowed Disruptions", "integer", _at("status.disruptionsAllowed", 0)),
-        _AGE,
-    ),
-    ("rbac.authorization.k8s.io", "roles"): (_NAME, _CREATED),
-    ("rbac.authorization.k8s.io", "clusterroles"): (_NAME, _CREATED),
-    ("apiextensions.k8s.io", "customresourcedefinitions"): (_NAME, _CREATED),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): _WEBHOOKS,
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): _WEBHOOKS,
-    ("admissionregistration.k8s.io", "validatingadmissionpolicies"): (
-        _NAME,
-        Column("Validations", "integer", _count("spec.validations")),
-        Column("ParamKind", "string", _param_kind),
-        _AGE,
-    ),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): (
-        _NAME,
-        Column("PolicyName", "string", _at("spec.policyName")),
-        Column("ParamRef", "string", _param_ref),
-        _AGE,
-    ),
+def _cell(form: str | Cell) -> Cell:
+    """Return the cell function for a short form.
+
+    It is a path, which may be followed by ``|`` and the default; several paths to counted lists or maps after ``#``; or
+    the numbers at two paths with ``/`` between them.
+    """
+    if not isinstance(form, str):
+        return form
+    if form.startswith("#"):
+        paths = form[1:].split()
+        return lambda doc, _now: sum(len(value_at(doc, path, ())) for path in paths)
+    left, slash, right = form.partition("/")
+    if slash:
+        return lambda doc, _now: f"{value_at(doc, left, 0)}/{value_at(doc, right, 0)}"
+    path, _, text = form.partition("|")
+    default = {"0": 0, "false": False, "true": True}.get(text, text)
+    return lambda doc, _now: default if (found := value_at(doc, path)) in (None, "") else found
+
+
+_AGE = cells.age("metadata.creationTimestamp")
+_TEMPLATE = "spec.template.spec"
+_COMMON: dict[str, str | Cell] = {
+    "Name": "metadata.name",
+    "Age": _AGE,
+    "Created At": "metadata.creationTimestamp",
+    "Containers": cells.containers(_TEMPLATE, "name"),
+    "Images": cells.containers(_TEMPLATE, "image"),
+    "Selector": cells.selector("spec.selector"),
+    "Desired": "spec.replicas|0",
+    "Current": "status.replicas|0",
+    "Ready": "status.readyReplicas|0",
 }
+"""The columns that are the same in all kinds that do not say otherwise."""
 
 
+def _listed(path: str, default: str = "") -> Cell:
+    return lambda doc, _now: cells.joined(value_at(doc, path, ()), default)
+
+
+def _flag(path: str) -> Cell:
+    return lambda doc, _now: str(bool(value_at(doc, path)))
+
+
+def _first(path: str, key: str) -> Cell:
+    return lambda doc, _now: next((str(each.get(key)) for each in value_at(doc, path, ())), NONE)
+
+
+def _modes(path: str) -> Cell:
+    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+    return lambda doc, _now: cells.joined((mode for name, mode in short.items() if name in value_at(doc, path, ())), "")
+
+
+def _default(annotation: str) -> Cell:
+    """Return the cell with a name, and whether it is that of the default."""
+
+    def cell(doc: JSONObject, _now: object) -> str:
+        default = (value_at(doc, "metadata.annotations") or {}).get(annotation) == "true"
+        return f"{value_at(doc, 'metadata.name')}{' (default)' if default else ''}"
+
+    return cell
+
+
+def _ports(doc: JSONObject, _now: object) -> str:
+    ports = (port.get("port", port.get("name") or "*") for port in doc.get("ports") or ())
+    return cells.shortened(list(ports)) if doc.get("ports") else UNSET
+
+
+def _slice_addresses(doc: JSONObject, _now: object) -> str:
+    addresses = [each for endpoint in doc.get("endpoints") or () for each in endpoint.get("addresses") or ()]
+    return cells.shortened(addresses) if addresses else UNSET
+
+
+def _hosts(doc: JSONObject, _now: object) -> str:
+    hosts = [rule["host"] for rule in value_at(doc, "spec.rules", ()) if rule.get("host")]
+    return cells.shortened(hosts) if hosts else "*"
+
+
+def _load_balancer(doc: JSONObject, _now: object) -> str:
+    given = value_at(doc, "status.loadBalancer.ingress", ())
+    return cells.joined(sorted({each.get("ip") or each.get("hostname") or "" for each in given}), "")
+
+
+def _phase(doc: JSONObject, _now: object) -> str:
+    return "Terminating" if value_at(doc, "metadata.deletionTimestamp") else str(value_at(doc, "status.phase", ""))
+
+
+def _claim_capacity(doc: JSONObject, _now: object) -> str:
+    return str(value_at(doc, "status.capacity.storage", 0)) if value_at(doc, "spec.volumeName") else ""
+
+
+def _claim_state(doc: JSONObject, _now: object) -> str:
+    dying, allocated = value_at(doc, "metadata.deletionTimestamp"), value_at(doc, "status.allocation")
+    states = ["deleted"] if dying else [] if allocated else ["pending"]
+    if allocated:
+        states += ["allocated", *(["reserved"] if value_at(doc, "status.reservedFor") else [])]
+    return cells.joined(states, "")
+
+
+def _controller(doc: JSONObject, _now: object) -> str:
+    for owner in value_at(doc, "metadata.ownerReferences", ()):
+        if owner.get("controller"):
+            group = str(owner.get("apiVersion", "")).rpartition("/")[0]
+            return f"{owner['kind'].lower()}{'.' if group else ''}{group}/{owner['name']}"
+    return NONE
+
+
+def _parent(doc: JSONObject, _now: object) -> str:
+    parent = value_at(doc, "spec.parentRef", {})
+    resource = ".".join(parent[key] for key in ("resource", "group") if parent.get(key)).lower()
+    parts = (resource, parent.get("namespace"), parent.get("name"))
+    return "/".join(part for part in parts if part) or NONE
+
+
+def _parameters(doc: JSONObject, _now: object) -> str:
+    found = value_at(doc, "spec.parameters", {})
+    group = f".{found['apiGroup']}" if found.get("apiGroup") else ""
+    return f"{found.get('kind')}{group}/{found.get('name')}" if found else NONE
+
+
+def _audiences(doc: JSONObject, _now: object) -> str:
+    found = value_at(doc, "spec.tokenRequests")
+    return UNSET if found is None else cells.joined((each.get("audience", "") for each in found), "")
+
+
+_ADMISSION = "admissionregistration.k8s.io"
+_WEBHOOKS: dict[str, str | Cell] = {"Webhooks": "#webhooks"}
+_PARAM_KIND = cells.named("spec.paramKind", "apiVersion", "kind", default=UNSET)
+_BINDING: dict[str, str | Cell] = {"PolicyName": "spec.policyName", "ParamRef": cells.param_ref}
+_ROLE_BINDING: dict[str, str | Cell] = {
+    "Role": cells.named("roleRef", "kind", "name"),
+    "Users": cells.subjects("User"),
+    "Groups": cells.subjects("Group"),
+    "ServiceAccounts": cells.subjects("ServiceAccount"),
+}
+_EVENT: dict[str, str | Cell] = {
+    "Last Seen": cells.event_age("series.lastObservedTime", "lastTimestamp", "eventTime"),
+    "Type": "type",
+    "Reason": "reason",
+    "Object": cells.event_object,
+    "Subobject": "involvedObject.fieldPath",
+    "Source": cells.event_source,
+    "Message": lambda doc, _now: str(doc.get("message") or "").strip(),
+    "First Seen": cells.event_age("firstTimestamp", "eventTime"),
+    "Count": lambda doc, _now: str(value_at(doc, "series.count") or doc.get("count") or 1),
+}
+_CELLS: dict[str, dict[str, str | Cell]] = {
+    "/configmaps": {"Data": "#data binaryData"},
+    "/endpoints": {"Endpoints": cells.endpoints},
+    "/events": _EVENT,
+    "/namespaces": {"Status": "status.phase"},
+    "/nodes": {
+        "Status": cells.node_status,
+        "Roles": cells.node_roles,
+        "Version": "status.nodeInfo.kubeletVersion",
+        "Internal-IP": cells.node_address("InternalIP"),
+        "External-IP": cells.node_address("ExternalIP"),
+        "OS-Image": f"status.nodeInfo.osImage|{UNKNOWN}",
+        "Kernel-Version": cells.node_kernel,
+        "Container-Runtime": f"status.nodeInfo.containerRuntimeVersion|{UNKNOWN}",
+    },
+    "/persistentvolumeclaims": {
+        "Status": _phase,
+        "Volume": "spec.volumeName",
+        "Capacity": _claim_capacity,
+        "Access Modes": _modes("status.accessModes"),
+        "StorageClass": "spec.storageClassName",
+        "VolumeAttributesClass": f"spec.volumeAttributesClassName|{UNSET}",
+        "VolumeMode": f"spec.volumeMode|{UNSET}",
+    },
+    "/persistentvolumes": {
+        "Capacity": "spec.capacity.storage",
+        "Access Modes": _modes("spec.accessModes"),
+        "Reclaim Policy": "spec.persistentVolumeReclaimPolicy",
+        "Status": _phase,
+        "Claim": cells.named("spec.claimRef", "namespace", "name", default=""),
+        "StorageClass": "spec.storageClassName",
+        "VolumeAttributesClass": f"spec.volumeAttributesClassName|{UNSET}",
+        "Reason": "status.reason",
+        "VolumeMode": f"spec.volumeMode|{UNSET}",
+    },
+    "/pods": {
+        "Ready": pod_cells.pod_ready,
+        "Status": pod_cells.pod_status,
+        "Restarts": pod_cells.pod_restarts,
+        "IP": _first("status.podIPs", "ip"),
+        "Node": f"spec.nodeName|{NONE}",
+        "Nominated Node": f"status.nominatedNodeName|{NONE}",
+        "Readiness Gates": pod_cells.readiness_gates,
+    },
+    "/podtemplates": {
+        "Containers": cells.containers("template.spec", "name"),
+        "Images": cells.containers("template.spec", "image"),
+        "Pod Labels": cells.selector("template.metadata.labels"),
+    },
+    "/resourcequotas": {"Request": cells.amounts(limits=False), "Limit": cells.amounts(limits=True)},
+    "/secrets": {"Type": "type", "Data": "#data"},
+    "/services": {
+        "Type": "spec.type",
+        "Cluster-IP": f"spec.clusterIP|{NONE}",
+        "External-IP": cells.external_addresses,
+        "Port(s)": cells.service_ports,
+    },
+    f"{_ADMISSION}/mutatingadmissionpolicies": {"Mutations": "#spec.mutations", "ParamKind": _PARAM_KIND},
+    f"{_ADMISSION}/mutatingadmissionpolicybindings": _BINDING,
+    f"{_ADMISSION}/mutatingwebhookconfigurations": _WEBHOOKS,
+    f"{_ADMISSION}/validatingadmissionpolicies": {"Validations": "#spec.validations", "ParamKind": _PARAM_KIND},
+    f"{_ADMISSION}/validatingadmissionpolicybindings": _BINDING,
+    f"{_ADMISSION}/validatingwebhookconfigurations": _WEBHOOKS,
+    "apiregistration.k8s.io/apiservices": {
+        "Service": cells.named("spec.service", "namespace", "name", default="Local"),
+        "Available": cells.state("status.conditions", "Available", default="Unknown", reason=True),
+    },
+    "apps/controllerrevisions": {"Controller": _controller, "Revision": "revision|0"},
+    "apps/daemonsets": {
+        "Desired": "status.desiredNumberScheduled|0",
+        "Current": "status.currentNumberScheduled|0",
+        "Ready": "status.numberReady|0",
+        "Up-to-date": "status.updatedNumberScheduled|0",
+        "Available": "status.numberAvailable|0",
+        "Node Selector": cells.selector("spec.template.spec.nodeSelector"),
+    },
+    "apps/deployments": {
+        "Ready": "status.readyReplicas/spec.replicas",
+        "Up-to-date": "status.updatedReplicas|0",
+        "Available": "status.availableReplicas|0",
+    },
+    "apps/statefulsets": {"Ready": "status.readyReplicas/spec.replicas"},
+    "autoscaling/horizontalpodautoscalers": {
+        "Reference": cells.named("spec.scaleTargetRef", "kind", "name"),
+        "Targets": cells.hpa_targets,
+        "MinPods": lambda doc, _now: str(value_at(doc, "spec.minReplicas", UNSET)),
+        "MaxPods": "spec.maxReplicas|0",
+        "Replicas": "status.currentReplicas|0",
+    },
+    "autoscaling/scale": {"Desired": "spec.replicas|0", "Available": "status.replicas|0"},
+    "batch/cronjobs": {
+        "Schedule": "spec.schedule",
+        "Timezone": f"spec.timeZone|{NONE}",
+        "Suspend": _flag("spec.suspend"),
+        "Active": "#status.active",
+        "Last Schedule": cells.age("status.lastScheduleTime", NONE),
+        "Containers": cells.containers(f"spec.jobTemplate.{_TEMPLATE}", "name"),
+        "Images": cells.containers(f"spec.jobTemplate.{_TEMPLATE}", "image"),
+        "Selector": cells.selector("spec.jobTemplate.spec.selector"),
+    },
+    "batch/jobs": {
+        "Status": cells.job_status,
+        "Completions": cells.job_completions,
+        "Duration": cells.job_duration,
+    },
+    "certificates.k8s.io/certificatesigningrequests": {
+        "SignerName": f"spec.signerName|{NONE}",
+        "Requestor": "spec.username",
+        "RequestedDuration": cells.seconds("spec.expirationSeconds"),
+        "Condition": cells.csr_state,
+    },
+    "coordination.k8s.io/leases": {"Holder": "spec.holderIdentity"},
+    "discovery.k8s.io/endpointslices": {"AddressType": "addressType", "Ports": _ports, "Endpoints": _slice_addresses},
+    "events.k8s.io/events": _EVENT,
+    "flowcontrol.apiserver.k8s.io/flowschemas": {
+        "PriorityLevel": "spec.priorityLevelConfiguration.name",
+        "MatchingPrecedence": "spec.matchingPrecedence|0",
+        "DistinguisherMethod": f"spec.distinguisherMethod.type|{NONE}",
+        "MissingPL": cells.state("status.conditions", "Dangling", default="?"),
+    },
+    "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations": {
+        "Type": "spec.type",
+        "NominalConcurrencyShares": f"spec.limited.nominalConcurrencyShares|{NONE}",
+        "Queues": f"spec.limited.limitResponse.queuing.queues|{NONE}",
+        "HandSize": f"spec.limited.limitResponse.queuing.handSize|{NONE}",
+        "QueueLengthLimit": f"spec.limited.limitResponse.queuing.queueLengthLimit|{NONE}",
+    },
+    "networking.k8s.io/ingressclasses": {
+        "Name": _default("ingressclass.kubernetes.io/is-default-class"),
+        "Controller": "spec.controller",
+        "Parameters": _parameters,
+    },
+    "networking.k8s.io/ingresses": {
+        "Class": f"spec.ingressClassName|{NONE}",
+        "Hosts": _hosts,
+        "Address": _load_balancer,
+        "Ports": lambda doc, _now: "80, 443" if value_at(doc, "spec.tls") else "80",
+    },
+    "networking.k8s.io/ipaddresses": {"ParentRef": _parent},
+    "networking.k8s.io/networkpolicies": {"Pod-Selector": cells.selector("spec.podSelector")},
+    "networking.k8s.io/servicecidrs": {"CIDRs": _listed("spec.cidrs")},
+    "node.k8s.io/runtimeclasses": {"Handler": "handler"},
+    "policy/poddisruptionbudgets": {
+        "Min Available": lambda doc, _now: str(value_at(doc, "spec.minAvailable", "N/A")),
+        "Max Unavailable": lambda doc, _now: str(value_at(doc, "spec.maxUnavailable", "N/A")),
+        "Allowed Disruptions": "status.disruptionsAllowed|0",
+    },
+    "rbac.authorization.k8s.io/clusterrolebindings": _ROLE_BINDING,
+    "rbac.authorization.k8s.io/rolebindings": _ROLE_BINDING,
+    "resource.k8s.io/resourceclaims": {"State": _claim_state},
+    "resource.k8s.io/resourceslices": {"Node": "spec.nodeName", "Driver": "spec.driver", "Pool": "spec.pool.name"},
+    "scheduling.k8s.io/priorityclasses": {
+        "Value": "value|0",
+        "Global-Default": "globalDefault|false",
+        "PreemptionPolicy": f"preemptionPolicy|{UNSET}",
+    },
+    "storage.k8s.io/csidrivers": {
+        "AttachRequired": "spec.attachRequired|true",
+        "PodInfoOnMount": "spec.podInfoOnMount|false",
+        "StorageCapacity": "spec.storageCapacity|false",
+        "TokenRequests": _audiences,
+        "RequiresRepublish": "spec.requiresRepublish|false",
+        "Modes": _listed("spec.volumeLifecycleModes", NONE),
+    },
+    "storage.k8s.io/csinodes": {"Drivers": "#spec.drivers"},
+    "storage.k8s.io/storageclasses": {
+        "Name": _default("storageclass.kubernetes.io/is-default-class"),
+        "Provisioner": "provisioner",
+        "ReclaimPolicy": "reclaimPolicy|Delete",
+        "VolumeBindingMode": "volumeBindingMode|Immediate",
+        "AllowVolumeExpansion": "allowVolumeExpansion|false",
+    },
+    "storage.k8s.io/volumeattachments": {
+        "Attacher": "spec.attacher",
+        "PV": "spec.source.persistentVolumeName",
+        "Node": "spec.nodeName",
+        "Attached": "status.attached|false",
+    },
+    "storage.k8s.io/volumeattributesclasses": {"DriverName": "driverName"},
+}
+"""The cells by ``group/plural`` and the name of the column."""
+
+
+@functools.cache
+def _definitions() -> dict[str, list[JSONObject]]:
+    text = resources.files("reconciler.apiserver.builtin").joinpath("columns.json").read_bytes()
+    definitions: dict[str, list[JSONObject]] = msgspec.json.decode(text)
+    return definitions
+
+
+@functools.cache
 def built_in_columns(group: str, plural: str) -> tuple[Column, ...]:
-    """Return the columns of a built-in kind; name and age by default."""
-    return _TABLES.get((group, plural), (_NAME, _AGE))
+    """Return the columns of a built-in kind."""
+    kind = f"{group}/{plural}"
+    forms = _COMMON | _CELLS.get(kind, {})
+    return tuple(Column(each, _cell(forms[each["name"]])) for each in _definitions()[kind])

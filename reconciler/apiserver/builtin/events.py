@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.apiserver.builtin.columns import value_at
+from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 

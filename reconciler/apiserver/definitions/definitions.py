@@ -70,7 +70,7 @@ class Definitions:
                 self._withdraw(old)
             return
         if old is None or old.doc["spec"] is not new.doc["spec"]:
-            self._serve(new)
+            self.serve(new)
         if new.doc["metadata"].get("deletionTimestamp"):
             self._empty(new)
         elif not _has_condition(new.doc, "Established"):
@@ -78,7 +78,8 @@ class Definitions:
 
     # Serving.
 
-    def _serve(self, stored: Stored) -> None:
+    def serve(self, stored: Stored) -> None:
+        """Serve the kind of a definition as it is now."""
         spec = stored.doc["spec"]
         versions, registry = spec["versions"], self._cluster.registry
         storage = next(version["name"] for version in versions if version.get("storage"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.columns import value_at
+from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.builtin.decoding import BuiltInContents
 from reconciler.apiserver.builtin.events import from_events_group, selectable_text, to_events_group
 from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo

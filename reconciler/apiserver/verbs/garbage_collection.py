@@ -33,7 +33,7 @@ class GarbageCollector:
         cluster.commit_hooks.append(self._committed)
 
     def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
-        self._index(resource, old, new)
+        self.index(resource, old, new)
         if new is None and old is not None:
             self._collect_dependents(old.uid)
             self._continue_owners(old)
@@ -43,7 +43,8 @@ class GarbageCollector:
 
     # indexes
 
-    def _index(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def index(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        """Keep the indexes current after a commit; a loaded object counts as a new one."""
         info = resource.info
         current = new or old
         if current is None:

@@ -18,6 +18,7 @@ from reconciler.apiserver.requests.selectors import Selector
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
+from reconciler.errors import OutcomeUnknown
 from reconciler.wire import JSONObject
 
 __all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
@@ -82,6 +83,7 @@ class Watch:
         self._waiter: asyncio.Future[None] | None = None
         self._ending: bytes | None = None
         self._closed = False
+        self._lost = False
         self.stalled = False
 
     def __aiter__(self) -> Watch:
@@ -91,6 +93,9 @@ class Watch:
         """Wait for the next frames.
 
         Cancellation loses no event: the position moves only when frames are returned.
+
+        Raises:
+            OutcomeUnknown: the connection was lost.
         """
         while not self._closed:
             try:
@@ -112,6 +117,8 @@ class Watch:
                 break
             await self._wait()
         self._release()
+        if self._lost:
+            raise OutcomeUnknown("the connection was lost during the watch: the server has stopped")
         raise StopAsyncIteration
 
     @property
@@ -139,9 +146,13 @@ class Watch:
         self._position = self._store.end
         self.end(error_frame(refusal))
 
-    def cut(self) -> None:
-        """Break off the stream at once; unread events are lost to its reader."""
-        self._closed = True
+    def cut(self, *, lost: bool = False) -> None:
+        """Break off the stream at once; unread events are lost to its reader.
+
+        Args:
+            lost: the reader sees a lost connection, not the end of the stream.
+        """
+        self._closed, self._lost = True, lost
         self._release()
         self._wake()
 
