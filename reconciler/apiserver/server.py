@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
+import os
 import random
-import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from reconciler.apiserver.access.users import ADMIN, User, with_groups
+from reconciler.apiserver.access.tokens import Credentials
+from reconciler.apiserver.access.users import User, with_groups
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.effects import EventOrder
 from reconciler.apiserver.serving.handler import Handler, refusal_response
@@ -23,13 +23,21 @@ from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
 from reconciler.apiserver.serving.user_connection import UserConnection
+from reconciler.apiserver.storage.data_directory import DataDirectory
+from reconciler.apiserver.storage.state import read_state, snapshot_of
 from reconciler.apiserver.storage.store import Store
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import NotSent
+from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
+if TYPE_CHECKING:
+    from reconciler.testing.workloads import WorkloadControllers
+
 __all__ = ["APIServer", "ServerStatistics"]
+
+IMMEDIATE = ("garbage", "namespaces")
+STAND_INS = ("deployments", "statefulsets", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,11 @@ class APIServer:
             and bindings that a real server brings exist then. False, the default, allows everything to everyone.
         sharded_list_and_watch: honor ``shardSelector``, as a real server does with the feature gate
             ShardedListAndWatch; False, the gate's default, ignores it.
+        data: a directory to keep the state in; the next server with this directory continues from it, with the same
+            token. By default the state is lost with the server.
+        controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
+            follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"`` and
+            ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or end; 1 by default.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
@@ -89,12 +102,17 @@ class APIServer:
         provision_namespaces: bool = True,
         rbac: bool = False,
         sharded_list_and_watch: bool = False,
+        data: str | os.PathLike[str] | None = None,
+        controllers: Collection[str] | Mapping[str, float] = IMMEDIATE,
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
-        self._users: dict[bytes, User] = {}
-        self._admin = self._connection(self._add_token(ADMIN))
+        self._credentials = Credentials()
         self._open = False
+        self._clock = clock
+        self._delays = _delays_of(controllers)
+        self._workloads: WorkloadControllers | None = None
+        self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         self._listener = Listener(self._serve_socket, self._unauthorized, clock)
         self._new_handler = functools.partial(
@@ -105,9 +123,9 @@ class APIServer:
             provision_namespaces=provision_namespaces,
             sharded=sharded_list_and_watch,
             webhook_servers=self._webhook_servers,
-            key=secrets.token_bytes(32),
-            users=self._users,
+            credentials=self._credentials,
             rbac=rbac,
+            controllers=controllers,
         )
         self._handler_chain = HandlerChain(self._new_handler(), clock, rng, log=log, event_order=event_order)
         self.faults = self._handler_chain.faults
@@ -115,9 +133,37 @@ class APIServer:
     # lifecycle
 
     async def __aenter__(self) -> Self:
+        """Start the server.
+
+        Cancellation closes it.
+
+        Raises:
+            ConfigurationError: the data directory is in use, damaged or not writable.
+        """
+        if self._data is not None:
+            self._use(self._data)
         self._open = True
         self._listener.attach(asyncio.get_running_loop())
+        if self._delays:
+            from reconciler.testing.workloads import WorkloadControllers
+
+            self._workloads = WorkloadControllers(self, self._delays, clock=self._clock)
+            try:
+                await self._workloads.start()
+            except BaseException:
+                await self.close()
+                raise
         return self
+
+    def _use(self, data: DataDirectory) -> None:
+        try:
+            state, token = data.open(self._credentials.token)
+            self._credentials.use(token)
+            self._handler_chain.data = data
+            self._handler_chain.replace_handler(self._new_handler(state=state))
+        except BaseException:
+            data.close()
+            raise
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -129,9 +175,16 @@ class APIServer:
 
         Cancellation may leave sockets to the event loop, which closes them.
         """
+        if self._workloads is not None:
+            await self._workloads.stop()
         self._open = False
-        self._handler_chain.close()
-        await self._listener.close()
+        try:
+            self._handler_chain.close()
+        finally:
+            if self._data is not None:
+                self._data.close()
+                self._handler_chain.data = None
+            await self._listener.close()
 
     async def restart(self, *, wipe: bool = False) -> None:
         """Break off watches and connections and drop the history, as a restart of the real server does.
@@ -141,14 +194,45 @@ class APIServer:
         Args:
             wipe: drop the data as well; versions start at the beginning, as after etcd was replaced by an empty one.
         """
-        self.cut_watches()
-        self._listener.abort_connections()
-        self._handler_chain.break_off()
         if wipe:
-            self._handler_chain.replace_handler(self._new_handler())
+            await self._continue_with(self._new_handler(), "the server restarted and lost its data")
         else:
+            self.cut_watches()
+            self._listener.abort_connections()
+            self._handler_chain.break_off()
             self._handler_chain.compact()
-        self._handler_chain.note("the server restarted" + (" and lost its data" if wipe else ""))
+            self._handler_chain.note("the server restarted")
+            await asyncio.sleep(0)
+
+    def snapshot(self) -> bytes:
+        """Return all objects and the version of the server, for `restore`; lines of JSON, to be kept in a file."""
+        return b"".join(snapshot_of(self._handler_chain.handler.cluster))
+
+    async def restore(self, snapshot: bytes, *, bump_revision: int | None = None) -> None:
+        """Replace the state by a snapshot, as when etcd is restored from a backup; this or another server took it.
+
+        Objects have the uids and versions of the snapshot. Watches and connections break off, and the history is lost.
+        Cancellation leaves the state replaced.
+
+        Args:
+            snapshot: from `snapshot`.
+            bump_revision: increase the server's version by this much and mark older ones as compacted, as recommended
+                for Kubernetes. None, the default, continues from the version of the snapshot, so that versions are
+                used a second time.
+
+        Raises:
+            ConfigurationError: it is not a snapshot, or a part of one; nothing was replaced.
+        """
+        if bump_revision is not None and bump_revision < 1:
+            raise ConfigurationError(f"bump_revision must be 1 or more, not {bump_revision}")
+        state = read_state(snapshot, "the snapshot")
+        state = state._replace(version=state.version + (bump_revision or 0))
+        await self._continue_with(self._new_handler(state=state), "the server was restored from a snapshot")
+
+    async def _continue_with(self, handler: Handler, why: str) -> None:
+        self._handler_chain.replace_handler(handler)
+        self._listener.abort_connections()
+        self._handler_chain.note(why)
         await asyncio.sleep(0)
 
     def compact(self) -> None:
@@ -302,7 +386,7 @@ class APIServer:
     @property
     def token(self) -> str:
         """Return the bearer token that requests over sockets must carry; it is random."""
-        return self._admin.token
+        return self._credentials.token
 
     @property
     def url(self) -> str:
@@ -337,7 +421,7 @@ class APIServer:
         Raises:
             ConfigurationError: as for `url`.
         """
-        return self._admin.kubeconfig()
+        return self._connection(self.token).kubeconfig()
 
     def write_kubeconfig(self, path: str | Path) -> Path:
         """Write the kubeconfig to a file that only its owner can read, and return its path.
@@ -346,7 +430,7 @@ class APIServer:
             OSError: the file cannot be written.
             ConfigurationError: as for `url`.
         """
-        return self._admin.write_kubeconfig(path)
+        return self._connection(self.token).write_kubeconfig(path)
 
     # users
 
@@ -357,7 +441,7 @@ class APIServer:
             name: the name.
             groups: the groups, besides ``system:authenticated``, which every user but ``system:anonymous`` is in.
         """
-        return self._connection(self._add_token(with_groups(User(name, tuple(groups)), ())))
+        return self._connection(self._credentials.add(with_groups(User(name, tuple(groups)), ())))
 
     def service_account(self, name: str, namespace: str = "default") -> UserConnection:
         """Return a connection of a service account, with a token that is valid for ten years of the server's clock.
@@ -366,11 +450,6 @@ class APIServer:
             NotFound: there is no such service account.
         """
         return self._connection(self._handler_chain.handler.account_token(name, namespace))
-
-    def _add_token(self, user: User) -> str:
-        token = f"{random.SystemRandom().getrandbits(128):032x}"
-        self._users[hashlib.sha256(token.encode()).digest()] = user
-        return token
 
     def _connection(self, token: str) -> UserConnection:
         return UserConnection(token, self.send, lambda: self.url)
@@ -398,3 +477,20 @@ class APIServer:
             # Clients follow these links as they are.
             response.body = response.body.replace(b'"/openapi/', b'"/%b/openapi/' % first.encode())
         return response
+
+
+def _delays_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds of each stand-in.
+
+    Raises:
+        ConfigurationError: a controller is unknown, or its seconds are negative.
+    """
+    if isinstance(controllers, str) or (unknown := set(controllers) - {*IMMEDIATE, *STAND_INS}):
+        shown = controllers if isinstance(controllers, str) else ", ".join(sorted(map(str, unknown)))
+        raise ConfigurationError(f"controllers has {shown!r}: choose from {', '.join((*IMMEDIATE, *STAND_INS))}")
+    chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, 1.0)
+    delays = {name: chosen[name] for name in STAND_INS if name in chosen}
+    for name, delay in delays.items():
+        if not delay >= 0:
+            raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
+    return delays

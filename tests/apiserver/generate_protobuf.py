@@ -25,13 +25,15 @@ _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i"
 _BESIDE = (
     "meta.v1.DeleteOptions",
     "autoscaling.v1.Scale",
-    "authentication.v1.TokenRequest",
     "core.v1.Binding",
     "policy.v1.Eviction",
     "policy.v1beta1.Eviction",
+    "authentication.v1.TokenRequest",
 )
 _MEMBER = re.compile(r"^\s*(optional|repeated|required)?\s*(map<string, ([\w.]+)>|[\w.]+) (\w+) = (\d+);", re.MULTILINE)
-_FIELD = re.compile(r'^\t(?:(\w+)\s+)?(\*)?[\w.\[\]*]+\s+`json:"([^",]*)(,[^"]*)?" protobuf:"\w+,(\d+),', re.MULTILINE)
+_FIELD = re.compile(
+    r'^\t(?:(\w+)\s+)?(\*)?[\w.\[\]*]+\s+`json:"([^",]*)(,[^"]*)?"[^`]* protobuf:"\w+,(\d+),', re.MULTILINE
+)
 
 
 def short(name: str) -> str:

@@ -48,18 +48,21 @@ class Roles:
     """The authorizer for the roles and bindings that a cluster stores.
 
     Args:
-        cluster: the stored objects; gets the roles that a real server brings.
+        cluster: the stored objects.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._grants: dict[tuple[str, tuple[str, ...], str], Grants] = {}
         self._resources = {kind: self._resource(f"{kind.lower()}s") for kind in _KINDS}
+
+    def bootstrap(self) -> None:
+        """Store those roles and bindings of a real server that are missing, and follow changes from now on."""
         text = resources.files("reconciler.apiserver.access").joinpath("bootstrap.json").read_bytes()
         for document in msgspec.json.decode(text, type=list[JSONObject]):
             self._add(document)
         self._aggregate()
-        cluster.commit_hooks.append(self._committed)
+        self._cluster.commit_hooks.append(self._committed)
 
     def _resource(self, plural: str) -> Resource:
         found = self._cluster.registry.resource(RBAC, plural)
@@ -67,7 +70,10 @@ class Roles:
         return found
 
     def _add(self, document: JSONObject) -> None:
-        metadata = document["metadata"]
+        metadata, resource = document["metadata"], self._resources[document["kind"]]
+        key = resource.key(metadata.get("namespace"), metadata["name"])
+        if key in resource.store.objects:
+            return
         metadata |= {
             "uid": self._cluster.uid(),
             "creationTimestamp": self._cluster.now(),
@@ -76,8 +82,6 @@ class Roles:
         }
         if document["kind"].endswith("Role"):
             document.setdefault("rules", None)
-        resource = self._resources[document["kind"]]
-        key = resource.key(metadata.get("namespace"), metadata["name"])
         self._cluster.insert(resource, key, {"apiVersion": resource.api_version, **document})
 
     def _committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from reconciler.apiserver.access.users import AUTHENTICATED, User, account_groups, account_name
+from reconciler.apiserver.access.users import ADMIN, AUTHENTICATED, User, account_groups, account_name
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import JSONObject
 
-__all__ = ["ISSUER", "InvalidToken", "Tokens"]
+__all__ = ["ISSUER", "Credentials", "InvalidToken", "Tokens"]
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 """The issuer, which is the server's own audience, too."""
@@ -35,19 +36,56 @@ class Authenticated(NamedTuple):
     audiences: list[str]
 
 
+class Credentials:
+    """The tokens of fixed users, and the key of the tokens of service accounts; they outlive the data of a server.
+
+    Attributes:
+        token: the token of the administrator.
+        key: signs the tokens of service accounts.
+    """
+
+    def __init__(self) -> None:
+        self._users: dict[bytes, User] = {}
+        self.token = self.key = ""
+        self.use(_new_token())
+
+    def use(self, token: str) -> None:
+        """Replace the token of the administrator; the key depends on it."""
+        self._users.pop(_digest(self.token), None)
+        self._users[_digest(token)] = ADMIN
+        self.token, self.key = token, f"accounts/{token}"
+
+    def add(self, user: User) -> str:
+        """Return a new token of a user."""
+        token = _new_token()
+        self._users[_digest(token)] = user
+        return token
+
+    def user_of(self, token: str) -> User | None:
+        """Return the fixed user with a token, or None."""
+        return self._users.get(_digest(token))
+
+
+def _new_token() -> str:
+    return secrets.token_hex(16)
+
+
+def _digest(token: str) -> bytes:
+    # A lookup by the digest of a token takes as long for any wrong token.
+    return hashlib.sha256(token.encode(errors="replace")).digest()
+
+
 class Tokens:
     """The tokens that a cluster accepts: those of fixed users, and those of service accounts.
 
     Args:
         cluster: the stored objects, among them the service accounts.
-        key: signs the tokens of service accounts.
-        users: the fixed users by the SHA-256 of their tokens.
+        credentials: the fixed users, and the key.
     """
 
-    def __init__(self, cluster: Cluster, key: bytes, users: Mapping[bytes, User]) -> None:
+    def __init__(self, cluster: Cluster, credentials: Credentials) -> None:
         self._cluster = cluster
-        self._key = key
-        self._users = users
+        self._credentials = credentials
 
     def issue(self, account: Stored, audiences: Sequence[str], seconds: int, bound: Mapping[str, Stored]) -> str:
         """Return a new token of a service account.
@@ -78,7 +116,7 @@ class Tokens:
         return int(self._cluster.clock.now().timestamp())
 
     def _signature(self, signed: str) -> str:
-        return _base64(hmac.digest(self._key, signed.encode(errors="replace"), "sha256"))
+        return _base64(hmac.digest(self._credentials.key.encode(), signed.encode(errors="replace"), "sha256"))
 
     def authenticate(self, token: str, audiences: Sequence[str] = ()) -> Authenticated:
         """Return the user of a token.
@@ -91,7 +129,7 @@ class Tokens:
             InvalidToken: it is not valid, or not any more.
         """
         wanted = audiences or (ISSUER,)
-        fixed = self._users.get(hashlib.sha256(token.encode(errors="replace")).digest())
+        fixed = self._credentials.user_of(token)
         if fixed is not None:
             # Like kube-apiserver's token file, which knows no audiences.
             return Authenticated(fixed, [ISSUER] if ISSUER in wanted else [*wanted])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from importlib import resources
 
-__all__ = ["BUILT_IN", "DEPRECATED", "KindInfo"]
+import msgspec
+
+from reconciler.wire import JSONObject
+
+__all__ = ["BUILT_IN", "DEPRECATED", "KindInfo", "recorded_groups"]
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -25,8 +31,7 @@ class KindInfo:
         short_names: the short names that kubectl accepts.
         categories: categories such as ``all``.
         extra_subresources: the subresources other than ``/status``.
-        verbs: the supported verbs, in the order of discovery; ``create`` alone for kinds that are answered and never
-            stored.
+        verbs: the supported verbs; ``create`` alone for kinds that are answered and never stored.
         stored_as: the group whose objects these are in another form; None for a separate kind.
         status: whether ``/status`` is served and separate.
         generation: whether ``metadata.generation`` is maintained.
@@ -69,141 +74,96 @@ class KindInfo:
         return self.singular or self.kind.lower()
 
 
-_Kind = tuple[KindInfo, tuple[str, ...]]
-_ALL = ("all",)
+@functools.cache
+def recorded_groups() -> list[JSONObject]:
+    """Return the built-in groups with their versions and resources, as in aggregated discovery of a real server."""
+    text = resources.files("reconciler.apiserver.builtin").joinpath("discovery.json").read_bytes()
+    groups: list[JSONObject] = msgspec.json.decode(text)
+    return groups
 
 
-def _kind(
-    group: str,
-    plural: str,
-    kind: str,
-    *short_names: str,
-    cluster: bool = False,
-    versions: tuple[str, ...] = ("v1",),
-    **options: Any,
-) -> _Kind:
-    return KindInfo(group, plural, kind, not cluster, short_names=short_names, **options), versions
-
-
-def _scalable(group: str, plural: str, kind: str, short_name: str) -> _Kind:
-    options: dict[str, Any] = {"categories": _ALL, "status": True, "generation": True, "extra_subresources": ("scale",)}
-    return _kind(group, plural, kind, short_name, **options)
-
-
-def _admission(plural: str, kind: str, **options: Any) -> _Kind:
-    group = "admissionregistration.k8s.io"
-    return _kind(group, plural, kind, cluster=True, categories=("api-extensions",), generation=True, **options)
-
-
-def _review(group: str, kind: str, *, cluster: bool = True) -> _Kind:
-    return _kind(group, f"{kind.lower()}s", kind, cluster=cluster, verbs=("create",))
-
-
-BUILT_IN: tuple[_Kind, ...] = (
-    _kind(
-        "",
-        "namespaces",
-        "Namespace",
-        "ns",
-        cluster=True,
-        status=True,
-        names="label",
-        verbs=tuple(verb for verb in _VERBS if verb != "deletecollection"),
-    ),
-    _kind("", "configmaps", "ConfigMap", "cm"),
-    _kind("", "secrets", "Secret"),
-    _kind("", "events", "Event", "ev", create_on_update=True),
-    _kind("events.k8s.io", "events", "Event", "ev", create_on_update=True, stored_as=""),
-    _kind("", "serviceaccounts", "ServiceAccount", "sa", extra_subresources=("token",)),
-    _kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label"),
-    _kind("", "endpoints", "Endpoints", "ep", create_on_update=True),
-    _kind(
-        "",
-        "pods",
-        "Pod",
-        "po",
-        categories=_ALL,
-        status=True,
-        generation=True,
-        extra_subresources=("binding", "ephemeralcontainers", "eviction", "resize"),
-    ),
-    _kind("", "podtemplates", "PodTemplate", generation=True),
-    _kind("", "nodes", "Node", "no", cluster=True, status=True),
-    _kind("", "persistentvolumes", "PersistentVolume", "pv", cluster=True, status=True),
-    _kind("", "persistentvolumeclaims", "PersistentVolumeClaim", "pvc", status=True),
-    _kind("", "limitranges", "LimitRange", "limits", create_on_update=True),
-    _kind("", "resourcequotas", "ResourceQuota", "quota", status=True),
-    _scalable("", "replicationcontrollers", "ReplicationController", "rc"),
-    _scalable("apps", "deployments", "Deployment", "deploy"),
-    _scalable("apps", "replicasets", "ReplicaSet", "rs"),
-    _scalable("apps", "statefulsets", "StatefulSet", "sts"),
-    _kind("apps", "daemonsets", "DaemonSet", "ds", categories=_ALL, status=True, generation=True),
-    _kind("apps", "controllerrevisions", "ControllerRevision"),
-    _kind("batch", "jobs", "Job", categories=_ALL, status=True, generation=True),
-    _kind("batch", "cronjobs", "CronJob", "cj", categories=_ALL, status=True, generation=True),
-    _kind(
-        "certificates.k8s.io",
-        "certificatesigningrequests",
-        "CertificateSigningRequest",
-        "csr",
-        cluster=True,
-        status=True,
-        extra_subresources=("approval",),
-        names="path",
-    ),
-    _review("authentication.k8s.io", "SelfSubjectReview"),
-    _review("authentication.k8s.io", "TokenReview"),
-    _review("authorization.k8s.io", "LocalSubjectAccessReview", cluster=False),
-    _review("authorization.k8s.io", "SelfSubjectAccessReview"),
-    _review("authorization.k8s.io", "SelfSubjectRulesReview"),
-    _review("authorization.k8s.io", "SubjectAccessReview"),
-    _kind("coordination.k8s.io", "leases", "Lease", create_on_update=True, unconditional=False),
-    _kind("discovery.k8s.io", "endpointslices", "EndpointSlice", create_on_update=True, generation=True),
-    _kind("networking.k8s.io", "ingresses", "Ingress", "ing", status=True, generation=True),
-    _kind("networking.k8s.io", "ingressclasses", "IngressClass", cluster=True, generation=True),
-    _kind("networking.k8s.io", "networkpolicies", "NetworkPolicy", "netpol", generation=True),
-    _kind("policy", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True, generation=True),
-    _kind(
-        "autoscaling",
-        "horizontalpodautoscalers",
-        "HorizontalPodAutoscaler",
-        "hpa",
-        categories=_ALL,
-        status=True,
-        versions=("v2", "v1"),
-    ),
-    _kind("rbac.authorization.k8s.io", "roles", "Role", names="path"),
-    _kind("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", names="path"),
-    _kind("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", cluster=True, names="path"),
-    _kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", cluster=True, names="path"),
-    _kind("storage.k8s.io", "storageclasses", "StorageClass", "sc", cluster=True),
-    _kind("scheduling.k8s.io", "priorityclasses", "PriorityClass", "pc", cluster=True, generation=True),
-    _admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
-    _admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy", status=True),
-    _admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
-    _admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
-    _kind(
-        "apiregistration.k8s.io",
-        "apiservices",
-        "APIService",
-        cluster=True,
-        categories=("api-extensions",),
-        status=True,
-        unconditional=False,
-    ),
-    _kind(
-        "apiextensions.k8s.io",
+_ADMISSION = "admissionregistration.k8s.io"
+_ROLES = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
+_CREATED_BY_PUT = _ROLES | {"endpoints", "events", "leases", "limitranges", "runtimeclasses", "services"}
+_VERSIONED_PUTS = frozenset(
+    {
+        "csidrivers",
+        "csinodes",
+        "csistoragecapacities",
         "customresourcedefinitions",
-        "CustomResourceDefinition",
-        "crd",
-        "crds",
-        cluster=True,
-        categories=("api-extensions",),
-        status=True,
-        generation=True,
-        unconditional=False,
-    ),
+        "leases",
+        "poddisruptionbudgets",
+        "runtimeclasses",
+        "volumeattachments",
+    }
 )
+"""The kinds whose PUT must contain the resourceVersion, besides those of admission."""
+_WITHOUT_GENERATION = frozenset({"controllerrevisions", "resourceclaims", "resourceclaimtemplates"})
+_WITH_GENERATION = frozenset(
+    {
+        "customresourcedefinitions",
+        "endpointslices",
+        "ingressclasses",
+        "ingresses",
+        "networkpolicies",
+        "poddisruptionbudgets",
+        "pods",
+        "podtemplates",
+        "priorityclasses",
+        "replicationcontrollers",
+    }
+)
+_GROUPS_WITH_GENERATION = frozenset({_ADMISSION, "apps", "batch", "flowcontrol.apiserver.k8s.io", "resource.k8s.io"})
+_NAMES = {
+    "namespaces": "label",
+    "services": "label",
+    **dict.fromkeys((*_ROLES, "apiservices", "certificatesigningrequests"), "path"),
+}
+_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
+_REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
+"""The groups of kinds that are answered and never stored."""
+
+
+def _kind(group: str, resource: JSONObject) -> KindInfo:
+    plural = str(resource["resource"])
+    subresources = {each["subresource"] for each in resource.get("subresources", ())}
+    generation = plural in _WITH_GENERATION or group in _GROUPS_WITH_GENERATION
+    return KindInfo(
+        group,
+        plural,
+        str(resource["responseKind"]["kind"]),
+        resource["scope"] == "Namespaced",
+        singular=str(resource["singularResource"]),
+        short_names=tuple(resource.get("shortNames", ())),
+        categories=tuple(resource.get("categories", ())),
+        status="status" in subresources,
+        generation=generation and plural not in _WITHOUT_GENERATION,
+        unconditional=plural not in _VERSIONED_PUTS and group != _ADMISSION,
+        create_on_update=plural in _CREATED_BY_PUT,
+        names=_NAMES.get(plural, "subdomain"),
+        extra_subresources=tuple(name for name in _SERVED_SUBRESOURCES if name in subresources),
+        stored_as="" if group == "events.k8s.io" else None,
+        verbs=tuple(resource["verbs"]),
+    )
+
+
+def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
+    """Yield the recorded kinds that are stored, and those of reviews, with their versions."""
+    for group in recorded_groups():
+        versions: dict[str, tuple[str, ...]] = {}
+        kinds: dict[str, JSONObject] = {}
+        name = group["metadata"].get("name", "")
+        for version in group["versions"]:
+            for resource in version["resources"]:
+                if "watch" in resource["verbs"] or name in _REVIEWS:
+                    plural = resource["resource"]
+                    kinds.setdefault(plural, resource)
+                    versions[plural] = (*versions.get(plural, ()), version["version"])
+        for plural, resource in kinds.items():
+            yield _kind(name, resource), versions[plural]
+
+
+BUILT_IN = tuple(_built_in())
 """Each built-in kind with its served versions, the preferred one first."""
 
 DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}

@@ -13,7 +13,7 @@ from reconciler.apiserver.schema.names import LABEL_MESSAGE, is_label
 from reconciler.wire import JSONObject
 
 __all__ = [
-    "check_container",
+    "check_ephemeral_containers",
     "check_pod_spec",
     "check_pod_update",
     "check_port",
@@ -64,7 +64,7 @@ def check_pod_spec(spec: JSONObject, path: str) -> Findings:
     for key in ("containers", "initContainers"):
         listed = spec.get(key) or []
         for index, container in enumerate(listed):
-            yield from check_container(container, f"{path}.{key}[{index}]", known)
+            yield from _check_container(container, f"{path}.{key}[{index}]", known)
         yield from _duplicate_names(f"{path}.{key}", [container.get("name") for container in listed])
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and (deadline == 0 or not _is_int32_count(deadline)):
@@ -87,8 +87,7 @@ def _check_name(path: str, name: Any) -> Findings:
         yield FieldError.invalid(path, name, LABEL_MESSAGE)
 
 
-def check_container(container: JSONObject, path: str, volumes: set[Any]) -> Findings:
-    """Yield the errors of a container; `volumes` are the names that it may mount."""
+def _check_container(container: JSONObject, path: str, volumes: set[Any]) -> Findings:
     yield from _check_name(f"{path}.name", container.get("name"))
     image = container.get("image")
     if not image:
@@ -147,6 +146,34 @@ def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
     if without_empty(kept) != without_empty(before):
         message = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
         yield FieldError.forbidden("spec", message)
+
+
+_FORBIDDEN_IF_EPHEMERAL = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources")
+
+
+def check_ephemeral_containers(spec: JSONObject, before: JSONObject) -> Findings:
+    """Yield the errors of the ephemeral containers that an update leaves a Pod with."""
+    path, containers = "spec.ephemeralContainers", spec.get("ephemeralContainers") or []
+    others = [each for key in _LISTS for each in spec.get(key) or ()]
+    names = [each.get("name") for each in others]
+    for index, container in enumerate(containers):
+        place = f"{path}[{index}]"
+        yield from _check_container(container, place, {volume.get("name") for volume in spec.get("volumes") or ()})
+        if container.get("name") in (*names, *(each.get("name") for each in containers[:index])):
+            yield FieldError.duplicate(f"{place}.name", container.get("name"))
+        for member in _FORBIDDEN_IF_EPHEMERAL:
+            if container.get(member):
+                yield FieldError.forbidden(f"{place}.{member}", "cannot be set for an Ephemeral Container")
+        target = container.get("targetContainerName")
+        if target and target not in names:
+            yield FieldError(f"{place}.targetContainerName", f"Not found: {quoted(target)}", "FieldValueNotFound")
+    kept = {each.get("name"): each for each in containers}
+    for old in before.get("ephemeralContainers") or ():
+        shown = f"existing ephemeral containers {quoted(old.get('name'))} may not be"
+        if old.get("name") not in kept:
+            yield FieldError.forbidden(path, f"{shown} removed\n")
+        elif without_empty(kept[old.get("name")]) != without_empty(old):
+            yield FieldError.forbidden(path, f"{shown} changed\n{difference(old, kept[old.get('name')])}")
 
 
 def _check_images(containers: list[JSONObject], path: str) -> Findings:

@@ -8,12 +8,8 @@ from dataclasses import dataclass
 
 from reconciler.apiserver.builtin.events import finish_core_event, finish_event
 from reconciler.apiserver.builtin.kinds import KindInfo
-from reconciler.apiserver.builtin.pod_subresources import (
-    check_ephemeral_containers,
-    check_resize,
-    complete_ephemeral_containers,
-    complete_resize,
-)
+from reconciler.apiserver.builtin.pod_resize import check_resize, complete_resize
+from reconciler.apiserver.builtin.pod_validation import check_ephemeral_containers
 from reconciler.apiserver.builtin.preparation import (
     complete_autoscaler,
     complete_controller,
@@ -23,6 +19,7 @@ from reconciler.apiserver.builtin.preparation import (
     complete_pod,
     complete_secret,
     complete_volume,
+    finish_job,
     finish_node,
     finish_pod,
     finish_service,
@@ -77,6 +74,7 @@ _FINISH: dict[tuple[str, str], Change] = {
     ("", "nodes"): finish_node,
     ("", "pods"): finish_pod,
     ("", "services"): finish_service,
+    ("batch", "jobs"): finish_job,
     ("events.k8s.io", "events"): finish_event,
 }
 
@@ -94,8 +92,8 @@ def _built_in(group: str, plural: str, subresource: str) -> Strategy:
 
 _OF_SUBRESOURCES = {
     ("pods", "ephemeralcontainers"): Strategy(
-        complete=complete_ephemeral_containers,
-        check=lambda doc, before: list(check_ephemeral_containers(doc, before)),
+        complete=complete_pod,
+        check=lambda doc, before: list(check_ephemeral_containers(doc["spec"], (before or doc)["spec"])),
     ),
     ("pods", "resize"): Strategy(
         complete=complete_resize,

@@ -66,9 +66,9 @@ def read_protobuf(body: bytes) -> JSONObject:
     try:
         version, kind, raw = _open_envelope(body[len(_MAGIC) :])
         group, _, number = version.rpartition("/")
-        # Kinds that are never stored, such as reviews and evictions, are not in the table of kinds.
-        unstored = f"{group.removesuffix('.k8s.io') or 'core'}.{number}.{kind}"
-        name = _BESIDE.get(kind) or type_name(group, number, kind) or unstored
+        name = _BESIDE.get(kind) or type_name(group, number, kind)
+        if name is None:  # a review or an eviction: answered, never stored, so not in the table of kinds
+            name = f"{group.removesuffix('.k8s.io') or 'core'}.{number}.{kind}"
         if name not in _messages():
             raise Unreadable(f'no kind "{kind}" in version "{version}" is read from protobuf')
         return {"apiVersion": version, "kind": kind, **_object(raw, name)}

@@ -1,63 +1,18 @@
-"""The subresources that change a running pod: its ephemeral containers, and the resources of its containers."""
+"""The resizing of running pods: what it may change in the resources of their containers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.apiserver.builtin.pod_validation import check_container, check_pod_spec, difference, without_empty
+from reconciler.apiserver.builtin.pod_validation import check_pod_spec
 from reconciler.apiserver.builtin.preparation import complete_pod, qos_class
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import quoted
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "check_ephemeral_containers",
-    "check_resize",
-    "complete_ephemeral_containers",
-    "complete_resize",
-]
+__all__ = ["check_resize", "complete_resize"]
 
 Findings = Iterator[FieldError]
 _LISTS = ("containers", "initContainers")
-_FORBIDDEN_IF_EPHEMERAL = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources")
-
-
-def complete_ephemeral_containers(doc: JSONObject, before: JSONObject | None) -> None:
-    """Restore all of a pod except its ephemeral containers."""
-    containers = (doc.get("spec") or {}).get("ephemeralContainers")
-    known = {key: value for key, value in ((before or {}).get("spec") or {}).items() if key != "ephemeralContainers"}
-    doc["spec"] = {**known, **({"ephemeralContainers": containers} if containers else {})}
-
-
-def check_ephemeral_containers(doc: JSONObject, before: JSONObject | None) -> Findings:
-    """Yield the errors of new ephemeral containers; known ones may not change."""
-    spec, path = doc.get("spec") or {}, "spec.ephemeralContainers"
-    yield from _check_new(spec, path)
-    found = {each.get("name"): each for each in spec.get("ephemeralContainers") or ()}
-    for old in ((before or {}).get("spec") or {}).get("ephemeralContainers") or ():
-        name = old.get("name")
-        if name not in found:
-            yield FieldError.forbidden(path, f"existing ephemeral containers {quoted(name)} may not be removed\n")
-        elif without_empty(found[name]) != without_empty(old):
-            words = f"existing ephemeral containers {quoted(name)} may not be changed"
-            yield FieldError.forbidden(path, f"{words}\n{difference(old, found[name])}")
-
-
-def _check_new(spec: JSONObject, path: str) -> Findings:
-    targets = [each.get("name") for key in _LISTS for each in spec.get(key) or ()]
-    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
-    taken = set(targets)
-    for index, container in enumerate(spec.get("ephemeralContainers") or ()):
-        place, name, target = f"{path}[{index}]", container.get("name"), container.get("targetContainerName")
-        yield from check_container(container, place, volumes)
-        if name and name in taken:
-            yield FieldError.duplicate(f"{place}.name", name)
-        taken.add(name)
-        if target and target not in targets:
-            yield FieldError(f"{place}.targetContainerName", f"Not found: {quoted(target)}", "FieldValueNotFound")
-        for member in _FORBIDDEN_IF_EPHEMERAL:
-            if container.get(member):
-                yield FieldError.forbidden(f"{place}.{member}", "cannot be set for an Ephemeral Container")
 
 
 def complete_resize(doc: JSONObject, before: JSONObject | None) -> None:
