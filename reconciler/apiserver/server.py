@@ -7,11 +7,11 @@ import functools
 import hmac
 import os
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.effects import EventOrder
@@ -29,7 +29,13 @@ from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
+if TYPE_CHECKING:
+    from reconciler.testing.workloads import WorkloadControllers
+
 __all__ = ["APIServer", "ServerStatistics"]
+
+IMMEDIATE = ("garbage", "namespaces")
+STAND_INS = ("deployments", "statefulsets", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,9 @@ class APIServer:
             ShardedListAndWatch; False, the gate's default, ignores it.
         data: a directory to keep the state in; the next server with this directory continues from it, with the same
             token. By default the state is lost with the server.
+        controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
+            follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"`` and
+            ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or end; 1 by default.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
@@ -89,11 +98,15 @@ class APIServer:
         provision_namespaces: bool = True,
         sharded_list_and_watch: bool = False,
         data: str | os.PathLike[str] | None = None,
+        controllers: Collection[str] | Mapping[str, float] = IMMEDIATE,
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
+        self._clock = clock
+        self._delays = _delays_of(controllers)
+        self._workloads: WorkloadControllers | None = None
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         self._listener = Listener(self._serve_socket, self._unauthorized, clock)
@@ -106,6 +119,7 @@ class APIServer:
             sharded=sharded_list_and_watch,
             webhook_servers=self._webhook_servers,
             token=self._token,
+            controllers=controllers,
         )
         self._handler_chain = HandlerChain(self._new_handler(), clock, rng, log=log, event_order=event_order)
         self.faults = self._handler_chain.faults
@@ -115,6 +129,8 @@ class APIServer:
     async def __aenter__(self) -> Self:
         """Start the server.
 
+        Cancellation closes it.
+
         Raises:
             ConfigurationError: the data directory is in use, damaged or not writable.
         """
@@ -122,6 +138,15 @@ class APIServer:
             self._use(self._data)
         self._open = True
         self._listener.attach(asyncio.get_running_loop())
+        if self._delays:
+            from reconciler.testing.workloads import WorkloadControllers
+
+            self._workloads = WorkloadControllers(self, self._delays, clock=self._clock)
+            try:
+                await self._workloads.start()
+            except BaseException:
+                await self.close()
+                raise
         return self
 
     def _use(self, data: DataDirectory) -> None:
@@ -143,6 +168,8 @@ class APIServer:
 
         Cancellation may leave sockets to the event loop, which closes them.
         """
+        if self._workloads is not None:
+            await self._workloads.stop()
         self._open = False
         try:
             self._handler_chain.close()
@@ -430,6 +457,23 @@ class APIServer:
             # Clients follow these links as they are.
             response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
         return response
+
+
+def _delays_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds of each stand-in.
+
+    Raises:
+        ConfigurationError: a controller is unknown, or its seconds are negative.
+    """
+    if isinstance(controllers, str) or (unknown := set(controllers) - {*IMMEDIATE, *STAND_INS}):
+        shown = controllers if isinstance(controllers, str) else ", ".join(sorted(map(str, unknown)))
+        raise ConfigurationError(f"controllers has {shown!r}: choose from {', '.join((*IMMEDIATE, *STAND_INS))}")
+    chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, 1.0)
+    delays = {name: chosen[name] for name in STAND_INS if name in chosen}
+    for name, delay in delays.items():
+        if not delay >= 0:
+            raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
+    return delays
 
 
 def _without_surrogates(request: HTTPRequest) -> HTTPRequest:

@@ -17,6 +17,7 @@ from reconciler.cli.options import (
     KUBECONFIG,
     AccessFlags,
     ConsoleAddress,
+    Controllers,
     Data,
     DevOptions,
     ManifestOptions,
@@ -419,6 +420,7 @@ def apiserver(
     ] = 0.0,
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
     data: Data = None,
+    controllers: Controllers = (),
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 
@@ -426,7 +428,9 @@ def apiserver(
     """
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    options = APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data)
+    options = APIServerOptions(
+        port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data, controllers=controllers
+    )
     return run_apiserver(objects, options)
 
 

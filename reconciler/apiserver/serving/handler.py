@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from reconciler.apiserver.admission.admission import ConfiguredAdmission
 from reconciler.apiserver.admission.calls import WebhookCaller
+from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed
 from reconciler.apiserver.requests.bodies import check_size
@@ -71,6 +73,7 @@ class Handler:
         webhook_servers: the webhook servers in this process, by address.
         token: the token that a TokenReview accepts.
         sharded: honor ``shardSelector``.
+        controllers: which of the cluster's controllers follow each write at once: ``"garbage"``, ``"namespaces"``.
         state: the objects to start with; None for those of a new cluster.
 
     Raises:
@@ -86,6 +89,7 @@ class Handler:
         provision_namespaces: bool,
         webhook_servers: Mapping[str, Transport],
         token: str,
+        controllers: Collection[str],
         sharded: bool = False,
         state: State | None = None,
     ) -> None:
@@ -101,7 +105,7 @@ class Handler:
         self._deleter = Deleter(self.cluster, self._admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
         self._scaler = Scaler(self._writer)
-        self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
+        self._garbage_collector = GarbageCollector(self.cluster, self._deleter, controllers)
         self._discovery = Discovery(self.cluster.registry)
         if state is not None:
             self._load(state)
@@ -156,7 +160,7 @@ class Handler:
         except (Refusal, MissingExtra) as error:
             return _failure(call, error)
 
-    def read(
+    async def read(
         self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
     ) -> HandlerResult:
         """Return the result of a get, list or watch, or of a request without a kind, such as discovery.
@@ -174,7 +178,7 @@ class Handler:
                 return self._answer(request)
             if call.verb == "watch":
                 return self._watch(call, stale, expired)
-            return self._read(call, stale)
+            return await with_conversions(lambda: self._read(call, stale))
         except (Refusal, MissingExtra) as error:
             return _failure(call, error)
 
@@ -188,7 +192,7 @@ class Handler:
         body = document if isinstance(document, bytes) else _line(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
-    def _read(self, call: Call, stale: float | None) -> HandlerResult:
+    async def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)
         if call.verb == "list":
             body = self._reader.list_objects(call, view, stale)
@@ -219,8 +223,9 @@ class Handler:
         check_size(call.request)
         view, yaml = self._view(call)
         written = await self._commit(call)
-        if written.stored is not None:
-            body = view.encode(call.endpoint, written.stored)
+        stored = written.stored
+        if stored is not None:
+            body = await with_conversions(partial(_encode, view, call, stored))
         elif call.subresource == "scale":
             body = view.encode_subresource(written.document)
         else:
@@ -232,7 +237,7 @@ class Handler:
         """Make a write, again whenever the object changed while webhooks were called, as the real server does."""
         while True:
             try:
-                return await self._dispatch_write(call)
+                return await with_conversions(lambda: self._dispatch_write(call))
             except Outdated:
                 call.warnings, call.duplicates = [], []
 
@@ -293,6 +298,10 @@ class Handler:
             return await self._commit(replace(call, by_server=True))
         except Refusal as refusal:
             raise error_from_response(refusal.code, refusal.status(), request=f"{method} {path}") from None
+
+
+async def _encode(view: WholeView, call: Call, stored: Stored) -> bytes:
+    return view.encode(call.endpoint, stored)
 
 
 def _at_once(write: Coroutine[Any, Any, object]) -> None:
