@@ -233,6 +233,12 @@ def _costs(result: dict[str, Any]) -> list[str]:
             f"| 1,000 notifications, three channels each | {rate:,.0f} deliveries a second, {writes:.2f} status writes "
             "each |"
         )
+    if beats := pick(samples, work="heartbeat"):
+        longest, size = max(sample["longest_cpu"] for sample in beats), beats[0]["size"]
+        lines.append(
+            f"| {size:,} objects that are listed, written, resynced or fail | the event loop is held up for "
+            f"{longest * 1000:.1f} ms of CPU at most |"
+        )
     return lines
 
 

@@ -8,6 +8,7 @@ are taken within a repetition only.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import time
@@ -27,6 +28,9 @@ _SETTLE = 2.0
 """Seconds until memory is read: collectors return what they return soon."""
 
 _WORKERS = 10
+
+_FEW = 100
+"""How many of the objects of `heartbeat` fail if not all do."""
 
 
 class Rounds:
@@ -335,27 +339,27 @@ async def _quiet(run: Run) -> dict[str, Any]:
 
 
 async def heartbeat(size: int, period: float, repeats: int) -> AsyncIterator[Sample]:
-    """Measure the longest gap of the loop: `size` objects, a hundred of which fail, a resync each `period` seconds."""
+    """Measure the longest gap of the loop: `size` objects, a hundred or all of which fail, a resync each `period`."""
     contender = python("heartbeat", "kube-reconciler")
     rounds = Rounds([contender], repeats, 0)
     async with server() as target:
         await target.seed("shared", size)
-        for repetition, _ in rounds:
-            arguments = rounds.arguments(
-                target, "shared", work="converge", count=size, workers=_WORKERS, requeue=period
-            )
-            async with Run(contender, arguments) as run:
+        for repetition, failing in itertools.product(range(repeats), (_FEW, size)):
+            options = {"work": "converge", "count": size, "workers": _WORKERS, "requeue": period, "failing": failing}
+            async with Run(contender, rounds.arguments(target, "shared", **options)) as run:
                 await run.mark("ready")
                 await run.say("go")
                 await run.mark("synced")
-                filled = await run.stats()
-                await run.mark("done")
-                worked = await run.stats()
+                phases = {"cache fill": await run.stats()}
+                if failing < size:
+                    await run.mark("done")
+                    phases["converge"] = await run.stats()
                 await asyncio.sleep(2.5 * period)
-                rested = await run.stats()
-            for phase, stats in (("cache fill", filled), ("converge", worked), ("resync", rested)):
+                phases["resync"] = await run.stats()
+            for phase, stats in phases.items():
                 gaps = {key: stats[key] for key in ("beats", "longest", "p999", "longest_cpu", "longest_gc")}
-                yield _sample("heartbeat", size, contender, repetition, phase=phase, failures=stats["failures"], **gaps)
+                fails = f"{phase}, {'all' if failing == size else failing} fail"
+                yield _sample("heartbeat", size, contender, repetition, phase=fails, failures=stats["failures"], **gaps)
 
 
 async def notify(size: int, repeats: int) -> AsyncIterator[Sample]:
