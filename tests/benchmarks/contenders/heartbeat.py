@@ -63,8 +63,9 @@ async def main(options: Options) -> None:
         informer = await manager.cache.informer(Widget, resync=options.requeue)
         reporter.mark("ready")
         await anext(lines)
-        beating = asyncio.create_task(beat(gaps))
         running = asyncio.create_task(manager.run())
+        await asyncio.sleep(0)  # the manager collects garbage once, before anything works
+        beating = asyncio.create_task(beat(gaps))
         await informer.wait_synced()
         reporter.objects = len(informer.store)
         reporter.mark("synced")
