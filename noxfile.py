@@ -99,6 +99,16 @@ def alertmanager(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def peers(session: nox.Session) -> None:
+    """Run the test suites of other projects on the embedded and on a real server; needs Go for the first build.
+
+    Arguments go to ``python -m tests.peers``: the names of suites, such as ``-- client cache``, and ``--docs``, which
+    writes the table of the docs.
+    """
+    session.run("python", "-m", "tests.peers", *session.posargs)
+
+
+@nox.session(python=False)
 def browser(session: nox.Session) -> None:
     """Look at the docs and the console in Chromium; ``-- --pictures`` writes the pictures of the docs."""
     session.run("sphinx-build", "-q", "-b", "html", "docs", "docs/_build/html")

@@ -12,7 +12,15 @@ from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.names import LABEL_MESSAGE, is_label
 from reconciler.wire import JSONObject
 
-__all__ = ["check_pod_spec", "check_pod_update", "check_port", "choice", "difference", "without_empty"]
+__all__ = [
+    "check_ephemeral_containers",
+    "check_pod_spec",
+    "check_pod_update",
+    "check_port",
+    "choice",
+    "difference",
+    "without_empty",
+]
 
 Findings = Iterator[FieldError]
 _PULL = ("Always", "IfNotPresent", "Never")
@@ -138,6 +146,28 @@ def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
     if without_empty(kept) != without_empty(before):
         message = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
         yield FieldError.forbidden("spec", message)
+
+
+def check_ephemeral_containers(spec: JSONObject, before: JSONObject) -> Findings:
+    """Yield the errors of the ephemeral containers that an update leaves a Pod with."""
+    path, containers = "spec.ephemeralContainers", spec.get("ephemeralContainers") or []
+    others = [each for key in _LISTS for each in spec.get(key) or ()]
+    names = [each.get("name") for each in others]
+    for index, container in enumerate(containers):
+        place = f"{path}[{index}]"
+        yield from _check_container(container, place, {volume.get("name") for volume in spec.get("volumes") or ()})
+        if container.get("name") in (*names, *(each.get("name") for each in containers[:index])):
+            yield FieldError.duplicate(f"{place}.name", container.get("name"))
+        target = container.get("targetContainerName")
+        if target and target not in names:
+            yield FieldError(f"{place}.targetContainerName", f"Not found: {quoted(target)}", "FieldValueNotFound")
+    kept = {each.get("name"): each for each in containers}
+    for old in before.get("ephemeralContainers") or ():
+        shown = f"existing ephemeral containers {quoted(old.get('name'))} may not be"
+        if old.get("name") not in kept:
+            yield FieldError.forbidden(path, f"{shown} removed\n")
+        elif without_empty(kept[old.get("name")]) != without_empty(old):
+            yield FieldError.forbidden(path, f"{shown} changed\n{difference(old, kept[old.get('name')])}")
 
 
 def _check_images(containers: list[JSONObject], path: str) -> Findings:

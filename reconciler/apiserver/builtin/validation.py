@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from reconciler.apiserver.builtin.columns import value_at
+from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.builtin.events import check_core_event, check_event
 from reconciler.apiserver.builtin.pod_validation import (
     check_pod_spec,

@@ -149,7 +149,7 @@ class HandlerChain:
     ) -> HTTPResponse:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
-            return self._read(request, call, strike)
+            return await self._read(request, call, strike)
         order: EventOrder = (strike.event_order if strike is not None else None) or self._event_order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
@@ -168,12 +168,12 @@ class HandlerChain:
             await _let_readers_run()
         return response
 
-    def _read(self, request: HTTPRequest, call: Call | None, strike: Strike | None) -> HTTPResponse:
+    async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike | None) -> HTTPResponse:
         expired: Refusal | None = None
         if strike is not None and strike.refuse is not None and call is not None and call.verb == "watch":
             expired = strike.refuse.refusal(call) if strike.refuse.as_event else None
         stale = None if strike is None else strike.stale
-        result = self.handler.read(request, call, stale=stale, expired=expired)
+        result = await self.handler.read(request, call, stale=stale, expired=expired)
         if result.watch is not None:
             result.watch.stalled = strike is not None and strike.stall
             self._watches[result.watch] = None

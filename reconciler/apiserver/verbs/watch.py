@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 
 from reconciler.apiserver.builtin.skeletons import shown_empty
+from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
 from reconciler.apiserver.encoding.refusals import Refusal, expired
 from reconciler.apiserver.requests.selectors import Selector
 from reconciler.apiserver.storage.registry import Endpoint
@@ -98,7 +99,7 @@ class Watch:
         """
         while not self._closed:
             try:
-                chunk = None if self.stalled else self._next()
+                chunk = None if self.stalled else await with_conversions(self._read)
             except Refusal as refusal:  # an object cannot be converted to the watched version
                 self.expire(refusal)
                 continue
@@ -156,6 +157,15 @@ class Watch:
         self._wake()
 
     # what to send next
+
+    async def _read(self) -> bytes:
+        """Return the next frames, or empty; if an object must be converted first, the position stays."""
+        start = self._position, self._initial, self._initial_at
+        try:
+            return self._next()
+        except ConversionNeeded:
+            self._position, self._initial, self._initial_at = start
+            raise
 
     def _next(self) -> bytes:
         if self._initial_at < len(self._initial):
