@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["APIServer", "ServerStatistics"]
 
 IMMEDIATE = ("garbage", "namespaces")
-STAND_INS = ("deployments", "statefulsets", "jobs")
+STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,9 @@ class APIServer:
         data: a directory to keep the state in; the next server with this directory continues from it, with the same
             token. By default the state is lost with the server.
         controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
-            follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"`` and
-            ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or end; 1 by default.
+            follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"``,
+            ``"daemonsets"`` and ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or
+            end; 1 by default.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
