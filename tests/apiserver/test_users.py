@@ -96,6 +96,11 @@ async def test_without_rbac_everybody_may_do_everything_and_is_still_somebody() 
         async with Client(server) as client:
             found = await whoami(client, **{"impersonate-user": "jane", "impersonate-group": "a\nb"})
         assert found == {"username": "jane", "groups": ["a", "b", "system:authenticated"]}
+        assert [write.resource for write in server.log.writes()] == ["configmaps"]
+        assert [review.user for review in server.requests(kind="SelfSubjectReview")] == [
+            "system:serviceaccount:default:robot",
+            "jane",
+        ]
         with pytest.raises(NotFound, match='serviceaccounts "nobody" not found'):
             server.service_account("nobody")
 
