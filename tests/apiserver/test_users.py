@@ -161,6 +161,7 @@ async def try_to(ask: Awaitable[Any]) -> str:
 
 async def eventually(ask: Callable[[], Awaitable[Any]], wanted: str = "allowed") -> None:
     """Ask until the answer is as wanted; a real server notices changed roles a moment later."""
+    said = ""
     for _ in range(200):
         said = await try_to(ask())
         if said == wanted:
@@ -202,6 +203,7 @@ async def test_impersonation_must_be_allowed(cluster: Cluster) -> None:
         made = {"apiVersion": RBAC, "kind": "ClusterRoleBinding", "metadata": {"name": name}, "subjects": [subject]}
         await cluster.client.create({**made, "roleRef": reference})
 
+        found: dict[str, Any] = {}
         for _ in range(200):
             try:
                 found = await whoami(robot, **{"impersonate-user": "jane"})
