@@ -21,6 +21,7 @@ from reconciler.apiserver.serving.listener import Listener
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
+from reconciler.apiserver.serving.tls import Certificates
 from reconciler.apiserver.storage.data_directory import DataDirectory
 from reconciler.apiserver.storage.state import read_state, snapshot_of
 from reconciler.apiserver.storage.store import Store, encode
@@ -73,9 +74,14 @@ class APIServer:
             ShardedListAndWatch; False, the gate's default, ignores it.
         data: a directory to keep the state in; the next server with this directory continues from it, with the same
             token. By default the state is lost with the server.
+        tls: serve over TLS, with a new certificate and a client certificate in the kubeconfig, as a real server does;
+            needs the extra ``develop``. False, the default, serves without.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
+
+    Raises:
+        MissingExtra: `tls` is set, and the extra ``develop`` is not installed.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class APIServer:
         provision_namespaces: bool = True,
         sharded_list_and_watch: bool = False,
         data: str | os.PathLike[str] | None = None,
+        tls: bool = False,
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
@@ -96,7 +103,14 @@ class APIServer:
         self._open = False
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
-        self._listener = Listener(self._serve_socket, self._unauthorized, clock)
+        self._certificates = Certificates() if tls else None
+        self._listener = Listener(
+            self._serve_socket,
+            self._unauthorized,
+            clock,
+            context=None if self._certificates is None else self._certificates.context,
+            authorization=lambda: f"Bearer {self._token}",
+        )
         self._new_handler = functools.partial(
             Handler,
             clock,
@@ -381,18 +395,19 @@ class APIServer:
     def kubeconfig(self) -> JSONObject:
         """Return a kubeconfig for this server.
 
-        It holds the token twice: as the user's token, and as the first part of the server's path, because kubectl and
-        client-go send no credentials without TLS.
+        Over TLS, it holds a client certificate. Otherwise it holds the token twice: as the user's token, and as the
+        first part of the server's path, because kubectl and client-go send no credentials without TLS.
 
         Raises:
             ConfigurationError: as for `url`.
         """
-        name = "reconciler"
+        name, tls = "reconciler", self._certificates
+        cluster = {"server": f"{self.url}/{self._token}"} if tls is None else {"server": self.url, **tls.cluster}
         return {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": f"{self.url}/{self._token}"}}],
-            "users": [{"name": name, "user": {"token": self._token}}],
+            "clusters": [{"name": name, "cluster": cluster}],
+            "users": [{"name": name, "user": {"token": self._token} if tls is None else tls.user}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
             "current-context": name,
         }

@@ -419,6 +419,9 @@ def apiserver(
     ] = 0.0,
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
     data: Data = None,
+    tls: Annotated[
+        bool, Parameter(help="Serve over TLS, with a client certificate in the kubeconfig.", negative=())
+    ] = False,
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 
@@ -426,7 +429,7 @@ def apiserver(
     """
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    options = APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data)
+    options = APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data, tls=tls)
     return run_apiserver(objects, options)
 
 

@@ -42,6 +42,7 @@ class APIServerOptions:
         chaos: the fraction of requests that fail.
         seed: the seed of all randomness.
         data: the directory to keep the state in; None loses it.
+        tls: serve over TLS.
     """
 
     port: int
@@ -50,6 +51,7 @@ class APIServerOptions:
     chaos: float
     seed: int
     data: Path | None
+    tls: bool
 
 
 def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
@@ -60,7 +62,7 @@ def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
     objects = [each for name in names for each in _objects(name)]
-    async with APIServer(seed=options.seed, data=options.data) as server:
+    async with APIServer(seed=options.seed, data=options.data, tls=options.tls) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)
         write_kubeconfig(server.write_kubeconfig, options.kubeconfig)

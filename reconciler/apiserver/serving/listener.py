@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ class Listener:
         refused: returns the error response to a request from its path and headers, before its body is read; None to
             accept it.
         clock: sockets do not work if its time is virtual.
+        context: serves over TLS with this context; None, the default, without TLS.
+        authorization: returns the header ``Authorization`` of requests over a connection with a client certificate.
     """
 
     def __init__(
@@ -42,8 +45,13 @@ class Listener:
         handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
         refused: Callable[[HTTPRequest], HTTPResponse | None],
         clock: Clock,
+        *,
+        context: ssl.SSLContext | None = None,
+        authorization: Callable[[], str] = str,
     ) -> None:
         self._handler = handler
+        self._context = context
+        self._authorization = authorization
         self._refused = refused
         self._clock = clock
         self._url = ""
@@ -112,14 +120,14 @@ class Listener:
         bound.setblocking(False)
         self._socket = bound
         shown = f"[{address}]" if family == socket.AF_INET6 else address
-        self._url = f"http://{shown}:{bound.getsockname()[1]}"
+        self._url = f"{'http' if self._context is None else 'https'}://{shown}:{bound.getsockname()[1]}"
 
     async def _start(self) -> None:
         from reconciler.serving.server import HTTPServer
 
         assert self._socket is not None  # noqa: S101 - bound by the caller
         self._server = HTTPServer(self._serve, _LIMITS)
-        await self._server.start(sock=self._socket)
+        await self._server.start(sock=self._socket, context=self._context)
 
     def abort_connections(self) -> None:
         """Abort all open connections; keep listening."""
@@ -148,11 +156,14 @@ class Listener:
 
         from reconciler.serving.server import read_body
 
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        if self._context is not None and request.get_extra_info("peercert"):
+            headers.setdefault("authorization", self._authorization())
         asked = HTTPRequest(
             request.method,
             request.raw_path.partition("?")[0],
             query=tuple(request.query.items()),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers=headers,
             stream=True,
         )
         answer, cut = self._refused(asked), False
