@@ -84,8 +84,8 @@ def _use(session: nox.Session, programs: Path) -> None:
 def controllers(session: nox.Session) -> None:
     """Build kube-controller-manager, and run the tests that need it; needs Go."""
     session.run("reconciler", "envtest", "build", "--controller-manager")
-    test = "tests/testing/test_controller_manager.py"
-    session.run("pytest", "-q", "-n0", "--control-plane", "-m", "control_plane", test)
+    tests = ["tests/testing/test_controller_manager.py", "tests/testing/test_workloads.py"]
+    session.run("pytest", "-q", "-n0", "--control-plane", "-m", "control_plane", *tests)
 
 
 @nox.session(python=False)

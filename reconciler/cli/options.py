@@ -22,6 +22,7 @@ __all__ = [
     "AccessFlags",
     "Authentication",
     "ConsoleAddress",
+    "Controllers",
     "Data",
     "DevOptions",
     "ManifestOptions",
@@ -53,6 +54,10 @@ Authentication = Annotated[
     Parameter(help="Clients of /metrics, /debug and the console send a token of the cluster; its RBAC decides."),
 ]
 
+Controllers = Annotated[
+    tuple[Literal["deployments", "statefulsets", "daemonsets", "jobs"], ...],
+    Parameter(name="--controller", help="Controller of the cluster to play. Can be repeated.", show_default=False),
+]
 NewKubeconfig = Annotated[Path, Parameter(help="Path of the kubeconfig to write.")]
 Data = Annotated[
     Path | None,
@@ -264,6 +269,7 @@ class DevOptions:
         bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
     ] = False
     data: Data = None
+    controllers: Controllers = ()
     namespaces: Namespaces = ()
     workers: Workers = 4
     metrics: Annotated[

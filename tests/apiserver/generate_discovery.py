@@ -9,7 +9,8 @@ It writes to ``reconciler/apiserver/builtin/``:
 
 * ``discovery.json``: the groups with their versions and resources, as in aggregated discovery,
 * ``columns.json``: the columns of the tables of each kind, as in ``columnDefinitions``,
-* ``openapi.json.xz``: the OpenAPI documents by path, ``v2``, ``v3`` (the index) and ``v3/...``.
+* ``openapi.json.xz``: the OpenAPI documents by path, ``v2``, ``v3`` (the index) and ``v3/...``, and as ``template`` one
+  of two custom kinds, one of them cluster-scoped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import json
 import lzma
 import ssl
 import sys
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -41,11 +44,16 @@ class Server:
         self._context = ssl._create_unverified_context()
 
     def read(self, path: str, accept: str = "application/json") -> bytes:
-        """Return what is at a path."""
+        """Return what is at a path; nothing if it is not served."""
         headers = {"Authorization": f"Bearer {self._token}", "Accept": accept}
         request = urllib.request.Request(f"{self._url}{path}", headers=headers)
-        with urllib.request.urlopen(request, context=self._context) as answer:
-            return bytes(answer.read())
+        try:
+            with urllib.request.urlopen(request, context=self._context) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return b""
+            raise
 
     def send(self, method: str, path: str, body: Any) -> None:
         """Write an object."""
@@ -105,8 +113,39 @@ _CONTROLLER = {
 def documents(server: Server) -> bytes:
     """Return the OpenAPI documents by path, byte for byte."""
     paths = ["v2", "v3", *(f"v3/{path}" for path in server.get("/openapi/v3")["paths"])]
-    members = (f'"{path}":'.encode() + server.read(f"/openapi/{path}").strip() for path in paths)
-    return b"{" + b",".join(members) + b"}"
+    members = [(path, server.read(f"/openapi/{path}")) for path in paths]
+    for definition in _TEMPLATES:
+        server.send("POST", _DEFINITIONS, definition)
+    while (found := server.read(_TEMPLATE)).count(b"Zz") < 100:  # the server publishes them after a moment
+        time.sleep(0.5)
+    for definition in _TEMPLATES:
+        server.send("DELETE", f"{_DEFINITIONS}/{definition['metadata']['name']}", {})
+    members.append(("template", found))
+    return b"{" + b",".join(f'"{path}":'.encode() + body.strip() for path, body in members) + b"}"
+
+
+_DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_TEMPLATE = "/openapi/v3/apis/template.example/vtemplate"
+
+
+def _definition(scope: str) -> dict[str, Any]:
+    kind = f"Zz{scope.lower()}"
+    plural = f"{kind.lower()}s"
+    version = {
+        "name": "vtemplate",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object"}},
+        "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.x", "statusReplicasPath": ".status.x"}},
+    }
+    names = {"kind": kind, "plural": plural}
+    return {
+        "metadata": {"name": f"{plural}.template.example"},
+        "spec": {"group": "template.example", "scope": scope, "names": names, "versions": [version]},
+    }
+
+
+_TEMPLATES = [_definition(scope) for scope in ("Namespaced", "Cluster")]
 
 
 def main(url: str, token: str) -> None:

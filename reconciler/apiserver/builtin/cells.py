@@ -1,4 +1,4 @@
-"""The cells of the tables of built-in kinds that need more than the value at a path."""
+"""The cells of tables: functions of an object and the current time, and functions that return them."""
 
 from __future__ import annotations
 
@@ -8,40 +8,7 @@ from typing import Any
 
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "NONE",
-    "UNKNOWN",
-    "UNSET",
-    "Cell",
-    "age",
-    "amounts",
-    "containers",
-    "csr_state",
-    "endpoints",
-    "event_age",
-    "event_object",
-    "event_source",
-    "external_addresses",
-    "hpa_targets",
-    "job_completions",
-    "job_duration",
-    "job_status",
-    "joined",
-    "named",
-    "node_address",
-    "node_kernel",
-    "node_roles",
-    "node_status",
-    "param_ref",
-    "seconds",
-    "selector",
-    "service_ports",
-    "shortened",
-    "show_age",
-    "state",
-    "subjects",
-    "value_at",
-]
+__all__ = ["NONE", "UNKNOWN", "UNSET", "Cell", "joined", "selector", "shortened", "show_age", "value_at"]
 
 Cell = Callable[[JSONObject, datetime], Any]
 
@@ -133,22 +100,14 @@ def named(path: str, *parts: str, default: str = NONE, separator: str = "/") -> 
     return cell
 
 
-def param_ref(doc: JSONObject, now: datetime) -> str:
-    """Return the parameters of an admission policy's binding."""
-    ref = value_at(doc, "spec.paramRef", {})
-    if ref.get("name"):
-        return f"{ref.get('namespace') or '*'}/{ref['name']}"
-    return str(selector("spec.paramRef.selector")(doc, now)) if ref else UNSET
-
-
-def state(path: str, name: str, *, default: str = UNKNOWN, reason: bool = False) -> Cell:
+def state(path: str, name: str, default: str = UNKNOWN, reason: str = "") -> Cell:
     """Return the cell with the status of a condition.
 
     Args:
         path: where the conditions are.
         name: the type of the condition.
         default: the cell if there is no such condition.
-        reason: whether to show why it is not true.
+        reason: anything shows why it is not true.
     """
 
     def cell(doc: JSONObject, _now: datetime) -> str:
@@ -160,14 +119,6 @@ def state(path: str, name: str, *, default: str = UNKNOWN, reason: bool = False)
         return f"{status} ({why})" if why else status
 
     return cell
-
-
-def csr_state(doc: JSONObject, _now: datetime) -> str:
-    """Return the state of a CertificateSigningRequest."""
-    met = {each.get("type") for each in value_at(doc, "status.conditions", ())}
-    shown = "Denied" if "Denied" in met else "Approved" if "Approved" in met else "Pending"
-    issued = ",Issued" if value_at(doc, "status.certificate") else ""
-    return f"{shown}{',Failed' if 'Failed' in met else ''}{issued}"
 
 
 def seconds(path: str) -> Cell:
@@ -194,131 +145,15 @@ def subjects(kind: str) -> Cell:
     return cell
 
 
-def amounts(*, limits: bool) -> Cell:
-    """Return the cell with the used and the hard amounts of a ResourceQuota, of limits or of everything else."""
+def amounts(kind: str) -> Cell:
+    """Return the cell with the used and the hard amounts of a ResourceQuota: of ``limits``, or of everything else."""
 
     def cell(doc: JSONObject, _now: datetime) -> str:
         hard, used = value_at(doc, "status.hard", {}), value_at(doc, "status.used", {})
-        chosen = [name for name in sorted(hard) if name.startswith("limits.") is limits]
+        chosen = [name for name in sorted(hard) if name.startswith("limits.") is (kind == "limits")]
         return ", ".join(f"{name}: {used.get(name, 0)}/{hard[name]}" for name in chosen)
 
     return cell
-
-
-def endpoints(doc: JSONObject, _now: datetime) -> str:
-    """Return the first addresses of Endpoints."""
-    found: list[str] = []
-    for subset in doc.get("subsets") or ():
-        addresses = [str(each.get("ip")) for each in subset.get("addresses") or ()]
-        ports = [port.get("port") for port in subset.get("ports") or ()]
-        found += [f"{address}:{port}" for port in ports for address in addresses] if ports else addresses
-    return shortened(found)
-
-
-_METRICS = {
-    "External": "external",
-    "Pods": "pods",
-    "Object": "object",
-    "Resource": "resource",
-    "ContainerResource": "containerResource",
-}
-
-
-def hpa_targets(doc: JSONObject, _now: datetime) -> str:
-    """Return the metrics of a HorizontalPodAutoscaler with their current and target values."""
-    now = value_at(doc, "status.currentMetrics", ())
-    metrics = enumerate(value_at(doc, "spec.metrics", ()))
-    return shortened([_metric(each, now[index] if index < len(now) else {}) for index, each in metrics], 2, ", ")
-
-
-def _metric(metric: JSONObject, status: JSONObject) -> str:
-    member = _METRICS.get(str(metric.get("type")), "")
-    spec, current = metric.get(member) or {}, value_at(status, f"{member}.current", {})
-    target = spec.get("target") or {}
-    named_first = member in ("resource", "containerResource")
-    start = f"{spec.get('name')}: " if named_first else ""
-    if "averageValue" in target:
-        average = " (avg)" if member in ("external", "object") else ""
-        return f"{start}{current.get('averageValue', UNKNOWN)}/{target['averageValue']}{average}"
-    if not named_first:
-        return f"{current.get('value', UNKNOWN)}/{target.get('value')}"
-    used, wanted = current.get("averageUtilization"), target.get("averageUtilization")
-    return f"{start}{UNKNOWN if used is None else f'{used}%'}/{'<auto>' if wanted is None else f'{wanted}%'}"
-
-
-def service_ports(doc: JSONObject, _now: datetime) -> str:
-    """Return the ports of a Service."""
-    shown = []
-    for port in value_at(doc, "spec.ports", ()):
-        node = f":{port['nodePort']}" if port.get("nodePort") else ""
-        shown.append(f"{port.get('port')}{node}/{port.get('protocol', 'TCP')}")
-    return joined(shown)
-
-
-def external_addresses(doc: JSONObject, _now: datetime) -> str:
-    """Return the addresses of a Service outside the cluster."""
-    kind, addresses = value_at(doc, "spec.type"), list(value_at(doc, "spec.externalIPs", ()))
-    if kind == "ExternalName":
-        return str(value_at(doc, "spec.externalName", ""))
-    if kind != "LoadBalancer":
-        return joined(addresses)
-    given = value_at(doc, "status.loadBalancer.ingress", ())
-    return joined([*(each.get("ip") or each.get("hostname") for each in given), *addresses], "<pending>")
-
-
-def node_status(doc: JSONObject, _now: datetime) -> str:
-    """Return whether a Node is ready and schedulable."""
-    ready = [each for each in value_at(doc, "status.conditions", ()) if each.get("type") == "Ready"]
-    shown = "Unknown" if not ready else "Ready" if ready[0].get("status") == "True" else "NotReady"
-    return f"{shown},SchedulingDisabled" if value_at(doc, "spec.unschedulable") else shown
-
-
-def node_roles(doc: JSONObject, _now: datetime) -> str:
-    """Return the roles of a Node, which are labels."""
-    prefix = "node-role.kubernetes.io/"
-    return joined(
-        sorted(key.removeprefix(prefix) for key in value_at(doc, "metadata.labels", {}) if key.startswith(prefix))
-    )
-
-
-def node_address(kind: str) -> Cell:
-    """Return the cell with the first address of a type."""
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = [each.get("address") for each in value_at(doc, "status.addresses", ()) if each.get("type") == kind]
-        return str(found[0]) if found else NONE
-
-    return cell
-
-
-def node_kernel(doc: JSONObject, _now: datetime) -> str:
-    """Return the kernel and the architecture of a Node."""
-    info = value_at(doc, "status.nodeInfo", {})
-    architecture = f" ({info['architecture']})" if info.get("architecture") else ""
-    return f"{info.get('kernelVersion') or UNKNOWN}{architecture}"
-
-
-def job_status(doc: JSONObject, _now: datetime) -> str:
-    """Return the state of a Job."""
-    met = [each.get("type") for each in value_at(doc, "status.conditions", ()) if each.get("status") == "True"]
-    dying = ("Terminating",) if value_at(doc, "metadata.deletionTimestamp") else ()
-    ranked = ("Complete", "Failed", *dying, "Suspended", "FailureTarget", "SuccessCriteriaMet")
-    return next((kind for kind in ranked if kind in met or kind in dying), "Running")
-
-
-def job_completions(doc: JSONObject, _now: datetime) -> str:
-    """Return how many pods of a Job have succeeded, of how many."""
-    done, wanted = value_at(doc, "status.succeeded", 0), value_at(doc, "spec.completions")
-    parallelism = value_at(doc, "spec.parallelism", 0)
-    if wanted is not None:
-        return f"{done}/{wanted}"
-    return f"{done}/1 of {parallelism}" if parallelism > 1 else f"{done}/1"
-
-
-def job_duration(doc: JSONObject, now: datetime) -> str:
-    """Return how long a Job has run."""
-    start, end = value_at(doc, "status.startTime"), value_at(doc, "status.completionTime")
-    return show_age(start, datetime.fromisoformat(end) if end else now) if start else ""
 
 
 def event_age(*paths: str) -> Cell:
@@ -331,16 +166,39 @@ def event_age(*paths: str) -> Cell:
     return cell
 
 
-def event_object(doc: JSONObject, _now: datetime) -> str:
-    """Return the object of an Event."""
-    about = doc.get("involvedObject") or {}
-    kind = str(about.get("kind") or "").lower()
-    return f"{kind}/{about['name']}" if about.get("name") else kind
+def text(path: str, default: str = "") -> Cell:
+    """Return the cell with a value as text, without spaces around it."""
+    return lambda doc, _now: str(value_at(doc, path, default)).strip()
 
 
-def event_source(doc: JSONObject, _now: datetime) -> str:
-    """Return who reported an Event."""
-    source = doc.get("source") or {}
-    component = source.get("component") or doc.get("reportingComponent") or ""
-    instance = source.get("host") or doc.get("reportingInstance") or ""
-    return f"{component}, {instance}" if instance else str(component)
+def listed(path: str, default: str = "") -> Cell:
+    """Return the cell with the values of a list."""
+    return lambda doc, _now: joined(value_at(doc, path, ()), default)
+
+
+def first(path: str, key: str) -> Cell:
+    """Return the cell with a member of the first item of a list."""
+    return lambda doc, _now: next((str(each.get(key)) for each in value_at(doc, path, ())), NONE)
+
+
+def flag(path: str) -> Cell:
+    """Return the cell with a boolean as text."""
+    return lambda doc, _now: str(bool(value_at(doc, path)))
+
+
+_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+
+
+def modes(path: str) -> Cell:
+    """Return the cell with access modes in their short form."""
+    return lambda doc, _now: joined((mode for name, mode in _MODES.items() if name in value_at(doc, path, ())), "")
+
+
+def default(annotation: str) -> Cell:
+    """Return the cell with a name, and whether an annotation says that the object is the default one."""
+
+    def cell(doc: JSONObject, _now: datetime) -> str:
+        is_default = (value_at(doc, "metadata.annotations") or {}).get(annotation) == "true"
+        return f"{value_at(doc, 'metadata.name')}{' (default)' if is_default else ''}"
+
+    return cell

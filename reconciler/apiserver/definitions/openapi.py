@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import lzma
+import re
 from importlib import resources
 from typing import Any
 
@@ -21,8 +22,6 @@ from reconciler.wire import JSONObject
 
 __all__ = ["OpenAPI"]
 
-_INFO = {"title": "Kubernetes CRD Swagger", "version": "v0.1.0"}
-_META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _REF = "#/components/schemas/"
 
 
@@ -34,10 +33,10 @@ def _recorded() -> dict[str, msgspec.Raw]:
 
 
 @functools.cache
-def _meta_schemas() -> JSONObject:
-    """Return the schemas of meta/v1."""
-    document = msgspec.json.decode(_recorded()["v3/apis/apiextensions.k8s.io/v1"])
-    return {name: schema for name, schema in document["components"]["schemas"].items() if name.startswith(_META)}
+def _template() -> JSONObject:
+    """Return the document of a namespaced and a cluster-scoped custom kind, whose names start with ``Zz``."""
+    document: JSONObject = msgspec.json.decode(_recorded()["template"])
+    return document
 
 
 @functools.cache
@@ -75,7 +74,7 @@ class OpenAPI:
         """Return the index of the documents."""
         paths = dict(msgspec.json.decode(_recorded()["v3"])["paths"])
         for path, endpoints in self._custom().items():
-            digest = hashlib.sha512(encode(_document(path, endpoints))).hexdigest().upper()
+            digest = hashlib.sha512(encode(_document(endpoints))).hexdigest().upper()
             paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
         return {"paths": {path: paths[path] for path in sorted(paths)}}
 
@@ -83,7 +82,7 @@ class OpenAPI:
         """Return the document for a path, such as ``apis/apps/v1``, or None if it is not served."""
         endpoints = self._custom().get(path)
         if endpoints:
-            return encode(_document(path, endpoints))
+            return encode(_document(endpoints))
         recorded = _recorded().get(f"v3/{path}")
         return None if recorded is None else bytes(recorded)
 
@@ -103,70 +102,68 @@ class OpenAPI:
         return {name: _downgraded(schema) for name, schema in schemas.items()}
 
 
-def _document(path: str, endpoints: list[Endpoint]) -> JSONObject:
+def _document(endpoints: list[Endpoint]) -> JSONObject:
     """Return the document of custom kinds of one group and version."""
-    schemas, paths = dict(_meta_schemas()), {}
+    template, scaled = _template(), any("scale" in endpoint.subresources for endpoint in endpoints)
+    left_out = ("example.",) if scaled else ("example.", "io.k8s.api.autoscaling.")
+    schemas = {k: schema for k, schema in template["components"]["schemas"].items() if not k.startswith(left_out)}
+    paths: JSONObject = {}
     for endpoint in endpoints:
+        paths |= _filled(endpoint, {path: item for path, item in template["paths"].items() if _serves(endpoint, path)})
         schemas |= _schemas(endpoint)
-        namespace = "/namespaces/{namespace}" if endpoint.info.namespaced else ""
-        paths.update(_paths(f"/{path}{namespace}/{endpoint.info.plural}", endpoint))
-    return {"openapi": "3.0.0", "info": _INFO, "paths": paths, "components": {"schemas": schemas}}
+    return {**template, "paths": _sorted(paths), "components": {"schemas": _sorted(schemas)}}
 
 
-def _component(endpoint: Endpoint) -> str:
-    return f"{'.'.join(reversed(endpoint.info.group.split('.')))}.{endpoint.version}.{endpoint.info.kind}"
+def _sorted(members: JSONObject) -> JSONObject:
+    return {name: members[name] for name in sorted(members)}
 
 
-def _gvk(endpoint: Endpoint, kind: str) -> dict[str, str]:
-    return {"group": endpoint.info.group, "kind": kind, "version": endpoint.version}
+def _placeholder(endpoint: Endpoint) -> str:
+    return "Zznamespaced" if endpoint.info.namespaced else "Zzcluster"
 
 
-def _described(of: str, member: str) -> JSONObject:
-    """Return a member of a recorded type of apiextensions, which has the words that all types share."""
-    document = msgspec.json.decode(_recorded()["v3/apis/apiextensions.k8s.io/v1"])
-    name = f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{of}"
-    schema: JSONObject = document["components"]["schemas"][name]["properties"][member]
-    return {key: value for key, value in schema.items() if key != "default"}
+def _serves(endpoint: Endpoint, path: str) -> bool:
+    subresource = path.partition("{name}/")[2]
+    return f"/{_placeholder(endpoint).lower()}s" in path and (not subresource or subresource in endpoint.subresources)
 
 
-@functools.cache
-def _type_members() -> JSONObject:
-    return {key: _described("CustomResourceDefinition", key) for key in ("apiVersion", "kind")}
+def _filled(endpoint: Endpoint, part: JSONObject) -> JSONObject:
+    """Return a part of the template with the names of a kind."""
+    info, version, kind, text = endpoint.info, endpoint.version, _placeholder(endpoint), encode(part).decode()
+    group = info.group.removesuffix(".k8s.io")
+    for placeholder, name in (
+        ("templateExample_vtemplate", f"{_identifier(group)}_{_identifier(version)}"),
+        ("TemplateExampleVtemplate", _identifier(f".{group}.{version}")),
+        ("example.template.vtemplate", f"{'.'.join(reversed(info.group.split('.')))}.{version}"),
+        ("template.example", info.group),
+        ("vtemplate", version),
+        (f"{kind}List", info.list_name),
+        (f"{kind.lower()}s", info.plural),
+        (kind, info.kind),
+    ):
+        text = text.replace(placeholder, name)
+    filled: JSONObject = msgspec.json.decode(text)
+    return filled
+
+
+def _identifier(name: str) -> str:
+    """Return a name as a part of an operation's id: without other signs, and a capital letter after each of them."""
+    return re.sub(r"[^\w]+(\w)", lambda found: found[1].upper(), name)
 
 
 def _schemas(endpoint: Endpoint) -> JSONObject:
     """Return the schemas of a custom kind and of its list."""
-    info, name, contents = endpoint.info, _component(endpoint), endpoint.contents
+    kind, contents = f"example.template.vtemplate.{_placeholder(endpoint)}", endpoint.contents
+    known = _template()["components"]["schemas"]
+    filled = _filled(endpoint, {name: known[name] for name in (kind, f"{kind}List")})
+    name, of_list = filled
     whole: JSONObject = contents.schema if isinstance(contents, CustomContents) else {"type": "object"}
-    about = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/"
-    metadata = {"description": f"{about}api-conventions.md#metadata", "allOf": [{"$ref": f"{_REF}{_META}.ObjectMeta"}]}
-    about = about.replace("object's metadata", "list metadata")
-    of_list = {
-        "description": f"{about}api-conventions.md#types-kinds",
-        "allOf": [{"$ref": f"{_REF}{_META}.ListMeta"}],
-    }
-    items = {
-        "description": f"List of {info.plural}. More info: {about.partition('info: ')[2]}api-conventions.md",
-        "type": "array",
-        "items": {"$ref": f"{_REF}{name}"},
-    }
-    plain = {key: value for key, value in whole.items() if key != "x-kubernetes-validations"}
-    return {
-        name: {
-            **plain,
-            "properties": {**(whole.get("properties") or {}), **_type_members(), "metadata": metadata},
-            "x-kubernetes-group-version-kind": [_gvk(endpoint, info.kind)],
-        },
-        f"{name.removesuffix(info.kind)}{info.list_name}": {
-            "description": f"{info.list_name} is a list of {info.kind}",
-            "type": "object",
-            "required": ["items"],
-            "properties": {**_type_members(), "items": items, "metadata": of_list},
-            "x-kubernetes-group-version-kind": [_gvk(endpoint, info.list_name)],
-        },
-    }
+    properties = {**(whole.get("properties") or {}), **filled[name]["properties"]}
+    schema = {**whole, "properties": _sorted(properties), _GVK: filled[name][_GVK]}
+    return {name: schema, of_list: filled[of_list]}
 
 
+_GVK = "x-kubernetes-group-version-kind"
 _ONLY_IN_V3 = frozenset({"default", "nullable", "oneOf", "anyOf", "not", "x-kubernetes-validations"})
 
 
@@ -184,37 +181,4 @@ def _downgraded(schema: Any) -> Any:
     return {
         key: {name: _downgraded(each) for name, each in value.items()} if key == "properties" else _downgraded(value)
         for key, value in kept.items()
-    }
-
-
-_DRY_RUN, _VALIDATION, _MANAGER, _FORCE = "dryRun", "fieldValidation", "fieldManager", "force"
-
-
-def _paths(base: str, endpoint: Endpoint) -> JSONObject:
-    writes = (_DRY_RUN, _VALIDATION, _MANAGER)
-    return {
-        base: {
-            "get": _operation("list", endpoint, ()),
-            "post": _operation("post", endpoint, writes),
-            "delete": _operation("deletecollection", endpoint, (_DRY_RUN,)),
-        },
-        f"{base}/{{name}}": {
-            "get": _operation("get", endpoint, ()),
-            "put": _operation("put", endpoint, writes),
-            "patch": _operation("patch", endpoint, (*writes, _FORCE)),
-            "delete": _operation("delete", endpoint, (_DRY_RUN,)),
-        },
-    }
-
-
-def _operation(action: str, endpoint: Endpoint, parameters: tuple[str, ...]) -> JSONObject:
-    answer = {"application/json": {"schema": {"$ref": f"{_REF}{_component(endpoint)}"}}}
-    kinds = {_FORCE: "boolean"}
-    return {
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": _gvk(endpoint, endpoint.info.kind),
-        "parameters": [
-            {"name": name, "in": "query", "schema": {"type": kinds.get(name, "string")}} for name in parameters
-        ],
-        "responses": {"200": {"description": "OK", "content": answer}},
     }

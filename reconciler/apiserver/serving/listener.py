@@ -36,8 +36,7 @@ class Listener:
         refused: returns the error response to a request from its path and headers, before its body is read; None to
             accept it.
         clock: sockets do not work if its time is virtual.
-        context: serves over TLS with this context; None, the default, without TLS.
-        authorization: returns the header ``Authorization`` of requests over a connection with a client certificate.
+        context: serves over TLS with this context; None without TLS.
     """
 
     def __init__(
@@ -45,13 +44,10 @@ class Listener:
         handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
         refused: Callable[[HTTPRequest], HTTPResponse | None],
         clock: Clock,
-        *,
-        context: ssl.SSLContext | None = None,
-        authorization: Callable[[], str] = str,
+        context: ssl.SSLContext | None,
     ) -> None:
         self._handler = handler
         self._context = context
-        self._authorization = authorization
         self._refused = refused
         self._clock = clock
         self._url = ""
@@ -156,14 +152,11 @@ class Listener:
 
         from reconciler.serving.server import read_body
 
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        if self._context is not None and request.get_extra_info("peercert"):
-            headers.setdefault("authorization", self._authorization())
         asked = HTTPRequest(
             request.method,
             request.raw_path.partition("?")[0],
             query=tuple(request.query.items()),
-            headers=headers,
+            headers=_headers(request),
             stream=True,
         )
         answer, cut = self._refused(asked), False
@@ -185,6 +178,15 @@ class Listener:
         if cut:
             response.force_close()
         return response
+
+
+def _headers(request: web.BaseRequest) -> dict[str, str]:
+    """Return the headers; those of impersonation may be sent several times, and have a line for each value."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        key = name.lower()
+        found[key] = f"{found[key]}\n{value}" if key in found and key.startswith("impersonate-") else value
+    return found
 
 
 def _refusal(error: BadBody) -> Refusal:

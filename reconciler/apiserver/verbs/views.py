@@ -148,8 +148,9 @@ class TableView(WholeView):
 
     def _table(self, endpoint: Endpoint, docs: list[JSONObject], metadata: Mapping[str, Any]) -> JSONObject:
         if endpoint.resource.custom:
-            columns = endpoint.columns or (_AGE,)
-            definitions = [_NAME, *(_definition(column) for column in columns)]
+            name, age = (column.definition for column in built_in_columns("", "serviceaccounts"))
+            columns = endpoint.columns or ({**_AGE, "description": age["description"]},)
+            definitions = [name, *(_definition(column) for column in columns)]
             cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
         else:
             definitions, cells = self._built_in(endpoint.info.group, endpoint.info.plural, docs)
@@ -184,8 +185,7 @@ def _table(
     return {"kind": "Table", "apiVersion": _META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
 
 
-_NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0}
-_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since creation."}
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 
 
 def _definition(column: Mapping[str, Any]) -> JSONObject:

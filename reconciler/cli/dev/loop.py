@@ -42,8 +42,10 @@ def run_dev(target: str, options: DevOptions) -> int:
         raise ConfigurationError(f"{target!r} is not a valid target: write MODULE:ATTR, such as 'my_operator:setup'")
     if options.workers < 1:
         raise ConfigurationError(f"--workers must be 1 or more, not {options.workers}")
-    if options.control_plane and options.data is not None:
-        raise ConfigurationError("--data is an option of the embedded server: use it without --control-plane")
+    if options.control_plane and (options.data is not None or options.controllers):
+        raise ConfigurationError(
+            "--data and --controller are options of the embedded server: use them without --control-plane"
+        )
     try:
         import watchfiles  # noqa: F401 - see whether it is installed before anything is started
     except ModuleNotFoundError as error:
@@ -91,7 +93,9 @@ async def _server(options: DevOptions) -> AsyncIterator[None]:
         else:
             from reconciler.apiserver import APIServer
 
-            server = await stack.enter_async_context(APIServer(data=options.data))
+            server = await stack.enter_async_context(
+                APIServer(data=options.data, controllers=("garbage", "namespaces", *options.controllers))
+            )
             write, url = server.write_kubeconfig, await server.listen()
         write_kubeconfig(write, options.kubeconfig)
         print(f"API server on {url}; {describe_data(options.data)}")

@@ -27,6 +27,7 @@ spec:
             type: object
             description: What it is like.
             required: [color]
+            x-kubernetes-validations: [{rule: "self.count < 100", message: too many}]
             properties:
               color: {type: string, enum: [red, blue], description: Its color.}
               count: {type: integer, minimum: 0, default: 1}
@@ -117,8 +118,7 @@ kubectl get shirt absent
 
 kubectl delete shirts --all
 
-# differs: the embedded server describes the operations of custom kinds in brief
-kubectl get --raw /openapi/v3/apis/example.com/v1
+kubectl get --raw /openapi/v3/apis/example.com/v1 | python3 -m json.tool --sort-keys
 
 kubectl describe crd shirts.example.com
 
