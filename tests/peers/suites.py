@@ -172,7 +172,7 @@ def _run_python(command: Sequence[str], root: Path, kubeconfig: Path, part: str)
     # Short tracebacks, because pytest looks up the source of others, which can end a run after a timeout. What a suite
     # leaves to the garbage collector depends on when that runs.
     plugins = ("-p", "peer_fixtures", "-p", "no:cacheprovider", "-p", "no:unraisableexception")
-    options = [*plugins, "--tb=native", f"--junit-xml={report}", "-k", part]
+    options = [*plugins, "-W", "ignore::ResourceWarning", "--tb=native", f"--junit-xml={report}", "-k", part]
     _run(
         [*command, "-q", "-o", "addopts=", *options],
         root,
