@@ -16,9 +16,7 @@ import pytest
 
 from reconciler.apiserver import APIServer
 from reconciler.testing.control_plane import ControlPlane, binaries_path
-from tests.foreign.kubectl_sessions import Command, Outcome, Session, commands_of
-
-SCRIPTS = sorted((Path(__file__).parent / "kubectl").glob("*.sh"))
+from tests.foreign.kubectl_sessions import SCRIPTS, Command, Outcome, Session, commands_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "embedded-api-server.md"
 
@@ -39,13 +37,13 @@ async def embedded(tmp_path: Path) -> AsyncIterator[Path]:
 
 def test_the_page_lists_what_differs() -> None:
     page = PAGE.read_text()
-    reasons = {command.differs for script in SCRIPTS for command in commands_of(script) if command.differs}
+    reasons = {command.differs for script in SCRIPTS.glob("*.sh") for command in commands_of(script) if command.differs}
     assert not [reason for reason in sorted(reasons) if f"| {reason} |" not in page]
 
 
 @pytest.mark.control_plane
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=lambda script: script.stem)
 async def test_both_servers_answer_alike(script: Path, embedded: Path, plane: ControlPlane, tmp_path: Path) -> None:
     kubectl = binaries_path() / "kubectl"
     real = Session(kubectl, plane.kubeconfig_path, tmp_path / "real")
