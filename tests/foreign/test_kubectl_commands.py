@@ -37,8 +37,11 @@ async def embedded(tmp_path: Path) -> AsyncIterator[Path]:
 
 def test_the_page_lists_what_differs() -> None:
     page = PAGE.read_text()
-    reasons = {command.differs for script in SCRIPTS.glob("*.sh") for command in commands_of(script) if command.differs}
-    assert not [reason for reason in sorted(reasons) if f"| {reason} |" not in page]
+    commands = [command for script in SCRIPTS.glob("*.sh") for command in commands_of(script)]
+    reasons = [command.differs for command in commands if command.differs]
+    assert not [reason for reason in sorted(set(reasons)) if f"| {reason} |" not in page]
+    assert f"holds {len(commands)} commands" in page
+    assert f"These {len(reasons)} differ" in page
 
 
 @pytest.mark.control_plane

@@ -10,6 +10,7 @@ from reconciler.apiserver.builtin.events import finish_core_event, finish_event
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.preparation import (
     complete_autoscaler,
+    complete_claim,
     complete_controller,
     complete_daemon_set,
     complete_job,
@@ -20,6 +21,7 @@ from reconciler.apiserver.builtin.preparation import (
     finish_job,
     finish_node,
     finish_pod,
+    finish_role,
     finish_service,
 )
 from reconciler.apiserver.builtin.validation import validation_errors
@@ -56,7 +58,7 @@ class Strategy:
 
 _COMPLETE: dict[tuple[str, str], Change] = {
     ("", "namespaces"): complete_namespace,
-    ("", "persistentvolumeclaims"): complete_volume,
+    ("", "persistentvolumeclaims"): complete_claim,
     ("", "persistentvolumes"): complete_volume,
     ("", "pods"): complete_pod,
     ("", "replicationcontrollers"): complete_controller,
@@ -71,6 +73,8 @@ _FINISH: dict[tuple[str, str], Change] = {
     ("", "pods"): finish_pod,
     ("", "services"): finish_service,
     ("batch", "jobs"): finish_job,
+    ("rbac.authorization.k8s.io", "clusterroles"): finish_role,
+    ("rbac.authorization.k8s.io", "roles"): finish_role,
     ("events.k8s.io", "events"): finish_event,
 }
 

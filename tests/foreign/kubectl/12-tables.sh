@@ -1,4 +1,4 @@
-# The columns of all built-in kinds.
+# The columns of all built-in kinds, and the contents of an object of each with its defaults and owners.
 # differs: the embedded server does not warn about the contents of Services and CSIDrivers
 kubectl create -f $SCRIPTS/tables.yaml
 
@@ -109,3 +109,118 @@ kubectl get prioritylevelconfiguration/table -o wide
 kubectl get apiservice/v1.table.example.com -o wide
 
 kubectl get events -o wide
+
+kubectl get pod table -o yaml --show-managed-fields
+
+kubectl get podtemplate table -o yaml --show-managed-fields
+
+kubectl get replicationcontroller table -o yaml --show-managed-fields
+
+kubectl get replicaset.v1.apps table -o yaml --show-managed-fields
+
+kubectl get statefulset.v1.apps table -o yaml --show-managed-fields
+
+kubectl get daemonset.v1.apps table -o yaml --show-managed-fields
+
+kubectl get controllerrevision.v1.apps table -o yaml --show-managed-fields
+
+kubectl get job.v1.batch table -o yaml --show-managed-fields
+
+kubectl get cronjob.v1.batch table -o yaml --show-managed-fields
+
+kubectl get endpoints table -o yaml --show-managed-fields
+
+kubectl get endpointslice.v1.discovery.k8s.io table -o yaml --show-managed-fields
+
+kubectl get ingress.v1.networking.k8s.io table -o yaml --show-managed-fields
+
+kubectl get ingressclass.v1.networking.k8s.io table -o yaml --show-managed-fields
+
+kubectl get networkpolicy.v1.networking.k8s.io table -o yaml --show-managed-fields
+
+kubectl get ipaddress.v1.networking.k8s.io 10.0.0.201 -o yaml --show-managed-fields
+
+kubectl get servicecidr.v1.networking.k8s.io table -o yaml --show-managed-fields
+
+kubectl get poddisruptionbudget.v1.policy table -o yaml --show-managed-fields
+
+kubectl get horizontalpodautoscaler.v2.autoscaling table -o yaml --show-managed-fields
+
+kubectl get serviceaccount table -o yaml --show-managed-fields
+
+kubectl get secret table -o yaml --show-managed-fields
+
+kubectl get configmap table -o yaml --show-managed-fields
+
+kubectl get limitrange table -o yaml --show-managed-fields
+
+kubectl get resourcequota table -o yaml --show-managed-fields
+
+# differs: the embedded server does not protect volumes in use, because no controller would end the protection
+kubectl get persistentvolume table -o yaml --show-managed-fields
+
+# differs: the embedded server does not protect volumes in use, because no controller would end the protection
+kubectl get persistentvolumeclaim table -o yaml --show-managed-fields
+
+kubectl get service table -o yaml --show-managed-fields
+
+kubectl get service table-balanced -o yaml --show-managed-fields
+
+kubectl get service table-headless -o yaml --show-managed-fields
+
+kubectl get role.v1.rbac.authorization.k8s.io table -o yaml --show-managed-fields
+
+kubectl get rolebinding.v1.rbac.authorization.k8s.io table -o yaml --show-managed-fields
+
+kubectl get clusterrole.v1.rbac.authorization.k8s.io table -o yaml --show-managed-fields
+
+kubectl get clusterrolebinding.v1.rbac.authorization.k8s.io table -o yaml --show-managed-fields
+
+kubectl get storageclass.v1.storage.k8s.io table -o yaml --show-managed-fields
+
+kubectl get csidriver.v1.storage.k8s.io table -o yaml --show-managed-fields
+
+kubectl get csinode.v1.storage.k8s.io table -o yaml --show-managed-fields
+
+kubectl get csistoragecapacity.v1.storage.k8s.io table -o yaml --show-managed-fields
+
+kubectl get volumeattachment.v1.storage.k8s.io table -o yaml --show-managed-fields
+
+# differs: the embedded server does not protect volumes in use, because no controller would end the protection
+kubectl get volumeattributesclass.v1.storage.k8s.io table -o yaml --show-managed-fields
+
+kubectl get priorityclass.v1.scheduling.k8s.io table -o yaml --show-managed-fields
+
+kubectl get runtimeclass.v1.node.k8s.io table -o yaml --show-managed-fields
+
+kubectl get lease.v1.coordination.k8s.io table -o yaml --show-managed-fields
+
+kubectl get validatingadmissionpolicy.v1.admissionregistration.k8s.io table -o yaml --show-managed-fields
+
+kubectl get validatingadmissionpolicybinding.v1.admissionregistration.k8s.io table -o yaml --show-managed-fields
+
+kubectl get mutatingadmissionpolicy.v1.admissionregistration.k8s.io table -o yaml --show-managed-fields
+
+kubectl get mutatingadmissionpolicybinding.v1.admissionregistration.k8s.io table -o yaml --show-managed-fields
+
+kubectl get validatingwebhookconfiguration.v1.admissionregistration.k8s.io table -o yaml --show-managed-fields
+
+kubectl get mutatingwebhookconfiguration.v1.admissionregistration.k8s.io table -o yaml --show-managed-fields
+
+kubectl get deviceclass.v1.resource.k8s.io table -o yaml --show-managed-fields
+
+kubectl get resourceclaim.v1.resource.k8s.io table -o yaml --show-managed-fields
+
+kubectl get resourceclaimtemplate.v1.resource.k8s.io table -o yaml --show-managed-fields
+
+kubectl get resourceslice.v1.resource.k8s.io table -o yaml --show-managed-fields
+
+# differs: a controller in the real server sets this status
+kubectl get flowschema.v1.flowcontrol.apiserver.k8s.io table -o yaml --show-managed-fields
+
+kubectl get prioritylevelconfiguration.v1.flowcontrol.apiserver.k8s.io table -o yaml --show-managed-fields
+
+# differs: a controller in the real server sets this status
+kubectl get apiservice.v1.apiregistration.k8s.io v1.table.example.com -o yaml --show-managed-fields
+
+kubectl get event table -o yaml --show-managed-fields
