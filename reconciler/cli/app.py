@@ -421,6 +421,10 @@ def apiserver(
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
     data: Data = None,
     controllers: Controllers = (),
+    rbac: Annotated[
+        bool,
+        Parameter(help="Let users do only what roles allow; the kubeconfig's user may do everything.", negative=""),
+    ] = False,
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 
@@ -429,7 +433,7 @@ def apiserver(
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
     options = APIServerOptions(
-        port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data, controllers=controllers
+        port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data, controllers=controllers, rbac=rbac
     )
     return run_apiserver(objects, options)
 

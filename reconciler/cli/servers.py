@@ -43,6 +43,7 @@ class APIServerOptions:
         seed: the seed of all randomness.
         data: the directory to keep the state in; None loses it.
         controllers: more controllers of the cluster that the server plays.
+        rbac: users may do only what roles allow.
     """
 
     port: int
@@ -52,6 +53,7 @@ class APIServerOptions:
     seed: int
     data: Path | None
     controllers: Sequence[str]
+    rbac: bool
 
 
 def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
@@ -63,7 +65,7 @@ def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
     objects = [each for name in names for each in _objects(name)]
     controllers = ("garbage", "namespaces", *options.controllers)
-    async with APIServer(seed=options.seed, data=options.data, controllers=controllers) as server:
+    async with APIServer(seed=options.seed, data=options.data, controllers=controllers, rbac=options.rbac) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)
         write_kubeconfig(server.write_kubeconfig, options.kubeconfig)

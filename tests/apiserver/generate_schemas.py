@@ -54,6 +54,16 @@ _SPECIAL = {
 }
 
 
+_UNSTORED = (
+    "authentication.v1.TokenRequest",
+    "autoscaling.v1.Scale",
+    "core.v1.Binding",
+    "meta.v1.DeleteOptions",
+    "policy.v1.Eviction",
+)
+"""The types besides those of kinds with paths of their own."""
+
+
 def short(name: str) -> str:
     """Return the name of a type without the parts that all names share."""
     for prefix in (
@@ -102,12 +112,12 @@ def fetch(url: str, token: str) -> dict[str, dict[str, Any]]:
     """Return the schemas of all groups of the built-in kinds."""
     context = ssl._create_unverified_context()
     schemas: dict[str, dict[str, Any]] = {}
-    for info, versions in BUILT_IN:
-        for version in versions:
-            path = f"apis/{info.group}/{version}" if info.group else f"api/{version}"
-            request = urllib.request.Request(f"{url}/openapi/v3/{path}", headers={"Authorization": f"Bearer {token}"})
-            with urllib.request.urlopen(request, context=context) as answer:
-                schemas |= json.load(answer)["components"]["schemas"]
+    served = [(info.group, version) for info, versions in BUILT_IN for version in versions]
+    for group, version in served:
+        path = f"apis/{group}/{version}" if group else f"api/{version}"
+        request = urllib.request.Request(f"{url}/openapi/v3/{path}", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, context=context) as answer:
+            schemas |= json.load(answer)["components"]["schemas"]
     return schemas
 
 
@@ -125,7 +135,7 @@ def main(url: str, token: str) -> None:
                     wanted.append(name)
     by_short = {short(name): schema for name, schema in schemas.items()}
     types: dict[str, dict[str, str]] = {}
-    waiting = [short(name) for name in wanted]
+    waiting = [*_UNSTORED, *(short(name) for name in wanted)]
     while waiting:
         name = waiting.pop()
         if name in types or name in _SPECIAL:

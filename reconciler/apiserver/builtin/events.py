@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
@@ -14,7 +13,6 @@ __all__ = [
     "finish_core_event",
     "finish_event",
     "from_events_group",
-    "selectable_text",
     "to_events_group",
 ]
 
@@ -42,14 +40,6 @@ def from_events_group(doc: JSONObject) -> JSONObject:
     for key in ("reportingComponent", "reportingInstance"):
         stored.setdefault(key, "")
     return {**stored, "apiVersion": "v1"}
-
-
-def selectable_text(doc: JSONObject, path: str) -> str:
-    """Return the text at the path of a field selector, in either form, of an Event of the core group."""
-    name, dot, rest = path.partition(".")
-    if name == "source":
-        return str(value_at(doc, "source.component", "") or doc.get("reportingComponent", ""))
-    return str(value_at(doc, f"{_BACK.get(name, name)}{dot}{rest}", ""))
 
 
 def finish_core_event(doc: JSONObject, _before: JSONObject | None) -> None:

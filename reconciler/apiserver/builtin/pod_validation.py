@@ -148,6 +148,9 @@ def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
         yield FieldError.forbidden("spec", message)
 
 
+_FORBIDDEN_IF_EPHEMERAL = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources")
+
+
 def check_ephemeral_containers(spec: JSONObject, before: JSONObject) -> Findings:
     """Yield the errors of the ephemeral containers that an update leaves a Pod with."""
     path, containers = "spec.ephemeralContainers", spec.get("ephemeralContainers") or []
@@ -158,6 +161,9 @@ def check_ephemeral_containers(spec: JSONObject, before: JSONObject) -> Findings
         yield from _check_container(container, place, {volume.get("name") for volume in spec.get("volumes") or ()})
         if container.get("name") in (*names, *(each.get("name") for each in containers[:index])):
             yield FieldError.duplicate(f"{place}.name", container.get("name"))
+        for member in _FORBIDDEN_IF_EPHEMERAL:
+            if container.get(member):
+                yield FieldError.forbidden(f"{place}.{member}", "cannot be set for an Ephemeral Container")
         target = container.get("targetContainerName")
         if target and target not in names:
             yield FieldError(f"{place}.targetContainerName", f"Not found: {quoted(target)}", "FieldValueNotFound")

@@ -25,6 +25,7 @@ __all__ = [
     "finish_pod",
     "finish_role",
     "finish_service",
+    "qos_class",
 ]
 
 _IP_FAMILIES = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
@@ -88,7 +89,7 @@ def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
     if before is None:
         since = {"lastTransitionTime": doc["metadata"].get("creationTimestamp")}
         gated = {"conditions": [_GATED | since]} if spec.get("schedulingGates") else {}
-        doc["status"] = {"phase": "Pending", **gated, "qosClass": _qos_class(spec)}
+        doc["status"] = {"phase": "Pending", **gated, "qosClass": qos_class(spec)}
     elif quality := (before.get("status") or {}).get("qosClass"):
         doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
 
@@ -125,7 +126,7 @@ def _with_requests(container: JSONObject) -> JSONObject:
     return {**container, "resources": {**resources, "requests": {**limits, **requests}}}
 
 
-def _qos_class(spec: JSONObject) -> str:
+def qos_class(spec: JSONObject) -> str:
     """Return the quality-of-service class of a pod, computed from the resources of its containers."""
     containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     parts = [container.get("resources") or {} for container in containers]

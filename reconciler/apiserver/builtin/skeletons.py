@@ -32,6 +32,7 @@ _SKELETONS: dict[tuple[str, str], JSONObject] = {
     ("", "podtemplates"): {"template": {"metadata": {}, "spec": {"containers": None}}},
     ("", "replicationcontrollers"): {"status": {"replicas": 0}},
     ("", "services"): {"status": {"loadBalancer": {}}},
+    ("apps", "controllerrevisions"): {"revision": 0},
     ("apps", "deployments"): {"spec": {"selector": None, "strategy": {}, "template": _TEMPLATE}},
     ("apps", "replicasets"): {"spec": {"selector": None, "template": _TEMPLATE}, "status": {"replicas": 0}},
     ("apps", "statefulsets"): {

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from reconciler.apiserver.builtin.events import finish_core_event, finish_event
 from reconciler.apiserver.builtin.kinds import KindInfo
+from reconciler.apiserver.builtin.pod_resize import check_resize, complete_resize
+from reconciler.apiserver.builtin.pod_validation import check_ephemeral_containers
 from reconciler.apiserver.builtin.preparation import (
     complete_autoscaler,
     complete_claim,
@@ -24,6 +26,7 @@ from reconciler.apiserver.builtin.preparation import (
     finish_role,
     finish_service,
 )
+from reconciler.apiserver.builtin.registrations import complete_api_service
 from reconciler.apiserver.builtin.validation import validation_errors
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
@@ -63,6 +66,7 @@ _COMPLETE: dict[tuple[str, str], Change] = {
     ("", "pods"): complete_pod,
     ("", "replicationcontrollers"): complete_controller,
     ("", "secrets"): complete_secret,
+    ("apiregistration.k8s.io", "apiservices"): complete_api_service,
     ("apps", "daemonsets"): complete_daemon_set,
     ("autoscaling", "horizontalpodautoscalers"): complete_autoscaler,
     ("batch", "jobs"): complete_job,
@@ -80,7 +84,9 @@ _FINISH: dict[tuple[str, str], Change] = {
 
 
 @functools.lru_cache(maxsize=256)
-def _built_in(group: str, plural: str) -> Strategy:
+def _built_in(group: str, plural: str, subresource: str) -> Strategy:
+    if (plural, subresource) in _OF_SUBRESOURCES:
+        return _OF_SUBRESOURCES[plural, subresource]
     return Strategy(
         complete=_COMPLETE.get((group, plural), _no_change),
         check=functools.partial(validation_errors, group, plural),
@@ -88,6 +94,18 @@ def _built_in(group: str, plural: str) -> Strategy:
     )
 
 
-def strategy_of(info: KindInfo) -> Strategy:
-    """Return the strategy of a kind."""
-    return _built_in(info.group, info.plural)
+_OF_SUBRESOURCES = {
+    ("pods", "ephemeralcontainers"): Strategy(
+        complete=complete_pod,
+        check=lambda doc, before: list(check_ephemeral_containers(doc["spec"], (before or doc)["spec"])),
+    ),
+    ("pods", "resize"): Strategy(
+        complete=complete_resize,
+        check=lambda doc, before: list(check_resize(doc, before)),
+    ),
+}
+
+
+def strategy_of(info: KindInfo, subresource: str = "") -> Strategy:
+    """Return the strategy of a kind, or of a subresource that has one of its own."""
+    return _built_in(info.group, info.plural, subresource)

@@ -17,6 +17,7 @@ from reconciler.apiserver.builtin.pod_validation import (
 )
 from reconciler.apiserver.builtin.policy_validation import check_binding, check_policy
 from reconciler.apiserver.builtin.preparation import admitted_pod_spec
+from reconciler.apiserver.builtin.registrations import check_api_service, check_revision
 from reconciler.apiserver.builtin.webhook_validation import check_webhooks
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json
@@ -91,6 +92,8 @@ _UPDATABLE_IN_STATEFUL_SETS = (
 def _check_pod(doc: JSONObject, before: JSONObject | None) -> Findings:
     spec = doc.get("spec") or {}
     yield from check_pod_spec(spec, "spec")
+    if before is None and spec.get("ephemeralContainers"):
+        yield FieldError.forbidden("spec.ephemeralContainers", "cannot be set on create")
     if before is not None and spec != before.get("spec"):
         known = before.get("spec") or {}
         yield from check_pod_update(admitted_pod_spec(spec, known), known)
@@ -369,6 +372,8 @@ _CHECKS: dict[tuple[str, str], Check] = {
     ("admissionregistration.k8s.io", "validatingadmissionpolicies"): check_policy,
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): check_binding,
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): check_webhooks,
+    ("apiregistration.k8s.io", "apiservices"): check_api_service,
+    ("apps", "controllerrevisions"): check_revision,
     ("apps", "daemonsets"): _workload_check("daemonset"),
     ("apps", "deployments"): _workload_check("deployment"),
     ("apps", "replicasets"): _workload_check("replicaset"),

@@ -152,7 +152,7 @@ class Listener:
             request.method,
             request.raw_path.partition("?")[0],
             query=tuple(request.query.items()),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers=_headers(request),
             stream=True,
         )
         answer, cut = self._refused(asked), False
@@ -174,6 +174,15 @@ class Listener:
         if cut:
             response.force_close()
         return response
+
+
+def _headers(request: web.BaseRequest) -> dict[str, str]:
+    """Return the headers; those of impersonation may be sent several times, and have a line for each value."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        key = name.lower()
+        found[key] = f"{found[key]}\n{value}" if key in found and key.startswith("impersonate-") else value
+    return found
 
 
 def _refusal(error: BadBody) -> Refusal:

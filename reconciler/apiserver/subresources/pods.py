@@ -13,7 +13,7 @@ from reconciler.apiserver.encoding.refusals import (
     not_registered,
 )
 from reconciler.apiserver.requests.bodies import check_write_options
-from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.requests.routing import ACTIONS, Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
@@ -22,13 +22,7 @@ from reconciler.apiserver.verbs.write import WriteResult
 from reconciler.apiserver.verbs.write_rules import uid_conflict_message
 from reconciler.wire import JSONObject
 
-__all__ = ["POD_SUBRESOURCES", "PodSubresources"]
-
-POD_SUBRESOURCES = {
-    "binding": {"kind": "Binding"},
-    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
-}
-"""The subresources of pods that support create only, with their kinds in discovery."""
+__all__ = ["PodSubresources"]
 
 _VERSIONS = {"Binding": ("v1",), "Eviction": ("policy/v1", "policy/v1beta1")}
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
@@ -56,7 +50,7 @@ class PodSubresources:
         Raises:
             Refusal: 400, 403, 404, 409, 422, 429 or 500, as the real server.
         """
-        kind = str(POD_SUBRESOURCES[call.subresource]["kind"])
+        kind = str(ACTIONS[call.subresource]["kind"])
         dry_run = check_write_options(call)
         document = read_unstored_object(call.request, kind)
         _check_kind(document, kind)
