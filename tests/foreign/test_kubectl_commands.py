@@ -30,8 +30,8 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 async def embedded(tmp_path: Path) -> AsyncIterator[Path]:
-    """Yield the kubeconfig of an embedded server that creates no missing namespaces."""
-    async with APIServer(provision_namespaces=False) as server:
+    """Yield the kubeconfig of an embedded server that is set up as the real one is."""
+    async with APIServer(provision_namespaces=False, rbac=True) as server:
         yield server.write_kubeconfig(tmp_path / "kubeconfig")
 
 
