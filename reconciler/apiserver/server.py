@@ -486,8 +486,9 @@ def _delays_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str, 
     Raises:
         ConfigurationError: a controller is unknown, or its seconds are negative.
     """
-    if isinstance(controllers, str) or (unknown := set(controllers) - {*IMMEDIATE, *STAND_INS}):
-        shown = controllers if isinstance(controllers, str) else ", ".join(sorted(map(str, unknown)))
+    unknown = {controllers} if isinstance(controllers, str) else set(controllers) - {*IMMEDIATE, *STAND_INS}
+    if unknown:
+        shown = ", ".join(sorted(map(str, unknown)))
         raise ConfigurationError(f"controllers has {shown!r}: choose from {', '.join((*IMMEDIATE, *STAND_INS))}")
     chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, 1.0)
     delays = {name: chosen[name] for name in STAND_INS if name in chosen}
