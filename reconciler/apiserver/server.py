@@ -22,6 +22,7 @@ from reconciler.apiserver.serving.listener import Listener
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
+from reconciler.apiserver.serving.tls import serving_certificate
 from reconciler.apiserver.serving.user_connection import UserConnection
 from reconciler.apiserver.storage.data_directory import DataDirectory
 from reconciler.apiserver.storage.state import read_state, snapshot_of
@@ -87,9 +88,14 @@ class APIServer:
             follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"``,
             ``"daemonsets"`` and ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or
             end; 1 by default.
+        tls: serve over TLS, with a new certificate, as a real server does; needs the extra ``develop``. False, the
+            default, serves without.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
+
+    Raises:
+        MissingExtra: `tls` is set, and the extra ``develop`` is not installed.
     """
 
     def __init__(
@@ -105,6 +111,7 @@ class APIServer:
         sharded_list_and_watch: bool = False,
         data: str | os.PathLike[str] | None = None,
         controllers: Collection[str] | Mapping[str, float] = IMMEDIATE,
+        tls: bool = False,
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
@@ -115,7 +122,8 @@ class APIServer:
         self._workloads: WorkloadControllers | None = None
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
-        self._listener = Listener(self._serve_socket, self._unauthorized, clock)
+        context, self._authority = serving_certificate() if tls else (None, "")
+        self._listener = Listener(self._serve_socket, self._unauthorized, clock, context)
         self._new_handler = functools.partial(
             Handler,
             clock,
@@ -416,8 +424,8 @@ class APIServer:
     def kubeconfig(self) -> JSONObject:
         """Return a kubeconfig for this server.
 
-        It holds the token twice: as the user's token, and as the first part of the server's path, because kubectl and
-        client-go send no credentials without TLS.
+        Over TLS, it holds the certificate of a CA. Otherwise it holds the token twice: as the user's token, and as the
+        first part of the server's path, because kubectl and client-go send no credentials without TLS.
 
         Raises:
             ConfigurationError: as for `url`.
@@ -453,7 +461,7 @@ class APIServer:
         return self._connection(self._handler_chain.handler.account_token(name, namespace))
 
     def _connection(self, token: str) -> UserConnection:
-        return UserConnection(token, self.send, lambda: self.url)
+        return UserConnection(token, self.send, lambda: self.url, self._authority)
 
     def _unauthorized(self, request: HTTPRequest) -> HTTPResponse | None:
         """Return the response to a request without a valid token, or None if it has one."""

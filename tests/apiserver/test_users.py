@@ -96,6 +96,11 @@ async def test_without_rbac_everybody_may_do_everything_and_is_still_somebody() 
         async with Client(server) as client:
             found = await whoami(client, **{"impersonate-user": "jane", "impersonate-group": "a\nb"})
         assert found == {"username": "jane", "groups": ["a", "b", "system:authenticated"]}
+        assert [write.resource for write in server.log.writes()] == ["configmaps"]
+        assert [review.user for review in server.requests(kind="SelfSubjectReview")] == [
+            "system:serviceaccount:default:robot",
+            "jane",
+        ]
         with pytest.raises(NotFound, match='serviceaccounts "nobody" not found'):
             server.service_account("nobody")
 
@@ -298,6 +303,24 @@ async def test_a_server_that_lost_its_data_has_roles_again() -> None:
         assert await admin.get(f"{RBAC}/ClusterRole", "cluster-admin")
         async with Client(jane) as client:
             assert (await whoami(client))["username"] == "jane"
+
+
+@pytest.mark.virtual_time
+async def test_tokens_and_roles_outlive_a_server_that_keeps_its_data(tmp_path: Path) -> None:
+    async with APIServer(data=tmp_path / "data", rbac=True) as server:
+        subject = {"kind": "ServiceAccount", "name": "robot"}
+        await server.apply(account("robot"), role("reader", READ), binding("reader", subject))
+        token, known = server.service_account("robot").token, server.statistics().objects
+        async with Client(server) as admin:
+            await admin.delete(f"{RBAC}/ClusterRole", "view")
+    asked = HTTPRequest("GET", "/api/v1/namespaces/default/configmaps", headers={"authorization": f"Bearer {token}"})
+    other = HTTPRequest("GET", "/api/v1/namespaces/default/secrets", headers={"authorization": f"Bearer {token}"})
+    async with APIServer(data=tmp_path / "data", rbac=True) as server:
+        assert [(await server.send(each)).status for each in (asked, other)] == [200, 403]
+        # A role of the server that is missing comes back, as on a real one.
+        assert server.statistics().objects == known
+    async with APIServer(rbac=True) as stranger:
+        assert (await stranger.send(asked)).status == 401
 
 
 async def test_other_programs_are_users_through_their_kubeconfig(tmp_path: Path) -> None:

@@ -79,9 +79,9 @@ def impersonated_user(headers: Mapping[str, str]) -> User | None:
         Refusal: 400, it asks for groups, a uid or extra fields without a name.
     """
     wanted = User(
-        headers.get("impersonate-user", ""),
+        headers.get("impersonate-user", "").partition("\n")[0],
         tuple(_values(headers, "impersonate-group")),
-        headers.get("impersonate-uid", ""),
+        headers.get("impersonate-uid", "").partition("\n")[0],
         {
             unquote(name.removeprefix("impersonate-extra-")).lower(): tuple(_values(headers, name))
             for name in headers

@@ -11,7 +11,7 @@ import msgspec
 
 from reconciler.wire import JSONObject
 
-__all__ = ["BUILT_IN", "DEPRECATED", "KindInfo", "recorded_groups"]
+__all__ = ["BUILT_IN", "DEPRECATED", "REVIEWS", "KindInfo", "recorded_groups"]
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -120,7 +120,7 @@ _NAMES = {
     **dict.fromkeys((*_ROLES, "apiservices", "certificatesigningrequests"), "path"),
 }
 _SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
-_REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
+REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
 """The groups of kinds that are answered and never stored."""
 
 
@@ -155,7 +155,7 @@ def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
         name = group["metadata"].get("name", "")
         for version in group["versions"]:
             for resource in version["resources"]:
-                if "watch" in resource["verbs"] or name in _REVIEWS:
+                if "watch" in resource["verbs"] or name in REVIEWS:
                     plural = resource["resource"]
                     kinds.setdefault(plural, resource)
                     versions[plural] = (*versions.get(plural, ()), version["version"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
-from reconciler.apiserver.builtin.types import type_node
-from reconciler.apiserver.encoding.refusals import bad_request, cannot_be_handled
+from reconciler.apiserver.builtin.types import type_name, type_node
+from reconciler.apiserver.encoding.refusals import bad_request, cannot_be_handled, not_registered
 from reconciler.apiserver.requests.bodies import read_object
 from reconciler.apiserver.requests.metadata_decoding import decode_metadata
 from reconciler.http import HTTPRequest
@@ -13,18 +13,19 @@ from reconciler.wire import JSONObject
 __all__ = ["read_unstored_object"]
 
 
-_TYPES = {
-    "Binding": "core.v1",
-    "DeleteOptions": "meta.v1",
-    "Eviction": "policy.v1",
-    "LocalSubjectAccessReview": "authorization.v1",
-    "SelfSubjectAccessReview": "authorization.v1",
-    "SelfSubjectReview": "authentication.v1",
-    "SelfSubjectRulesReview": "authorization.v1",
-    "SubjectAccessReview": "authorization.v1",
-    "TokenRequest": "authentication.v1",
-    "TokenReview": "authentication.v1",
+_AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io/v1", "authorization.k8s.io/v1"
+_VERSIONS = {
+    "Binding": ("v1",),
+    "Eviction": ("policy/v1", "policy/v1beta1"),
+    "LocalSubjectAccessReview": (_AUTHORIZATION,),
+    "SelfSubjectAccessReview": (_AUTHORIZATION,),
+    "SelfSubjectReview": (_AUTHENTICATION,),
+    "SelfSubjectRulesReview": (_AUTHORIZATION,),
+    "SubjectAccessReview": (_AUTHORIZATION,),
+    "TokenRequest": (_AUTHENTICATION,),
+    "TokenReview": (_AUTHENTICATION,),
 }
+"""The versions of each kind besides options; the first one is the default."""
 
 
 def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
@@ -33,7 +34,11 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     Raises:
         Refusal: 400 or 415, the body is not a document of the kind.
     """
-    document, node = read_object(request, kind), type_node(f"{_TYPES[kind]}.{kind}")
+    document, package = read_object(request, kind), "meta"
+    if kind in _VERSIONS:
+        package = _package(_VERSIONS[kind][0])
+        _check_kind(document, kind, package)
+    node = type_node(f"{package}.v1.{kind}")
     try:
         found = BuiltInContents(node).decode(document, None, [])
         if "metadata" in node.properties:
@@ -43,3 +48,20 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
             raise bad_request(str(error)) from None
         raise cannot_be_handled(kind, str(document.get("apiVersion") or "v1"), kind, str(error)) from None
     return found
+
+
+def _package(version: str) -> str:
+    """Return the name of a group in Go."""
+    return version.rpartition("/")[0].partition(".")[0] or "core"
+
+
+def _check_kind(document: JSONObject, kind: str, package: str) -> None:
+    known = _VERSIONS[kind]
+    version, given = str(document.get("apiVersion") or known[0]), str(document.get("kind") or kind)
+    if given == kind and version in known:
+        return
+    group, _, number = version.rpartition("/")
+    problem = not_registered(given, version)
+    if type_name(group, number, given) is not None or version in _VERSIONS.get(given, ()):
+        problem = f"converting ({number}.{given}) to ({package}.{kind}): unknown conversion"
+    raise cannot_be_handled(given, version, kind, problem)

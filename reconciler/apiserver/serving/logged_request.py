@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from reconciler.apiserver.access.users import ADMIN
+from reconciler.apiserver.builtin.kinds import REVIEWS
 from reconciler.apiserver.ownership.managed_fields import manager_of
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.store import Stored
@@ -87,8 +88,8 @@ class LoggedRequest:
 
     @property
     def writes(self) -> bool:
-        """Return whether it is a write: any verb but get, list and watch."""
-        return self.verb in WRITES
+        """Return whether it is a write: any verb but get, list and watch, except for reviews, which store nothing."""
+        return self.verb in WRITES and self.group not in REVIEWS
 
     @property
     def who(self) -> str:

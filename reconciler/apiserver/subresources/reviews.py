@@ -14,7 +14,6 @@ from reconciler.apiserver.access.users import User
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     bad_request,
-    cannot_be_handled,
     invalid,
 )
 from reconciler.apiserver.requests.routing import Call
@@ -57,7 +56,6 @@ class Reviews:
         info, user, namespace = call.endpoint.info, call.user, call.namespace
         group, kind = info.group, info.kind
         document = read_unstored_object(call.request, kind)
-        _check_kind(document, group, kind)
         spec = document.get("spec") or {}
         if kind == "TokenReview" and not spec.get("token"):
             raise bad_request("token is required for TokenReview in authentication")
@@ -111,14 +109,6 @@ def _attributes(spec: JSONObject) -> Attributes:
         return Attributes(asked.get("verb") or "", asked.get("path") or "")
     members = ("group", "resource", "subresource", "namespace", "name")
     return Attributes(asked.get("verb") or "", "", *(asked.get(member) or "" for member in members))
-
-
-def _check_kind(document: JSONObject, group: str, kind: str) -> None:
-    given = str(document.get("kind") or kind)
-    version = str(document.get("apiVersion") or f"{group}/v1").rpartition("/")[2]
-    if given != kind:
-        converting = f"converting ({version}.{given}) to ({group.partition('.')[0]}.{kind}): unknown conversion"
-        raise cannot_be_handled(given, version, kind, converting)
 
 
 def _problems(spec: JSONObject, kind: str, namespace: str | None) -> list[FieldError]:

@@ -8,11 +8,9 @@ from reconciler.apiserver.access.tokens import ISSUER, Tokens
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     bad_request,
-    cannot_be_handled,
     conflict,
     invalid,
     not_found,
-    not_registered,
 )
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.bodies import check_write_options
@@ -49,7 +47,6 @@ class TokenRequests:
         """
         check_write_options(call)
         document = read_unstored_object(call.request, _KIND)
-        _check_kind(document)
         metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
         if metadata.get("namespace") not in (None, "", call.namespace):
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
@@ -109,15 +106,6 @@ class TokenRequests:
             node = self._cluster.registry.core("nodes").store.objects.get(spec.get("nodeName") or "")
             bound |= {} if node is None else {"node": node}
         return bound
-
-
-def _check_kind(document: JSONObject) -> None:
-    version, kind = str(document.get("apiVersion") or f"{_GROUP}/v1"), str(document.get("kind") or _KIND)
-    if kind == _KIND and version != f"{_GROUP}/v1":
-        raise cannot_be_handled(kind, version, _KIND, not_registered(kind, version))
-    if kind != _KIND:
-        converting = f"converting ({version}.{kind}) to (authentication.{_KIND}): unknown conversion"
-        raise cannot_be_handled(kind, version, _KIND, converting)
 
 
 def _check_expiration(seconds: int) -> None:

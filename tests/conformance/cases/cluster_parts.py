@@ -133,6 +133,21 @@ async def _(api: Api) -> None:
     await api.call("DELETE", path, quiet=True)
 
 
+@case("documents of other kinds than evictions, bindings, reviews and requests for tokens")
+async def _(api: Api) -> None:
+    reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    paths = [api.path("pods", "a", sub) for sub in ("eviction", "binding")]
+    for path in (*paths, api.path("serviceaccounts", "robot", "token"), reviews):
+        for version, kind in (
+            ("v1", "Pod"),
+            ("apps/v1", "Deployment"),
+            ("policy/v2", "Eviction"),
+            ("a/v1", "Thing"),
+            ("authorization.k8s.io/v9", "SubjectAccessReview"),
+        ):
+            await api.call("POST", path, {"apiVersion": version, "kind": kind})
+
+
 @case("evictions, bindings and requests for tokens in protobuf")
 async def _(api: Api) -> None:
     spec = {"containers": [{"name": "c", "image": "i"}]}
