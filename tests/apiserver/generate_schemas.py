@@ -47,7 +47,7 @@ _SPECIAL = {
     "util.intstr.IntOrString": "o",
     "apiextensions.v1.JSON": "*",
     "meta.v1.FieldsV1": "*",
-    "runtime.RawExtension": "*",
+    "runtime.RawExtension": "*|atomic",
     "apiextensions.v1.JSONSchemaPropsOrArray": "?@apiextensions.v1.JSONSchemaProps",
     "apiextensions.v1.JSONSchemaPropsOrBool": "?@apiextensions.v1.JSONSchemaProps",
     "apiextensions.v1.JSONSchemaPropsOrStringArray": "*",
@@ -101,8 +101,8 @@ def attributes(schema: dict[str, Any]) -> str:
         found.append(f"map:{','.join(schema['x-kubernetes-list-map-keys'])}")
     elif list_type == "set":
         found.append("set")
-    if schema.get("x-kubernetes-map-type") == "atomic":
-        found.append("atomic")
+    if map_type := schema.get("x-kubernetes-map-type"):
+        found.append(map_type)
     if "merge" in schema.get("x-kubernetes-patch-strategy", ""):
         found.append(f"merge:{schema.get('x-kubernetes-patch-merge-key', '')}")
     return "".join(f"|{word}" for word in found)

@@ -30,15 +30,18 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 async def embedded(tmp_path: Path) -> AsyncIterator[Path]:
-    """Yield the kubeconfig of an embedded server that creates no missing namespaces."""
-    async with APIServer(provision_namespaces=False) as server:
+    """Yield the kubeconfig of an embedded server that is set up as the real one is."""
+    async with APIServer(provision_namespaces=False, rbac=True) as server:
         yield server.write_kubeconfig(tmp_path / "kubeconfig")
 
 
 def test_the_page_lists_what_differs() -> None:
     page = PAGE.read_text()
-    reasons = {command.differs for script in SCRIPTS.glob("*.sh") for command in commands_of(script) if command.differs}
-    assert not [reason for reason in sorted(reasons) if f"| {reason} |" not in page]
+    commands = [command for script in SCRIPTS.glob("*.sh") for command in commands_of(script)]
+    reasons = [command.differs for command in commands if command.differs]
+    assert not [reason for reason in sorted(set(reasons)) if f"| {reason} |" not in page]
+    assert f"holds {len(commands)} commands" in page
+    assert f"These {len(reasons)} differ" in page
 
 
 @pytest.mark.control_plane

@@ -387,6 +387,20 @@ async def test_a_large_rollout_is_silent(caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.virtual_time
+async def test_stand_ins_survive_faults(caplog: pytest.LogCaptureFixture) -> None:
+    async with APIServer(controllers=["garbage", "deployments", "jobs"]) as server, Client(server) as client:
+        with server.faults.chaos(seed=5, rate=0.3, user_agent="kube-controller-manager") as chaos:
+            await client.create(workload(DEPLOYMENT, "web", replicas=4))
+            await client.create(workload(JOB, "job", completions=5, parallelism=2))
+            await status(client, DEPLOYMENT, "web", lambda each: each.get("availableReplicas") == 4, 1e4)
+            await client.patch(DEPLOYMENT, "web", "default", patch=image("nginx:2"))
+            await status(client, DEPLOYMENT, "web", lambda each: progressed(each["conditions"]), 1e4)
+            await status(client, JOB, "job", finished, 1e4)
+        assert sum(chaos.hits.values()) > 20
+    assert [record.message for record in caplog.records if "stand-in" in record.message] == []
+
+
+@pytest.mark.virtual_time
 async def test_stand_ins_survive_restarts_and_restores() -> None:
     async with APIServer(controllers=["deployments"]) as server, Client(server) as client:
         await client.create(workload(DEPLOYMENT, "web", replicas=2))

@@ -36,6 +36,7 @@ _FIXED: dict[str, JSONObject] = {
     "admissionregistration.v1.ServiceReference": {"port": 443},
     "admissionregistration.v1.ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
     "admissionregistration.v1.ValidatingWebhook": _WEBHOOK,
+    "admissionregistration.v1.MutatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
     "apps.v1.DaemonSetCondition": _CHANGED,
     "apps.v1.DaemonSetSpec": {
         "revisionHistoryLimit": 10,
@@ -93,9 +94,21 @@ _FIXED: dict[str, JSONObject] = {
     "discovery.v1.Endpoint": {"conditions": {}},
     "discovery.v1.EndpointPort": {"name": "", "protocol": "TCP"},
     "meta.v1.Condition": _CHANGED,
+    "flowcontrol.v1.LimitedPriorityLevelConfiguration": {"lendablePercent": 0, "nominalConcurrencyShares": 30},
+    "networking.v1.IngressClassParametersReference": {"scope": "Cluster"},
     "networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
     "rbac.v1.RoleRef": {"apiGroup": "rbac.authorization.k8s.io"},
     "scheduling.v1.PriorityClass": {"preemptionPolicy": "PreemptLowerPriority"},
+    "storage.v1.CSIDriverSpec": {
+        "attachRequired": True,
+        "fsGroupPolicy": "ReadWriteOnceWithFSType",
+        "podInfoOnMount": False,
+        "requiresRepublish": False,
+        "seLinuxMount": False,
+        "storageCapacity": False,
+        "volumeLifecycleModes": ["Persistent"],
+    },
+    "storage.v1.CSINodeDriver": {"topologyKeys": None},
     "storage.v1.StorageClass": {"reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"},
 }
 """The values of missing members, by type. A null stands for a time that Go writes even if it is not set."""
@@ -182,6 +195,11 @@ def _network_policy(value: JSONObject) -> JSONObject:
     return _with(value, {"policyTypes": ["Ingress", *(["Egress"] if value.get("egress") else [])]})
 
 
+def _device_request(value: JSONObject) -> JSONObject:
+    value = _with(value, {"allocationMode": "ExactCount"})
+    return _with(value, {"count": 1}) if value["allocationMode"] == "ExactCount" else value
+
+
 def _load_balancer_ingress(value: JSONObject) -> JSONObject:
     return _with(value, {"ipMode": "VIP"}) if value.get("ip") else value
 
@@ -225,6 +243,7 @@ _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "core.v1.Volume": _volume,
     "networking.v1.NetworkPolicySpec": _network_policy,
     "rbac.v1.Subject": _subject,
+    "resource.v1.ExactDeviceRequest": _device_request,
 }
 
 

@@ -36,7 +36,7 @@ _SKELETONS: dict[tuple[str, str], JSONObject] = {
     ("apps", "deployments"): {"spec": {"selector": None, "strategy": {}, "template": _TEMPLATE}},
     ("apps", "replicasets"): {"spec": {"selector": None, "template": _TEMPLATE}, "status": {"replicas": 0}},
     ("apps", "statefulsets"): {
-        "spec": {"selector": None, "template": _TEMPLATE, "updateStrategy": {}},
+        "spec": {"selector": None, "serviceName": "", "template": _TEMPLATE, "updateStrategy": {}},
         "status": {"availableReplicas": 0, "replicas": 0},
     },
     ("apps", "daemonsets"): {
@@ -51,6 +51,12 @@ _SKELETONS: dict[tuple[str, str], JSONObject] = {
     ("batch", "cronjobs"): {"spec": {"jobTemplate": {"metadata": {}, "spec": {"template": _TEMPLATE}}}},
     ("events.k8s.io", "events"): {"deprecatedSource": {}},
     ("networking.k8s.io", "ingresses"): {"status": {"loadBalancer": {}}},
+    ("flowcontrol.apiserver.k8s.io", "flowschemas"): {"spec": {"priorityLevelConfiguration": {}}, "status": {}},
+    ("resource.k8s.io", "resourceclaims"): {"spec": {"devices": {}}},
+    ("resource.k8s.io", "resourceclaimtemplates"): {"spec": {"metadata": {}, "spec": {"devices": {}}}},
+    ("resource.k8s.io", "resourceslices"): {"spec": {"pool": {}}},
+    ("storage.k8s.io", "csinodes"): {"spec": {"drivers": None}},
+    ("storage.k8s.io", "volumeattachments"): {"spec": {"source": {}}, "status": {"attached": False}},
     ("policy", "poddisruptionbudgets"): {
         "status": dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)
     },

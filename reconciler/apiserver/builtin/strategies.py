@@ -12,6 +12,7 @@ from reconciler.apiserver.builtin.pod_resize import check_resize, complete_resiz
 from reconciler.apiserver.builtin.pod_validation import check_ephemeral_containers
 from reconciler.apiserver.builtin.preparation import (
     complete_autoscaler,
+    complete_claim,
     complete_controller,
     complete_daemon_set,
     complete_job,
@@ -22,6 +23,7 @@ from reconciler.apiserver.builtin.preparation import (
     finish_job,
     finish_node,
     finish_pod,
+    finish_role,
     finish_service,
 )
 from reconciler.apiserver.builtin.registrations import complete_api_service
@@ -59,7 +61,7 @@ class Strategy:
 
 _COMPLETE: dict[tuple[str, str], Change] = {
     ("", "namespaces"): complete_namespace,
-    ("", "persistentvolumeclaims"): complete_volume,
+    ("", "persistentvolumeclaims"): complete_claim,
     ("", "persistentvolumes"): complete_volume,
     ("", "pods"): complete_pod,
     ("", "replicationcontrollers"): complete_controller,
@@ -75,6 +77,8 @@ _FINISH: dict[tuple[str, str], Change] = {
     ("", "pods"): finish_pod,
     ("", "services"): finish_service,
     ("batch", "jobs"): finish_job,
+    ("rbac.authorization.k8s.io", "clusterroles"): finish_role,
+    ("rbac.authorization.k8s.io", "roles"): finish_role,
     ("events.k8s.io", "events"): finish_event,
 }
 

@@ -5,6 +5,7 @@ They are read from ``types.json``, which is generated from the OpenAPI documents
 
 from __future__ import annotations
 
+import copy
 import functools
 from importlib import resources
 
@@ -77,8 +78,10 @@ def _member(text: str) -> Node:
         word, _, rest = attribute.partition(":")
         if word in ("set", "map"):
             node.list_type, node.map_keys = word, tuple(rest.split(",")) if rest else ()
-        elif word == "atomic":
-            node.map_type = "atomic"
+        elif word in ("atomic", "granular"):
+            # Only this member of a type that others share is merged so.
+            node = copy.copy(node)
+            node.map_type = word
         elif word == "merge":
             node.merge, node.merge_key = True, rest
     return node

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from reconciler.apiserver.access.users import ADMIN, User
 from reconciler.apiserver.encoding.refusals import (
+    Refusal,
     bad_request,
     method_not_allowed,
     needs_a_node,
@@ -70,12 +72,17 @@ def parse_bool(text: str) -> bool:
     return text not in ("", "0", "false", "False", "FALSE", "f", "F")
 
 
+_INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
 def route(request: HTTPRequest, registry: Registry) -> Call | None:
     """Return the call that a path under ``/api/v1`` or ``/apis/group/version`` makes; None for discovery paths.
 
     Raises:
-        Refusal: 404 in plain text if the path is not served, 405 if the verb is not.
+        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
     """
+    if _INVALID_ESCAPE.search(request.path):
+        raise Refusal(400, "", "Bad Request", text="400 Bad Request")
     parts = [unquote(part) for part in request.path.split("/")[1:]]
     if parts and not parts[-1]:
         parts.pop()

@@ -22,17 +22,23 @@ class UserConnection:
         token: the user's token.
         send: sends a request to the server.
         url: returns the server's URL.
+        authority: the CA of the server's certificate, in base64; empty without TLS.
 
     Attributes:
         token: the user's bearer token.
     """
 
     def __init__(
-        self, token: str, send: Callable[[HTTPRequest], Awaitable[HTTPResponse]], url: Callable[[], str]
+        self,
+        token: str,
+        send: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
+        url: Callable[[], str],
+        authority: str,
     ) -> None:
         self.token = token
         self._send = send
         self._url = url
+        self._authority = authority
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Return the response to a request of the user; as `APIServer.send`.
@@ -46,11 +52,12 @@ class UserConnection:
 
     def kubeconfig(self) -> JSONObject:
         """Return a kubeconfig of the user; as `APIServer.kubeconfig`."""
-        name = "reconciler"
+        name, tls = "reconciler", {"certificate-authority-data": self._authority}
+        cluster = {"server": self._url(), **tls} if self._authority else {"server": f"{self._url()}/{self.token}"}
         return {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": f"{self._url()}/{self.token}"}}],
+            "clusters": [{"name": name, "cluster": cluster}],
             "users": [{"name": name, "user": {"token": self.token}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
             "current-context": name,

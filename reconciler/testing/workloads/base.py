@@ -12,7 +12,15 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller import Outcome, Reconciler, Result, Watch
-from reconciler.errors import AlreadyExists, Conflict, Forbidden, NotFound
+from reconciler.errors import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    NotFound,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+)
 from reconciler.meta import Request, format_time, parse_time
 from reconciler.wire import JSONObject
 
@@ -31,6 +39,9 @@ __all__ = [
 ]
 
 POD = "v1/Pod"
+_PASSING = (AlreadyExists, Conflict, Forbidden, ServerError, TooManyRequests, TransportError)
+"""What passes: another client was faster, the namespace is being deleted, the server has a fault."""
+
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -61,7 +72,7 @@ class WorkloadReconciler(Reconciler):
             return None if is_terminating(doc) else await self.sync(doc)
         except NotFound:
             return None
-        except (AlreadyExists, Conflict, Forbidden):  # another client was faster, or the namespace is being deleted
+        except _PASSING:
             return Result(requeue_after=1.0)
 
     async def sync(self, doc: JSONObject) -> Outcome:

@@ -13,7 +13,7 @@ from tests.conformance.api import STRATEGIC, Api
 from tests.conformance.cases._case import table
 
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
-_MANIFESTS = Path(__file__).parents[2] / "foreign" / "kubectl" / "tables.yaml"
+_MANIFESTS = Path(__file__).parents[2] / "foreign" / "kubectl"
 _STATUS_BY_CONTROLLERS = ("APIService", "FlowSchema")
 """The kinds whose status a real server sets itself."""
 
@@ -44,7 +44,8 @@ async def _object(api: Api, document: dict[str, Any]) -> None:
     await api.call("DELETE", f"{path}/{document['metadata']['name']}", quiet=True)
 
 
-_DOCUMENTS = [each for each in yaml.safe_load_all(_MANIFESTS.read_text()) if each["kind"] not in _STATUS_BY_CONTROLLERS]
+_ALL = [each for path in sorted(_MANIFESTS.glob("*.yaml")) for each in yaml.safe_load_all(path.read_text())]
+_DOCUMENTS = [each for each in _ALL if each["kind"] not in _STATUS_BY_CONTROLLERS]
 table([(f"the table of {each['kind']} {each['metadata']['name']}", each) for each in _DOCUMENTS])(_object)
 
 
