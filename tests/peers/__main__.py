@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +95,7 @@ def main() -> int:
     known = suites()
     parser = argparse.ArgumentParser(prog="python -m tests.peers", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: all of {', '.join(known)}")
-    parser.add_argument("--docs", action="store_true", help=f"write the table into docs/{PAGE.name}")
+    parser.add_argument("--docs", action="store_true", help=f"write the rows of the table in docs/{PAGE.name}")
     parser.add_argument("--logs", type=Path, help="keep kubeconfigs and output in this directory, which is emptied")
     arguments = parser.parse_args()
     unknown = set(arguments.suites) - known.keys()
@@ -119,7 +119,7 @@ def main() -> int:
         for case in result.reasons.keys() - set(result.missing):
             _say(f"in exceptions.json, but no difference: {result.suite.name}: {case}")
     if arguments.docs:
-        write_docs(table)
+        write_docs(results)
     failed = sum(result.failed for result in results)
     _say(f"{len(results) - failed} passed, {failed} failed")
     return bool(failed)
@@ -130,12 +130,14 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def write_docs(table: str) -> None:
-    """Replace the table of the docs."""
-    text = PAGE.read_text()
-    before, _, rest = text.partition(_HEAD)
-    _, _, after = rest.partition("\n\n")
-    PAGE.write_text(f"{before}{table}\n{after}")
+def write_docs(results: Sequence[Result]) -> None:
+    """Write the rows of suites into the table of the docs, which keeps those of other suites."""
+    before, _, rest = PAGE.read_text().partition(_HEAD)
+    table, _, after = rest.partition("\n\n") if rest.startswith("|") else ("", "", rest.lstrip("\n"))
+    rows = {row.split("|")[1].strip(): row for row in table.splitlines()}
+    rows |= {result.suite.name: result.row() for result in results if not result.problem}
+    ordered = "\n".join(rows[name] for name in suites() if name in rows)
+    PAGE.write_text(f"{before}{_HEAD}{ordered}\n\n{after}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -140,9 +141,10 @@ def _prepare_python(project: Mapping[str, Any], tests: Sequence[str]) -> Callabl
     root = _cache(source)
     if not root.exists():
         _complete(root, lambda new: _unpack(source, new))
-    environment = _cache(f"{source}.venv")
+    requirements = [source, *project["requirements"]]
+    environment = _cache(f"{source}.{hashlib.sha256(repr(requirements).encode()).hexdigest()[:8]}.venv")
     if not environment.exists():
-        _complete(environment, lambda new: _install([source, *project["requirements"]], new))
+        _complete(environment, lambda new: _install(requirements, new))
     for unwanted in project.get("remove", ()):
         (root / unwanted).unlink(missing_ok=True)
     command = [str(environment / "bin" / "python"), "-m", "pytest", f"--timeout={project.get('timeout', 60)}", *tests]
@@ -167,8 +169,10 @@ def _install(requirements: Sequence[str], target: Path) -> None:
 
 def _run_python(command: Sequence[str], root: Path, kubeconfig: Path, part: str) -> Cases:
     report = kubeconfig.with_name("report.xml")
-    # Short tracebacks, because pytest looks up the source of others, which can end a run after a timeout.
-    options = ["-p", "peer_fixtures", "-p", "no:cacheprovider", "--tb=native", f"--junit-xml={report}", "-k", part]
+    # Short tracebacks, because pytest looks up the source of others, which can end a run after a timeout. What a suite
+    # leaves to the garbage collector depends on when that runs.
+    plugins = ("-p", "peer_fixtures", "-p", "no:cacheprovider", "-p", "no:unraisableexception")
+    options = [*plugins, "-W", "ignore::ResourceWarning", "--tb=native", f"--junit-xml={report}", "-k", part]
     _run(
         [*command, "-q", "-o", "addopts=", *options],
         root,
