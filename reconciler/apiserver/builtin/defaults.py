@@ -99,7 +99,7 @@ _FIXED: dict[str, JSONObject] = {
 
 
 def _with(value: JSONObject, defaults: JSONObject) -> JSONObject:
-    missing = {key: default for key, default in defaults.items() if value.get(key) is None and key not in value}
+    missing = {key: default for key, default in defaults.items() if value.get(key, "") == ""}
     return {**value, **missing} if missing else value
 
 
@@ -141,7 +141,7 @@ def _on_host(container: JSONObject) -> JSONObject:
 
 
 def _service_port(value: JSONObject) -> JSONObject:
-    return _with(value, {"protocol": "TCP", "targetPort": value.get("port", 0)})
+    return _with(value, {"protocol": "TCP"}) | {"targetPort": value.get("targetPort") or value.get("port", 0)}
 
 
 def _service_spec(value: JSONObject) -> JSONObject:
@@ -193,6 +193,20 @@ def _limits(value: JSONObject) -> JSONObject:
     return {**value, **{key: amounts for key, amounts in found.items() if amounts}}
 
 
+def _behavior(value: JSONObject) -> JSONObject:
+    up, down = _with(value.get("scaleUp") or {}, _SCALE_UP), _with(value.get("scaleDown") or {}, _SCALE_DOWN)
+    return {**value, "scaleUp": up, "scaleDown": down}
+
+
+_PERCENT = {"type": "Percent", "value": 100, "periodSeconds": 15}
+_SCALE_DOWN = {"selectPolicy": "Max", "policies": [_PERCENT]}
+_SCALE_UP = {
+    "stabilizationWindowSeconds": 0,
+    "selectPolicy": "Max",
+    "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}, _PERCENT],
+}
+
+
 def _subject(value: JSONObject) -> JSONObject:
     named = value.get("kind") in ("User", "Group")
     return _with(value, {"apiGroup": "rbac.authorization.k8s.io"}) if named else value
@@ -202,6 +216,7 @@ _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "apps.v1.DaemonSetUpdateStrategy": _daemon_set_strategy,
     "apps.v1.DeploymentStrategy": _deployment_strategy,
     "apps.v1.StatefulSetUpdateStrategy": _stateful_set_strategy,
+    "autoscaling.v2.HorizontalPodAutoscalerBehavior": _behavior,
     "core.v1.Container": _container,
     "core.v1.EphemeralContainer": _container,
     "core.v1.LimitRangeItem": _limits,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from reconciler.apiserver.builtin.pod_validation import choice
-from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_expression, check_rule
+from reconciler.apiserver.builtin.webhook_validation import check_conditions, check_expression, check_rule, choice
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.cel.model import RESERVED_WORDS
 from reconciler.apiserver.encoding.refusals import FieldError

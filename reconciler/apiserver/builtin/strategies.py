@@ -16,6 +16,7 @@ from reconciler.apiserver.builtin.preparation import (
     complete_namespace,
     complete_pod,
     complete_secret,
+    complete_service,
     complete_volume,
     finish_node,
     finish_pod,
@@ -60,6 +61,7 @@ _COMPLETE: dict[tuple[str, str], Change] = {
     ("", "pods"): complete_pod,
     ("", "replicationcontrollers"): complete_controller,
     ("", "secrets"): complete_secret,
+    ("", "services"): complete_service,
     ("apps", "daemonsets"): complete_daemon_set,
     ("autoscaling", "horizontalpodautoscalers"): complete_autoscaler,
     ("batch", "jobs"): complete_job,
@@ -77,7 +79,7 @@ _FINISH: dict[tuple[str, str], Change] = {
 def _built_in(group: str, plural: str) -> Strategy:
     return Strategy(
         complete=_COMPLETE.get((group, plural), _no_change),
-        check=functools.partial(validation_errors, group, plural),
+        check=validation_errors,
         finish=_FINISH.get((group, plural), _no_change),
     )
 

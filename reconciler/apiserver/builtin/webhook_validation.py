@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
-from reconciler.apiserver.builtin.pod_validation import choice
 from reconciler.apiserver.cel.compiler import CompileError
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.names import label_1035_problems, qualified_name_problems, subdomain_problems
 from reconciler.wire import JSONObject
 
-__all__ = ["check_conditions", "check_expression", "check_rule", "check_webhooks"]
+__all__ = ["check_conditions", "check_expression", "check_rule", "check_webhooks", "choice"]
 
 Findings = Iterator[FieldError]
 
@@ -26,6 +26,12 @@ _VERSIONS = ("v1", "v1beta1")
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _SCOPES = ("*", "Cluster", "Namespaced")
 _MOST_CONDITIONS = 64
+
+
+def choice(path: str, value: Any, known: tuple[str, ...]) -> Findings:
+    """Check that a value is one of those that are supported; None is accepted."""
+    if value is not None and value not in known:
+        yield FieldError.not_supported(path, value, known)
 
 
 def check_webhooks(doc: JSONObject, before: JSONObject | None) -> Findings:

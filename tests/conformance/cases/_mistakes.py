@@ -111,9 +111,7 @@ def updated(plural: str, rows: Sequence[tuple[Changes, Changes]], sub: str = "")
             found = await api.create(plural, body, quiet=True)
             if stated:
                 found = await api.put(plural, name, _changed(found, stated), "status", quiet=True)
-            body = _changed(found, after)
-            del body["metadata"]["resourceVersion"]
-            await api.put(plural, name, body, sub, query=_DRY, keep=["kind"])
+            await api.put(plural, name, _changed(found, after), sub, query=_DRY, keep=["kind"])
             api.transcript[-1]["asked"] += f" with {_shown(after)}" + (f" after {_shown(before)}" if before else "")
             if not resource(plural)[2]:
                 await api.delete(plural, name, quiet=True)

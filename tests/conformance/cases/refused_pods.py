@@ -60,7 +60,6 @@ created(
         {"readinessProbe": {"httpGet": {"port": 0}}},
         {"readinessProbe": {"httpGet": {"port": "-"}}},
         {"readinessProbe": {"httpGet": {"port": 80, "scheme": "FTP"}}},
-        {"readinessProbe": {"httpGet": {"port": 80, "path": ""}}},
         {"readinessProbe": {"httpGet": {"port": 80, "httpHeaders": [{"name": "a b", "value": "c"}]}}},
         {"readinessProbe": {"tcpSocket": {"port": 70000}}},
         {"readinessProbe": {"exec": {}}},
@@ -102,7 +101,6 @@ created(
         {_VOLUME: {"name": "v", "configMap": {"name": "c", "items": [{"key": "k", "path": "p", "mode": 512}]}}},
         {_VOLUME: {"name": "v", "persistentVolumeClaim": {"claimName": ""}}},
         {_VOLUME: {"name": "v", "downwardAPI": {"items": [{"path": "p"}]}}},
-        {_VOLUME: {"name": "v", "projected": {"sources": [{}]}}},
         {_VOLUME: {"name": "v", "projected": {"sources": [{"secret": {"name": ""}}]}}},
         {
             _VOLUME: {
@@ -155,10 +153,6 @@ created(
         {"nodeSelector": {"a b": "c"}},
         {"nodeSelector": {"a": "b c"}},
         {"serviceAccountName": "A_B"},
-        {"imagePullSecrets": [{}]},
-        {"priorityClassName": "none"},
-        {"preemptionPolicy": "Sometimes"},
-        {"runtimeClassName": "A_B"},
         {"schedulingGates": [{"name": "a b"}]},
         {"schedulingGates": [{"name": "a"}, {"name": "a"}]},
         {"readinessGates": [{"conditionType": "a b"}]},

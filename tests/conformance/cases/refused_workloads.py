@@ -81,7 +81,6 @@ created(
     [
         {"replicas": -1},
         {"minReadySeconds": -1},
-        {"revisionHistoryLimit": -1},
         {"podManagementPolicy": "Sometimes"},
         {"updateStrategy": {"type": "Canary"}},
         {"updateStrategy": {"rollingUpdate": {"partition": -1}}},

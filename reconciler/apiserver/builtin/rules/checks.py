@@ -1,0 +1,435 @@
+"""The checks that ``rules.txt`` names.
+
+Each takes the rule, the object, a value in it and the path for errors, and yields the errors of the value.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from reconciler.apiserver.builtin.rules.resources import RESOURCE_CHECKS
+from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, amount, getter
+from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address, port_name_problems
+from reconciler.apiserver.encoding.quantities import read_quantity
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.schema.names import label_value_problems, qualified_name_problems
+from reconciler.wire import JSONObject
+
+__all__ = ["CHECKS", "selects", "without_empty"]
+
+Findings = Iterator[FieldError]
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+
+
+def selects(selector: JSONObject, labels: dict[str, str]) -> bool:
+    """Return whether a label selector matches labels; an empty selector matches nothing."""
+    if not selector:
+        return False
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    return all(_meets(labels, term) for term in selector.get("matchExpressions") or ())
+
+
+def _meets(labels: dict[str, str], term: JSONObject) -> bool:
+    key, values = term.get("key", ""), term.get("values") or ()
+    operator = term.get("operator")
+    if operator in ("Exists", "DoesNotExist"):
+        return (key in labels) is (operator == "Exists")
+    return (labels.get(key) in values) is (operator == "In")
+
+
+def without_empty(value: Any) -> Any:
+    """Return a value without empty members, which Go does not distinguish from missing ones."""
+    if isinstance(value, dict):
+        kept = {key: without_empty(item) for key, item in value.items() if item is not False}
+        return {key: item for key, item in kept.items() if item not in _EMPTY}
+    return [without_empty(item) for item in value] if isinstance(value, list) else value
+
+
+# A rule about a value that is there, or is missing.
+
+
+def _required(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    if not value:
+        yield FieldError.required(path, rule.message(place))
+
+
+def _needed(rule: Rule, place: Place, _value: Any, path: str) -> Findings:
+    """Yield the error for a missing value: the conditions of the rule find that it is."""
+    yield FieldError.required(path, rule.message(place))
+
+
+def _forbidden(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    if value not in _EMPTY:
+        yield FieldError.forbidden(path, rule.message(place))
+
+
+def _denied(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    if value or rule.strict:
+        yield FieldError.forbidden(path, rule.message(place))
+
+
+def _invalid(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    if value not in _EMPTY or rule.strict:
+        yield rule.invalid(place, "" if value is None else value, path)
+
+
+def _reserved(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a text does not begin with the argument."""
+    if value.startswith(rule.arguments[0]):
+        yield FieldError.forbidden(path, rule.message(place))
+
+
+def _filled(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    if not value:
+        yield rule.invalid(place, value, path)
+
+
+# A rule about the choice of a value.
+
+
+def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a value is one of the arguments."""
+    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if (text or rule.strict) and text not in rule.arguments:
+        if rule.say:
+            yield rule.invalid(place, "" if value is None else value, path)
+        else:
+            known = ", ".join(f'"{each}"' for each in rule.arguments)
+            shown = rule.shown(place, "" if value is None else value)
+            yield FieldError(path, f"Unsupported value: {shown}: supported values: {known}", "FieldValueNotSupported")
+
+
+def _known(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a value is one of those at a path; with ``invalid``, the error does not say that it is not found."""
+    where, *invalid = rule.arguments
+    if (not value and not rule.strict) or value in getter(where)(place):
+        return
+    if invalid:
+        yield rule.invalid(place, value, path)
+    else:
+        text = f": {rule.say}" if rule.say else ""
+        yield FieldError(path, f"Not found: {quoted(value or '')}{text}", "FieldValueNotFound")
+
+
+def _unknown(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a value is not one of those at a path."""
+    if value and value in getter(rule.arguments[0])(place):
+        yield rule.invalid(place, value, path) if rule.say else FieldError.duplicate(path, value)
+
+
+def _only(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+    """Check that the keys of a map are the arguments."""
+    if {*(value or {})} != {*rule.arguments}:
+        yield FieldError.not_supported(path, value, rule.arguments)
+
+
+def _alone(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a list with the argument has nothing else."""
+    if rule.arguments[0] in (value or ()) and len({*value}) > 1:
+        yield FieldError.forbidden(path, rule.message(place))
+
+
+def _together(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a list does not have all arguments."""
+    if {*rule.arguments} <= {*(value or ())}:
+        yield rule.invalid(place, value, path)
+
+
+def _set_members(rule: Rule, value: Any) -> list[str]:
+    return [key for key in rule.arguments if (value or {}).get(key) is not None]
+
+
+def _one(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that at most one of several members is set."""
+    for key in _set_members(rule, value)[1:]:
+        yield FieldError.forbidden(f"{path}.{key}", rule.message(place))
+
+
+def _several(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Yield the error for several members that are set."""
+    if len(_set_members(rule, value)) > 1:
+        yield rule.invalid(place, value, path)
+
+
+def _some(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that one of several members is set."""
+    if not _set_members(rule, value):
+        yield FieldError.required(path, rule.message(place))
+
+
+def _unique(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that the items of a list differ, or the members of them that are named.
+
+    An argument with a dot is what the path of the error has after the index. Items without the first member may be
+    alike, except in a strict rule.
+    """
+    members = [word for word in rule.arguments if word[0] != "."]
+    suffix = next((word for word in rule.arguments if word[0] == "."), "." + "".join(members[:1])).rstrip(".")
+    seen: list[Any] = []
+    for index, item in enumerate(value or ()):
+        found = [item.get(key) or "" for key in members] if members else item
+        if found not in seen:
+            seen += [found] if not members or found[0] or rule.strict else []
+            continue
+        where, shown = f"{path}[{index}]{suffix}", found[0] if members and not rule.show else item
+        if rule.say and not rule.show:
+            yield rule.invalid(place, shown, where)
+            continue
+        # The struct in the error is the key, so it has only the members that are named.
+        kept = {key: item[key] for key in members if key in item} if rule.show and not rule.say else shown
+        text = f"Duplicate value: {rule.shown(place, kept)}" + (f": {rule.say}" if rule.say else "")
+        yield FieldError(where, text, "FieldValueDuplicate")
+
+
+def _single(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    if len(value or ()) != 1:
+        yield FieldError.required(path, rule.message(place))
+
+
+def _at_most(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check the length of a list or text."""
+    most = int(rule.arguments[0])
+    if len(value or "") > most:
+        too_long = FieldError(path, f"Too long: may not be more than {most} bytes", "FieldValueTooLong")
+        yield rule.invalid(place, value, path) if rule.say else too_long
+
+
+# A rule about a change.
+
+
+def _old(place: Place, path: str) -> Any:
+    return getter("@" + path.removeprefix(place.path).removeprefix("."))(place)
+
+
+def _immutable(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that an update does not change a member; a missing value and an empty one are the same."""
+    known, found = without_empty(_old(place, path)), without_empty(value)
+    if place.before is not None and (found or None) != (known or None):
+        yield rule.invalid(place, value, path, "field is immutable")
+
+
+def _fixed(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that an update changes no member besides the arguments."""
+    before = _old(place, path)
+    others = (value.keys() | before.keys()) - {*rule.arguments} if before else ()
+    if any(without_empty(value.get(key)) != without_empty(before.get(key)) for key in others):
+        yield FieldError.forbidden(path, rule.message(place))
+
+
+# Numbers and times.
+
+
+def _bound(problem: str, exceeds: Callable[[Any, Any], bool]) -> Check:
+    """Return the check of a bound: a number, or the one at a path, for which a missing value counts as 0."""
+
+    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+        text = rule.arguments[0]
+        limit = amount(place, text)
+        if (value is not None or not text.lstrip("-").isdecimal() or rule.strict) and exceeds(value or 0, limit):
+            yield rule.invalid(place, value or 0, path, f"{problem} {limit}")
+
+    return check
+
+
+def _range(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    low, high = map(int, rule.arguments)
+    if (value is not None or rule.strict) and not low <= (value or 0) <= high:
+        yield rule.invalid(place, value or 0, path, f"must be between {low} and {high}, inclusive")
+
+
+def _port(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a value is the number or the name of a port."""
+    if isinstance(value, int) and not 1 <= value <= 65535:
+        yield rule.invalid(place, value, path, "must be between 1 and 65535, inclusive")
+    elif isinstance(value, str):
+        yield from (rule.invalid(place, value, path, problem) for problem in port_name_problems(value))
+
+
+def _percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a value is a number that is not negative, or a percentage."""
+    if isinstance(value, str) and not re.fullmatch("[0-9]+%", value):
+        words = "a valid percent string must be a numeric string followed by an ending '%'"
+        example = "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+        yield rule.invalid(place, value, path, f"{words} {example}")
+    elif isinstance(value, int) and value < 0:
+        yield rule.invalid(place, value, path, "must be greater than or equal to 0")
+
+
+def _at_most_100_percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    if isinstance(value, str) and re.fullmatch("[0-9]+%", value) and int(value[:-1]) > 100:
+        yield rule.invalid(place, value, path, "must not be greater than 100%")
+
+
+def _positive(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    if value is not None and read_quantity(value) <= 0:
+        yield rule.invalid(place, value, path, "must be greater than zero")
+
+
+def _before(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a time is not before the one at a path."""
+    start = getter(rule.arguments[0])(place)
+    if value and start and datetime.fromisoformat(value) < datetime.fromisoformat(start):
+        yield rule.invalid(place, value, path)
+
+
+def _indexes(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check the indexes of a Job that are complete, such as ``0,2-4``."""
+    most = getter("^spec.completions")(place)
+    wrong = [text for text in re.findall(r"\d+", value or "") if most is not None and int(text) >= most]
+    if wrong:
+        yield rule.invalid(place, value, path, f'error parsing completedIndexes: too large index: "{wrong[0]}"')
+
+
+# Texts and what they refer to.
+
+
+def _form(problems: Callable[[str], Iterable[str]]) -> Check:
+    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+        if value or rule.strict:
+            yield from (rule.invalid(place, value or "", path, problem) for problem in problems(value or ""))
+
+    return check
+
+
+def _matches(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a text matches a pattern; a strict rule is about empty texts, too."""
+    if (value or (rule.strict and value is not None)) and not re.search(rule.arguments[0], value):
+        yield rule.invalid(place, value, path)
+
+
+def _labels(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+    """Check the keys and the values of labels."""
+    for key, text in (value or {}).items():
+        yield from (FieldError.invalid(path, key, problem) for problem in qualified_name_problems(key))
+        yield from (FieldError.invalid(path, text, problem) for problem in label_value_problems(text))
+
+
+def _annotations(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+    for key in value or ():
+        yield from (FieldError.invalid(path, key, problem) for problem in qualified_name_problems(key.lower()))
+
+
+def _json(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+    """Check that an entry of a Secret is JSON; the error does not show it."""
+    text = base64.b64decode(value or "bnVsbA==").decode(errors="replace")
+    try:
+        json.loads(text)
+    except ValueError:
+        problem = f"invalid character '{text.strip()[:1]}' looking for beginning of value"
+        yield FieldError.invalid(path, "<secret contents redacted>", problem)
+
+
+def _family(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that an address is of the family at a path."""
+    family, found = getter(rule.arguments[0])(place), parsed_address(value)
+    if found is not None and family in ("IPv4", "IPv6") and family != f"IPv{found.version}":
+        yield rule.invalid(place, value, path, f"must be an {family} address")
+
+
+def _one_per_family(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+    found = [parsed_address(item.get("ip") or "") for item in value or ()]
+    versions = [address.version for address in found if address is not None]
+    if len(versions) > len({*versions}):
+        shown = [{"IP": item.get("ip") or ""} for item in value]
+        yield FieldError.invalid_struct(path, shown, "may specify no more than one IP for each IP family")
+
+
+def _subset(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a network is a part of the one at a path."""
+    whole, part = (parsed_address(text or "") for text in (getter(rule.arguments[0])(place), value))
+    if whole and part and (whole.version != part.version or whole == part or not part.subnet_of(whole)):
+        yield rule.invalid(place, value, path)
+
+
+# Pods and Jobs.
+
+
+def _selected(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a map of labels at a path selects a value."""
+    if not (getter(rule.arguments[0])(place) or {}).items() <= (value or {}).items():
+        yield rule.invalid(place, value, path)
+
+
+def _generated(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that the selector of a Job is the one that the server makes."""
+    uid = getter("/metadata.uid")(place)
+    if value != {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}:
+        yield FieldError.invalid(path, value, "`selector` not auto-generated")
+
+
+def _host_ports(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check the host ports of containers: they are the container ports on the network of the host, and unique."""
+    seen: set[str] = set()
+    for index, container in enumerate(value or ()):
+        for at, port in enumerate(container.get("ports") or ()):
+            where, number = f"{path}[{index}].ports[{at}].hostPort", port.get("hostPort")
+            key = f"{port.get('protocol')}/{port.get('hostIP') or ''}/{number}"
+            if number and key in seen:
+                yield FieldError.duplicate(where, key)
+            if place.value.get("hostNetwork") and number != port.get("containerPort"):
+                problem = "must match `containerPort` when `hostNetwork` is true"
+                yield FieldError.invalid(where, number or 0, problem)
+            seen.add(key)
+
+
+def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that a container that terminated is not shown in another state."""
+    done = {item.get("name") for item in _old(place, path) or () if (item.get("state") or {}).get("terminated")}
+    for index, item in enumerate(value or ()):
+        if item.get("name") in done and not (item.get("state") or {}).get("terminated"):
+            yield FieldError.forbidden(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
+
+
+CHECKS: dict[str, Check] = {
+    **RESOURCE_CHECKS,
+    **{name: _form(problems) for name, problems in FORMS.items()},
+    "alone": _alone,
+    "annotations": _annotations,
+    "at-most": _at_most,
+    "at-most-100-percent": _at_most_100_percent,
+    "before": _before,
+    "denied": _denied,
+    "family": _family,
+    "filled": _filled,
+    "fixed": _fixed,
+    "forbidden": _forbidden,
+    "generated": _generated,
+    "host-ports": _host_ports,
+    "immutable": _immutable,
+    "in": _in,
+    "indexes": _indexes,
+    "invalid": _invalid,
+    "json": _json,
+    "known": _known,
+    "labels": _labels,
+    "matches": _matches,
+    "max": _bound("must be less than or equal to", lambda value, limit: bool(value > limit)),
+    "min": _bound("must be greater than or equal to", lambda value, limit: bool(value < limit)),
+    "more-than": _bound("must be greater than", lambda value, limit: bool(value <= limit)),
+    "needed": _needed,
+    "one": _one,
+    "one-per-family": _one_per_family,
+    "only": _only,
+    "percent": _percent,
+    "port": _port,
+    "positive": _positive,
+    "range": _range,
+    "required": _required,
+    "reserved": _reserved,
+    "selected": _selected,
+    "several": _several,
+    "single": _single,
+    "some": _some,
+    "stays-terminated": _stays_terminated,
+    "subset": _subset,
+    "together": _together,
+    "unique": _unique,
+    "unknown": _unknown,
+}

@@ -1,0 +1,126 @@
+"""The interpreter of ``rules.txt``, the rules of the built-in kinds.
+
+The file has a section for each type of ``types.json``, and in it a line for each rule, in the order in which the real
+server finds errors::
+
+    PATH[,PATH…] CHECK[!] [ARGUMENT…] [at=PATH] [show=VALUE] [if CONDITION [and CONDITION…]][: MESSAGE]
+    > MEMBER [at=PATH] [if CONDITION]
+
+The second form applies the rules of the member's type here; ``>>`` does even if the member is missing. Other members
+follow after the last rule; the check ``selector`` follows its member itself. The checks are those of
+`reconciler.apiserver.builtin.rules.checks`. Most accept a missing value unless they have a ``!``.
+
+A PATH is relative to the object of the section's type. It begins with ``^`` for the object around it, with ``/`` for
+the whole document, and with ``@`` for the stored object on an update. ``.`` is the object itself, ``list[]`` is each
+item, ``list[0]`` one of them, ``map{}`` each key, ``map<key>`` one entry, and ``conditions[Ready|Failed]`` the
+condition of one of these types whose status is True.
+
+A CONDITION is a path whose value is set, ``!path``, ``path=a|b``, ``path!=a|b``, ``path<5``, ``path>5``, or ``~member``
+for an object in that member; after ``=.`` comes the path of the other value. ``at`` is the path that the error names;
+``show`` is the value that it shows: ``none``, another path, or JSON, in which members get their values.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from importlib import resources
+from typing import Any
+
+from reconciler.apiserver.builtin.rules.checks import CHECKS, selects
+from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, condition, getter, named, read_rule
+from reconciler.apiserver.builtin.types import member_types
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.wire import JSONObject
+
+__all__ = ["violations"]
+
+Step = Callable[[Place, list[FieldError]], None]
+
+
+def violations(name: str, value: JSONObject, before: JSONObject | None, path: str = "") -> list[FieldError]:
+    """Return the errors of an object of a type of ``types.json``; `before` is the stored object on an update."""
+    errors: list[FieldError] = []
+    _check(name, Place(value, before, path), errors)
+    return errors
+
+
+def _check(name: str, place: Place, errors: list[FieldError]) -> None:
+    for step in _plan(name):
+        step(place, errors)
+
+
+@functools.cache
+def _sections() -> dict[str, list[str]]:
+    text = resources.files("reconciler.apiserver.builtin.rules").joinpath("rules.txt").read_text()
+    sections = (section.split("\n") for section in text.split("\n[")[1:])
+    return {head.rstrip("]"): [line for line in lines if line and line[0] != "#"] for head, *lines in sections}
+
+
+@functools.cache
+def _has_rules(name: str) -> bool:
+    """Return whether a type has rules, or one below it."""
+    seen, waiting = {name}, [name]
+    while waiting:
+        each = waiting.pop()
+        if each in _sections():
+            return True
+        below = {*member_types(each).values()} - seen
+        seen |= below
+        waiting += below
+    return False
+
+
+@functools.cache
+def _plan(name: str) -> tuple[Step, ...]:
+    """Return the steps of the check of a type."""
+    members, steps, done = member_types(name), [], {"metadata"}
+    for line in _sections().get(name, ()):
+        if line[0] == ">":
+            head, _, when = line.partition(" if ")
+            mark, member, *where = head.split()
+            done.add(member)
+            at = where[0].removeprefix("at=") if where else None
+            steps.append(_follow(member, members[member], at, when, always=mark == ">>"))
+        else:
+            steps.append(read_rule(line, _CHECKS))
+            done |= {line.split()[0]} if line.split()[1] == "selector" else set()
+    rest = (key for key, below in members.items() if key not in done and _has_rules(below))
+    return (*steps, *(_follow(key, members[key]) for key in rest))
+
+
+def _follow(key: str, name: str, at: str | None = None, when: str = "", *, always: bool = False) -> Step:
+    """Return the step that checks a member by the rules of its type."""
+    applies = condition(when) if when else None
+
+    def step(place: Place, errors: list[FieldError]) -> None:
+        if applies is not None and not applies(place):
+            return
+        value = place.value.get(key)
+        path = named(place, f"{place.path}.{key}" if place.path else key, at)
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                _check(name, Place(item, None, f"{path}[{index}]", place), errors)
+        elif value is not None or always:
+            _check(name, Place(value or {}, (place.before or {}).get(key), path, place), errors)
+
+    return step
+
+
+def _selector(rule: Rule, place: Place, value: Any, path: str) -> Iterator[FieldError]:
+    """Check the selector of a workload: it must be valid, and match the labels of the template."""
+    labels = getter("template.metadata.labels")(place)
+    if value is None:
+        yield FieldError.required(path)
+    elif not value and rule.arguments:
+        yield FieldError.invalid(path, {}, f"empty selector is invalid for {rule.arguments[0]}")
+        return
+    if problems := violations("meta.v1.LabelSelector", value or {}, None, path):
+        yield from problems
+        yield FieldError.invalid(path, value, "invalid label selector")
+    elif not selects(value or {}, labels or {}):
+        where = f"{place.path}.template.metadata.labels"
+        yield FieldError.invalid(where, labels, "`selector` does not match template `labels`")
+
+
+_CHECKS: dict[str, Check] = {**CHECKS, "selector": _selector}
