@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from reconciler.apiserver.builtin.columns import value_at
+from reconciler.apiserver.builtin.expression_validation import check_policy_expressions, check_webhook_expressions
 from reconciler.apiserver.builtin.pod_validation import check_pod_update, difference
-from reconciler.apiserver.builtin.policy_validation import check_binding, check_policy
 from reconciler.apiserver.builtin.rules.checks import without_empty
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.types import type_name
-from reconciler.apiserver.builtin.webhook_validation import check_webhooks
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
@@ -56,10 +55,9 @@ def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
 
 
 _CHECKS: dict[str, Check] = {
-    "admissionregistration.v1.MutatingWebhookConfiguration": check_webhooks,
-    "admissionregistration.v1.ValidatingAdmissionPolicy": check_policy,
-    "admissionregistration.v1.ValidatingAdmissionPolicyBinding": check_binding,
-    "admissionregistration.v1.ValidatingWebhookConfiguration": check_webhooks,
+    "admissionregistration.v1.MutatingWebhookConfiguration": check_webhook_expressions,
+    "admissionregistration.v1.ValidatingAdmissionPolicy": check_policy_expressions,
+    "admissionregistration.v1.ValidatingWebhookConfiguration": check_webhook_expressions,
 }
 _UPDATE_CHECKS: dict[str, UpdateCheck] = {
     "core.v1.PersistentVolume": _check_volume_update,

@@ -1,6 +1,7 @@
 """The checks that ``rules.txt`` names.
 
-Each takes the rule, the object, a value in it and the path for errors, and yields the errors of the value.
+A check takes the rule, the object, a value in it and the path for errors, and yields the errors of the value. Most are
+a test and the kind of error that a value gets if the test says so.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.resources import RESOURCE_CHECKS
-from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, amount, getter
+from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, amount, getter, old_value
 from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address, port_name_problems
+from reconciler.apiserver.builtin.rules.webhooks import WEBHOOK_CHECKS
 from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
@@ -24,6 +25,8 @@ from reconciler.wire import JSONObject
 __all__ = ["CHECKS", "selects", "without_empty"]
 
 Findings = Iterator[FieldError]
+Error = Callable[[Rule, Place, Any, str], FieldError]
+Test = Callable[[Rule, Place, Any], bool]
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -52,58 +55,143 @@ def without_empty(value: Any) -> Any:
     return [without_empty(item) for item in value] if isinstance(value, list) else value
 
 
-# A rule about a value that is there, or is missing.
+# Tests of a value.
 
 
-def _required(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    if not value:
-        yield FieldError.required(path, rule.message(place))
+def _required(rule: Rule, place: Place, _value: Any, path: str) -> FieldError:
+    return FieldError.required(path, rule.message(place))
 
 
-def _needed(rule: Rule, place: Place, _value: Any, path: str) -> Findings:
-    """Yield the error for a missing value: the conditions of the rule find that it is."""
-    yield FieldError.required(path, rule.message(place))
+def _forbidden(rule: Rule, place: Place, _value: Any, path: str) -> FieldError:
+    return FieldError.forbidden(path, rule.message(place))
 
 
-def _forbidden(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    if value not in _EMPTY:
-        yield FieldError.forbidden(path, rule.message(place))
+def _invalid(rule: Rule, place: Place, value: Any, path: str) -> FieldError:
+    return rule.invalid(place, "" if value is None else value, path)
 
 
-def _denied(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    if value or rule.strict:
-        yield FieldError.forbidden(path, rule.message(place))
+def _too_many(rule: Rule, _place: Place, value: Any, path: str) -> FieldError:
+    words = f"Too many: {len(value)}: must have at most {rule.arguments[0]} items"
+    return FieldError(path, words, "FieldValueTooMany")
 
 
-def _invalid(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    if value not in _EMPTY or rule.strict:
-        yield rule.invalid(place, "" if value is None else value, path)
+def _too_long(rule: Rule, _place: Place, _value: Any, path: str) -> FieldError:
+    return FieldError(path, f"Too long: may not be more than {rule.arguments[0]} bytes", "FieldValueTooLong")
 
 
-def _reserved(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that a text does not begin with the argument."""
-    if value.startswith(rule.arguments[0]):
-        yield FieldError.forbidden(path, rule.message(place))
+def _is_longer(rule: Rule, _place: Place, value: Any) -> bool:
+    return len(value or "") > int(rule.arguments[0])
 
 
-def _filled(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    if not value:
-        yield rule.invalid(place, value, path)
+def _members(rule: Rule, value: Any) -> list[str]:
+    """Return the members of a value among the arguments."""
+    return [key for key in rule.arguments if (value or {}).get(key) is not None]
 
 
-# A rule about the choice of a value.
+def _has_changed(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that an update does not change a member; a missing value and an empty one are the same."""
+    known, found = without_empty(old_value(place, path)), without_empty(value)
+    if place.before is not None and (found or None) != (known or None):
+        yield rule.invalid(place, value, path, "field is immutable")
+
+
+def _has_changed_members(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check that an update changes no member besides the arguments."""
+    before = old_value(place, path)
+    others = (value.keys() | before.keys()) - {*rule.arguments} if before else ()
+    if any(without_empty(value.get(key)) != without_empty(before.get(key)) for key in others):
+        yield _forbidden(rule, place, value, path)
+
+
+def _is_outside(rule: Rule, place: Place, value: Any) -> bool:
+    """Return whether a network is not a part of the one at a path."""
+    whole, part = (parsed_address(text or "") for text in (getter(rule.arguments[0])(place), value))
+    return bool(whole and part) and (whole.version != part.version or whole == part or not part.subnet_of(whole))
+
+
+def _is_of_other_family(rule: Rule, place: Place, value: Any) -> bool:
+    family, found = getter(rule.arguments[0])(place), parsed_address(value)
+    return found is not None and family in ("IPv4", "IPv6") and family != f"IPv{found.version}"
+
+
+_TESTS: dict[str, tuple[Test, Error]] = {
+    "alone": (lambda rule, _, value: rule.arguments[0] in (value or ()) and len({*value}) > 1, _forbidden),
+    "at-most": (_is_longer, _invalid),
+    "at-most-bytes": (_is_longer, _too_long),
+    "at-most-items": (_is_longer, _too_many),
+    "before": (lambda rule, place, value: (value or "~") < (getter(rule.arguments[0])(place) or ""), _invalid),
+    "denied": (lambda rule, _, value: bool(value) or rule.strict, _forbidden),
+    "empty": (lambda _rule, _, value: not value, _invalid),
+    "exclusive": (lambda rule, _, value: rule.arguments[0] in (value or ()) and len({*value}) > 1, _invalid),
+    "family": (_is_of_other_family, _invalid),
+    "forbidden": (lambda _rule, _, value: value not in _EMPTY, _forbidden),
+    "invalid": (lambda rule, _, value: value not in _EMPTY or rule.strict, _invalid),
+    "matches": (
+        lambda rule, _, value: (
+            bool(value or (rule.strict and value is not None)) and not re.search(rule.arguments[0], value)
+        ),
+        _invalid,
+    ),
+    "needed": (lambda _rule, _, _value: True, _required),
+    "over-100-percent": (lambda _rule, _, value: bool(re.fullmatch("(?!100%)[1-9][0-9]{2,}%", str(value))), _invalid),
+    "positive": (lambda _rule, _, value: value is not None and read_quantity(value) <= 0, _invalid),
+    "required": (lambda rule, _, value: not (value.strip() if value and rule.strict else value), _required),
+    "reserved": (lambda rule, _, value: str(value).startswith(rule.arguments[0]), _forbidden),
+    "selected": (
+        lambda rule, place, value: not selects({"matchLabels": getter(rule.arguments[0])(place)}, value or {}),
+        _invalid,
+    ),
+    "several": (lambda rule, _, value: len(_members(rule, value)) > 1, _invalid),
+    "single": (lambda _rule, _, value: len(value or ()) != 1, _required),
+    "some": (lambda rule, _, value: not _members(rule, value), _required),
+    "some-of": (lambda rule, _, value: not {*rule.arguments} & {*(value or ())}, _invalid),
+    "subset": (_is_outside, _invalid),
+    "together": (lambda rule, _, value: {*rule.arguments} <= {*(value or ())}, _invalid),
+}
+
+
+def _tested(test: Test, error: Error) -> Check:
+    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+        if test(rule, place, value):
+            yield error(rule, place, value, path)
+
+    return check
+
+
+def _form(problems: Callable[[str], Iterable[str]]) -> Check:
+    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+        if value or rule.strict:
+            yield from (rule.invalid(place, value or "", path, problem) for problem in problems(value or ""))
+
+    return check
+
+
+def _bound(problem: str, exceeds: Callable[[Any, Any], bool]) -> Check:
+    """Return the check of a bound: a number, or the one at a path, for which a missing value counts as 0."""
+
+    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+        text = rule.arguments[0]
+        limit = amount(place, text)
+        if (value is not None or not text.lstrip("-").isdecimal() or rule.strict) and exceeds(value or 0, limit):
+            yield rule.invalid(place, value or 0, path, f"{problem} {limit}")
+
+    return check
+
+
+# Values that are one of several, or differ.
 
 
 def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
     """Check that a value is one of the arguments."""
     text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    if (text or rule.strict) and text not in rule.arguments:
-        if rule.say:
-            yield rule.invalid(place, "" if value is None else value, path)
-        else:
-            known = ", ".join(f'"{each}"' for each in rule.arguments)
-            shown = rule.shown(place, "" if value is None else value)
-            yield FieldError(path, f"Unsupported value: {shown}: supported values: {known}", "FieldValueNotSupported")
+    if (not text and not rule.strict) or text in rule.arguments:
+        return
+    if rule.say:
+        yield _invalid(rule, place, value, path)
+    else:
+        known = ", ".join(f'"{each}"' for each in rule.arguments)
+        shown = rule.shown(place, "" if value is None else value)
+        yield FieldError(path, f"Unsupported value: {shown}: supported values: {known}", "FieldValueNotSupported")
 
 
 def _known(rule: Rule, place: Place, value: Any, path: str) -> Findings:
@@ -130,38 +218,9 @@ def _only(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         yield FieldError.not_supported(path, value, rule.arguments)
 
 
-def _alone(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that a list with the argument has nothing else."""
-    if rule.arguments[0] in (value or ()) and len({*value}) > 1:
-        yield FieldError.forbidden(path, rule.message(place))
-
-
-def _together(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that a list does not have all arguments."""
-    if {*rule.arguments} <= {*(value or ())}:
-        yield rule.invalid(place, value, path)
-
-
-def _set_members(rule: Rule, value: Any) -> list[str]:
-    return [key for key in rule.arguments if (value or {}).get(key) is not None]
-
-
 def _one(rule: Rule, place: Place, value: Any, path: str) -> Findings:
     """Check that at most one of several members is set."""
-    for key in _set_members(rule, value)[1:]:
-        yield FieldError.forbidden(f"{path}.{key}", rule.message(place))
-
-
-def _several(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Yield the error for several members that are set."""
-    if len(_set_members(rule, value)) > 1:
-        yield rule.invalid(place, value, path)
-
-
-def _some(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that one of several members is set."""
-    if not _set_members(rule, value):
-        yield FieldError.required(path, rule.message(place))
+    yield from (FieldError.forbidden(f"{path}.{key}", rule.message(place)) for key in _members(rule, value)[1:])
 
 
 def _unique(rule: Rule, place: Place, value: Any, path: str) -> Findings:
@@ -188,54 +247,7 @@ def _unique(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield FieldError(where, text, "FieldValueDuplicate")
 
 
-def _single(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    if len(value or ()) != 1:
-        yield FieldError.required(path, rule.message(place))
-
-
-def _at_most(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check the length of a list or text."""
-    most = int(rule.arguments[0])
-    if len(value or "") > most:
-        too_long = FieldError(path, f"Too long: may not be more than {most} bytes", "FieldValueTooLong")
-        yield rule.invalid(place, value, path) if rule.say else too_long
-
-
-# A rule about a change.
-
-
-def _old(place: Place, path: str) -> Any:
-    return getter("@" + path.removeprefix(place.path).removeprefix("."))(place)
-
-
-def _immutable(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that an update does not change a member; a missing value and an empty one are the same."""
-    known, found = without_empty(_old(place, path)), without_empty(value)
-    if place.before is not None and (found or None) != (known or None):
-        yield rule.invalid(place, value, path, "field is immutable")
-
-
-def _fixed(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that an update changes no member besides the arguments."""
-    before = _old(place, path)
-    others = (value.keys() | before.keys()) - {*rule.arguments} if before else ()
-    if any(without_empty(value.get(key)) != without_empty(before.get(key)) for key in others):
-        yield FieldError.forbidden(path, rule.message(place))
-
-
-# Numbers and times.
-
-
-def _bound(problem: str, exceeds: Callable[[Any, Any], bool]) -> Check:
-    """Return the check of a bound: a number, or the one at a path, for which a missing value counts as 0."""
-
-    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-        text = rule.arguments[0]
-        limit = amount(place, text)
-        if (value is not None or not text.lstrip("-").isdecimal() or rule.strict) and exceeds(value or 0, limit):
-            yield rule.invalid(place, value or 0, path, f"{problem} {limit}")
-
-    return check
+# Numbers and addresses.
 
 
 def _range(rule: Rule, place: Place, value: Any, path: str) -> Findings:
@@ -262,46 +274,15 @@ def _percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield rule.invalid(place, value, path, "must be greater than or equal to 0")
 
 
-def _at_most_100_percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    if isinstance(value, str) and re.fullmatch("[0-9]+%", value) and int(value[:-1]) > 100:
-        yield rule.invalid(place, value, path, "must not be greater than 100%")
+def _one_per_family(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+    found = [parsed_address(item.get("ip") or "") for item in value or ()]
+    versions = [address.version for address in found if address is not None]
+    if len(versions) > len({*versions}):
+        shown = [{"IP": item.get("ip") or ""} for item in value]
+        yield FieldError.invalid_struct(path, shown, "may specify no more than one IP for each IP family")
 
 
-def _positive(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    if value is not None and read_quantity(value) <= 0:
-        yield rule.invalid(place, value, path, "must be greater than zero")
-
-
-def _before(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that a time is not before the one at a path."""
-    start = getter(rule.arguments[0])(place)
-    if value and start and datetime.fromisoformat(value) < datetime.fromisoformat(start):
-        yield rule.invalid(place, value, path)
-
-
-def _indexes(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check the indexes of a Job that are complete, such as ``0,2-4``."""
-    most = getter("^spec.completions")(place)
-    wrong = [text for text in re.findall(r"\d+", value or "") if most is not None and int(text) >= most]
-    if wrong:
-        yield rule.invalid(place, value, path, f'error parsing completedIndexes: too large index: "{wrong[0]}"')
-
-
-# Texts and what they refer to.
-
-
-def _form(problems: Callable[[str], Iterable[str]]) -> Check:
-    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-        if value or rule.strict:
-            yield from (rule.invalid(place, value or "", path, problem) for problem in problems(value or ""))
-
-    return check
-
-
-def _matches(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that a text matches a pattern; a strict rule is about empty texts, too."""
-    if (value or (rule.strict and value is not None)) and not re.search(rule.arguments[0], value):
-        yield rule.invalid(place, value, path)
+# Maps of texts.
 
 
 def _labels(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
@@ -326,35 +307,15 @@ def _json(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         yield FieldError.invalid(path, "<secret contents redacted>", problem)
 
 
-def _family(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that an address is of the family at a path."""
-    family, found = getter(rule.arguments[0])(place), parsed_address(value)
-    if found is not None and family in ("IPv4", "IPv6") and family != f"IPv{found.version}":
-        yield rule.invalid(place, value, path, f"must be an {family} address")
-
-
-def _one_per_family(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
-    found = [parsed_address(item.get("ip") or "") for item in value or ()]
-    versions = [address.version for address in found if address is not None]
-    if len(versions) > len({*versions}):
-        shown = [{"IP": item.get("ip") or ""} for item in value]
-        yield FieldError.invalid_struct(path, shown, "may specify no more than one IP for each IP family")
-
-
-def _subset(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that a network is a part of the one at a path."""
-    whole, part = (parsed_address(text or "") for text in (getter(rule.arguments[0])(place), value))
-    if whole and part and (whole.version != part.version or whole == part or not part.subnet_of(whole)):
-        yield rule.invalid(place, value, path)
-
-
 # Pods and Jobs.
 
 
-def _selected(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that a map of labels at a path selects a value."""
-    if not (getter(rule.arguments[0])(place) or {}).items() <= (value or {}).items():
-        yield rule.invalid(place, value, path)
+def _indexes(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    """Check the indexes of a Job that are complete, such as ``0,2-4``."""
+    most = getter("^spec.completions")(place)
+    wrong = [text for text in re.findall(r"\d+", value or "") if most is not None and int(text) >= most]
+    if wrong:
+        yield rule.invalid(place, value, path, f'error parsing completedIndexes: too large index: "{wrong[0]}"')
 
 
 def _generated(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
@@ -374,62 +335,32 @@ def _host_ports(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
             if number and key in seen:
                 yield FieldError.duplicate(where, key)
             if place.value.get("hostNetwork") and number != port.get("containerPort"):
-                problem = "must match `containerPort` when `hostNetwork` is true"
-                yield FieldError.invalid(where, number or 0, problem)
+                yield FieldError.invalid(where, number or 0, "must match `containerPort` when `hostNetwork` is true")
             seen.add(key)
 
 
 def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
     """Check that a container that terminated is not shown in another state."""
-    done = {item.get("name") for item in _old(place, path) or () if (item.get("state") or {}).get("terminated")}
+    before = old_value(place, path) or ()
+    done = {item.get("name") for item in before if (item.get("state") or {}).get("terminated")}
     for index, item in enumerate(value or ()):
         if item.get("name") in done and not (item.get("state") or {}).get("terminated"):
             yield FieldError.forbidden(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
 
 
+_NAMED: tuple[Check, ...] = (
+    *(_in, _known, _one, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),
+    *(_annotations, _json, _labels, _generated, _host_ports, _indexes, _stays_terminated),
+)
 CHECKS: dict[str, Check] = {
     **RESOURCE_CHECKS,
+    **WEBHOOK_CHECKS,
     **{name: _form(problems) for name, problems in FORMS.items()},
-    "alone": _alone,
-    "annotations": _annotations,
-    "at-most": _at_most,
-    "at-most-100-percent": _at_most_100_percent,
-    "before": _before,
-    "denied": _denied,
-    "family": _family,
-    "filled": _filled,
-    "fixed": _fixed,
-    "forbidden": _forbidden,
-    "generated": _generated,
-    "host-ports": _host_ports,
-    "immutable": _immutable,
-    "in": _in,
-    "indexes": _indexes,
-    "invalid": _invalid,
-    "json": _json,
-    "known": _known,
-    "labels": _labels,
-    "matches": _matches,
+    **{name: _tested(test, error) for name, (test, error) in _TESTS.items()},
+    **{check.__name__.strip("_").replace("_", "-"): check for check in _NAMED},
+    "fixed": _has_changed_members,
+    "immutable": _has_changed,
     "max": _bound("must be less than or equal to", lambda value, limit: bool(value > limit)),
     "min": _bound("must be greater than or equal to", lambda value, limit: bool(value < limit)),
     "more-than": _bound("must be greater than", lambda value, limit: bool(value <= limit)),
-    "needed": _needed,
-    "one": _one,
-    "one-per-family": _one_per_family,
-    "only": _only,
-    "percent": _percent,
-    "port": _port,
-    "positive": _positive,
-    "range": _range,
-    "required": _required,
-    "reserved": _reserved,
-    "selected": _selected,
-    "several": _several,
-    "single": _single,
-    "some": _some,
-    "stays-terminated": _stays_terminated,
-    "subset": _subset,
-    "together": _together,
-    "unique": _unique,
-    "unknown": _unknown,
 }

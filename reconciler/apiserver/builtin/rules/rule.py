@@ -14,7 +14,7 @@ from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.wire import JSONObject
 
-__all__ = ["Check", "Place", "Rule", "amount", "condition", "getter", "named", "read_rule"]
+__all__ = ["Check", "Place", "Rule", "amount", "condition", "getter", "named", "old_value", "read_rule"]
 
 
 class Place(NamedTuple):
@@ -94,6 +94,11 @@ def named(place: Place, path: str, at: str | None) -> str:
     rest = rest.strip(".").replace("#", index[-1] if index else "")
     start = "" if base == "/" else _base(place, base).path
     return f"{start}.{rest}" if start and rest else start + rest
+
+
+def old_value(place: Place, path: str) -> Any:
+    """Return the stored value at the path of an error."""
+    return getter("@" + path.removeprefix(place.path).removeprefix("."))(place)
 
 
 def amount(place: Place, text: str) -> Any:

@@ -1,14 +1,15 @@
 """The interpreter of ``rules.txt``, the rules of the built-in kinds.
 
-The file has a section for each type of ``types.json``, and in it a line for each rule, in the order in which the real
-server finds errors::
+The file has sections for types of ``types.json``, one or several, and in each a line for each rule, in the order of
+the errors of the real server::
 
     PATH[,PATH…] CHECK[!] [ARGUMENT…] [at=PATH] [show=VALUE] [if CONDITION [and CONDITION…]][: MESSAGE]
     > MEMBER [at=PATH] [if CONDITION]
+    - MEMBER
 
-The second form applies the rules of the member's type here; ``>>`` does even if the member is missing. Other members
-follow after the last rule; the check ``selector`` follows its member itself. The checks are those of
-`reconciler.apiserver.builtin.rules.checks`. Most accept a missing value unless they have a ``!``.
+The second form applies the rules of the member's type here; ``>>`` does even if the member is missing, and the third
+form never does. Other members follow after the last rule; the check ``selector`` follows its member itself. The checks
+are those of `reconciler.apiserver.builtin.rules.checks`. Most accept a missing value unless they have a ``!``.
 
 A PATH is relative to the object of the section's type. It begins with ``^`` for the object around it, with ``/`` for
 the whole document, and with ``@`` for the stored object on an update. ``.`` is the object itself, ``list[]`` is each
@@ -54,7 +55,11 @@ def _check(name: str, place: Place, errors: list[FieldError]) -> None:
 def _sections() -> dict[str, list[str]]:
     text = resources.files("reconciler.apiserver.builtin.rules").joinpath("rules.txt").read_text()
     sections = (section.split("\n") for section in text.split("\n[")[1:])
-    return {head.rstrip("]"): [line for line in lines if line and line[0] != "#"] for head, *lines in sections}
+    return {
+        name: [line for line in lines if line and line[0] != "#"]
+        for head, *lines in sections
+        for name in head.rstrip("]").split()
+    }
 
 
 @functools.cache
@@ -82,6 +87,8 @@ def _plan(name: str) -> tuple[Step, ...]:
             done.add(member)
             at = where[0].removeprefix("at=") if where else None
             steps.append(_follow(member, members[member], at, when, always=mark == ">>"))
+        elif line[0] == "-":
+            done.add(line[2:])
         else:
             steps.append(read_rule(line, _CHECKS))
             done |= {line.split()[0]} if line.split()[1] == "selector" else set()

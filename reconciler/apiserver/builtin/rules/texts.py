@@ -8,9 +8,11 @@ import zoneinfo
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from reconciler.apiserver.cel.model import RESERVED_WORDS
 from reconciler.apiserver.schema.names import (
     CONFIG_KEY_MESSAGE,
     is_config_key,
+    label_1035_problems,
     label_problems,
     label_value_problems,
     path_name_problems,
@@ -66,7 +68,7 @@ def _endpoint_or_name(text: str) -> Iterator[str]:
 
 
 def port_name_problems(text: str) -> Iterator[str]:
-    """Yield why a text is not the name of a port."""
+    """Yield what is wrong with the name of a port."""
     if len(text) > 15:
         yield "must be no more than 15 characters"
     if re.search("[^-a-z0-9]", text):
@@ -158,7 +160,24 @@ def _field(text: str, low: int, high: int) -> Iterator[str]:
             yield f"beginning of range ({number}) below minimum ({low}): {text}"
 
 
+def _three_segments(text: str) -> Iterator[str]:
+    if problems := subdomain_problems(text):
+        yield ",".join(problems)
+    elif text.count(".") < 2:
+        yield "should be a domain with at least three segments separated by dots"
+
+
+def _mixed_label(text: str) -> list[str]:
+    words = "may have mixed case, but should otherwise match: "
+    return [f"{words}{problem}" for problem in label_1035_problems(text.lower())]
+
+
+def _cel_identifier(text: str) -> tuple[str, ...]:
+    return () if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text) and text not in RESERVED_WORDS else ("",)
+
+
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
+    "cel-identifier": _cel_identifier,
     "cidr": _cidr,
     "config-key": lambda text: () if is_config_key(text) else (CONFIG_KEY_MESSAGE,),
     "descending": _descending,
@@ -176,7 +195,9 @@ FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     "host": _host,
     "ip": _ip,
     "label": label_problems,
+    "label-1035": label_1035_problems,
     "label-value": label_value_problems,
+    "mixed-label-1035": _mixed_label,
     "no-backstep": _no_backstep,
     "path-name": path_name_problems,
     "port-name": port_name_problems,
@@ -190,6 +211,7 @@ FORMS: dict[str, Callable[[str], Iterable[str]]] = {
         f"'{_UNDERSCORED}')",
     ),
     "sysctl": _pattern(_SYSCTL, f"must have at most 253 characters and match regex ^{_SYSCTL}$"),
+    "three-segments": _three_segments,
     "time-zone": _time_zone,
     "trimmed": _pattern(r"(?s)\S(.*\S)?", "must not have leading or trailing whitespace"),
     "url-path": _url_path,
