@@ -1,101 +1,28 @@
 """The defaults of the built-in types.
 
-They are those of the functions ``SetDefaults_*`` of Kubernetes 1.36, as its responses show them.
+They are those of the functions ``SetDefaults_*`` of Kubernetes 1.36, as its responses show them. ``defaults.json`` has
+those that depend on nothing.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from importlib import resources
+
+import msgspec
 
 from reconciler.wire import JSONObject
 
 __all__ = ["completion_of"]
 
-_CONTAINER = {"resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
-_FILES = {"defaultMode": 420}
-_CHANGED: JSONObject = {"lastTransitionTime": None}
-_CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
 
-_WEBHOOK: JSONObject = {
-    "failurePolicy": "Fail",
-    "matchPolicy": "Equivalent",
-    "namespaceSelector": {},
-    "objectSelector": {},
-    "timeoutSeconds": 10,
-}
-
-_FIXED: dict[str, JSONObject] = {
-    "admissionregistration.v1.MutatingWebhook": {**_WEBHOOK, "reinvocationPolicy": "Never"},
-    "admissionregistration.v1.MatchResources": {
-        "matchPolicy": "Equivalent",
-        "namespaceSelector": {},
-        "objectSelector": {},
-    },
-    "admissionregistration.v1.NamedRuleWithOperations": {"scope": "*"},
-    "admissionregistration.v1.RuleWithOperations": {"scope": "*"},
-    "admissionregistration.v1.ServiceReference": {"port": 443},
-    "admissionregistration.v1.ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
-    "admissionregistration.v1.ValidatingWebhook": _WEBHOOK,
-    "apps.v1.DaemonSetCondition": _CHANGED,
-    "apps.v1.DaemonSetSpec": {
-        "revisionHistoryLimit": 10,
-        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-    },
-    "apps.v1.DeploymentCondition": {"lastTransitionTime": None, "lastUpdateTime": None},
-    "apps.v1.DeploymentSpec": {
-        "replicas": 1,
-        "revisionHistoryLimit": 10,
-        "progressDeadlineSeconds": 600,
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
-    },
-    "apps.v1.ReplicaSetCondition": _CHANGED,
-    "apps.v1.ReplicaSetSpec": {"replicas": 1},
-    "apps.v1.StatefulSetCondition": _CHANGED,
-    "apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-    "apps.v1.StatefulSetSpec": {
-        "replicas": 1,
-        "revisionHistoryLimit": 10,
-        "podManagementPolicy": "OrderedReady",
-        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
-        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-    },
-    "autoscaling.v2.HorizontalPodAutoscalerCondition": _CHANGED,
-    "autoscaling.v2.HorizontalPodAutoscalerSpec": {"minReplicas": 1, "metrics": [_CPU]},
-    "batch.v1.CronJobSpec": {
-        "concurrencyPolicy": "Allow",
-        "suspend": False,
-        "successfulJobsHistoryLimit": 3,
-        "failedJobsHistoryLimit": 1,
-    },
-    "batch.v1.JobCondition": {"lastProbeTime": None, "lastTransitionTime": None},
-    "core.v1.ConfigMapVolumeSource": _FILES,
-    "core.v1.ContainerPort": {"protocol": "TCP"},
-    "core.v1.DownwardAPIVolumeSource": _FILES,
-    "core.v1.EndpointPort": {"protocol": "TCP"},
-    "core.v1.GRPCAction": {"service": ""},
-    "core.v1.HTTPGetAction": {"path": "/", "scheme": "HTTP"},
-    "core.v1.HostPathVolumeSource": {"type": ""},
-    "core.v1.NodeCondition": {"lastHeartbeatTime": None, "lastTransitionTime": None},
-    "core.v1.ObjectFieldSelector": {"apiVersion": "v1"},
-    "core.v1.PersistentVolumeClaimCondition": {"lastProbeTime": None, "lastTransitionTime": None},
-    "core.v1.PersistentVolumeClaimSpec": {"volumeMode": "Filesystem"},
-    "core.v1.PersistentVolumeSpec": {"persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"},
-    "core.v1.PodCondition": {"lastProbeTime": None, "lastTransitionTime": None},
-    "core.v1.Probe": {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
-    "core.v1.ProjectedVolumeSource": _FILES,
-    "core.v1.ReplicationControllerCondition": _CHANGED,
-    "core.v1.ReplicationControllerSpec": {"replicas": 1},
-    "core.v1.SecretVolumeSource": _FILES,
-    "core.v1.ServiceAccountTokenProjection": {"expirationSeconds": 3600},
-    "discovery.v1.Endpoint": {"conditions": {}},
-    "discovery.v1.EndpointPort": {"name": "", "protocol": "TCP"},
-    "meta.v1.Condition": _CHANGED,
-    "networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
-    "rbac.v1.RoleRef": {"apiGroup": "rbac.authorization.k8s.io"},
-    "scheduling.v1.PriorityClass": {"preemptionPolicy": "PreemptLowerPriority"},
-    "storage.v1.StorageClass": {"reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"},
-}
-"""The values of missing members, by type. A null stands for a time that Go writes even if it is not set."""
+@functools.cache
+def _fixed() -> dict[str, JSONObject]:
+    """Return the values of missing members, by type; a null stands for a time that Go writes even if it is not set."""
+    text = resources.files("reconciler.apiserver.builtin").joinpath("defaults.json").read_bytes()
+    found: dict[str, JSONObject] = msgspec.json.decode(text)
+    return found
 
 
 def _with(value: JSONObject, defaults: JSONObject) -> JSONObject:
@@ -108,6 +35,9 @@ def _container(value: JSONObject) -> JSONObject:
     name = image.rpartition("/")[2]
     latest = "@" not in name and name.partition(":")[2] in ("", "latest")
     return _with(value, {**_CONTAINER, "imagePullPolicy": "Always" if latest else "IfNotPresent"})
+
+
+_CONTAINER = {"resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 
 
 def _volume(value: JSONObject) -> JSONObject:
@@ -240,5 +170,5 @@ def completion_of(name: str) -> Callable[[JSONObject], JSONObject] | None:
     """
     if name in _COMPUTED:
         return _COMPUTED[name]
-    fixed = _FIXED.get(name)
+    fixed = _fixed().get(name)
     return None if fixed is None else lambda value: _with(value, fixed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.schema.names import label_1035_problems
+from reconciler.apiserver.schema.names import form_problems
 from reconciler.apiserver.schema.structural import check_schema
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
 from reconciler.wire import JSONObject
@@ -97,7 +97,9 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
     for index, version in enumerate(versions):
         yield from violations(_VERSION, version, None, f"spec.versions[{index}]")
         if index == 0:
-            yield from (FieldError.invalid("spec.version", names[0], each) for each in label_1035_problems(names[0]))
+            yield from (
+                FieldError.invalid("spec.version", names[0], each) for each in form_problems("label-1035", names[0])
+            )
     storage = [version.get("name") for version in versions if version.get("storage")]
     if len(storage) != 1:
         message = "must have exactly one version marked as storage version"

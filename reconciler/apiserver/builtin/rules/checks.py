@@ -14,12 +14,12 @@ from typing import Any
 
 from reconciler.apiserver.builtin.rules.resources import RESOURCE_CHECKS
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, amount, getter, old_value
-from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address, port_name_problems
+from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address
 from reconciler.apiserver.builtin.rules.webhooks import WEBHOOK_CHECKS
 from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.names import label_value_problems, qualified_name_problems
+from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = ["CHECKS", "selects", "without_empty"]
@@ -261,7 +261,7 @@ def _port(rule: Rule, place: Place, value: Any, path: str) -> Findings:
     if isinstance(value, int) and not 1 <= value <= 65535:
         yield rule.invalid(place, value, path, "must be between 1 and 65535, inclusive")
     elif isinstance(value, str):
-        yield from (rule.invalid(place, value, path, problem) for problem in port_name_problems(value))
+        yield from (rule.invalid(place, value, path, problem) for problem in form_problems("port-name", value))
 
 
 def _percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
@@ -289,7 +289,7 @@ def _labels(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
     """Check the keys and the values of labels."""
     for key, text in (value or {}).items():
         yield from (FieldError.invalid(path, key, problem) for problem in qualified_name_problems(key))
-        yield from (FieldError.invalid(path, text, problem) for problem in label_value_problems(text))
+        yield from (FieldError.invalid(path, text, problem) for problem in form_problems("label-value", text))
 
 
 def _annotations(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:

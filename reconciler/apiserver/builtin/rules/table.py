@@ -34,7 +34,7 @@ from reconciler.apiserver.builtin.types import member_types
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
-__all__ = ["violations"]
+__all__ = ["section_names", "violations"]
 
 Step = Callable[[Place, list[FieldError]], None]
 
@@ -60,6 +60,11 @@ def _sections() -> dict[str, list[str]]:
         for head, *lines in sections
         for name in head.rstrip("]").split()
     }
+
+
+def section_names() -> list[str]:
+    """Return the names of the types that have rules."""
+    return list(_sections())
 
 
 @functools.cache
