@@ -22,7 +22,7 @@ from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
-__all__ = ["CHECKS", "selects", "without_empty"]
+__all__ = ["CHECKS", "EAGER", "selects", "without_empty"]
 
 Findings = Iterator[FieldError]
 Error = Callable[[Rule, Place, Any, str], FieldError]
@@ -348,6 +348,8 @@ def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findi
             yield FieldError.forbidden(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
 
 
+EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
+"""The checks that are about missing values, too."""
 _NAMED: tuple[Check, ...] = (
     *(_in, _known, _one, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),
     *(_annotations, _json, _labels, _generated, _host_ports, _indexes, _stays_terminated),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -90,8 +90,9 @@ def named(place: Place, path: str, at: str | None) -> str:
     if at is None:
         return path
     base, _, rest = _PATH.fullmatch(at).groups()  # type: ignore[union-attr]
-    index = re.findall(r"\[(\d+)\]", path)
-    rest = rest.strip(".").replace("#", index[-1] if index else "")
+    rest = rest.strip(".")
+    if "#" in rest:
+        rest = rest.replace("#", re.findall(r"\[(\d+)\]", path)[-1])
     start = "" if base == "/" else _base(place, base).path
     return f"{start}.{rest}" if start and rest else start + rest
 
@@ -140,10 +141,11 @@ def condition(text: str) -> Callable[[Place], bool]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A line of ``rules.txt``."""
+    """A line of ``rules.txt``; a lazy one has nothing to check where a value is missing."""
 
     check: Check
     strict: bool
+    lazy: bool
     paths: tuple[list[str], ...]
     arguments: tuple[str, ...]
     conditions: tuple[Callable[[Place], bool], ...]
@@ -153,8 +155,11 @@ class Rule:
 
     def __call__(self, place: Place, errors: list[FieldError]) -> None:
         """Add the errors of an object."""
-        if all(applies(place) for applies in self.conditions):
-            for parts in self.paths:
+        paths = self.paths
+        if self.lazy:
+            paths = tuple(parts for parts in paths if place.value.get(parts[0]) is not None)
+        if paths and all(applies(place) for applies in self.conditions):
+            for parts in paths:
                 for value, path in _walk(place.value, parts, place.path):
                     errors.extend(self.check(self, place, value, named(place, path, self.at)))
 
@@ -196,16 +201,20 @@ def _struct(template: Any, value: Any) -> Any:
     }
 
 
-def read_rule(line: str, checks: dict[str, Check]) -> Rule:
-    """Return the rule of a line."""
+def read_rule(line: str, checks: dict[str, Check], eager: Container[str]) -> Rule:
+    """Return the rule of a line; `eager` are the checks that are about missing values, too."""
     found = _RULE.fullmatch(line)
     assert found, line  # noqa: S101 - the tests read every rule
     words = found["arguments"].split()
     options = dict(word.split("=", 1) for word in words if word.startswith(("at=", "show=")))
+    paths = tuple(_PART.findall(path) for path in found["paths"].split(","))
+    # A bound at a path is one for missing values, too: they count as 0.
+    bound = found["check"] in ("max", "min", "more-than") and not words[0].lstrip("-").isdecimal()
     return Rule(
         checks[found["check"]],
         bool(found["strict"]),
-        tuple(_PART.findall(path) for path in found["paths"].split(",")),
+        not (found["strict"] or found["check"] in eager or bound) and all(paths),
+        paths,
         tuple(word.strip('"') for word in words if not word.startswith(("at=", "show="))),
         tuple(condition(each) for each in (found["when"] or "").split(" and ") if each),
         options.get("at"),

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import Any
 
-from reconciler.apiserver.builtin.rules.checks import CHECKS, selects
+from reconciler.apiserver.builtin.rules.checks import CHECKS, EAGER, selects
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, condition, getter, named, read_rule
 from reconciler.apiserver.builtin.types import member_types
 from reconciler.apiserver.encoding.refusals import FieldError
@@ -95,7 +95,7 @@ def _plan(name: str) -> tuple[Step, ...]:
         elif line[0] == "-":
             done.add(line[2:])
         else:
-            steps.append(read_rule(line, _CHECKS))
+            steps.append(read_rule(line, _CHECKS, {*EAGER, "selector"}))
             done |= {line.split()[0]} if line.split()[1] == "selector" else set()
     rest = (key for key, below in members.items() if key not in done and _has_rules(below))
     return (*steps, *(_follow(key, members[key]) for key in rest))
@@ -108,13 +108,15 @@ def _follow(key: str, name: str, at: str | None = None, when: str = "", *, alway
     def step(place: Place, errors: list[FieldError]) -> None:
         if applies is not None and not applies(place):
             return
-        value = place.value.get(key)
+        value, before = place.value.get(key), (place.before or {}).get(key)
+        if value == before and before is not None:
+            return  # it was valid when it was stored
         path = named(place, f"{place.path}.{key}" if place.path else key, at)
         if isinstance(value, list):
             for index, item in enumerate(value):
                 _check(name, Place(item, None, f"{path}[{index}]", place), errors)
         elif value is not None or always:
-            _check(name, Place(value or {}, (place.before or {}).get(key), path, place), errors)
+            _check(name, Place(value or {}, before, path, place), errors)
 
     return step
 
