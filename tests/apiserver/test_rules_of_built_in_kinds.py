@@ -1,4 +1,4 @@
-"""The table of rules of built-in kinds: all of it can be read, and what it does to a test that fakes readiness."""
+"""The table of rules of built-in kinds: reading it, generating it, and what it does to a test that fakes readiness."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from reconciler.apiserver import APIServer
 from reconciler.apiserver.builtin.rules.table import section_names, violations
 from reconciler.client import Client
 from reconciler.errors import Invalid
+from tests.apiserver.generate_rules import rules_of
 
 TYPES = json.loads(resources.files("reconciler.apiserver.builtin").joinpath("types.json").read_text())["types"]
 DEPLOYMENT = {
@@ -46,10 +47,34 @@ async def test_status_that_no_controller_would_write_is_refused() -> None:
         await client.patch("apps/v1/Deployment", "w", "ns", patch=ready, subresource="status")
 
 
-@pytest.mark.virtual_time
-async def test_objects_that_are_stored_already_stay_valid_when_something_else_changes() -> None:
-    async with APIServer() as server, Client(server) as client:
-        await client.create(DEPLOYMENT)
-        labels = {"metadata": {"labels": {"x": "y"}}}
-        found = await client.patch("apps/v1/Deployment", "w", "ns", patch=labels)
-        assert found.to_dict()["metadata"]["labels"] == {"x": "y"}
+GO_TYPES = """
+// +enum
+type Mode string
+
+const (
+\tFast Mode = "Fast"
+\tSafe Mode = "Safe"
+)
+
+type WidgetSpec struct {
+\t// +k8s:required
+\t// +k8s:immutable
+\tOwner string `json:"owner"`
+\t// +k8s:alpha(since: "1.36")=+k8s:ifDisabled(Scale)=+k8s:minimum=1
+\t// +k8s:alpha(since: "1.36")=+k8s:ifEnabled(Scale)=+k8s:minimum=0
+\tReplicas *int32 `json:"replicas,omitempty"`
+\t// +k8s:optional
+\t// +k8s:maxItems=3
+\tModes []Mode `json:"modes,omitempty"`
+}
+"""
+
+
+def test_rules_are_generated_from_the_tags_of_go_types() -> None:
+    assert list(rules_of(GO_TYPES, "example.v1", with_enums=True)) == [
+        ("example.v1.WidgetSpec", "owner required"),
+        ("example.v1.WidgetSpec", "owner immutable"),
+        ("example.v1.WidgetSpec", "replicas min 1"),
+        ("example.v1.WidgetSpec", "modes at-most-items 3"),
+        ("example.v1.WidgetSpec", "modes[] in Fast Safe"),
+    ]

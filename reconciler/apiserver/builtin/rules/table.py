@@ -34,7 +34,7 @@ from reconciler.apiserver.builtin.types import member_types
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
-__all__ = ["section_names", "violations"]
+__all__ = ["section_lines", "section_names", "violations"]
 
 Step = Callable[[Place, list[FieldError]], None]
 
@@ -67,6 +67,11 @@ def section_names() -> list[str]:
     return list(_sections())
 
 
+def section_lines(name: str) -> list[str]:
+    """Return the lines of the section of a type; none if it has no rules."""
+    return _sections().get(name, [])
+
+
 @functools.cache
 def _has_rules(name: str) -> bool:
     """Return whether a type has rules, or one below it."""
@@ -85,7 +90,7 @@ def _has_rules(name: str) -> bool:
 def _plan(name: str) -> tuple[Step, ...]:
     """Return the steps of the check of a type."""
     members, steps, done = member_types(name), [], {"metadata"}
-    for line in _sections().get(name, ()):
+    for line in section_lines(name):
         if line[0] == ">":
             head, _, when = line.partition(" if ")
             mark, member, *where = head.split()
