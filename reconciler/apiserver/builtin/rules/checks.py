@@ -128,7 +128,7 @@ _TESTS: dict[str, tuple[Test, Error]] = {
     "invalid": (lambda rule, _, value: value not in _EMPTY or rule.strict, _invalid),
     "matches": (
         lambda rule, _, value: (
-            bool(value or (rule.strict and value is not None)) and not re.search(rule.arguments[0], value)
+            bool(value or (rule.strict and value == "")) and not re.search(rule.arguments[0], str(value))
         ),
         _invalid,
     ),

@@ -16,7 +16,8 @@ Findings = Iterator[FieldError]
 
 def _webhook_resources(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
     """Check that no resource of a rule is covered by another one."""
-    whole, everywhere = set(), set()
+    whole: set[str] = set()
+    everywhere: set[str] = set()
     for index, resource in enumerate(value or ()):
         plural, slash, below = resource.partition("/")
         if not slash:
