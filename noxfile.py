@@ -81,6 +81,14 @@ def _use(session: nox.Session, programs: Path) -> None:
 
 
 @nox.session(python=False)
+def controllers(session: nox.Session) -> None:
+    """Build kube-controller-manager, and run the tests that need it; needs Go."""
+    session.run("reconciler", "envtest", "build", "--controller-manager")
+    tests = ["tests/testing/test_controller_manager.py", "tests/testing/test_workloads.py"]
+    session.run("pytest", "-q", "-n0", "--control-plane", "-m", "control_plane", *tests)
+
+
+@nox.session(python=False)
 def alertmanager(session: nox.Session) -> None:
     """Build Alertmanager from its Go module, and let it send alerts to the notification operator; needs Go."""
     directory = Path(session.create_tmp()).resolve()
@@ -88,6 +96,16 @@ def alertmanager(session: nox.Session) -> None:
     session.run("go", "install", module, env={"GOBIN": str(directory)}, external=True)
     test = "tests/notification/test_alerts.py"
     session.run("pytest", "-q", "-n0", "-k", "real", test, env={"ALERTMANAGER": str(directory / "alertmanager")})
+
+
+@nox.session(python=False)
+def peers(session: nox.Session) -> None:
+    """Run the test suites of other projects on the embedded and on a real server; needs Go for the first build.
+
+    Arguments go to ``python -m tests.peers``: the names of suites, such as ``-- client cache``, and ``--docs``, which
+    writes the table of the docs.
+    """
+    session.run("python", "-m", "tests.peers", *session.posargs)
 
 
 @nox.session(python=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
@@ -28,6 +29,12 @@ _CHROMIUM_ARGUMENTS = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option for the pictures of the docs."""
     parser.addoption("--pictures", action="store_true", help="browser tests write their screenshots to docs/console")
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt the processes that they start: a shell ignores SIGINT in what it starts in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import hmac
+import os
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.effects import EventOrder
@@ -20,13 +21,21 @@ from reconciler.apiserver.serving.listener import Listener
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
+from reconciler.apiserver.storage.data_directory import DataDirectory
+from reconciler.apiserver.storage.state import read_state, snapshot_of
 from reconciler.apiserver.storage.store import Store, encode
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import NotSent
+from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
+if TYPE_CHECKING:
+    from reconciler.testing.workloads import WorkloadControllers
+
 __all__ = ["APIServer", "ServerStatistics"]
+
+IMMEDIATE = ("garbage", "namespaces")
+STAND_INS = ("deployments", "statefulsets", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,11 @@ class APIServer:
             real server without that plugin.
         sharded_list_and_watch: honor ``shardSelector``, as a real server does with the feature gate
             ShardedListAndWatch; False, the gate's default, ignores it.
+        data: a directory to keep the state in; the next server with this directory continues from it, with the same
+            token. By default the state is lost with the server.
+        controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
+            follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"`` and
+            ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or end; 1 by default.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
@@ -83,11 +97,17 @@ class APIServer:
         event_order: EventOrder = "after",
         provision_namespaces: bool = True,
         sharded_list_and_watch: bool = False,
+        data: str | os.PathLike[str] | None = None,
+        controllers: Collection[str] | Mapping[str, float] = IMMEDIATE,
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
+        self._clock = clock
+        self._delays = _delays_of(controllers)
+        self._workloads: WorkloadControllers | None = None
+        self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         self._listener = Listener(self._serve_socket, self._unauthorized, clock)
         self._new_handler = functools.partial(
@@ -99,6 +119,7 @@ class APIServer:
             sharded=sharded_list_and_watch,
             webhook_servers=self._webhook_servers,
             token=self._token,
+            controllers=controllers,
         )
         self._handler_chain = HandlerChain(self._new_handler(), clock, rng, log=log, event_order=event_order)
         self.faults = self._handler_chain.faults
@@ -106,9 +127,36 @@ class APIServer:
     # lifecycle
 
     async def __aenter__(self) -> Self:
+        """Start the server.
+
+        Cancellation closes it.
+
+        Raises:
+            ConfigurationError: the data directory is in use, damaged or not writable.
+        """
+        if self._data is not None:
+            self._use(self._data)
         self._open = True
         self._listener.attach(asyncio.get_running_loop())
+        if self._delays:
+            from reconciler.testing.workloads import WorkloadControllers
+
+            self._workloads = WorkloadControllers(self, self._delays, clock=self._clock)
+            try:
+                await self._workloads.start()
+            except BaseException:
+                await self.close()
+                raise
         return self
+
+    def _use(self, data: DataDirectory) -> None:
+        try:
+            state, self._token = data.open(self._token)
+            self._handler_chain.data = data
+            self._handler_chain.replace_handler(self._new_handler(token=self._token, state=state))
+        except BaseException:
+            data.close()
+            raise
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -120,9 +168,16 @@ class APIServer:
 
         Cancellation may leave sockets to the event loop, which closes them.
         """
+        if self._workloads is not None:
+            await self._workloads.stop()
         self._open = False
-        self._handler_chain.close()
-        await self._listener.close()
+        try:
+            self._handler_chain.close()
+        finally:
+            if self._data is not None:
+                self._data.close()
+                self._handler_chain.data = None
+            await self._listener.close()
 
     async def restart(self, *, wipe: bool = False) -> None:
         """Break off watches and connections and drop the history, as a restart of the real server does.
@@ -132,14 +187,45 @@ class APIServer:
         Args:
             wipe: drop the data as well; versions start at the beginning, as after etcd was replaced by an empty one.
         """
-        self.cut_watches()
-        self._listener.abort_connections()
-        self._handler_chain.break_off()
         if wipe:
-            self._handler_chain.replace_handler(self._new_handler())
+            await self._continue_with(self._new_handler(), "the server restarted and lost its data")
         else:
+            self.cut_watches()
+            self._listener.abort_connections()
+            self._handler_chain.break_off()
             self._handler_chain.compact()
-        self._handler_chain.note("the server restarted" + (" and lost its data" if wipe else ""))
+            self._handler_chain.note("the server restarted")
+            await asyncio.sleep(0)
+
+    def snapshot(self) -> bytes:
+        """Return all objects and the version of the server, for `restore`; lines of JSON, to be kept in a file."""
+        return b"".join(snapshot_of(self._handler_chain.handler.cluster))
+
+    async def restore(self, snapshot: bytes, *, bump_revision: int | None = None) -> None:
+        """Replace the state by a snapshot, as when etcd is restored from a backup; this or another server took it.
+
+        Objects have the uids and versions of the snapshot. Watches and connections break off, and the history is lost.
+        Cancellation leaves the state replaced.
+
+        Args:
+            snapshot: from `snapshot`.
+            bump_revision: increase the server's version by this much and mark older ones as compacted, as recommended
+                for Kubernetes. None, the default, continues from the version of the snapshot, so that versions are
+                used a second time.
+
+        Raises:
+            ConfigurationError: it is not a snapshot, or a part of one; nothing was replaced.
+        """
+        if bump_revision is not None and bump_revision < 1:
+            raise ConfigurationError(f"bump_revision must be 1 or more, not {bump_revision}")
+        state = read_state(snapshot, "the snapshot")
+        state = state._replace(version=state.version + (bump_revision or 0))
+        await self._continue_with(self._new_handler(state=state), "the server was restored from a snapshot")
+
+    async def _continue_with(self, handler: Handler, why: str) -> None:
+        self._handler_chain.replace_handler(handler)
+        self._listener.abort_connections()
+        self._handler_chain.note(why)
         await asyncio.sleep(0)
 
     def compact(self) -> None:
@@ -371,6 +457,23 @@ class APIServer:
             # Clients follow these links as they are.
             response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
         return response
+
+
+def _delays_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds of each stand-in.
+
+    Raises:
+        ConfigurationError: a controller is unknown, or its seconds are negative.
+    """
+    if isinstance(controllers, str) or (unknown := set(controllers) - {*IMMEDIATE, *STAND_INS}):
+        shown = controllers if isinstance(controllers, str) else ", ".join(sorted(map(str, unknown)))
+        raise ConfigurationError(f"controllers has {shown!r}: choose from {', '.join((*IMMEDIATE, *STAND_INS))}")
+    chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, 1.0)
+    delays = {name: chosen[name] for name in STAND_INS if name in chosen}
+    for name, delay in delays.items():
+        if not delay >= 0:
+            raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
+    return delays
 
 
 def _without_surrogates(request: HTTPRequest) -> HTTPRequest:

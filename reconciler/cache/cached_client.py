@@ -16,7 +16,7 @@ from reconciler.cache.scope import LabelSelector, format_labels, matches_fields,
 from reconciler.client import Client, InvalidItem, ListOptions, ListResult, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version
-from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, from_document, gvk_from
+from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, gvk_from
 
 __all__ = ["CachedClient"]
 
@@ -82,7 +82,7 @@ class CachedClient(Client):
         cycle = current_cycle.get()
         if cycle is not None:
             cycle.saw(gvk, request, cached.uid, cached.version)
-        return from_document(kind, cached.decode())
+        return cached.read_as(kind)
 
     @overload
     async def list(
@@ -133,7 +133,7 @@ class CachedClient(Client):
         found, invalid = [], []
         for cached in selected:
             try:
-                found.append(from_document(kind, cached.decode()))
+                found.append(cached.read_as(kind))
             except InvalidObject as error:
                 invalid.append(InvalidItem(cached.name, cached.namespace, str(cached.version), error))
         self.session.connection.invalid_items.log(gvk, invalid)

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from reconciler.meta import UNDECODABLE, Request, Version, json_members
-from reconciler.objects import InvalidObject
+from reconciler.objects import AnyResource, InvalidObject, KindLike, Resource, TypedObject, Unstructured, from_document
 from reconciler.wire import JSONObject
 
 __all__ = ["CacheEvent", "CachedObject", "CachedOwner", "EventType"]
@@ -88,6 +89,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     creation_timestamp: str | None = None
     problem: str | None = None
     _labels: dict[str, str] | None = None
+    _fits: type[AnyResource] | None = None  # the class that the document was last found to fit
 
     @property
     def name(self) -> str:
@@ -132,6 +134,21 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             return _decode_document(self.data)
         except UNDECODABLE as error:
             raise InvalidObject(f"{self.request} cannot be decoded", [("$", str(error))]) from None
+
+    def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured:
+        """Return a private copy as an object of a kind; see `from_document`.
+
+        A version is compared with its model once. From then on only the parts that are used are read as models.
+
+        Raises:
+            InvalidObject: the document cannot be decoded, or does not fit the kind's class and `lenient` is False.
+        """
+        if self._fits is not None and self._fits is kind:
+            return self._fits.from_valid(self.decode())
+        obj: TypedObject | Unstructured = from_document(kind, self.decode(), lenient=lenient)
+        if isinstance(obj, Resource) and not obj.problems:
+            force_setattr(self, "_fits", type(obj))
+        return obj
 
     def __repr__(self) -> str:
         return f"<CachedObject {self.request} version={self.version} uid={self.uid}>"

@@ -17,6 +17,8 @@ from reconciler.cli.options import (
     KUBECONFIG,
     AccessFlags,
     ConsoleAddress,
+    Controllers,
+    Data,
     DevOptions,
     ManifestOptions,
     NewKubeconfig,
@@ -29,6 +31,9 @@ from reconciler.errors import ConfigurationError
 __all__ = ["app", "config_sources"]
 
 Format = Literal["text", "json"]
+ControllerManager = Annotated[
+    bool, Parameter(help="Also kube-controller-manager: garbage collection, Deployments, Jobs.", negative=())
+]
 
 
 def _version() -> str:
@@ -414,14 +419,19 @@ def apiserver(
         float, Parameter(help="Fraction of requests that fail, from 0 to 1.", validator=Number(gte=0, lte=1))
     ] = 0.0,
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
+    data: Data = None,
+    controllers: Controllers = (),
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 
-    kubectl and any other client can use it through the kubeconfig. Its data is lost when it stops.
+    kubectl and any other client can use it through the kubeconfig. Without --data, its data is lost when it stops.
     """
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    return run_apiserver(objects, APIServerOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
+    options = APIServerOptions(
+        port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data, controllers=controllers
+    )
+    return run_apiserver(objects, options)
 
 
 @app.command(usage="Usage: reconciler audit [OPTIONS] FILE")
@@ -470,19 +480,23 @@ def path(*, output: Annotated[Format, Parameter(help="Output format.")] = "text"
 
 
 @envtest.command
-def build() -> int:
+def build(
+    *,
+    controller_manager: ControllerManager = False,
+) -> int:
     """Build etcd, etcdutl, kube-apiserver and kubectl with Go into the user's cache, unless they exist."""
     from reconciler.cli.servers import build_binaries
 
-    return build_binaries()
+    return build_binaries(controller_manager=controller_manager)
 
 
 @envtest.command
 def up(
     *,
     kubeconfig: NewKubeconfig = KUBECONFIG,
+    controller_manager: ControllerManager = False,
 ) -> int:
     """Run a real control plane on the loopback interface until interrupted."""
     from reconciler.cli.servers import run_control_plane
 
-    return run_control_plane(kubeconfig=kubeconfig)
+    return run_control_plane(kubeconfig=kubeconfig, controller_manager=controller_manager)

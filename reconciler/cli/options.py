@@ -22,6 +22,8 @@ __all__ = [
     "AccessFlags",
     "Authentication",
     "ConsoleAddress",
+    "Controllers",
+    "Data",
     "DevOptions",
     "ManifestOptions",
     "NewKubeconfig",
@@ -52,7 +54,15 @@ Authentication = Annotated[
     Parameter(help="Clients of /metrics, /debug and the console send a token of the cluster; its RBAC decides."),
 ]
 
+Controllers = Annotated[
+    tuple[Literal["deployments", "statefulsets", "jobs"], ...],
+    Parameter(name="--controller", help="Controller of the cluster to play. Can be repeated.", show_default=False),
+]
 NewKubeconfig = Annotated[Path, Parameter(help="Path of the kubeconfig to write.")]
+Data = Annotated[
+    Path | None,
+    Parameter(help="Directory to keep the objects in; the next server with it continues. Default: they are lost."),
+]
 Workers = Annotated[int, Parameter(help="Concurrent reconciles per controller.")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")]
 Namespaces = Annotated[
@@ -258,6 +268,8 @@ class DevOptions:
     control_plane: Annotated[
         bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
     ] = False
+    data: Data = None
+    controllers: Controllers = ()
     namespaces: Namespaces = ()
     workers: Workers = 4
     metrics: Annotated[

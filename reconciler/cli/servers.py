@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,14 @@ from reconciler.cli.targets import load_resource
 from reconciler.cli.writing import write_kubeconfig
 from reconciler.errors import ConfigurationError
 
-__all__ = ["APIServerOptions", "build_binaries", "print_binaries_path", "run_apiserver", "run_control_plane"]
+__all__ = [
+    "APIServerOptions",
+    "build_binaries",
+    "describe_data",
+    "print_binaries_path",
+    "run_apiserver",
+    "run_control_plane",
+]
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
@@ -33,6 +41,8 @@ class APIServerOptions:
         log: the requests to print.
         chaos: the fraction of requests that fail.
         seed: the seed of all randomness.
+        data: the directory to keep the state in; None loses it.
+        controllers: more controllers of the cluster that the server plays.
     """
 
     port: int
@@ -40,6 +50,8 @@ class APIServerOptions:
     log: Literal["none", "writes", "requests"]
     chaos: float
     seed: int
+    data: Path | None
+    controllers: Sequence[str]
 
 
 def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
@@ -50,11 +62,12 @@ def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
     objects = [each for name in names for each in _objects(name)]
-    async with APIServer(seed=options.seed) as server:
+    controllers = ("garbage", "namespaces", *options.controllers)
+    async with APIServer(seed=options.seed, data=options.data, controllers=controllers) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)
         write_kubeconfig(server.write_kubeconfig, options.kubeconfig)
-        print(f"API server on {server.url}; its data is lost when it stops")
+        print(f"API server on {server.url}; {describe_data(options.data)}")
         print("In another terminal:")
         print(f"  export KUBECONFIG={options.kubeconfig.resolve()}")
         print("  kubectl get crd,ns", flush=True)
@@ -63,6 +76,11 @@ async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> Non
         if options.chaos:
             server.faults.chaos(seed=options.seed, rate=options.chaos)
         await _wait_for_signal()
+
+
+def describe_data(data: Path | None) -> str:
+    """Return where the state of a server is after it has stopped."""
+    return "its data is lost when it stops" if data is None else f"its data is kept in {data}"
 
 
 def _print(entry: LoggedRequest, *, writes: bool) -> None:
@@ -109,24 +127,28 @@ def print_binaries_path(*, as_json: bool) -> int:
     return 0
 
 
-def build_binaries() -> int:
+def build_binaries(*, controller_manager: bool) -> int:
     """Build the control plane's binaries unless they exist, and print their directory."""
     from reconciler.testing import control_plane
 
-    print(control_plane.build(progress=sys.stderr))
+    print(control_plane.build(progress=sys.stderr, controller_manager=controller_manager))
     return 0
 
 
-def run_control_plane(*, kubeconfig: Path) -> int:
+def run_control_plane(*, kubeconfig: Path, controller_manager: bool) -> int:
     """Run a real control plane until SIGINT or SIGTERM."""
-    asyncio.run(_run_control_plane(kubeconfig))
-    return 0
-
-
-async def _run_control_plane(kubeconfig: Path) -> None:
     from reconciler.testing import control_plane
 
-    async with control_plane.ControlPlane() as plane:
+    if controller_manager and "KUBEBUILDER_ASSETS" not in os.environ:
+        control_plane.build(sys.stderr, controller_manager=True)  # shows the progress of minutes
+    asyncio.run(_run_control_plane(kubeconfig, controller_manager=controller_manager))
+    return 0
+
+
+async def _run_control_plane(kubeconfig: Path, *, controller_manager: bool) -> None:
+    from reconciler.testing import control_plane
+
+    async with control_plane.ControlPlane(controller_manager=controller_manager) as plane:
         write_kubeconfig(plane.write_kubeconfig, kubeconfig)
         print(f"kube-apiserver on {plane.url}; its data is lost when it stops")
         print("In another terminal:")

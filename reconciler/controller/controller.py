@@ -471,7 +471,7 @@ class Controller:
         stored = self._informers.stored(request)
         if stored is not None:
             cycle.set_basis(stored.uid, stored.version)
-        return await call_override(self._reconciler, cycle.bridge, self._reconciler.reconcile, request)
+        return await call_override(self._reconciler, cycle, self._reconciler.reconcile, request)
 
     async def _end(self, grace: float) -> None:
         # A source or mapper that does not end must not keep the workers working, so nothing is awaited before the pool.

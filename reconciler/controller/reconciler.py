@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler.controller.errors import ControllerError, NotBound
 from reconciler.controller.permissions import Permission
-from reconciler.controller.reconcile.cycle import ReconcileRun, current_reconcile, current_run
+from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, current_reconcile, current_run
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import Outcome
 from reconciler.controller.wake.user_code import discard
@@ -237,7 +237,7 @@ _is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
 
 
 async def call_override(
-    reconciler: Reconciler, bridge: ThreadBridge | None, override: Callable[..., Any], *args: Any
+    reconciler: Reconciler, cycle: ReconcileCycle | None, override: Callable[..., Any], *args: Any
 ) -> Any:
     """Call a method that a subclass defines, ``async`` or plain.
 
@@ -245,11 +245,12 @@ async def call_override(
 
     Args:
         reconciler: the reconciler; bound to a controller.
-        bridge: tells a thread of the reconcile to stop; None outside a reconcile.
+        cycle: its bridge tells a thread of the reconcile to stop; None outside a reconcile.
         override: the method.
         args: its arguments.
     """
     if _is_async(override.__func__ if isinstance(override, MethodType) else override):
         return await override(*args)
+    bridge = None if cycle is None else cycle.bridge
     result = await binding_of(reconciler, "reconcile").threads.run(bridge, override, *args)
     return await result if inspect.isawaitable(result) else result

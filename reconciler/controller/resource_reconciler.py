@@ -160,7 +160,12 @@ def strategy_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> Strategy
     """
     if reconciler.status_strategy != "auto":
         return reconciler.status_strategy
-    return "merge" if reconciler.status_subresource is None or is_built_in(gvk_from(kind).group) else "update"
+    return "merge" if reconciler.status_subresource is None or _is_built_in(kind) else "update"
+
+
+@functools.lru_cache(maxsize=256)  # called in every reconcile
+def _is_built_in(kind: KindLike) -> bool:
+    return is_built_in(gvk_from(kind).group)
 
 
 class InvalidPrimary(InvalidObject, TerminalError):
@@ -206,7 +211,7 @@ class _ObjectReconcile:
             return None
         if self._cycle is not None:
             self._cycle.set_basis(read.uid, read.version)
-        obj: Any = from_document(self._kind, read.decode(), lenient=True)
+        obj: Any = read.read_as(self._kind, lenient=True)
         if read.deletion_timestamp is not None:
             return await self._reconcile_deleted(obj)
         self._check_valid(obj)
@@ -294,9 +299,8 @@ class _ObjectReconcile:
 
         After a terminal error the recorded status is complete, so the batcher must exit without an error to write it.
         """
-        bridge = None if self._cycle is None else self._cycle.bridge
         try:
-            return check_outcome(await call_override(self._reconciler, bridge, override, obj, status)), None
+            return check_outcome(await call_override(self._reconciler, self._cycle, override, obj, status)), None
         except Exception as error:
             if not is_terminal(error):
                 raise
@@ -386,12 +390,13 @@ def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
 
     Also if the status has it already: another writer may remove it before the write, which is then replayed.
     """
-    if not isinstance(obj, Resource) or obj.generation is None:
+    if not isinstance(obj, Resource) or not has_status_field(obj.status_model, "observedGeneration"):
         return
-    if not has_status_field(obj.status_model, "observedGeneration"):
+    _, generation = _revision(obj)
+    if generation is None:
         return
     if status.observed_generation is not None:
-        status.set("observedGeneration", obj.generation)
+        status.set("observedGeneration", generation)
     elif status.get("observedGeneration") is not None:  # written when the generation was unknown: outdated forever
         status.remove("observedGeneration")
 

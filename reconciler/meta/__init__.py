@@ -5,8 +5,10 @@ meaning, and the interface through which lower layers report to the current reco
 """
 
 from reconciler.meta.conditions import (
+    are_conditions,
     condition_is_true,
     find_condition,
+    has_condition,
     keep_transition_times,
     remove_condition,
     set_condition,
@@ -76,6 +78,7 @@ __all__ = [
     "ResourceType",
     "Version",
     "add_finalizer",
+    "are_conditions",
     "check_field_manager",
     "condition_is_true",
     "controller_of",
@@ -92,6 +95,7 @@ __all__ = [
     "format_time",
     "get_path",
     "gvk_of",
+    "has_condition",
     "has_finalizer",
     "identical",
     "is_newer",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from reconciler.meta.documents import is_object
 from reconciler.meta.scalars import format_time
@@ -15,7 +15,20 @@ from reconciler.meta.scalars import format_time
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
 
-__all__ = ["condition_is_true", "find_condition", "keep_transition_times", "remove_condition", "set_condition"]
+__all__ = [
+    "are_conditions",
+    "condition_is_true",
+    "find_condition",
+    "has_condition",
+    "keep_transition_times",
+    "remove_condition",
+    "set_condition",
+]
+
+
+def are_conditions(value: Any) -> TypeGuard[list[JSONObject]]:
+    """Return whether a value is a list of nothing but objects."""
+    return isinstance(value, list) and all(isinstance(condition, dict) for condition in value)
 
 
 def find_condition(conditions: Sequence[JSONObject], type: str) -> JSONObject | None:
@@ -56,24 +69,48 @@ def set_condition(
     Raises:
         ValueError: the status is invalid, or the reason is empty.
     """
+    wanted = _condition(type, status, reason, message, observed_generation)
+    current = find_condition(conditions, type)
+    if current is None:
+        conditions.append({**wanted, "lastTransitionTime": format_time(now)})
+        return True
+    if wanted.items() <= current.items():
+        return False
+    if current.get("status") != wanted["status"] or not current.get("lastTransitionTime"):
+        wanted["lastTransitionTime"] = format_time(now)
+    current.update(wanted)
+    return True
+
+
+def has_condition(
+    conditions: Sequence[JSONObject],
+    type: str,
+    status: bool | str,
+    *,
+    reason: str,
+    message: str = "",
+    observed_generation: int | None = None,
+) -> bool:
+    """Return whether `set_condition` would change nothing, with the same arguments.
+
+    Raises:
+        ValueError: as `set_condition`.
+    """
+    current = find_condition(conditions, type)
+    wanted = _condition(type, status, reason, message, observed_generation)
+    return current is not None and wanted.items() <= current.items()
+
+
+def _condition(type: str, status: bool | str, reason: str, message: str, observed_generation: int | None) -> JSONObject:
     text = str(status) if isinstance(status, bool) else status
     if text not in ("True", "False", "Unknown"):
         raise ValueError(f"status of condition {type!r} must be a bool, 'True', 'False' or 'Unknown', not {status!r}")
     if not reason:
         raise ValueError(f"condition {type!r} needs a reason: a CamelCase word")
-    wanted: JSONObject = {"type": type, "status": text, "reason": reason, "message": message}
+    condition: JSONObject = {"type": type, "status": text, "reason": reason, "message": message}
     if observed_generation is not None:
-        wanted["observedGeneration"] = observed_generation
-    current = find_condition(conditions, type)
-    if current is None:
-        conditions.append({**wanted, "lastTransitionTime": format_time(now)})
-        return True
-    if all(current.get(key) == value for key, value in wanted.items()):
-        return False
-    if current.get("status") != text or not current.get("lastTransitionTime"):
-        wanted["lastTransitionTime"] = format_time(now)
-    current.update(wanted)
-    return True
+        condition["observedGeneration"] = observed_generation
+    return condition
 
 
 def keep_transition_times(before: Mapping[str, Any], after: JSONObject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar, get_args, get_origin
 
 from typing_extensions import TypeIs, get_original_bases
@@ -28,6 +29,9 @@ KindLike = str | GroupVersionKind | type[TypedObject]
 """A kind: ``"apps/v1/Deployment"``, a GroupVersionKind, a subclass of Resource, a class of ``lightkube.resources``."""
 
 
+_parse = functools.lru_cache(maxsize=1024)(GroupVersionKind.parse)  # a program has few kinds, and every verb asks
+
+
 def gvk_from(kind: KindLike) -> GroupVersionKind:
     """Return the group, version and kind.
 
@@ -40,7 +44,7 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
     if is_built_in_class(kind):
         return class_gvk(kind)
     if isinstance(kind, str):
-        return GroupVersionKind.parse(kind)
+        return _parse(kind)
     if isinstance(kind, GroupVersionKind):
         return kind
     raise TypeError(

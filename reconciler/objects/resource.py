@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import Any, ClassVar, Generic, Never, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, cast
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
 
 from reconciler.errors import ReconcilerError
-from reconciler.meta import GroupVersionKind, Request, ResourceType, copy_json, equal, name_of, namespace_of
+from reconciler.meta import GroupVersionKind, Request, ResourceType, copy_json, equal, name_of, namespace_of, request_of
 from reconciler.objects.crd import check_paths, generate_crd
 from reconciler.objects.declaration import (
     Definition,
@@ -211,6 +211,35 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         obj._document = document  # noqa: SLF001 - its own
         return obj
 
+    @classmethod
+    def from_valid(cls, document: JSONObject) -> Self:
+        """Return an object whose document was found to fit its models before; each part is read when it is used.
+
+        Args:
+            document: the object; kept, and must not be changed afterwards. A list item, which lacks apiVersion and
+                kind, is copied.
+        """
+        obj = cls.__new__(cls)
+        complete = "kind" in document and "apiVersion" in document
+        if not complete:
+            document = {"apiVersion": cls.gvk.api_version, "kind": cls.gvk.kind, **document}
+        obj._document = document  # noqa: SLF001 - its own
+        return obj
+
+    if not TYPE_CHECKING:  # otherwise every attribute would exist for type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            """Read a part of an object that was made by `from_valid`."""
+            document = self.__dict__.get("_document")
+            if document is None or name not in _PARTS:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            problems: list[tuple[str, str]] = []
+            model = ObjectMeta if name == "metadata" else getattr(type(self), f"{name}_model")
+            part = self.__dict__[name] = _read(document, name, model, problems)
+            if problems:  # a validator of the user that does not always say the same
+                self.problems = (*self.problems, *problems)
+            return part
+
     def to_dict(self) -> JSONObject:
         """Return the object as a document, a private copy.
 
@@ -233,7 +262,9 @@ class Resource(Generic[SpecT_co, StatusT_co]):
     def _part(self, part: str, model: type[BaseModel], *, exclude_defaults: bool = False) -> Any:
         """Return a part as sent to the server; a part that does not fit its model as it was read."""
         read = (self._document or {}).get(part)
-        if any(path.partition(".")[0].partition("[")[0] == part for path, _ in self.problems):
+        if part not in self.__dict__ or any(
+            path.partition(".")[0].partition("[")[0] == part for path, _ in self.problems
+        ):
             return copy_json(read)
         return _updated_document(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
 
@@ -249,12 +280,12 @@ class Resource(Generic[SpecT_co, StatusT_co]):
     @property
     def name(self) -> str:
         """Return the object's name."""
-        return self.metadata.name
+        return self.key.name
 
     @property
     def namespace(self) -> str | None:
         """Return its namespace; None for a cluster-scoped object."""
-        return self.metadata.namespace
+        return self.key.namespace
 
     @property
     def uid(self) -> str:
@@ -284,6 +315,8 @@ class Resource(Generic[SpecT_co, StatusT_co]):
     @property
     def key(self) -> Request:
         """Return its name and namespace: the key in a queue."""
+        if self._document is not None and "metadata" not in self.__dict__:
+            return request_of(self._document)
         return Request(self.metadata.name, self.metadata.namespace)
 
     def __eq__(self, other: object) -> bool:

@@ -126,9 +126,9 @@ class StatusBatcher(Generic[S]):
             api, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager, timeout=flush_timeout
         )
         self._binding.check_strategy(strategy)
-        writer = self._binding.writer
+        target = self._binding.target()
         clock = clock or current_clock()
-        self._names = FieldNames.of(obj_or_kind, writer.gvk)
+        self._names = FieldNames.of(obj_or_kind, target.gvk)
         self._build = MutationBuilder(self._names, clock)
         policy = Policy(
             strategy=strategy,
@@ -140,9 +140,8 @@ class StatusBatcher(Generic[S]):
             forms=ValueForms.of(obj_or_kind),
             patience=flush_timeout,
         )
-        self._target = self._binding.target()
         self._block = Block(
-            self._target,
+            target,
             policy,
             self._binding,
             document=self._document,

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -36,12 +35,12 @@ class _OpenBatcher(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """The part of an outer batcher that an inner one uses when it joins.
 
     Attributes:
-        key: what both must have in common: server, client, field manager, object, and how it is written.
+        key: returns what both must have in common: server, client, field manager, object, and how it is written.
         session: where to record.
         checkpoint: writes now what is recorded.
     """
 
-    key: Hashable
+    key: Callable[[], Hashable]
     session: Session
     checkpoint: Callable[[], Awaitable[None]]
 
@@ -96,15 +95,14 @@ class Block:
         self._metrics = metrics
         self._registration: _OpenBatcher | None = None  # what inner batchers find
         self._recorded_here: list[Mutation] = []  # while joined
-        self._driver = AsyncDriver(binding.writer)
-        self._blocking_driver = BlockingDriver(binding.writer, policy.clock)
+        self._driver = AsyncDriver(binding.writer) if binding.is_async else BlockingDriver(binding.writer, policy.clock)
 
     def enter(self) -> bool:
         """Open or join without I/O; return False if the object must be read first."""
         if self.session is not None:
             raise RuntimeError("a StatusBatcher can be entered only once; create another one")
         document = self._document if self._binding.kopf is None else self._binding.kopf.document()
-        outer = _find(self._key(), document or {}) if self._join else None
+        outer = _find(self._key, document or {}) if self._join else None
         if outer is not None:
             self.joined, self.session = outer, outer.session
             return True
@@ -172,9 +170,9 @@ class Block:
                 "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
                 "the batcher over a client, with the same body"
             )
-        if self._binding.is_async:
+        if isinstance(self._driver, AsyncDriver):
             return self._driver.flush(session, self.flush_timeout, checkpoint=True)
-        self._blocking_driver.flush(session, self.flush_timeout, checkpoint=True)
+        self._driver.flush(session, self.flush_timeout, checkpoint=True)
         return _Completed()
 
     async def end_async(self, error: BaseException | None) -> None:
@@ -183,17 +181,39 @@ class Block:
         Cancellation waits for the write, `flush_timeout` seconds at most.
         """
         session = self._close(error)
-        if session is not None:
+        if session is None:
+            return
+        assert isinstance(self._driver, AsyncDriver)  # noqa: S101 - the batcher has checked the kind of block
+        try:
             cancelled = isinstance(error, asyncio.CancelledError)
-            with self._failure_as_note(session, error):
-                await self._driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
+            await self._driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
+        except Exception as failure:
+            if error is None:
+                raise
+            self._note_failure(failure, error)
+        else:
+            session.written = bool(session.written)
+        finally:
+            if error is not None:
+                session.keep_failed()
 
     def end(self, error: BaseException | None) -> None:
         """End the recording, and write it over a blocking client."""
         session = self._close(error)
-        if session is not None:
-            with self._failure_as_note(session, error):
-                self._blocking_driver.flush(session, self.flush_timeout, checkpoint=False)
+        if session is None:
+            return
+        assert isinstance(self._driver, BlockingDriver)  # noqa: S101 - the batcher has checked the kind of block
+        try:
+            self._driver.flush(session, self.flush_timeout, checkpoint=False)
+        except Exception as failure:
+            if error is None:
+                raise
+            self._note_failure(failure, error)
+        else:
+            session.written = bool(session.written)
+        finally:
+            if error is not None:
+                session.keep_failed()
 
     def _close(self, error: BaseException | None) -> Session | None:
         """End the recording; return the session if this batcher must flush it."""
@@ -204,34 +224,20 @@ class Block:
             return None
         session.close(in_error=error is not None)
         if self._registration is not None:
-            registration = self._registration
-            _open_batchers.set(
-                tuple(ref for ref in _open_batchers.get() if ref() is not None and ref() is not registration)
-            )
-            self._registration = None  # it refers to this block, and nobody can find it any more
+            registration, self._registration = self._registration, None  # it refers to this block
+            _open_batchers.set(tuple([ref for ref in _open_batchers.get() if ref() not in (None, registration)]))
         if self._binding.kopf is not None:
             if mutations := session.hand_over():
                 self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
             return None
         return session
 
-    @contextmanager
-    def _failure_as_note(self, session: Session, error: BaseException | None) -> Iterator[None]:
-        """Wrap the flush at the end of the block: its failure becomes a note on the block's own exception."""
-        try:
-            yield
-        except Exception as failure:
-            if error is None:
-                raise
-            self.failure = failure
-            text = f"the status could not be written either: {failure}"
-            error.add_note(text)
-            _logger.warning("%s", text)
-        else:
-            session.written = bool(session.written)
-        finally:
-            if error is not None:
-                session.keep_failed()
+    def _note_failure(self, failure: Exception, error: BaseException) -> None:
+        """Keep the failure of the flush as a note on the block's own exception."""
+        self.failure = failure
+        text = f"the status could not be written either: {failure}"
+        error.add_note(text)
+        _logger.warning("%s", text)
 
     def _is_unwanted(self, mutation: Mutation) -> bool:
         if self.joined is not None and not any(mutation is own for own in self._recorded_here):
@@ -246,16 +252,16 @@ class Block:
 
     def _start_alone(self, session: Session) -> None:
         self.session, self.joined, self._recorded_here = session, None, []
-        self._registration = _OpenBatcher(self._key(), session, self.checkpoint)
+        self._registration = _OpenBatcher(self._key, session, self.checkpoint)
         _open_batchers.set((*_open_batchers.get(), weakref.ref(self._registration)))
 
     def _key(self) -> Hashable:
         policy, target = self._policy, self._target
-        identity = target.identity, target.gvk, target.request
+        identity = target.writer.identity, target.gvk, target.request
         return self._binding.is_async, identity, policy.strategy == "apply", policy.subresource
 
 
-def _find(key: Hashable, document: Mapping[str, Any]) -> _OpenBatcher | None:
+def _find(key: Callable[[], Hashable], document: Mapping[str, Any]) -> _OpenBatcher | None:
     """Return the innermost open batcher for the same object; None if there is none.
 
     Args:
@@ -264,7 +270,7 @@ def _find(key: Hashable, document: Mapping[str, Any]) -> _OpenBatcher | None:
     """
     for ref in reversed(_open_batchers.get()):
         found = ref()
-        if found is None or found.key != key or not found.session.is_open:
+        if found is None or found.key() != key() or not found.session.is_open:
             continue
         if uid_of(document) in ("", found.session.uid):
             return found

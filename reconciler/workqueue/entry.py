@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
@@ -141,4 +142,9 @@ def named(reasons: Reasons) -> frozenset[str]:
     """Return the reasons without the empty one."""
     if not reasons:
         return frozenset()
-    return frozenset((reasons,)) if isinstance(reasons, str) else frozenset(reasons) - {""}
+    return _alone(reasons) if isinstance(reasons, str) else frozenset(reasons) - {""}
+
+
+@functools.lru_cache(maxsize=256)  # nearly every key has one reason, one of a few
+def _alone(reason: str) -> frozenset[str]:
+    return frozenset((reason,))

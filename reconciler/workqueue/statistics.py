@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 from reconciler.workqueue.entry import Entry, K, due_reasons, named
 
 __all__ = ["Explanation", "InProgress", "QueueMetrics", "QueueStatistics", "explain"]
 
 
-@dataclass(frozen=True, slots=True)
-class InProgress(Generic[K]):
+class InProgress(NamedTuple, Generic[K]):
     """A key that `WorkQueue.get` has returned and that is not done.
 
     Attributes:

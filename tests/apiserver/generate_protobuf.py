@@ -25,6 +25,9 @@ _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i"
 _BESIDE = (
     "meta.v1.DeleteOptions",
     "autoscaling.v1.Scale",
+    "core.v1.Binding",
+    "policy.v1.Eviction",
+    "authentication.v1.TokenRequest",
     "authentication.v1.SelfSubjectReview",
     "authorization.v1.LocalSubjectAccessReview",
     "authorization.v1.SelfSubjectAccessReview",
@@ -32,7 +35,9 @@ _BESIDE = (
     "authorization.v1.SubjectAccessReview",
 )
 _MEMBER = re.compile(r"^\s*(optional|repeated|required)?\s*(map<string, ([\w.]+)>|[\w.]+) (\w+) = (\d+);", re.MULTILINE)
-_FIELD = re.compile(r'^\t(?:(\w+)\s+)?(\*)?[\w.\[\]*]+\s+`json:"([^",]*)(,[^"]*)?" protobuf:"\w+,(\d+),', re.MULTILINE)
+_FIELD = re.compile(
+    r'^\t(?:(\w+)\s+)?(\*)?[\w.\[\]*]+\s+`json:"([^",]*)(,[^"]*)?"[^`]* protobuf:"\w+,(\d+),', re.MULTILINE
+)
 
 
 def short(name: str) -> str:

@@ -60,6 +60,7 @@ def short(name: str) -> str:
         "io.k8s.apimachinery.pkg.apis.",
         "io.k8s.apimachinery.pkg.",
         "io.k8s.apiextensions-apiserver.pkg.apis.",
+        "io.k8s.kube-aggregator.pkg.apis.",
         "io.k8s.api.",
     ):
         name = name.removeprefix(prefix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ from tests.apiserver.admission_world import (
     KIND,
     MUTATING,
     VALIDATING,
+    Hooks,
     Scenario,
     World,
     on_both,
+    over_https,
     patch,
 )
 
@@ -444,6 +447,27 @@ async def a_response_is_never_trusted(world: World) -> None:
 
 
 test_embedded_server_calls_webhooks, test_real_server_calls_webhooks_the_same_way = on_both(SCENARIOS)
+
+
+async def test_a_webhook_is_called_as_envtest_configures_it(tmp_path: Path) -> None:
+    hooks = Hooks()
+    hooks.on("/v", lambda _: {"allowed": False})
+    async with APIServer() as server, Client(server) as client, over_https(hooks, tmp_path) as address:
+        await server.apply(GADGET_DEFINITION)
+        # Its CA bundle is the certificate of the webhook itself, and the path begins with two slashes.
+        bundle = base64.b64encode((tmp_path / "tls.crt").read_bytes()).decode()
+        hook = {
+            "name": "v.admission.reconciler.dev",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "clientConfig": {"url": address["url"] + "//v", "caBundle": bundle},
+            "rules": [{**GADGETS, "operations": ["CREATE"]}],
+        }
+        await client.create({"apiVersion": GROUP, "kind": VALIDATING, "metadata": {"name": "v"}, "webhooks": [hook]})
+        metadata = {"name": "g", "namespace": "default"}
+        gadget = {"apiVersion": "admission.reconciler.dev/v1", "kind": "Gadget", "metadata": metadata}
+        said = await World.try_to(client.create(gadget))
+        assert said.endswith("denied the request without explanation")
 
 
 @pytest.mark.virtual_time

@@ -66,7 +66,7 @@ async def test_openapi_describes_custom_and_built_in_kinds(api: Api) -> None:
     item = custom["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}"]
     assert "fieldValidation" in [parameter["name"] for parameter in item["patch"]["parameters"]]
     core = await api.get("/openapi/v3/api/v1")
-    _resolve(core.body, core["components"]["schemas"]["core.v1.Pod"])
+    _resolve(core.body, core["components"]["schemas"]["io.k8s.api.core.v1.Pod"])
     assert (await api.get("/openapi/v3/apis/nowhere/v1")).status == 404
     assert (await api.get("/openapi/v2"))["swagger"] == "2.0"
 

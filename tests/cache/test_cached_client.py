@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,6 +108,32 @@ async def test_reads_are_typed_and_equal_to_live_ones(world: World) -> None:
     found = await world.client.get(MAP, "m", "default")
     assert isinstance(found, Unstructured)
     assert found.gvk == GroupVersionKind.parse(MAP)
+
+
+async def test_a_version_is_compared_with_its_model_once_and_then_read_part_by_part(world: World) -> None:
+    await world.server.apply(Database)
+    await world.live.create(database("main", labels={"team": "data"}, size=3, colors=["red"]))
+    await world.declare(Database)
+    first = await world.client.get(Database, "main", "default")
+    document, validated = first.to_dict(), []
+    with pytest.MonkeyPatch.context() as patched:
+        for model in (ObjectMeta, DatabaseSpec, Database.status_model):
+            read = model.model_validate
+            note = lambda data, read=read, name=model.__name__: validated.append(name) or read(data)  # noqa: E731
+            patched.setattr(model, "model_validate", note)
+        second = await world.client.get(Database, "main", "default")
+        assert (second.name, second.namespace, second.key) == ("main", "default", first.key)
+        assert copy.deepcopy(second).to_dict() == document
+        assert validated == []
+        assert (second.spec.size, second.spec.colors, second.labels) == (3, ["red"], {"team": "data"})
+        assert validated == ["DatabaseSpec", "ObjectMeta"]
+    assert second == first
+    second.spec.size = 4
+    assert second.to_dict()["spec"] == {"size": 4, "colors": ["red"]}
+    assert not hasattr(second, "other")
+    await world.live.patch(Database, "main", "default", patch={"spec": {"size": 5}})
+    await asyncio.sleep(1)
+    assert (await world.client.get(Database, "main", "default")).spec.size == 5
 
 
 async def test_a_reader_cannot_corrupt_the_cache(world: World) -> None:

@@ -100,6 +100,32 @@ def test_apiserver_prints_how_to_reach_it_serves_objects_and_stops_cleanly(
     assert server.end(number) == (0, "")
 
 
+def test_data_survives_a_kill_and_is_not_shared(start: Callable[..., Started], tmp_path: Path) -> None:
+    def begin() -> Started:
+        server = start("--data", "data")
+        assert server.line().endswith("; its data is kept in data")
+        for _ in range(3):
+            server.line()
+        return server
+
+    server = begin()
+    path = "/api/v1/namespaces/default/configmaps"
+    _, made = server.ask(path, "POST", {"metadata": {"name": "a"}})
+    code, err = start("--data", "data").end(0)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "another server keeps its data in data" in err
+    server.end(signal.SIGKILL)
+    server = begin()
+    assert server.ask(f"{path}/a") == (200, made)
+    _, second = server.ask(path, "POST", {"metadata": {"name": "b"}})
+    assert int(second["metadata"]["resourceVersion"]) == int(made["metadata"]["resourceVersion"]) + 1
+    assert server.end() == (0, "")
+    (tmp_path / "data" / "state.jsonl").write_bytes(b"\x00" * 1000)
+    code, err = start("--data", "data").end(0)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "state.jsonl is not a snapshot" in err
+
+
 def test_log_option_prints_writes_as_they_happen(start: Callable[..., Started]) -> None:
     server = start("--log", "writes")
     for _ in range(4):

@@ -14,6 +14,12 @@ _MESSAGES: dict[str, dict[str, str]] = json.loads(
 _TYPES: dict[str, str] = json.loads(resources.files("reconciler.apiserver.builtin").joinpath("types.json").read_text())[
     "kinds"
 ]
+_BESIDE = {
+    "Binding": "core.v1.Binding",
+    "DeleteOptions": "meta.v1.DeleteOptions",
+    "Eviction": "policy.v1.Eviction",
+}
+"""The messages of documents that are not stored."""
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 
@@ -21,7 +27,7 @@ def to_protobuf(document: dict[str, Any]) -> bytes:
     """Return a document in its envelope."""
     version, kind = document["apiVersion"], document["kind"]
     group, _, number = version.rpartition("/")
-    name = {"DeleteOptions": "meta.v1.DeleteOptions"}.get(kind) or _TYPES[f"{group}/{number}/{kind}"]
+    name = _BESIDE.get(kind) or _TYPES[f"{group}/{number}/{kind}"]
     described = _bytes(1, version.encode()) + _bytes(2, kind.encode())
     return b"k8s\x00" + _bytes(1, described) + _bytes(2, _message(document, name)) + _bytes(3, b"") + _bytes(4, b"")
 

@@ -8,9 +8,8 @@ import os
 import pytest
 
 from reconciler.controller import ReconcileRun
-from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
 from reconciler.controller.reconcile.unsaved import UnsavedStore
-from reconciler.controller.reconcile.worker import new_reconcile_id
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 
@@ -27,8 +26,8 @@ def tracker() -> EchoTracker[Request]:
 
 @pytest.fixture
 async def cycle(tracker) -> ReconcileCycle:
-    run = ReconcileRun("widget", KEY, "id", frozenset({"event"}), 2, 0)
-    made = ReconcileCycle(GVK, run, tracker=tracker, unsaved=UnsavedStore(), loop=asyncio.get_running_loop())
+    run = ReconcileRun("widget", KEY, frozenset({"event"}), 2, 0)
+    made = ReconcileCycle(CycleContext(GVK, tracker, UnsavedStore(), asyncio.get_running_loop()), run)
     made.set_basis("u", 5)
     return made
 
@@ -108,11 +107,11 @@ async def test_log_fields_describe_the_reconcile(cycle) -> None:
         "controller": "widget",
         "object_namespace": "ns",
         "object_name": "w",
-        "reconcile_id": "id",
+        "reconcile_id": cycle.reconcile_id,
         "reasons": ["event"],
         "attempt": 2,
     }
-    assert (cycle.gvk, cycle.request, cycle.controller, cycle.reconcile_id) == (GVK, KEY, "widget", "id")
+    assert (cycle.gvk, cycle.request, cycle.controller) == (GVK, KEY, "widget")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -123,7 +122,7 @@ def test_ids_differ_in_forked_processes() -> None:
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
-            os.write(write, new_reconcile_id().encode())
+            os.write(write, ReconcileRun("widget", KEY, frozenset(), 0, 0).reconcile_id.encode())
             os._exit(0)
         os.close(write)
         os.waitpid(child, 0)

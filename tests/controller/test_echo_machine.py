@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.meta import GroupVersionKind, Request, Version
@@ -46,8 +46,8 @@ class Rule:
         return EchoTracker()
 
     def make_cycle(self, key: Request) -> ReconcileCycle:
-        run = ReconcileRun("trees", key, "id", frozenset(), 0, 0)
-        return ReconcileCycle(GVK, run, tracker=self.tracker, unsaved=UnsavedStore(), loop=self.loop)
+        run = ReconcileRun("trees", key, frozenset(), 0, 0)
+        return ReconcileCycle(CycleContext(GVK, self.tracker, UnsavedStore(), self.loop), run)
 
     def wrote_unconditionally(self, key: Request, after: Version) -> None:
         """Called for an unconditional write: nothing is recorded."""
@@ -490,7 +490,7 @@ def _with_tracker(tracker: type[EchoTracker[Request]]) -> type[Rule]:
 
 def _with_cycle(cycle: type[ReconcileCycle]) -> type[Rule]:
     def make_cycle(self: Rule, key: Request) -> ReconcileCycle:
-        run = ReconcileRun("trees", key, "id", frozenset(), 0, 0)
+        run = ReconcileRun("trees", key, frozenset(), 0, 0)
         return cycle(GVK, run, tracker=self.tracker, unsaved=UnsavedStore(), loop=self.loop)
 
     return type(cycle.__name__, (Rule,), {"make_cycle": make_cycle})

@@ -25,7 +25,7 @@ KEY = Request("w", "ns")
 
 
 def run_of(number: int) -> ReconcileRun:
-    return ReconcileRun("widget", Request(f"w{number}", "ns"), "id", frozenset(), 0, 0)
+    return ReconcileRun("widget", Request(f"w{number}", "ns"), frozenset(), 0, 0)
 
 
 class Log(logging.StreamHandler[io.StringIO]):

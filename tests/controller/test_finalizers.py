@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from reconciler.controller import ReconcileRun, Result, ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import Conflict, NotFound, TerminalError
@@ -299,9 +299,9 @@ async def test_change_by_a_webhook_in_the_finalizer_write_is_news(change: dict, 
     tracker: EchoTracker[Request] = EchoTracker()
     key = Request("w", "ns")
     tracker.begin(key)
-    run = ReconcileRun("widget", key, "id", frozenset(), 0, 0)
+    run = ReconcileRun("widget", key, frozenset(), 0, 0)
     loop = asyncio.get_running_loop()
-    cycle = ReconcileCycle(Widget.gvk, run, tracker=tracker, unsaved=UnsavedStore(), loop=loop)
+    cycle = ReconcileCycle(CycleContext(Widget.gvk, tracker, UnsavedStore(), loop), run)
     cycle.set_basis("u", 5)
     current_cycle.set(cycle)
     document = Widget(metadata=ObjectMeta(name="w", namespace="ns"), spec=WidgetSpec()).to_dict()

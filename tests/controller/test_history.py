@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from reconciler.clock import current_clock
+from reconciler.clock import SystemClock, current_clock
 from reconciler.controller import KeyExplanation, ReconcileRun, Result, ensure_finalizer, generation_changed
-from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
 from reconciler.controller.reconcile.history import MAX_RUNS, RunHistory
 from reconciler.controller.reconcile.outcome import Completion
 from reconciler.controller.reconcile.unsaved import UnsavedStore
@@ -249,9 +250,9 @@ async def test_values_that_a_model_rejects_are_not_in_the_message(world: World) 
 
 
 def cycle(name: str, loop: asyncio.AbstractEventLoop) -> ReconcileCycle:
-    run = ReconcileRun("c", Request(name, "ns"), "id", frozenset({"event"}), 0, 0)
+    run = ReconcileRun("c", Request(name, "ns"), frozenset({"event"}), 0, 0)
     gvk = GroupVersionKind("example.com", "v1", "Widget")
-    return ReconcileCycle(gvk, run, tracker=EchoTracker(), unsaved=UnsavedStore(), loop=loop)
+    return ReconcileCycle(CycleContext(gvk, EchoTracker(), UnsavedStore(), loop), run)
 
 
 async def test_idle_keys_are_dropped_first_and_counted() -> None:
@@ -262,6 +263,21 @@ async def test_idle_keys_are_dropped_first_and_counted() -> None:
     assert len(history) == 52
     assert [len(history.runs(Request(name, "ns"))) for name in ("0", "1", "50", "100")] == [1, 0, 1, 1]
     assert history.dropped == 49
+
+
+async def test_a_reconcile_began_at_one_time_until_the_clock_is_set() -> None:
+    class Clock(SystemClock):
+        ahead = timedelta()
+
+        def now(self) -> datetime:
+            return super().now() + self.ahead
+
+    clock = Clock()
+    history = RunHistory(lambda _: False, clock)
+    history.record(cycle("w", asyncio.get_running_loop()), 0.1, Completion())
+    (started,) = {history.runs(KEY)[0].started for _ in range(1000)}
+    clock.ahead = timedelta(hours=1)
+    assert (history.runs(KEY)[0].started - started).total_seconds() == pytest.approx(3600, abs=1)
 
 
 async def test_a_key_in_a_tight_loop_does_not_displace_others() -> None:

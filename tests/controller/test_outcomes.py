@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from reconciler.controller import Result
-from reconciler.controller.reconcile.worker import new_reconcile_id
+from reconciler.controller.reconcile.cycle import ReconcileRun
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
@@ -425,7 +425,7 @@ async def test_context_variables_of_a_reconcile_do_not_reach_the_next(world: Wor
 
 
 def test_the_id_of_a_reconcile_is_a_random_uuid() -> None:
-    ids = [new_reconcile_id() for _ in range(1000)]
+    ids = [ReconcileRun("widget", Request("w"), frozenset(), 0, 0).reconcile_id for _ in range(1000)]
     assert len(set(ids)) == 1000
     assert {(str(uuid.UUID(text)) == text, uuid.UUID(text).version, uuid.UUID(text).variant) for text in ids} == {
         (True, 4, uuid.RFC_4122)

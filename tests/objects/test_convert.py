@@ -39,7 +39,7 @@ def test_a_kind_is_a_string_a_gvk_or_a_class() -> None:
     assert gvk_from(Thing) == GroupVersionKind("example.com", "v1", "Thing")
 
 
-@pytest.mark.parametrize("kind", [Resource, int, 3, None, ThingSpec])
+@pytest.mark.parametrize("kind", [Resource, int, 3, None, ThingSpec, {"kind": "Thing"}, ["v1/Pod"]])
 def test_anything_else_is_not_a_kind(kind: Any) -> None:
     with pytest.raises(TypeError, match="is not a valid kind: pass 'group/version/Kind'"):
         gvk_from(kind)

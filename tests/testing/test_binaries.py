@@ -24,7 +24,7 @@ set -e
 echo "$PWD $*" >> "$CALLS"
 test -f go.mod && test -f go.sum
 test -n "$GOBIN" && mkdir -p "$GOBIN"
-for name in server etcdutl kube-apiserver kubectl; do
+for name in server etcdutl kube-apiserver kubectl kube-controller-manager; do
   printf '#!/bin/sh\\n' > "$GOBIN/$name"
   chmod +x "$GOBIN/$name"
 done
@@ -98,8 +98,30 @@ def test_binaries_are_built_once_into_the_users_cache(calls: Path, tmp_path: Pat
     assert path.parent.parent == tmp_path / "cache" / "kube-reconciler" / "envtest"
     assert sorted(p.name for p in path.iterdir()) == ["etcd", "etcdutl", "kube-apiserver", "kubectl"]
     (call,) = calls.read_text().splitlines()
-    assert call.endswith("install -v -ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 tool")
+    flags = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3"
+    assert f" install -v -ldflags {flags} go.etcd.io/etcd/server/v3 go.etcd.io/etcd/etcdutl/v3 k8s.io/" in call
     assert sorted(p.name for p in path.parent.iterdir()) == ["bin", "lock"]
+
+
+def test_controller_manager_is_built_only_if_wanted(calls: Path) -> None:
+    path = build()
+    assert not (path / "kube-controller-manager").exists()
+    assert build(controller_manager=True) == find_or_build(controller_manager=True) == path
+    assert (path / "kube-controller-manager").exists()
+    first, second = calls.read_text().splitlines()
+    assert "kube-controller-manager" not in first
+    assert second.endswith("gitVersion=v1.36.3 k8s.io/kubernetes/cmd/kube-controller-manager")
+
+
+def test_missing_controller_manager_in_kubebuilder_assets_is_an_error(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("etcd", "kube-apiserver"):
+        program(tmp_path / "assets" / name)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    with pytest.raises(BinariesMissing, match=r"^no kube-controller-manager in KUBEBUILDER_ASSETS, .*: unset it"):
+        find_or_build(controller_manager=True)
+    assert not calls.exists()
 
 
 def test_the_module_of_the_package_is_not_built_in(calls: Path) -> None:

@@ -122,6 +122,18 @@ async def test_versions_on_the_embedded_server(body: Callable[[Client], Awaitabl
         await body(client)
 
 
+@EACH
+async def test_versions_on_the_embedded_server_over_https(
+    body: Callable[[Client], Awaitable[None]], tmp_path: Path
+) -> None:
+    ca = trustme.CA()
+    write_certificate(tmp_path, ca)
+    server, converter = webhooks(tmp_path)
+    async with serving(server) as url, APIServer() as apiserver, Client(apiserver) as client:
+        await apiserver.apply(disks(conversion_configuration(converter, url=url, ca_bundle=ca.cert_pem.bytes())))
+        await body(client)
+
+
 @pytest.mark.virtual_time
 async def test_stored_objects_are_converted_when_the_storage_version_changes() -> None:
     server, converter = webhooks()

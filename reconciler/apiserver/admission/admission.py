@@ -43,9 +43,9 @@ class ConfiguredAdmission:
         self._validating: list[Webhook] = []
         self._policies: list[Policy] = []
         self.active = False
-        cluster.commit_hooks.append(self._committed)
+        cluster.commit_hooks.append(self.committed)
 
-    def _committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
+    def committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
         """Read the configurations again if one has changed; a commit hook."""
         if resource.info.group == GROUP:
             self.active, registry = True, self._cluster.registry

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import ssl
 from collections.abc import Mapping
 
 from reconciler.apiserver.admission.webhooks import Webhook
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhook_address import WebhookAddress, webhook_address
+from reconciler.apiserver.requests.webhook_post import post_to_webhook
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -18,8 +17,6 @@ from reconciler.wire import JSONObject
 __all__ = ["CallFailed", "WebhookCaller"]
 
 _JSON = {"content-type": "application/json"}
-_LARGEST = 16 * 1024 * 1024
-"""Bytes of a response that are read: more than five objects of the largest size that etcd accepts."""
 
 
 class CallFailed(Exception):
@@ -74,34 +71,4 @@ class WebhookCaller:
             raise OSError(f'service "{address.service}" not found')
         if getattr(self._clock, "virtual", False):
             raise CallFailed(f"{address.origin} cannot be called under virtual time: use connect_webhooks()")
-        return await _post_over_sockets(address.url, request, str(client.get("caBundle") or ""))
-
-
-async def _post_over_sockets(url: str, request: HTTPRequest, bundle: str) -> HTTPResponse:
-    """Send a review over sockets; the server's certificate must be signed by the bundle's CAs.
-
-    Raises:
-        OSError: the webhook cannot be reached.
-        CallFailed: the bundle is not valid, or the response is too large.
-    """
-    from aiohttp import ClientError, ClientSession
-
-    try:
-        context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode() if bundle else None)
-    except (ssl.SSLError, ValueError) as error:
-        raise CallFailed(f"the caBundle is not valid: {error}") from None
-    try:
-        async with (
-            ClientSession(auto_decompress=False) as session,
-            session.post(
-                url, params=request.query, data=request.body, headers=_JSON, ssl=context, allow_redirects=False
-            ) as response,
-        ):
-            content = await response.content.read(_LARGEST + 1)
-            while len(content) <= _LARGEST and not response.content.at_eof():
-                content += await response.content.read(_LARGEST + 1 - len(content))
-    except ClientError as error:
-        raise OSError(str(error)) from None
-    if len(content) > _LARGEST:
-        raise CallFailed(f"the response is larger than {_LARGEST} bytes")
-    return HTTPResponse(response.status, body=content)
+        return await post_to_webhook(address.url, request, client)

@@ -109,6 +109,14 @@ def _network_policy(value: JSONObject) -> JSONObject:
     return _with(value, {"policyTypes": ["Ingress", *(["Egress"] if value.get("egress") else [])]})
 
 
+def _load_balancer_ingress(value: JSONObject) -> JSONObject:
+    return _with(value, {"ipMode": "VIP"}) if value.get("ip") else value
+
+
+def _node_spec(value: JSONObject) -> JSONObject:
+    return _with(value, {"podCIDRs": [value["podCIDR"]]}) if value.get("podCIDR") else value
+
+
 def _node_status(value: JSONObject) -> JSONObject:
     return _with(value, {"allocatable": value["capacity"]}) if value.get("capacity") else value
 
@@ -150,6 +158,8 @@ _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "core.v1.Container": _container,
     "core.v1.EphemeralContainer": _container,
     "core.v1.LimitRangeItem": _limits,
+    "core.v1.LoadBalancerIngress": _load_balancer_ingress,
+    "core.v1.NodeSpec": _node_spec,
     "core.v1.NodeStatus": _node_status,
     "core.v1.PodSpec": _pod_spec,
     "core.v1.ServicePort": _service_port,

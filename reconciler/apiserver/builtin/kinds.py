@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from importlib import resources
 
-__all__ = ["BUILT_IN", "DEPRECATED", "SELECTABLE", "KindInfo"]
+import msgspec
+
+from reconciler.wire import JSONObject
+
+__all__ = ["BUILT_IN", "DEPRECATED", "SELECTABLE", "KindInfo", "recorded_groups"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,102 +69,88 @@ class KindInfo:
         return self.singular or self.kind.lower()
 
 
-_Kind = tuple[KindInfo, tuple[str, ...]]
-_ALL = ("all",)
+@functools.cache
+def recorded_groups() -> list[JSONObject]:
+    """Return the built-in groups with their versions and resources, as in aggregated discovery of a real server."""
+    text = resources.files("reconciler.apiserver.builtin").joinpath("discovery.json").read_bytes()
+    groups: list[JSONObject] = msgspec.json.decode(text)
+    return groups
 
 
-def _kind(
-    group: str,
-    plural: str,
-    kind: str,
-    *short_names: str,
-    cluster: bool = False,
-    versions: tuple[str, ...] = ("v1",),
-    **options: Any,
-) -> _Kind:
-    return KindInfo(group, plural, kind, not cluster, short_names=short_names, **options), versions
-
-
-def _scalable(group: str, plural: str, kind: str, short_name: str) -> _Kind:
-    options: dict[str, Any] = {"categories": _ALL, "status": True, "generation": True, "extra_subresources": ("scale",)}
-    return _kind(group, plural, kind, short_name, **options)
-
-
-def _admission(plural: str, kind: str, **options: Any) -> _Kind:
-    group = "admissionregistration.k8s.io"
-    return _kind(group, plural, kind, cluster=True, categories=("api-extensions",), generation=True, **options)
-
-
-BUILT_IN: tuple[_Kind, ...] = (
-    _kind("", "namespaces", "Namespace", "ns", cluster=True, status=True, names="label"),
-    _kind("", "configmaps", "ConfigMap", "cm"),
-    _kind("", "secrets", "Secret"),
-    _kind("", "events", "Event", "ev", create_on_update=True),
-    _kind("events.k8s.io", "events", "Event", "ev", create_on_update=True, stored_as=""),
-    _kind("", "serviceaccounts", "ServiceAccount", "sa"),
-    _kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label"),
-    _kind("", "endpoints", "Endpoints", "ep", create_on_update=True),
-    _kind(
-        "",
-        "pods",
-        "Pod",
-        "po",
-        categories=_ALL,
-        status=True,
-        generation=True,
-        extra_subresources=("binding", "eviction"),
-    ),
-    _kind("", "podtemplates", "PodTemplate", generation=True),
-    _kind("", "nodes", "Node", "no", cluster=True, status=True),
-    _kind("", "persistentvolumes", "PersistentVolume", "pv", cluster=True, status=True),
-    _kind("", "persistentvolumeclaims", "PersistentVolumeClaim", "pvc", status=True),
-    _kind("", "limitranges", "LimitRange", "limits", create_on_update=True),
-    _kind("", "resourcequotas", "ResourceQuota", "quota", status=True),
-    _scalable("", "replicationcontrollers", "ReplicationController", "rc"),
-    _scalable("apps", "deployments", "Deployment", "deploy"),
-    _scalable("apps", "replicasets", "ReplicaSet", "rs"),
-    _scalable("apps", "statefulsets", "StatefulSet", "sts"),
-    _kind("apps", "daemonsets", "DaemonSet", "ds", categories=_ALL, status=True, generation=True),
-    _kind("batch", "jobs", "Job", categories=_ALL, status=True, generation=True),
-    _kind("batch", "cronjobs", "CronJob", "cj", categories=_ALL, status=True, generation=True),
-    _kind("coordination.k8s.io", "leases", "Lease", create_on_update=True, unconditional=False),
-    _kind("discovery.k8s.io", "endpointslices", "EndpointSlice", create_on_update=True, generation=True),
-    _kind("networking.k8s.io", "ingresses", "Ingress", "ing", status=True, generation=True),
-    _kind("networking.k8s.io", "ingressclasses", "IngressClass", cluster=True, generation=True),
-    _kind("networking.k8s.io", "networkpolicies", "NetworkPolicy", "netpol", generation=True),
-    _kind("policy", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True, generation=True),
-    _kind(
-        "autoscaling",
-        "horizontalpodautoscalers",
-        "HorizontalPodAutoscaler",
-        "hpa",
-        categories=_ALL,
-        status=True,
-        versions=("v2", "v1"),
-    ),
-    _kind("rbac.authorization.k8s.io", "roles", "Role", names="path"),
-    _kind("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", names="path"),
-    _kind("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", cluster=True, names="path"),
-    _kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", cluster=True, names="path"),
-    _kind("storage.k8s.io", "storageclasses", "StorageClass", "sc", cluster=True),
-    _kind("scheduling.k8s.io", "priorityclasses", "PriorityClass", "pc", cluster=True, generation=True),
-    _admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
-    _admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy", status=True),
-    _admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
-    _admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
-    _kind(
-        "apiextensions.k8s.io",
+_ADMISSION = "admissionregistration.k8s.io"
+_ROLES = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
+_CREATED_BY_PUT = _ROLES | {"endpoints", "events", "leases", "limitranges", "runtimeclasses", "services"}
+_VERSIONED_PUTS = frozenset(
+    {
+        "csidrivers",
+        "csinodes",
+        "csistoragecapacities",
         "customresourcedefinitions",
-        "CustomResourceDefinition",
-        "crd",
-        "crds",
-        cluster=True,
-        categories=("api-extensions",),
-        status=True,
-        generation=True,
-        unconditional=False,
-    ),
+        "leases",
+        "poddisruptionbudgets",
+        "runtimeclasses",
+        "volumeattachments",
+    }
 )
+"""The kinds whose PUT must contain the resourceVersion, besides those of admission."""
+_WITHOUT_GENERATION = frozenset({"controllerrevisions", "resourceclaims", "resourceclaimtemplates"})
+_WITH_GENERATION = frozenset(
+    {
+        "customresourcedefinitions",
+        "endpointslices",
+        "ingressclasses",
+        "ingresses",
+        "networkpolicies",
+        "poddisruptionbudgets",
+        "pods",
+        "podtemplates",
+        "priorityclasses",
+        "replicationcontrollers",
+    }
+)
+_GROUPS_WITH_GENERATION = frozenset({_ADMISSION, "apps", "batch", "flowcontrol.apiserver.k8s.io", "resource.k8s.io"})
+_NAMES = {"namespaces": "label", "services": "label", **dict.fromkeys(_ROLES, "path"), "apiservices": "path"}
+_SERVED_SUBRESOURCES = ("scale", "binding", "eviction", "ephemeralcontainers")
+
+
+def _kind(group: str, resource: JSONObject) -> KindInfo:
+    plural = str(resource["resource"])
+    subresources = {each["subresource"] for each in resource.get("subresources", ())}
+    generation = plural in _WITH_GENERATION or group in _GROUPS_WITH_GENERATION
+    return KindInfo(
+        group,
+        plural,
+        str(resource["responseKind"]["kind"]),
+        resource["scope"] == "Namespaced",
+        singular=str(resource["singularResource"]),
+        short_names=tuple(resource.get("shortNames", ())),
+        categories=tuple(resource.get("categories", ())),
+        status="status" in subresources,
+        generation=generation and plural not in _WITHOUT_GENERATION,
+        unconditional=plural not in _VERSIONED_PUTS and group != _ADMISSION,
+        create_on_update=plural in _CREATED_BY_PUT,
+        names=_NAMES.get(plural, "subdomain"),
+        extra_subresources=tuple(name for name in _SERVED_SUBRESOURCES if name in subresources),
+        stored_as="" if group == "events.k8s.io" else None,
+    )
+
+
+def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
+    """Yield the recorded kinds that are stored, with their versions."""
+    for group in recorded_groups():
+        versions: dict[str, tuple[str, ...]] = {}
+        kinds: dict[str, JSONObject] = {}
+        for version in group["versions"]:
+            for resource in version["resources"]:
+                if "watch" in resource["verbs"]:
+                    plural = resource["resource"]
+                    kinds.setdefault(plural, resource)
+                    versions[plural] = (*versions.get(plural, ()), version["version"])
+        for plural, resource in kinds.items():
+            yield _kind(group["metadata"].get("name", ""), resource), versions[plural]
+
+
+BUILT_IN = tuple(_built_in())
 """Each built-in kind with its served versions, the preferred one first."""
 
 DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
@@ -186,6 +178,18 @@ SELECTABLE: dict[tuple[str, str], tuple[str, ...]] = {
         "reason",
         "reportingComponent",
         "source",
+        "type",
+    ),
+    ("events.k8s.io", "events"): (
+        "regarding.kind",
+        "regarding.namespace",
+        "regarding.name",
+        "regarding.uid",
+        "regarding.apiVersion",
+        "regarding.resourceVersion",
+        "regarding.fieldPath",
+        "reason",
+        "reportingController",
         "type",
     ),
     ("", "secrets"): ("type",),

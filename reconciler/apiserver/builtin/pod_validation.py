@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 from reconciler.apiserver.builtin.preparation import admitted_pod_spec
 from reconciler.apiserver.builtin.rules.checks import without_empty
+from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.text import quoted
 from reconciler.wire import JSONObject
 
-__all__ = ["check_pod_update", "difference"]
+__all__ = ["check_ephemeral_containers", "check_pod_update", "difference"]
 
 Findings = Iterator[FieldError]
 
@@ -46,6 +48,19 @@ def check_pod_update(doc: JSONObject, stored: JSONObject) -> Findings:
     if without_empty(kept) != without_empty(before):
         message = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
         yield FieldError.forbidden("spec", message)
+
+
+def check_ephemeral_containers(doc: JSONObject, stored: JSONObject) -> Findings:
+    """Yield the errors of an update of the ephemeral containers of a Pod."""
+    yield from violations("core.v1.Pod", doc, stored)
+    path = "spec.ephemeralContainers"
+    kept = {each.get("name"): each for each in doc["spec"].get("ephemeralContainers") or ()}
+    for old in stored["spec"].get("ephemeralContainers") or ():
+        shown = f"existing ephemeral containers {quoted(old.get('name'))} may not be"
+        if old.get("name") not in kept:
+            yield FieldError.forbidden(path, f"{shown} removed\n")
+        elif without_empty(kept[old.get("name")]) != without_empty(old):
+            yield FieldError.forbidden(path, f"{shown} changed\n{difference(old, kept[old.get('name')])}")
 
 
 def _check_images(containers: list[JSONObject], path: str) -> Findings:

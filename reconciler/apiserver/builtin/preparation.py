@@ -6,6 +6,7 @@ import base64
 import zlib
 from typing import Any
 
+from reconciler.apiserver.builtin.cells import value_at
 from reconciler.wire import JSONObject
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "complete_secret",
     "complete_service",
     "complete_volume",
+    "finish_job",
     "finish_node",
     "finish_pod",
     "finish_service",
@@ -80,6 +82,13 @@ def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObj
     return {**port, "nodePort": same[0]["nodePort"] if same else first + number % count}
 
 
+_GATED: JSONObject = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 _UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -93,7 +102,9 @@ def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
     if spec != doc.get("spec"):
         doc["spec"] = spec
     if before is None:
-        doc["status"] = {"phase": "Pending", "qosClass": _qos_class(spec)}
+        since = {"lastTransitionTime": doc["metadata"].get("creationTimestamp")}
+        gated = {"conditions": [_GATED | since]} if spec.get("schedulingGates") else {}
+        doc["status"] = {"phase": "Pending", **gated, "qosClass": _qos_class(spec)}
     elif quality := (before.get("status") or {}).get("qosClass"):
         doc["status"] = {"qosClass": quality, **(doc.get("status") or {})}
 
@@ -146,6 +157,7 @@ def _qos_class(spec: JSONObject) -> str:
 
 def complete_job(doc: JSONObject, before: JSONObject | None) -> None:
     """Set the defaults of a Job, and the selector and the pod labels of a new one."""
+    finish_job(doc, before)
     spec = _job_spec(doc.get("spec") or {})
     doc["spec"] = spec
     if before is not None or spec.get("manualSelector"):
@@ -164,6 +176,13 @@ def complete_job(doc: JSONObject, before: JSONObject | None) -> None:
     metadata = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
     selector = {**selector, "matchLabels": found}
     doc["spec"] = {**spec, "selector": selector, "template": {**template, "metadata": metadata}}
+
+
+def finish_job(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Copy the pod labels of a Job without labels: first those that it was created with, then those it was given."""
+    labels = value_at(doc, "spec.template.metadata.labels")
+    if labels and not doc["metadata"].get("labels"):
+        doc["metadata"]["labels"] = labels
 
 
 def _job_spec(value: JSONObject) -> JSONObject:
@@ -186,7 +205,7 @@ def _job_spec(value: JSONObject) -> JSONObject:
 def complete_controller(doc: JSONObject, _before: JSONObject | None) -> None:
     """Copy the pod labels of a ReplicationController to its missing labels and selector."""
     spec = doc.get("spec") or {}
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
+    labels = value_at(doc, "spec.template.metadata.labels")
     if labels and not doc["metadata"].get("labels"):
         doc["metadata"]["labels"] = labels
     if labels and not spec.get("selector"):

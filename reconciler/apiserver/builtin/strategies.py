@@ -18,6 +18,7 @@ from reconciler.apiserver.builtin.preparation import (
     complete_secret,
     complete_service,
     complete_volume,
+    finish_job,
     finish_node,
     finish_pod,
     finish_service,
@@ -71,6 +72,7 @@ _FINISH: dict[tuple[str, str], Change] = {
     ("", "nodes"): finish_node,
     ("", "pods"): finish_pod,
     ("", "services"): finish_service,
+    ("batch", "jobs"): finish_job,
     ("events.k8s.io", "events"): finish_event,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from reconciler.apiserver.builtin.columns import value_at
+from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.builtin.expression_validation import check_policy_expressions, check_webhook_expressions
 from reconciler.apiserver.builtin.pod_validation import check_pod_update, difference
 from reconciler.apiserver.builtin.rules.checks import without_empty

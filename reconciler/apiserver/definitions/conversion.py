@@ -1,38 +1,92 @@
-"""Conversion of custom objects between their versions by a webhook in the same process.
+"""Conversion of custom objects between their versions by a webhook.
 
-An object is converted where its versions meet, in the middle of a read or write, so the webhook must answer without
-waiting. Webhooks of `reconciler.webhook` do.
+An object is converted where its versions meet, in the middle of a read or write. A webhook in the same process must
+answer without waiting; those of `reconciler.webhook` do. For any other, the read or write is given up, the webhook is
+called, and the read or write is repeated with its response: see `with_conversions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
 from reconciler.apiserver.encoding.refusals import internal_error
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhook_address import webhook_address
+from reconciler.apiserver.requests.webhook_post import post_to_webhook
 from reconciler.apiserver.storage.registry import Convert
 from reconciler.apiserver.storage.store import encode
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
-__all__ = ["conversion_of"]
+__all__ = ["ConversionNeeded", "conversion_of", "with_conversions"]
 
 _SUBJECT = ("kind", "name", "namespace", "uid")
+_TIMEOUT_SECONDS = 30.0
+_Returned = TypeVar("_Returned")
 
 
-def conversion_of(spec: JSONObject, servers: Mapping[str, Transport], new_uid: Callable[[], str]) -> Convert | None:
+class ConversionNeeded(Exception):
+    """An object must be converted by a webhook over sockets before the operation can be completed.
+
+    Args:
+        convert: calls the webhook; raises a `Refusal` if that fails.
+        known: the conversions that operations in progress have asked for.
+        key: the key of this one.
+    """
+
+    def __init__(
+        self, convert: Callable[[], Awaitable[JSONObject]], known: dict[bytes, JSONObject], key: bytes
+    ) -> None:
+        super().__init__("this object is converted by a webhook over sockets, which is not possible here")
+        self._convert = convert
+        self._known = known
+        self._key = key
+
+    async def fetch(self) -> None:
+        """Call the webhook, so that the operation can be repeated."""
+        self._known[self._key] = await self._convert()
+
+    def forget(self) -> None:
+        """Drop the response."""
+        self._known.pop(self._key, None)
+
+
+async def with_conversions(operation: Callable[[], Awaitable[_Returned]]) -> _Returned:
+    """Return the result of an operation, which is repeated until webhooks have converted all objects that it needs.
+
+    Raises:
+        Refusal: 500, a webhook failed.
+    """
+    fetched: list[ConversionNeeded] = []
+    try:
+        while True:
+            try:
+                return await operation()
+            except ConversionNeeded as needed:
+                await needed.fetch()
+                fetched.append(needed)
+    finally:
+        for each in fetched:
+            each.forget()
+
+
+def conversion_of(
+    spec: JSONObject, servers: Mapping[str, Transport], new_uid: Callable[[], str], *, sockets: bool
+) -> Convert | None:
     """Return the function that converts the objects of a definition, or None if only their apiVersion differs.
 
-    It returns a new document in the wanted version, and raises a `Refusal` with code 500 if the webhook fails.
+    It returns a new document in the wanted version. It raises a `Refusal` with code 500 if the webhook fails, and
+    `ConversionNeeded` if it must be called over sockets first.
 
     Args:
         spec: the ``spec`` of the definition.
         servers: the webhook servers in the same process, by address.
         new_uid: returns the id of a review.
+        sockets: whether webhooks can be called over sockets.
     """
     conversion = spec.get("conversion") or {}
     if conversion.get("strategy") != "Webhook":
@@ -40,6 +94,8 @@ def conversion_of(spec: JSONObject, servers: Mapping[str, Transport], new_uid: C
     client = conversion["webhook"]["clientConfig"]
     versions = conversion["webhook"]["conversionReviewVersions"]
     version = next((each for each in versions if each in ("v1", "v1beta1")), "v1")
+
+    known: dict[bytes, JSONObject] = {}
 
     def convert(document: JSONObject, desired: str) -> JSONObject:
         group, _, name = str(document["apiVersion"]).rpartition("/")
@@ -50,12 +106,51 @@ def conversion_of(spec: JSONObject, servers: Mapping[str, Transport], new_uid: C
             "apiVersion": f"apiextensions.k8s.io/{version}",
             "request": {"uid": uid, "desiredAPIVersion": desired, "objects": [document]},
         }
+        address = webhook_address(client)
+        remote = sockets and not address.service and address.origin not in servers
+        key = _content_key(document, desired) if remote else b""
+
+        async def fetch() -> JSONObject:
+            try:
+                return _checked(document, _converted(await _post(client, encode(review)), uid, desired))
+            except _Failed as error:
+                raise internal_error(f"{subject} {error}") from None
+
         try:
-            return _with_metadata(document, _converted(_call(servers, client, encode(review)), uid, desired))
+            if not remote:
+                found = _checked(document, _converted(_call(servers, client, encode(review)), uid, desired))
+            elif key in known:
+                found = known[key]
+            else:
+                raise ConversionNeeded(fetch, known, key)
+            return _with_metadata(document, found)
         except _Failed as error:
             raise internal_error(f"{subject} {error}") from None
 
     return convert
+
+
+def _content_key(document: JSONObject, desired: str) -> bytes:
+    """Return a key that is the same when an operation is repeated, which gives a new object another uid and time."""
+    metadata = document["metadata"]
+    kept = [metadata.get(field) for field in ("namespace", "labels", "annotations")]
+    name = metadata.get("generateName") or metadata.get("name")
+    return encode([desired, name, kept, {**document, "metadata": None}])
+
+
+async def _post(client: JSONObject, body: bytes) -> bytes:
+    """Return the body of the response of a webhook over sockets."""
+    address = webhook_address(client)
+    request = HTTPRequest("POST", address.path, (("timeout", "30s"),), {"content-type": "application/json"}, body)
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            response = await post_to_webhook(address.url, request, client)
+    except (OSError, TimeoutError) as error:
+        problem = str(error) or "context deadline exceeded"
+        raise _Failed(f'failed: Post "{address.url}?timeout=30s": {problem}') from None
+    if response.status != 200:
+        raise _Failed(f"failed: the server responded with status {response.status}")
+    return response.body
 
 
 class _Failed(Exception):
@@ -68,8 +163,8 @@ def _call(servers: Mapping[str, Transport], client: JSONObject, body: bytes) -> 
     server = servers.get(address.origin)
     if server is None:
         raise _Failed(
-            f'failed: Post "{address.url}?timeout=30s": the embedded API server calls conversion webhooks in the same '
-            f"process only: use connect_webhooks({address.origin!r}, ...)"
+            f'failed: Post "{address.url}?timeout=30s": the embedded API server cannot call it: '
+            f"use connect_webhooks({address.origin!r}, ...)"
         )
     request = HTTPRequest("POST", address.path, (("timeout", "30s"),), {"content-type": "application/json"}, body)
     sending: Any = server.send(request)
@@ -124,8 +219,8 @@ def _converted(body: bytes, uid: str, desired: str) -> JSONObject:
     return objects[0]
 
 
-def _with_metadata(document: JSONObject, converted: JSONObject) -> JSONObject:
-    """Return the converted object with its former metadata; only labels and annotations may change."""
+def _checked(document: JSONObject, converted: JSONObject) -> JSONObject:
+    """Return a converted object, which must still be the object that was sent."""
     metadata, sent = converted.get("metadata"), document["metadata"]
     if not isinstance(metadata, dict):
         raise _Failed("returned invalid metadata in object at index 0: missing metadata in converted object")
@@ -134,9 +229,14 @@ def _with_metadata(document: JSONObject, converted: JSONObject) -> JSONObject:
         if (old or "") != (new or ""):
             word = "UID" if name == "uid" else name
             raise _Failed(f"returned invalid object at index 0: must have the same {word}: {old or ''} != {new or ''}")
-    kept = {key: value for key, value in sent.items() if key not in ("labels", "annotations")}
+    return converted
+
+
+def _with_metadata(document: JSONObject, converted: JSONObject) -> JSONObject:
+    """Return the converted object with its former metadata; only labels and annotations may change."""
+    kept = {key: value for key, value in document["metadata"].items() if key not in ("labels", "annotations")}
     for key in ("labels", "annotations"):
-        texts = metadata.get(key)
+        texts = converted["metadata"].get(key)
         if texts is None:
             continue
         if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
-from reconciler.apiserver.definitions.conversion import conversion_of
+from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, internal_error
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
@@ -70,7 +70,7 @@ class Definitions:
                 self._withdraw(old)
             return
         if old is None or old.doc["spec"] is not new.doc["spec"]:
-            self._serve(new)
+            self.serve(new)
         if new.doc["metadata"].get("deletionTimestamp"):
             self._empty(new)
         elif not _has_condition(new.doc, "Established"):
@@ -78,7 +78,8 @@ class Definitions:
 
     # Serving.
 
-    def _serve(self, stored: Stored) -> None:
+    def serve(self, stored: Stored) -> None:
+        """Serve the kind of a definition as it is now."""
         spec = stored.doc["spec"]
         versions, registry = spec["versions"], self._cluster.registry
         storage = next(version["name"] for version in versions if version.get("storage"))
@@ -91,7 +92,9 @@ class Definitions:
             for endpoint in list(resource.endpoints.values()):
                 registry.unserve(endpoint)
             resource.info = info
-        resource.convert = conversion_of(spec, self._webhook_servers, self._cluster.uid)
+        resource.convert = conversion_of(
+            spec, self._webhook_servers, self._cluster.uid, sockets=not getattr(self._cluster.clock, "virtual", False)
+        )
         _migrate(resource, storage)
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):
@@ -216,8 +219,11 @@ def _migrate(resource: Resource, storage: str) -> None:
     if resource.storage == storage:
         return
     resource.storage = storage
-    for stored in list(resource.store.objects.values()):
-        resource.store.reshape(stored, resource.in_version(stored.doc, resource.api_version))
+    try:
+        for stored in list(resource.store.objects.values()):
+            resource.store.reshape(stored, resource.in_version(stored.doc, resource.api_version))
+    except ConversionNeeded as needed:  # the write of the definition cannot be repeated
+        raise internal_error(str(needed)) from None
 
 
 def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:

@@ -1,10 +1,20 @@
-"""OpenAPI 3 documents of the served kinds, for ``kubectl explain``, ``kubectl apply`` and code generators."""
+"""OpenAPI documents of the served kinds, for ``kubectl explain``, ``kubectl apply`` and code generators.
+
+Those of the built-in kinds are recorded from a real API server.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import lzma
+import re
+from importlib import resources
+from typing import Any
 
-from reconciler.apiserver.schema.shape import ANYTHING, Node
+import msgspec
+
+from reconciler.apiserver.encoding.openapi_protobuf import encode_definitions
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
@@ -12,19 +22,32 @@ from reconciler.wire import JSONObject
 
 __all__ = ["OpenAPI"]
 
-_INFO = {"title": "Kubernetes", "version": "v1.36.0"}
-_METADATA = {
-    "type": "object",
-    "description": "Standard object metadata.",
-    "properties": {
-        **{key: {"type": "string"} for key in ("name", "generateName", "namespace", "uid", "resourceVersion")},
-        **{key: {"type": "object", "additionalProperties": {"type": "string"}} for key in ("labels", "annotations")},
-        **{key: {"type": "string", "format": "date-time"} for key in ("creationTimestamp", "deletionTimestamp")},
-        "finalizers": {"type": "array", "items": {"type": "string"}},
-        "generation": {"type": "integer", "format": "int64"},
-        "ownerReferences": {"type": "array", "items": {"type": "object"}},
-    },
-}
+_REF = "#/components/schemas/"
+
+
+@functools.cache
+def _recorded() -> dict[str, msgspec.Raw]:
+    """Return the documents of a real server, by path below ``/openapi``; unpacked only when a client asks for one."""
+    packed = resources.files("reconciler.apiserver.builtin").joinpath("openapi.json.xz").read_bytes()
+    return msgspec.json.decode(lzma.decompress(packed), type=dict[str, msgspec.Raw])
+
+
+@functools.cache
+def _template() -> JSONObject:
+    """Return the document of a namespaced and a cluster-scoped custom kind, whose names start with ``Zz``."""
+    document: JSONObject = msgspec.json.decode(_recorded()["template"])
+    return document
+
+
+@functools.cache
+def _recorded_swagger() -> JSONObject:
+    document: JSONObject = msgspec.json.decode(_recorded()["v2"])
+    return document
+
+
+@functools.cache
+def _recorded_protobuf() -> bytes:
+    return encode_definitions(_recorded_swagger()["info"], _recorded_swagger()["definitions"])
 
 
 class OpenAPI:
@@ -37,125 +60,125 @@ class OpenAPI:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
+    def _custom(self) -> dict[str, list[Endpoint]]:
+        """Return the versions of custom groups by path."""
+        found: dict[str, list[Endpoint]] = {}
+        for group, versions in self._registry.groups().items():
+            for version, endpoints in versions.items():
+                custom = [endpoint for endpoint in endpoints if endpoint.resource.custom]
+                if custom:
+                    found[f"apis/{group}/{version}"] = custom
+        return found
+
     def index(self) -> JSONObject:
         """Return the index of the documents."""
-        paths = {}
-        for group, versions in self._registry.groups().items():
-            for version in versions:
-                path = f"apis/{group}/{version}" if group else f"api/{version}"
-                digest = hashlib.sha256(encode(self.document(group, version))).hexdigest().upper()
-                paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
-        return {"paths": paths}
+        paths = dict(msgspec.json.decode(_recorded()["v3"])["paths"])
+        for path, endpoints in self._custom().items():
+            digest = hashlib.sha512(encode(_document(endpoints))).hexdigest().upper()
+            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
+        return {"paths": {path: paths[path] for path in sorted(paths)}}
 
-    def document(self, group: str, version: str) -> JSONObject | None:
-        """Return the document of one group and version, or None if it is not served."""
-        endpoints = self._registry.groups().get(group, {}).get(version)
-        if not endpoints:
-            return None
-        schemas: JSONObject = {"ObjectMeta": _METADATA}
-        paths: JSONObject = {}
-        for endpoint in endpoints:
-            name = _component(endpoint)
-            schemas[name] = _schema(endpoint, schemas)
-            base = f"/apis/{group}/{version}" if group else f"/api/{version}"
-            if endpoint.info.namespaced:
-                base += "/namespaces/{namespace}"
-            paths |= _paths(f"{base}/{endpoint.info.plural}", endpoint, name)
-        return {"openapi": "3.0.0", "info": _INFO, "paths": paths, "components": {"schemas": schemas}}
+    def document(self, path: str) -> bytes | None:
+        """Return the document for a path, such as ``apis/apps/v1``, or None if it is not served."""
+        endpoints = self._custom().get(path)
+        if endpoints:
+            return encode(_document(endpoints))
+        recorded = _recorded().get(f"v3/{path}")
+        return None if recorded is None else bytes(recorded)
 
-    @staticmethod
-    def swagger() -> JSONObject:
-        """Return an empty OpenAPI 2 document; clients use OpenAPI 3 instead."""
-        return {"swagger": "2.0", "info": _INFO, "paths": {}, "definitions": {}}
+    def swagger(self) -> JSONObject:
+        """Return the OpenAPI 2 document: paths of the built-in kinds, definitions of all."""
+        recorded = _recorded_swagger()
+        return {**recorded, "definitions": {**recorded["definitions"], **self._custom_definitions()}}
 
+    def swagger_protobuf(self) -> bytes:
+        """Return the definitions of the OpenAPI 2 document in protobuf."""
+        # Encoded documents that follow each other are one document.
+        return _recorded_protobuf() + encode_definitions({}, self._custom_definitions())
 
-def _component(endpoint: Endpoint) -> str:
-    group = ".".join(reversed(endpoint.info.group.split("."))) if endpoint.info.group else "core"
-    return f"{group}.{endpoint.version}.{endpoint.info.kind}"
+    def _custom_definitions(self) -> JSONObject:
+        endpoints = [endpoint for served in self._custom().values() for endpoint in served]
+        schemas = {name: schema for endpoint in endpoints for name, schema in _schemas(endpoint).items()}
+        return {name: _downgraded(schema) for name, schema in schemas.items()}
 
 
-def _gvk(endpoint: Endpoint) -> dict[str, str]:
-    return {"group": endpoint.info.group, "kind": endpoint.info.kind, "version": endpoint.version}
+def _document(endpoints: list[Endpoint]) -> JSONObject:
+    """Return the document of custom kinds of one group and version."""
+    template, scaled = _template(), any("scale" in endpoint.subresources for endpoint in endpoints)
+    left_out = ("example.",) if scaled else ("example.", "io.k8s.api.autoscaling.")
+    schemas = {k: schema for k, schema in template["components"]["schemas"].items() if not k.startswith(left_out)}
+    paths: JSONObject = {}
+    for endpoint in endpoints:
+        paths |= _filled(endpoint, {path: item for path, item in template["paths"].items() if _serves(endpoint, path)})
+        schemas |= _schemas(endpoint)
+    return {**template, "paths": _sorted(paths), "components": {"schemas": _sorted(schemas)}}
 
 
-def _schema(endpoint: Endpoint, schemas: JSONObject) -> JSONObject:
-    contents = endpoint.contents
-    if isinstance(contents, CustomContents):
-        schema = _plain(contents.schema)
-    elif contents is not None:
-        schema = _of_node(contents.node, schemas, top=True)
-    else:
-        schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    properties = dict(schema.get("properties") or {})
-    properties["apiVersion"] = properties["kind"] = {"type": "string"}
-    properties["metadata"] = {"allOf": [{"$ref": "#/components/schemas/ObjectMeta"}], "default": {}}
-    return {**schema, "properties": properties, "x-kubernetes-group-version-kind": [_gvk(endpoint)]}
+def _sorted(members: JSONObject) -> JSONObject:
+    return {name: members[name] for name in sorted(members)}
 
 
-def _plain(schema: JSONObject) -> JSONObject:
-    return {key: value for key, value in schema.items() if key != "x-kubernetes-validations"}
+def _placeholder(endpoint: Endpoint) -> str:
+    return "Zznamespaced" if endpoint.info.namespaced else "Zzcluster"
 
 
-def _of_node(node: Node, schemas: JSONObject, *, top: bool = False) -> JSONObject:
-    """Return the schema of a place of a built-in kind; named types are added to `schemas` and referenced."""
-    if node is ANYTHING:
-        return {"x-kubernetes-preserve-unknown-fields": True}
-    if node.properties:
-        if top:
-            return {"type": "object", "properties": _members(node, schemas)}
-        if node.name not in schemas:
-            schemas[node.name] = {}
-            schemas[node.name] = {"type": "object", "properties": _members(node, schemas)}
-        return {"allOf": [{"$ref": f"#/components/schemas/{node.name}"}]}
-    if node.items is not None:
-        found: JSONObject = {"type": "array", "items": _of_node(node.items, schemas)}
-        if node.list_type != "atomic":
-            found["x-kubernetes-list-type"] = node.list_type
-        if node.map_keys:
-            found["x-kubernetes-list-map-keys"] = list(node.map_keys)
-        if node.merge:
-            found["x-kubernetes-patch-strategy"] = "merge"
-        if node.merge_key:
-            found["x-kubernetes-patch-merge-key"] = node.merge_key
-        return found
-    if node.additional is not None:
-        return {"type": "object", "additionalProperties": _of_node(node.additional, schemas)}
-    shown = {"type": node.type or "string"}
-    return {**shown, "format": node.format} if node.format else shown
+def _serves(endpoint: Endpoint, path: str) -> bool:
+    subresource = path.partition("{name}/")[2]
+    return f"/{_placeholder(endpoint).lower()}s" in path and (not subresource or subresource in endpoint.subresources)
 
 
-def _members(node: Node, schemas: JSONObject) -> JSONObject:
-    return {key: _of_node(child, schemas) for key, child in node.properties.items() if key != "metadata"}
+def _filled(endpoint: Endpoint, part: JSONObject) -> JSONObject:
+    """Return a part of the template with the names of a kind."""
+    info, version, kind, text = endpoint.info, endpoint.version, _placeholder(endpoint), encode(part).decode()
+    group = info.group.removesuffix(".k8s.io")
+    for placeholder, name in (
+        ("templateExample_vtemplate", f"{_identifier(group)}_{_identifier(version)}"),
+        ("TemplateExampleVtemplate", _identifier(f".{group}.{version}")),
+        ("example.template.vtemplate", f"{'.'.join(reversed(info.group.split('.')))}.{version}"),
+        ("template.example", info.group),
+        ("vtemplate", version),
+        (f"{kind}List", info.list_name),
+        (f"{kind.lower()}s", info.plural),
+        (kind, info.kind),
+    ):
+        text = text.replace(placeholder, name)
+    filled: JSONObject = msgspec.json.decode(text)
+    return filled
 
 
-_DRY_RUN, _VALIDATION, _MANAGER, _FORCE = "dryRun", "fieldValidation", "fieldManager", "force"
+def _identifier(name: str) -> str:
+    """Return a name as a part of an operation's id: without other signs, and a capital letter after each of them."""
+    return re.sub(r"[^\w]+(\w)", lambda found: found[1].upper(), name)
 
 
-def _paths(base: str, endpoint: Endpoint, component: str) -> JSONObject:
-    writes = (_DRY_RUN, _VALIDATION, _MANAGER)
+def _schemas(endpoint: Endpoint) -> JSONObject:
+    """Return the schemas of a custom kind and of its list."""
+    kind, contents = f"example.template.vtemplate.{_placeholder(endpoint)}", endpoint.contents
+    known = _template()["components"]["schemas"]
+    filled = _filled(endpoint, {name: known[name] for name in (kind, f"{kind}List")})
+    name, of_list = filled
+    whole: JSONObject = contents.schema if isinstance(contents, CustomContents) else {"type": "object"}
+    properties = {**(whole.get("properties") or {}), **filled[name]["properties"]}
+    schema = {**whole, "properties": _sorted(properties), _GVK: filled[name][_GVK]}
+    return {name: schema, of_list: filled[of_list]}
+
+
+_GVK = "x-kubernetes-group-version-kind"
+_ONLY_IN_V3 = frozenset({"default", "nullable", "oneOf", "anyOf", "not", "x-kubernetes-validations"})
+
+
+def _downgraded(schema: Any) -> Any:
+    """Return a schema in the terms of OpenAPI 2, without what it cannot express."""
+    if isinstance(schema, list):
+        return [_downgraded(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema.replace(_REF, "#/definitions/") if isinstance(schema, str) else schema
+    if reference := [each["$ref"] for each in schema.get("allOf", ()) if "$ref" in each]:
+        return {"description": schema.get("description", ""), "$ref": _downgraded(reference[0])}
+    kept = {key: value for key, value in schema.items() if key not in _ONLY_IN_V3}
+    if schema.get("nullable") or schema.get("x-kubernetes-int-or-string"):
+        kept = {key: value for key, value in kept.items() if key not in ("type", "items", "properties", "format")}
     return {
-        base: {
-            "get": _operation("list", endpoint, component, ()),
-            "post": _operation("post", endpoint, component, writes),
-            "delete": _operation("deletecollection", endpoint, component, (_DRY_RUN,)),
-        },
-        f"{base}/{{name}}": {
-            "get": _operation("get", endpoint, component, ()),
-            "put": _operation("put", endpoint, component, writes),
-            "patch": _operation("patch", endpoint, component, (*writes, _FORCE)),
-            "delete": _operation("delete", endpoint, component, (_DRY_RUN,)),
-        },
-    }
-
-
-def _operation(action: str, endpoint: Endpoint, component: str, parameters: tuple[str, ...]) -> JSONObject:
-    answer = {"application/json": {"schema": {"$ref": f"#/components/schemas/{component}"}}}
-    kinds = {_FORCE: "boolean"}
-    return {
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": _gvk(endpoint),
-        "parameters": [
-            {"name": name, "in": "query", "schema": {"type": kinds.get(name, "string")}} for name in parameters
-        ],
-        "responses": {"200": {"description": "OK", "content": answer}},
+        key: {name: _downgraded(each) for name, each in value.items()} if key == "properties" else _downgraded(value)
+        for key, value in kept.items()
     }

@@ -67,9 +67,9 @@ def read_protobuf(body: bytes) -> JSONObject:
         version, kind, raw = _open_envelope(body[len(_MAGIC) :])
         group, _, number = version.rpartition("/")
         name = _BESIDE.get(kind) or type_name(group, number, kind)
-        if name is None and kind.endswith("Review"):  # answered, never stored: not in the table of kinds
-            name = f"{group.removesuffix('.k8s.io')}.{number}.{kind}"
-        if name is None or name not in _messages():
+        if name is None:  # a review or an eviction: answered, never stored, so not in the table of kinds
+            name = f"{group.removesuffix('.k8s.io') or 'core'}.{number}.{kind}"
+        if name not in _messages():
             raise Unreadable(f'no kind "{kind}" in version "{version}" is read from protobuf')
         return {"apiVersion": version, "kind": kind, **_object(raw, name)}
     except (Truncated, UnicodeDecodeError, struct.error, OverflowError, msgspec.DecodeError) as error:

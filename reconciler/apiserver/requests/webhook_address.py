@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ class WebhookAddress(NamedTuple):
     """The address of a webhook.
 
     Attributes:
-        url: its URL, as messages show it.
+        url: its URL, as messages show it; as on the real server, without empty segments and a slash at the end.
         path: the path in the URL.
         origin: ``namespace/name`` of its Service, or scheme and host of its URL; see `APIServer.connect_webhooks`.
         service: the name of its Service, or empty.
@@ -33,6 +34,6 @@ def webhook_address(client: JSONObject) -> WebhookAddress:
         namespace, name, path = service["namespace"], service["name"], service.get("path") or "/"
         url = f"https://{name}.{namespace}.svc:{service.get('port', 443)}{path}"
         return WebhookAddress(url, path, f"{namespace}/{name}", name)
-    url = str(client["url"])
-    parts = urlsplit(url)
-    return WebhookAddress(url, parts.path or "/", f"{parts.scheme}://{parts.netloc}", "")
+    parts = urlsplit(str(client["url"]))
+    origin, path = f"{parts.scheme}://{parts.netloc}", posixpath.normpath("/" + parts.path.lstrip("/"))
+    return WebhookAddress(origin + path, path, origin, "")

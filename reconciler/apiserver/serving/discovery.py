@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
 from reconciler.apiserver.storage.registry import Endpoint, Registry
-from reconciler.apiserver.subresources.pods import POD_SUBRESOURCES
+from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
 
 __all__ = ["VERSION", "Discovery"]
@@ -26,9 +29,9 @@ VERSION = {
     "platform": "",
 }
 
-_Groups = dict[str, dict[str, list[Endpoint]]]
-_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+_VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+_SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
 class Discovery:
@@ -42,19 +45,20 @@ class Discovery:
         self._registry = registry
         self._openapi = OpenAPI(registry)
 
-    def answer(self, path: str, accept: str) -> tuple[JSONObject | str, str]:
-        """Return the document, or plain text, for a path, and its media type.
+    def answer(self, path: str, accept: str) -> tuple[JSONObject | bytes, str]:
+        """Return the document, or the whole body, for a path, and its media type.
 
         Raises:
             Refusal: 404, the path is not served.
         """
         parts = [part for part in path.split("/") if part]
         if parts[:1] == ["openapi"]:
-            return self._openapi_document(parts[1:]), "application/json"
+            return self._openapi_document("/".join(parts[1:]), accept)
         if parts and parts[0] in ("healthz", "readyz", "livez"):
-            return "ok", "text/plain; charset=utf-8"
-        if parts == ["version"]:
-            return VERSION, "application/json"
+            return b"ok", "text/plain; charset=utf-8"
+        if parts in ([], ["version"]):
+            shown = VERSION if parts else {"paths": list(_ROOT)}
+            return json.dumps(shown, indent=2).encode(), "application/json"
         if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
         document = self._document(parts)
@@ -63,51 +67,53 @@ class Discovery:
             raise no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else not_served()
         return document, "application/json"
 
-    def _openapi_document(self, parts: list[str]) -> JSONObject:
-        found: JSONObject | None = None
-        if parts == ["v2"]:
-            found = self._openapi.swagger()
-        elif parts == ["v3"]:
-            found = self._openapi.index()
-        elif parts[:2] == ["v3", "api"] and len(parts) == 3:
-            found = self._openapi.document("", parts[2])
-        elif parts[:2] == ["v3", "apis"] and len(parts) == 4:
-            found = self._openapi.document(parts[2], parts[3])
+    def _openapi_document(self, path: str, accept: str) -> tuple[bytes, str]:
+        if path == "v2" and accept.startswith(_SWAGGER_PROTOBUF):
+            return self._openapi.swagger_protobuf(), _SWAGGER_PROTOBUF.replace("@", ".")
+        if path in ("v2", "v3"):
+            return encode(self._openapi.swagger() if path == "v2" else self._openapi.index()), "application/json"
+        found = self._openapi.document(path.removeprefix("v3/"))
         if found is None:
             raise not_served()
-        return found
+        return found, "application/json"
 
     def _document(self, parts: list[str]) -> JSONObject | None:
-        if not parts:
-            return {"paths": list(_ROOT)}
-        groups = self._registry.groups()
-        if parts[0] == "api":
-            return _APIS if parts == ["api"] else _core(parts, groups)
-        if parts[0] == "apis":
-            return _named_groups(parts, groups)
-        return None
+        if parts == ["api"]:
+            return _APIS
+        groups = {str(group["metadata"].get("name", "")): group for group in self._groups()}
+        if parts == ["apis"]:
+            return {
+                "kind": "APIGroupList",
+                "apiVersion": "v1",
+                "groups": [_group(name, group) for name, group in groups.items() if name],
+            }
+        root, *rest = parts
+        name = rest.pop(0) if root == "apis" else ""
+        group = groups.get(name) if root in ("api", "apis") else None
+        if group is None or len(rest) > 1:
+            return None
+        if not rest:
+            return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, group)}
+        found = [version for version in group["versions"] if version["version"] == rest[0]]
+        return _resource_list(name, found[0]) if found else None
+
+    def _groups(self) -> list[JSONObject]:
+        """Return all groups as in aggregated discovery: those of the real server, and custom ones by name."""
+        custom: dict[str, JSONObject] = {}
+        for name, versions in self._registry.groups().items():
+            for version, endpoints in versions.items():
+                listed = [_resource(endpoint) for endpoint in endpoints if endpoint.resource.custom]
+                if listed:
+                    group = custom.setdefault(name, {"metadata": {"name": name}, "versions": []})
+                    group["versions"].append({"version": version, "resources": listed, "freshness": "Current"})
+        return [*recorded_groups(), *(custom[name] for name in sorted(custom))]
 
     def _aggregated(self, *, core: bool) -> JSONObject:
-        items = [
-            {
-                "metadata": {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None},
-                "versions": [
-                    {
-                        "version": version,
-                        "freshness": "Current",
-                        "resources": [_aggregated_resource(endpoint) for endpoint in endpoints],
-                    }
-                    for version, endpoints in versions.items()
-                ],
-            }
-            for name, versions in self._registry.groups().items()
-            if (name == "") is core
-        ]
         return {
             "kind": "APIGroupDiscoveryList",
             "apiVersion": "apidiscovery.k8s.io/v2",
             "metadata": {},
-            "items": items,
+            "items": [_aggregated(group) for group in self._groups() if ("name" in group["metadata"]) is not core],
         }
 
 
@@ -119,93 +125,79 @@ _APIS = {
 }
 
 
-def _core(parts: list[str], groups: _Groups) -> JSONObject | None:
-    return _resource_list("v1", groups[""]["v1"]) if parts == ["api", "v1"] else None
+def _aggregated(group: JSONObject) -> JSONObject:
+    """Return a group without what only the older form of discovery shows."""
+    return {
+        **group,
+        "versions": [{**each, "resources": _without_hashes(each["resources"])} for each in group["versions"]],
+    }
 
 
-def _named_groups(parts: list[str], groups: _Groups) -> JSONObject | None:
-    """Return the document of a path below ``/apis``."""
-    if len(parts) == 1:
-        named = [_group(name, list(versions)) for name, versions in groups.items() if name]
-        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
-    name = parts[1]
-    if len(parts) == 2 and name in groups:
-        return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, list(groups[name]))}
-    if len(parts) == 3 and parts[2] in groups.get(name, {}):
-        return _resource_list(f"{name}/{parts[2]}", groups[name][parts[2]])
-    return None
+def _without_hashes(resources: list[JSONObject]) -> list[JSONObject]:
+    return [{key: value for key, value in each.items() if key != "storageVersionHash"} for each in resources]
 
 
-_OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **POD_SUBRESOURCES}
-"""The subresources whose kind is not that of their objects."""
-
-
-def _verbs_of(subresource: str) -> list[str]:
-    return ["create"] if subresource in POD_SUBRESOURCES else ["get", "patch", "update"]
-
-
-def _verbs(endpoint: Endpoint) -> list[str]:
-    if endpoint.info.plural == "namespaces" and not endpoint.info.group:
-        return [verb for verb in _VERBS if verb != "deletecollection"]
-    return _VERBS
-
-
-def _short_names_and_categories(endpoint: Endpoint) -> JSONObject:
-    members = {"shortNames": [*endpoint.info.short_names], "categories": [*endpoint.info.categories]}
-    return {name: values for name, values in members.items() if values}
-
-
-def _group(name: str, versions: list[str]) -> JSONObject:
+def _group(name: str, group: JSONObject) -> JSONObject:
+    versions = [str(version["version"]) for version in group["versions"]]
     listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def _resource_list(group_version: str, endpoints: list[Endpoint]) -> JSONObject:
-    resources: list[JSONObject] = []
-    for endpoint in endpoints:
-        info = endpoint.info
-        resources.append(
+def _resource_list(group: str, version: JSONObject) -> JSONObject:
+    """Return the resources of a version in the older form of discovery."""
+    listed: list[JSONObject] = []
+    for resource in version["resources"]:
+        namespaced = resource["scope"] == "Namespaced"
+        optional = ("shortNames", "categories", "storageVersionHash")
+        listed.append(
             {
-                "name": info.plural,
-                "singularName": info.singular_name,
-                "namespaced": info.namespaced,
-                "kind": info.kind,
-                "verbs": _verbs(endpoint),
-                **_short_names_and_categories(endpoint),
+                "name": resource["resource"],
+                "singularName": resource["singularResource"],
+                "namespaced": namespaced,
+                "kind": resource["responseKind"]["kind"],
+                "verbs": resource["verbs"],
+                **{key: resource[key] for key in optional if key in resource},
             }
         )
-        resources += [
-            {
-                "name": f"{info.plural}/{subresource}",
-                "singularName": "",
-                "namespaced": info.namespaced,
-                **_OTHER_KINDS.get(subresource, {"kind": info.kind}),
-                "verbs": _verbs_of(subresource),
-            }
-            for subresource in sorted(endpoint.subresources)
-        ]
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}
+        for subresource in resource.get("subresources", ()):
+            about = subresource["responseKind"]
+            other = (about["kind"] != resource["responseKind"]["kind"] and about["group"]) or about["version"]
+            place = {key: about[key] for key in ("group", "version") if about[key]} if other else {}
+            listed.append(
+                {
+                    "name": f"{resource['resource']}/{subresource['subresource']}",
+                    "singularName": "",
+                    "namespaced": namespaced,
+                    **place,
+                    "kind": about["kind"],
+                    "verbs": subresource["verbs"],
+                }
+            )
+    head = {"kind": "APIResourceList", **({"apiVersion": "v1"} if group else {})}
+    group_version = f"{group}/{version['version']}" if group else version["version"]
+    return {**head, "groupVersion": group_version, "resources": listed}
 
 
-def _aggregated_resource(endpoint: Endpoint) -> JSONObject:
+def _resource(endpoint: Endpoint) -> JSONObject:
+    """Return a custom kind as in aggregated discovery."""
     info = endpoint.info
-    custom = endpoint.resource.custom
-    # The real server gives group and version of its own kinds only where they differ from those of the list.
-    kind = {"group": info.group if custom else "", "version": endpoint.version if custom else "", "kind": info.kind}
+    kind = {"group": info.group, "version": endpoint.version, "kind": info.kind}
     entry: JSONObject = {
         "resource": info.plural,
         "responseKind": kind,
         "scope": "Namespaced" if info.namespaced else "Cluster",
         "singularResource": info.singular_name,
-        "verbs": _verbs(endpoint),
-        **_short_names_and_categories(endpoint),
+        "verbs": _VERBS,
     }
+    members = {"shortNames": [*info.short_names], "categories": [*info.categories]}
+    entry |= {name: values for name, values in members.items() if values}
     if endpoint.subresources:
+        scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
         entry["subresources"] = [
             {
                 "subresource": name,
-                "responseKind": {"group": "", "version": "", **_OTHER_KINDS[name]} if name in _OTHER_KINDS else kind,
-                "verbs": _verbs_of(name),
+                "responseKind": scale if name == "scale" else kind,
+                "verbs": ["get", "patch", "update"],
             }
             for name in sorted(endpoint.subresources)
         ]

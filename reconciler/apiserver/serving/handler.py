@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from reconciler.apiserver.admission.admission import ConfiguredAdmission
 from reconciler.apiserver.admission.calls import WebhookCaller
+from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.storage.state import DEFINITIONS, State
+from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.apiserver.subresources.pods import PodSubresources
 from reconciler.apiserver.subresources.reviews import answer_review, is_review
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
@@ -35,6 +38,11 @@ __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_SERVICE = {
+    "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+    "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
+}
+"""The Service of the API server itself, which every cluster has in the namespace ``default``."""
 
 
 @dataclass(slots=True)
@@ -65,6 +73,11 @@ class Handler:
         webhook_servers: the webhook servers in this process, by address.
         token: the token that a TokenReview accepts.
         sharded: honor ``shardSelector``.
+        controllers: which of the cluster's controllers follow each write at once: ``"garbage"``, ``"namespaces"``.
+        state: the objects to start with; None for those of a new cluster.
+
+    Raises:
+        ConfigurationError: the state has an object that cannot be stored.
     """
 
     def __init__(
@@ -76,24 +89,52 @@ class Handler:
         provision_namespaces: bool,
         webhook_servers: Mapping[str, Transport],
         token: str,
+        controllers: Collection[str],
         sharded: bool = False,
+        state: State | None = None,
     ) -> None:
         self._clock = clock
         self._token = token
         self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
-        definitions = Definitions(self.cluster, webhook_servers)
+        self._definitions = Definitions(self.cluster, webhook_servers)
         provide = self._create_namespace if provision_namespaces else None
-        admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
-        self._writer = Writer(self.cluster, definitions.strategy, admission, provide)
-        self._deleter = Deleter(self.cluster, admission)
+        self._admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
+        self._writer = Writer(self.cluster, self._definitions.strategy, self._admission, provide)
+        self._deleter = Deleter(self.cluster, self._admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
         self._scaler = Scaler(self._writer)
-        self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
+        self._garbage_collector = GarbageCollector(self.cluster, self._deleter, controllers)
         self._discovery = Discovery(self.cluster.registry)
+        if state is not None:
+            self._load(state)
         for name in _NAMESPACES:
-            _at_once(self._create_namespace(name))
+            if name not in self.cluster.registry.core("namespaces").store.objects:
+                _at_once(self._create_namespace(name))
+        if "default/kubernetes" not in self.cluster.registry.core("services").store.objects:
+            _at_once(self._internal("POST", "/api/v1/namespaces/default/services", _SERVICE))
+
+    def _load(self, state: State) -> None:
+        """Store the objects of a state. Nothing follows from them: every state is complete."""
+        self.cluster.start_at(state.version)
+        name = DEFINITIONS
+        try:
+            for name, documents in sorted(state.objects.items(), key=lambda item: item[0] != DEFINITIONS):
+                plural, _, group = name.partition(".")
+                resource = self.cluster.registry.resource(group, plural)
+                if resource is None:
+                    raise LookupError("no such kind")
+                loaded = [Stored(key, int(doc["metadata"]["resourceVersion"]), doc) for key, doc in documents.items()]
+                resource.store.load(loaded)
+                for stored in loaded:
+                    stored.measure(resource.api_version)
+                    if name == DEFINITIONS:
+                        self._definitions.serve(stored)
+                    self._garbage_collector.index(resource, None, stored)
+                    self._admission.committed(resource, None, stored)
+        except (AttributeError, LookupError, TypeError, ValueError, Refusal) as error:
+            raise ConfigurationError(f"the state has an invalid object among its {name}: {error!r}") from error
 
     async def _create_namespace(self, name: str) -> None:
         await self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -119,7 +160,7 @@ class Handler:
         except (Refusal, MissingExtra) as error:
             return _failure(call, error)
 
-    def read(
+    async def read(
         self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
     ) -> HandlerResult:
         """Return the result of a get, list or watch, or of a request without a kind, such as discovery.
@@ -137,21 +178,21 @@ class Handler:
                 return self._answer(request)
             if call.verb == "watch":
                 return self._watch(call, stale, expired)
-            return self._read(call, stale)
+            return await with_conversions(lambda: self._read(call, stale))
         except (Refusal, MissingExtra) as error:
             return _failure(call, error)
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         """Return the response to a review or to a request for discovery."""
         if is_review(request.path):
-            return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request, self._token))))
+            return HandlerResult(HTTPResponse(201, _JSON, _line(answer_review(request, self._token))))
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
-        body = document.encode() if isinstance(document, str) else encode(document)
+        body = document if isinstance(document, bytes) else _line(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
-    def _read(self, call: Call, stale: float | None) -> HandlerResult:
+    async def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)
         if call.verb == "list":
             body = self._reader.list_objects(call, view, stale)
@@ -182,8 +223,9 @@ class Handler:
         check_size(call.request)
         view, yaml = self._view(call)
         written = await self._commit(call)
-        if written.stored is not None:
-            body = view.encode(call.endpoint, written.stored)
+        stored = written.stored
+        if stored is not None:
+            body = await with_conversions(partial(_encode, view, call, stored))
         elif call.subresource == "scale":
             body = view.encode_subresource(written.document)
         else:
@@ -195,7 +237,7 @@ class Handler:
         """Make a write, again whenever the object changed while webhooks were called, as the real server does."""
         while True:
             try:
-                return await self._dispatch_write(call)
+                return await with_conversions(lambda: self._dispatch_write(call))
             except Outdated:
                 call.warnings, call.duplicates = [], []
 
@@ -258,7 +300,11 @@ class Handler:
             raise error_from_response(refusal.code, refusal.status(), request=f"{method} {path}") from None
 
 
-def _at_once(write: Coroutine[Any, Any, None]) -> None:
+async def _encode(view: WholeView, call: Call, stored: Stored) -> bytes:
+    return view.encode(call.endpoint, stored)
+
+
+def _at_once(write: Coroutine[Any, Any, object]) -> None:
     """Run a write of the server itself to its end, outside an event loop: it calls no webhook, so it never yields."""
     with contextlib.suppress(StopIteration):
         write.send(None)
@@ -282,13 +328,16 @@ def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResp
         headers["retry-after"] = str(retry_after)
     if warnings:
         headers["warning"] = warnings[0]
-    return HTTPResponse(refusal.code, headers, encode(refusal.status()), warnings=warnings)
+    return HTTPResponse(refusal.code, headers, _line(refusal.status()), warnings=warnings)
+
+
+def _line(document: Mapping[str, Any]) -> bytes:
+    """Return a document as the real server writes JSON: a line."""
+    return encode(document) + b"\n"
 
 
 def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTPResponse:
-    headers = _JSON
-    if yaml:
-        headers, body = {"content-type": "application/yaml"}, to_yaml(body)
+    headers, body = ({"content-type": "application/yaml"}, to_yaml(body)) if yaml else (_JSON, body + b"\n")
     if warnings:
         headers = {**headers, "warning": warnings[0]}
     return HTTPResponse(code, headers, body, warnings=warnings)

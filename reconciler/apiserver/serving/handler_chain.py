@@ -6,7 +6,7 @@ import asyncio
 import random
 import weakref
 
-from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.refusals import Refusal, internal_error
 from reconciler.apiserver.faults.effects import EventOrder
 from reconciler.apiserver.faults.fault import Strike
 from reconciler.apiserver.faults.faults import Faults
@@ -14,11 +14,12 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.logged_request import log_entry
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction
+from reconciler.apiserver.storage.data_directory import DataDirectory
 from reconciler.apiserver.storage.registry import Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.clock import Clock
-from reconciler.errors import OutcomeUnknown
+from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 
 __all__ = ["HandlerChain"]
@@ -41,6 +42,7 @@ class HandlerChain:
         faults: the faults.
         log: the request log.
         answered: how many requests were answered.
+        data: where commits are kept beyond the process, or None.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class HandlerChain:
         self.faults = Faults(rng)
         self.log = RequestLog(log)
         self.answered = 0
+        self.data: DataDirectory | None = None
         self._clock = clock
         self._rng = rng
         self._event_order: EventOrder = event_order
@@ -64,8 +67,17 @@ class HandlerChain:
         self._starts += 1
 
     def replace_handler(self, handler: Handler) -> None:
-        """Use another handler from now on."""
-        self.handler = handler
+        """Use another handler from now on; the watches and connections to the one before break off.
+
+        Raises:
+            ConfigurationError: its data cannot be kept, and nothing was replaced.
+        """
+        if self.data is not None:
+            self.data.replace(handler.cluster)
+        for watch in self._open_watches(None):
+            watch.cut(lost=True)
+        self._starts += 1
+        self.handler, self._commits = handler, []
         handler.cluster.commit_hooks.insert(0, self._committed)  # before the hooks that commit in turn
 
     def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
@@ -137,7 +149,7 @@ class HandlerChain:
     ) -> HTTPResponse:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
-            return self._read(request, call, strike)
+            return await self._read(request, call, strike)
         order: EventOrder = (strike.event_order if strike is not None else None) or self._event_order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
@@ -156,12 +168,12 @@ class HandlerChain:
             await _let_readers_run()
         return response
 
-    def _read(self, request: HTTPRequest, call: Call | None, strike: Strike | None) -> HTTPResponse:
+    async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike | None) -> HTTPResponse:
         expired: Refusal | None = None
         if strike is not None and strike.refuse is not None and call is not None and call.verb == "watch":
             expired = strike.refuse.refusal(call) if strike.refuse.as_event else None
         stale = None if strike is None else strike.stale
-        result = self.handler.read(request, call, stale=stale, expired=expired)
+        result = await self.handler.read(request, call, stale=stale, expired=expired)
         if result.watch is not None:
             result.watch.stalled = strike is not None and strike.stall
             self._watches[result.watch] = None
@@ -178,7 +190,10 @@ class HandlerChain:
         fault = "" if strike is None else str(strike)
         self.log.add(log_entry(now, request, call, status, result.reason, before=before, after=after, fault=fault))
         if self._commits:
-            self.log_commits("by the server", before, after)
+            try:
+                self.log_commits("by the server", before, after)
+            except ConfigurationError as error:
+                return refusal_response(internal_error(str(error)))
         return result.response
 
     def log_commits(self, actor: str, before: Stored | None = None, after: Stored | None = None) -> None:
@@ -188,6 +203,9 @@ class HandlerChain:
             actor: who made them, such as ``"by the server"``.
             before: the version that the request replaced.
             after: the version that the request stored.
+
+        Raises:
+            ConfigurationError: the commits cannot be kept.
         """
         commits, self._commits = self._commits, []
         for resource, old, new in commits:
@@ -200,6 +218,8 @@ class HandlerChain:
             where = f" in {namespace}" if namespace else ""
             what = f"{info.plural}/{name}{where} was {done} {actor}"
             self.log.note(ServerAction(self._clock.now(), what, info.group, info.plural, info.kind, namespace, name))
+        if self.data is not None:
+            self.data.write(self.handler.cluster, commits)
 
     # watches, and what happens besides requests
 
@@ -242,12 +262,17 @@ class HandlerChain:
         self.log.note(ServerAction(self._clock.now(), what))
 
     def close(self) -> None:
-        """End all watches and fail stalled requests."""
+        """End all watches and fail stalled requests; keep the commits of cancelled requests.
+
+        Raises:
+            ConfigurationError: they cannot be kept.
+        """
         for watch in self._open_watches(None):
             watch.cut()
         for stalled in self._stalled:
             if not stalled.done():
                 stalled.set_result(None)
+        self.log_commits("by the server")
 
 
 def _withheld(request: HTTPRequest) -> OutcomeUnknown:

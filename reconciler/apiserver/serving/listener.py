@@ -222,6 +222,8 @@ async def _stream(request: web.BaseRequest, answer: HTTPResponse) -> web.StreamR
         await response.write_eof()
     except ConnectionError:
         pass
+    except OutcomeUnknown:
+        raise asyncio.CancelledError from None  # as above
     finally:
         await answer.close()
     return response

@@ -51,6 +51,13 @@ class Cluster:
         self.registry = Registry(self.revisions, clock.monotonic, history=history)
         self.commit_hooks: list[CommitHook] = []
 
+    def start_at(self, version: int) -> None:
+        """Continue from a version, without the history before it. Uids differ from those that were drawn before."""
+        self.revisions.current = self.revisions.compacted = version
+        for resource in self.registry.resources():
+            resource.store.compact(version)
+        self.rng.seed(f"{self.rng.getrandbits(64)} {version}")
+
     def uid(self) -> str:
         """Return a new uid."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.columns import value_at
+from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.builtin.decoding import BuiltInContents
-from reconciler.apiserver.builtin.events import from_events_group, to_events_group
+from reconciler.apiserver.builtin.events import from_events_group, selectable_text, to_events_group
 from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
 from reconciler.apiserver.builtin.skeletons import skeleton_of
 from reconciler.apiserver.builtin.types import built_in_node, place_of
@@ -155,6 +155,10 @@ def field_reader(path: str) -> Callable[[JSONObject], str]:
     return read
 
 
+def _event_reader(path: str) -> Callable[[JSONObject], str]:
+    return lambda doc: selectable_text(doc, path)
+
+
 class Registry:
     """The served kinds, by path and by name.
 
@@ -184,7 +188,8 @@ class Registry:
         for version in versions:
             node = built_in_node(info.group, version, info.kind)
             contents = None if node is None else BuiltInContents(node)
-            fields = {path: field_reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
+            reader = _event_reader if info.kind == "Event" else field_reader
+            fields = {path: reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
             skeleton = skeleton_of(info, version)
             warning = DEPRECATED.get((info.group, info.plural), "")
             served = Endpoint(resource, version, subresources, fields, contents, warning=warning, skeleton=skeleton)

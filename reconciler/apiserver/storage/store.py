@@ -9,7 +9,7 @@ requests.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -154,6 +154,11 @@ class Store:
         self._past: dict[int, Snapshot] = {}
 
     # writing
+
+    def load(self, objects: Iterable[Stored]) -> None:
+        """Fill the empty store with objects of earlier versions, without events."""
+        self.objects = {stored.key: stored for stored in objects}
+        self._keys = sorted(self.objects)
 
     def put(self, new: Stored) -> None:
         """Store a new version of an object and record the event."""

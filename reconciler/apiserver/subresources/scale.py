@@ -169,12 +169,9 @@ class Scaler:
         doc = _put(endpoint.to_served(old.doc), path.lstrip(".").split("."), replicas)
         version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
-        errors = [FieldError.invalid(path, replicas, "should be a non-negative integer")] if replicas < 0 else []
         before = current["spec"].get("replicas", 0)
         entries = _managed_fields_after(call, managed_fields_of(old), path=path, before=before, after=replicas)
-        written = await self._writer.change(
-            call, old, doc, warnings, dry_run=dry_run, entries=entries, findings=errors, scale=admitted
-        )
+        written = await self._writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, scale=admitted)
         if written.stored is not None:
             written.document, written.stored = scale_of(endpoint, written.stored), None
         return written

@@ -23,6 +23,7 @@ from reconciler.apiserver.requests.routing import Call, parse_bool
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.last_applied import left_to_kubectl, record_last_applied
 from reconciler.apiserver.verbs.write_rules import check_resource_version, needs_conversion, schema_mismatch
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
@@ -125,12 +126,13 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
         merged["metadata"] = {}
     reset = _reset_fields(call, config, before)
     if not parse_bool(call.query.get("force", "")):
-        found = owners.conflicts(key, live, merged, schema, reset)
+        found = left_to_kubectl(call, key, before, owners.conflicts(key, live, merged, schema, reset))
         if found:
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
     changes_unowned = _changes_server_fields(config, before) or bool(reset.changed or reset.removed)
     owners.apply(key, fields, Change(live, merged, reset, changes_unowned), schema)
     doc = _assemble(call, config, before, merged)
+    record_last_applied(key, config, doc)
     # A value that lost all its content became null, which a schema may not allow.
     _check_nulls(call, merged, doc, old)
     return doc

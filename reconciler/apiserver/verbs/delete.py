@@ -14,6 +14,7 @@ from reconciler.apiserver.encoding.refusals import (
     Refusal,
     bad_request,
     conflict,
+    forbidden,
     not_found,
     not_registered,
     option_invalid,
@@ -45,6 +46,7 @@ _ANSWERED_WHOLE = frozenset(
     }
 )
 """Kinds of the core group whose deletion returns the object."""
+_IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _READERS_RUN_AFTER = 32
 """Deletions of a collection after which watches get a turn, so that their readers do not fall behind the history."""
 _POLICIES = ("Foreground", "Background", "Orphan")
@@ -75,6 +77,8 @@ class Deleter:
         if old is None:
             raise not_found(info.plural, info.group, call.name)
         check_preconditions(call, old, options.get("preconditions") or {})
+        if info.plural == "namespaces" and not info.group and call.name in _IMMORTAL:
+            raise forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")
         await self._admit(call, old, options, dry_run=dry_run)
         written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
         if written.stored is None and info.plural in _ANSWERED_WHOLE and not info.group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from reconciler.apiserver.storage.cluster import Cluster
@@ -22,28 +23,32 @@ class GarbageCollector:
     Args:
         cluster: the stored objects.
         deleter: deletes them.
+        active: ``"garbage"`` to follow the owners of objects, ``"namespaces"`` to empty those that are deleted.
     """
 
-    def __init__(self, cluster: Cluster, deleter: Deleter) -> None:
+    def __init__(self, cluster: Cluster, deleter: Deleter, active: Collection[str]) -> None:
         self._cluster = cluster
         self._deleter = deleter
+        self._garbage, self._namespaces = "garbage" in active, "namespaces" in active
         self._dependents: dict[str, dict[tuple[Store, str], Resource]] = {}
         self._uids: dict[str, tuple[Resource, str]] = {}
         self._in_namespace: dict[str, int] = {}
         cluster.commit_hooks.append(self._committed)
 
     def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
-        self._index(resource, old, new)
+        self.index(resource, old, new)
         if new is None and old is not None:
-            self._collect_dependents(old.uid)
-            self._continue_owners(old)
+            if self._garbage:
+                self._collect_dependents(old.uid)
+                self._continue_owners(old)
             self._finish_namespace(old.doc["metadata"].get("namespace", ""))
         elif new is not None and new.doc["metadata"].get("deletionTimestamp"):
             self._continue_deletion(resource, new)
 
     # indexes
 
-    def _index(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def index(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        """Keep the indexes current after a commit; a loaded object counts as a new one."""
         info = resource.info
         current = new or old
         if current is None:
@@ -95,14 +100,14 @@ class GarbageCollector:
                 self._continue_deletion(place[0], owner)
 
     def _continue_deletion(self, resource: Resource, stored: Stored) -> None:
-        finalizers = stored.doc["metadata"].get("finalizers") or []
+        finalizers = (stored.doc["metadata"].get("finalizers") or []) if self._garbage else ()
         if _ORPHAN in finalizers:
             for other, dependent in self._dependents_of(stored.uid):
                 self._remove_owner(other, dependent, stored.uid)
             self._remove_finalizer(resource, stored, _ORPHAN)
         elif _FOREGROUND in finalizers:
             self._foreground(resource, stored)
-        elif resource.info.plural == "namespaces" and not resource.info.group:
+        elif resource.info.plural == "namespaces" and not resource.info.group and self._namespaces:
             self._empty_namespace(stored)
 
     def _foreground(self, resource: Resource, stored: Stored) -> None:
@@ -149,6 +154,8 @@ class GarbageCollector:
 
     def _finish_namespace(self, name: str) -> None:
         """Remove a namespace that is being deleted, after its last object is gone."""
+        if not self._namespaces:
+            return
         namespaces = self._cluster.registry.core("namespaces")
         stored = namespaces.store.objects.get(name)
         if stored is None or self._in_namespace.get(name, 0) or not stored.doc["metadata"].get("deletionTimestamp"):

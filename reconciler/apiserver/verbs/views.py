@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.builtin.columns import Column, built_in_columns, show_age
+from reconciler.apiserver.builtin.cells import show_age
+from reconciler.apiserver.builtin.columns import built_in_columns
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error, not_acceptable
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.registry import Endpoint
@@ -129,6 +130,13 @@ class TableView(WholeView):
         self._titled = True
         return encode(table)
 
+    def encode_subresource(self, document: JSONObject) -> bytes:
+        """Return a table of one Scale."""
+        definitions, cells = self._built_in("autoscaling", "scale", [document])
+        shown = {"None": None, "Object": document}.get(self._include, _only_metadata(document))
+        metadata = {"resourceVersion": document["metadata"].get("resourceVersion", "")}
+        return encode(_table(definitions, cells, [shown], metadata))
+
     def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
         """Return apiVersion and kind of a table."""
         return _META, "Table"
@@ -140,22 +148,18 @@ class TableView(WholeView):
 
     def _table(self, endpoint: Endpoint, docs: list[JSONObject], metadata: Mapping[str, Any]) -> JSONObject:
         if endpoint.resource.custom:
-            columns = endpoint.columns or (_AGE,)
-            definitions = [_NAME, *(_definition(column) for column in columns)]
+            name, age = (column.definition for column in built_in_columns("", "serviceaccounts"))
+            columns = endpoint.columns or ({**_AGE, "description": age["description"]},)
+            definitions = [name, *(_definition(column) for column in columns)]
             cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
         else:
-            known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
-            definitions = [_built_in_definition(column) for column in known]
-            cells = [[column.cell(doc, now) for column in known] for doc in docs]
-        shown = (self._object(endpoint, doc) for doc in docs)
-        rows = [{"cells": row, "object": item} for row, item in zip(cells, shown, strict=True)]
-        return {
-            "kind": "Table",
-            "apiVersion": _META,
-            "metadata": metadata,
-            "columnDefinitions": definitions,
-            "rows": rows,
-        }
+            definitions, cells = self._built_in(endpoint.info.group, endpoint.info.plural, docs)
+        return _table(definitions, cells, [self._object(endpoint, doc) for doc in docs], metadata)
+
+    def _built_in(self, group: str, plural: str, docs: list[JSONObject]) -> tuple[list[JSONObject], list[list[Any]]]:
+        """Return the columns of a built-in kind, and the cells of each object."""
+        known, now = built_in_columns(group, plural), self._clock.now()
+        return [column.definition for column in known], [[column.cell(doc, now) for column in known] for doc in docs]
 
     def _cell(self, column: Mapping[str, Any], doc: JSONObject) -> Any:
         found = _json_path(doc, column["jsonPath"])
@@ -174,20 +178,14 @@ class TableView(WholeView):
         return endpoint.to_served(doc) if self._include == "Object" else _only_metadata(doc)
 
 
-_NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0}
-_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since creation."}
+def _table(
+    definitions: list[JSONObject], cells: list[list[Any]], objects: list[Any], metadata: Mapping[str, Any]
+) -> JSONObject:
+    rows = [{"cells": row, "object": item} for row, item in zip(cells, objects, strict=True)]
+    return {"kind": "Table", "apiVersion": _META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
 
 
-def _built_in_definition(column: Column) -> JSONObject:
-    form = "name" if column.name == "Name" else ""
-    described = f"The column {column.name}."
-    return {
-        "name": column.name,
-        "type": column.type,
-        "format": form,
-        "description": described,
-        "priority": column.priority,
-    }
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 
 
 def _definition(column: Mapping[str, Any]) -> JSONObject:

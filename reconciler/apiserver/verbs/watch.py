@@ -12,11 +12,13 @@ import weakref
 from collections.abc import Callable
 
 from reconciler.apiserver.builtin.skeletons import shown_empty
+from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
 from reconciler.apiserver.encoding.refusals import Refusal, expired
 from reconciler.apiserver.requests.selectors import Selector
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
+from reconciler.errors import OutcomeUnknown
 from reconciler.wire import JSONObject
 
 __all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
@@ -81,6 +83,7 @@ class Watch:
         self._waiter: asyncio.Future[None] | None = None
         self._ending: bytes | None = None
         self._closed = False
+        self._lost = False
         self.stalled = False
 
     def __aiter__(self) -> Watch:
@@ -90,10 +93,13 @@ class Watch:
         """Wait for the next frames.
 
         Cancellation loses no event: the position moves only when frames are returned.
+
+        Raises:
+            OutcomeUnknown: the connection was lost.
         """
         while not self._closed:
             try:
-                chunk = None if self.stalled else self._next()
+                chunk = None if self.stalled else await with_conversions(self._read)
             except Refusal as refusal:  # an object cannot be converted to the watched version
                 self.expire(refusal)
                 continue
@@ -111,6 +117,8 @@ class Watch:
                 break
             await self._wait()
         self._release()
+        if self._lost:
+            raise OutcomeUnknown("the connection was lost during the watch: the server has stopped")
         raise StopAsyncIteration
 
     @property
@@ -138,13 +146,26 @@ class Watch:
         self._position = self._store.end
         self.end(error_frame(refusal))
 
-    def cut(self) -> None:
-        """Break off the stream at once; unread events are lost to its reader."""
-        self._closed = True
+    def cut(self, *, lost: bool = False) -> None:
+        """Break off the stream at once; unread events are lost to its reader.
+
+        Args:
+            lost: the reader sees a lost connection, not the end of the stream.
+        """
+        self._closed, self._lost = True, lost
         self._release()
         self._wake()
 
     # what to send next
+
+    async def _read(self) -> bytes:
+        """Return the next frames, or empty; if an object must be converted first, the position stays."""
+        start = self._position, self._initial, self._initial_at
+        try:
+            return self._next()
+        except ConversionNeeded:
+            self._position, self._initial, self._initial_at = start
+            raise
 
     def _next(self) -> bytes:
         if self._initial_at < len(self._initial):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from reconciler.apiserver.builtin.pod_validation import check_ephemeral_containers
 from reconciler.apiserver.builtin.skeletons import filled
 from reconciler.apiserver.builtin.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import (
@@ -417,7 +418,6 @@ class Writer:
         *,
         dry_run: bool,
         entries: list[ManagedFieldsEntry] | None = None,
-        findings: Sequence[FieldError] = (),
         scale: Admitted | None = None,
     ) -> WriteResult:
         """Check new content against the stored version and commit it.
@@ -431,7 +431,6 @@ class Writer:
             warnings: the warnings about it.
             dry_run: store nothing.
             entries: the new ``managedFields``; None computes them as for an update.
-            findings: errors that were found already.
             scale: the write of a Scale that this change comes from, if anyone is asked about it.
         """
         endpoint = call.endpoint
@@ -451,7 +450,7 @@ class Writer:
             _check_version(call, old, doc["metadata"])
         doc = restrict_to_subresource(call, before, doc)
         strategy, metadata = self._strategies(endpoint), doc["metadata"]
-        _check_change(call, strategy, doc, before, findings)
+        _check_change(call, strategy, doc, before)
         call.warnings = warnings = warnings + strategy.warn(doc)
         review = scale if admitted is None else replace(admitted, doc=doc)
         if review is not None:
@@ -504,9 +503,7 @@ def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
         raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
 
 
-def _check_change(
-    call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject, findings: Sequence[FieldError]
-) -> None:
+def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject) -> None:
     """Complete the new content of an object, and check that the change is valid."""
     info, custom, metadata = call.endpoint.info, call.endpoint.resource.custom, doc["metadata"]
     name = metadata.get("name", "")
@@ -516,8 +513,10 @@ def _check_change(
         errors += validate_built_in_metadata(info, metadata, call.subresource, new=False)
     restore_system_metadata(metadata, before["metadata"])
     strategy.complete(doc, before)
-    errors += strategy.check(doc, before)
+    if call.subresource == "ephemeralcontainers":
+        errors += check_ephemeral_containers(doc, before)
+    else:
+        errors += strategy.check(doc, before)
     errors += validate_contents(call, doc, before, errors)
-    errors += findings
     if errors:
         raise invalid(info.kind, info.internal_group, name, errors)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
+from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
@@ -157,7 +160,41 @@ def validate_contents(
     contents = call.endpoint.contents
     if contents is None:
         return []
-    return contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
+    found = contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
+    if not call.endpoint.resource.custom:
+        return [*found, *_taken(call.endpoint, doc)] if not errors else found
+    return [*found, *_replicas_errors(call.endpoint, doc)]
+
+
+def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
+    """Yield the errors of the replicas that the Scale of a custom object has."""
+    for path in () if endpoint.scale is None else endpoint.scale[:2]:
+        replicas = value_at(doc, path.lstrip("."))
+        if isinstance(replicas, int) and replicas < 0:
+            yield FieldError.invalid(path, replicas, "should be a non-negative integer")
+        elif isinstance(replicas, int) and replicas > _MAX_REPLICAS:
+            yield FieldError.invalid(path, replicas, f"should be less than or equal to {_MAX_REPLICAS}")
+
+
+_MAX_REPLICAS = 2**31 - 1
+
+
+def _taken(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
+    """Yield the errors of a Service about addresses and ports that another one has."""
+    spec = doc.get("spec") or {}
+    ports = [(port.get("nodePort"), port.get("protocol")) for port in spec.get("ports") or ()]
+    address = spec.get("clusterIP") if spec.get("clusterIP") != "None" else None
+    if endpoint.info.plural != "services" or not (address or any(number for number, _ in ports)):
+        return
+    others = [each.doc["spec"] for each in endpoint.store.objects.values() if each.uid != doc["metadata"].get("uid")]
+    if address and any(other.get("clusterIP") == address for other in others):
+        why = f"failed to allocate IP {address}: provided IP is already allocated"
+        yield FieldError.invalid("spec.clusterIPs", spec.get("clusterIPs") or [address], why)
+        return
+    held = {(port.get("nodePort"), port.get("protocol")) for other in others for port in other.get("ports") or ()}
+    for index, port in enumerate(ports):
+        if port[0] and port in held:
+            yield FieldError.invalid(f"spec.ports[{index}].nodePort", port[0], "provided port is already allocated")
 
 
 def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> None:
@@ -223,6 +260,11 @@ def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> 
         else:
             changed.pop("status", None)
         return changed
+    if call.subresource == "ephemeralcontainers":
+        added = (doc.get("spec") or {}).get("ephemeralContainers")
+        spec = {key: value for key, value in before["spec"].items() if key != "ephemeralContainers"}
+        spec |= {"ephemeralContainers": added} if added else {}
+        return {**before, "metadata": dict(before["metadata"]), "spec": spec}
     if "status" in call.endpoint.subresources:
         if "status" in before:
             doc["status"] = before["status"]

@@ -19,6 +19,7 @@ import msgspec
 from reconciler.cli.dev.certificates import write_certificates
 from reconciler.cli.dev.operator import ProcessOptions
 from reconciler.cli.options import DevOptions
+from reconciler.cli.servers import describe_data
 from reconciler.cli.writing import write_kubeconfig
 from reconciler.errors import ConfigurationError, MissingExtra
 
@@ -41,6 +42,10 @@ def run_dev(target: str, options: DevOptions) -> int:
         raise ConfigurationError(f"{target!r} is not a valid target: write MODULE:ATTR, such as 'my_operator:setup'")
     if options.workers < 1:
         raise ConfigurationError(f"--workers must be 1 or more, not {options.workers}")
+    if options.control_plane and (options.data is not None or options.controllers):
+        raise ConfigurationError(
+            "--data and --controller are options of the embedded server: use them without --control-plane"
+        )
     try:
         import watchfiles  # noqa: F401 - see whether it is installed before anything is started
     except ModuleNotFoundError as error:
@@ -75,7 +80,7 @@ async def _server(options: DevOptions) -> AsyncIterator[None]:
     """Run a server, write its kubeconfig, and print how to use it.
 
     Raises:
-        ConfigurationError: the kubeconfig cannot be written.
+        ConfigurationError: the kubeconfig cannot be written, or the data directory cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
         if options.control_plane:
@@ -88,10 +93,12 @@ async def _server(options: DevOptions) -> AsyncIterator[None]:
         else:
             from reconciler.apiserver import APIServer
 
-            server = await stack.enter_async_context(APIServer())
+            server = await stack.enter_async_context(
+                APIServer(data=options.data, controllers=("garbage", "namespaces", *options.controllers))
+            )
             write, url = server.write_kubeconfig, await server.listen()
         write_kubeconfig(write, options.kubeconfig)
-        print(f"API server on {url}; its data is lost when it stops")
+        print(f"API server on {url}; {describe_data(options.data)}")
         print("In another terminal:")
         print(f"  export KUBECONFIG={options.kubeconfig.resolve()}", flush=True)
         yield

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
+import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from reconciler.controller.changes.log import Creation, WakingChanges
 from reconciler.controller.reconcile.threads import ThreadBridge
@@ -15,30 +19,44 @@ from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
 from reconciler.status import StatusMetrics
 
-__all__ = ["ReconcileCycle", "ReconcileRun", "current_reconcile", "current_run"]
+__all__ = ["CycleContext", "ReconcileCycle", "ReconcileRun", "current_reconcile", "current_run"]
 
 
-@dataclass(frozen=True, slots=True)
-class ReconcileRun:
+_RNG = random.Random()  # noqa: S311 - ids for logs need not be hard to guess; the system is asked once, at import
+if hasattr(os, "register_at_fork"):  # otherwise each child process would generate the same ids
+    os.register_at_fork(after_in_child=_RNG.seed)
+
+
+class ReconcileRun(msgspec.Struct, frozen=True):
     """The description of one reconcile.
 
     Attributes:
         controller: the controller's name.
         request: the key.
-        reconcile_id: unique per reconcile; part of every log record of it.
         reasons: why it runs: ``"event"``, ``"deleted"``, ``"owned: Deployment"``, ``"requeue_after"``, ``"retry"`` …
         attempt: consecutive failures of this key before this reconcile; 0 for a first try.
         priority: the priority that the key was queued with.
         since: monotonic second of its start.
+        bits: 128 random bits, which `reconcile_id` is made of.
     """
 
     controller: str
     request: Request
-    reconcile_id: str
     reasons: frozenset[str]
     attempt: int
     priority: int
     since: float = 0.0
+    bits: int = msgspec.field(default_factory=lambda: _RNG.getrandbits(128))
+
+    @property
+    def reconcile_id(self) -> str:
+        """Return a random UUID (version 4): unique per reconcile, and part of every log record of it.
+
+        It is formatted when somebody asks: most reconciles log nothing, and send no request.
+        """
+        digits = f"{self.bits:032x}"
+        variant = "89ab"[int(digits[16], 16) & 3]
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
     def log_fields(self) -> dict[str, object]:
         """Return the ``extra`` of this reconcile's log records."""
@@ -52,6 +70,30 @@ class ReconcileRun:
         }
 
 
+class CycleContext(msgspec.Struct, frozen=True):
+    """What the cycles of one controller have in common.
+
+    Attributes:
+        gvk: the primary kind.
+        tracker: the controller's echo tracker.
+        unsaved: mutations that a batcher could not save, of the controller's keys.
+        loop: the controller's event loop.
+        stopping: returns whether the controller is stopping. Default: it is not.
+        matches: returns whether an object with these labels belongs to this process. Default: every object does.
+        status_metrics: receives the flushes of batchers without metrics of their own. Default: none.
+        thread: the loop's thread. Default: the current one.
+    """
+
+    gvk: GroupVersionKind
+    tracker: EchoTracker[Request]
+    unsaved: UnsavedStore
+    loop: asyncio.AbstractEventLoop
+    stopping: Callable[[], bool] = lambda: False
+    matches: Callable[[Mapping[str, str]], bool] = lambda _: True
+    status_metrics: StatusMetrics | None = None
+    thread: int = msgspec.field(default_factory=threading.get_ident)
+
+
 class ReconcileCycle:
     """The link from one reconcile to the controller's echo tracker and its store of unsaved mutations.
 
@@ -60,55 +102,40 @@ class ReconcileCycle:
     reconcile. A report from a thread is transferred to the loop, where it arrives before the end of the thread does.
 
     Args:
-        gvk: the kind of the primary object.
+        context: shared by the controller's cycles.
         run: the description of the reconcile.
-        tracker: the controller's echo tracker.
-        unsaved: the controller's store of unsaved mutations.
-        stopping: returns whether the controller is stopping.
-        matches: returns whether an object with these labels belongs to this process; see `ShardFilter`.
-        status_metrics: receives each flush of the reconcile's batchers.
-        loop: the controller's event loop; the caller runs on it.
-        changes: the changes that enqueued the key; None if no change did.
+        changes: the changes that enqueued the key. Default: none are known.
 
     Attributes:
-        gvk: the kind of the controller's primary objects.
+        run: the description.
         request: the key.
-        run: the description of the reconcile.
-        bridge: lets threads of the reconcile wait for awaitables on the loop.
-        writes: status and finalizer writes to the primary object that took effect.
-        status_written: whether one of them was a status write.
-        changes: as given.
+        changes: the changes that enqueued the key.
+        writes: how many of its writes to its own object changed it.
+        status_written: whether a status write was among them.
     """
 
     def __init__(
-        self,
-        gvk: GroupVersionKind,
-        run: ReconcileRun,
-        *,
-        tracker: EchoTracker[Request],
-        unsaved: UnsavedStore,
-        stopping: Callable[[], bool] = lambda: False,
-        matches: Callable[[Mapping[str, str]], bool] = lambda _: True,
-        status_metrics: StatusMetrics | None = None,
-        loop: asyncio.AbstractEventLoop,
-        changes: Creation | WakingChanges | None = None,
+        self, context: CycleContext, run: ReconcileRun, changes: Creation | WakingChanges | None = None
     ) -> None:
-        self.gvk = gvk
         self.run = run
         self.request = run.request
-        self.bridge = ThreadBridge(loop)
         self.writes = 0
         self.status_written = False
         self.changes = changes
-        self._tracker = tracker
-        self._unsaved = unsaved
-        self._stopping = stopping
-        self._matches = matches
-        self._status_metrics = status_metrics
-        self._loop = loop
-        self._thread = threading.get_ident()
+        self._context = context
         self._uid: str | None = None
+        self._basis: Version | None = None
         self._ended = False
+
+    @property
+    def gvk(self) -> GroupVersionKind:
+        """Return the primary kind."""
+        return self._context.gvk
+
+    @functools.cached_property
+    def bridge(self) -> ThreadBridge:
+        """Return what lets threads of the reconcile wait for awaitables on the loop."""
+        return ThreadBridge(self._context.loop)
 
     def set_basis(self, uid: str | None, version: Version | None) -> None:
         """Record the oldest version of the object that the reconcile can read.
@@ -120,8 +147,10 @@ class ReconcileCycle:
             uid: of the object; None if there is none.
             version: its resourceVersion; None if there is none.
         """
-        self._uid = uid
-        self._tracker.set_basis(self.request, version)
+        if version == self._basis and uid == self._uid and not self.writes:
+            return
+        self._uid, self._basis = uid, version
+        self._context.tracker.set_basis(self.request, version)
 
     @property
     def uid(self) -> str | None:
@@ -131,12 +160,12 @@ class ReconcileCycle:
     @property
     def stopping(self) -> bool:
         """Return whether the controller is stopping."""
-        return self._stopping()
+        return self._context.stopping()
 
     @property
     def status_metrics(self) -> StatusMetrics | None:
         """Return the metrics for the flushes of a batcher without metrics of its own."""
-        return self._status_metrics
+        return self._context.status_metrics
 
     @property
     def reconcile_id(self) -> str:
@@ -150,6 +179,8 @@ class ReconcileCycle:
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Record that the reconcile read an object at this version. Thread-safe."""
+        if version == self._basis and uid == self._uid:  # nearly always; it may be read at any time up to now
+            return
         if self._is_own(gvk, request):
             self._on_loop(self._record_read, uid, version)
 
@@ -170,34 +201,36 @@ class ReconcileCycle:
 
     def may_write(self, gvk: GroupVersionKind, request: Request, document: Mapping[str, Any]) -> bool:
         """Return whether a write may be retried on a newer version of an object; not if another process owns it now."""
-        return not self._is_own(gvk, request) or self._matches((document.get("metadata") or {}).get("labels") or {})
+        return not self._is_own(gvk, request) or self._context.matches(
+            (document.get("metadata") or {}).get("labels") or {}
+        )
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         """Keep mutations of the reconcile's object that a batcher could not save, for the next reconcile."""
         if self._ended:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
             return
-        self._unsaved.keep(self.request, uid, mutations)
+        self._context.unsaved.keep(self.request, uid, mutations)
 
     def take_unsaved(self, uid: str) -> object | None:
         """Return, once, what an earlier reconcile could not save for an object of this uid."""
-        return self._unsaved.take(self.request, uid)
+        return self._context.unsaved.take(self.request, uid)
 
     @property
     def has_unsaved(self) -> bool:
         """Return whether an earlier reconcile left mutations that its batcher takes."""
-        return self.request in self._unsaved
+        return self.request in self._context.unsaved
 
     def unsaved_is_blocked(self, uid: str, generation: int | None) -> bool:
         """Return whether the server refused the unsaved mutations, and would refuse them again."""
-        return self._unsaved.is_blocked(self.request, uid, generation)
+        return self._context.unsaved.is_blocked(self.request, uid, generation)
 
     def block_unsaved(self, uid: str, generation: int | None) -> bool:
         """Record that the server refused the unsaved mutations; return whether that is new."""
-        return self._unsaved.block(self.request, uid, generation)
+        return self._context.unsaved.block(self.request, uid, generation)
 
     def unblock_unsaved(self) -> None:
         """Record that the refused mutations are saved now."""
-        self._unsaved.unblock(self.request)
+        self._context.unsaved.unblock(self.request)
 
     def end(self) -> None:
         """Ignore all reports from now on."""
@@ -208,14 +241,14 @@ class ReconcileCycle:
         return request == self.request and gvk.kind == self.gvk.kind and gvk.group == self.gvk.group
 
     def _on_loop(self, report: Callable[..., None], *args: Any) -> None:
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self._context.thread:
             report(*args)
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(report, *args)
+        elif not self._context.loop.is_closed():
+            self._context.loop.call_soon_threadsafe(report, *args)
 
     def _record_read(self, uid: str, version: Version) -> None:
         if not self._ended and uid == self._uid:
-            self._tracker.record_read(self.request, version)
+            self._context.tracker.record_read(self.request, version)
 
     def _record_write(self, uid: str, before: Version, after: Version, exact: bool, is_status: bool) -> None:
         if self._ended:
@@ -224,7 +257,7 @@ class ReconcileCycle:
             self.writes += 1
             self.status_written |= is_status
         if uid == self._uid:
-            self._tracker.record_write(self.request, before=before, after=after, exact=exact)
+            self._context.tracker.record_write(self.request, before=before, after=after, exact=exact)
 
 
 def current_reconcile() -> ReconcileCycle | None:

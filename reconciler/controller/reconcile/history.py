@@ -38,6 +38,9 @@ _MAX_SHARED = 256
 
 _OVERTAKEN, _ECHOES = 0x80, 0x7F
 
+_CLOCK_WAS_SET = timedelta(seconds=1)
+"""Two readings of the clocks that differ by less say nothing about the time between them."""
+
 _MAX_MESSAGE = 500
 _MAX_FRAMES = 6
 
@@ -134,6 +137,7 @@ class RunHistory:
         self._changes: list[Creation | WakingChanges | None] = []
         self._pool: dict[Any, Any] = {}
         self._awaited: dict[Request, int] = {}
+        self._zero: datetime | None = None
         self.dropped = 0
 
     def record(self, cycle: ReconcileCycle, seconds: float, completion: Completion | None) -> None:
@@ -207,7 +211,7 @@ class RunHistory:
         """Return the reconcile of a row."""
         shared = self._shared[row]
         changes = self._changes[row]
-        started = self._clock.now() - timedelta(seconds=self._clock.monotonic() - self._since[row])
+        started = self._wall_time(self._since[row])
         return RunExplanation(
             started=started,
             seconds=self._seconds[row],
@@ -225,6 +229,16 @@ class RunHistory:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def _wall_time(self, at: float) -> datetime:
+        """Return the wall time of a monotonic second: the same for each call, so that it names a reconcile.
+
+        Only if somebody sets the machine's clock, or suspends the machine, all times move.
+        """
+        zero = self._clock.now() - timedelta(seconds=self._clock.monotonic())
+        if self._zero is None or abs(zero - self._zero) > _CLOCK_WAS_SET:
+            self._zero = zero
+        return self._zero + timedelta(seconds=at)
 
     def _pooled(self, value: S) -> S:
         """Return an equal object that is stored already, or store this one."""

@@ -96,7 +96,7 @@ class StormAlarm(Generic[K]):
         """
         now = self._clock.monotonic()
         self._drop_idle(now)
-        if reasons and (reasons <= _ASKED_FOR or (by_timer and {words.word(each) for each in reasons} <= _DELAYED)):
+        if reasons and (reasons <= _ASKED_FOR or (by_timer and words.words(frozenset(reasons)) <= _DELAYED)):
             return None
         runs = self._recent.get(key)
         if runs is None:

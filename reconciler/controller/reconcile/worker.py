@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
@@ -23,7 +21,7 @@ from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.reconcile.again import AgainLimiter
-from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun
 from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
@@ -36,13 +34,9 @@ from reconciler.meta import GroupVersionKind, Request, current_cycle
 from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
-__all__ = ["Reconcile", "Worker", "WorkerCounters", "WorkerState", "new_reconcile_id"]
+__all__ = ["Reconcile", "Worker", "WorkerCounters", "WorkerState"]
 
 _log = logging.getLogger("reconciler.controller")
-
-_RNG = random.Random()  # noqa: S311 - ids for logs need not be hard to guess; the system is asked once, at import
-if hasattr(os, "register_at_fork"):  # otherwise each child process would generate the same ids
-    os.register_at_fork(after_in_child=_RNG.seed)
 
 Reconcile = Callable[[ReconcileCycle], Awaitable[object]]
 """Runs one reconcile and returns its outcome."""
@@ -126,6 +120,16 @@ class Worker:
     def __init__(self, state: WorkerState, reconcile: Reconcile) -> None:
         self._state = state
         self._reconcile = reconcile
+        queue = state.queue
+        self._context = CycleContext(
+            state.gvk,
+            state.tracker,
+            state.unsaved,
+            asyncio.get_running_loop(),
+            stopping=lambda: queue.shutting_down,
+            matches=state.matches,
+            status_metrics=state.status_metrics,
+        )
 
     async def work(self) -> None:
         """Work until the queue is shut down.
@@ -162,7 +166,6 @@ class Worker:
         run = ReconcileRun(
             controller=state.name,
             request=key,
-            reconcile_id=new_reconcile_id(),
             reasons=queued.reasons,
             attempt=state.queue.retries(key),
             priority=queued.priority,
@@ -170,17 +173,7 @@ class Worker:
         )
         self._detect_storm(run, by_timer=queued.by_timer)
         self._set_active(+1)
-        return ReconcileCycle(
-            state.gvk,
-            run,
-            tracker=state.tracker,
-            unsaved=state.unsaved,
-            stopping=lambda: state.queue.shutting_down,
-            matches=state.matches,
-            status_metrics=state.status_metrics,
-            loop=asyncio.get_running_loop(),
-            changes=state.changes.begin(key),
-        )
+        return ReconcileCycle(self._context, run, state.changes.begin(key))
 
     async def _run(self, cycle: ReconcileCycle) -> Completion:
         # A task and a context per reconcile: changes of context variables, or of the task's cancellation, cannot reach
@@ -260,8 +253,9 @@ class Worker:
             self._state.deadlines.pop(key, None)
 
     def _set_active(self, change: int) -> None:
-        self._state.counters.active += change
-        self._state.metrics.set_active_workers(self._state.counters.active)
+        counters = self._state.counters
+        counters.active += change
+        self._state.metrics.set_active_workers(counters.active)
 
     def _detect_storm(self, run: ReconcileRun, *, by_timer: bool) -> None:
         storm = self._state.storm.note(run.request, run.reasons, by_timer=by_timer)
@@ -277,7 +271,7 @@ class Worker:
         state.metrics.reconciled(
             completion.result,
             seconds,
-            {reasons.word(reason) for reason in run.reasons},
+            reasons.words(run.reasons),
             terminal=completion.terminal,
             timed_out=completion.timed_out,
             panicked=completion.panicked,
@@ -288,10 +282,3 @@ class Worker:
         state.failure_log.forget(run.request)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("reconciled in %.3f s: %s", seconds, completion.outcome, extra=run.log_fields())
-
-
-def new_reconcile_id() -> str:
-    """Return a random UUID (version 4) as text, several times faster than `uuid.UUID`."""
-    digits = f"{_RNG.getrandbits(128):032x}"
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"

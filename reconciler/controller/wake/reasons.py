@@ -6,6 +6,8 @@ labels. `EVENT` is the only one that the echo rule applies to.
 
 from __future__ import annotations
 
+import functools
+
 __all__ = [
     "AGAIN",
     "DELETED",
@@ -23,6 +25,7 @@ __all__ = [
     "described",
     "detailed",
     "word",
+    "words",
 ]
 
 EVENT = "event"
@@ -73,6 +76,12 @@ def detailed(reason: str, detail: str) -> str:
 def word(reason: str) -> str:
     """Return a reason without its detail, as a metric label."""
     return reason.partition(":")[0]
+
+
+@functools.lru_cache(maxsize=256)  # called in every reconcile, with few different reasons
+def words(reasons: frozenset[str]) -> frozenset[str]:
+    """Return reasons without their details."""
+    return frozenset(map(word, reasons))
 
 
 _DESCRIPTIONS = {

@@ -21,7 +21,6 @@ from reconciler.status.clients.official import (
     OfficialWriter,
 )
 from reconciler.status.flush.effects import Target
-from reconciler.status.flush.memory import memory_of
 from reconciler.status.record.conversion import is_kind
 from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 
@@ -43,16 +42,7 @@ class Binding(msgspec.Struct, frozen=True):
 
     def target(self) -> Target:
         """Return the object and the client as a flush needs them."""
-        writer = self.writer
-        return Target(
-            writer.gvk,
-            writer.request,
-            writer.identity,
-            str(getattr(writer, "field_manager", "") or ""),
-            str(getattr(writer, "former_field_manager", "") or ""),
-            lambda: getattr(writer, "warnings", ()),
-            memory_of(getattr(writer, "client", writer)),
-        )
+        return Target(self.writer.gvk, self.writer.request, self.writer)
 
     def check_strategy(self, strategy: Strategy) -> None:
         """Check that the client can send a strategy.

@@ -414,7 +414,7 @@ class Flush:
                 "an object changes",
                 ", ".join(f"status.{format_path(path)}" for path in pruned),
                 self._target.gvk,
-                "; ".join(f"Warning: {text}" for text in self._target.warnings()) or "no Warning header",
+                "; ".join(f"Warning: {text}" for text in self._target.warnings) or "no Warning header",
             )
         return False
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from reconciler.meta import GroupVersionKind, Request, Version
-from reconciler.status.flush.memory import StatusMemory
+from reconciler.status.flush.memory import StatusMemory, memory_of
 from reconciler.status.record.mutations import Path
 from reconciler.status.record.snapshot import Snapshot
 from reconciler.status.writer import Strategy
@@ -62,20 +62,35 @@ class Target(msgspec.Struct, frozen=True):
     Attributes:
         gvk: the object's kind.
         request: its name and namespace.
-        identity: server, client and field manager.
-        field_manager: the name that writes are recorded under; ``""`` if it is not known.
-        former_field_manager: the name that earlier releases recorded them under; ``""`` if there was none.
-        warnings: returns the ``Warning`` headers of the last response.
-        memory: what was learned over the client.
+        writer: the `StatusWriter` or `SyncStatusWriter`.
     """
 
     gvk: GroupVersionKind
     request: Request
-    identity: Hashable
-    field_manager: str
-    former_field_manager: str
-    warnings: Callable[[], Sequence[str]]
-    memory: StatusMemory
+    writer: Any
+
+    # What only a flush needs is computed when it asks, since most reconciles have nothing to write.
+
+    @property
+    def field_manager(self) -> str:
+        """Return the name that writes are recorded under; ``""`` if it is not known."""
+        return str(getattr(self.writer, "field_manager", "") or "")
+
+    @property
+    def former_field_manager(self) -> str:
+        """Return the name that earlier releases recorded them under; ``""`` if there was none."""
+        return str(getattr(self.writer, "former_field_manager", "") or "")
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Return the ``Warning`` headers of the last response."""
+        found: Sequence[str] = getattr(self.writer, "warnings", ())
+        return found
+
+    @property
+    def memory(self) -> StatusMemory:
+        """Return what was learned over the client."""
+        return memory_of(getattr(self.writer, "client", self.writer))
 
     def __str__(self) -> str:
         return f"{self.gvk} {self.request}"

@@ -92,7 +92,7 @@ class Session:
         self._unanswered: UnansweredWrites | None = None  # writes of what is carried
         self._recorded: list[Mutation] = []
         self._failed: list[Mutation] = []  # of a checkpoint, unless recorded again
-        self._working: JSONObject | None = None  # the base with carried and recorded applied; computed when needed
+        self._working: Mapping[str, Any] | None = None  # see `_working_status`; None until it is needed
         self._statistics = ApplyStatistics()
 
     @property
@@ -158,7 +158,9 @@ class Session:
                 raise StatusNotOpen(
                     f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
                 )
-            mutation.apply(self._working_status(), self._statistics)
+            working = self._working_status()
+            if working is not self._base or not mutation.leaves_unchanged(working):
+                mutation.apply(self._private_working_status(), self._statistics)
             self._recorded.append(mutation)
             if self._failed:
                 self._failed = [failed for failed in self._failed if failed is not mutation]
@@ -179,9 +181,7 @@ class Session:
     def get(self, path: Path) -> Any:
         """Return a private copy of one field of the current status."""
         with self._lock:
-            # While a checkpoint is being written, its mutations are in the working status only.
-            untouched = self._working is None and not self._carried and not self._recorded
-            return copy_json(get_path(self._base if untouched else self._working_status(), path))
+            return copy_json(get_path(self._working_status(), path))
 
     def close(self, *, in_error: bool) -> None:
         """Accept no more mutations.
@@ -221,18 +221,19 @@ class Session:
         Raises:
             StatusContested: another writer changed a field that is set, which an earlier checkpoint found.
         """
-        started, counts = self.policy.clock.monotonic(), dict(self.counts)
         with self._lock:
             mutations, carried = (*self._carried, *self._recorded), self._carried
-            computed, statistics = self._release_working_status() if mutations else ({}, ApplyStatistics())
-            self._carried, self._recorded = [], []
-            unchanged = not mutations or self._changes_nothing(computed)
+            unchanged = not mutations or self._changes_nothing()
             if unchanged:
+                self.counts["trimmed"] += self._statistics.trimmed if mutations else 0
                 self._working = None
+            else:
+                computed, statistics = self._release_working_status()
+            self._carried, self._recorded = [], []
         if unchanged:
-            self.counts["trimmed"] += statistics.trimmed
-            self._end(started, counts, "unchanged")
+            self._end("unchanged")
             return None
+        started, counts = self.policy.clock.monotonic(), dict(self.counts)
         flush = Flush(
             self.target,
             self.policy,
@@ -272,7 +273,7 @@ class Session:
                 )
         if result.outcome == "gone":
             _logger.info("%s was deleted: what was recorded for its status is dropped", self.target)
-        self._end(pending.started, pending.counts, result.outcome, fields=result.fields)
+        self._end(result.outcome, pending, fields=result.fields)
 
     def fail(self, pending: PendingFlush, error: BaseException) -> None:
         """Take back a flush that failed permanently.
@@ -301,7 +302,7 @@ class Session:
             self.keep_failed()
         elif isinstance(error, StatusError):
             error.unsaved = tuple(own)
-        self._end(pending.started, pending.counts, "failed", error)
+        self._end("failed", pending, error)
 
     def keep_failed(self) -> None:
         """Leave what could not be saved to the running reconcile, if this is its object, for the next one."""
@@ -339,48 +340,59 @@ class Session:
             return
         self._carried = replayable.kept
 
-    def _working_status(self) -> JSONObject:
+    def _working_status(self) -> Mapping[str, Any]:
+        """Return the base with carried and recorded applied; the base itself while they leave it unchanged."""
         if self._working is None:
-            self._working, self._statistics = apply_all((*self._carried, *self._recorded), self._base)
+            mutations = (*self._carried, *self._recorded)
+            self._working, self._statistics = (
+                apply_all(mutations, self._base) if mutations else (self._base, ApplyStatistics())
+            )
         return self._working
+
+    def _private_working_status(self) -> JSONObject:
+        """Return the working status to be changed in place."""
+        if self._working is self._base:
+            self._working = copy_json(self._base)
+        private: JSONObject = self._working_status()  # type: ignore[assignment]
+        return private
 
     def _release_working_status(self) -> tuple[JSONObject, ApplyStatistics]:
         """Return the working status for a flush to keep; while the block is open, `current` continues from a copy."""
-        computed, statistics = self._working_status(), self._statistics
+        computed, statistics = self._private_working_status(), self._statistics
         if self._open:
             self._working, self._statistics = copy_json(computed), ApplyStatistics()
         else:
             self._working = None
         return computed, statistics
 
-    def _changes_nothing(self, computed: JSONObject) -> bool:
+    def _changes_nothing(self) -> bool:
         """Return whether a flush would certainly end without a request; most reconciles of an object change nothing."""
-        tip = self._tip
+        tip, working = self._tip, self._working_status()
         is_current = self._base is tip.status and tip.uid == self._uid and self._unanswered is None
-        return is_current and identical(tip.status, computed)
+        return is_current and (working is tip.status or identical(tip.status, working))
 
     def _end(
         self,
-        started: float,
-        before: Mapping[str, int],
         outcome: Outcome | Literal["failed"],
+        pending: PendingFlush | None = None,
         error: BaseException | None = None,
         fields: Sequence[Path] = (),
     ) -> None:
-        """Count, log and report the end of a flush."""
-        self.counts["flushes"] += 1
-        self.counts[_COUNTER_OF[outcome]] += 1
-        seconds, counts = self.policy.clock.monotonic() - started, self.counts
-        conflicts = counts["conflicts"] - before.get("conflicts", 0)
-        replays = counts["replays"] - before.get("replays", 0)
+        """Count, log and report the end of a flush; of one that ended without I/O if none was pending."""
+        counts = self.counts
+        counts["flushes"] += 1
+        counts[_COUNTER_OF[outcome]] += 1
+        before: Mapping[str, int] = counts if pending is None else pending.counts
+        seconds = 0.0 if pending is None else self.policy.clock.monotonic() - pending.started
+        conflicts, replays = counts["conflicts"] - before["conflicts"], counts["replays"] - before["replays"]
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug(
                 "status of %s: %s in %.3f s, %d writes, %d reads, %d conflicts, %d replays, %d fields%s",
                 self.target,
                 outcome if error is None else type(error).__name__,
                 seconds,
-                counts["attempts"] - before.get("attempts", 0),
-                counts["reads"] - before.get("reads", 0),
+                counts["attempts"] - before["attempts"],
+                counts["reads"] - before["reads"],
                 conflicts,
                 replays,
                 len(fields),

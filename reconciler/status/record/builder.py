@@ -47,17 +47,17 @@ class MutationBuilder:
 
     def set(self, target: Any, value: object, overwrite: bool | None, fields: Mapping[str, object]) -> list[Mutation]:
         """Return one mutation for each field."""
-        values: dict[Path, Any] = {}
+        found: list[Mutation] = []
         if value is not UNSET:
             path = self._names.path(target)
-            values[path] = to_json(value, ".".join(path))
+            found.append(Set(path, to_json(value, ".".join(path)), overwrite))
         elif isinstance(target, str):
             raise TypeError(f"set({target!r}) needs a value: set({target!r}, value)")
         elif target is not None:
-            values |= {(key,): item for key, item in self._names.model_values(target).items()}
+            found += [Set((key,), item, overwrite) for key, item in self._names.model_values(target).items()]
         if fields:
-            values |= {(key,): item for key, item in self._names.members(fields).items()}
-        return [Set(path, item, overwrite) for path, item in values.items()]
+            found += [Set((key,), item, overwrite) for key, item in self._names.members(fields).items()]
+        return found
 
     def merge(self, target: Any, document: Any, fields: Mapping[str, object]) -> list[Mutation]:
         """Return one mutation; none if there is nothing to merge."""

@@ -17,11 +17,14 @@ import msgspec
 
 from reconciler.meta import (
     PathError,
+    are_conditions,
     delete_path,
     equal,
     find_condition,
     format_path,
     get_path,
+    has_condition,
+    identical,
     is_object,
     merge_patch,
     set_condition,
@@ -92,6 +95,13 @@ class Mutation(ABC):
         """
         return self.idempotent
 
+    def leaves_unchanged(self, status: Mapping[str, Any], /) -> bool:  # noqa: ARG002 - for overrides
+        """Return whether `apply` certainly changes nothing, and does not raise; False may be wrong.
+
+        Nearly every reconcile records the status that the object has already.
+        """
+        return False
+
     @abstractmethod
     def apply(self, status: JSONObject, statistics: ApplyStatistics, /) -> None:
         """Change a status in place, sharing nothing with it. If this raises, the status is unchanged.
@@ -124,6 +134,10 @@ class Set(_OnePath):
     verb: ClassVar[str] = "set"
     value: Any = field(repr=False)
     overwrite: bool | None = None
+
+    def leaves_unchanged(self, status: Mapping[str, Any], /) -> bool:
+        """Return whether the status has exactly this value."""
+        return self.value is not None and identical(get_path(status, self.path), self.value)
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Replace the value; an ``observedGeneration`` never decreases."""
@@ -302,10 +316,22 @@ class SetCondition(Mutation):
         """Return the path of the conditions."""
         return (self.path,)
 
+    def leaves_unchanged(self, status: Mapping[str, Any], /) -> bool:
+        """Return whether the status has exactly this condition."""
+        conditions = get_path(status, self.path)
+        return are_conditions(conditions) and has_condition(
+            conditions,
+            self.type,
+            self.status,
+            reason=self.reason,
+            message=self.message,
+            observed_generation=self.generation,
+        )
+
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Set the condition of its type; the transition time changes only with the condition's status."""
         conditions: list[Any] = copy_json(_list_at(status, self.path))
-        if not all(isinstance(condition, dict) for condition in conditions):
+        if not are_conditions(conditions):
             raise TypeError(f"{format_path(self.path)!r} has items that are not objects")
         present: JSONObject = find_condition(conditions, self.type) or {}
         observed = self.generation

@@ -26,7 +26,14 @@ _log = logging.getLogger("reconciler.testing")
 
 _MODULE = Path(__file__).parent.parent / "envtest"
 _NEEDED = ("etcd", "kube-apiserver")
-_BUILT = (*_NEEDED, "etcdutl", "kubectl")
+_PACKAGES = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "etcdutl": "go.etcd.io/etcd/etcdutl/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+}
+_OPTIONAL = "kube-controller-manager"
 _HOW = "build them with 'reconciler envtest build', which needs Go, or set KUBEBUILDER_ASSETS to a directory with them"
 
 
@@ -52,12 +59,13 @@ def binaries_path() -> Path:
     raise BinariesMissing(f"no {' and no '.join(missing)} in {source}{directory}: {_HOW}")
 
 
-def build(progress: TextIO | None = None) -> Path:
+def build(progress: TextIO | None = None, *, controller_manager: bool = False) -> Path:
     """Build the binaries into the user's cache unless they exist; return their directory.
 
     The first build takes some minutes, or longer on a small machine. If another process is building, wait for it.
 
     Args:
+        controller_manager: build kube-controller-manager, too, which takes some more minutes.
         progress: a stream for the progress: a line that changes every second on a terminal, else a line every 30 s.
             Default: none.
 
@@ -65,7 +73,7 @@ def build(progress: TextIO | None = None) -> Path:
         BinariesMissing: Go is not installed, or the build failed; the message ends with the compiler's output.
     """
     cache = _cache()
-    if _is_built(cache / "bin"):
+    if not _unbuilt(cache / "bin", controller_manager=controller_manager):
         return cache / "bin"
     go = shutil.which("go")
     if go is None:
@@ -76,18 +84,27 @@ def build(progress: TextIO | None = None) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     shown = BuildProgress(progress)
     with _locked(cache / "lock", shown), contextlib.closing(shown):
-        if not _is_built(cache / "bin"):
-            _build(go, cache, shown)
+        missing = _unbuilt(cache / "bin", controller_manager=controller_manager)
+        if missing:
+            _build(go, missing, cache, shown)
     return cache / "bin"
 
 
-def find_or_build() -> Path:
+def find_or_build(*, controller_manager: bool = False) -> Path:
     """Return the directory of the binaries; build them if they are missing and ``KUBEBUILDER_ASSETS`` is not set.
+
+    Args:
+        controller_manager: kube-controller-manager is one of them.
 
     Raises:
         BinariesMissing: the binaries are missing and cannot be built.
     """
-    return binaries_path() if os.environ.get("KUBEBUILDER_ASSETS") else build()
+    if not os.environ.get("KUBEBUILDER_ASSETS"):
+        return build(controller_manager=controller_manager)
+    found = binaries_path()
+    if controller_manager and not os.access(found / _OPTIONAL, os.X_OK):
+        raise BinariesMissing(f"no {_OPTIONAL} in KUBEBUILDER_ASSETS, {found}: unset it, so that it is built with Go")
+    return found
 
 
 def _cache() -> Path:
@@ -97,8 +114,9 @@ def _cache() -> Path:
     return root / "kube-reconciler" / "envtest" / versions[:16]
 
 
-def _is_built(directory: Path) -> bool:
-    return all(os.access(directory / name, os.X_OK) for name in _BUILT)
+def _unbuilt(directory: Path, *, controller_manager: bool) -> list[str]:
+    wanted = [name for name in _PACKAGES if controller_manager or name != _OPTIONAL]
+    return [name for name in wanted if not os.access(directory / name, os.X_OK)]
 
 
 @contextlib.contextmanager
@@ -112,20 +130,22 @@ def _locked(path: Path, progress: BuildProgress) -> Iterator[None]:
         yield
 
 
-def _build(go: str, cache: Path, progress: BuildProgress) -> None:
-    # The module is copied, since Go may write to it. The result gets its final name only when it is complete.
+def _build(go: str, names: list[str], cache: Path, progress: BuildProgress) -> None:
+    # The module is copied, since Go may write to it. The results get their final names only when they are complete.
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as scratch:
         module, target = Path(scratch, "module"), Path(scratch, "bin")
         module.mkdir()
         for name in ("go.mod", "go.sum"):
             shutil.copyfile(_MODULE / name, module / name)
-        _log.info("building etcd, etcdutl, kube-apiserver and kubectl into %s", cache)
+        _log.info("building %s into %s", ", ".join(names), cache)
         version = _kubernetes_version((module / "go.mod").read_text())
         flags = f"-s -w -X k8s.io/component-base/version.gitVersion={version}"
-        _run([go, "install", "-v", "-ldflags", flags, "tool"], module, _environment(target), progress)
-        (target / "server").rename(target / "etcd")
-        shutil.rmtree(cache / "bin", ignore_errors=True)
-        target.rename(cache / "bin")
+        packages = [_PACKAGES[name] for name in names]
+        _run([go, "install", "-v", "-ldflags", flags, *packages], module, _environment(target), progress)
+        (cache / "bin").mkdir(exist_ok=True)
+        for name in names:
+            built = target / ("server" if name == "etcd" else name)
+            built.rename(cache / "bin" / name)
 
 
 def _environment(target: Path) -> Mapping[str, str]:

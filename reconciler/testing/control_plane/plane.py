@@ -20,7 +20,8 @@ import msgspec
 
 from reconciler.testing.control_plane.audit import PROBE, AuditLevel, AuditRecord, audit_policy, read_audit_log
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build
-from reconciler.testing.control_plane.process import ControlPlaneFailed, ControlPlaneProcesses, PortTaken, write_private
+from reconciler.testing.control_plane.commands import write_private
+from reconciler.testing.control_plane.process import ControlPlaneFailed, ControlPlaneProcesses, PortTaken
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ __all__ = ["ControlPlane", "ControlPlaneFailed", "new_private_key"]
 
 
 ADMIN = "admin"
+CONTROLLER_MANAGER = "system:kube-controller-manager"
+"""The user of the cluster's own controllers."""
 _ATTEMPTS = 5
 """Number of starts if another program takes a port that was free a moment before; envtest's number."""
 
 
 class ControlPlane:
-    """A real etcd and kube-apiserver on loopback.
+    """A real etcd and kube-apiserver on loopback, and kube-controller-manager if wanted.
 
     ::
 
@@ -49,6 +52,8 @@ class ControlPlane:
         users: more users and their groups, beside ``"admin"``, who may do everything. RBAC decides what they may do.
         audit_level: what the audit log contains of a request. Defaults to ``"Metadata"``.
         apiserver_flags: more arguments for kube-apiserver, such as ``"--feature-gates=X=true"``.
+        controller_manager: run the cluster's own controllers, too: garbage collection, Deployments, Jobs and so on. No
+            pod runs, since there are no nodes. Defaults to False.
         start_timeout: seconds for one start. Defaults to 60.
     """
 
@@ -59,20 +64,23 @@ class ControlPlane:
         users: Mapping[str, Sequence[str]] | None = None,
         audit_level: AuditLevel = "Metadata",
         apiserver_flags: Sequence[str] = (),
+        controller_manager: bool = False,
         start_timeout: float = 60.0,
     ) -> None:
         self._binaries = Path(binaries) if binaries is not None else None
         all_powerful = ["system:masters"]
-        self._groups: dict[str, Sequence[str]] = {**(users or {}), ADMIN: all_powerful, PROBE: all_powerful}
+        own = dict.fromkeys((ADMIN, PROBE, CONTROLLER_MANAGER), all_powerful)
+        self._groups: dict[str, Sequence[str]] = {**(users or {}), **own}
         self._tokens = {user: secrets.token_urlsafe(24) for user in self._groups}
         self._audit_level: AuditLevel = audit_level
         self._flags = tuple(apiserver_flags)
+        self._controller_manager = controller_manager
         self._start_timeout = start_timeout
         self._cancelled = threading.Event()
         self._running: ControlPlaneProcesses | None = None
 
     def start(self) -> None:
-        """Start both programs and wait until they serve; does nothing if they are running.
+        """Start the programs and wait until they serve; does nothing if they are running.
 
         Raises:
             BinariesMissing: the binaries are missing and cannot be built.
@@ -80,12 +88,13 @@ class ControlPlane:
         """
         if self._running is not None:
             return
-        self._running = self._launch(self._binaries or find_or_build())
+        binaries = self._binaries or find_or_build(controller_manager=self._controller_manager)
+        self._running = self._launch(binaries)
         for user in self._groups:
             self.write_kubeconfig(self._kubeconfig_path(user), user=user)
 
     def stop(self) -> None:
-        """Stop both programs and remove their data; does nothing if they are not running."""
+        """Stop the programs and remove their data; does nothing if they are not running."""
         running, self._running = self._running, None
         if running is not None:
             running.stop()
@@ -159,7 +168,7 @@ class ControlPlane:
 
         await asyncio.to_thread(again)
 
-    def pid(self, program: Literal["etcd", "kube-apiserver"]) -> int:
+    def pid(self, program: Literal["etcd", "kube-apiserver", "kube-controller-manager"]) -> int:
         """Return the process id of a program, for signals such as SIGKILL and SIGSTOP.
 
         Raises:
@@ -328,7 +337,8 @@ class ControlPlane:
         return self._launch_once(binaries)
 
     def _launch_once(self, binaries: Path) -> ControlPlaneProcesses:
-        running = ControlPlaneProcesses(binaries, self._files(), self._flags)
+        token = self._tokens[CONTROLLER_MANAGER] if self._controller_manager else None
+        running = ControlPlaneProcesses(binaries, self._files(), self._flags, manager_token=token)
         try:
             running.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._cancelled)
         except BaseException:

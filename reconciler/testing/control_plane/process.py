@@ -1,4 +1,4 @@
-"""The processes of a control plane: etcd and kube-apiserver in a directory of their own."""
+"""The processes of a control plane: etcd, kube-apiserver and the controllers in a directory of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import threading
 import urllib.error
 import urllib.request
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,8 +22,17 @@ import msgspec
 from reconciler.clock import current_clock
 from reconciler.errors import ReconcilerError
 from reconciler.testing.control_plane.binaries import BinariesMissing
+from reconciler.testing.control_plane.commands import (
+    ETCD_DATA,
+    apiserver_command,
+    etcd_command,
+    manager_certificate,
+    manager_command,
+    write_manager_kubeconfig,
+    write_private,
+)
 
-__all__ = ["ControlPlaneFailed", "ControlPlaneProcesses", "PortTaken", "Process", "write_private"]
+__all__ = ["ControlPlaneFailed", "ControlPlaneProcesses", "PortTaken", "Process"]
 
 
 _WATCHDOG = 'read -r pid && test "$pid" && { read -r _ || { kill -9 "$pid"; rm -rf "$1"; }; }'
@@ -137,7 +146,6 @@ if hasattr(os, "register_at_fork"):
 _POLL = 0.1
 _PATIENCE = 10.0
 _SNAPSHOT_TIMEOUT = 30.0
-_DATA = "etcd"
 
 
 class ControlPlaneFailed(ReconcilerError):
@@ -157,29 +165,38 @@ class _SnapshotLine(msgspec.Struct):
 
 
 class ControlPlaneProcesses:
-    """The two programs and the directory of one control plane.
+    """The programs and the directory of one control plane.
 
     Args:
         binaries: the directory of the programs.
         files: initial contents of the directory, readable only by their owner.
         flags: more arguments for kube-apiserver.
+        manager_token: the token of kube-controller-manager; None to run none.
     """
 
-    def __init__(self, binaries: Path, files: Mapping[str, bytes], flags: Sequence[str]) -> None:
+    def __init__(
+        self, binaries: Path, files: Mapping[str, bytes], flags: Sequence[str], *, manager_token: str | None
+    ) -> None:
         self.binaries = binaries
         self.directory = Path(tempfile.mkdtemp(prefix="control-plane-"))
         self.authority = self.directory / "certificates" / "apiserver.crt"
         for name, content in files.items():
             write_private(self.directory / name, content)
-        etcd_port, port = _free_ports(2)
+        etcd_port, port, manager_port = _free_ports(3)
+        self._manager_url: str | None = None
+        self._manager: Process | None = None
         self.url = f"https://127.0.0.1:{port}"
+        if manager_token is not None:
+            self._manager_url = f"https://127.0.0.1:{manager_port}"
+            write_manager_kubeconfig(self.directory, self.url, manager_token)
         self._processes: list[Process] = []
         # Also runs if the interpreter exits inside a block.
         self._finalizer = weakref.finalize(self, _stop, self._processes, self.directory)
         self._etcd_url = f"http://127.0.0.1:{etcd_port}"
         self._commands = (
-            _etcd_command(binaries, self.directory, self._etcd_url),
-            _apiserver_command(binaries, self.directory, self._etcd_url, port, flags),
+            etcd_command(binaries, self.directory, self._etcd_url),
+            apiserver_command(binaries, self.directory, self._etcd_url, port, flags),
+            manager_command(binaries, self.directory, manager_port),
         )
         self._start()
 
@@ -193,10 +210,11 @@ class ControlPlaneProcesses:
         for process in self._processes:
             process.stop(patience=_PATIENCE)
         self._processes.clear()
+        self._manager = None
         if not keep_data:
-            shutil.rmtree(self.directory / _DATA)
+            shutil.rmtree(self.directory / ETCD_DATA)
         if data is not None:
-            data.rename(self.directory / _DATA)
+            data.rename(self.directory / ETCD_DATA)
         self._start()
 
     def save_snapshot(self, path: Path) -> None:
@@ -233,20 +251,24 @@ class ControlPlaneProcesses:
         return target
 
     def _start(self) -> None:
-        etcd, server = self._commands
+        etcd, server, _ = self._commands
         self._etcd = self._launch(etcd)
         self._server = self._launch(server)
 
     def revive(self) -> None:
         """Start the programs that have exited, on the same ports."""
-        etcd, server = self._commands
+        etcd, server, _ = self._commands
         if self._etcd.has_ended(within=_POLL):
             self._processes.remove(self._etcd)
             self._etcd = self._launch(etcd)
         if self._server.has_ended(within=_POLL):
             self._processes.remove(self._server)
             self._server = self._launch(server)
-        self._processes[:] = [self._server, self._etcd]  # the order in which they are stopped
+        if self._manager is not None and self._manager.has_ended(within=_POLL):
+            self._processes.remove(self._manager)
+            self._manager = None
+        running = (self._manager, self._server, self._etcd)  # the order in which they are stopped
+        self._processes[:] = [process for process in running if process is not None]
 
     def pid(self, program: str) -> int:
         """Return the process id of a program."""
@@ -257,22 +279,37 @@ class ControlPlaneProcesses:
         self._finalizer()
 
     def wait_until_ready(self, token: str, timeout: float, cancelled: threading.Event) -> None:
-        """Wait until the server serves.
+        """Wait until the server serves; then start the controllers, and wait until they run.
 
         Raises:
             ControlPlaneFailed: a program exited, it did not serve in time, or the caller cancelled.
         """
+        deadline = current_clock().monotonic() + timeout
+        self._wait(lambda: self._is_ready(token), self._server, timeout, deadline, cancelled)
+        if self._manager_url is not None:
+            # It gives up after some seconds without a server.
+            self._manager = self._manager or self._launch(self._commands[2])
+            health, certificate = f"{self._manager_url}/healthz", manager_certificate(self.directory)
+            self._wait(lambda: _answers(health, token, certificate), self._manager, timeout, deadline, cancelled)
+
+    def _wait(
+        self,
+        is_ready: Callable[[], bool],
+        awaited: Process,
+        timeout: float,
+        deadline: float,
+        cancelled: threading.Event,
+    ) -> None:
         clock = current_clock()
-        deadline = clock.monotonic() + timeout
-        while not self._is_ready(token):
-            for process in (self._etcd, self._server):
+        while not is_ready():
+            for process in reversed(self._processes):
                 if process.has_ended(within=_POLL / 2):
                     raise _failure(process)
             if cancelled.is_set():
                 raise ControlPlaneFailed("starting the control plane was cancelled")
             if clock.monotonic() > deadline:
                 raise ControlPlaneFailed(
-                    f"kube-apiserver did not serve within {timeout:g} s; its last output: {self._server.log_tail()}"
+                    f"{awaited.name} did not serve within {timeout:g} s; its last output: {awaited.log_tail()}"
                 )
 
     def _launch(self, command: Sequence[str]) -> Process:
@@ -282,19 +319,21 @@ class ControlPlaneProcesses:
 
     def _is_ready(self, token: str) -> bool:
         # The server creates this namespace shortly after it reports that it is ready.
-        return all(self._answers(path, token) for path in ("/readyz", "/api/v1/namespaces/default"))
+        paths = ("/readyz", "/api/v1/namespaces/default")
+        return all(_answers(self.url + path, token, self.authority) for path in paths)
 
-    def _answers(self, path: str, token: str) -> bool:
-        if not self.authority.exists():
-            return False
-        request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {token}"})  # noqa: S310 - ours
-        try:
-            context = ssl.create_default_context(cafile=self.authority)
-            with urllib.request.urlopen(request, context=context, timeout=5) as answer:  # noqa: S310 - ours
-                return bool(answer.status == 200)
-        except OSError:
-            # Not listening yet, not ready yet, or the certificate is incomplete.
-            return False
+
+def _answers(url: str, token: str, authority: Path) -> bool:
+    if not authority.exists():
+        return False
+    request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})  # noqa: S310 - ours
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        with urllib.request.urlopen(request, context=context, timeout=5) as answer:  # noqa: S310 - ours
+            return bool(answer.status == 200)
+    except OSError:
+        # Not listening yet, not ready yet, or the certificate is incomplete.
+        return False
 
 
 def _stop(processes: Sequence[Process], directory: Path) -> None:
@@ -309,52 +348,9 @@ def _failure(process: Process) -> ControlPlaneFailed:
     return kind(f"{process.name} exited immediately; its last output: {words}")
 
 
-def _etcd_command(binaries: Path, directory: Path, url: str) -> list[str]:
-    return [
-        str(binaries / "etcd"),
-        f"--data-dir={directory / _DATA}",
-        f"--listen-client-urls={url}",
-        f"--advertise-client-urls={url}",
-        "--listen-peer-urls=http://127.0.0.1:0",
-        "--unsafe-no-fsync",
-        "--log-level=warn",
-    ]
-
-
-def _apiserver_command(binaries: Path, directory: Path, etcd: str, port: int, flags: Sequence[str]) -> list[str]:
-    return [
-        str(binaries / "kube-apiserver"),
-        f"--etcd-servers={etcd}",
-        f"--cert-dir={directory / 'certificates'}",
-        f"--secure-port={port}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
-        "--service-cluster-ip-range=10.0.0.0/24",
-        "--service-account-issuer=https://control-plane.invalid",
-        f"--service-account-signing-key-file={directory / 'accounts.key'}",
-        f"--service-account-key-file={directory / 'accounts.key'}",
-        f"--token-auth-file={directory / 'tokens.csv'}",
-        "--authorization-mode=RBAC",
-        # It waits for token secrets that no controller creates here; envtest disables it, too.
-        "--disable-admission-plugins=ServiceAccount",
-        "--allow-privileged=true",
-        "--profiling=false",
-        f"--audit-policy-file={directory / 'policy.json'}",
-        f"--audit-log-path={directory / 'audit.log'}",
-        *flags,
-    ]
-
-
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_bytes(content)

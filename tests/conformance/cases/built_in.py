@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance.api import STRATEGIC, Api
-from tests.conformance.cases._case import case, table
+from tests.conformance.cases._case import case, names, table
 
 TEMPLATE = {
     "metadata": {"labels": {"k": "v"}},
@@ -307,6 +307,27 @@ async def _(api: Api) -> None:
     await api.get("events.events.k8s.io", "a")
     await api.patch("events", "a", {"count": 2, "lastTimestamp": _TIME})
     await api.get("events.events.k8s.io", "a")
+
+
+@case("the field selectors of events, in their two forms")
+async def _(api: Api) -> None:
+    await made(api, "events", quiet=True)
+    event = {"metadata": {"name": "b"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": api.ns}}
+    await api.create("events", {**event, "reportingComponent": "reporter", "reason": "Seen"}, quiet=True)
+    for plural, selectors in (
+        ("events", ("source=kubelet", "source=reporter", "reportingComponent=reporter", "regarding.name=p")),
+        ("events.events.k8s.io", ("regarding.name=p", "reportingController=reporter,reason=Seen", "source=reporter")),
+    ):
+        for selector in selectors:
+            found = await api.list(plural, {"fieldSelector": selector}, keep=["kind"])
+            if "items" in found:
+                api.transcript.append({"found": names(found)})
+
+
+@case("the Service of the API server itself")
+async def _(api: Api) -> None:
+    keep = ["metadata.labels", "metadata.name", "spec.type", "spec.sessionAffinity", "status"]
+    await api.call("GET", "/api/v1/namespaces/default/services/kubernetes", keep=keep)
 
 
 @case("an event in another namespace than its object")

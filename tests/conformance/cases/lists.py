@@ -257,8 +257,6 @@ async def _shown(api: Api, plural: str, accept: str) -> None:
         row["cells"] = [
             "<age>" if str(cell).endswith("s") and str(cell)[0].isdigit() else cell for cell in row["cells"]
         ]
-    for column in found.get("columnDefinitions") or ():
-        del column["description"]  # the words of the API's documentation
     api.transcript.append({"found": found})
 
 
@@ -280,8 +278,6 @@ async def _accepted(api: Api, accept: str) -> None:
     body = api.transcript[-1]["body"]
     if isinstance(body, dict) and body.get("kind") == "Table":
         body["rows"][0]["cells"] = body["rows"][0]["cells"][:1]
-        for column in body["columnDefinitions"]:
-            del column["description"]
     if isinstance(body, str):
         api.transcript[-1]["body"] = [
             line

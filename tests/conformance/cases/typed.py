@@ -89,3 +89,32 @@ async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground", "gracePeriodSeconds": 0}
     await api.call("DELETE", api.path("widgets", "a"), to_protobuf(options), content=PROTOBUF)
+
+
+@case("an eviction and a binding in protobuf")
+async def _(api: Api) -> None:
+    spec = {"containers": [{"name": "c", "image": "i"}]}
+    for name, sub, document in (
+        ("a", "eviction", {"apiVersion": "policy/v1", "kind": "Eviction", "deleteOptions": {"gracePeriodSeconds": 0}}),
+        ("b", "binding", {"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": "n"}}),
+    ):
+        await api.create("pods", {"metadata": {"name": name}, "spec": spec}, quiet=True)
+        sent = to_protobuf({**document, "metadata": {"name": name}})
+        await api.call("POST", api.path("pods", name, sub), sent, content=PROTOBUF)
+        await api.get("pods", name, keep=["spec.nodeName"])
+
+
+@case("webhooks in protobuf")
+async def _(api: Api) -> None:
+    webhook = {
+        "name": "a.example.com",
+        "clientConfig": {"url": "https://127.0.0.1/a"},
+        "rules": [{"apiGroups": ["none"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["nones"]}],
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
+        path, version = f"/apis/admissionregistration.k8s.io/v1/{kind.lower()}s", "admissionregistration.k8s.io/v1"
+        document = {"apiVersion": version, "kind": kind, "metadata": {"name": api.ns}, "webhooks": [webhook]}
+        await api.call("POST", path, to_protobuf(document), content=PROTOBUF, keep=["webhooks"])
+        await api.call("DELETE", f"{path}/{api.ns}", keep=["status"])

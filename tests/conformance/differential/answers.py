@@ -59,8 +59,6 @@ def _settled(value: Any, ranks: Mapping[str, str], ns: str) -> Any:
         return [_settled(item, ranks, ns) for item in value]
     if isinstance(value, dict):
         value = _once(value)
-        if "columnDefinitions" in value:
-            value = {**value, "columnDefinitions": [_undescribed(column) for column in value["columnDefinitions"]]}
         return {
             _settled(key, ranks, ns): _managers(item) if key == "managedFields" else _settled(item, ranks, ns)
             for key, item in value.items()
@@ -84,10 +82,6 @@ def _left_out(text: str) -> str:
     text = _UNDECLARED.sub(r"\1undeclared fields", _ECHO.sub(r"\1<document>", text))
     first, several, rest = text.partition("errors:\n")
     return f"{first}{several}" + "\n".join(sorted(rest.splitlines()))
-
-
-def _undescribed(column: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in column.items() if key != "description"}
 
 
 def _managers(entries: Any) -> Any:

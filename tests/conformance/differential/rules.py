@@ -16,7 +16,6 @@ RULES = {
     "periodic-bookmarks": "bookmarks that come when a server likes",
     "zero-values": "zero in numbers of built-in kinds that a server leaves out when they are zero",
     "undeclared-fields": "what is wrong in an applied document beside an unknown field: Go's maps have no order",
-    "table-descriptions": "the descriptions of a table's columns",
     "echoed-documents": "the order of members in a document that a complaint quotes",
 }
 """What is never drawn, or left out of comparisons, since the servers are knowingly different in it."""

@@ -1,0 +1,248 @@
+"""The cells of single kinds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from reconciler.apiserver.builtin.cells import (
+    NONE,
+    UNKNOWN,
+    UNSET,
+    Cell,
+    joined,
+    selector,
+    shortened,
+    show_age,
+    value_at,
+)
+from reconciler.wire import JSONObject
+
+
+def param_ref(doc: JSONObject, now: datetime) -> str:
+    """Return the parameters of an admission policy's binding."""
+    ref = value_at(doc, "spec.paramRef", {})
+    if ref.get("name"):
+        return f"{ref.get('namespace') or '*'}/{ref['name']}"
+    return str(selector("spec.paramRef.selector")(doc, now)) if ref else UNSET
+
+
+def csr_state(doc: JSONObject, _now: datetime) -> str:
+    """Return the state of a CertificateSigningRequest."""
+    met = {each.get("type") for each in value_at(doc, "status.conditions", ())}
+    shown = "Denied" if "Denied" in met else "Approved" if "Approved" in met else "Pending"
+    issued = ",Issued" if value_at(doc, "status.certificate") else ""
+    return f"{shown}{',Failed' if 'Failed' in met else ''}{issued}"
+
+
+def endpoints(doc: JSONObject, _now: datetime) -> str:
+    """Return the first addresses of Endpoints."""
+    found: list[str] = []
+    for subset in doc.get("subsets") or ():
+        addresses = [str(each.get("ip")) for each in subset.get("addresses") or ()]
+        ports = [port.get("port") for port in subset.get("ports") or ()]
+        found += [f"{address}:{port}" for port in ports for address in addresses] if ports else addresses
+    return shortened(found)
+
+
+_METRICS = {
+    "External": "external",
+    "Pods": "pods",
+    "Object": "object",
+    "Resource": "resource",
+    "ContainerResource": "containerResource",
+}
+
+
+def hpa_targets(doc: JSONObject, _now: datetime) -> str:
+    """Return the metrics of a HorizontalPodAutoscaler with their current and target values."""
+    now = value_at(doc, "status.currentMetrics", ())
+    metrics = enumerate(value_at(doc, "spec.metrics", ()))
+    return shortened([_metric(each, now[index] if index < len(now) else {}) for index, each in metrics], 2, ", ")
+
+
+def _metric(metric: JSONObject, status: JSONObject) -> str:
+    member = _METRICS.get(str(metric.get("type")), "")
+    spec, current = metric.get(member) or {}, value_at(status, f"{member}.current", {})
+    target = spec.get("target") or {}
+    named_first = member in ("resource", "containerResource")
+    start = f"{spec.get('name')}: " if named_first else ""
+    if "averageValue" in target:
+        average = " (avg)" if member in ("external", "object") else ""
+        return f"{start}{current.get('averageValue', UNKNOWN)}/{target['averageValue']}{average}"
+    if not named_first:
+        return f"{current.get('value', UNKNOWN)}/{target.get('value')}"
+    used, wanted = current.get("averageUtilization"), target.get("averageUtilization")
+    return f"{start}{UNKNOWN if used is None else f'{used}%'}/{'<auto>' if wanted is None else f'{wanted}%'}"
+
+
+def service_ports(doc: JSONObject, _now: datetime) -> str:
+    """Return the ports of a Service."""
+    shown = []
+    for port in value_at(doc, "spec.ports", ()):
+        node = f":{port['nodePort']}" if port.get("nodePort") else ""
+        shown.append(f"{port.get('port')}{node}/{port.get('protocol', 'TCP')}")
+    return joined(shown)
+
+
+def external_addresses(doc: JSONObject, _now: datetime) -> str:
+    """Return the addresses of a Service outside the cluster."""
+    kind, addresses = value_at(doc, "spec.type"), list(value_at(doc, "spec.externalIPs", ()))
+    if kind == "ExternalName":
+        return str(value_at(doc, "spec.externalName", ""))
+    if kind != "LoadBalancer":
+        return joined(addresses)
+    given = value_at(doc, "status.loadBalancer.ingress", ())
+    return joined([*(each.get("ip") or each.get("hostname") for each in given), *addresses], "<pending>")
+
+
+def node_status(doc: JSONObject, _now: datetime) -> str:
+    """Return whether a Node is ready and schedulable."""
+    ready = [each for each in value_at(doc, "status.conditions", ()) if each.get("type") == "Ready"]
+    shown = "Unknown" if not ready else "Ready" if ready[0].get("status") == "True" else "NotReady"
+    return f"{shown},SchedulingDisabled" if value_at(doc, "spec.unschedulable") else shown
+
+
+def node_roles(doc: JSONObject, _now: datetime) -> str:
+    """Return the roles of a Node, which are labels."""
+    prefix = "node-role.kubernetes.io/"
+    return joined(
+        sorted(key.removeprefix(prefix) for key in value_at(doc, "metadata.labels", {}) if key.startswith(prefix))
+    )
+
+
+def node_address(kind: str) -> Cell:
+    """Return the cell with the first address of a type."""
+
+    def cell(doc: JSONObject, _now: datetime) -> str:
+        found = [each.get("address") for each in value_at(doc, "status.addresses", ()) if each.get("type") == kind]
+        return str(found[0]) if found else NONE
+
+    return cell
+
+
+def node_kernel(doc: JSONObject, _now: datetime) -> str:
+    """Return the kernel and the architecture of a Node."""
+    info = value_at(doc, "status.nodeInfo", {})
+    architecture = f" ({info['architecture']})" if info.get("architecture") else ""
+    return f"{info.get('kernelVersion') or UNKNOWN}{architecture}"
+
+
+def job_status(doc: JSONObject, _now: datetime) -> str:
+    """Return the state of a Job."""
+    met = [each.get("type") for each in value_at(doc, "status.conditions", ()) if each.get("status") == "True"]
+    dying = ("Terminating",) if value_at(doc, "metadata.deletionTimestamp") else ()
+    ranked = ("Complete", "Failed", *dying, "Suspended", "FailureTarget", "SuccessCriteriaMet")
+    return next((kind for kind in ranked if kind in met or kind in dying), "Running")
+
+
+def job_completions(doc: JSONObject, _now: datetime) -> str:
+    """Return how many pods of a Job have succeeded, of how many."""
+    done, wanted = value_at(doc, "status.succeeded", 0), value_at(doc, "spec.completions")
+    parallelism = value_at(doc, "spec.parallelism", 0)
+    if wanted is not None:
+        return f"{done}/{wanted}"
+    return f"{done}/1 of {parallelism}" if parallelism > 1 else f"{done}/1"
+
+
+def job_duration(doc: JSONObject, now: datetime) -> str:
+    """Return how long a Job has run."""
+    start, end = value_at(doc, "status.startTime"), value_at(doc, "status.completionTime")
+    return show_age(start, datetime.fromisoformat(end) if end else now) if start else ""
+
+
+def event_object(doc: JSONObject, _now: datetime) -> str:
+    """Return the object of an Event."""
+    about = doc.get("involvedObject") or {}
+    kind = str(about.get("kind") or "").lower()
+    return f"{kind}/{about['name']}" if about.get("name") else kind
+
+
+def event_source(doc: JSONObject, _now: datetime) -> str:
+    """Return who reported an Event."""
+    source = doc.get("source") or {}
+    component = source.get("component") or doc.get("reportingComponent") or ""
+    instance = source.get("host") or doc.get("reportingInstance") or ""
+    return f"{component}, {instance}" if instance else str(component)
+
+
+def slice_ports(doc: JSONObject, _now: datetime) -> str:
+    """Return the first ports of an EndpointSlice."""
+    ports = (port.get("port", port.get("name") or "*") for port in doc.get("ports") or ())
+    return shortened(list(ports)) if doc.get("ports") else UNSET
+
+
+def slice_addresses(doc: JSONObject, _now: datetime) -> str:
+    """Return the first addresses of an EndpointSlice."""
+    addresses = [each for endpoint in doc.get("endpoints") or () for each in endpoint.get("addresses") or ()]
+    return shortened(addresses) if addresses else UNSET
+
+
+def ingress_hosts(doc: JSONObject, _now: datetime) -> str:
+    """Return the first hosts of an Ingress."""
+    hosts = [rule["host"] for rule in value_at(doc, "spec.rules", ()) if rule.get("host")]
+    return shortened(hosts) if hosts else "*"
+
+
+def ingress_addresses(doc: JSONObject, _now: datetime) -> str:
+    """Return the addresses of an Ingress."""
+    given = value_at(doc, "status.loadBalancer.ingress", ())
+    return joined(sorted({each.get("ip") or each.get("hostname") or "" for each in given}), "")
+
+
+def phase(doc: JSONObject, _now: datetime) -> str:
+    """Return the phase of a volume."""
+    return "Terminating" if value_at(doc, "metadata.deletionTimestamp") else str(value_at(doc, "status.phase", ""))
+
+
+def claim_capacity(doc: JSONObject, _now: datetime) -> str:
+    """Return the capacity of a PersistentVolumeClaim that has a volume."""
+    return str(value_at(doc, "status.capacity.storage", 0)) if value_at(doc, "spec.volumeName") else ""
+
+
+def claim_state(doc: JSONObject, _now: datetime) -> str:
+    """Return the state of a ResourceClaim."""
+    dying, allocated = value_at(doc, "metadata.deletionTimestamp"), value_at(doc, "status.allocation")
+    states = ["deleted"] if dying else [] if allocated else ["pending"]
+    if allocated:
+        states += ["allocated", *(["reserved"] if value_at(doc, "status.reservedFor") else [])]
+    return joined(states, "")
+
+
+def controller(doc: JSONObject, _now: datetime) -> str:
+    """Return the controller of an object."""
+    for owner in value_at(doc, "metadata.ownerReferences", ()):
+        if owner.get("controller"):
+            group = str(owner.get("apiVersion", "")).rpartition("/")[0]
+            return f"{owner['kind'].lower()}{'.' if group else ''}{group}/{owner['name']}"
+    return NONE
+
+
+def parent(doc: JSONObject, _now: datetime) -> str:
+    """Return the object that an IPAddress belongs to."""
+    parent = value_at(doc, "spec.parentRef", {})
+    resource = ".".join(parent[key] for key in ("resource", "group") if parent.get(key)).lower()
+    parts = (resource, parent.get("namespace"), parent.get("name"))
+    return "/".join(part for part in parts if part) or NONE
+
+
+def class_parameters(doc: JSONObject, _now: datetime) -> str:
+    """Return the parameters of an IngressClass."""
+    found = value_at(doc, "spec.parameters", {})
+    group = f".{found['apiGroup']}" if found.get("apiGroup") else ""
+    return f"{found.get('kind')}{group}/{found.get('name')}" if found else NONE
+
+
+def audiences(doc: JSONObject, _now: datetime) -> str:
+    """Return the audiences of the tokens that a CSIDriver requests."""
+    found = value_at(doc, "spec.tokenRequests")
+    return UNSET if found is None else joined((each.get("audience", "") for each in found), "")
+
+
+def ingress_ports(doc: JSONObject, _now: datetime) -> str:
+    """Return the ports that an Ingress serves."""
+    return "80, 443" if value_at(doc, "spec.tls") else "80"
+
+
+def event_count(doc: JSONObject, _now: datetime) -> str:
+    """Return how often an Event happened."""
+    return str(value_at(doc, "series.count") or doc.get("count") or 1)

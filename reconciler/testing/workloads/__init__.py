@@ -1,0 +1,10 @@
+"""Stand-ins for the cluster's own controllers: Deployments, StatefulSets, Jobs and their pods.
+
+They are controllers of this library, and clients of a server like any other. Their status is that of
+kube-controller-manager 1.36; their pods run without nodes.
+"""
+
+from reconciler.testing.workloads.controllers import WorkloadControllers
+from reconciler.testing.workloads.pods import AFTER, EXIT_CODE
+
+__all__ = ["AFTER", "EXIT_CODE", "WorkloadControllers"]

@@ -1,0 +1,91 @@
+"""The manager of the stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+
+from reconciler.client import Client
+from reconciler.clock import Clock, current_clock
+from reconciler.http import Transport
+from reconciler.manager import Manager
+from reconciler.testing.workloads.base import WorkloadReconciler
+from reconciler.testing.workloads.deployments import Deployments
+from reconciler.testing.workloads.jobs import Jobs
+from reconciler.testing.workloads.pods import PodRunner
+from reconciler.testing.workloads.replica_sets import ReplicaSets
+from reconciler.testing.workloads.stateful_sets import StatefulSets
+
+__all__ = ["WorkloadControllers"]
+
+_STAND_INS: dict[str, tuple[type[WorkloadReconciler], ...]] = {
+    "deployments": (Deployments, ReplicaSets),
+    "statefulsets": (StatefulSets,),
+    "jobs": (Jobs,),
+}
+_NAME = "stand-in-"
+_POD_OWNERS = {"deployments": "ReplicaSet", "statefulsets": "StatefulSet", "jobs": "Job"}
+
+
+def _is_not_chatter(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or not str(getattr(record, "controller", "")).startswith(_NAME)
+
+
+class WorkloadControllers:
+    """The stand-ins for some controllers, connected to a server.
+
+    Args:
+        server: what the controllers send their requests to.
+        delays: the seconds until a pod is ready, or ends, by controller: ``"deployments"``, ``"statefulsets"``,
+            ``"jobs"``. A controller that is not among them does not run.
+        clock: the source of time. Default: the current clock.
+    """
+
+    def __init__(self, server: Transport, delays: Mapping[str, float], *, clock: Clock | None = None) -> None:
+        clock = clock or current_clock()
+        self._client = Client(server, user_agent="kube-controller-manager")
+        self._manager = Manager(self._client, grace_period=0, clock=clock)
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        runner = PodRunner(clock, {_POD_OWNERS[name]: delay for name, delay in delays.items()})
+        for each in (*(stand_in(clock) for name in delays for stand_in in _STAND_INS[name]), runner):
+            name = f"{_NAME}{type(each).__name__.lower()}"
+            owns = each.owned_kinds
+            self._manager.add_controller(each, resource=each.kind, owns=owns, name=name, failure_events=False)
+
+    async def start(self) -> None:
+        """Start the controllers and wait until they run. Cancellation stops them.
+
+        Raises:
+            Exception: they cannot be started.
+        """
+        started = asyncio.Event()
+        # A rollout that takes no time looks like a tight loop.
+        logging.getLogger("reconciler.controller").addFilter(_is_not_chatter)
+        # A task of its own, since start and stop may be called in different ones.
+        self._task = asyncio.create_task(self._run(started), name="stand-ins")
+        waiting = asyncio.create_task(started.wait())
+        try:
+            await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+        finally:
+            waiting.cancel()
+        if self._task.done():
+            await self._task
+
+    async def _run(self, started: asyncio.Event) -> None:
+        async with self._client, self._manager.running():
+            started.set()
+            await self._stop.wait()
+
+    async def stop(self) -> None:
+        """Stop the controllers and wait until they have ended; does nothing if they do not run."""
+        task, self._task = self._task, None
+        self._stop.set()
+        if task is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

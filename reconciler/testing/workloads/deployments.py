@@ -1,0 +1,288 @@
+"""The stand-in for the Deployment controller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from reconciler.controller import Outcome, Result
+from reconciler.testing.workloads.base import (
+    WorkloadReconciler,
+    hash_of,
+    owned_metadata,
+    set_condition,
+    without_zeros,
+)
+from reconciler.wire import JSONObject
+
+__all__ = ["Deployments"]
+
+_REPLICA_SET = "apps/v1/ReplicaSet"
+_HASH = "pod-template-hash"
+_REVISION = "deployment.kubernetes.io/revision"
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class Deployments(WorkloadReconciler):
+    """Creates a ReplicaSet for each template of a Deployment, moves the replicas to the newest, and writes the status.
+
+    A Deployment that is scaled during a rollout gets its replicas in the newest ReplicaSet, not in proportion.
+    """
+
+    kind = "apps/v1/Deployment"
+    owned_kinds = (_REPLICA_SET,)
+
+    async def sync(self, doc: JSONObject) -> Outcome:
+        """Move one step toward the newest template, and write the status."""
+        sets = await self.owned(_REPLICA_SET, doc)
+        template = _without_hash(doc["spec"]["template"])
+        new = next((each for each in sets if _without_hash(each["spec"]["template"]) == template), None)
+        old = [each for each in sets if each is not new]
+        paused = bool(doc["spec"].get("paused"))
+        created = new is None and not paused and (_rolls(doc) or not any(map(_pods, old)))
+        if created:
+            new = await self._create(doc, old)
+        elif not paused:
+            await self._roll(doc, new, old)
+        if new is not None:
+            new = await self._renew(doc, new, old)
+        return await self._write(doc, new, old, created=created)
+
+    # ReplicaSets
+
+    async def _create(self, doc: JSONObject, old: Sequence[JSONObject]) -> JSONObject:
+        spec, template = doc["spec"], doc["spec"]["template"]
+        name = hash_of(template)
+        labels = {**template["metadata"]["labels"], _HASH: name}
+        selector = {**spec["selector"], "matchLabels": {**(spec["selector"].get("matchLabels") or {}), _HASH: name}}
+        metadata = owned_metadata(doc, name=f"{doc['metadata']['name']}-{name}", labels=labels)
+        document = {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "metadata": {**metadata, "annotations": _annotations(doc, old)},
+            "spec": {
+                "replicas": _new_replicas(doc, 0, old),
+                "minReadySeconds": spec.get("minReadySeconds") or 0,
+                "selector": selector,
+                "template": {**template, "metadata": {**template["metadata"], "labels": labels}},
+            },
+        }
+        return (await self.client.create(document)).to_dict()
+
+    async def _renew(self, doc: JSONObject, new: JSONObject, old: Sequence[JSONObject]) -> JSONObject:
+        """Return the newest ReplicaSet with the annotations and the settings that the Deployment has now."""
+        known = new["metadata"].get("annotations") or {}
+        wanted = {**known, **_annotations(doc, old, int(known.get(_REVISION) or 0))}
+        spec = {**new["spec"], "minReadySeconds": doc["spec"].get("minReadySeconds") or 0}
+        if wanted == known and spec["minReadySeconds"] == (new["spec"].get("minReadySeconds") or 0):
+            return new
+        changed = {**new, "metadata": {**new["metadata"], "annotations": wanted}, "spec": spec}
+        return (await self.client.update(changed)).to_dict()
+
+    async def _roll(self, doc: JSONObject, new: JSONObject | None, old: Sequence[JSONObject]) -> None:
+        if not _rolls(doc):
+            for each in old:
+                await self._scale(each, 0)
+            if new is not None and not any(map(_pods, old)):
+                await self._scale(new, doc["spec"]["replicas"])
+            return
+        if new is None:
+            return
+        replicas = _new_replicas(doc, new["spec"]["replicas"], old)
+        if replicas == new["spec"]["replicas"]:
+            await self._scale_down(doc, new, old)
+        await self._scale(new, replicas)
+
+    async def _scale_down(self, doc: JSONObject, new: JSONObject, old: Sequence[JSONObject]) -> None:
+        """Scale old ReplicaSets down as far as enough pods stay available; first pods that are not available."""
+        least = doc["spec"]["replicas"] - _limits(doc)[1]
+        unavailable = new["spec"]["replicas"] - _count(new, "availableReplicas")
+        spare = sum(each["spec"]["replicas"] for each in (new, *old)) - least - unavailable
+        available = sum(_count(each, "availableReplicas") for each in (new, *old)) - least
+        for each in old:
+            replicas = each["spec"]["replicas"]
+            broken = max(0, min(spare, replicas - _count(each, "availableReplicas")))
+            healthy = max(0, min(available, spare - broken, replicas - broken))
+            spare, available = spare - broken - healthy, available - healthy
+            await self._scale(each, replicas - broken - healthy)
+
+    async def _scale(self, each: JSONObject, replicas: int) -> None:
+        if each["spec"]["replicas"] != replicas:
+            changed = (await self.client.update({**each, "spec": {**each["spec"], "replicas": replicas}})).to_dict()
+            each.update(changed)
+
+    async def _clean_up(self, doc: JSONObject, old: Sequence[JSONObject]) -> None:
+        """Delete the oldest ReplicaSets without pods, beyond the limit of the history."""
+        unused = [each for each in old if not each["spec"]["replicas"] and not _pods(each)]
+        unused.sort(key=lambda each: int((each["metadata"].get("annotations") or {}).get(_REVISION) or 0))
+        await self.delete(unused[: max(0, len(unused) - doc["spec"].get("revisionHistoryLimit", 10))])
+
+    # status
+
+    async def _write(
+        self, doc: JSONObject, new: JSONObject | None, old: Sequence[JSONObject], *, created: bool
+    ) -> Outcome:
+        sets = [*old, *([] if new is None else [new])]
+        total, available = (sum(each["spec"]["replicas"] for each in sets), _sum(sets, "availableReplicas"))
+        counts = {
+            "observedGeneration": doc["metadata"]["generation"],
+            "replicas": _sum(sets, "replicas"),
+            "updatedReplicas": 0 if new is None else _count(new, "replicas"),
+            "readyReplicas": _sum(sets, "readyReplicas"),
+            "availableReplicas": available,
+            "unavailableReplicas": max(0, total - available),
+        }
+        before = doc.get("status") or {}
+        enough = available >= doc["spec"]["replicas"] - _limits(doc)[1]
+        conditions = self._with(before.get("conditions") or [], _AVAILABLE if enough else _UNAVAILABLE)
+        status = {**without_zeros(counts), "terminatingReplicas": _sum(sets, "terminatingReplicas")}
+        conditions, wait = self._progress(doc, status, conditions, new, created=created)
+        if before.get("collisionCount"):
+            status["collisionCount"] = before["collisionCount"]
+        status["conditions"] = conditions
+        revision = {} if new is None else {_REVISION: new["metadata"]["annotations"][_REVISION]}
+        await self.write_status(doc, status, **revision)
+        if _is_complete(doc, status):
+            await self._clean_up(doc, old)
+        return None if wait is None else Result(requeue_after=wait)
+
+    def _progress(
+        self,
+        doc: JSONObject,
+        status: JSONObject,
+        conditions: list[JSONObject],
+        new: JSONObject | None,
+        *,
+        created: bool,
+    ) -> tuple[list[JSONObject], float | None]:
+        """Return the conditions with the current Progressing, and the seconds until its deadline."""
+        deadline, paused = doc["spec"].get("progressDeadlineSeconds"), bool(doc["spec"].get("paused"))
+        current = next((each for each in conditions if each["type"] == "Progressing"), None)
+        if deadline is None or deadline == 2**31 - 1:
+            return [each for each in conditions if each is not current], None
+        if _has_progressed(doc.get("status") or {}, status) and current is not None and not created:
+            # Each progress starts the deadline again, also if the condition stays the same.
+            conditions = [{**each, "lastUpdateTime": self.now()} if each is current else each for each in conditions]
+            current = next(each for each in conditions if each["type"] == "Progressing")
+        left = float(deadline) if current is None else deadline - self.age(current["lastUpdateTime"])
+        name = doc["metadata"]["name"] if new is None else new["metadata"]["name"]
+        what = f'{"Deployment" if new is None else "ReplicaSet"} "{name}"'
+        finished = current is not None and current["reason"] == "NewReplicaSetAvailable"
+        if paused or (current is not None and current["reason"] == "DeploymentPaused"):
+            reason, text = ("DeploymentPaused", "paused") if paused else ("DeploymentResumed", "resumed")
+            condition, left = _progressing("Unknown", reason, f"Deployment is {text}"), 0.0
+        elif created:
+            condition = _progressing("True", "NewReplicaSetCreated", f'Created new replica set "{name}"')
+            left = float(deadline)
+        elif finished and status.get("replicas") == status.get("updatedReplicas"):
+            return conditions, None
+        elif _is_complete(doc, status):
+            condition = _progressing("True", "NewReplicaSetAvailable", f"{what} has successfully progressed.")
+            left = 0.0
+        elif left > 0:
+            condition = _progressing("True", "ReplicaSetUpdated", f"{what} is progressing.")
+        else:
+            condition = _progressing("False", "ProgressDeadlineExceeded", f"{what} has timed out progressing.")
+        return self._with(conditions, condition), left if left > 0 else None
+
+    def _with(self, conditions: list[JSONObject], condition: JSONObject) -> list[JSONObject]:
+        return set_condition(conditions, {**condition, "lastUpdateTime": self.now()}, self.now())
+
+
+_AVAILABLE = {
+    "type": "Available",
+    "status": "True",
+    "reason": "MinimumReplicasAvailable",
+    "message": "Deployment has minimum availability.",
+}
+_UNAVAILABLE = {
+    "type": "Available",
+    "status": "False",
+    "reason": "MinimumReplicasUnavailable",
+    "message": "Deployment does not have minimum availability.",
+}
+
+
+def _progressing(status: str, reason: str, message: str) -> JSONObject:
+    return {"type": "Progressing", "status": status, "reason": reason, "message": message}
+
+
+def _without_hash(template: JSONObject) -> JSONObject:
+    metadata = template.get("metadata") or {}
+    labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name != _HASH}
+    return {**template, "metadata": {**metadata, "labels": labels}}
+
+
+def _rolls(doc: JSONObject) -> bool:
+    return bool((doc["spec"].get("strategy") or {}).get("type") != "Recreate")
+
+
+def _limits(doc: JSONObject) -> tuple[int, int]:
+    """Return how many pods may exist beyond the replicas, and how many of the replicas may be unavailable."""
+    replicas = doc["spec"]["replicas"]
+    if not _rolls(doc) or not replicas:
+        return 0, 0
+    rolling = (doc["spec"].get("strategy") or {}).get("rollingUpdate") or {}
+    surge = _scaled(rolling.get("maxSurge", "25%"), replicas, math.ceil)
+    unavailable = _scaled(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
+    return surge, min(replicas, unavailable if surge or unavailable else 1)
+
+
+def _scaled(value: int | str, replicas: int, rounded: Any) -> int:
+    return value if isinstance(value, int) else int(rounded(int(value.removesuffix("%")) * replicas / 100))
+
+
+def _new_replicas(doc: JSONObject, current: int, old: Sequence[JSONObject]) -> int:
+    """Return the replicas that the newest ReplicaSet may have now."""
+    replicas: int = doc["spec"]["replicas"]
+    if not _rolls(doc) or current > replicas:
+        return replicas
+    room: int = replicas + _limits(doc)[0] - current - sum(each["spec"]["replicas"] for each in old)
+    return current + max(0, min(room, replicas - current))
+
+
+def _annotations(doc: JSONObject, old: Sequence[JSONObject], revision: int = 0) -> JSONObject:
+    """Return the annotations of the newest ReplicaSet; `revision` is the one that it has."""
+    past = [int((each["metadata"].get("annotations") or {}).get(_REVISION) or 0) for each in old]
+    replicas = doc["spec"]["replicas"]
+    kept = {
+        name: value
+        for name, value in (doc["metadata"].get("annotations") or {}).items()
+        if name not in (_REVISION, _APPLIED)
+    }
+    return {
+        **kept,
+        "deployment.kubernetes.io/desired-replicas": str(replicas),
+        "deployment.kubernetes.io/max-replicas": str(replicas + _limits(doc)[0]),
+        _REVISION: str(max(revision, max(past, default=0) + 1)),
+    }
+
+
+def _count(each: JSONObject, name: str) -> int:
+    return int((each.get("status") or {}).get(name) or 0)
+
+
+def _sum(sets: Sequence[JSONObject], name: str) -> int:
+    return sum(_count(each, name) for each in sets)
+
+
+def _pods(each: JSONObject) -> int:
+    return _count(each, "replicas") + _count(each, "terminatingReplicas")
+
+
+def _is_complete(doc: JSONObject, status: JSONObject) -> bool:
+    replicas = doc["spec"]["replicas"]
+    counted = (status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas"))
+    return all(count == replicas for count in counted)
+
+
+def _has_progressed(before: JSONObject, after: JSONObject) -> bool:
+    def grown(name: str) -> bool:
+        return bool(after.get(name, 0) > before.get(name, 0))
+
+    def outdated(status: JSONObject) -> int:
+        return int(status.get("replicas", 0) - status.get("updatedReplicas", 0))
+
+    shrunk = outdated(after) < outdated(before)
+    return shrunk or any(map(grown, ("updatedReplicas", "readyReplicas", "availableReplicas")))

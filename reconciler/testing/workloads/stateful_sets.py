@@ -1,0 +1,131 @@
+"""The stand-in for the StatefulSet controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from reconciler.controller import Outcome, Result
+from reconciler.errors import AlreadyExists
+from reconciler.testing.workloads.base import (
+    POD,
+    WorkloadReconciler,
+    hash_of,
+    is_active,
+    is_terminating,
+    pod_of,
+    ready_since,
+    without_zeros,
+)
+from reconciler.wire import JSONObject
+
+__all__ = ["StatefulSets"]
+
+_HASH = "controller-revision-hash"
+
+
+class StatefulSets(WorkloadReconciler):
+    """Creates the pods and claims of StatefulSets in order, replaces outdated pods, and writes the status.
+
+    There are no ControllerRevisions, so a pod is always created with the newest template. Claims are never deleted.
+    """
+
+    kind = "apps/v1/StatefulSet"
+
+    async def sync(self, doc: JSONObject) -> Outcome:
+        """Create, replace or delete pods, and write the status."""
+        spec, found = doc["spec"], await self.owned(POD, doc)
+        revision = f"{doc['metadata']['name']}-{hash_of(spec['template'])}"
+        pods = {_ordinal(pod): pod for pod in found}
+        await self._move(doc, pods, revision)
+        active = [pod for pod in found if is_active(pod)]
+        available, wait = self.available(active, spec.get("minReadySeconds") or 0)
+        await self.write_status(doc, _status(doc, active, revision, available))
+        return None if wait is None else Result(requeue_after=wait)
+
+    async def _move(self, doc: JSONObject, pods: Mapping[int, JSONObject], revision: str) -> None:
+        """Make one step, or all of them if pods need not be in order."""
+        spec = doc["spec"]
+        first = (spec.get("ordinals") or {}).get("start") or 0
+        wanted = range(first, first + spec["replicas"])
+        in_order = spec.get("podManagementPolicy") != "Parallel"
+        for ordinal in wanted:
+            pod = pods.get(ordinal)
+            if pod is None:
+                await self._create(doc, ordinal, revision)
+            elif not is_terminating(pod) and not is_active(pod):
+                await self.delete([pod])  # it is created again under its name
+            if in_order and (pod is None or ready_since(pod) is None):
+                return
+        extra = [pods[ordinal] for ordinal in sorted(pods, reverse=True) if ordinal not in wanted]
+        await self.delete(extra[:1] if in_order else extra)
+        update = spec.get("updateStrategy") or {}
+        if extra or update.get("type") == "OnDelete" or any(ready_since(pod) is None for pod in pods.values()):
+            return
+        partition = (update.get("rollingUpdate") or {}).get("partition") or 0
+        outdated = [
+            pods[ordinal]
+            for ordinal in reversed(wanted)
+            if ordinal >= partition and ordinal in pods and _revision(pods[ordinal]) != revision
+        ]
+        await self.delete(outdated[:1])
+
+    async def _create(self, doc: JSONObject, ordinal: int, revision: str) -> None:
+        name = f"{doc['metadata']['name']}-{ordinal}"
+        own = {
+            "apps.kubernetes.io/pod-index": str(ordinal),
+            _HASH: revision,
+            "statefulset.kubernetes.io/pod-name": name,
+        }
+        pod = pod_of(doc, own, name=name, generateName=f"{doc['metadata']['name']}-")
+        volumes = [each for each in pod["spec"].get("volumes") or () if each["name"] not in _claims(doc)]
+        for volume, template in _claims(doc).items():
+            claim = f"{volume}-{name}"
+            volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": claim}})
+            labels = (template["metadata"].get("labels") or {}) | (doc["spec"]["selector"].get("matchLabels") or {})
+            place = {"name": claim, "namespace": doc["metadata"]["namespace"], "labels": labels}
+            metadata = {**template["metadata"], **place}
+            document = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **template, "metadata": metadata}
+            document.pop("status", None)
+            try:
+                await self.client.create(document)
+            except AlreadyExists:
+                continue  # of an earlier pod with this name
+        more = {"hostname": name, "subdomain": doc["spec"].get("serviceName"), "volumes": volumes}
+        pod["spec"] = {**pod["spec"], **{field: value for field, value in more.items() if value}}
+        await self.client.create(pod)
+
+
+def _claims(doc: JSONObject) -> dict[str, JSONObject]:
+    return {each["metadata"]["name"]: each for each in doc["spec"].get("volumeClaimTemplates") or ()}
+
+
+def _ordinal(pod: JSONObject) -> int:
+    return int(pod["metadata"]["name"].rpartition("-")[2])
+
+
+def _revision(pod: JSONObject) -> str:
+    return str(pod["metadata"]["labels"].get(_HASH))
+
+
+def _status(doc: JSONObject, active: Sequence[JSONObject], revision: str, available: int) -> JSONObject:
+    spec, before = doc["spec"], doc.get("status") or {}
+    updated = sum(_revision(pod) == revision for pod in active)
+    ready = sum(ready_since(pod) is not None for pod in active)
+    current = before.get("currentRevision") or revision
+    replaces = (spec.get("updateStrategy") or {}).get("type") != "OnDelete"
+    if replaces and updated == ready == len(active) == spec["replicas"]:
+        current = revision
+    counts = {
+        "readyReplicas": ready,
+        "currentReplicas": sum(_revision(pod) == current for pod in active),
+        "updatedReplicas": updated,
+    }
+    return {
+        "observedGeneration": doc["metadata"]["generation"],
+        "replicas": len(active),
+        **without_zeros(counts),
+        "currentRevision": current,
+        "updateRevision": revision,
+        "collisionCount": before.get("collisionCount", 0),
+        "availableReplicas": available,
+    }
