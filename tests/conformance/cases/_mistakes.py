@@ -37,6 +37,19 @@ _VALID: dict[str, dict[str, Any]] = {
     "priorityclasses": {"value": 5},
     "storageclasses": {"provisioner": "example.com/p"},
     "ingressclasses": {"spec": {"controller": "example.com/c"}},
+    "runtimeclasses": {"handler": "h"},
+    "csidrivers": {"spec": {}},
+    "csinodes": {"spec": {"drivers": []}},
+    "csistoragecapacities": {"storageClassName": "s", "capacity": "1Gi"},
+    "volumeattachments": {"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "v"}}},
+    "volumeattributesclasses": {"driverName": "d", "parameters": {"a": "b"}},
+    "prioritylevelconfigurations": {
+        "spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}, "nominalConcurrencyShares": 1}}
+    },
+    "flowschemas": {"spec": {"priorityLevelConfiguration": {"name": "exempt"}, "matchingPrecedence": 100}},
+    "deviceclasses": {"spec": {}},
+    "resourceclaims": {"spec": {"devices": {"requests": []}}},
+    "controllerrevisions": {"revision": 1, "data": {"a": "b"}},
     "clusterroles": OBJECTS["roles"],
     "clusterrolebindings": {
         "roleRef": {"kind": "ClusterRole", "name": "r", "apiGroup": "rbac.authorization.k8s.io"},

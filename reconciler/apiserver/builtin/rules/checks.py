@@ -133,6 +133,7 @@ _TESTS: dict[str, tuple[Test, Error]] = {
         _invalid,
     ),
     "needed": (lambda _rule, _, _value: True, _required),
+    "not-negative": (lambda _rule, _, value: read_quantity(value) < 0, _invalid),
     "over-100-percent": (lambda _rule, _, value: bool(re.fullmatch("(?!100%)[1-9][0-9]{2,}%", str(value))), _invalid),
     "positive": (lambda _rule, _, value: value is not None and read_quantity(value) <= 0, _invalid),
     "required": (lambda rule, _, value: not (value.strip() if value and rule.strict else value), _required),
