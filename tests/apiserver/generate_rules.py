@@ -5,9 +5,9 @@ Run it with the directory of the module k8s.io/api to update the rules to a newe
     python tests/apiserver/generate_rules.py ~/go/pkg/mod/k8s.io/api@v0.36.3 [--enums] [--write]
 
 It reads the tags of declarative validation (``+k8s:required``, ``+k8s:minimum=0``, …) of the types of built-in kinds.
-Lines that ``rules.txt`` does not have are shown; ``--write`` adds them to the sections of their types. ``--enums`` shows
-members whose type is marked with ``+enum``, too. The real server checks most of these, in code without tags, so they are
-not written.
+It shows the lines that ``rules.txt`` does not have; ``--write`` adds them to the sections of their types. With
+``--enums`` it also shows members whose type is marked with ``+enum``. The real server checks most of these, in code
+without tags, so they are not written.
 """
 
 from __future__ import annotations
