@@ -131,6 +131,12 @@ def _limits(value: JSONObject) -> JSONObject:
     return {**value, **{key: amounts for key, amounts in found.items() if amounts}}
 
 
+def _probe(value: JSONObject) -> JSONObject:
+    """Return a probe with its defaults; a number that is zero counts as missing."""
+    defaults = _fixed()["core.v1.Probe"]
+    return _with({key: member for key, member in value.items() if member != 0 or key not in defaults}, defaults)
+
+
 def _behavior(value: JSONObject) -> JSONObject:
     up, down = _with(value.get("scaleUp") or {}, _SCALE_UP), _with(value.get("scaleDown") or {}, _SCALE_DOWN)
     return {**value, "scaleUp": up, "scaleDown": down}
@@ -162,6 +168,7 @@ _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "core.v1.NodeSpec": _node_spec,
     "core.v1.NodeStatus": _node_status,
     "core.v1.PodSpec": _pod_spec,
+    "core.v1.Probe": _probe,
     "core.v1.ServicePort": _service_port,
     "core.v1.ServiceSpec": _service_spec,
     "core.v1.Volume": _volume,

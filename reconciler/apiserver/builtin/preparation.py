@@ -198,7 +198,7 @@ def _job_spec(value: JSONObject) -> JSONObject:
         defaults["backoffLimit"] = 6
     else:
         defaults |= {"backoffLimit": 2147483647}
-    replacement = "Failed" if value.get("podFailurePolicy") else "TerminatingOrFailed"
+    replacement = "Failed" if "podFailurePolicy" in value else "TerminatingOrFailed"
     return {**defaults, "podReplacementPolicy": replacement, **value}
 
 

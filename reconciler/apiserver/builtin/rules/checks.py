@@ -120,23 +120,26 @@ _TESTS: dict[str, tuple[Test, Error]] = {
     "at-most-bytes": (_is_longer, _too_long),
     "at-most-items": (_is_longer, _too_many),
     "before": (lambda rule, place, value: (value or "~") < (getter(rule.arguments[0])(place) or ""), _invalid),
-    "denied": (lambda rule, _, value: bool(value) or rule.strict, _forbidden),
+    "denied": (lambda rule, _, value: rule.concerns(value), _forbidden),
     "empty": (lambda _rule, _, value: not value, _invalid),
     "exclusive": (lambda rule, _, value: rule.arguments[0] in (value or ()) and len({*value}) > 1, _invalid),
     "family": (_is_of_other_family, _invalid),
     "forbidden": (lambda _rule, _, value: value not in _EMPTY, _forbidden),
-    "invalid": (lambda rule, _, value: value not in _EMPTY or rule.strict, _invalid),
+    "invalid": (lambda rule, _, value: value not in _EMPTY or rule.concerns(value), _invalid),
     "matches": (
-        lambda rule, _, value: (
-            bool(value or (rule.strict and value == "")) and not re.search(rule.arguments[0], str(value))
-        ),
+        lambda rule, _, value: rule.concerns(value) and not re.search(rule.arguments[0], str(value or "")),
         _invalid,
     ),
     "needed": (lambda _rule, _, _value: True, _required),
     "not-negative": (lambda _rule, _, value: read_quantity(value) < 0, _invalid),
     "over-100-percent": (lambda _rule, _, value: bool(re.fullmatch("(?!100%)[1-9][0-9]{2,}%", str(value))), _invalid),
     "positive": (lambda _rule, _, value: value is not None and read_quantity(value) <= 0, _invalid),
-    "required": (lambda rule, _, value: not (value.strip() if value and rule.strict else value), _required),
+    "required": (
+        lambda rule, _, value: (
+            not (value.strip() if value and rule.strict == "!" else value) and (rule.strict != "?" or value is not None)
+        ),
+        _required,
+    ),
     "reserved": (lambda rule, _, value: str(value).startswith(rule.arguments[0]), _forbidden),
     "selected": (
         lambda rule, place, value: not selects({"matchLabels": getter(rule.arguments[0])(place)}, value or {}),
@@ -161,7 +164,7 @@ def _tested(test: Test, error: Error) -> Check:
 
 def _form(problems: Callable[[str], Iterable[str]]) -> Check:
     def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-        if value or rule.strict:
+        if rule.concerns(value):
             yield from (rule.invalid(place, value or "", path, problem) for problem in problems(value or ""))
 
     return check
@@ -185,7 +188,7 @@ def _bound(problem: str, exceeds: Callable[[Any, Any], bool]) -> Check:
 def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
     """Check that a value is one of the arguments."""
     text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    if (not text and not rule.strict) or text in rule.arguments:
+    if not (text or rule.concerns(value)) or text in rule.arguments:
         return
     if rule.say:
         yield _invalid(rule, place, value, path)
@@ -198,7 +201,7 @@ def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
 def _known(rule: Rule, place: Place, value: Any, path: str) -> Findings:
     """Check that a value is one of those at a path; with ``invalid``, the error does not say that it is not found."""
     where, *invalid = rule.arguments
-    if (not value and not rule.strict) or value in getter(where)(place):
+    if not rule.concerns(value) or value in getter(where)(place):
         return
     if invalid:
         yield rule.invalid(place, value, path)
@@ -259,6 +262,8 @@ def _range(rule: Rule, place: Place, value: Any, path: str) -> Findings:
 
 def _port(rule: Rule, place: Place, value: Any, path: str) -> Findings:
     """Check that a value is the number or the name of a port."""
+    if value is None and rule.strict:
+        value = 0
     if isinstance(value, int) and not 1 <= value <= 65535:
         yield rule.invalid(place, value, path, "must be between 1 and 65535, inclusive")
     elif isinstance(value, str):

@@ -31,7 +31,7 @@ Check = Callable[["Rule", Place, Any, str], Iterator[FieldError]]
 _PATH = re.compile(r"(/|\^*)(@?)(.*)")
 _PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
 _RULE = re.compile(
-    r"(?P<paths>\S+) (?P<check>[\w-]+)(?P<strict>!?)(?P<arguments>.*?)(?: if (?P<when>.+?))?(?:: (?P<say>.+))?"
+    r"(?P<paths>\S+) (?P<check>[\w-]+)(?P<strict>[!?]?)(?P<arguments>.*?)(?: if (?P<when>.+?))?(?:: (?P<say>.+))?"
 )
 _CONDITION = re.compile(r"(!?)((?:[^=!<>]|<[^>]*[a-z]>)*)(?:(!?=|<|>)(.*))?")
 
@@ -144,7 +144,7 @@ class Rule:
     """A line of ``rules.txt``; a lazy one has nothing to check where a value is missing."""
 
     check: Check
-    strict: bool
+    strict: str
     lazy: bool
     paths: tuple[list[str], ...]
     arguments: tuple[str, ...]
@@ -162,6 +162,10 @@ class Rule:
             for parts in paths:
                 for value, path in _walk(place.value, parts, place.path):
                     errors.extend(self.check(self, place, value, named(place, path, self.at)))
+
+    def concerns(self, value: Any) -> bool:
+        """Return whether the rule is about a value: one that is set, with ``?`` an empty text, too, with ``!`` any."""
+        return bool(value) or self.strict == "!" or (self.strict == "?" and value is not None)
 
     def message(self, place: Place, default: str = "") -> str:
         """Return the message; paths in braces stand for values."""
@@ -212,8 +216,8 @@ def read_rule(line: str, checks: dict[str, Check], eager: Container[str]) -> Rul
     bound = found["check"] in ("max", "min", "more-than") and not words[0].lstrip("-").isdecimal()
     return Rule(
         checks[found["check"]],
-        bool(found["strict"]),
-        not (found["strict"] or found["check"] in eager or bound) and all(paths),
+        found["strict"],
+        not (found["strict"] == "!" or found["check"] in eager or bound) and all(paths),
         paths,
         tuple(word.strip('"') for word in words if not word.startswith(("at=", "show="))),
         tuple(condition(each) for each in (found["when"] or "").split(" and ") if each),

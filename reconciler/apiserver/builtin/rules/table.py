@@ -3,13 +3,14 @@
 The file has sections for types of ``types.json``, one or several, and in each a line for each rule, in the order of
 the errors of the real server::
 
-    PATH[,PATH…] CHECK[!] [ARGUMENT…] [at=PATH] [show=VALUE] [if CONDITION [and CONDITION…]][: MESSAGE]
+    PATH[,PATH…] CHECK[!|?] [ARGUMENT…] [at=PATH] [show=VALUE] [if CONDITION [and CONDITION…]][: MESSAGE]
     > MEMBER [at=PATH] [if CONDITION]
     - MEMBER
 
 The second form applies the rules of the member's type here; ``>>`` does even if the member is missing, and the third
 form never does. Other members follow after the last rule; the check ``selector`` follows its member itself. The checks
-are those of `reconciler.apiserver.builtin.rules.checks`. Most accept a missing value unless they have a ``!``.
+are those of `reconciler.apiserver.builtin.rules.checks`. Most accept an empty value unless they have a ``!``, or
+a missing one if they have a ``?``.
 
 A PATH is relative to the object of the section's type. It begins with ``^`` for the object around it, with ``/`` for
 the whole document, and with ``@`` for the stored object on an update. ``.`` is the object itself, ``list[]`` is each
