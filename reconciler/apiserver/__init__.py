@@ -26,6 +26,7 @@ from reconciler.apiserver.faults.faults import FaultOptions, Faults
 from reconciler.apiserver.server import APIServer, ServerStatistics
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.request_log import LoggedWrites, RequestLog, ServerAction
+from reconciler.apiserver.serving.user_connection import UserConnection
 
 __all__ = [
     "APIServer",
@@ -49,4 +50,5 @@ __all__ = [
     "Stale",
     "Stall",
     "StallWatches",
+    "UserConnection",
 ]

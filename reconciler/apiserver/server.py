@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hmac
 import os
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from reconciler.apiserver.access.tokens import Credentials
+from reconciler.apiserver.access.users import User, with_groups
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.effects import EventOrder
 from reconciler.apiserver.serving.handler import Handler, refusal_response
@@ -21,9 +22,11 @@ from reconciler.apiserver.serving.listener import Listener
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
+from reconciler.apiserver.serving.tls import serving_certificate
+from reconciler.apiserver.serving.user_connection import UserConnection
 from reconciler.apiserver.storage.data_directory import DataDirectory
 from reconciler.apiserver.storage.state import read_state, snapshot_of
-from reconciler.apiserver.storage.store import Store, encode
+from reconciler.apiserver.storage.store import Store
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["APIServer", "ServerStatistics"]
 
 IMMEDIATE = ("garbage", "namespaces")
-STAND_INS = ("deployments", "statefulsets", "jobs")
+STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,24 @@ class APIServer:
         provision_namespaces: create the missing namespace of an object that is created, as a real server does with the
             admission plugin NamespaceAutoProvision; True by default, so that tests need not. False answers 404, as a
             real server without that plugin.
+        rbac: let users do only what roles allow, as a real server does with ``--authorization-mode=RBAC``; the roles
+            and bindings that a real server brings exist then. False, the default, allows everything to everyone.
         sharded_list_and_watch: honor ``shardSelector``, as a real server does with the feature gate
             ShardedListAndWatch; False, the gate's default, ignores it.
         data: a directory to keep the state in; the next server with this directory continues from it, with the same
             token. By default the state is lost with the server.
         controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
-            follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"`` and
-            ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or end; 1 by default.
+            follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"``,
+            ``"daemonsets"`` and ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or
+            end; 1 by default.
+        tls: serve over TLS, with a new certificate, as a real server does; needs the extra ``develop``. False, the
+            default, serves without.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
+
+    Raises:
+        MissingExtra: `tls` is set, and the extra ``develop`` is not installed.
     """
 
     def __init__(
@@ -96,20 +107,23 @@ class APIServer:
         log: int = 10_000,
         event_order: EventOrder = "after",
         provision_namespaces: bool = True,
+        rbac: bool = False,
         sharded_list_and_watch: bool = False,
         data: str | os.PathLike[str] | None = None,
         controllers: Collection[str] | Mapping[str, float] = IMMEDIATE,
+        tls: bool = False,
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
-        self._token = f"{random.SystemRandom().getrandbits(128):032x}"
+        self._credentials = Credentials()
         self._open = False
         self._clock = clock
         self._delays = _delays_of(controllers)
         self._workloads: WorkloadControllers | None = None
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
-        self._listener = Listener(self._serve_socket, self._unauthorized, clock)
+        context, self._authority = serving_certificate() if tls else (None, "")
+        self._listener = Listener(self._serve_socket, self._unauthorized, clock, context)
         self._new_handler = functools.partial(
             Handler,
             clock,
@@ -118,7 +132,8 @@ class APIServer:
             provision_namespaces=provision_namespaces,
             sharded=sharded_list_and_watch,
             webhook_servers=self._webhook_servers,
-            token=self._token,
+            credentials=self._credentials,
+            rbac=rbac,
             controllers=controllers,
         )
         self._handler_chain = HandlerChain(self._new_handler(), clock, rng, log=log, event_order=event_order)
@@ -151,9 +166,10 @@ class APIServer:
 
     def _use(self, data: DataDirectory) -> None:
         try:
-            state, self._token = data.open(self._token)
+            state, token = data.open(self._credentials.token)
+            self._credentials.use(token)
             self._handler_chain.data = data
-            self._handler_chain.replace_handler(self._new_handler(token=self._token, state=state))
+            self._handler_chain.replace_handler(self._new_handler(state=state))
         except BaseException:
             data.close()
             raise
@@ -269,7 +285,7 @@ class APIServer:
             raise NotSent("the embedded API server is not running: use it inside 'async with'")
         # Yields once, as any transport does: a client that sends requests in a loop must not starve the others.
         await asyncio.sleep(0)
-        return await self._handler_chain.handle(_without_surrogates(request))
+        return await self._handler_chain.handle(request)
 
     def connect_webhooks(self, address: str, server: Transport) -> None:
         """Call the webhooks at an address in this process, without sockets; works under virtual time.
@@ -379,7 +395,7 @@ class APIServer:
     @property
     def token(self) -> str:
         """Return the bearer token that requests over sockets must carry; it is random."""
-        return self._token
+        return self._credentials.token
 
     @property
     def url(self) -> str:
@@ -408,21 +424,13 @@ class APIServer:
     def kubeconfig(self) -> JSONObject:
         """Return a kubeconfig for this server.
 
-        It holds the token twice: as the user's token, and as the first part of the server's path, because kubectl and
-        client-go send no credentials without TLS.
+        Over TLS, it holds the certificate of a CA. Otherwise it holds the token twice: as the user's token, and as the
+        first part of the server's path, because kubectl and client-go send no credentials without TLS.
 
         Raises:
             ConfigurationError: as for `url`.
         """
-        name = "reconciler"
-        return {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": f"{self.url}/{self._token}"}}],
-            "users": [{"name": name, "user": {"token": self._token}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
-            "current-context": name,
-        }
+        return self._connection(self.token).kubeconfig()
 
     def write_kubeconfig(self, path: str | Path) -> Path:
         """Write the kubeconfig to a file that only its owner can read, and return its path.
@@ -431,31 +439,52 @@ class APIServer:
             OSError: the file cannot be written.
             ConfigurationError: as for `url`.
         """
-        place = Path(path)
-        content = encode(self.kubeconfig())
-        place.touch(mode=0o600)
-        place.chmod(0o600)
-        place.write_bytes(content + b"\n")
-        return place
+        return self._connection(self.token).write_kubeconfig(path)
+
+    # users
+
+    def user(self, name: str, *, groups: Sequence[str] = ()) -> UserConnection:
+        """Return a connection of a user; a new one with a token of its own at each call.
+
+        Args:
+            name: the name.
+            groups: the groups, besides ``system:authenticated``, which every user but ``system:anonymous`` is in.
+        """
+        return self._connection(self._credentials.add(with_groups(User(name, tuple(groups)), ())))
+
+    def service_account(self, name: str, namespace: str = "default") -> UserConnection:
+        """Return a connection of a service account, with a token that is valid for ten years of the server's clock.
+
+        Raises:
+            NotFound: there is no such service account.
+        """
+        return self._connection(self._handler_chain.handler.account_token(name, namespace))
+
+    def _connection(self, token: str) -> UserConnection:
+        return UserConnection(token, self.send, lambda: self.url, self._authority)
 
     def _unauthorized(self, request: HTTPRequest) -> HTTPResponse | None:
-        """Return the response to a request without the token, or None if it has the token."""
-        sent = request.headers.get("authorization", "").encode(errors="replace")
-        if self._begins_with_token(request.path) or hmac.compare_digest(sent, f"Bearer {self._token}".encode()):
-            return None
-        return refusal_response(Refusal(401, "Unauthorized", "Unauthorized"))
+        """Return the response to a request without a valid token, or None if it has one."""
+        try:
+            self._handler_chain.handler.access.authenticated(self._authorization(request))
+        except Refusal as refusal:
+            return refusal_response(refusal)
+        return None
 
-    def _begins_with_token(self, path: str) -> bool:
-        return hmac.compare_digest(path[1:].partition("/")[0].encode(errors="replace"), self._token.encode())
+    @staticmethod
+    def _authorization(request: HTTPRequest) -> str:
+        """Return the Authorization header, or one with the first part of the path."""
+        return request.headers.get("authorization") or f"Bearer {request.path[1:].partition('/')[0]}"
 
     async def _serve_socket(self, request: HTTPRequest) -> HTTPResponse:
-        if not self._begins_with_token(request.path):
-            return await self.send(request)
-        prefix = f"/{self._token}"
-        response = await self.send(replace(request, path=request.path[len(prefix) :] or "/"))
-        if request.path == f"{prefix}/openapi/v3":
+        headers = {**request.headers, "authorization": self._authorization(request)}
+        first, _, rest = request.path[1:].partition("/")
+        if not self._handler_chain.handler.access.is_token(first):
+            return await self.send(replace(request, headers=headers))
+        response = await self.send(replace(request, path=f"/{rest}", headers=headers))
+        if rest == "openapi/v3":
             # Clients follow these links as they are.
-            response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
+            response.body = response.body.replace(b'"/openapi/', b'"/%b/openapi/' % first.encode())
         return response
 
 
@@ -474,17 +503,3 @@ def _delays_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str, 
         if not delay >= 0:
             raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
     return delays
-
-
-def _without_surrogates(request: HTTPRequest) -> HTTPRequest:
-    """Return a request with U+FFFD in place of lone surrogates, which UTF-8 cannot encode."""
-    texts = (request.path, *(text for pair in request.query for text in pair), *request.headers.values())
-    if all(map(str.isascii, texts)):
-        return request
-    query = tuple((_replaced(name), _replaced(value)) for name, value in request.query)
-    headers = {name: _replaced(value) for name, value in request.headers.items()}
-    return replace(request, path=_replaced(request.path), query=query, headers=headers)
-
-
-def _replaced(text: str) -> str:
-    return text.encode(errors="surrogatepass").decode(errors="replace")

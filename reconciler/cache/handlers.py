@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
-from reconciler.cache.object import CacheEvent, EventType
+from reconciler.cache.object import CachedObject, CacheEvent, EventType
 from reconciler.cache.store import Store
 from reconciler.errors import error_text
 
-__all__ = ["Handler", "HandlerRegistration", "Handlers", "Resync"]
+__all__ = ["Handler", "HandlerRegistration", "Handlers", "Resync", "unchanged"]
 
 
 Handler = Callable[[CacheEvent], None]
@@ -93,7 +93,7 @@ class Handlers:
 JITTER = 0.1
 """Relative jitter of each resync period, so that informers do not resync together; controller-runtime's value."""
 
-_EVENTS_BETWEEN_YIELDS = 500
+_EVENTS_BETWEEN_YIELDS = 100
 
 
 class Resync:
@@ -140,8 +140,14 @@ class Resync:
                 await self._repeat_all()
 
     async def _repeat_all(self) -> None:
-        for number, cached in enumerate(self._store, 1):
-            if self._store.get(cached.request) is cached:
-                self._handlers.notify(CacheEvent(EventType.RESYNC, old=cached, new=cached))
-            if number % _EVENTS_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)
+        async for cached in unchanged(self._store):
+            self._handlers.notify(CacheEvent(EventType.RESYNC, old=cached, new=cached))
+
+
+async def unchanged(store: Store) -> AsyncIterator[CachedObject]:
+    """Yield the objects of a store that are still the same when it is their turn, with pauses for the event loop."""
+    for number, cached in enumerate(store, 1):
+        if store.get(cached.request) is cached:
+            yield cached
+        if number % _EVENTS_BETWEEN_YIELDS == 0:
+            await asyncio.sleep(0)

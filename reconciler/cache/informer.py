@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 from reconciler.cache.decoding import WireReader, read_answer
 from reconciler.cache.errors import BackoffManager, CacheNotSynced, Failure
-from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync
+from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, unchanged
 from reconciler.cache.object import CacheEvent, EventType
 from reconciler.cache.overlay import Overlay, OverlayStatistics
 from reconciler.cache.reflector import Reflector, Source
@@ -240,21 +240,35 @@ class Informer:
         failure = self.last_error
         return str(failure) if failure is not None else f"{self._scope}: no response yet"
 
-    def add_handler(self, handler: Handler) -> HandlerRegistration:
+    def add_handler(self, handler: Handler, *, existing: bool = True) -> HandlerRegistration:
         """Add a handler for all changes; it first receives the existing objects as ADDED with ``initial=True``.
 
         Handlers are called on the event loop and must be quick: compute keys and add them to a queue. Their exceptions
         are contained, counted and logged.
+
+        Args:
+            handler: the handler.
+            existing: whether to deliver the existing objects now. False leaves that to `deliver_existing`, which does
+                not block the event loop however many there are. Default True.
 
         Raises:
             TypeError: the handler is a coroutine function, which nothing would await.
         """
         refuse_coroutine_function(handler, "a handler of an informer")
         registration = HandlerRegistration(handler, self._handlers, self._synced)
-        for cached in self._store:
+        for cached in self._store if existing else ():
             registration.deliver(CacheEvent(EventType.ADDED, new=cached, initial=True))
         self._handlers.add(registration)
         return registration
+
+    async def deliver_existing(self, registration: HandlerRegistration) -> None:
+        """Deliver the existing objects to a new handler as ADDED, in turns with the other work of the event loop.
+
+        An object that changes before its turn is not delivered again: the handler has received the event of the change.
+        Cancellation leaves out the rest.
+        """
+        async for cached in unchanged(self._store):
+            registration.deliver(CacheEvent(EventType.ADDED, new=cached, initial=True))
 
     def on_restart(self, callback: Callable[[], None]) -> None:
         """Register a callback for when the server's versions have started again, as after a restore of etcd.

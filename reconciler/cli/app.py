@@ -421,6 +421,11 @@ def apiserver(
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
     data: Data = None,
     controllers: Controllers = (),
+    tls: Annotated[bool, Parameter(help="Serve over TLS.", negative=())] = False,
+    rbac: Annotated[
+        bool,
+        Parameter(help="Let users do only what roles allow; the kubeconfig's user may do everything.", negative=""),
+    ] = False,
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.
 
@@ -428,9 +433,7 @@ def apiserver(
     """
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    options = APIServerOptions(
-        port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed, data=data, controllers=controllers
-    )
+    options = APIServerOptions(port, kubeconfig, log, chaos, seed, data, controllers, rbac, tls)
     return run_apiserver(objects, options)
 
 

@@ -55,7 +55,7 @@ Authentication = Annotated[
 ]
 
 Controllers = Annotated[
-    tuple[Literal["deployments", "statefulsets", "jobs"], ...],
+    tuple[Literal["deployments", "statefulsets", "daemonsets", "jobs"], ...],
     Parameter(name="--controller", help="Controller of the cluster to play. Can be repeated.", show_default=False),
 ]
 NewKubeconfig = Annotated[Path, Parameter(help="Path of the kubeconfig to write.")]

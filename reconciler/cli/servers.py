@@ -43,6 +43,8 @@ class APIServerOptions:
         seed: the seed of all randomness.
         data: the directory to keep the state in; None loses it.
         controllers: more controllers of the cluster that the server plays.
+        rbac: users may do only what roles allow.
+        tls: serve over TLS.
     """
 
     port: int
@@ -52,6 +54,8 @@ class APIServerOptions:
     seed: int
     data: Path | None
     controllers: Sequence[str]
+    rbac: bool
+    tls: bool
 
 
 def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
@@ -62,8 +66,13 @@ def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
     objects = [each for name in names for each in _objects(name)]
-    controllers = ("garbage", "namespaces", *options.controllers)
-    async with APIServer(seed=options.seed, data=options.data, controllers=controllers) as server:
+    async with APIServer(
+        seed=options.seed,
+        data=options.data,
+        controllers=("garbage", "namespaces", *options.controllers),
+        rbac=options.rbac,
+        tls=options.tls,
+    ) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)
         write_kubeconfig(server.write_kubeconfig, options.kubeconfig)

@@ -124,6 +124,10 @@ def _virtual_clock(request: pytest.FixtureRequest) -> Generator[None]:
     if request.node.get_closest_marker("virtual_time") is None:
         yield
         return
+    parameters = getattr(getattr(request.node, "callspec", None), "marks", ())
+    if any(mark.name == "virtual_time" for mark in parameters):
+        # pytest-asyncio chooses the event loop before there are parameters, so time would never pass.
+        pytest.fail("virtual_time is the mark of a test, not of a parameter: mark the test, or split it", pytrace=False)
     from reconciler.clock import use_clock
     from reconciler.testing.virtual_clock import VirtualClock
 

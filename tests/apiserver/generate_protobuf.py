@@ -27,12 +27,8 @@ _BESIDE = (
     "autoscaling.v1.Scale",
     "core.v1.Binding",
     "policy.v1.Eviction",
+    "policy.v1beta1.Eviction",
     "authentication.v1.TokenRequest",
-    "authentication.v1.SelfSubjectReview",
-    "authorization.v1.LocalSubjectAccessReview",
-    "authorization.v1.SelfSubjectAccessReview",
-    "authorization.v1.SelfSubjectRulesReview",
-    "authorization.v1.SubjectAccessReview",
 )
 _MEMBER = re.compile(r"^\s*(optional|repeated|required)?\s*(map<string, ([\w.]+)>|[\w.]+) (\w+) = (\d+);", re.MULTILINE)
 _FIELD = re.compile(

@@ -47,11 +47,21 @@ _SPECIAL = {
     "util.intstr.IntOrString": "o",
     "apiextensions.v1.JSON": "*",
     "meta.v1.FieldsV1": "*",
-    "runtime.RawExtension": "*",
+    "runtime.RawExtension": "*|atomic",
     "apiextensions.v1.JSONSchemaPropsOrArray": "?@apiextensions.v1.JSONSchemaProps",
     "apiextensions.v1.JSONSchemaPropsOrBool": "?@apiextensions.v1.JSONSchemaProps",
     "apiextensions.v1.JSONSchemaPropsOrStringArray": "*",
 }
+
+
+_UNSTORED = (
+    "authentication.v1.TokenRequest",
+    "autoscaling.v1.Scale",
+    "core.v1.Binding",
+    "meta.v1.DeleteOptions",
+    "policy.v1.Eviction",
+)
+"""The types besides those of kinds with paths of their own."""
 
 
 def short(name: str) -> str:
@@ -91,8 +101,8 @@ def attributes(schema: dict[str, Any]) -> str:
         found.append(f"map:{','.join(schema['x-kubernetes-list-map-keys'])}")
     elif list_type == "set":
         found.append("set")
-    if schema.get("x-kubernetes-map-type") == "atomic":
-        found.append("atomic")
+    if map_type := schema.get("x-kubernetes-map-type"):
+        found.append(map_type)
     if "merge" in schema.get("x-kubernetes-patch-strategy", ""):
         found.append(f"merge:{schema.get('x-kubernetes-patch-merge-key', '')}")
     return "".join(f"|{word}" for word in found)
@@ -102,12 +112,12 @@ def fetch(url: str, token: str) -> dict[str, dict[str, Any]]:
     """Return the schemas of all groups of the built-in kinds."""
     context = ssl._create_unverified_context()
     schemas: dict[str, dict[str, Any]] = {}
-    for info, versions in BUILT_IN:
-        for version in versions:
-            path = f"apis/{info.group}/{version}" if info.group else f"api/{version}"
-            request = urllib.request.Request(f"{url}/openapi/v3/{path}", headers={"Authorization": f"Bearer {token}"})
-            with urllib.request.urlopen(request, context=context) as answer:
-                schemas |= json.load(answer)["components"]["schemas"]
+    served = [(info.group, version) for info, versions in BUILT_IN for version in versions]
+    for group, version in served:
+        path = f"apis/{group}/{version}" if group else f"api/{version}"
+        request = urllib.request.Request(f"{url}/openapi/v3/{path}", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, context=context) as answer:
+            schemas |= json.load(answer)["components"]["schemas"]
     return schemas
 
 
@@ -125,7 +135,7 @@ def main(url: str, token: str) -> None:
                     wanted.append(name)
     by_short = {short(name): schema for name, schema in schemas.items()}
     types: dict[str, dict[str, str]] = {}
-    waiting = [short(name) for name in wanted]
+    waiting = [*_UNSTORED, *(short(name) for name in wanted)]
     while waiting:
         name = waiting.pop()
         if name in types or name in _SPECIAL:

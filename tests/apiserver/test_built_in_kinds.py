@@ -20,7 +20,10 @@ NEW_EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
 
-@pytest.mark.parametrize("info", [info for info, _ in BUILT_IN], ids=lambda info: f"{info.plural}.{info.group}")
+STORED = [info for info, _ in BUILT_IN if "list" in info.verbs]
+
+
+@pytest.mark.parametrize("info", STORED, ids=lambda info: f"{info.plural}.{info.group}")
 async def test_every_kind_is_served_and_discovered(api: Api, info: Any) -> None:
     for known, versions in BUILT_IN:
         if known is not info:
@@ -160,6 +163,25 @@ async def test_events_are_served_in_two_groups(api: Api) -> None:
     assert (await api.get(EVENTS, fieldSelector="involvedObject.name=p,reason=R")).names == ["a", "b"]
     lost = await api.post(EVENTS, {**old, "metadata": {"name": "c"}, "involvedObject": {**about, "namespace": "x"}})
     assert lost.causes == [("involvedObject.namespace", 'Invalid value: "x": does not match event.namespace')]
+
+
+async def test_the_table_of_api_services_shows_whether_they_are_available(api: Api) -> None:
+    services = "/apis/apiregistration.k8s.io/v1/apiservices"
+    table = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+
+    async def shown(name: str) -> list[str]:
+        cells: list[str] = (await api.get(f"{services}/{name}", headers=table))["rows"][0]["cells"]
+        return cells[:3]
+
+    spec = {"group": "example.org", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}
+    await api.post(services, {"metadata": {"name": "v1.example.org"}, "spec": spec})
+    assert await shown("v1.example.org") == ["v1.example.org", "Local", "True"]
+    spec |= {"group": "example.net", "service": {"namespace": "a", "name": "b"}}
+    await api.post(services, {"metadata": {"name": "v1.example.net"}, "spec": spec})
+    assert await shown("v1.example.net") == ["v1.example.net", "a/b", "Unknown"]
+    failed = {"type": "Available", "status": "False", "reason": "MissingEndpoints"}
+    await api.patch(f"{services}/v1.example.net/status", {"status": {"conditions": [failed]}})
+    assert await shown("v1.example.net") == ["v1.example.net", "a/b", "False (MissingEndpoints)"]
 
 
 async def test_workloads_have_a_separate_status_and_merge_containers(api: Api) -> None:

@@ -161,3 +161,26 @@ async def test_the_pages_of_a_list_share_one_snapshot(monkeypatch: pytest.Monkey
             names += page.names
     assert names == [f"n{number:03}" for number in range(100)]
     assert len(looked) == 1
+
+
+async def test_users_and_roles_cost_nothing_when_nobody_asks_for_them() -> None:
+    async with APIServer() as server:
+        await server.apply(definition())
+        costs = Costs(server)
+        for name in ("n7", "n8", "n9"):
+            await costs.api.make(name)
+        for name, operation in costs.operations().items():
+            called: list[str] = []
+
+            def note(frame: Any, event: str, _argument: Any, called: list[str] = called) -> None:
+                if event == "call" and "/apiserver/access/" in frame.f_code.co_filename:
+                    called.append(frame.f_code.co_qualname)
+
+            before = server.statistics().requests
+            sys.setprofile(note)
+            try:
+                await operation()
+            finally:
+                sys.setprofile(None)
+            # One call for each request, which sees that there are no credentials.
+            assert called == ["AccessControl.admit"] * (server.statistics().requests - before), name

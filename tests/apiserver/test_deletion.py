@@ -185,6 +185,25 @@ async def test_watches_keep_up_with_the_deletion_of_a_large_collection() -> None
         assert await asyncio.gather(*watches) == [1000, 1000, 1000]
 
 
+@pytest.mark.virtual_time
+async def test_watches_keep_up_with_the_deletion_of_a_large_namespace() -> None:
+    async with APIServer(history=256) as server:
+        api = Api(server)
+        for number in range(2000):
+            await api.post("/api/v1/namespaces/large/configmaps", {"metadata": {"name": f"c{number}"}})
+        version = server.statistics().resource_version
+        watches = [await api.watch("/api/v1/configmaps", resourceVersion=str(version)) for _ in range(20)]
+        taking = [asyncio.create_task(watch.take(2000)) for watch in watches]
+        await asyncio.sleep(0)
+        await api.delete("/api/v1/namespaces/large")
+        await api.post(CONFIG_MAPS, {"metadata": {"name": "after"}})
+        for events in await asyncio.gather(*taking):
+            assert {event["type"] for event in events} == {"DELETED"}
+        for number in range(600):
+            await api.post(CONFIG_MAPS, {"metadata": {"name": f"after{number}"}})
+        assert server.statistics().events_dropped > 2000, "the history is bounded again"
+
+
 async def test_a_deleted_namespace_deletes_its_objects(api: Api) -> None:
     await api.post("/api/v1/namespaces", {"metadata": {"name": "team"}})
     inside = "/apis/example.com/v1/namespaces/team/widgets"

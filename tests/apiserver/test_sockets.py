@@ -6,8 +6,10 @@ Controllers of other libraries are in tests/foreign.
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
+import ssl
 import stat
 import urllib.request
 from pathlib import Path
@@ -18,6 +20,7 @@ import kubernetes
 import kubernetes_asyncio
 import pytest
 
+from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, widget
@@ -206,3 +209,15 @@ async def test_a_body_over_etcds_limit_arrives_and_is_refused(session: aiohttp.C
     body = io.BytesIO(json.dumps({"metadata": {"name": "a"}, "data": {"x": "y" * 2_000_000}}).encode())
     async with session.post(CONFIG_MAPS, data=body, headers={"content-type": "application/json"}) as answer:
         assert (answer.status, (await answer.json())["message"]) == (500, "etcdserver: request is too large")
+
+
+async def test_over_tls_a_client_needs_the_token(tmp_path: Path) -> None:
+    async with APIServer(tls=True) as server, aiohttp.ClientSession() as session:
+        cluster = server.kubeconfig()["clusters"][0]["cluster"]
+        context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        for token, status in (("", 401), ("other", 401), (server.token, 200)):
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            async with session.get(f"{cluster['server']}/api/v1/namespaces", ssl=context, headers=headers) as response:
+                assert response.status == status
+        async with Client.from_config(kubeconfig=server.write_kubeconfig(tmp_path / "kubeconfig")) as client:
+            assert "default" in {each.name for each in await client.list("v1/Namespace")}

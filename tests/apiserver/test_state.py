@@ -103,10 +103,10 @@ async def test_versions_and_conversions_of_a_kind_are_restored(server: APIServer
         (lambda snapshot: b"", "the snapshot is not a snapshot of the embedded API server"),
         (lambda snapshot: b"\xff\x00" * 100, "the snapshot is not a snapshot of the embedded API server"),
         (lambda snapshot: b"[" * 100_000 + b"\n", "the snapshot is not a snapshot of the embedded API server"),
-        (lambda snapshot: snapshot[: len(snapshot) // 2], r"the snapshot is cut off: it has \d of 6 objects"),
+        (lambda snapshot: snapshot[: len(snapshot) // 2], r"the snapshot is cut off: it has \d of 7 objects"),
         (lambda snapshot: snapshot.replace(b'"uid":', b'"uit":', 1), "the snapshot is damaged in line 2: Object miss"),
-        (lambda snapshot: snapshot + b'{"resource":5}\n', "the snapshot is damaged in line 8: Expected `str`, got"),
-        (lambda snapshot: snapshot + b'{"a":' * 9999 + b"\n", "the snapshot is damaged in line 8: "),
+        (lambda snapshot: snapshot + b'{"resource":5}\n', "the snapshot is damaged in line 9: Expected `str`, got"),
+        (lambda snapshot: snapshot + b'{"a":' * 9999 + b"\n", "the snapshot is damaged in line 9: "),
         (
             lambda snapshot: snapshot.replace(b'"resource":"widgets.', b'"resource":"unknown.'),
             "among its unknown.example.com",
@@ -145,7 +145,7 @@ async def test_the_next_server_continues_from_the_directory(tmp_path: Path) -> N
         assert (await gone.next())["object"]["code"] == 410
         await server.restart(wipe=True)
     async with APIServer(data=tmp_path / "data") as server:
-        assert server.statistics().objects == 4, "the namespaces of a new cluster"
+        assert server.statistics().objects == 5, "the namespaces and the Service of a new cluster"
 
 
 async def test_a_killed_server_loses_nothing_that_it_answered(tmp_path: Path) -> None:

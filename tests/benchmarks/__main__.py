@@ -39,7 +39,19 @@ from tests.benchmarks.report import (
 DOCS = ROOT / "docs"
 SUMMARY = "<!-- summary: python -m tests.benchmarks --publish -->", "<!-- end of summary -->"
 FIGURES = "<!-- figures: python -m tests.benchmarks --publish -->", "<!-- end of figures -->"
-WORKS = ("converge", "start", "start-text", "latency", "steady", "queue", "decoding", "imports", "notify", "heartbeat")
+WORKS = (
+    "converge",
+    "start",
+    "start-text",
+    "latency",
+    "backlog",
+    "steady",
+    "queue",
+    "decoding",
+    "imports",
+    "notify",
+    "heartbeat",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ class Profile:
         converge: objects, in one series of runs each.
         start: objects in the cache.
         latency: objects, and how many are made a second.
+        backlog: objects that wait, objects that are made meanwhile, and how many a second.
         steady: keys, seconds of the period, objects changed in the burst.
         queue: keys.
         notify: requests.
@@ -63,6 +76,7 @@ class Profile:
     converge: tuple[int, ...]
     start: tuple[int, ...]
     latency: tuple[int, float]
+    backlog: tuple[int, int, float]
     steady: tuple[int, float, int]
     queue: tuple[int, ...]
     notify: int
@@ -78,6 +92,7 @@ PROFILES = {
         converge=(100,),
         start=(100, 200),
         latency=(40, 20.0),
+        backlog=(300, 10, 20.0),
         steady=(50, 3.0, 20),
         queue=(1_000, 10_000),
         notify=20,
@@ -89,21 +104,23 @@ PROFILES = {
     ),
     "quick": Profile(
         converge=(3_000,),
-        start=(20_000,),
+        start=(20_000, 100_000),
         latency=(500, 50.0),
+        backlog=(5_000, 50, 10.0),
         steady=(3_333, 20.0, 1_000),  # 10,000 reconciles a minute
         queue=(1_000, 1_000_000),
         notify=1_000,
         heartbeat=(10_000, 10.0),
         repeats=3,
         steady_repeats=1,
-        works="converge,start,steady,latency,queue,decoding,imports,notify",
+        works="converge,start,steady,latency,backlog,queue,decoding,imports,notify,heartbeat",
         contenders="ours,rust,go,bare,bare-watch",
     ),
     "full": Profile(
         converge=(3_000, 20_000),
         start=(20_000, 100_000),
         latency=(3_000, 50.0),
+        backlog=(5_000, 50, 10.0),
         steady=(10_000, 60.0, 5_000),
         queue=(1_000, 10_000, 100_000, 1_000_000),
         notify=1_000,
@@ -150,6 +167,7 @@ FIT = {
     "start": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
     "start-text": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
     "latency": _RECONCILE | {"watch"},
+    "backlog": _RECONCILE - {"kopf"},
     "steady": _RECONCILE,
 }
 """Who can do what: a bare client has no timers, and in place of a cache it throws away what it was sent."""
@@ -161,7 +179,11 @@ def options() -> argparse.Namespace:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--profile", choices=PROFILES, default="smoke", help="how much of everything (default: smoke)")
     sizes.add_argument(
-        "--quick", dest="profile", action="store_const", const="quick", help="--profile quick: 15 minutes on two cores"
+        "--quick",
+        dest="profile",
+        action="store_const",
+        const="quick",
+        help="--profile quick: half an hour, two cores",
     )
     parser.add_argument("--works", help=f"which works, of {','.join(WORKS)}; default: the profile's")
     parser.add_argument(
@@ -239,6 +261,8 @@ class Measuring:
                 return [works.start(rounds, sizes or profile.start[:1], text=True)]
             case "latency":
                 return [works.latency(rounds, *profile.latency)]
+            case "backlog":
+                return [works.backlog(rounds, *profile.backlog)]
             case "steady":
                 return [works.steady(rounds, *profile.steady)]
             case "notify":

@@ -4,8 +4,10 @@ The server runs in a process of its own on one core, the client on another. The 
 few keep-alive connections and only counts answers, so that it is not the limit. Two rates are printed: by the wall
 clock, which the machine's other work disturbs, and per second of the server's own CPU time. The ratios at the end
 compare phases of one run: they show if a request costs more with many objects, or after many requests.
+With ``--watchers``, that many watches are open during the whole run, which then ends with a deletecollection; the
+server's memory is printed, and how many events each watch received.
 
-    python tests/benchmarks/apiserver_rate.py [--quick] [--uvloop]
+    python tests/benchmarks/apiserver_rate.py [--quick] [--uvloop] [--watchers 50]
 """
 
 # ruff: noqa: T201 - a script that prints its findings
@@ -22,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 CONNECTIONS = 16
@@ -90,9 +93,10 @@ async def _serve() -> None:
         await server.apply(CRD)
         print(json.dumps({"url": server.url, "token": server.token}), flush=True)
         loop = asyncio.get_running_loop()
-        # A line on standard input asks for the CPU time used so far; its end asks to stop.
+        # A line on standard input asks for the CPU time used so far and the memory; its end asks to stop.
         while await loop.run_in_executor(None, sys.stdin.readline):
-            print(time.process_time(), flush=True)
+            pages = int(Path("/proc/self/statm").read_text().split()[1])  # noqa: ASYNC240 - not a disk
+            print(time.process_time(), pages * os.sysconf("SC_PAGE_SIZE") / 1e6, flush=True)
 
 
 # the client's process
@@ -147,6 +151,26 @@ class _Connection(asyncio.Protocol):
             self.done.set_exception(exc or ConnectionError("the server closed the connection"))
 
 
+class _Watcher(asyncio.Protocol):
+    """A watch that counts its events, and notices its end."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self.events = 0
+        self.ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self.events += data.count(b'{"type":')
+        self.ended |= b'{"type":"ERROR"' in data or data.endswith(b"0\r\n\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
+
+
 class Bench:
     """A client of one server process."""
 
@@ -169,11 +193,19 @@ class Bench:
         self._process.wait(20)
 
     def _cpu(self) -> float:
+        return self._usage()[0]
+
+    def megabytes(self) -> float:
+        """Return the resident memory of the server in megabytes."""
+        return self._usage()[1]
+
+    def _usage(self) -> tuple[float, float]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return float(self._process.stdout.readline())
+        cpu, memory = map(float, self._process.stdout.readline().split())
+        return cpu, memory
 
     def request(self, method: str, path: str, body: Any = None, content: str = "application/json") -> bytes:
         """Return the bytes of one request."""
@@ -249,6 +281,32 @@ async def _run(bench: Bench, *, size: int, many: int, past: int) -> list[Measure
     return found
 
 
+async def _run_watched(bench: Bench, *, size: int, many: int, watchers: int) -> list[Measured]:
+    loop = asyncio.get_running_loop()
+    request = bench.request("GET", f"{GROUP}?watch=1&timeoutSeconds=3600")
+    opened = [
+        (await loop.create_connection(lambda: _Watcher(request), bench.host, bench.port))[1] for _ in range(watchers)
+    ]
+
+    async def followed(events: int) -> None:
+        while any(each.events < events and not each.ended for each in opened):  # noqa: ASYNC110 - counted in a protocol
+            await asyncio.sleep(0.05)
+        ended = sum(each.ended for each in opened)
+        print(f"{events} events: {watchers - ended} of {watchers} watches are open, {bench.megabytes():.0f} MB")
+
+    print(f"at the start: {bench.megabytes():.0f} MB")
+    creates = [bench.request("POST", GROUP, _object(f"db{number}")) for number in range(many)]
+    found = [await bench.measure(f"create {many}, {watchers} watches", creates, expected=201)]
+    await followed(many)
+    gets = [bench.request("GET", f"{GROUP}/db{number % many}") for number in range(size)]
+    found.append(await bench.measure("get, many objects", gets, expected=200))
+    began = time.perf_counter()
+    await bench.measure("deletecollection", [bench.request("DELETE", GROUP)], expected=200)
+    await followed(2 * many)
+    print(f"deletecollection of {many}: {time.perf_counter() - began:.1f} s")
+    return found
+
+
 def ratios(found: list[Measured]) -> dict[str, float]:
     """Return how much slower the later phases are, by the server's CPU time; 1 is no slower."""
     cpu = {measured.name: measured.cpu for measured in found}
@@ -265,6 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests")
     parser.add_argument("--uvloop", action="store_true", help="the server's event loop is uvloop's")
+    parser.add_argument("--watchers", type=int, default=0, help="how many watches are open; 0 by default")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -278,10 +337,13 @@ def main() -> None:
     bench = Bench(uvloop=options.uvloop)
     try:
         size, many, past = (500, 2_000, 5_000) if options.quick else (5_000, 20_000, 50_000)
-        found = asyncio.run(_run(bench, size=size, many=many, past=past))
+        if options.watchers:
+            found = asyncio.run(_run_watched(bench, size=size, many=many, watchers=options.watchers))
+        else:
+            found = asyncio.run(_run(bench, size=size, many=many, past=past))
     finally:
         bench.close()
-    compared = ratios(found)
+    compared = {} if options.watchers else ratios(found)
     for measured in found:
         print(f"{measured.name:34} {measured.requests:7} {measured.wall:8.0f}/s {measured.cpu:8.0f}/CPU s")
     for name, ratio in compared.items():

@@ -41,6 +41,14 @@ COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
     "start": _START,
     "start-text": _START,
     "latency": [("p50", "p50 ms", "ms"), ("p99", "p99 ms", "ms"), ("worst", "worst ms", "ms"), ("cpu", "CPU s", ".2f")],
+    "backlog": [
+        ("p50", "p50 ms", "ms"),
+        ("worst", "worst ms", "ms"),
+        ("idle_p50", "p50 ms without a backlog", "ms"),
+        ("idle_worst", "worst ms without a backlog", "ms"),
+        ("ratio_p50", "p50, ratio", ".2f"),
+        ("left", "left of the backlog", ".0f"),
+    ],
     "steady": [
         ("cpu_per_minute", "CPU s/min", ".2f"),
         ("reconciles_per_minute", "reconciles/min", ".0f"),
@@ -88,6 +96,8 @@ RATIOS: Sequence[tuple[str, str, str, str]] = [
     ("latency", "p99", RUST, "p99 latency"),
     ("latency", "p50", GO, "p50 latency"),
     ("latency", "p99", GO, "p99 latency"),
+    ("backlog", "p50", RUST, "p50 latency of a new object"),
+    ("backlog", "p50", GO, "p50 latency of a new object"),
     ("steady", "cpu_per_minute", RUST, "CPU per minute at rest"),
     ("steady", "cpu_per_minute", GO, "CPU per minute at rest"),
     ("steady", "burst_cpu", GO, "CPU of the burst"),
@@ -141,6 +151,10 @@ _SUMMARY: dict[str, Sequence[tuple[str, str, str]]] = {
         ("p50", "ms until a new object has its status, p50", "ms"),
         ("p99", "the same, p99", "ms"),
     ],
+    "backlog": [
+        ("p50", "ms until a new object has its status, p50", "ms"),
+        ("ratio_p50", "the same, compared with no backlog", ".2f"),
+    ],
     "steady": [("cpu_per_minute", "CPU s a minute", ".2f")],
 }
 
@@ -148,6 +162,7 @@ _TITLES = {
     "converge": "the status of {:,} objects is written",
     "start": "a cache of {:,} objects is filled",
     "latency": "{:,} objects are created, 50 a second",
+    "backlog": "{:,} older objects wait for their status",
     "steady": "{:,} keys at rest, 10,000 reconciles a minute without a change",
 }
 
@@ -217,6 +232,12 @@ def _costs(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"| 1,000 notifications, three channels each | {rate:,.0f} deliveries a second, {writes:.2f} status writes "
             "each |"
+        )
+    if beats := pick(samples, work="heartbeat"):
+        longest, size = max(sample["longest_cpu"] for sample in beats), beats[0]["size"]
+        lines.append(
+            f"| {size:,} objects that are listed, written, resynced or fail | the event loop is held up for "
+            f"{longest * 1000:.1f} ms of CPU at most |"
         )
     return lines
 

@@ -8,6 +8,7 @@ are taken within a repetition only.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import time
@@ -27,6 +28,9 @@ _SETTLE = 2.0
 """Seconds until memory is read: collectors return what they return soon."""
 
 _WORKERS = 10
+
+_FEW = 100
+"""How many of the objects of `heartbeat` fail if not all do."""
 
 
 class Rounds:
@@ -184,13 +188,66 @@ class _Event(msgspec.Struct):
     object: _Object
 
 
-async def _waits(target: Server, namespace: str, size: int, rate: float) -> list[float]:
-    """Create objects on schedule; return the seconds from asking for each one to seeing its status."""
+async def backlog(rounds: Rounds, size: int, fresh: int, rate: float) -> AsyncIterator[Sample]:
+    """Create objects while `size` older ones still wait for their status, and again when they have it."""
+    async with server() as target:
+        await target.seed("backlog", size)
+        for repetition, contender in rounds:
+            arguments = rounds.arguments(target, "backlog", work="converge", count=size + fresh, workers=_WORKERS)
+            salt = f"{repetition}-{rounds.contenders.index(contender)}-"
+            async with Run(contender, arguments) as run:
+                ready = await run.mark("ready")
+                await run.say("go")
+                await _first_write(run)
+                busy = sorted(await _waits(target, "backlog", fresh, rate, f"{salt}busy"))
+                written = (await run.stats())["writes"]
+                await run.mark("done")
+                idle = sorted(await _waits(target, "backlog", fresh, rate, f"{salt}idle"))
+                end = await run.stats()
+            # The next contender finds as many objects as this one did.
+            for phase in ("busy", "idle"):
+                for number in range(fresh):
+                    name = widget(number, "backlog", run=f"{salt}{phase}")["metadata"]["name"]
+                    await target.client.delete("bench.example.com/v1/Widget", name, "backlog")
+            yield _sample(
+                "backlog",
+                size,
+                contender,
+                repetition,
+                rate=rate,
+                left=size + fresh - written,
+                p50=busy[fresh // 2],
+                worst=busy[-1],
+                idle_p50=idle[fresh // 2],
+                idle_worst=idle[-1],
+                ratio_p50=busy[fresh // 2] / idle[fresh // 2],
+                ratio_worst=busy[-1] / idle[-1],
+                cpu=end["cpu"] - ready["cpu"],
+            )
+
+
+async def _first_write(run: Run) -> None:
+    while True:
+        if (await run.stats())["writes"]:
+            return
+        await asyncio.sleep(0.05)
+
+
+async def _waits(target: Server, namespace: str, size: int, rate: float, salt: str = "all") -> list[float]:
+    """Create objects on schedule; return the seconds from asking for each one to seeing its status.
+
+    Args:
+        target: the server.
+        namespace: where.
+        size: how many.
+        rate: how many a second.
+        salt: a part of their names, where other objects are.
+    """
     asked: dict[str, float] = {}
     waits: dict[str, float] = {}
-    complete = asyncio.Event()
     resource = await target.client.resource_type("bench.example.com/v1/Widget")
-    stream = await target.client.session.open_watch(resource, namespace)
+    # Only these objects: the server ends a watch that does not keep up with the events.
+    stream = await target.client.session.open_watch(resource, namespace, [("labelSelector", f"wave=wave-{salt}")])
     assert stream.chunks is not None
     decoder = msgspec.json.Decoder(_Event)
 
@@ -202,21 +259,21 @@ async def _waits(target: Server, namespace: str, size: int, rate: float) -> list
                 seen = decoder.decode(line).object
                 if seen.status.run and seen.metadata.name not in waits:
                     waits[seen.metadata.name] = time.perf_counter() - asked[seen.metadata.name]
-                    if len(waits) == size:
-                        complete.set()
+            if len(waits) == size:
+                return
+        raise RuntimeError("the server ended the watch")
 
-    looking = asyncio.create_task(look())
-    begun = time.perf_counter()
-    creating = []
-    for number in range(size):
-        await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
-        document = widget(number, namespace)
-        asked[document["metadata"]["name"]] = time.perf_counter()
-        creating.append(asyncio.create_task(target.client.create(document)))
-    await asyncio.gather(*creating)
-    await asyncio.wait_for(complete.wait(), 120)
-    looking.cancel()
-    await asyncio.gather(looking, return_exceptions=True)
+    async def create(begun: float) -> None:
+        for number in range(size):
+            await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+            document = widget(number, namespace, run=salt)
+            document["metadata"]["labels"]["wave"] = f"wave-{salt}"
+            asked[document["metadata"]["name"]] = time.perf_counter()
+            creating.create_task(target.client.create(document))
+
+    async with asyncio.timeout(120 + size / rate), asyncio.TaskGroup() as creating:
+        creating.create_task(look())
+        creating.create_task(create(time.perf_counter()))
     await stream.close()
     return list(waits.values())
 
@@ -282,27 +339,27 @@ async def _quiet(run: Run) -> dict[str, Any]:
 
 
 async def heartbeat(size: int, period: float, repeats: int) -> AsyncIterator[Sample]:
-    """Measure the longest gap of the loop: `size` objects, a hundred of which fail, a resync each `period` seconds."""
+    """Measure the longest gap of the loop: `size` objects, a hundred or all of which fail, a resync each `period`."""
     contender = python("heartbeat", "kube-reconciler")
     rounds = Rounds([contender], repeats, 0)
     async with server() as target:
         await target.seed("shared", size)
-        for repetition, _ in rounds:
-            arguments = rounds.arguments(
-                target, "shared", work="converge", count=size, workers=_WORKERS, requeue=period
-            )
-            async with Run(contender, arguments) as run:
+        for repetition, failing in itertools.product(range(repeats), (_FEW, size)):
+            options = {"work": "converge", "count": size, "workers": _WORKERS, "requeue": period, "failing": failing}
+            async with Run(contender, rounds.arguments(target, "shared", **options)) as run:
                 await run.mark("ready")
                 await run.say("go")
                 await run.mark("synced")
-                filled = await run.stats()
-                await run.mark("done")
-                worked = await run.stats()
+                phases = {"cache fill": await run.stats()}
+                if failing < size:
+                    await run.mark("done")
+                    phases["converge"] = await run.stats()
                 await asyncio.sleep(2.5 * period)
-                rested = await run.stats()
-            for phase, stats in (("cache fill", filled), ("converge", worked), ("resync", rested)):
+                phases["resync"] = await run.stats()
+            for phase, stats in phases.items():
                 gaps = {key: stats[key] for key in ("beats", "longest", "p999", "longest_cpu", "longest_gc")}
-                yield _sample("heartbeat", size, contender, repetition, phase=phase, failures=stats["failures"], **gaps)
+                fails = f"{phase}, {'all' if failing == size else failing} fail"
+                yield _sample("heartbeat", size, contender, repetition, phase=fails, failures=stats["failures"], **gaps)
 
 
 async def notify(size: int, repeats: int) -> AsyncIterator[Sample]:

@@ -134,6 +134,22 @@ async def test_a_late_handler_is_notified_of_existing_objects(script: Script) ->
         assert registration.synced
 
 
+async def test_many_existing_objects_are_delivered_in_turns_with_other_work(script: Script) -> None:
+    names = [f"object-{number:03d}" for number in range(450)]
+    script.streamed(*names, version=500)
+    informer, heard = make(script), Heard()
+    async with running(informer):
+        registration = informer.add_handler(heard, existing=False)
+        delivering = asyncio.create_task(informer.deliver_existing(registration))
+        turns = []
+        while not delivering.done():
+            await asyncio.sleep(0)
+            turns.append(len(heard.events))
+        assert turns[:4] == [100, 200, 300, 400]
+        assert len(heard.replay()) == 450
+        assert all(event.initial for event in heard.events)
+
+
 async def test_a_registration_is_synced_when_its_initial_list_was_delivered(script: Script) -> None:
     script.watch(5.0, added("a", 1), 5.0, bookmark(7, ends_initial=True), HOLD)
     informer, heard = make(script), Heard()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.cache import CachedObject, owner_uids
+from reconciler.cache.handlers import unchanged
 from reconciler.cache.store import WritableStore
 from reconciler.meta import Request
 from tests.cache.scripted import cached
@@ -52,6 +53,18 @@ def test_a_list_is_a_snapshot(store: WritableStore) -> None:
     store.put(cached("b", 2))
     assert names(before) == ["a"]
     assert names(iterator) == ["a"]
+
+
+async def test_what_changes_before_its_turn_is_left_out(store: WritableStore) -> None:
+    for number in range(250):
+        store.put(cached(f"o-{number:03d}", number))
+    found = []
+    async for obj in unchanged(store):
+        found.append(obj.name)
+        if obj.name == "o-120":
+            store.put(cached("o-200", 300))
+            store.discard(cached("o-201", 1).request)
+    assert sorted({f"o-{number:03d}" for number in range(250)} - set(found)) == ["o-200", "o-201"]
 
 
 def test_an_index_has_many_values_for_one_object(store: WritableStore) -> None:

@@ -138,6 +138,16 @@ def test_log_option_prints_writes_as_they_happen(start: Callable[..., Started]) 
     assert ": 201, version " in told
 
 
+def test_rbac_limits_what_users_may_do(start: Callable[..., Started]) -> None:
+    server = start("--rbac")
+    for _ in range(4):
+        server.line()
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    spec = {"user": "jane", "resourceAttributes": {"verb": "list", "resource": "nodes"}}
+    code, found = server.ask(path, "POST", {"spec": spec})
+    assert (code, found["status"]) == (201, {"allowed": False})
+
+
 def test_chaos_is_reproducible(start: Callable[..., Started]) -> None:
     def answers() -> list[int]:
         server = start("--chaos", "1", "--seed", "3")
@@ -182,5 +192,5 @@ def test_help_lists_every_option(start: Callable[..., Started]) -> None:
     server = start("--help")
     out, err = server.process.communicate(timeout=30)
     assert (server.process.returncode, err) == (0, "")
-    for word in ("--port", "--kubeconfig", "--log", "--chaos", "--seed"):
+    for word in ("--port", "--kubeconfig", "--log", "--chaos", "--seed", "--rbac"):
         assert word in out

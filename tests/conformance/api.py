@@ -22,11 +22,13 @@ STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 
 GROUP = "conformance.reconciler.dev"
-_TIMES = {"creationTimestamp", "deletionTimestamp", "time", "lastTransitionTime"}
+_TIMES = {"creationTimestamp", "deletionTimestamp", "time", "lastTransitionTime", "lastUpdateTime"}
 _NUMBERS = re.compile(r"(too old resource version: )\d+ \(\d+\)|(Too large resource version: )\d+, current: \d+")
 _RECORDED = re.compile(r"(ResourceVersion in (?:the precondition|record) )\(\d+\)")
 _SHOWN = re.compile(r'(Invalid value: )"\{.*\}"(: )', re.DOTALL)
-_DIFFERENCE = re.compile(r"((?:pod updates may not change|is immutable after creation)[^\n]*)\n.*", re.DOTALL)
+_DIFFERENCE = re.compile(
+    r"((?:pod updates may not change|is immutable after creation|may not be changed)[^\n]*)\n.*", re.DOTALL
+)
 _TEMPLATE = re.compile(r'(Invalid value: )\{.*"[Ss]pec":\{.*\}(: field is immutable)')
 _RANDOM = re.compile(r"(generated-(?:[0-9]+-)?)[a-z0-9]{5}\b")
 _UID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")

@@ -18,6 +18,7 @@ _BESIDE = {
     "Binding": "core.v1.Binding",
     "DeleteOptions": "meta.v1.DeleteOptions",
     "Eviction": "policy.v1.Eviction",
+    "TokenRequest": "authentication.v1.TokenRequest",
 }
 """The messages of documents that are not stored."""
 PROTOBUF = "application/vnd.kubernetes.protobuf"

@@ -22,6 +22,8 @@ from tests.conformance.api import Api
 from tests.conformance.cases import CASES, Case
 from tests.conformance.definitions import DEFINITIONS
 
+WITH_ROLES = ("access", "certificates", "tokens")
+"""The themes of cases in which roles limit what users may do; the others need none, since an administrator asks."""
 GOLDEN = Path(__file__).parent / "golden"
 EACH_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.theme}: {case.title}")
 
@@ -61,7 +63,7 @@ def record(case: Case, answers: Any) -> None:
 @pytest.mark.virtual_time
 @EACH_CASE
 async def test_the_embedded_server_answers_like_the_real_one(case: Case) -> None:
-    async with APIServer(provision_namespaces=False) as server:
+    async with APIServer(provision_namespaces=False, rbac=case.theme in WITH_ROLES) as server:
         await server.apply(*DEFINITIONS, *case.definitions)
 
         async def compact() -> None:

@@ -25,9 +25,12 @@ class Informer:
         self.handlers: list = []
         self.restarts: list = []
 
-    def add_handler(self, handler):
+    def add_handler(self, handler, *, existing=True):
         self.handlers.append(handler)
         return SimpleNamespace(remove=lambda: self.handlers.remove(handler))
+
+    async def deliver_existing(self, registration) -> None:
+        pass
 
     def on_restart(self, callback) -> None:
         self.restarts.append(callback)

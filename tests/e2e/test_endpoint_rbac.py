@@ -1,4 +1,4 @@
-"""Tokens of service accounts and their RBAC decide who reads the endpoints, on a real kube-apiserver."""
+"""Tokens of service accounts and their RBAC decide who reads the endpoints, on the embedded and on a real server."""
 
 from __future__ import annotations
 
@@ -16,16 +16,36 @@ import aiohttp
 import pytest
 
 from reconciler import Client, Manager
+from reconciler.apiserver import APIServer
 from reconciler.manager import EndpointSecurity, LeaderElection
 from reconciler.manager.endpoints import reviews
 from reconciler.testing.control_plane import ControlPlane
 
-pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 KUBERNETES = EndpointSecurity(authentication="kubernetes")
 RBAC = "rbac.authorization.k8s.io"
 
 _numbers = itertools.count(1)
+_Server = APIServer | ControlPlane
+
+
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.control_plane)])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[_Server]:
+    if request.param == "real":
+        yield request.getfixturevalue("control_plane")
+    else:
+        async with APIServer(rbac=True) as running:
+            yield running
+
+
+def refused(server: _Server, user: str) -> list[int]:
+    """Return the refusals that a user got from a server."""
+    if isinstance(server, ControlPlane):
+        codes = [each.code for each in server.audit(user=user)]
+    else:
+        codes = [each.status for each in server.requests() if each.user == user]
+    return [code for code in codes if code in (401, 403)]
 
 
 async def token_of(admin: Client, account: str, namespace: str, **spec: Any) -> str:
@@ -36,10 +56,10 @@ async def token_of(admin: Client, account: str, namespace: str, **spec: Any) -> 
 
 
 @contextlib.asynccontextmanager
-async def installed(plane: ControlPlane, tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Client, Manager, str]]:
+async def installed(server: _Server, tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Client, Manager, str]]:
     """Run a manager with its printed roles; there are service accounts ``prometheus`` and ``nobody``."""
     namespace = f"endpoints-{next(_numbers)}"
-    async with plane.client() as admin:
+    async with server.client() if isinstance(server, ControlPlane) else Client(server) as admin:
         await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         election = LeaderElection("operator", namespace=namespace, identity="other")
         for each in Manager(admin, leader_election=election, security=KUBERNETES).rbac(namespace, namespace=namespace):
@@ -56,7 +76,7 @@ async def installed(plane: ControlPlane, tmp_path: Path, **options: Any) -> Asyn
                 "subjects": [{"kind": "ServiceAccount", "name": "prometheus", "namespace": namespace}],
             }
         )
-        kubeconfig = plane.kubeconfig()
+        kubeconfig = server.kubeconfig()
         kubeconfig["users"][0]["user"] = {"token": await token_of(admin, namespace, namespace)}
         path = tmp_path / "kubeconfig"
         path.write_text(json.dumps(kubeconfig))
@@ -85,8 +105,8 @@ async def until(manager: Manager, path: str, token: str, status: int) -> str:
             await asyncio.sleep(0.5)
 
 
-async def test_a_service_account_reads_what_its_role_allows(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with installed(control_plane, tmp_path) as (admin, manager, namespace):
+async def test_a_service_account_reads_what_its_role_allows(server: _Server, tmp_path: Path) -> None:
+    async with installed(server, tmp_path) as (admin, manager, namespace):
         prometheus = await token_of(admin, "prometheus", namespace)
         nobody = await token_of(admin, "nobody", namespace)
         assert "controller_runtime" in await until(manager, "/metrics", prometheus, 200)
@@ -118,27 +138,22 @@ async def test_a_service_account_reads_what_its_role_allows(control_plane: Contr
         )
         for path in ("/debug/keys", "/debug/queue"):
             assert "controllers" in await until(manager, path, prometheus, 200)
-        asked = [
-            each for each in control_plane.audit() if each.user == f"system:serviceaccount:{namespace}:{namespace}"
-        ]
-        assert [each for each in asked if each.code in (401, 403)] == []
+        assert refused(server, f"system:serviceaccount:{namespace}:{namespace}") == []
 
 
 async def test_a_deleted_account_is_refused_when_its_decision_has_expired(
-    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reviews, "ACCEPTED_SECONDS", 1.0)
-    async with installed(control_plane, tmp_path) as (admin, manager, namespace):
+    async with installed(server, tmp_path) as (admin, manager, namespace):
         token = await token_of(admin, "prometheus", namespace)
         await until(manager, "/metrics", token, 200)
         await admin.delete("v1/ServiceAccount", "prometheus", namespace)
         await until(manager, "/metrics", token, 401)
 
 
-async def test_without_permission_for_reviews_nobody_new_is_admitted(
-    control_plane: ControlPlane, tmp_path: Path
-) -> None:
-    async with installed(control_plane, tmp_path) as (admin, manager, namespace):
+async def test_without_permission_for_reviews_nobody_new_is_admitted(server: _Server, tmp_path: Path) -> None:
+    async with installed(server, tmp_path) as (admin, manager, namespace):
         known, fresh = [await token_of(admin, "prometheus", namespace) for _ in range(2)]
         await until(manager, "/metrics", known, 200)
         role = f"{RBAC}/v1/ClusterRoleBinding"
@@ -151,6 +166,7 @@ async def test_without_permission_for_reviews_nobody_new_is_admitted(
         assert (await get(manager, "/metrics", known))[0] == 200
 
 
+@pytest.mark.control_plane
 async def test_an_api_server_that_hangs_admits_nobody_new(control_plane: ControlPlane, tmp_path: Path) -> None:
     async with installed(control_plane, tmp_path) as (admin, manager, namespace):
         known, fresh = [await token_of(admin, "prometheus", namespace) for _ in range(2)]

@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Command", "Outcome", "Session", "commands_of"]
+__all__ = ["SCRIPTS", "Command", "Outcome", "Session", "commands_of"]
+
+SCRIPTS = Path(__file__).parent / "kubectl"
+"""The directory of the scripts and of the manifests that they use as ``$SCRIPTS``."""
 
 _MARK = "# differs: "
 
@@ -66,6 +69,7 @@ class Session:
             "KUBECONFIG": str(home / "config"),
             "HOME": str(home),
             "PATH": f"{kubectl.parent}:/usr/bin:/bin",
+            "SCRIPTS": str(SCRIPTS),
             "TZ": "UTC",
         }
 
@@ -98,9 +102,12 @@ _DIFFERENT = [
         (r"/[0-9a-f]{32}(?=/openapi/)", ""),
         (r'(?<="serverAddress":")127\.0\.0\.1(:\d+)?', "ADDRESS"),
         (r"https?://127\.0\.0\.1:\d+(/[0-9a-f]{32})?", "SERVER"),
+        (r"\b10\.(0|96)\.0\.1\b", "FIRST-ADDRESS"),
+        (r"(?<![:\w])(system:)?admin(?= |$|\n)", "ADMINISTRATOR"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
         (r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d \+0000", "TIME"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000 UTC", "TIME"),
         (r"(resourceVersion\\?\"?: ?\\?\"?)\d+", r"\1VERSION"),
         (r"(Resource Version: +)\d+", r"\1VERSION"),
         (r"\b(drawn|debugger|node-debugger-worker)-[a-z0-9]{5}\b", r"\1-SUFFIX"),

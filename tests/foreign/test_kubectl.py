@@ -115,6 +115,33 @@ async def test_create_sends_protobuf_and_is_understood(kubectl: Kubectl, server:
     assert "application/vnd.kubernetes.protobuf" in {write.content_type for write in server.log.writes("Namespace")}
 
 
+async def test_lists_and_unknown_kinds(kubectl: Kubectl) -> None:
+    one = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"set": "x"}}}
+    two = {**one, "metadata": {**one["metadata"], "name": "b"}}
+    widget = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}}
+    listed = {"apiVersion": "v1", "kind": "List", "items": [one, two]}
+    assert await kubectl("apply", "-f", "-", given=listed) == "configmap/a created\nconfigmap/b created\n"
+    assert 'no matches for kind "Widget" in version "example.com/v1"' in (
+        await kubectl("apply", "-f", "-", given=widget, code=1)
+    )
+    pruned = await kubectl("apply", "-f", "-", "--prune", "-l", "set=x", given=one)
+    assert pruned == "configmap/a unchanged\nconfigmap/b pruned\n"
+
+
+async def test_a_server_side_apply_takes_over_from_the_client_side(kubectl: Kubectl) -> None:
+    await kubectl("apply", "-f", "-", given=database())
+    said = await kubectl("apply", "--server-side", "-f", "-", given=database(size=4))
+    assert said == "database.example.com/db1 serverside-applied\n"
+    applied = await kubectl("apply", "view-last-applied", "db/db1", "-o", "json")
+    assert json.loads(applied)["spec"] == {"size": 4}
+
+
+async def test_debug_adds_an_ephemeral_container(kubectl: Kubectl) -> None:
+    await kubectl("run", "main", "--image=busybox:1.36")
+    await kubectl("debug", "main", "--image=busybox:1.36", "-c", "debugger", "--attach=false")
+    assert await kubectl("get", "pod", "main", "-o", "jsonpath={.spec.ephemeralContainers[*].name}") == "debugger"
+
+
 async def test_get_prints_the_kinds_own_columns(kubectl: Kubectl, user: Client) -> None:
     await user.create(database())
     head, row = (await kubectl("get", "db")).splitlines()
@@ -250,6 +277,7 @@ async def test_explain_reads_the_schema(kubectl: Kubectl) -> None:
     assert "-required-" in text
     assert "Database is a database somewhere." in await kubectl("explain", "db")
     assert "data\t<map[string]string>" in await kubectl("explain", "configmap")
+    assert "Pod is a collection of containers" in await kubectl("explain", "pod", "--output=plaintext-openapiv2")
 
 
 async def test_discovery_is_listed(kubectl: Kubectl) -> None:

@@ -1,4 +1,4 @@
-"""Run the test suites of other projects on both servers: ``python -m tests.peers``, or with the names of suites.
+"""The test suites of other projects on both servers: ``python -m tests.peers``, or with the names of suites.
 
 Prints a table, and the cases that pass on the real server only. Exits with 1 if one of them is not in
 ``exceptions.json``, which gives the reason for each, or if a suite could not be run.

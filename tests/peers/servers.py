@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["SERVERS", "serve"]
 
-SERVERS = {"embedded": ("apiserver",), "real": ("envtest", "up")}
+SERVERS = {"embedded": ("apiserver", "--tls"), "real": ("envtest", "up")}
 """The commands of ``reconciler`` that start a server."""
 
 _START_SECONDS = 60.0

@@ -1,4 +1,4 @@
-"""What decides whether ``nox -s peers`` passes: the cases in the reports, the exceptions, the table of the docs."""
+"""The parts that decide whether ``nox -s peers`` passes: cases of the reports, exceptions, the table of the docs."""
 
 from __future__ import annotations
 

@@ -84,6 +84,19 @@ def test_a_project_without_marked_tests_gets_no_header_line(project: Path) -> No
     assert "kube-apiserver" not in pytest_in(project)[1]
 
 
+def test_virtual_time_of_a_parameter_fails_instead_of_hanging(project: Path) -> None:
+    (project / "test_it.py").write_text(
+        "import asyncio, pytest\n"
+        "@pytest.mark.parametrize('x', [pytest.param(1, marks=pytest.mark.virtual_time), 2])\n"
+        "async def test_it(x):\n"
+        "    await asyncio.sleep(3600 if x == 1 else 0)\n"
+    )
+    code, output = pytest_in(project)
+    assert code == 1
+    assert "virtual_time is the mark of a test, not of a parameter" in output
+    assert "1 passed, 1 error" in output
+
+
 def test_plain_tests_next_to_virtual_ones_leave_no_loop_open(project: Path) -> None:
     (project / "test_it.py").write_text(PLAIN)
     code, output = pytest_in(project)

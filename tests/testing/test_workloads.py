@@ -22,15 +22,15 @@ from reconciler.testing.workloads.pods import PodRunner
 from tests.testing.test_controller_manager import built
 
 DEPLOYMENT, REPLICA_SET, STATEFUL_SET = "apps/v1/Deployment", "apps/v1/ReplicaSet", "apps/v1/StatefulSet"
-JOB, POD = "batch/v1/Job", "v1/Pod"
-DELAYS = {"deployments": 2.0, "statefulsets": 2.0, "jobs": 3.0}
+DAEMON_SET, JOB, POD = "apps/v1/DaemonSet", "batch/v1/Job", "v1/Pod"
+DELAYS = {"deployments": 2.0, "statefulsets": 2.0, "daemonsets": 2.0, "jobs": 3.0}
 
 
 @contextlib.asynccontextmanager
 async def real() -> AsyncIterator[Client]:
     async with built() as plane, plane.client() as client:
         manager = Manager(client)
-        runner = PodRunner(current_clock(), {"ReplicaSet": 2.0, "StatefulSet": 2.0, "Job": 3.0})
+        runner = PodRunner(current_clock(), {"ReplicaSet": 2.0, "StatefulSet": 2.0, "DaemonSet": 2.0, "Job": 3.0})
         manager.add_controller(runner, resource=POD, failure_events=False)
         async with manager.running():
             yield client
@@ -292,6 +292,32 @@ async def a_stateful_set_keeps_its_claims(client: Client) -> None:
     assert len(await client.list("v1/PersistentVolumeClaim", "default")) == 2
 
 
+@on_both
+async def a_daemon_set_has_a_pod_for_each_node(client: Client) -> None:
+    for name in ("one", "two"):
+        await client.create(
+            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"size": "large"}}}
+        )
+    await client.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "small"}})
+    document = workload(DAEMON_SET, "agent")
+    document["spec"]["template"]["spec"]["nodeSelector"] = {"size": "large"}
+    await client.create(document)
+    counts = {"currentNumberScheduled": 2, "desiredNumberScheduled": 2, "numberMisscheduled": 0}
+    started = await status(client, DAEMON_SET, "agent", lambda each: each.get("updatedNumberScheduled") == 2)
+    pending = {"observedGeneration": 1, "numberReady": 0, "updatedNumberScheduled": 2, "numberUnavailable": 2}
+    assert started == {**counts, **pending}
+    whole = {**counts, "numberReady": 2, "updatedNumberScheduled": 2, "numberAvailable": 2}
+    found = await status(client, DAEMON_SET, "agent", lambda each: each.get("numberAvailable") == 2)
+    assert found == {**whole, "observedGeneration": 1}
+    await client.patch(DAEMON_SET, "agent", "default", patch=image("nginx:2"))
+
+    def rolled(current: dict[str, Any]) -> bool:
+        assert current.get("numberAvailable"), "one pod after the other is replaced"
+        return current.get("updatedNumberScheduled") == current["numberAvailable"] == 2
+
+    assert await status(client, DAEMON_SET, "agent", rolled) == {**whole, "observedGeneration": 2}
+
+
 named = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 
 
@@ -336,6 +362,15 @@ async def test_failed_pods_of_a_job_are_tried_again_with_backoff() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_pods_of_a_daemon_set_leave_a_node_that_is_not_selected_any_more() -> None:
+    async with embedded() as client:
+        await a_daemon_set_has_a_pod_for_each_node(client)
+        await client.patch("v1/Node", "two", patch={"metadata": {"labels": {"size": "small"}}})
+        one = await status(client, DAEMON_SET, "agent", lambda each: each["currentNumberScheduled"] == 1)
+        assert one["desiredNumberScheduled"] == one["numberReady"] == 1
+
+
+@pytest.mark.virtual_time
 async def test_a_large_rollout_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     async with APIServer(controllers=["garbage", "deployments"]) as server, Client(server) as client:
         await client.create(workload(DEPLOYMENT, "web", replicas=20))
@@ -349,6 +384,20 @@ async def test_a_large_rollout_is_silent(caplog: pytest.LogCaptureFixture) -> No
 
         await status(client, DEPLOYMENT, "web", rolled)
     assert caplog.messages == []
+
+
+@pytest.mark.virtual_time
+async def test_stand_ins_survive_faults(caplog: pytest.LogCaptureFixture) -> None:
+    async with APIServer(controllers=["garbage", "deployments", "jobs"]) as server, Client(server) as client:
+        with server.faults.chaos(seed=5, rate=0.3, user_agent="kube-controller-manager") as chaos:
+            await client.create(workload(DEPLOYMENT, "web", replicas=4))
+            await client.create(workload(JOB, "job", completions=5, parallelism=2))
+            await status(client, DEPLOYMENT, "web", lambda each: each.get("availableReplicas") == 4, 1e4)
+            await client.patch(DEPLOYMENT, "web", "default", patch=image("nginx:2"))
+            await status(client, DEPLOYMENT, "web", lambda each: progressed(each["conditions"]), 1e4)
+            await status(client, JOB, "job", finished, 1e4)
+        assert sum(chaos.hits.values()) > 20
+    assert [record.message for record in caplog.records if "stand-in" in record.message] == []
 
 
 @pytest.mark.virtual_time
@@ -396,10 +445,7 @@ async def test_without_controllers_nothing_follows_from_a_write() -> None:
 @pytest.mark.parametrize(
     ("controllers", "message"),
     [
-        (
-            ["deployment"],
-            "controllers has 'deployment': choose from garbage, namespaces, deployments, statefulsets, jobs",
-        ),
+        (["deployment"], "controllers has 'deployment': choose from garbage, namespaces, deployments, "),
         ("jobs", "controllers has 'jobs'"),
         ({"jobs": -1}, "the delay of jobs must be 0 or more seconds, not -1"),
     ],

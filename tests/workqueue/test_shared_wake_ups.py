@@ -27,8 +27,8 @@ async def test_thousands_of_keys_at_rest_share_wake_ups_and_none_is_early() -> N
     found = await ready_times(queue, 9_000)  # then a thousand are left
     late = [time - (10 + key * 0.006) for key, time in found.items()]
     assert min(late) > -1e-6
-    assert max(late) < 0.0501
-    assert len(set(found.values())) <= 9_000 * 0.006 / 0.05 + 2, "20 a second, not 167"
+    assert max(late) < 0.1001
+    assert len(set(found.values())) <= 9_000 * 0.006 / 0.1 + 2, "10 a second, not 167"
 
 
 async def test_a_short_delay_is_exact_beside_thousands_of_keys_at_rest() -> None:

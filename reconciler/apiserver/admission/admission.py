@@ -6,8 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+from reconciler.apiserver.access.roles import Roles
 from reconciler.apiserver.admission.calls import CallFailed, WebhookCaller
 from reconciler.apiserver.admission.matching import GROUP, selected
+from reconciler.apiserver.admission.permissions import check_permissions, needs_permissions
 from reconciler.apiserver.admission.policies import Policy, read_policies
 from reconciler.apiserver.admission.reviews import BadResponse, denial, read_response, review_request
 from reconciler.apiserver.admission.webhooks import Webhook, read_webhooks
@@ -31,18 +33,20 @@ class ConfiguredAdmission:
     Args:
         cluster: the stored objects, among them the configurations.
         caller: calls the webhooks.
+        roles: what users may grant to others; None: everything.
 
     Attributes:
-        active: whether anything was ever configured.
+        active: whether anything was ever configured, or roles limit what users may do.
     """
 
-    def __init__(self, cluster: Cluster, caller: WebhookCaller) -> None:
+    def __init__(self, cluster: Cluster, caller: WebhookCaller, roles: Roles | None = None) -> None:
         self._caller = caller
+        self._roles = roles
         self._cluster = cluster
         self._mutating: list[Webhook] = []
         self._validating: list[Webhook] = []
         self._policies: list[Policy] = []
-        self.active = False
+        self.active = roles is not None
         cluster.commit_hooks.append(self.committed)
 
     def committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
@@ -54,7 +58,9 @@ class ConfiguredAdmission:
             self._policies = list(read_policies(registry))
 
     def applies(self, write: Admitted) -> bool:
-        """Return whether rules of any webhook or policy match a write."""
+        """Return whether rules of any webhook or policy match a write, or it may need permissions of its own."""
+        if self._roles is not None and needs_permissions(write):
+            return True
         anyone: tuple[Webhook | Policy, ...] = (*self._mutating, *self._validating, *self._policies)
         return any(each.endpoint_for(write) is not None for each in anyone)
 
@@ -125,6 +131,8 @@ class ConfiguredAdmission:
             Refusal: a policy or webhook denies the write, or a webhook cannot be called. Of several denials the first
                 counts, in the order of the configurations.
         """
+        if self._roles is not None and needs_permissions(write):
+            check_permissions(write, self._roles)
         denials = [denial for policy in self._policies for denial in policy.denials(write)]
         if denials:
             raise denials[0]

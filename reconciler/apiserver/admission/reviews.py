@@ -14,7 +14,6 @@ from reconciler.wire import JSONObject
 
 __all__ = ["BadResponse", "ReviewResponse", "denial", "read_response", "review_request"]
 
-_USER = {"username": "system:admin", "groups": ["system:masters", "system:authenticated"]}
 _OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
 
 
@@ -38,7 +37,7 @@ def review_request(write: Admitted, endpoint: Endpoint, uid: str) -> JSONObject:
         "requestKind": _kind(asked, call.subresource),
         "requestResource": _resource(asked),
         "operation": write.operation,
-        "userInfo": _USER,
+        "userInfo": call.user.info(),
         "object": _in_version(write.doc, asked, endpoint),
         "oldObject": _in_version(write.before, asked, endpoint),
         "dryRun": write.dry_run,

@@ -307,7 +307,7 @@ def _formatted(value: Any, form: str) -> Any:
     if form in _TIMES:
         return read_time(value, form)
     if form == "byte":
-        _check_base64(value)
+        return _read_base64(value)
     return value
 
 
@@ -331,16 +331,17 @@ def _fits(value: Any, node: Node) -> bool:
     return kind == "number" and isinstance(value, (int, float))
 
 
-def _check_base64(text: str) -> None:
+def _read_base64(text: str) -> str:
+    """Return base64 as Go writes it: without line breaks, which its decoder ignores."""
     try:
-        base64.b64decode(text, validate=True)
+        return base64.b64encode(base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)).decode()
     except (binascii.Error, ValueError):
         at = next((index for index, letter in enumerate(text) if letter not in _BASE64), len(text) // 4 * 4)
         problem = f"illegal base64 data at input byte {at}"
         raise Malformed(problem, f"error decoding from json: {problem}") from None
 
 
-_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n")
 _FRACTION = re.compile(r"\.(\d+)")
 
 

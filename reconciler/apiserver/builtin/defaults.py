@@ -109,6 +109,11 @@ def _network_policy(value: JSONObject) -> JSONObject:
     return _with(value, {"policyTypes": ["Ingress", *(["Egress"] if value.get("egress") else [])]})
 
 
+def _device_request(value: JSONObject) -> JSONObject:
+    value = _with(value, {"allocationMode": "ExactCount"})
+    return _with(value, {"count": 1}) if value["allocationMode"] == "ExactCount" else value
+
+
 def _load_balancer_ingress(value: JSONObject) -> JSONObject:
     return _with(value, {"ipMode": "VIP"}) if value.get("ip") else value
 
@@ -174,6 +179,7 @@ _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "core.v1.Volume": _volume,
     "networking.v1.NetworkPolicySpec": _network_policy,
     "rbac.v1.Subject": _subject,
+    "resource.v1.ExactDeviceRequest": _device_request,
 }
 
 

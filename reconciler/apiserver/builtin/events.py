@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from reconciler.apiserver.builtin.cells import value_at
 from reconciler.wire import JSONObject
 
 __all__ = [
     "finish_core_event",
     "finish_event",
     "from_events_group",
-    "selectable_text",
     "to_events_group",
 ]
 
@@ -37,14 +35,6 @@ def from_events_group(doc: JSONObject) -> JSONObject:
     for key in ("reportingComponent", "reportingInstance"):
         stored.setdefault(key, "")
     return {**stored, "apiVersion": "v1"}
-
-
-def selectable_text(doc: JSONObject, path: str) -> str:
-    """Return the text at the path of a field selector, in either form, of an Event of the core group."""
-    name, dot, rest = path.partition(".")
-    if name == "source":
-        return str(value_at(doc, "source.component", "") or doc.get("reportingComponent", ""))
-    return str(value_at(doc, f"{_BACK.get(name, name)}{dot}{rest}", ""))
 
 
 def finish_core_event(doc: JSONObject, _before: JSONObject | None) -> None:

@@ -243,6 +243,6 @@ def ingress_ports(doc: JSONObject, _now: datetime) -> str:
     return "80, 443" if value_at(doc, "spec.tls") else "80"
 
 
-def event_count(doc: JSONObject, _now: datetime) -> str:
+def event_count(doc: JSONObject, _now: datetime) -> int:
     """Return how often an Event happened."""
-    return str(value_at(doc, "series.count") or doc.get("count") or 1)
+    return int(value_at(doc, "series.count") or doc.get("count") or 1)

@@ -11,7 +11,10 @@ import msgspec
 
 from reconciler.wire import JSONObject
 
-__all__ = ["BUILT_IN", "DEPRECATED", "SELECTABLE", "KindInfo", "recorded_groups"]
+__all__ = ["BUILT_IN", "DEPRECATED", "REVIEWS", "KindInfo", "recorded_groups"]
+
+
+_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class KindInfo:
         short_names: the short names that kubectl accepts.
         categories: categories such as ``all``.
         extra_subresources: the subresources other than ``/status``.
+        verbs: the supported verbs; ``create`` alone for kinds that are answered and never stored.
         stored_as: the group whose objects these are in another form; None for a separate kind.
         status: whether ``/status`` is served and separate.
         generation: whether ``metadata.generation`` is maintained.
@@ -52,6 +56,7 @@ class KindInfo:
     names: str = "subdomain"
     extra_subresources: tuple[str, ...] = ()
     stored_as: str | None = None
+    verbs: tuple[str, ...] = _VERBS
 
     @property
     def internal_group(self) -> str:
@@ -109,8 +114,14 @@ _WITH_GENERATION = frozenset(
     }
 )
 _GROUPS_WITH_GENERATION = frozenset({_ADMISSION, "apps", "batch", "flowcontrol.apiserver.k8s.io", "resource.k8s.io"})
-_NAMES = {"namespaces": "label", "services": "label", **dict.fromkeys(_ROLES, "path"), "apiservices": "path"}
-_SERVED_SUBRESOURCES = ("scale", "binding", "eviction", "ephemeralcontainers")
+_NAMES = {
+    "namespaces": "label",
+    "services": "label",
+    **dict.fromkeys((*_ROLES, "apiservices", "certificatesigningrequests"), "path"),
+}
+_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
+REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
+"""The groups of kinds that are answered and never stored."""
 
 
 def _kind(group: str, resource: JSONObject) -> KindInfo:
@@ -132,22 +143,24 @@ def _kind(group: str, resource: JSONObject) -> KindInfo:
         names=_NAMES.get(plural, "subdomain"),
         extra_subresources=tuple(name for name in _SERVED_SUBRESOURCES if name in subresources),
         stored_as="" if group == "events.k8s.io" else None,
+        verbs=tuple(resource["verbs"]),
     )
 
 
 def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
-    """Yield the recorded kinds that are stored, with their versions."""
+    """Yield the recorded kinds that are stored, and those of reviews, with their versions."""
     for group in recorded_groups():
         versions: dict[str, tuple[str, ...]] = {}
         kinds: dict[str, JSONObject] = {}
+        name = group["metadata"].get("name", "")
         for version in group["versions"]:
             for resource in version["resources"]:
-                if "watch" in resource["verbs"]:
+                if "watch" in resource["verbs"] or name in REVIEWS:
                     plural = resource["resource"]
                     kinds.setdefault(plural, resource)
                     versions[plural] = (*versions.get(plural, ()), version["version"])
         for plural, resource in kinds.items():
-            yield _kind(group["metadata"].get("name", ""), resource), versions[plural]
+            yield _kind(name, resource), versions[plural]
 
 
 BUILT_IN = tuple(_built_in())
@@ -155,48 +168,3 @@ BUILT_IN = tuple(_built_in())
 
 DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
 """The warnings for using a kind."""
-
-SELECTABLE: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "pods"): (
-        "spec.nodeName",
-        "spec.restartPolicy",
-        "spec.schedulerName",
-        "spec.serviceAccountName",
-        "spec.hostNetwork",
-        "status.phase",
-        "status.podIP",
-        "status.nominatedNodeName",
-    ),
-    ("", "events"): (
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "reportingComponent",
-        "source",
-        "type",
-    ),
-    ("events.k8s.io", "events"): (
-        "regarding.kind",
-        "regarding.namespace",
-        "regarding.name",
-        "regarding.uid",
-        "regarding.apiVersion",
-        "regarding.resourceVersion",
-        "regarding.fieldPath",
-        "reason",
-        "reportingController",
-        "type",
-    ),
-    ("", "secrets"): ("type",),
-    ("", "nodes"): ("spec.unschedulable",),
-    ("", "namespaces"): ("status.phase",),
-    ("", "services"): ("spec.clusterIP", "spec.type"),
-    ("", "replicationcontrollers"): ("status.replicas",),
-    ("batch", "jobs"): ("status.successful",),
-}
-"""The fields that field selectors accept, besides name and namespace."""

@@ -12,6 +12,7 @@ from reconciler.wire import JSONObject
 __all__ = [
     "admitted_pod_spec",
     "complete_autoscaler",
+    "complete_claim",
     "complete_controller",
     "complete_daemon_set",
     "complete_job",
@@ -23,10 +24,14 @@ __all__ = [
     "finish_job",
     "finish_node",
     "finish_pod",
+    "finish_role",
     "finish_service",
+    "qos_class",
 ]
 
 _IP_FAMILIES = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
+_ANY_FAMILIES = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
+"""Those of a headless Service without a selector, whose endpoints may be of any family."""
 _NODE_PORTS = (30000, 2768)
 """The first node port and the number of node ports, as in the default of ``--service-node-port-range``."""
 
@@ -46,7 +51,8 @@ def finish_service(doc: JSONObject, before: JSONObject | None) -> None:
         spec["clusterIP"] = address
     if not spec.get("clusterIPs"):
         spec["clusterIPs"] = known.get("clusterIPs") or [spec["clusterIP"]]
-    for key, value in _IP_FAMILIES.items():
+    anywhere = spec["clusterIP"] == "None" and not spec.get("selector")
+    for key, value in (_ANY_FAMILIES if anywhere else _IP_FAMILIES).items():
         spec.setdefault(key, known.get(key) or value)
     if spec.get("type") in ("NodePort", "LoadBalancer") and isinstance(spec.get("ports"), list):
         spec["ports"] = [_with_node_port(port, known, number + index) for index, port in enumerate(spec["ports"])]
@@ -104,7 +110,7 @@ def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
     if before is None:
         since = {"lastTransitionTime": doc["metadata"].get("creationTimestamp")}
         gated = {"conditions": [_GATED | since]} if spec.get("schedulingGates") else {}
-        doc["status"] = {"phase": "Pending", **gated, "qosClass": _qos_class(spec)}
+        doc["status"] = {"phase": "Pending", **gated, "qosClass": qos_class(spec)}
     elif quality := (before.get("status") or {}).get("qosClass"):
         doc["status"] = {"qosClass": quality, **(doc.get("status") or {})}
 
@@ -141,7 +147,7 @@ def _with_requests(container: JSONObject) -> JSONObject:
     return {**container, "resources": {**resources, "requests": {**limits, **requests}}}
 
 
-def _qos_class(spec: JSONObject) -> str:
+def qos_class(spec: JSONObject) -> str:
     """Return the quality-of-service class of a pod, computed from the resources of its containers."""
     containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     parts = [container.get("resources") or {} for container in containers]
@@ -155,31 +161,30 @@ def _qos_class(spec: JSONObject) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-def complete_job(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the defaults of a Job, and the selector and the pod labels of a new one."""
-    finish_job(doc, before)
-    spec = _job_spec(doc.get("spec") or {})
-    doc["spec"] = spec
-    if before is not None or spec.get("manualSelector"):
-        return
-    uid, name = doc["metadata"].get("uid", ""), doc["metadata"].get("name", "")
-    selector = spec.get("selector") or {}
-    found = {**(selector.get("matchLabels") or {}), "batch.kubernetes.io/controller-uid": uid}
-    labels = {
-        "batch.kubernetes.io/controller-uid": uid,
-        "batch.kubernetes.io/job-name": name,
-        "controller-uid": uid,
-        "job-name": name,
-    }
-    template = spec.get("template") or {}
-    metadata = template.get("metadata") or {}
-    metadata = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
-    selector = {**selector, "matchLabels": found}
-    doc["spec"] = {**spec, "selector": selector, "template": {**template, "metadata": metadata}}
+def complete_job(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Set the defaults of a Job; one without labels gets those of its pods."""
+    _copy_pod_labels(doc)
+    doc["spec"] = _job_spec(doc.get("spec") or {})
 
 
-def finish_job(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Copy the pod labels of a Job without labels: first those that it was created with, then those it was given."""
+def finish_job(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the selector and the pod labels of a new Job."""
+    spec = doc.get("spec") or {}
+    if before is None and not spec.get("manualSelector"):
+        uid, name = doc["metadata"].get("uid", ""), doc["metadata"].get("name", "")
+        prefix = "batch.kubernetes.io/"
+        labels = {f"{prefix}controller-uid": uid, f"{prefix}job-name": name, "controller-uid": uid, "job-name": name}
+        template = spec.get("template") or {}
+        metadata = template.get("metadata") or {}
+        metadata = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
+        selector = spec.get("selector") or {}
+        found = {**(selector.get("matchLabels") or {}), f"{prefix}controller-uid": uid}
+        selector = {**selector, "matchLabels": found}
+        doc["spec"] = {**spec, "selector": selector, "template": {**template, "metadata": metadata}}
+    _copy_pod_labels(doc)
+
+
+def _copy_pod_labels(doc: JSONObject) -> None:
     labels = value_at(doc, "spec.template.metadata.labels")
     if labels and not doc["metadata"].get("labels"):
         doc["metadata"]["labels"] = labels
@@ -206,8 +211,7 @@ def complete_controller(doc: JSONObject, _before: JSONObject | None) -> None:
     """Copy the pod labels of a ReplicationController to its missing labels and selector."""
     spec = doc.get("spec") or {}
     labels = value_at(doc, "spec.template.metadata.labels")
-    if labels and not doc["metadata"].get("labels"):
-        doc["metadata"]["labels"] = labels
+    _copy_pod_labels(doc)
     if labels and not spec.get("selector"):
         doc["spec"] = {**spec, "selector": labels}
 
@@ -259,7 +263,18 @@ def complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
         doc["data"] = {**(doc.get("data") or {}), **data}
 
 
-def complete_volume(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the phase of a new PersistentVolume or PersistentVolumeClaim."""
+def complete_claim(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the phase of a new PersistentVolumeClaim."""
     if before is None:
         doc["status"] = {"phase": "Pending"}
+
+
+def complete_volume(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the phase of a new PersistentVolume."""
+    if before is None:
+        doc["status"] = {"phase": "Pending", "lastPhaseTransitionTime": doc["metadata"].get("creationTimestamp")}
+
+
+def finish_role(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Show that a role has no rules."""
+    doc.setdefault("rules", None)

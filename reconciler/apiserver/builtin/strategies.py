@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from reconciler.apiserver.builtin.events import finish_core_event, finish_event
 from reconciler.apiserver.builtin.kinds import KindInfo
+from reconciler.apiserver.builtin.pod_resize import check_resize, complete_resize
+from reconciler.apiserver.builtin.pod_validation import check_ephemeral_containers
 from reconciler.apiserver.builtin.preparation import (
     complete_autoscaler,
+    complete_claim,
     complete_controller,
     complete_daemon_set,
     complete_job,
@@ -21,8 +24,10 @@ from reconciler.apiserver.builtin.preparation import (
     finish_job,
     finish_node,
     finish_pod,
+    finish_role,
     finish_service,
 )
+from reconciler.apiserver.builtin.registrations import complete_api_service
 from reconciler.apiserver.builtin.validation import validation_errors
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
@@ -57,12 +62,13 @@ class Strategy:
 
 _COMPLETE: dict[tuple[str, str], Change] = {
     ("", "namespaces"): complete_namespace,
-    ("", "persistentvolumeclaims"): complete_volume,
+    ("", "persistentvolumeclaims"): complete_claim,
     ("", "persistentvolumes"): complete_volume,
     ("", "pods"): complete_pod,
     ("", "replicationcontrollers"): complete_controller,
     ("", "secrets"): complete_secret,
     ("", "services"): complete_service,
+    ("apiregistration.k8s.io", "apiservices"): complete_api_service,
     ("apps", "daemonsets"): complete_daemon_set,
     ("autoscaling", "horizontalpodautoscalers"): complete_autoscaler,
     ("batch", "jobs"): complete_job,
@@ -73,12 +79,16 @@ _FINISH: dict[tuple[str, str], Change] = {
     ("", "pods"): finish_pod,
     ("", "services"): finish_service,
     ("batch", "jobs"): finish_job,
+    ("rbac.authorization.k8s.io", "clusterroles"): finish_role,
+    ("rbac.authorization.k8s.io", "roles"): finish_role,
     ("events.k8s.io", "events"): finish_event,
 }
 
 
 @functools.lru_cache(maxsize=256)
-def _built_in(group: str, plural: str) -> Strategy:
+def _built_in(group: str, plural: str, subresource: str) -> Strategy:
+    if (plural, subresource) in _OF_SUBRESOURCES:
+        return _OF_SUBRESOURCES[plural, subresource]
     return Strategy(
         complete=_COMPLETE.get((group, plural), _no_change),
         check=validation_errors,
@@ -86,6 +96,18 @@ def _built_in(group: str, plural: str) -> Strategy:
     )
 
 
-def strategy_of(info: KindInfo) -> Strategy:
-    """Return the strategy of a kind."""
-    return _built_in(info.group, info.plural)
+_OF_SUBRESOURCES = {
+    ("pods", "ephemeralcontainers"): Strategy(
+        complete=complete_pod,
+        check=lambda doc, before: list(check_ephemeral_containers(doc, before or doc)),
+    ),
+    ("pods", "resize"): Strategy(
+        complete=complete_resize,
+        check=lambda doc, before: list(check_resize(doc, before)),
+    ),
+}
+
+
+def strategy_of(info: KindInfo, subresource: str = "") -> Strategy:
+    """Return the strategy of a kind, or of a subresource that has one of its own."""
+    return _built_in(info.group, info.plural, subresource)

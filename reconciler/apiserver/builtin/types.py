@@ -5,6 +5,7 @@ They are read from ``types.json``, which is generated from the OpenAPI documents
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from importlib import resources
@@ -15,7 +16,7 @@ from reconciler.apiserver.builtin.defaults import completion_of
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = ["built_in_node", "member_types", "metadata_node", "place_of", "type_name"]
+__all__ = ["built_in_node", "member_types", "metadata_node", "place_of", "type_name", "type_node"]
 
 
 _SCALARS = {
@@ -41,8 +42,8 @@ def _table() -> dict[str, JSONObject]:
 
 
 @functools.cache
-def _type(name: str) -> Node:
-    """Return the node of a named type; types may be recursive."""
+def type_node(name: str) -> Node:
+    """Return the node of a named type, such as ``core.v1.Pod``; types may be recursive."""
     node = _NODES.get(name)
     if node is None:
         node = _NODES[name] = Node("object")
@@ -57,6 +58,8 @@ def _type(name: str) -> Node:
                 node.properties[key] = _member(text)
             if key == "uid" and name.startswith(_WITH_UIDS):
                 node.properties[key].name = "types.UID"
+            elif key == "propagationPolicy":
+                node.properties[key].name = "v1.DeletionPropagation"
         if keyed:
             # The protocol is part of an item's key even if the item does not set it.
             node.properties["protocol"].default = "TCP"
@@ -76,8 +79,10 @@ def _member(text: str) -> Node:
         word, _, rest = attribute.partition(":")
         if word in ("set", "map"):
             node.list_type, node.map_keys = word, tuple(rest.split(",")) if rest else ()
-        elif word == "atomic":
-            node.map_type = "atomic"
+        elif word in ("atomic", "granular"):
+            # Only this member of a type that others share is merged so.
+            node = copy.copy(node)
+            node.map_type = word
         elif word == "merge":
             node.merge, node.merge_key = True, rest
     return node
@@ -87,10 +92,10 @@ def _form(form: str) -> Node:
     if form == "*":
         return ANYTHING
     if form.startswith("@"):
-        return _type(form[1:])
+        return type_node(form[1:])
     if form.startswith("?"):
         loose = Node("")
-        named = _type(form[2:])
+        named = type_node(form[2:])
         loose.properties, loose.name, loose.complete = named.properties, named.name, named.complete
         return loose
     if form.startswith("["):
@@ -113,14 +118,14 @@ def _go(form: str) -> str:
     if form.startswith(("[", "{")):
         return _form(form).name
     if form.startswith("@"):
-        return _type(form[1:]).name
+        return type_node(form[1:]).name
     return (_SCALARS[form][2] if form in _SCALARS else "") or "interface {}"
 
 
 def built_in_node(group: str, version: str, kind: str) -> Node | None:
     """Return the node of a built-in kind, or None if its type is unknown."""
     name = _table()["kinds"].get(f"{group}/{version}/{kind}")
-    return None if name is None else _type(name)
+    return None if name is None else type_node(name)
 
 
 def type_name(group: str, version: str, kind: str) -> str | None:
@@ -141,7 +146,7 @@ _OBJECTS = re.compile(r"\[?@([\w.]+)")
 
 def metadata_node() -> Node:
     """Return the node of ``metadata``."""
-    return _type("meta.v1.ObjectMeta")
+    return type_node("meta.v1.ObjectMeta")
 
 
 def place_of(node: Node | None) -> Node:

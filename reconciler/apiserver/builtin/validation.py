@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.builtin.expression_validation import check_policy_expressions, check_webhook_expressions
 from reconciler.apiserver.builtin.pod_validation import check_pod_update, difference
+from reconciler.apiserver.builtin.preparation import finish_job
+from reconciler.apiserver.builtin.registrations import check_api_service, check_revision
 from reconciler.apiserver.builtin.rules.checks import without_empty
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.types import type_name
@@ -58,6 +60,8 @@ _CHECKS: dict[str, Check] = {
     "admissionregistration.v1.MutatingWebhookConfiguration": check_webhook_expressions,
     "admissionregistration.v1.ValidatingAdmissionPolicy": check_policy_expressions,
     "admissionregistration.v1.ValidatingWebhookConfiguration": check_webhook_expressions,
+    "apiregistration.v1.APIService": check_api_service,
+    "apps.v1.ControllerRevision": check_revision,
 }
 _UPDATE_CHECKS: dict[str, UpdateCheck] = {
     "core.v1.PersistentVolume": _check_volume_update,
@@ -70,6 +74,10 @@ def validation_errors(doc: JSONObject, before: JSONObject | None) -> list[FieldE
     """Return the errors of an object of a built-in kind; `before` is the stored object on an update."""
     group, _, version = doc["apiVersion"].rpartition("/")
     name = type_name(group, version, doc["kind"]) or ""
+    if name == "batch.v1.Job":
+        # The selector and the labels that nobody owns are set later, and are valid only together with what was sent.
+        doc = {**doc, "metadata": dict(doc["metadata"])}
+        finish_job(doc, before)
     errors = violations(name, doc, before)
     if name in _CHECKS:
         errors += _CHECKS[name](doc, before)

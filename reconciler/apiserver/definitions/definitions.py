@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from reconciler.apiserver.builtin.certificates import CERTIFICATES, certificate_strategy
 from reconciler.apiserver.builtin.kinds import KindInfo
+from reconciler.apiserver.builtin.selectable import field_reader
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError, internal_error
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
+from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
-from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, field_reader
+from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import Transport
 from reconciler.wire import Condition, JSONObject
@@ -45,9 +48,14 @@ class Definitions:
         self._compiled: dict[str, dict[str, CustomContents]] = {}
         cluster.commit_hooks.append(self._follow)
 
-    def strategy(self, endpoint: Endpoint) -> Strategy:
-        """Return the strategy of a kind, including definitions."""
-        return self._strategy if endpoint.resource is self._definitions else strategy_of(endpoint.info)
+    def strategy(self, call: Call) -> Strategy:
+        """Return the strategy of the kind that a request writes, including definitions."""
+        info = call.endpoint.info
+        if call.endpoint.resource is self._definitions:
+            return self._strategy
+        if info.group == CERTIFICATES:
+            return certificate_strategy(call.subresource, call.user.info(), self._cluster.now)
+        return strategy_of(info, call.subresource)
 
     def _check(self, doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
         self._compiled.clear()

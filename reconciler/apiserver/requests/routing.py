@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from reconciler.apiserver.access.users import ADMIN, User
 from reconciler.apiserver.encoding.refusals import (
+    Refusal,
     bad_request,
     method_not_allowed,
     needs_a_node,
@@ -18,7 +21,7 @@ from reconciler.apiserver.encoding.refusals import (
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.http import HTTPRequest
 
-__all__ = ["Call", "parse_bool", "route"]
+__all__ = ["ACTIONS", "Call", "parse_bool", "route"]
 
 
 @dataclass(slots=True)
@@ -36,6 +39,7 @@ class Call:
         warnings: warnings about the body, which are sent with an error response too.
         duplicates: messages about fields that the body contains twice.
         by_server: whether the server itself makes it; its writes need no admission.
+        user: who makes it.
     """
 
     request: HTTPRequest
@@ -48,13 +52,18 @@ class Call:
     warnings: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     by_server: bool = False
+    user: User = ADMIN
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _ACTION = {"POST": "create"}
-_ACTIONS = frozenset({"binding", "eviction"})
-"""Subresources that support create only."""
+ACTIONS = {
+    "binding": {"kind": "Binding"},
+    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
+    "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
+}
+"""The subresources that support create only, with their kinds in discovery."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 
 
@@ -63,12 +72,17 @@ def parse_bool(text: str) -> bool:
     return text not in ("", "0", "false", "False", "FALSE", "f", "F")
 
 
+_INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
 def route(request: HTTPRequest, registry: Registry) -> Call | None:
     """Return the call that a path under ``/api/v1`` or ``/apis/group/version`` makes; None for discovery paths.
 
     Raises:
-        Refusal: 404 in plain text if the path is not served, 405 if the verb is not.
+        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
     """
+    if _INVALID_ESCAPE.search(request.path):
+        raise Refusal(400, "", "Bad Request", text="400 Bad Request")
     parts = [unquote(part) for part in request.path.split("/")[1:]]
     if parts and not parts[-1]:
         parts.pop()
@@ -101,12 +115,16 @@ def _built_in_verb(call: Call) -> str:
     info = call.endpoint.info
     if call.subresource in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
         raise needs_a_node(info.plural, call.name, call.subresource)
-    misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not info.namespaced)
-    if misplaced or (call.subresource and call.subresource not in call.endpoint.subresources):
+    stored = "list" in info.verbs
+    has_collections = info.namespaced and stored  # over all namespaces
+    misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not has_collections)
+    if misplaced or (call.name and not stored):
+        raise no_such_resource()
+    if call.subresource and call.subresource not in call.endpoint.subresources:
         raise no_such_resource()
     verb = _table(call).get(call.request.method)
     over_all = info.namespaced and call.namespace is None
-    if verb is None or (over_all and verb != "list"):
+    if verb is None or (over_all and verb != "list") or not (stored or verb in info.verbs):
         raise method_not_allowed()
     return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
 
@@ -136,6 +154,6 @@ _UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
 
 
 def _table(call: Call) -> Mapping[str, str]:
-    if call.subresource in _ACTIONS:
+    if call.subresource in ACTIONS:
         return _ACTION
     return _SUBRESOURCE if call.subresource else _OBJECT if call.name else _COLLECTION

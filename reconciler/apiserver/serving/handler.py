@@ -10,11 +10,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from reconciler.apiserver.access.control import AccessControl
+from reconciler.apiserver.access.roles import Roles
+from reconciler.apiserver.access.tokens import ISSUER, Credentials, Tokens
+from reconciler.apiserver.access.users import User
 from reconciler.apiserver.admission.admission import ConfiguredAdmission
 from reconciler.apiserver.admission.calls import WebhookCaller
 from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
-from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed
+from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed, not_found
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
@@ -22,8 +26,9 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.state import DEFINITIONS, State
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.apiserver.subresources.pods import PodSubresources
-from reconciler.apiserver.subresources.reviews import answer_review, is_review
+from reconciler.apiserver.subresources.reviews import Reviews
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
+from reconciler.apiserver.subresources.tokens import TokenRequests
 from reconciler.apiserver.verbs.delete import Deleter
 from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
 from reconciler.apiserver.verbs.read import Reader
@@ -37,6 +42,7 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 __all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
+_TOKEN_SECONDS = 10 * 365 * 86_400
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _SERVICE = {
     "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
@@ -71,10 +77,15 @@ class Handler:
         history: how many events each kind keeps at least.
         provision_namespaces: create the missing namespaces of objects that are created.
         webhook_servers: the webhook servers in this process, by address.
-        token: the token that a TokenReview accepts.
+        credentials: the fixed users, and the key of the tokens of service accounts.
         sharded: honor ``shardSelector``.
         controllers: which of the cluster's controllers follow each write at once: ``"garbage"``, ``"namespaces"``.
         state: the objects to start with; None for those of a new cluster.
+        rbac: users may do only what roles allow.
+
+    Attributes:
+        cluster: the stored objects.
+        access: the users, and what they may do.
 
     Raises:
         ConfigurationError: the state has an object that cannot be stored.
@@ -88,27 +99,33 @@ class Handler:
         history: int,
         provision_namespaces: bool,
         webhook_servers: Mapping[str, Transport],
-        token: str,
+        credentials: Credentials,
         controllers: Collection[str],
         sharded: bool = False,
         state: State | None = None,
+        rbac: bool = False,
     ) -> None:
         self._clock = clock
-        self._token = token
         self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         self._definitions = Definitions(self.cluster, webhook_servers)
         provide = self._create_namespace if provision_namespaces else None
-        self._admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers))
+        roles = Roles(self.cluster) if rbac else None
+        self.access = AccessControl(Tokens(self.cluster, credentials), roles)
+        self._admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers), roles)
         self._writer = Writer(self.cluster, self._definitions.strategy, self._admission, provide)
         self._deleter = Deleter(self.cluster, self._admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
+        self._token_requests = TokenRequests(self.cluster, self.access.tokens)
+        self._reviews = Reviews(self.access, self.cluster.now)
         self._scaler = Scaler(self._writer)
         self._garbage_collector = GarbageCollector(self.cluster, self._deleter, controllers)
         self._discovery = Discovery(self.cluster.registry)
         if state is not None:
             self._load(state)
+        if roles is not None:
+            roles.bootstrap()
         for name in _NAMESPACES:
             if name not in self.cluster.registry.core("namespaces").store.objects:
                 _at_once(self._create_namespace(name))
@@ -143,15 +160,25 @@ class Handler:
         """Return the call that a request makes; None for a path that belongs to no kind.
 
         Raises:
-            Refusal: the kind or verb is not served.
+            Refusal: the user may not make it, or the kind or verb is not served.
         """
-        if is_review(request.path):
-            return None
+        user = self.access.admit(request)
         call = route(request, self.cluster.registry)
+        if call is not None:
+            call.user = user
         if call is not None and not self._sharded and "shardSelector" in call.query:
             query = {name: value for name, value in call.query.items() if name != "shardSelector"}
             return replace(call, query=query)
         return call
+
+    def routed(self, request: HTTPRequest, user: User) -> Call | None:
+        """Return the call of a request that was refused, for the log; None for a path that belongs to no kind."""
+        with contextlib.suppress(Refusal):
+            call = route(request, self.cluster.registry)
+            if call is not None:
+                call.user = user
+            return call
+        return None
 
     async def write(self, call: Call) -> HandlerResult:
         """Return the result of a write; error responses are results as well. A cancelled call may have taken effect."""
@@ -183,9 +210,7 @@ class Handler:
             return _failure(call, error)
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
-        """Return the response to a review or to a request for discovery."""
-        if is_review(request.path):
-            return HandlerResult(HTTPResponse(201, _JSON, _line(answer_review(request, self._token))))
+        """Return the response to a request for discovery."""
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
@@ -243,7 +268,7 @@ class Handler:
 
     async def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
-            return self._pod_subresources.create(call) if call.subresource else await self._writer.create(call)
+            return await self._create(call)
         if call.verb == "delete":
             return await self._deleter.delete(call)
         if call.verb == "deletecollection":
@@ -251,6 +276,13 @@ class Handler:
         if call.subresource == "scale":
             return await self._scaler.write(call)
         return await (self._writer.update(call) if call.verb == "update" else self._writer.patch(call))
+
+    async def _create(self, call: Call) -> WriteResult:
+        if "list" not in call.endpoint.info.verbs:
+            return self._reviews.create(call)
+        if call.subresource == "token":
+            return self._token_requests.create(call)
+        return self._pod_subresources.create(call) if call.subresource else await self._writer.create(call)
 
     # objects applied by the program that runs the server
 
@@ -287,6 +319,19 @@ class Handler:
             current = endpoint.store.objects.get(stored.key, stored)
             metadata |= {"name": current.doc["metadata"]["name"], "resourceVersion": str(current.rv)}
             await self._internal("PUT", f"{base}/{metadata['name']}/status", {**document, "metadata": metadata})
+
+    def account_token(self, name: str, namespace: str) -> str:
+        """Return a new token of a service account.
+
+        Raises:
+            NotFound: there is no such service account.
+        """
+        accounts = self.cluster.registry.core("serviceaccounts")
+        stored = accounts.store.objects.get(accounts.key(namespace, name))
+        if stored is None:
+            refusal = not_found("serviceaccounts", "", name)
+            raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")
+        return self.access.tokens.issue(stored, [ISSUER], _TOKEN_SECONDS, {})
 
     async def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
         headers = {**_JSON, "user-agent": "kube-apiserver"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
+from dataclasses import replace
 
+from reconciler.apiserver.access.attributes import Denied
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error
 from reconciler.apiserver.faults.effects import EventOrder
 from reconciler.apiserver.faults.fault import Strike
@@ -89,10 +91,12 @@ class HandlerChain:
         Raises:
             OutcomeUnknown: a fault withheld the response, or the request's timeout passed.
         """
+        request = _without_surrogates(request)
         try:
             call = self.handler.parse(request)
         except Refusal as refusal:
-            return self._log(request, None, HandlerResult(refusal_response(refusal), refusal.reason))
+            denied = self.handler.routed(request, refusal.user) if isinstance(refusal, Denied) else None
+            return self._log(request, denied, HandlerResult(refusal_response(refusal), refusal.reason))
         strike = self.faults.strike(call, request)
         if strike is None:
             return await self._handle_in_order(request, call)
@@ -283,3 +287,17 @@ async def _let_readers_run() -> None:
     # A reader needs a few iterations of the event loop to take a frame and act on it.
     for _ in range(8):
         await asyncio.sleep(0)
+
+
+def _without_surrogates(request: HTTPRequest) -> HTTPRequest:
+    """Return a request with U+FFFD in place of lone surrogates, which UTF-8 cannot encode."""
+    texts = (request.path, *(text for pair in request.query for text in pair), *request.headers.values())
+    if all(map(str.isascii, texts)):
+        return request
+    query = tuple((_replaced(name), _replaced(value)) for name, value in request.query)
+    headers = {name: _replaced(value) for name, value in request.headers.items()}
+    return replace(request, path=_replaced(request.path), query=query, headers=headers)
+
+
+def _replaced(text: str) -> str:
+    return text.encode(errors="surrogatepass").decode(errors="replace")

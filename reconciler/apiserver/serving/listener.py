@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class Listener:
         refused: returns the error response to a request from its path and headers, before its body is read; None to
             accept it.
         clock: sockets do not work if its time is virtual.
+        context: serves over TLS with this context; None without TLS.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Listener:
         handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
         refused: Callable[[HTTPRequest], HTTPResponse | None],
         clock: Clock,
+        context: ssl.SSLContext | None,
     ) -> None:
         self._handler = handler
+        self._context = context
         self._refused = refused
         self._clock = clock
         self._url = ""
@@ -112,14 +116,14 @@ class Listener:
         bound.setblocking(False)
         self._socket = bound
         shown = f"[{address}]" if family == socket.AF_INET6 else address
-        self._url = f"http://{shown}:{bound.getsockname()[1]}"
+        self._url = f"{'http' if self._context is None else 'https'}://{shown}:{bound.getsockname()[1]}"
 
     async def _start(self) -> None:
         from reconciler.serving.server import HTTPServer
 
         assert self._socket is not None  # noqa: S101 - bound by the caller
         self._server = HTTPServer(self._serve, _LIMITS)
-        await self._server.start(sock=self._socket)
+        await self._server.start(sock=self._socket, context=self._context)
 
     def abort_connections(self) -> None:
         """Abort all open connections; keep listening."""
@@ -152,7 +156,7 @@ class Listener:
             request.method,
             request.raw_path.partition("?")[0],
             query=tuple(request.query.items()),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers=_headers(request),
             stream=True,
         )
         answer, cut = self._refused(asked), False
@@ -174,6 +178,15 @@ class Listener:
         if cut:
             response.force_close()
         return response
+
+
+def _headers(request: web.BaseRequest) -> dict[str, str]:
+    """Return the headers; those of impersonation may be sent several times, and have a line for each value."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        key = name.lower()
+        found[key] = f"{found[key]}\n{value}" if key in found and key.startswith("impersonate-") else value
+    return found
 
 
 def _refusal(error: BadBody) -> Refusal:

@@ -8,6 +8,8 @@ from datetime import datetime
 
 import msgspec
 
+from reconciler.apiserver.access.users import ADMIN
+from reconciler.apiserver.builtin.kinds import REVIEWS
 from reconciler.apiserver.ownership.managed_fields import manager_of
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.store import Stored
@@ -57,6 +59,7 @@ class LoggedRequest:
             derives from the User-Agent.
         cycle: the X-Reconcile-Id header, with which a client marks the requests of one reconcile.
         fault: what a fault did to the request, or empty.
+        user: the name of the user; empty for an administrator without a name of its own, and for paths of no kind.
     """
 
     time: datetime
@@ -81,17 +84,19 @@ class LoggedRequest:
     field_manager: str = ""
     cycle: str = ""
     fault: str = ""
+    user: str = ""
 
     @property
     def writes(self) -> bool:
-        """Return whether it is a write: any verb but get, list and watch."""
-        return self.verb in WRITES
+        """Return whether it is a write: any verb but get, list and watch, except for reviews, which store nothing."""
+        return self.verb in WRITES and self.group not in REVIEWS
 
     @property
     def who(self) -> str:
-        """Return the User-Agent, and the field manager unless the User-Agent starts with it."""
+        """Return the User-Agent, the field manager unless the User-Agent starts with it, and the user."""
         agent, manager = self.user_agent or "nobody", self.field_manager
-        return agent if not manager or agent.startswith(manager) else f"{agent} as {manager}"
+        shown = agent if not manager or agent.startswith(manager) else f"{agent} as {manager}"
+        return f"{shown} ({self.user})" if self.user else shown
 
     def __str__(self) -> str:
         """Return one line: time, request, client, outcome, changes, and what a fault did."""
@@ -183,6 +188,7 @@ def log_entry(
         manager_of(call)[:_MAX_CHARACTERS] if call.verb in WRITES else "",
         headers.get(CYCLE_HEADER, "")[:_MAX_CHARACTERS],
         fault,
+        "" if call.user is ADMIN else call.user.name[:_MAX_CHARACTERS],
     )
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.cells import value_at
 from reconciler.apiserver.builtin.decoding import BuiltInContents
-from reconciler.apiserver.builtin.events import from_events_group, selectable_text, to_events_group
-from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
+from reconciler.apiserver.builtin.events import from_events_group, to_events_group
+from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, KindInfo
+from reconciler.apiserver.builtin.selectable import FieldReader, selectable_fields
 from reconciler.apiserver.builtin.skeletons import skeleton_of
 from reconciler.apiserver.builtin.types import built_in_node, place_of
 from reconciler.apiserver.schema.shape import Node
@@ -17,7 +17,7 @@ from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored
 from reconciler.wire import JSONObject
 
-__all__ = ["Convert", "Endpoint", "Registry", "Resource", "ScalePaths", "field_reader"]
+__all__ = ["Convert", "Endpoint", "Registry", "Resource", "ScalePaths"]
 
 
 Convert = Callable[[JSONObject, str], JSONObject]
@@ -92,7 +92,7 @@ class Endpoint:
     resource: Resource
     version: str
     subresources: frozenset[str] = frozenset()
-    selectable: Mapping[str, Callable[[JSONObject], str]] = field(default_factory=dict)
+    selectable: Mapping[str, FieldReader] = field(default_factory=dict)
     contents: CustomContents | BuiltInContents | None = None
     columns: tuple[Mapping[str, Any], ...] = ()
     warning: str = ""
@@ -145,20 +145,6 @@ def _api_version(group: str, version: str) -> str:
     return f"{group}/{version}" if group else version
 
 
-def field_reader(path: str) -> Callable[[JSONObject], str]:
-    """Return a function that reads the text at a dotted path of a document; empty if the field is missing."""
-
-    def read(doc: JSONObject) -> str:
-        found = value_at(doc, path, "")
-        return str(found).lower() if isinstance(found, bool) else str(found)
-
-    return read
-
-
-def _event_reader(path: str) -> Callable[[JSONObject], str]:
-    return lambda doc: selectable_text(doc, path)
-
-
 class Registry:
     """The served kinds, by path and by name.
 
@@ -188,8 +174,7 @@ class Registry:
         for version in versions:
             node = built_in_node(info.group, version, info.kind)
             contents = None if node is None else BuiltInContents(node)
-            reader = _event_reader if info.kind == "Event" else field_reader
-            fields = {path: reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
+            fields = selectable_fields(info.group, info.plural)
             skeleton = skeleton_of(info, version)
             warning = DEPRECATED.get((info.group, info.plural), "")
             served = Endpoint(resource, version, subresources, fields, contents, warning=warning, skeleton=skeleton)

@@ -149,7 +149,9 @@ class Store:
         self._first = 0
         self._weight = 0
         self._floor = revisions.current
+        self._room = 2 * capacity
         self._listeners: dict[int, Callable[[], None]] = {}
+        self._woken = False
         self._held: list[int] = []
         self._past: dict[int, Snapshot] = {}
 
@@ -182,8 +184,11 @@ class Store:
     def _record(self, event: Event) -> None:
         self._events.append(event)
         self._weight += event.new.size
-        if len(self._events) > 2 * self._capacity:
+        if not self._woken:  # of the events of one cascade only the first counts: no watch can read in between
+            self._room -= 1
+        if self._room < 0:
             self._drop(len(self._events) - self._capacity)
+            self._room = self._capacity
         while self._weight > _MAX_BYTES and len(self._events) > 1:
             self._drop(len(self._events) // 2)
         if not self._held:
@@ -192,6 +197,7 @@ class Store:
     def wake(self) -> None:
         """Wake every watch, so that it reads again."""
         listeners, self._listeners = self._listeners, {}
+        self._woken = self._woken or bool(listeners)
         for listener in listeners.values():
             listener()
 
@@ -291,7 +297,8 @@ class Store:
         self._listeners[key] = listener
 
     def ignore(self, key: int) -> None:
-        """Remove a listener; does nothing if it was called already."""
+        """Remove a listener, or notice that one that was called reads again."""
+        self._woken = False
         self._listeners.pop(key, None)
 
     def recent(self) -> Iterator[Event]:

@@ -6,14 +6,12 @@ from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.refusals import (
     Refusal,
     bad_request,
-    cannot_be_handled,
     conflict,
     forbidden,
     not_found,
-    not_registered,
 )
 from reconciler.apiserver.requests.bodies import check_write_options
-from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.requests.routing import ACTIONS, Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
@@ -22,15 +20,8 @@ from reconciler.apiserver.verbs.write import WriteResult
 from reconciler.apiserver.verbs.write_rules import uid_conflict_message
 from reconciler.wire import JSONObject
 
-__all__ = ["POD_SUBRESOURCES", "PodSubresources"]
+__all__ = ["PodSubresources"]
 
-POD_SUBRESOURCES = {
-    "binding": {"kind": "Binding"},
-    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
-}
-"""The subresources of pods that support create only, with their kinds in discovery."""
-
-_VERSIONS = {"Binding": ("v1",), "Eviction": ("policy/v1", "policy/v1beta1")}
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 _FORBIDDEN = "Cannot evict pod as it would violate the pod's disruption budget."
 _MANY = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
@@ -56,10 +47,9 @@ class PodSubresources:
         Raises:
             Refusal: 400, 403, 404, 409, 422, 429 or 500, as the real server.
         """
-        kind = str(POD_SUBRESOURCES[call.subresource]["kind"])
+        kind = str(ACTIONS[call.subresource]["kind"])
         dry_run = check_write_options(call)
         document = read_unstored_object(call.request, kind)
-        _check_kind(document, kind)
         metadata = document.get("metadata") or {}
         if metadata.get("namespace") not in (None, "", call.namespace):
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
@@ -157,13 +147,6 @@ class PodSubresources:
         doc = {**pod.doc, "metadata": kept, "spec": {**spec, "nodeName": target["name"]}}
         bound = self._set_condition(call, pod, doc, {"type": "PodScheduled", "status": "True"})
         return WriteResult(201, document=_DONE, before=pod, after=bound)
-
-
-def _check_kind(document: JSONObject, kind: str) -> None:
-    given, known = str(document.get("kind") or kind), _VERSIONS[kind]
-    version = str(document.get("apiVersion") or known[0])
-    if given != kind or version not in known:
-        raise cannot_be_handled(given, version, kind, not_registered(given, version))
 
 
 def _ignores_budgets(pod: JSONObject) -> bool:

@@ -1,102 +1,117 @@
-"""Reviews: who a client is, and what it may do. Every client with the server's token may do everything.
+"""Reviews: who a client is, and what it may do.
 
 A review is answered and never stored. ``kubectl auth can-i`` and programs that check their permissions send them.
 """
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Callable, Sequence
 
+from reconciler.apiserver.access.attributes import Attributes
+from reconciler.apiserver.access.control import AccessControl
+from reconciler.apiserver.access.tokens import InvalidToken
+from reconciler.apiserver.access.users import User
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     bad_request,
-    cannot_be_handled,
     invalid,
-    method_not_allowed,
-    no_such_resource,
 )
-from reconciler.apiserver.requests.bodies import check_size
+from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
-from reconciler.http import HTTPRequest
+from reconciler.apiserver.verbs.write import WriteResult
 from reconciler.wire import JSONObject
 
-__all__ = ["answer_review", "is_review"]
+__all__ = ["Reviews"]
 
-_AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
-_KINDS = {
-    (_AUTHENTICATION, "selfsubjectreviews"): "SelfSubjectReview",
-    (_AUTHENTICATION, "tokenreviews"): "TokenReview",
-    (_AUTHORIZATION, "localsubjectaccessreviews"): "LocalSubjectAccessReview",
-    (_AUTHORIZATION, "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
-    (_AUTHORIZATION, "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
-    (_AUTHORIZATION, "subjectaccessreviews"): "SubjectAccessReview",
-}
 _WITHOUT_ATTRIBUTES = ("SelfSubjectReview", "SelfSubjectRulesReview", "TokenReview")
-_REASON = "the embedded API server allows everything"
 _EVERYTHING = {
     "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
     "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
     "incomplete": False,
 }
-_SELF = {"userInfo": {"username": "system:admin", "groups": ["system:masters", "system:authenticated"]}}
+_RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
 
 
-def is_review(path: str) -> bool:
-    """Return whether a path belongs to the review groups, even if no such review exists."""
-    return path.startswith((f"/apis/{_AUTHENTICATION}/v1/", f"/apis/{_AUTHORIZATION}/v1/"))
-
-
-def answer_review(request: HTTPRequest, token: str) -> JSONObject:
-    """Return the response to a review.
+class Reviews:
+    """The implementation of reviews.
 
     Args:
-        request: the review.
-        token: the server's own token, the only one that a TokenReview finds valid.
-
-    Raises:
-        Refusal: there is no such review, or its spec is invalid.
+        access: who a client is, and what it may do.
+        now: returns the current time as a timestamp.
     """
-    group, _, *rest = request.path.strip("/").split("/")[1:]
-    namespace = rest[1] if len(rest) == 3 and rest[0] == "namespaces" else None
-    kind = _KINDS.get((group, rest[-1] if rest else ""))
-    if kind is None or len(rest) != (3 if kind.startswith("Local") else 1):
-        raise no_such_resource()
-    if request.method != "POST":
-        raise method_not_allowed()
-    check_size(request)
-    document = read_unstored_object(request, kind)
-    _check_kind(document, group, kind)
-    spec = document.get("spec") or {}
-    if kind == "TokenReview" and not spec.get("token"):
-        raise bad_request("token is required for TokenReview in authentication")
-    found = [] if kind in _WITHOUT_ATTRIBUTES else _problems(spec, kind)
-    if found:
-        raise invalid("", group, "", found)
-    metadata = {"creationTimestamp": None, **({"namespace": namespace} if namespace else {})}
-    answer: JSONObject = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": metadata, "spec": spec}
-    if kind == "SelfSubjectReview":
-        del answer["spec"]
-        return {**answer, "status": _SELF}
-    if kind == "SelfSubjectRulesReview":
-        if not spec.get("namespace"):
-            raise bad_request("no namespace on request")
-        return {**answer, "spec": {}, "status": _EVERYTHING}
-    if kind == "TokenReview":
-        valid = hmac.compare_digest(str(spec["token"]).encode(errors="replace"), token.encode())
-        user = {"authenticated": True, "user": _SELF["userInfo"]}
-        return {**answer, "status": user if valid else {"user": {}, "error": "invalid bearer token"}}
-    return {**answer, "status": {"allowed": True, "reason": _REASON}}
+
+    def __init__(self, access: AccessControl, now: Callable[[], str]) -> None:
+        self._access = access
+        self._now = now
+
+    def create(self, call: Call) -> WriteResult:
+        """Answer a review.
+
+        Raises:
+            Refusal: 400, 415 or 422, as the real server.
+        """
+        return WriteResult(201, document=self._answer(call))
+
+    def _answer(self, call: Call) -> JSONObject:
+        info, user, namespace = call.endpoint.info, call.user, call.namespace
+        group, kind = info.group, info.kind
+        document = read_unstored_object(call.request, kind)
+        spec = document.get("spec") or {}
+        if kind == "TokenReview" and not spec.get("token"):
+            raise bad_request("token is required for TokenReview in authentication")
+        found = [] if kind in _WITHOUT_ATTRIBUTES else _problems(spec, kind, namespace)
+        if found:
+            raise invalid("", group, "", found)
+        answer: JSONObject = {"kind": kind, "apiVersion": f"{group}/v1"}
+        if kind == "SelfSubjectReview":
+            return {**answer, "metadata": {"creationTimestamp": self._now()}, "status": {"userInfo": user.info()}}
+        answer |= {"metadata": {"namespace": namespace} if namespace else {}, "spec": spec}
+        if kind == "SelfSubjectRulesReview":
+            if not spec.get("namespace"):
+                raise bad_request("no namespace on request")
+            return {**answer, "spec": {}, "status": self._rules(user, spec["namespace"])}
+        if kind == "TokenReview":
+            return {**answer, "status": self._token(spec["token"], spec.get("audiences") or ())}
+        if not kind.startswith("Self"):
+            user = User(spec.get("user") or "", tuple(spec.get("groups") or ()))
+        allowed, reason = self._access.decide(user, _attributes(spec))
+        return {**answer, "status": {"allowed": allowed, **({"reason": reason} if reason else {})}}
+
+    def _rules(self, user: User, namespace: str) -> JSONObject:
+        if self._access.roles is None:
+            return _EVERYTHING
+        rules = [rule for _, rule in self._access.roles.grants(user, namespace).rules]
+        return {
+            "resourceRules": [
+                {key: rule[key] for key in _RESOURCE_RULE if rule.get(key)} for rule in rules if rule.get("resources")
+            ],
+            "nonResourceRules": [
+                {key: rule[key] for key in ("verbs", "nonResourceURLs")}
+                for rule in rules
+                if rule.get("nonResourceURLs")
+            ],
+            "incomplete": False,
+        }
+
+    def _token(self, token: str, audiences: Sequence[str]) -> JSONObject:
+        try:
+            user, met = self._access.tokens.authenticate(token, audiences)
+        except InvalidToken as error:
+            problem = "invalid bearer token"
+            return {"user": {}, "error": f"[{problem}, {error}]" if str(error) else problem}
+        return {"authenticated": True, "user": user.info(), "audiences": met}
 
 
-def _check_kind(document: JSONObject, group: str, kind: str) -> None:
-    given = str(document.get("kind") or kind)
-    version = str(document.get("apiVersion") or f"{group}/v1").rpartition("/")[2]
-    if given != kind:
-        converting = f"converting ({version}.{given}) to ({group.partition('.')[0]}.{kind}): unknown conversion"
-        raise cannot_be_handled(given, version, kind, converting)
+def _attributes(spec: JSONObject) -> Attributes:
+    asked = spec.get("resourceAttributes")
+    if asked is None:
+        asked = spec["nonResourceAttributes"]
+        return Attributes(asked.get("verb") or "", asked.get("path") or "")
+    members = ("group", "resource", "subresource", "namespace", "name")
+    return Attributes(asked.get("verb") or "", "", *(asked.get(member) or "" for member in members))
 
 
-def _problems(spec: JSONObject, kind: str) -> list[FieldError]:
+def _problems(spec: JSONObject, kind: str, namespace: str | None) -> list[FieldError]:
     resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     found = []
     if resource and other:
@@ -108,4 +123,7 @@ def _problems(spec: JSONObject, kind: str) -> list[FieldError]:
         found.append(FieldError.invalid("spec.resourceAttributes", None, words))
     if not kind.startswith("Self") and not spec.get("user") and not spec.get("groups"):
         found.append(FieldError.invalid("spec.user", "", "at least one of user or group must be specified"))
+    place = (resource or {}).get("namespace") or ""
+    if kind.startswith("Local") and place != namespace:
+        found.append(FieldError.invalid("spec.resourceAttributes.namespace", place, "must match metadata.namespace"))
     return found

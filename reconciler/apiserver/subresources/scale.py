@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
-from reconciler.apiserver.builtin.types import metadata_node
+from reconciler.apiserver.builtin.types import type_node
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
@@ -33,7 +33,6 @@ from reconciler.apiserver.requests.bodies import (
 )
 from reconciler.apiserver.requests.metadata_decoding import decode_metadata
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.requests.unstored_kinds import scalar, struct
 from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.decoding import first_error, metadata_error, sort_by_document
@@ -58,15 +57,7 @@ _UNSET_REPLICAS = -(2**31)
 """The replicas that a patch sees if a custom object has none, as on the real server."""
 
 
-_COUNT, _TEXT = scalar("integer", "int32", "int32"), scalar("string", "string")
-_TYPE = struct(
-    "Scale",
-    apiVersion=_TEXT,
-    kind=_TEXT,
-    metadata=metadata_node(),
-    spec=struct("ScaleSpec", replicas=_COUNT),
-    status=struct("ScaleStatus", replicas=_COUNT, selector=_TEXT),
-)
+_TYPE = type_node("autoscaling.v1.Scale")
 _CONTENTS = BuiltInContents(_TYPE)
 
 _BUILT_IN = ScalePaths(".spec.replicas", ".status.replicas", "")

@@ -242,6 +242,7 @@ def negotiate(
     """
     if not accept or accept in ("application/json", "*/*"):
         return WHOLE, False
+    refused = custom
     for clause in accept.split(","):
         media, *parameters = (part.strip() for part in clause.split(";"))
         named = (parameter.partition("=") for parameter in parameters)
@@ -251,7 +252,8 @@ def negotiate(
         view = _view(options, include, clock, many=many, kind=kind, custom=custom)
         if view is not None:
             return view, media == "application/yaml"
-    if not custom:
+        refused = True
+    if not refused:
         offered = f"Available representations: {', '.join(_WRITTEN)}"
         raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
     raise not_acceptable(_WRITTEN)
@@ -263,7 +265,7 @@ def _view(
     form = options.get("as")
     if form is None:
         return WHOLE
-    if options.get("g", "") not in ("meta.k8s.io", "") or options.get("v", "v1") != "v1":
+    if (options.get("g"), options.get("v")) != ("meta.k8s.io", "v1"):
         return None
     if form == "Table":
         if include not in ("", "Metadata", "Object", "None"):

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from reconciler.apiserver.builtin.pod_validation import check_ephemeral_containers
 from reconciler.apiserver.builtin.skeletons import filled
 from reconciler.apiserver.builtin.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import (
@@ -45,7 +44,6 @@ from reconciler.apiserver.requests.metadata_validation import (
 )
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
 from reconciler.apiserver.verbs.decoding import decode_patched, read_document
@@ -160,7 +158,7 @@ class Writer:
 
     Args:
         cluster: the stored objects.
-        strategies: returns the strategy of a kind.
+        strategies: returns the strategy of the kind that a request writes.
         admission: admits writes of clients.
         provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
     """
@@ -168,7 +166,7 @@ class Writer:
     def __init__(
         self,
         cluster: Cluster,
-        strategies: Callable[[Endpoint], Strategy],
+        strategies: Callable[[Call], Strategy],
         admission: Admission,
         provide_namespace: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
@@ -210,7 +208,7 @@ class Writer:
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
-        strategy = self._strategies(endpoint)
+        strategy = self._strategies(call)
         strategy.complete(doc, None)
         errors = validate_metadata(info, metadata)
         if not endpoint.resource.custom:
@@ -251,7 +249,7 @@ class Writer:
         """Return the ``managedFields`` of a new object before webhooks change it: nobody owns what they add."""
         sent = copy.deepcopy(doc)
         self._stamp(call, sent, sent["metadata"])
-        self._strategies(call.endpoint).complete(sent, None)
+        self._strategies(call).complete(sent, None)
         return self._entries(call, sent)
 
     def _generate_name(self, call: Call, metadata: JSONObject) -> str:
@@ -449,7 +447,7 @@ class Writer:
             check_namespace(call, doc["metadata"])
             _check_version(call, old, doc["metadata"])
         doc = restrict_to_subresource(call, before, doc)
-        strategy, metadata = self._strategies(endpoint), doc["metadata"]
+        strategy, metadata = self._strategies(call), doc["metadata"]
         _check_change(call, strategy, doc, before)
         call.warnings = warnings = warnings + strategy.warn(doc)
         review = scale if admitted is None else replace(admitted, doc=doc)
@@ -513,10 +511,7 @@ def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONO
         errors += validate_built_in_metadata(info, metadata, call.subresource, new=False)
     restore_system_metadata(metadata, before["metadata"])
     strategy.complete(doc, before)
-    if call.subresource == "ephemeralcontainers":
-        errors += check_ephemeral_containers(doc, before)
-    else:
-        errors += strategy.check(doc, before)
+    errors += strategy.check(doc, before)
     errors += validate_contents(call, doc, before, errors)
     if errors:
         raise invalid(info.kind, info.internal_group, name, errors)

@@ -248,17 +248,22 @@ def uid_conflict_message(call: Call, uid: str, stored: str) -> str:
     )
 
 
+_WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}
+"""The member of an object that a subresource writes."""
+
+
 def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> JSONObject:
     """Return a document in which only what the request may write has changed: the subresource, or everything else."""
-    if call.subresource == "status":
+    member = _WRITTEN_BY.get(call.subresource)
+    if member is not None:
         changed = {**before, "metadata": dict(before["metadata"])}
-        if not call.endpoint.resource.custom:
+        if not call.endpoint.resource.custom and member == "status":
             # Controllers of built-in kinds write metadata together with the status.
             changed["metadata"] = metadata_after_status_write(call.endpoint.info, doc["metadata"], before["metadata"])
-        if "status" in doc:
-            changed["status"] = doc["status"]
+        if member in doc:
+            changed[member] = doc[member]
         else:
-            changed.pop("status", None)
+            changed.pop(member, None)
         return changed
     if call.subresource == "ephemeralcontainers":
         added = (doc.get("spec") or {}).get("ephemeralContainers")

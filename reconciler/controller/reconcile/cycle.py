@@ -71,7 +71,7 @@ class ReconcileRun(msgspec.Struct, frozen=True):
 
 
 class CycleContext(msgspec.Struct, frozen=True):
-    """What the cycles of one controller have in common.
+    """The parts that the cycles of one controller share.
 
     Attributes:
         gvk: the primary kind.

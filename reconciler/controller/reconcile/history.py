@@ -7,7 +7,6 @@ result, failure) is one object. When the columns are full, the rows of keys that
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -252,14 +251,15 @@ class RunHistory:
 
         Half of the rows remain, and up to three quarters if their keys are in the queue.
         """
-        before, counts = set(self._keys), Counter[Request]()
+        before, counts = set(self._keys), dict[Request, int]()
         kept: list[int] = []
         half, most = self._capacity // 2, self._capacity * 3 // 4
         for row in range(len(self._keys) - 1, -1, -1):
             key = self._keys[row]
-            if counts[key] >= MAX_RUNS or len(kept) >= most or (len(kept) >= half and not self._is_pending(key)):
+            count = counts.get(key, 0)
+            if count >= MAX_RUNS or len(kept) >= most or (len(kept) >= half and not self._is_pending(key)):
                 continue
-            counts[key] += 1
+            counts[key] = count + 1
             kept.append(row)
         kept.reverse()
         self.dropped += len(before) - len(counts)

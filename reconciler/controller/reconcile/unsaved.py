@@ -99,6 +99,8 @@ class UnsavedStore:
         Called at the end of each reconcile of the key: an object that was deleted or replaced in between may have left
         mutations after its event. Mutations that are blocked and no longer kept were saved.
         """
+        if not self._entries and not self._blocked:
+            return
         with self._lock:
             if request in self._entries and self._entries[request][0] != uid:
                 del self._entries[request]

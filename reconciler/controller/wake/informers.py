@@ -119,14 +119,14 @@ class WatchedInformers:
         self._deadline = self._clock.monotonic() + self._timeout
         primary = self._primary = await self._cache.informer(self._kind)
         primary.on_restart(self._forget_versions)
-        self._add_handler(self._kind, primary, self._handler.handle)
+        await self._add_handler(self._kind, primary, self._handler.handle)
         others = [
             (watch, await self._cache.informer(watch.kind, metadata_only=watch.metadata_only))
             for watch in self._watches
         ]
         await self._wait_listed(self._watched[0])
         for watch, informer in others:
-            self._add_handler(watch.kind, informer, self._mapped_handler(watch, primary.resource).handle)
+            await self._add_handler(watch.kind, informer, self._mapped_handler(watch, primary.resource).handle)
         return primary.resource
 
     async def wait_synced(self) -> None:
@@ -176,7 +176,7 @@ class WatchedInformers:
     def _concerns(self, request: Request) -> bool:
         return not self._sharded or self.stored(request) is not None
 
-    def _add_handler(self, kind: KindLike, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:
+    async def _add_handler(self, kind: KindLike, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:
         gvk = gvk_from(kind)
 
         def handle_and_warn(event: CacheEvent) -> None:
@@ -184,7 +184,9 @@ class WatchedInformers:
                 self._warn(_reference(gvk, event.new), "Unreadable", f"cannot be decoded: {event.new.problem}")
             handle(event)
 
-        self._watched.append(_Watched(kind, informer, informer.add_handler(handle_and_warn)))
+        registration = informer.add_handler(handle_and_warn, existing=False)
+        self._watched.append(_Watched(kind, informer, registration))
+        await informer.deliver_existing(registration)
 
     async def _wait_listed(self, watched: _Watched) -> None:
         try:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
 from reconciler.clock import Clock
-from reconciler.controller import Outcome, Reconciler, Result
-from reconciler.errors import AlreadyExists, Conflict, Forbidden, NotFound
+from reconciler.controller import Outcome, Reconciler, Result, Watch
+from reconciler.errors import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    NotFound,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+)
 from reconciler.meta import Request, format_time, parse_time
 from reconciler.wire import JSONObject
 
@@ -24,11 +33,15 @@ __all__ = [
     "owned_metadata",
     "pod_of",
     "ready_since",
+    "scaled",
     "set_condition",
     "without_zeros",
 ]
 
 POD = "v1/Pod"
+_PASSING = (AlreadyExists, Conflict, Forbidden, ServerError, TooManyRequests, TransportError)
+"""What passes: another client was faster, the namespace is being deleted, the server has a fault."""
+
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -47,6 +60,10 @@ class WorkloadReconciler(Reconciler):
         super().__init__()
         self.clock = clock
 
+    def watches(self) -> Sequence[Watch]:
+        """Return the watches on kinds besides the owned ones."""
+        return ()
+
     async def reconcile(self, request: Request, /) -> Outcome:
         """Read the object and call `sync`, unless it is being deleted."""
         try:
@@ -55,7 +72,7 @@ class WorkloadReconciler(Reconciler):
             return None if is_terminating(doc) else await self.sync(doc)
         except NotFound:
             return None
-        except (AlreadyExists, Conflict, Forbidden):  # another client was faster, or the namespace is being deleted
+        except _PASSING:
             return Result(requeue_after=1.0)
 
     async def sync(self, doc: JSONObject) -> Outcome:
@@ -181,6 +198,11 @@ def set_condition(conditions: Sequence[JSONObject], new: JSONObject, now: str) -
     same = old is not None and old["status"] == new["status"]
     changed = {**new, "lastTransitionTime": old["lastTransitionTime"] if old is not None and same else now}
     return [*(each for each in conditions if each is not old), changed]
+
+
+def scaled(value: int | str, total: int, rounded: Callable[[float], int] = math.ceil) -> int:
+    """Return a number of pods that is given as itself, or as a percentage of a total."""
+    return value if isinstance(value, int) else rounded(int(value.removesuffix("%")) * total / 100)
 
 
 def without_zeros(status: JSONObject) -> JSONObject:

@@ -12,6 +12,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.http import Transport
 from reconciler.manager import Manager
 from reconciler.testing.workloads.base import WorkloadReconciler
+from reconciler.testing.workloads.daemon_sets import DaemonSets
 from reconciler.testing.workloads.deployments import Deployments
 from reconciler.testing.workloads.jobs import Jobs
 from reconciler.testing.workloads.pods import PodRunner
@@ -23,10 +24,11 @@ __all__ = ["WorkloadControllers"]
 _STAND_INS: dict[str, tuple[type[WorkloadReconciler], ...]] = {
     "deployments": (Deployments, ReplicaSets),
     "statefulsets": (StatefulSets,),
+    "daemonsets": (DaemonSets,),
     "jobs": (Jobs,),
 }
 _NAME = "stand-in-"
-_POD_OWNERS = {"deployments": "ReplicaSet", "statefulsets": "StatefulSet", "jobs": "Job"}
+_POD_OWNERS = {"deployments": "ReplicaSet", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet", "jobs": "Job"}
 
 
 def _is_not_chatter(record: logging.LogRecord) -> bool:
@@ -39,7 +41,7 @@ class WorkloadControllers:
     Args:
         server: what the controllers send their requests to.
         delays: the seconds until a pod is ready, or ends, by controller: ``"deployments"``, ``"statefulsets"``,
-            ``"jobs"``. A controller that is not among them does not run.
+            ``"daemonsets"``, ``"jobs"``. A controller that is not among them does not run.
         clock: the source of time. Default: the current clock.
     """
 
@@ -52,8 +54,14 @@ class WorkloadControllers:
         runner = PodRunner(clock, {_POD_OWNERS[name]: delay for name, delay in delays.items()})
         for each in (*(stand_in(clock) for name in delays for stand_in in _STAND_INS[name]), runner):
             name = f"{_NAME}{type(each).__name__.lower()}"
-            owns = each.owned_kinds
-            self._manager.add_controller(each, resource=each.kind, owns=owns, name=name, failure_events=False)
+            self._manager.add_controller(
+                each,
+                resource=each.kind,
+                owns=each.owned_kinds,
+                watches=each.watches(),
+                name=name,
+                failure_events=False,
+            )
 
     async def start(self) -> None:
         """Start the controllers and wait until they run. Cancellation stops them.

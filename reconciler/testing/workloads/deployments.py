@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from reconciler.controller import Outcome, Result
 from reconciler.testing.workloads.base import (
     WorkloadReconciler,
     hash_of,
     owned_metadata,
+    scaled,
     set_condition,
     without_zeros,
 )
@@ -224,13 +224,9 @@ def _limits(doc: JSONObject) -> tuple[int, int]:
     if not _rolls(doc) or not replicas:
         return 0, 0
     rolling = (doc["spec"].get("strategy") or {}).get("rollingUpdate") or {}
-    surge = _scaled(rolling.get("maxSurge", "25%"), replicas, math.ceil)
-    unavailable = _scaled(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
+    surge = scaled(rolling.get("maxSurge", "25%"), replicas)
+    unavailable = scaled(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
     return surge, min(replicas, unavailable if surge or unavailable else 1)
-
-
-def _scaled(value: int | str, replicas: int, rounded: Any) -> int:
-    return value if isinstance(value, int) else int(rounded(int(value.removesuffix("%")) * replicas / 100))
 
 
 def _new_replicas(doc: JSONObject, current: int, old: Sequence[JSONObject]) -> int:

@@ -16,12 +16,11 @@ from reconciler import Client, Manager, Outcome, Request, ResourceReconciler, St
 from tests.benchmarks.contenders.protocol import Options, Reporter, commands, parse
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus
 
-_FAILING = 100
 _BEAT = 0.001
 
 
 class Flaky(ResourceReconciler[Widget]):
-    """A reconciler that fails for the first hundred objects and succeeds for all others."""
+    """A reconciler that fails for the first objects and succeeds for all others."""
 
     def __init__(self, options: Options, reporter: Reporter) -> None:
         self.options = options
@@ -29,7 +28,7 @@ class Flaky(ResourceReconciler[Widget]):
 
     async def reconcile_object(self, widget: Widget, status: StatusBatcher[WidgetStatus]) -> Outcome:
         self.reporter.reconciles += 1
-        if int(widget.name.rpartition("-")[2]) < _FAILING:
+        if int(widget.name.rpartition("-")[2]) < self.options.failing:
             self.reporter.failures += 1
             raise RuntimeError("this one always fails")
         status.set(run=self.options.run)
@@ -51,7 +50,7 @@ async def beat(gaps: list[tuple[float, float]]) -> None:
 
 async def main(options: Options) -> None:
     """Run until the input ends; tell the longest gaps with each ``stats``."""
-    reporter = Reporter(options.count - _FAILING)
+    reporter = Reporter(options.count - options.failing)
     lines = commands()
     gaps: list[tuple[float, float]] = []
     pauses: list[float] = []
@@ -64,8 +63,9 @@ async def main(options: Options) -> None:
         informer = await manager.cache.informer(Widget, resync=options.requeue)
         reporter.mark("ready")
         await anext(lines)
-        beating = asyncio.create_task(beat(gaps))
         running = asyncio.create_task(manager.run())
+        await asyncio.sleep(0)  # the manager collects garbage once, before anything works
+        beating = asyncio.create_task(beat(gaps))
         await informer.wait_synced()
         reporter.objects = len(informer.store)
         reporter.mark("synced")

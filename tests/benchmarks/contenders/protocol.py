@@ -35,6 +35,7 @@ class Options:
         workers: objects that are worked on side by side.
         requeue: seconds after which each key runs again; 0 for never.
         loop: ``"asyncio"`` or ``"uvloop"``.
+        failing: how many of the objects, the first ones, always fail; for the measurement of the loop's gaps.
         sees: ``"nothing"`` or ``"events"``: whether a bare client lists and watches.
         write: ``"update"``, a PUT of the status as controller-runtime's Update sends, or ``"patch"``, a merge patch.
     """
@@ -47,6 +48,7 @@ class Options:
     workers: int
     requeue: float
     loop: str
+    failing: int
     sees: str
     write: str
 
@@ -59,6 +61,7 @@ def parse() -> Options:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--requeue", type=float, default=0)
+    parser.add_argument("--failing", type=int, default=0)
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--sees", choices=("nothing", "events"), default="nothing")
     parser.add_argument("--write", choices=("update", "patch"), default="update")

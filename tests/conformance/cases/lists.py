@@ -300,6 +300,25 @@ table(
 )(_accepted)
 
 
+@case("a representation is named in full")
+async def _(api: Api) -> None:
+    await api.create("widgets", {"metadata": {"name": "a"}, "spec": {"size": 1}}, quiet=True)
+    await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
+    for accept in ("as=Table;v=v1", "as=Table;g=meta.k8s.io", "as=PartialObjectMetadata", "as=Some;v=v1;g=meta.k8s.io"):
+        for plural in ("widgets", "configmaps"):
+            path = f"{api.path(plural)}/a"
+            await api.call("GET", path, accept=f"application/json;{accept}")
+            await api.call("GET", path, accept=f"application/json;{accept},application/json", keep=["kind"])
+
+
+@case("a path with an invalid escape")
+async def _(api: Api) -> None:
+    for plural in ("widgets", "configmaps"):
+        for verb in ("GET", "DELETE"):
+            await api.call(verb, f"{api.path(plural)}/%zz")
+    await api.call("GET", "/apis/%2")
+
+
 @case("a list of one name, or of one namespace, ends where that does")
 async def _(api: Api) -> None:
     for plural, content in (("configmaps", {}), ("widgets", {"spec": {"size": 1}})):

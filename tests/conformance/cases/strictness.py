@@ -171,6 +171,8 @@ table(
         ("a key of a config map", "configmaps", {"data": {"bad key": "1"}}),
         ("a key in data and binaryData", "configmaps", {"data": {"x": "1"}, "binaryData": {"x": "MQ=="}}),
         ("secret data that is not base64", "secrets", {"data": {"x": "not base64!"}}),
+        ("secret data with line breaks and spare bits", "secrets", {"data": {"x": "YWJj\nYWK=\r\n", "y": "YWJj\n"}}),
+        ("secret data with a line break and a blank", "secrets", {"data": {"x": "YWJj\nYW J"}}),
         ("secret data that is a number", "secrets", {"data": {"x": 1}}),
         ("a lease with a bad duration", "leases", {"spec": {"leaseDurationSeconds": 0}}),
         ("a lease with a duration that is a string", "leases", {"spec": {"leaseDurationSeconds": "15"}}),

@@ -79,7 +79,6 @@ kubectl get deployments,services -o wide
 
 kubectl get all
 
-# differs: the objects that the real server creates for itself
 kubectl get all -A
 
 kubectl get deployments,services,configmaps -l app=web -o name
@@ -161,7 +160,6 @@ kubectl get deployment web --subresource=scale -o yaml
 
 kubectl get configmaps -o yaml
 
-# differs: the objects that the real server creates for itself
 kubectl get services kubernetes -n default
 
 kubectl get endpoints,endpointslices -n default

@@ -71,10 +71,8 @@ kubectl create clusterrole created-url --verb=get --non-resource-url=/metrics
 
 kubectl create clusterrolebinding created-reader --clusterrole=created-url --user=someone
 
-# differs: the embedded server issues no tokens
 kubectl create token robot >/dev/null
 
-# differs: the embedded server issues no tokens
 kubectl create token absent
 
 kubectl create -f - --edit=false -o name <<EOF

@@ -34,8 +34,9 @@ class Cluster:
 @pytest.fixture(scope="session")
 def k8s_cluster() -> Cluster:
     cluster = Cluster()
-    # Without its controllers, a cluster has no service account until someone creates it.
-    subprocess.run(["kubectl", "create", "serviceaccount", "default"], check=False, capture_output=True)
+    # What the controllers of a cluster would have made.
+    for command in ("create serviceaccount default", "run coredns --image=coredns --namespace=kube-system"):
+        subprocess.run(["kubectl", *command.split()], check=False, capture_output=True)
     return cluster
 
 

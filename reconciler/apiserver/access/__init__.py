@@ -1,0 +1,1 @@
+"""Users, service account tokens, impersonation, and what roles allow."""

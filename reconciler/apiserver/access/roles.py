@@ -1,0 +1,189 @@
+"""Role-based access control: which roles a user has, and what they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from typing import NamedTuple
+
+import msgspec
+
+from reconciler.apiserver.access.attributes import Attributes
+from reconciler.apiserver.access.rules import allows
+from reconciler.apiserver.access.users import MASTERS, User, account_name
+from reconciler.apiserver.builtin.rules.checks import selects
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate, not_found
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.store import Stored
+from reconciler.wire import JSONObject
+
+__all__ = ["RBAC", "Decision", "Grants", "Roles"]
+
+RBAC = "rbac.authorization.k8s.io"
+_KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+
+
+class Decision(NamedTuple):
+    """The decision about a request, and the reason that a review gives."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Grants(NamedTuple):
+    """The rules that a user has in a namespace.
+
+    Attributes:
+        rules: each rule with the binding that grants it, as reviews name it.
+        problems: messages about bindings whose roles do not exist.
+    """
+
+    rules: list[tuple[str, JSONObject]]
+    problems: list[str]
+
+
+class Roles:
+    """The authorizer for the roles and bindings that a cluster stores.
+
+    Args:
+        cluster: the stored objects.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._grants: dict[tuple[str, tuple[str, ...], str], Grants] = {}
+        self._resources = {kind: self._resource(f"{kind.lower()}s") for kind in _KINDS}
+
+    def bootstrap(self) -> None:
+        """Store those roles and bindings of a real server that are missing, and follow changes from now on."""
+        text = resources.files("reconciler.apiserver.access").joinpath("bootstrap.json").read_bytes()
+        for document in msgspec.json.decode(text, type=list[JSONObject]):
+            self._add(document)
+        self._aggregate()
+        self._cluster.commit_hooks.append(self._committed)
+
+    def _resource(self, plural: str) -> Resource:
+        found = self._cluster.registry.resource(RBAC, plural)
+        assert found is not None  # noqa: S101 - a built-in kind
+        return found
+
+    def _add(self, document: JSONObject) -> None:
+        metadata, resource = document["metadata"], self._resources[document["kind"]]
+        key = resource.key(metadata.get("namespace"), metadata["name"])
+        if key in resource.store.objects:
+            return
+        metadata |= {
+            "uid": self._cluster.uid(),
+            "creationTimestamp": self._cluster.now(),
+            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults", **(metadata.get("labels") or {})},
+            "annotations": {f"{RBAC.replace('k8s', 'kubernetes')}/autoupdate": "true"},
+        }
+        if document["kind"].endswith("Role"):
+            document.setdefault("rules", None)
+        self._cluster.insert(resource, key, {"apiVersion": resource.api_version, **document})
+
+    def _committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
+        """Forget what users may do if a role or binding has changed; a commit hook."""
+        if resource.info.group == RBAC:
+            self._grants.clear()
+            if resource is self._resources["ClusterRole"]:
+                self._aggregate()
+
+    def _aggregate(self) -> None:
+        """Update the rules of aggregated roles, as the controller of a cluster does."""
+        resource = self._resources["ClusterRole"]
+        stored = resource.store.objects
+        for key in sorted(stored):
+            selectors = (stored[key].doc.get("aggregationRule") or {}).get("clusterRoleSelectors")
+            if not selectors:
+                continue
+            rules: list[JSONObject] = []
+            for selector in selectors:
+                for other in sorted(stored):
+                    labels = stored[other].doc["metadata"].get("labels") or {}
+                    if other != key and selects(selector, labels):
+                        rules += [rule for rule in stored[other].doc.get("rules") or () if rule not in rules]
+            old = stored[key]
+            if rules != (old.doc.get("rules") or []):
+                changed = {**old.doc, "metadata": dict(old.doc["metadata"]), "rules": rules}
+                self._cluster.replace(resource, old, changed)
+                # Other roles may gather this one.
+                self._aggregate()
+                return
+
+    def decide(self, user: User, asked: Attributes) -> Decision:
+        """Return whether a user may make a request."""
+        if MASTERS in user.groups:
+            return Decision(allowed=True)
+        found = self.grants(user, asked.namespace)
+        for source, rule in found.rules:
+            if allows(rule, asked):
+                return Decision(True, f"RBAC: allowed by {source}")
+        return Decision(False, f"RBAC: {aggregate(found.problems)}" if found.problems else "")
+
+    def grants(self, user: User, namespace: str) -> Grants:
+        """Return the rules that a user has in a namespace, or everywhere if it is empty."""
+        key = (user.name, user.groups, namespace)
+        if key not in self._grants:
+            found = self._grants[key] = Grants([], [])
+            for binding, subject in self._bindings(user, namespace):
+                try:
+                    rules = self.rules_of(binding.get("roleRef") or {}, binding["metadata"].get("namespace") or "")
+                except Refusal as missing:
+                    found.problems.append(missing.message)
+                else:
+                    source = _described(binding, subject)
+                    found.rules.extend((source, rule) for rule in rules)
+        return self._grants[key]
+
+    def _bindings(self, user: User, namespace: str) -> Iterator[tuple[JSONObject, JSONObject]]:
+        """Yield the bindings that apply to a user, each with the subject that does."""
+        everywhere, local = self._resources["ClusterRoleBinding"].store, self._resources["RoleBinding"].store
+        documents = [everywhere.objects[key].doc for key in everywhere.keys(None)]
+        if namespace:
+            documents += [local.objects[key].doc for key in local.keys(namespace)]
+        for binding in documents:
+            place = binding["metadata"].get("namespace") or ""
+            for subject in binding.get("subjects") or ():
+                if _is(user, subject, place):
+                    yield binding, subject
+                    break
+
+    def rules_of(self, reference: JSONObject, namespace: str) -> list[JSONObject]:
+        """Return the rules of the role that a binding names.
+
+        Raises:
+            Refusal: 404, there is no such role.
+        """
+        kind, name = str(reference.get("kind", "")), str(reference.get("name", ""))
+        resource = self._resources.get(kind)
+        stored = None if resource is None else resource.store.objects.get(resource.key(namespace, name))
+        if stored is None:
+            # The real server names the kind here, not the plural.
+            raise not_found(kind.lower(), RBAC, name)
+        return stored.doc.get("rules") or []
+
+
+def _is(user: User, subject: JSONObject, namespace: str) -> bool:
+    """Return whether a subject of a binding in a namespace is a user."""
+    kind, name = subject.get("kind"), subject.get("name", "")
+    if kind == "User":
+        return bool(user.name == name)
+    if kind == "Group":
+        return name in user.groups
+    place = subject.get("namespace") or namespace
+    return kind == "ServiceAccount" and bool(place) and user.name == account_name(place, name)
+
+
+def _described(binding: JSONObject, subject: JSONObject) -> str:
+    metadata, role = binding["metadata"], binding.get("roleRef") or {}
+    place = f"/{metadata['namespace']}" if metadata.get("namespace") else ""
+    who = subject.get("name", "")
+    if subject.get("kind") == "ServiceAccount":
+        who = f"{who}/{subject.get('namespace') or metadata.get('namespace', '')}"
+    return (
+        f"{binding['kind']} {quoted(metadata['name'] + place)} of {role.get('kind')} {quoted(role.get('name'))} "
+        f"to {subject.get('kind')} {quoted(who)}"
+    )

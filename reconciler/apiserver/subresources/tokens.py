@@ -1,0 +1,118 @@
+"""The tokens of service accounts, requested through their subresource ``token``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from reconciler.apiserver.access.tokens import ISSUER, Tokens
+from reconciler.apiserver.encoding.refusals import (
+    FieldError,
+    bad_request,
+    conflict,
+    invalid,
+    not_found,
+)
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.requests.bodies import check_write_options
+from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
+from reconciler.apiserver.storage.cluster import Cluster, timestamp
+from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.write import WriteResult
+from reconciler.wire import JSONObject
+
+__all__ = ["TokenRequests"]
+
+_KIND, _GROUP = "TokenRequest", "authentication.k8s.io"
+_DEFAULT_SECONDS, _LEAST_SECONDS, _MOST_SECONDS = 3600, 600, 2**32
+
+
+class TokenRequests:
+    """The implementation of ``serviceaccounts/NAME/token``.
+
+    Args:
+        cluster: the stored objects.
+        tokens: issues the tokens.
+    """
+
+    def __init__(self, cluster: Cluster, tokens: Tokens) -> None:
+        self._cluster = cluster
+        self._tokens = tokens
+
+    def create(self, call: Call) -> WriteResult:
+        """Issue a token.
+
+        Raises:
+            Refusal: 400, 404, 409 or 422, as the real server.
+        """
+        check_write_options(call)
+        document = read_unstored_object(call.request, _KIND)
+        metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
+        if metadata.get("namespace") not in (None, "", call.namespace):
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        if metadata.get("name") not in (None, "", call.name):
+            words = "must match the service account name if specified"
+            raise invalid(_KIND, _GROUP, call.name, [FieldError.invalid("metadata.name", metadata["name"], words)])
+        account = self._stored("serviceaccounts", call.namespace, call.name)
+        if metadata.get("uid") not in (None, "", account.uid):
+            words = f"does not match the UID of the service account ({account.uid})"
+            raise conflict(_KIND, _GROUP, call.name, f"the UID in the token request ({metadata['uid']}) {words}")
+        seconds = spec.get("expirationSeconds")
+        seconds = _DEFAULT_SECONDS if seconds is None else seconds
+        _check_expiration(seconds)
+        bound = self._bound(call, spec.get("boundObjectRef"))
+        audiences = spec.get("audiences") or [ISSUER]
+        token = self._tokens.issue(account, audiences, seconds, bound)
+        now = self._cluster.clock.now()
+        known = {"name": call.name, "namespace": call.namespace, "uid": account.uid}
+        answer = {
+            "kind": _KIND,
+            "apiVersion": f"{_GROUP}/v1",
+            "metadata": {**metadata, **known, "creationTimestamp": timestamp(now)},
+            "spec": {
+                "audiences": audiences,
+                "expirationSeconds": seconds,
+                "boundObjectRef": spec.get("boundObjectRef"),
+            },
+            "status": {"token": token, "expirationTimestamp": timestamp(now + timedelta(seconds=seconds))},
+        }
+        return WriteResult(201, document=answer)
+
+    def _stored(self, plural: str, namespace: str | None, name: str) -> Stored:
+        resource = self._cluster.registry.core(plural)
+        found = resource.store.objects.get(resource.key(namespace, name))
+        if found is None:
+            raise not_found(plural, "", name)
+        return found
+
+    def _bound(self, call: Call, reference: JSONObject | None) -> dict[str, Stored]:
+        """Return the objects that a token names besides its service account, by kind."""
+        if reference is None:
+            return {}
+        version, kind, name = (str(reference.get(key) or "") for key in ("apiVersion", "kind", "name"))
+        if version != "v1" or kind not in ("Pod", "Node", "Secret"):
+            shown = version if "/" in version else f"/{version}"
+            raise bad_request(f"cannot bind token to object of type {shown}, Kind={kind}")
+        found = self._stored(f"{kind.lower()}s", call.namespace, name)
+        if reference.get("uid") not in (None, "", found.uid):
+            words = "does not match the UID in record. The object might have been deleted and then recreated"
+            raise conflict(kind, "", name, f"the UID in the bound object reference ({reference['uid']}) {words}")
+        bound = {kind.lower(): found}
+        if kind == "Pod":
+            spec = found.doc.get("spec") or {}
+            if spec.get("serviceAccountName") != call.name:
+                account = f"cannot bind token for serviceaccount {quoted(call.name)}"
+                raise bad_request(f"{account} to pod running with different serviceaccount name.")
+            node = self._cluster.registry.core("nodes").store.objects.get(spec.get("nodeName") or "")
+            bound |= {} if node is None else {"node": node}
+        return bound
+
+
+def _check_expiration(seconds: int) -> None:
+    words = ""
+    if seconds < _LEAST_SECONDS:
+        words = "may not specify a duration less than 10 minutes"
+    elif seconds > _MOST_SECONDS:
+        words = "may not specify a duration larger than 2^32 seconds"
+    if words:
+        raise invalid(_KIND, _GROUP, "", [FieldError.invalid("spec.expirationSeconds", seconds, words)])

@@ -1,0 +1,349 @@
+"""Users, tokens, roles and impersonation, as a test of an operator uses them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.errors import APIError, Forbidden, NotFound, Unauthorized
+from reconciler.http import HTTPRequest
+from reconciler.testing import Cluster
+from reconciler.testing.cluster import real_cluster
+
+RBAC = "rbac.authorization.k8s.io/v1"
+WHOAMI = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+
+
+def role(name: str, *rules: dict[str, Any], namespace: str = "default") -> dict[str, Any]:
+    """Return a Role."""
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": list(rules)}
+
+
+def binding(name: str, *subjects: dict[str, Any], namespace: str = "default") -> dict[str, Any]:
+    """Return the binding of a role of the same name."""
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    metadata = {"name": name, "namespace": namespace}
+    made = {"apiVersion": RBAC, "kind": "RoleBinding", "metadata": metadata, "roleRef": reference}
+    return {**made, "subjects": list(subjects)}
+
+
+def account(name: str, namespace: str = "default") -> dict[str, Any]:
+    """Return a ServiceAccount."""
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+
+
+def config_map(name: str, namespace: str = "default") -> dict[str, Any]:
+    """Return a ConfigMap."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}}
+
+
+READ = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}
+
+
+@pytest.mark.virtual_time
+async def test_a_service_account_may_do_what_its_role_allows() -> None:
+    async with APIServer(rbac=True) as server:
+        subject = {"kind": "ServiceAccount", "name": "robot"}
+        await server.apply(account("robot"), role("reader", READ), binding("reader", subject), config_map("a"))
+        async with Client(server.service_account("robot")) as client:
+            assert (await client.get("v1/ConfigMap", "a", "default")).name == "a"
+            with pytest.raises(Forbidden) as refused:
+                await client.create(config_map("b"))
+        assert refused.value.message == (
+            'configmaps is forbidden: User "system:serviceaccount:default:robot" cannot create resource "configmaps" '
+            'in API group "" in the namespace "default"'
+        )
+        (denied,) = server.requests(status=403)
+        assert (denied.verb, denied.resource, denied.namespace) == ("create", "configmaps", "default")
+        assert denied.user == "system:serviceaccount:default:robot"
+        assert "by kube-reconciler" in str(denied)
+        assert "(system:serviceaccount:default:robot): 403 Forbidden" in str(denied)
+
+
+@pytest.mark.virtual_time
+async def test_users_and_groups_and_the_administrator() -> None:
+    async with APIServer(rbac=True) as server:
+        group = {"kind": "Group", "name": "team", "apiGroup": "rbac.authorization.k8s.io"}
+        await server.apply(role("reader", READ), binding("reader", group), config_map("a"))
+        async with Client(server.user("jane", groups=["team"])) as jane, Client(server.user("joe")) as joe:
+            assert len(await jane.list("v1/ConfigMap", "default")) == 1
+            with pytest.raises(Forbidden):
+                await joe.list("v1/ConfigMap", "default")
+        async with Client(server) as admin:
+            await admin.create(config_map("b"))
+
+
+@pytest.mark.virtual_time
+async def test_without_rbac_everybody_may_do_everything_and_is_still_somebody() -> None:
+    async with APIServer() as server:
+        await server.apply(account("robot"))
+        robot = server.service_account("robot")
+        async with Client(robot) as client:
+            await client.create(config_map("a"))
+            found = await whoami(client)
+        assert found["username"] == "system:serviceaccount:default:robot"
+        assert found["groups"] == ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]
+        async with Client(server) as client:
+            found = await whoami(client, **{"impersonate-user": "jane", "impersonate-group": "a\nb"})
+        assert found == {"username": "jane", "groups": ["a", "b", "system:authenticated"]}
+        assert [write.resource for write in server.log.writes()] == ["configmaps"]
+        assert [review.user for review in server.requests(kind="SelfSubjectReview")] == [
+            "system:serviceaccount:default:robot",
+            "jane",
+        ]
+        with pytest.raises(NotFound, match='serviceaccounts "nobody" not found'):
+            server.service_account("nobody")
+
+
+@pytest.mark.virtual_time
+async def test_a_watch_keeps_running_and_the_next_one_is_refused_when_a_role_is_taken_away() -> None:
+    async with APIServer(rbac=True) as server, Client(server) as admin:
+        subject = {"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}
+        await server.apply(role("reader", READ), binding("reader", subject), config_map("a"))
+        async with Client(server.user("jane")) as jane:
+            await jane.get("v1/ConfigMap", "a", "default")
+            await admin.delete(f"{RBAC}/RoleBinding", "reader", "default")
+            with pytest.raises(Forbidden):
+                await jane.get("v1/ConfigMap", "a", "default")
+
+
+@pytest.mark.virtual_time
+async def test_aggregated_roles_gather_their_rules() -> None:
+    async with APIServer(rbac=True) as server, Client(server) as admin:
+        for name in ("view", "edit", "admin"):
+            assert (await admin.get(f"{RBAC}/ClusterRole", name)).to_dict()["rules"]
+        label = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+        rule = {"apiGroups": ["example.com"], "resources": ["widgets"], "verbs": ["get"]}
+        made = {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": "widgets", "labels": label}}
+        await admin.create({**made, "rules": [rule]})
+        for name in ("view", "edit", "admin"):
+            assert rule in (await admin.get(f"{RBAC}/ClusterRole", name)).to_dict()["rules"]
+        await admin.delete(f"{RBAC}/ClusterRole", "widgets")
+        for name in ("view", "edit", "admin"):
+            assert rule not in (await admin.get(f"{RBAC}/ClusterRole", name)).to_dict()["rules"]
+
+
+async def whoami(client: Client, **headers: str) -> dict[str, Any]:
+    """Return what the server says about the user of a client."""
+    answer = await post(client, "/apis/authentication.k8s.io/v1/selfsubjectreviews", WHOAMI, **headers)
+    info: dict[str, Any] = answer["status"]["userInfo"]
+    return info
+
+
+async def post(client: Client, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+    """Send a document and return the response."""
+    sent = {"content-type": "application/json", **headers}
+    response = await client.send(HTTPRequest("POST", path, headers=sent, body=json.dumps(body).encode()))
+    answer: dict[str, Any] = json.loads(response.body)
+    if response.status >= 400:
+        raise AssertionError(answer["message"])
+    return answer
+
+
+@asynccontextmanager
+async def as_account(cluster: Cluster, name: str, directory: Path, **spec: Any) -> AsyncIterator[Client]:
+    """Create a service account, and yield a client with a token that the server issued for it."""
+    await cluster.client.create(account(name, cluster.namespace))
+    path = f"/api/v1/namespaces/{cluster.namespace}/serviceaccounts/{name}/token"
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    token = (await post(cluster.client, path, body))["status"]["token"]
+    server: Any = cluster.server
+    content = server.kubeconfig()
+    content["users"][0]["user"] = {"token": token}
+    place = directory / f"{name}.kubeconfig"
+    place.write_text(json.dumps(content))
+    async with Client.from_config(kubeconfig=place) as client:
+        yield client
+
+
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.control_plane)])
+async def guarded(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    """Yield a server on which roles limit what users may do: the embedded one, and a real one."""
+    if request.param == "real":
+        async with real_cluster(request.getfixturevalue("control_plane")) as cluster:
+            yield cluster
+    else:
+        async with APIServer(rbac=True) as server, Client(server) as client:
+            await server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}})
+            yield Cluster("embedded", client, "test", server)
+
+
+async def try_to(ask: Awaitable[Any]) -> str:
+    """Return ``allowed``, or the message of the refusal."""
+    try:
+        await ask
+    except APIError as error:
+        return error.message
+    return "allowed"
+
+
+async def eventually(ask: Callable[[], Awaitable[Any]], wanted: str = "allowed") -> None:
+    """Ask until the answer is as wanted; a real server notices changed roles a moment later."""
+    for _ in range(200):
+        said = await try_to(ask())
+        if said == wanted:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(said)
+
+
+async def test_impersonation_must_be_allowed(guarded: Cluster, tmp_path: Path) -> None:
+    ns, who = guarded.namespace, f"system:serviceaccount:{guarded.namespace}:robot"
+    rule = {"apiGroups": [""], "resources": ["users"], "resourceNames": ["jane"], "verbs": ["impersonate"]}
+    name, group = f"impersonator-{ns}", "rbac.authorization.k8s.io"
+    async with as_account(guarded, "robot", tmp_path) as robot:
+        assert (await whoami(robot))["username"] == who
+
+        async def refused(**headers: str) -> str:
+            with pytest.raises(AssertionError) as found:
+                await whoami(robot, **headers)
+            return str(found.value)
+
+        first = "selfsubjectreviews.authentication.k8s.io is forbidden"
+        assert await refused(**{"impersonate-user": "jane"}) == (
+            f'{first}: User "{who}" cannot impersonate-on:user-info:create resource "selfsubjectreviews" '
+            'in API group "authentication.k8s.io" at the cluster scope'
+        )
+        assert "cannot impersonate-on:serviceaccount:create" in await refused(
+            **{"impersonate-user": "system:serviceaccount:a:b"}
+        )
+        assert "cannot impersonate-on:arbitrary-node:create" in await refused(**{"impersonate-user": "system:node:a"})
+        assert await refused(**{"impersonate-user": "system:serviceaccount:a:b", "impersonate-group": "c"}) == (
+            f'serviceaccounts "b" is forbidden: User "{who}" cannot impersonate resource "serviceaccounts" '
+            'in API group "" in the namespace "a"'
+        )
+        made = {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": name}, "rules": [rule]}
+        await guarded.client.create(made)
+        subject = {"kind": "ServiceAccount", "name": "robot", "namespace": ns}
+        reference = {"apiGroup": group, "kind": "ClusterRole", "name": name}
+        made = {"apiVersion": RBAC, "kind": "ClusterRoleBinding", "metadata": {"name": name}, "subjects": [subject]}
+        await guarded.client.create({**made, "roleRef": reference})
+
+        for _ in range(200):
+            try:
+                found = await whoami(robot, **{"impersonate-user": "jane"})
+                break
+            except AssertionError:
+                await asyncio.sleep(0.05)
+        assert found == {"username": "jane", "groups": ["system:authenticated"]}
+
+
+async def test_a_token_is_for_its_audience_only(guarded: Cluster, tmp_path: Path) -> None:
+    async with as_account(guarded, "robot", tmp_path, audiences=["vault"]) as robot:
+        with pytest.raises(Unauthorized):
+            await robot.list("v1/ConfigMap", guarded.namespace)
+
+
+async def test_a_binding_to_a_service_account_takes_effect(guarded: Cluster, tmp_path: Path) -> None:
+    ns = guarded.namespace
+    async with as_account(guarded, "robot", tmp_path) as robot:
+        said = await try_to(robot.list("v1/ConfigMap", ns))
+        assert said == (
+            f'configmaps is forbidden: User "system:serviceaccount:{ns}:robot" cannot list resource "configmaps" '
+            f'in API group "" in the namespace "{ns}"'
+        )
+        await guarded.client.create(role("reader", READ, namespace=ns))
+        subject = {"kind": "ServiceAccount", "name": "robot"}
+        await guarded.client.create(binding("reader", subject, namespace=ns))
+        await eventually(lambda: robot.list("v1/ConfigMap", ns))
+        assert "cannot create" in await try_to(robot.create(config_map("a", ns)))
+
+
+@pytest.mark.virtual_time
+async def test_a_token_expires_on_the_clock_of_the_server() -> None:
+    async with APIServer() as server, Client(server) as admin:
+        await server.apply(account("robot"))
+        path = "/api/v1/namespaces/default/serviceaccounts/robot/token"
+        spec = {"spec": {"expirationSeconds": 600}}
+        answer = await post(admin, path, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", **spec})
+        assert answer["status"]["expirationTimestamp"] == "2026-01-01T00:10:00Z"
+        headers = {"authorization": f"Bearer {answer['status']['token']}"}
+        asked = HTTPRequest("GET", "/api/v1/namespaces/default/configmaps", headers=headers)
+        await asyncio.sleep(599)
+        assert (await server.send(asked)).status == 200
+        await asyncio.sleep(1)
+        assert (await server.send(asked)).status == 401
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
+        body = {**review, "spec": {"token": answer["status"]["token"]}}
+        found = await post(admin, "/apis/authentication.k8s.io/v1/tokenreviews", body)
+        assert found["status"] == {"user": {}, "error": "[invalid bearer token, service account token has expired]"}
+
+
+@pytest.mark.virtual_time
+async def test_admission_knows_the_user() -> None:
+    async with APIServer() as server:
+        group = "admissionregistration.k8s.io/v1"
+        rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
+        expression = "'team' in request.userInfo.groups && request.userInfo.username == 'jane'"
+        spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": expression}]}
+        policy = {"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "only-jane"}}
+        bound = {"policyName": "only-jane", "validationActions": ["Deny"]}
+        binding_ = {"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "only-jane"}}
+        await server.apply({**policy, "spec": spec}, {**binding_, "spec": bound})
+        for user, said in ((server.user("jane", groups=["team"]), "allowed"), (server.user("joe"), "denied request")):
+            async with Client(user) as client:
+                assert said in await try_to(client.create(config_map("a")))
+
+
+@pytest.mark.virtual_time
+async def test_a_server_that_lost_its_data_has_roles_again() -> None:
+    async with APIServer(rbac=True) as server, Client(server) as admin:
+        jane = server.user("jane")
+        await server.restart(wipe=True)
+        assert await admin.get(f"{RBAC}/ClusterRole", "cluster-admin")
+        async with Client(jane) as client:
+            assert (await whoami(client))["username"] == "jane"
+
+
+@pytest.mark.virtual_time
+async def test_tokens_and_roles_outlive_a_server_that_keeps_its_data(tmp_path: Path) -> None:
+    async with APIServer(data=tmp_path / "data", rbac=True) as server:
+        subject = {"kind": "ServiceAccount", "name": "robot"}
+        await server.apply(account("robot"), role("reader", READ), binding("reader", subject))
+        token, known = server.service_account("robot").token, server.statistics().objects
+        async with Client(server) as admin:
+            await admin.delete(f"{RBAC}/ClusterRole", "view")
+    asked = HTTPRequest("GET", "/api/v1/namespaces/default/configmaps", headers={"authorization": f"Bearer {token}"})
+    other = HTTPRequest("GET", "/api/v1/namespaces/default/secrets", headers={"authorization": f"Bearer {token}"})
+    async with APIServer(data=tmp_path / "data", rbac=True) as server:
+        assert [(await server.send(each)).status for each in (asked, other)] == [200, 403]
+        # A role of the server that is missing comes back, as on a real one.
+        assert server.statistics().objects == known
+    async with APIServer(rbac=True) as stranger:
+        assert (await stranger.send(asked)).status == 401
+
+
+async def test_other_programs_are_users_through_their_kubeconfig(tmp_path: Path) -> None:
+    async with APIServer(rbac=True) as server:
+        await server.apply(account("robot"))
+        for connection, username in (
+            (server.user("jane", groups=["team"]), "jane"),
+            (server.service_account("robot"), "system:serviceaccount:default:robot"),
+        ):
+            place = connection.write_kubeconfig(tmp_path / "kubeconfig")
+            assert place.stat().st_mode & 0o777 == 0o600
+            async with Client.from_config(kubeconfig=place) as client:
+                assert (await whoami(client))["username"] == username
+                assert "cannot list" in await try_to(client.list("v1/ConfigMap", "default"))
+
+
+async def test_a_token_that_is_not_valid_is_refused_over_sockets() -> None:
+    async with APIServer() as server, aiohttp.ClientSession() as session:
+        for path, headers in (
+            ("/api", {}),
+            ("/api", {"authorization": "Bearer a.b.c"}),
+            ("/api", {"authorization": f"Basic {server.token}"}),
+            (f"/{server.token}/api", {"authorization": "Bearer wrong"}),
+        ):
+            async with session.get(f"{server.url}{path}", headers=headers) as answer:
+                assert answer.status == 401
