@@ -172,3 +172,11 @@ updated(
         ({"spec.completionMode": "Indexed", "spec.completions": 2}, {"spec.completions": 3}),
     ],
 )
+updated(
+    "cronjobs",
+    [
+        ({}, {"spec.jobTemplate.spec.template.spec.containers[0].image": "other"}),
+        ({}, {"spec.jobTemplate.spec.completions": 3}),
+        ({}, {"spec.jobTemplate.spec.backoffLimit": -1}),
+    ],
+)

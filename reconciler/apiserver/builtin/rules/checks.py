@@ -222,11 +222,6 @@ def _only(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         yield FieldError.not_supported(path, value, rule.arguments)
 
 
-def _one(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that at most one of several members is set."""
-    yield from (FieldError.forbidden(f"{path}.{key}", rule.message(place)) for key in _members(rule, value)[1:])
-
-
 def _unique(rule: Rule, place: Place, value: Any, path: str) -> Findings:
     """Check that the items of a list differ, or the members of them that are named.
 
@@ -357,7 +352,7 @@ def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findi
 EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
 """The checks that are about missing values, too."""
 _NAMED: tuple[Check, ...] = (
-    *(_in, _known, _one, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),
+    *(_in, _known, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),
     *(_annotations, _json, _labels, _generated, _host_ports, _indexes, _stays_terminated),
 )
 CHECKS: dict[str, Check] = {

@@ -189,8 +189,8 @@ class Rule:
 
     def invalid(self, place: Place, value: Any, path: str, problem: str = "") -> FieldError:
         """Return the error for an invalid value."""
-        shown = "" if self.show == "none" else f"{self.shown(place, value)}: "
-        return FieldError(path, f"Invalid value: {shown}{self.message(place, problem)}")
+        parts = ("" if self.show == "none" else self.shown(place, value), self.message(place, problem))
+        return FieldError(path, ": ".join(("Invalid value", *filter(None, parts))))
 
 
 def _struct(template: Any, value: Any) -> Any:

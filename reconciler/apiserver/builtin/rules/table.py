@@ -8,9 +8,9 @@ the errors of the real server::
     - MEMBER
 
 The second form applies the rules of the member's type here; ``>>`` does even if the member is missing, and the third
-form never does. Other members follow after the last rule; the check ``selector`` follows its member itself. The checks
-are those of `reconciler.apiserver.builtin.rules.checks`. Most accept an empty value unless they have a ``!``, or
-a missing one if they have a ``?``.
+form never does. Other members follow after the last rule; the checks ``selector`` and ``one`` follow their members
+themselves. The checks are those of `reconciler.apiserver.builtin.rules.checks`. Most accept an empty value unless they
+have a ``!``, or a missing one if they have a ``?``.
 
 A PATH is relative to the object of the section's type. It begins with ``^`` for the object around it, with ``/`` for
 the whole document, and with ``@`` for the stored object on an update. ``.`` is the object itself, ``list[]`` is each
@@ -100,6 +100,10 @@ def _plan(name: str) -> tuple[Step, ...]:
             steps.append(_follow(member, members[member], at, when, always=mark == ">>"))
         elif line[0] == "-":
             done.add(line[2:])
+        elif line.startswith(". one "):
+            words, _, message = line.removeprefix(". one ").partition(": ")
+            done.update(words.split())
+            steps.append(_follow_one(words.split(), members, message))
         else:
             steps.append(read_rule(line, _CHECKS, {*EAGER, "selector"}))
             done |= {line.split()[0]} if line.split()[1] == "selector" else set()
@@ -127,17 +131,29 @@ def _follow(key: str, name: str, at: str | None = None, when: str = "", *, alway
     return step
 
 
+def _follow_one(keys: list[str], members: dict[str, str], message: str) -> Step:
+    """Return the step that checks the first member that is set, and refuses the others."""
+
+    def step(place: Place, errors: list[FieldError]) -> None:
+        found = [key for key in keys if place.value.get(key) is not None]
+        for key in found[:1]:
+            _follow(key, members[key])(place, errors)
+        errors += (FieldError.forbidden(f"{place.path}.{key}", message) for key in found[1:])
+
+    return step
+
+
 def _selector(rule: Rule, place: Place, value: Any, path: str) -> Iterator[FieldError]:
     """Check the selector of a workload: it must be valid, and match the labels of the template."""
     labels = getter("template.metadata.labels")(place)
-    if value is None:
+    if value is None and rule.arguments != ("daemonset",):
         yield FieldError.required(path)
-    elif not value and rule.arguments:
+    elif value == {} and rule.arguments:
         yield FieldError.invalid(path, {}, f"empty selector is invalid for {rule.arguments[0]}")
         return
     if problems := violations("meta.v1.LabelSelector", value or {}, None, path):
         yield from problems
-        yield FieldError.invalid(path, value, "invalid label selector")
+        yield rule.invalid(place, value, path)
     elif not selects(value or {}, labels or {}):
         where = f"{place.path}.template.metadata.labels"
         yield FieldError.invalid(where, labels, "`selector` does not match template `labels`")

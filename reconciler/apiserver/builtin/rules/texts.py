@@ -130,7 +130,17 @@ def _config_key(text: str) -> list[str]:
 
 
 _OF_NAMES = (
-    *("descending", "env-name", "header", "label-1035", "label-value", "no-backstep", "port-name", "subdomain"),
+    *(
+        "condition-reason",
+        "descending",
+        "env-name",
+        "header",
+        "label-1035",
+        "label-value",
+        "no-backstep",
+        "port-name",
+        "subdomain",
+    ),
     *("subdomain-or-underscores", "sysctl", "trimmed", "url-path"),
 )
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
