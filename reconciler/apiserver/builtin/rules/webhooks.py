@@ -18,7 +18,8 @@ def _webhook_resources(_rule: Rule, _place: Place, value: Any, path: str) -> Fin
     """Check that no resource of a rule is covered by another one."""
     whole: set[str] = set()
     everywhere: set[str] = set()
-    for index, resource in enumerate(value or ()):
+    resources: list[str] = value or []
+    for index, resource in enumerate(resources):
         plural, slash, below = resource.partition("/")
         if not slash:
             continue
@@ -28,7 +29,7 @@ def _webhook_resources(_rule: Rule, _place: Place, value: Any, path: str) -> Fin
                 yield FieldError.invalid(f"{path}[{index}]", resource, words)
         whole |= {plural} if below == "*" else set()
         everywhere |= {below} if plural == "*" else set()
-    if "*" in (value or ()) and any("/" not in each and each != "*" for each in value):
+    if "*" in resources and any("/" not in each and each != "*" for each in resources):
         words = "if '*' is present, must not specify other resources without subresources"
         yield FieldError.invalid(path, value, words)
 
