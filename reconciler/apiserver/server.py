@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from reconciler.apiserver.access.tokens import Credentials
 from reconciler.apiserver.access.users import User, with_groups
@@ -22,6 +22,7 @@ from reconciler.apiserver.serving.listener import Listener
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
+from reconciler.apiserver.serving.stand_ins import IMMEDIATE, StandIns
 from reconciler.apiserver.serving.tls import serving_certificate
 from reconciler.apiserver.serving.user_connection import UserConnection
 from reconciler.apiserver.storage.data_directory import DataDirectory
@@ -32,13 +33,7 @@ from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
-if TYPE_CHECKING:
-    from reconciler.testing.workloads import WorkloadControllers
-
 __all__ = ["APIServer", "ServerStatistics"]
-
-IMMEDIATE = ("garbage", "namespaces")
-STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +112,7 @@ class APIServer:
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._credentials = Credentials()
         self._open = False
-        self._clock = clock
-        self._delays = _delays_of(controllers)
-        self._workloads: WorkloadControllers | None = None
+        self._stand_ins = StandIns(self, controllers, clock)
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         context, self._authority = serving_certificate() if tls else (None, "")
@@ -153,15 +146,11 @@ class APIServer:
             self._use(self._data)
         self._open = True
         self._listener.attach(asyncio.get_running_loop())
-        if self._delays:
-            from reconciler.testing.workloads import WorkloadControllers
-
-            self._workloads = WorkloadControllers(self, self._delays, clock=self._clock)
-            try:
-                await self._workloads.start()
-            except BaseException:
-                await self.close()
-                raise
+        try:
+            await self._stand_ins.start()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     def _use(self, data: DataDirectory) -> None:
@@ -184,8 +173,7 @@ class APIServer:
 
         Cancellation may leave sockets to the event loop, which closes them.
         """
-        if self._workloads is not None:
-            await self._workloads.stop()
+        await self._stand_ins.stop()
         self._open = False
         try:
             self._handler_chain.close()
@@ -486,20 +474,3 @@ class APIServer:
             # Clients follow these links as they are.
             response.body = response.body.replace(b'"/openapi/', b'"/%b/openapi/' % first.encode())
         return response
-
-
-def _delays_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str, float]:
-    """Return the seconds of each stand-in.
-
-    Raises:
-        ConfigurationError: a controller is unknown, or its seconds are negative.
-    """
-    if isinstance(controllers, str) or (unknown := set(controllers) - {*IMMEDIATE, *STAND_INS}):
-        shown = controllers if isinstance(controllers, str) else ", ".join(sorted(map(str, unknown)))
-        raise ConfigurationError(f"controllers has {shown!r}: choose from {', '.join((*IMMEDIATE, *STAND_INS))}")
-    chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, 1.0)
-    delays = {name: chosen[name] for name in STAND_INS if name in chosen}
-    for name, delay in delays.items():
-        if not delay >= 0:
-            raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
-    return delays

@@ -204,12 +204,13 @@ class QueueCounters:
         statistics: returns the queue's counts and state; None until `watch` is called.
     """
 
-    __slots__ = ("_priorities", "name", "statistics", "wait", "work")
+    __slots__ = ("_priorities", "_wait_counts", "_work_counts", "name", "statistics", "wait", "work")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.wait = Histogram(QUEUE_BUCKETS)
         self.work = Histogram(QUEUE_BUCKETS)
+        self._wait_counts, self._work_counts = self.wait.counts, self.work.counts
         self.statistics: Callable[[], QueueStatistics] | None = None
         self._priorities: dict[int, None] = {0: None}
 
@@ -221,15 +222,13 @@ class QueueCounters:
 
     def observe_queue_duration(self, seconds: float, /) -> None:
         """Record how many seconds a key was ready before a worker took it."""
-        wait = self.wait
-        wait.counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
-        wait.total += seconds
+        self._wait_counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
+        self.wait.total += seconds
 
     def observe_work_duration(self, seconds: float, /) -> None:
         """Record how many seconds a key was in progress."""
-        work = self.work
-        work.counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
-        work.total += seconds
+        self._work_counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
+        self.work.total += seconds
 
     def depth(self, ready: Mapping[int, int]) -> dict[str, int]:
         """Return the number of ready keys by priority; priorities seen at an earlier scrape stay, with 0."""

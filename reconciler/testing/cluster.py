@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
@@ -63,6 +67,33 @@ class Cluster:
             else:
                 await _install(self.client, document)
 
+    @contextlib.asynccontextmanager
+    async def service_account(self, name: str, namespace: str | None = None) -> AsyncIterator[Client]:
+        """Yield a client with the rights of a service account: those of the roles that are bound to it.
+
+        A real server notices a new binding a moment after it was created.
+
+        Args:
+            name: the name of the service account.
+            namespace: its namespace; that of the test by default.
+
+        Raises:
+            NotFound: there is no such service account.
+        """
+        namespace = namespace or self.namespace
+        if isinstance(self.server, APIServer):
+            async with Client(self.server.service_account(name, namespace)) as client:
+                yield client
+            return
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+        answer = await self.client.create_subresource(
+            "v1/ServiceAccount", name, namespace, subresource="token", body=request
+        )
+        with tempfile.TemporaryDirectory() as directory:
+            path = _write_kubeconfig(Path(directory, "kubeconfig"), self.server, answer["status"]["token"])
+            async with Client.from_config(kubeconfig=path) as client:
+                yield client
+
     def writes(self, *, name: str, subresource: str = "status") -> list[int]:
         """Return the HTTP status of each write to an object in this test's namespace, oldest first.
 
@@ -90,10 +121,18 @@ class Cluster:
         return format_audit_records(self.server.audit(namespace=self.namespace))
 
 
+def _write_kubeconfig(path: Path, plane: ControlPlane, token: str) -> Path:
+    """Write a kubeconfig with a token, in a directory that only its owner can read, and return its path."""
+    kubeconfig = plane.kubeconfig()
+    kubeconfig["users"][0]["user"] = {"token": token}
+    path.write_bytes(msgspec.json.encode(kubeconfig))
+    return path
+
+
 @contextlib.asynccontextmanager
 async def embedded_cluster() -> AsyncIterator[Cluster]:
-    """Yield an embedded server in this process."""
-    async with APIServer() as server, Client(server) as client:
+    """Yield an embedded server in this process; roles limit what users may do, as on a real one."""
+    async with APIServer(rbac=True) as server, Client(server) as client:
         yield await _with_namespace("embedded", client, server)
 
 

@@ -15,20 +15,21 @@ __all__ = ["Inbox", "Waiters"]
 
 
 class Waiters:
-    """Tasks that wait to be woken, first in first out."""
+    """Tasks that wait to be woken, first in first out.
 
-    __slots__ = ("_futures",)
+    Attributes:
+        futures: one for each task.
+    """
+
+    __slots__ = ("futures",)
 
     def __init__(self) -> None:
-        self._futures: deque[asyncio.Future[None]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._futures)
+        self.futures: deque[asyncio.Future[None]] = deque()
 
     async def wait(self) -> None:
         """Wait to be woken. Cancellation passes a wake-up that came at the same moment on to the next task."""
         woken = asyncio.get_running_loop().create_future()
-        self._futures.append(woken)
+        self.futures.append(woken)
         try:
             await woken
         except BaseException:
@@ -36,25 +37,25 @@ class Waiters:
                 self.wake_one()
             else:
                 with contextlib.suppress(ValueError):
-                    self._futures.remove(woken)
+                    self.futures.remove(woken)
             raise
 
     def wake_one(self) -> None:
         """Wake the task that has waited longest, if there is one."""
-        while self._futures:
-            future = self._futures.popleft()
+        while self.futures:
+            future = self.futures.popleft()
             if not future.done():
                 future.set_result(None)
                 return
 
     def wake_all(self) -> None:
         """Wake every task."""
-        while self._futures:
+        while self.futures:
             self.wake_one()
 
     def clear(self) -> None:
         """Drop tasks of an event loop that has ended."""
-        self._futures.clear()
+        self.futures.clear()
 
 
 class Inbox(Generic[K]):

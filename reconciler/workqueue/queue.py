@@ -375,7 +375,7 @@ class WorkQueue(Generic[K]):
             ready_by_priority=dict(by_priority),
             waiting=len(self._timers),
             in_progress=len(ages),
-            idle_workers=len(self._workers),
+            idle_workers=len(self._workers.futures),
             adds=self._adds,
             gets=self._gets,
             delayed_adds=self._delayed_adds,
@@ -415,7 +415,7 @@ class WorkQueue(Generic[K]):
         self._adds += 1
         if entry.started_at is None:
             self._order.push(entry)
-            if self._workers:
+            if self._workers.futures:
                 self._workers.wake_one()
 
     def _raise_priority(self, entry: Entry[K], priority: int) -> None:

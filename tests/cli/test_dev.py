@@ -181,6 +181,10 @@ async def test_an_operator_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         (["disks:setup", "--workers", "0"], "--workers must be 1 or more"),
         (["disks:setup", "--kubeconfig", "absent/kubeconfig"], "--kubeconfig absent/kubeconfig: cannot write"),
         (["disks:setup", "--kubeconfig", "mine.yaml"], "is not that of an earlier run, so it is not overwritten"),
+        (
+            ["disks:setup", "--control-plane", "--data", "d"],
+            "--data and --controller are options of the embedded server",
+        ),
         ([], "missing argument target"),
     ],
 )
@@ -198,6 +202,26 @@ async def test_invalid_input_is_one_line(tmp_path: Path, arguments: list[str], s
     assert says in err.decode()
     assert len(err.splitlines()) == 1
     assert (tmp_path / "mine.yaml").read_text() == "notes"
+
+
+async def test_kept_data_and_the_clusters_controllers(tmp_path: Path) -> None:
+    labels = {"app": "web"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+    web = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"}}
+
+    def is_ready(found: Any) -> bool:
+        return bool(found["status"].get("readyReplicas"))
+
+    async with developing(tmp_path, "--data", "kept", "--controller", "deployments") as dev:
+        assert "its data is kept in kept" in await dev.until("started controllers")
+        async with dev.client() as client:
+            await client.create({**web, "spec": spec})
+            await client.wait_for("apps/v1/Deployment", "web", "default", until=is_ready, timeout=60)
+    async with developing(tmp_path, "--data", "kept") as dev:
+        await dev.until("started controllers")
+        async with dev.client() as client:
+            assert (await client.get("apps/v1/Deployment", "web", "default"))["status"]["readyReplicas"] == 1
 
 
 async def test_a_converter_that_is_not_called_is_named(tmp_path: Path) -> None:

@@ -219,6 +219,12 @@ rbac.authorization.k8s.io/v1 clusterroles ClusterRole * | storage.k8s.io/v1 stor
 rbac.authorization.k8s.io/v1 clusterrolebindings ClusterRoleBinding *
 scheduling.k8s.io/v1 priorityclasses PriorityClass *
 apiextensions.k8s.io/v1 customresourcedefinitions CustomResourceDefinition *
+node.k8s.io/v1 runtimeclasses RuntimeClass * | storage.k8s.io/v1 csidrivers CSIDriver *
+storage.k8s.io/v1 csinodes CSINode * | storage.k8s.io/v1 csistoragecapacities CSIStorageCapacity
+storage.k8s.io/v1 volumeattachments VolumeAttachment * | resource.k8s.io/v1 deviceclasses DeviceClass *
+storage.k8s.io/v1 volumeattributesclasses VolumeAttributesClass * | resource.k8s.io/v1 resourceclaims ResourceClaim
+flowcontrol.apiserver.k8s.io/v1 prioritylevelconfigurations PriorityLevelConfiguration *
+flowcontrol.apiserver.k8s.io/v1 flowschemas FlowSchema *
 """
 _OWN = f"{GROUP}/v1 widgets Widget | {GROUP}/v1 gadgets Gadget | {GROUP}/v1 clusterwidgets ClusterWidget *"
 

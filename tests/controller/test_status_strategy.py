@@ -43,7 +43,7 @@ async def test_the_status_of_a_custom_kind_is_updated_once_without_an_echo(world
 async def test_the_status_of_a_built_in_kind_is_patched(world: World) -> None:
     class Deployments(ResourceReconciler[Unstructured], resource="apps/v1/Deployment"):
         async def reconcile_object(self, obj, status, /) -> Outcome:
-            status.set(readyReplicas=1)
+            status.set(replicas=1, readyReplicas=1)
             return None
 
     await world.foreign.create(DEPLOYMENT)

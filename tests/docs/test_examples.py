@@ -64,7 +64,11 @@ async def test_the_database_operator_follows_its_deployment() -> None:
             deployment = await client.get("apps/v1/Deployment", "db1", "default")
             assert deployment.to_dict()["metadata"]["ownerReferences"][0]["name"] == "db1"
             await client.patch(
-                "apps/v1/Deployment", "db1", "default", patch={"status": {"readyReplicas": 1}}, subresource="status"
+                "apps/v1/Deployment",
+                "db1",
+                "default",
+                patch={"status": {"replicas": 1, "readyReplicas": 1}},
+                subresource="status",
             )
             await client.wait_for(
                 example.Database, "db1", "default", until=lambda db: db.status.phase == "Ready", timeout=30

@@ -103,7 +103,7 @@ _DIFFERENT = [
         (r'(?<="serverAddress":")127\.0\.0\.1(:\d+)?', "ADDRESS"),
         (r"https?://127\.0\.0\.1:\d+(/[0-9a-f]{32})?", "SERVER"),
         (r"\b10\.(0|96)\.0\.1\b", "FIRST-ADDRESS"),
-        (r"(?<![:\w])(system:)?admin(?= |$|\n)", "ADMINISTRATOR"),
+        (r"(?<![:\w/-])(system:)?admin(?= |$|\n)", "ADMINISTRATOR"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
         (r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d \+0000", "TIME"),

@@ -11,7 +11,7 @@ import msgspec
 from reconciler.apiserver.access.attributes import Attributes
 from reconciler.apiserver.access.rules import allows
 from reconciler.apiserver.access.users import MASTERS, User, account_name
-from reconciler.apiserver.builtin.validation import selects
+from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate, not_found
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from reconciler.apiserver.builtin.validation import selects
+from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.refusals import not_found
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted

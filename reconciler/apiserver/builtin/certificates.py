@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from reconciler.apiserver.builtin.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import FieldError, forbidden
-from reconciler.apiserver.schema.names import LABEL_MESSAGE, is_label
+from reconciler.apiserver.schema.names import form_problems
 from reconciler.wire import JSONObject
 
 __all__ = ["CERTIFICATES", "certificate_strategy"]
@@ -153,8 +153,8 @@ def _check_signer(name: str, path: str) -> Findings:
         yield FieldError.invalid(path, name, _SIGNER_FORM)
     else:
         for label in domain.split("."):
-            if not is_label(label):
-                yield FieldError.invalid(path, domain, f'validating label "{label}": {LABEL_MESSAGE}')
+            for problem in form_problems("label", label)[-1:]:
+                yield FieldError.invalid(path, domain, f'validating label "{label}": {problem}')
         if "." not in domain:
             yield FieldError.invalid(path, domain, "should be a domain with at least two segments separated by dots")
 

@@ -1,121 +1,32 @@
 """The defaults of the built-in types.
 
-They are those of the functions ``SetDefaults_*`` of Kubernetes 1.36, as its responses show them.
+They are those of the functions ``SetDefaults_*`` of Kubernetes 1.36, as its responses show them. ``defaults.json`` has
+those that depend on nothing.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from importlib import resources
+
+import msgspec
 
 from reconciler.wire import JSONObject
 
 __all__ = ["completion_of"]
 
-_CONTAINER = {"resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
-_FILES = {"defaultMode": 420}
-_CHANGED: JSONObject = {"lastTransitionTime": None}
-_CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
 
-_WEBHOOK: JSONObject = {
-    "failurePolicy": "Fail",
-    "matchPolicy": "Equivalent",
-    "namespaceSelector": {},
-    "objectSelector": {},
-    "timeoutSeconds": 10,
-}
-
-_FIXED: dict[str, JSONObject] = {
-    "admissionregistration.v1.MutatingWebhook": {**_WEBHOOK, "reinvocationPolicy": "Never"},
-    "admissionregistration.v1.MatchResources": {
-        "matchPolicy": "Equivalent",
-        "namespaceSelector": {},
-        "objectSelector": {},
-    },
-    "admissionregistration.v1.NamedRuleWithOperations": {"scope": "*"},
-    "admissionregistration.v1.RuleWithOperations": {"scope": "*"},
-    "admissionregistration.v1.ServiceReference": {"port": 443},
-    "admissionregistration.v1.ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
-    "admissionregistration.v1.ValidatingWebhook": _WEBHOOK,
-    "admissionregistration.v1.MutatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
-    "apps.v1.DaemonSetCondition": _CHANGED,
-    "apps.v1.DaemonSetSpec": {
-        "revisionHistoryLimit": 10,
-        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-    },
-    "apps.v1.DeploymentCondition": {"lastTransitionTime": None, "lastUpdateTime": None},
-    "apps.v1.DeploymentSpec": {
-        "replicas": 1,
-        "revisionHistoryLimit": 10,
-        "progressDeadlineSeconds": 600,
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
-    },
-    "apps.v1.ReplicaSetCondition": _CHANGED,
-    "apps.v1.ReplicaSetSpec": {"replicas": 1},
-    "apps.v1.StatefulSetCondition": _CHANGED,
-    "apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-    "apps.v1.StatefulSetSpec": {
-        "replicas": 1,
-        "revisionHistoryLimit": 10,
-        "podManagementPolicy": "OrderedReady",
-        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
-        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-    },
-    "autoscaling.v2.HorizontalPodAutoscalerCondition": _CHANGED,
-    "autoscaling.v2.HorizontalPodAutoscalerSpec": {"minReplicas": 1, "metrics": [_CPU]},
-    "batch.v1.CronJobSpec": {
-        "concurrencyPolicy": "Allow",
-        "suspend": False,
-        "successfulJobsHistoryLimit": 3,
-        "failedJobsHistoryLimit": 1,
-    },
-    "batch.v1.JobCondition": {"lastProbeTime": None, "lastTransitionTime": None},
-    "core.v1.ConfigMapVolumeSource": _FILES,
-    "core.v1.ContainerPort": {"protocol": "TCP"},
-    "core.v1.DownwardAPIVolumeSource": _FILES,
-    "core.v1.ContainerStateRunning": {"startedAt": None},
-    "core.v1.ContainerStateTerminated": {"finishedAt": None, "startedAt": None},
-    "core.v1.ContainerStatus": {"lastState": {}, "state": {}},
-    "core.v1.EndpointPort": {"protocol": "TCP"},
-    "core.v1.GRPCAction": {"service": ""},
-    "core.v1.HTTPGetAction": {"path": "/", "scheme": "HTTP"},
-    "core.v1.HostPathVolumeSource": {"type": ""},
-    "core.v1.NodeCondition": {"lastHeartbeatTime": None, "lastTransitionTime": None},
-    "core.v1.ObjectFieldSelector": {"apiVersion": "v1"},
-    "core.v1.PersistentVolumeClaimCondition": {"lastProbeTime": None, "lastTransitionTime": None},
-    "core.v1.PersistentVolumeClaimSpec": {"volumeMode": "Filesystem"},
-    "core.v1.PersistentVolumeSpec": {"persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"},
-    "core.v1.PodCondition": {"lastProbeTime": None, "lastTransitionTime": None},
-    "core.v1.Probe": {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
-    "core.v1.ProjectedVolumeSource": _FILES,
-    "core.v1.ReplicationControllerCondition": _CHANGED,
-    "core.v1.ReplicationControllerSpec": {"replicas": 1},
-    "core.v1.SecretVolumeSource": _FILES,
-    "core.v1.ServiceAccountTokenProjection": {"expirationSeconds": 3600},
-    "discovery.v1.Endpoint": {"conditions": {}},
-    "discovery.v1.EndpointPort": {"name": "", "protocol": "TCP"},
-    "meta.v1.Condition": _CHANGED,
-    "flowcontrol.v1.LimitedPriorityLevelConfiguration": {"lendablePercent": 0, "nominalConcurrencyShares": 30},
-    "networking.v1.IngressClassParametersReference": {"scope": "Cluster"},
-    "networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
-    "rbac.v1.RoleRef": {"apiGroup": "rbac.authorization.k8s.io"},
-    "scheduling.v1.PriorityClass": {"preemptionPolicy": "PreemptLowerPriority"},
-    "storage.v1.CSIDriverSpec": {
-        "attachRequired": True,
-        "fsGroupPolicy": "ReadWriteOnceWithFSType",
-        "podInfoOnMount": False,
-        "requiresRepublish": False,
-        "seLinuxMount": False,
-        "storageCapacity": False,
-        "volumeLifecycleModes": ["Persistent"],
-    },
-    "storage.v1.CSINodeDriver": {"topologyKeys": None},
-    "storage.v1.StorageClass": {"reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"},
-}
-"""The values of missing members, by type. A null stands for a time that Go writes even if it is not set."""
+@functools.cache
+def _fixed() -> dict[str, JSONObject]:
+    """Return the values of missing members, by type; a null stands for a time that Go writes even if it is not set."""
+    text = resources.files("reconciler.apiserver.builtin").joinpath("defaults.json").read_bytes()
+    found: dict[str, JSONObject] = msgspec.json.decode(text)
+    return found
 
 
 def _with(value: JSONObject, defaults: JSONObject) -> JSONObject:
-    missing = {key: default for key, default in defaults.items() if value.get(key) is None and key not in value}
+    missing = {key: default for key, default in defaults.items() if value.get(key, "") == ""}
     return {**value, **missing} if missing else value
 
 
@@ -124,6 +35,9 @@ def _container(value: JSONObject) -> JSONObject:
     name = image.rpartition("/")[2]
     latest = "@" not in name and name.partition(":")[2] in ("", "latest")
     return _with(value, {**_CONTAINER, "imagePullPolicy": "Always" if latest else "IfNotPresent"})
+
+
+_CONTAINER = {"resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 
 
 def _volume(value: JSONObject) -> JSONObject:
@@ -157,7 +71,7 @@ def _on_host(container: JSONObject) -> JSONObject:
 
 
 def _service_port(value: JSONObject) -> JSONObject:
-    return _with(value, {"protocol": "TCP", "targetPort": value.get("port", 0)})
+    return _with(value, {"protocol": "TCP"}) | {"targetPort": value.get("targetPort") or value.get("port", 0)}
 
 
 def _service_spec(value: JSONObject) -> JSONObject:
@@ -222,6 +136,26 @@ def _limits(value: JSONObject) -> JSONObject:
     return {**value, **{key: amounts for key, amounts in found.items() if amounts}}
 
 
+def _probe(value: JSONObject) -> JSONObject:
+    """Return a probe with its defaults; a number that is zero counts as missing."""
+    defaults = _fixed()["core.v1.Probe"]
+    return _with({key: member for key, member in value.items() if member != 0 or key not in defaults}, defaults)
+
+
+def _behavior(value: JSONObject) -> JSONObject:
+    up, down = _with(value.get("scaleUp") or {}, _SCALE_UP), _with(value.get("scaleDown") or {}, _SCALE_DOWN)
+    return {**value, "scaleUp": up, "scaleDown": down}
+
+
+_PERCENT = {"type": "Percent", "value": 100, "periodSeconds": 15}
+_SCALE_DOWN = {"selectPolicy": "Max", "policies": [_PERCENT]}
+_SCALE_UP = {
+    "stabilizationWindowSeconds": 0,
+    "selectPolicy": "Max",
+    "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}, _PERCENT],
+}
+
+
 def _subject(value: JSONObject) -> JSONObject:
     named = value.get("kind") in ("User", "Group")
     return _with(value, {"apiGroup": "rbac.authorization.k8s.io"}) if named else value
@@ -231,6 +165,7 @@ _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "apps.v1.DaemonSetUpdateStrategy": _daemon_set_strategy,
     "apps.v1.DeploymentStrategy": _deployment_strategy,
     "apps.v1.StatefulSetUpdateStrategy": _stateful_set_strategy,
+    "autoscaling.v2.HorizontalPodAutoscalerBehavior": _behavior,
     "core.v1.Container": _container,
     "core.v1.EphemeralContainer": _container,
     "core.v1.LimitRangeItem": _limits,
@@ -238,6 +173,7 @@ _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "core.v1.NodeSpec": _node_spec,
     "core.v1.NodeStatus": _node_status,
     "core.v1.PodSpec": _pod_spec,
+    "core.v1.Probe": _probe,
     "core.v1.ServicePort": _service_port,
     "core.v1.ServiceSpec": _service_spec,
     "core.v1.Volume": _volume,
@@ -257,5 +193,5 @@ def completion_of(name: str) -> Callable[[JSONObject], JSONObject] | None:
     """
     if name in _COMPUTED:
         return _COMPUTED[name]
-    fixed = _FIXED.get(name)
+    fixed = _fixed().get(name)
     return None if fixed is None else lambda value: _with(value, fixed)

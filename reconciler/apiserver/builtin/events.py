@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
 __all__ = [
-    "check_core_event",
-    "check_event",
     "finish_core_event",
     "finish_event",
     "from_events_group",
@@ -54,25 +49,3 @@ def finish_event(doc: JSONObject, _before: JSONObject | None) -> None:
     """Set the fields that Events of events.k8s.io always have, if only to empty values."""
     for key in ("eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"):
         doc.setdefault(key, None)
-
-
-def check_core_event(doc: JSONObject, _before: JSONObject | None) -> Iterator[FieldError]:
-    """Yield the errors of an Event of the core group."""
-    namespace = (doc.get("involvedObject") or {}).get("namespace") or "default"
-    if namespace != doc["metadata"].get("namespace"):
-        yield FieldError.invalid("involvedObject.namespace", namespace, "does not match event.namespace")
-
-
-def check_event(doc: JSONObject, before: JSONObject | None) -> Iterator[FieldError]:
-    """Yield the errors of a new Event of events.k8s.io."""
-    if before is not None:
-        return
-    required = (
-        ("reportingController", "reportingInstance", "action", "reason") if doc.get("eventTime") else ("eventTime",)
-    )
-    for key in required:
-        if not doc.get(key):
-            yield FieldError.required(key)
-    if doc.get("type") not in ("Normal", "Warning"):
-        shown = doc.get("type") or ""
-        yield FieldError.invalid("type", str(shown), f"has invalid value: {shown}")

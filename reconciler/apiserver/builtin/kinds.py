@@ -37,7 +37,7 @@ class KindInfo:
         generation: whether ``metadata.generation`` is maintained.
         unconditional: whether a PUT may omit the resourceVersion.
         create_on_update: whether a PUT creates a missing object.
-        names: the rule for names: ``subdomain``, ``label``, ``label1035``, or ``path``, which excludes ``.``, ``..``
+        names: the rule for names: ``subdomain``, ``label``, ``label-1035``, or ``path``, which excludes ``.``, ``..``
             and names with ``/`` or ``%``.
     """
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.apiserver.builtin.pod_validation import check_pod_spec
 from reconciler.apiserver.builtin.preparation import complete_pod, qos_class
+from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
@@ -49,7 +49,7 @@ def _reordered(spec: JSONObject, known: JSONObject) -> Findings:
 def check_resize(doc: JSONObject, before: JSONObject | None) -> Findings:
     """Yield the errors of new resources of a pod's containers."""
     spec, known = doc.get("spec") or {}, (before or {}).get("spec") or {}
-    yield from check_pod_spec(spec, "spec")
+    yield from violations("core.v1.PodSpec", spec, None, "spec")
     if qos_class(spec) != qos_class(known):
         shown = (doc.get("status") or {}).get("qosClass") or ""
         yield FieldError.invalid("spec", shown, "Pod QOS Class may not change as a result of resizing")

@@ -1,124 +1,21 @@
-"""Validation of pods and pod templates: the spec itself, and what an update of a Pod may change in it."""
+"""Validation of updates of pods: what may change in their specs."""
 
 from __future__ import annotations
 
 import difflib
 import json
 from collections.abc import Iterator
-from typing import Any
 
+from reconciler.apiserver.builtin.preparation import admitted_pod_spec
+from reconciler.apiserver.builtin.rules.checks import without_empty
+from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.names import LABEL_MESSAGE, is_label
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "check_ephemeral_containers",
-    "check_pod_spec",
-    "check_pod_update",
-    "check_port",
-    "choice",
-    "difference",
-    "without_empty",
-]
+__all__ = ["check_ephemeral_containers", "check_pod_update", "difference"]
 
 Findings = Iterator[FieldError]
-_PULL = ("Always", "IfNotPresent", "Never")
-_PROTOCOLS = ("SCTP", "TCP", "UDP")
-_DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
-_RESTART = ("Always", "OnFailure", "Never")
-
-
-def choice(path: str, value: Any, known: tuple[str, ...]) -> Findings:
-    """Check that a value is one of those that are supported; None is accepted."""
-    if value is not None and value not in known:
-        yield FieldError.not_supported(path, value, known)
-
-
-def check_port(path: str, value: Any) -> Findings:
-    """Check that a number is a port number; other types are accepted."""
-    if isinstance(value, int) and not 1 <= value <= 65535:
-        yield FieldError.invalid(path, value, "must be between 1 and 65535, inclusive")
-
-
-def _is_int32_count(value: int) -> bool:
-    """Return whether a number is a nonnegative 32-bit integer."""
-    return 0 <= value < 2**31
-
-
-def _duplicate_names(path: str, names: list[Any]) -> Findings:
-    """Check that the names in a list are unique."""
-    for index, name in enumerate(names):
-        if name and name in names[:index]:
-            yield FieldError.duplicate(f"{path}[{index}].name", name)
-
-
-def check_pod_spec(spec: JSONObject, path: str) -> Findings:
-    """Yield the errors of a pod's spec; their paths begin with `path`."""
-    volumes = spec.get("volumes") or []
-    yield from _named(f"{path}.volumes", volumes)
-    known = {volume.get("name") for volume in volumes}
-    containers = spec.get("containers") or []
-    if not containers:
-        yield FieldError.required(f"{path}.containers")
-    for key in ("containers", "initContainers"):
-        listed = spec.get(key) or []
-        for index, container in enumerate(listed):
-            yield from _check_container(container, f"{path}.{key}[{index}]", known)
-        yield from _duplicate_names(f"{path}.{key}", [container.get("name") for container in listed])
-    deadline = spec.get("activeDeadlineSeconds")
-    if deadline is not None and (deadline == 0 or not _is_int32_count(deadline)):
-        message = "must be between 1 and 2147483647, inclusive"
-        yield FieldError.invalid(f"{path}.activeDeadlineSeconds", deadline, message)
-    yield from choice(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART)
-    yield from choice(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS)
-
-
-def _named(path: str, items: list[JSONObject]) -> Findings:
-    for index, item in enumerate(items):
-        yield from _check_name(f"{path}[{index}].name", item.get("name"))
-    yield from _duplicate_names(path, [item.get("name") for item in items])
-
-
-def _check_name(path: str, name: Any) -> Findings:
-    if not name:
-        yield FieldError.required(path)
-    elif not is_label(str(name)):
-        yield FieldError.invalid(path, name, LABEL_MESSAGE)
-
-
-def _check_container(container: JSONObject, path: str, volumes: set[Any]) -> Findings:
-    yield from _check_name(f"{path}.name", container.get("name"))
-    image = container.get("image")
-    if not image:
-        yield FieldError.required(f"{path}.image")
-    elif image != image.strip():
-        yield FieldError.invalid(f"{path}.image", image, "must not have leading or trailing whitespace")
-    for index, port in enumerate(container.get("ports") or ()):
-        place = f"{path}.ports[{index}]"
-        if not port.get("containerPort"):
-            yield FieldError.required(f"{place}.containerPort")
-        yield from check_port(f"{place}.containerPort", port.get("containerPort") or 1)
-        yield from choice(f"{place}.protocol", port.get("protocol"), _PROTOCOLS)
-    for index, variable in enumerate(container.get("env") or ()):
-        if not variable.get("name"):
-            yield FieldError.required(f"{path}.env[{index}].name")
-    for index, mount in enumerate(container.get("volumeMounts") or ()):
-        yield from _check_mount(mount, f"{path}.volumeMounts[{index}]", volumes)
-    yield from choice(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), _PULL)
-
-
-def _check_mount(mount: JSONObject, path: str, volumes: set[Any]) -> Findings:
-    name = mount.get("name")
-    if not name:
-        yield FieldError.required(f"{path}.name")
-    elif name not in volumes:
-        yield FieldError(f"{path}.name", f"Not found: {quoted(name)}", "FieldValueNotFound")
-    if not mount.get("mountPath"):
-        yield FieldError.required(f"{path}.mountPath")
-
-
-# Updates.
 
 _ALLOWED_CHANGES = (
     "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
@@ -128,8 +25,13 @@ _ALLOWED_CHANGES = (
 _LISTS = ("containers", "initContainers")
 
 
-def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
+def check_pod_update(doc: JSONObject, stored: JSONObject) -> Findings:
     """Yield the errors of an update of a Pod's spec."""
+    before = stored.get("spec") or {}
+    spec = doc.get("spec") or {}
+    if spec == before:
+        return
+    spec = admitted_pod_spec(spec, before)
     for key in _LISTS:
         containers = spec.get(key) or []
         if len(containers) != len(before.get(key) or []):
@@ -148,27 +50,12 @@ def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
         yield FieldError.forbidden("spec", message)
 
 
-_FORBIDDEN_IF_EPHEMERAL = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources")
-
-
-def check_ephemeral_containers(spec: JSONObject, before: JSONObject) -> Findings:
-    """Yield the errors of the ephemeral containers that an update leaves a Pod with."""
-    path, containers = "spec.ephemeralContainers", spec.get("ephemeralContainers") or []
-    others = [each for key in _LISTS for each in spec.get(key) or ()]
-    names = [each.get("name") for each in others]
-    for index, container in enumerate(containers):
-        place = f"{path}[{index}]"
-        yield from _check_container(container, place, {volume.get("name") for volume in spec.get("volumes") or ()})
-        if container.get("name") in (*names, *(each.get("name") for each in containers[:index])):
-            yield FieldError.duplicate(f"{place}.name", container.get("name"))
-        for member in _FORBIDDEN_IF_EPHEMERAL:
-            if container.get(member):
-                yield FieldError.forbidden(f"{place}.{member}", "cannot be set for an Ephemeral Container")
-        target = container.get("targetContainerName")
-        if target and target not in names:
-            yield FieldError(f"{place}.targetContainerName", f"Not found: {quoted(target)}", "FieldValueNotFound")
-    kept = {each.get("name"): each for each in containers}
-    for old in before.get("ephemeralContainers") or ():
+def check_ephemeral_containers(doc: JSONObject, stored: JSONObject) -> Findings:
+    """Yield the errors of an update of the ephemeral containers of a Pod."""
+    yield from violations("core.v1.Pod", doc, stored)
+    path = "spec.ephemeralContainers"
+    kept = {each.get("name"): each for each in doc["spec"].get("ephemeralContainers") or ()}
+    for old in stored["spec"].get("ephemeralContainers") or ():
         shown = f"existing ephemeral containers {quoted(old.get('name'))} may not be"
         if old.get("name") not in kept:
             yield FieldError.forbidden(path, f"{shown} removed\n")
@@ -190,7 +77,7 @@ def _check_deadline(seconds: int | None, before: int | None) -> Findings:
     if seconds is None:
         if before is not None:
             yield FieldError.invalid(path, None, "must not update from a positive integer to nil value")
-    elif not _is_int32_count(seconds):
+    elif not 0 <= seconds < 2**31:
         yield FieldError.invalid(path, seconds, "must be between 0 and 2147483647, inclusive")
     elif before is not None and before < seconds:
         yield FieldError.invalid(path, seconds, "must be less than or equal to previous value")
@@ -231,14 +118,6 @@ def _without_allowed_changes(spec: JSONObject, before: JSONObject) -> JSONObject
     for key in mutable:
         kept[key] = before.get(key)
     return kept
-
-
-def without_empty(value: Any) -> Any:
-    """Return a value without empty members, which Go does not distinguish from missing ones."""
-    if isinstance(value, dict):
-        kept = {key: without_empty(item) for key, item in value.items() if item is not False}
-        return {key: item for key, item in kept.items() if item not in (None, "", [], {})}
-    return [without_empty(item) for item in value] if isinstance(value, list) else value
 
 
 def difference(before: JSONObject, after: JSONObject) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "complete_namespace",
     "complete_pod",
     "complete_secret",
+    "complete_service",
     "complete_volume",
     "finish_job",
     "finish_node",
@@ -59,6 +60,26 @@ def finish_service(doc: JSONObject, before: JSONObject | None) -> None:
         doc["spec"] = spec
 
 
+_OF_TYPES = {
+    **dict.fromkeys(("clusterIP", "clusterIPs", *_IP_FAMILIES), ("ClusterIP", "NodePort", "LoadBalancer")),
+    **dict.fromkeys(("externalTrafficPolicy", "nodePort"), ("NodePort", "LoadBalancer")),
+    **dict.fromkeys(("allocateLoadBalancerNodePorts", "healthCheckNodePort", "loadBalancerClass"), ("LoadBalancer",)),
+}
+"""The types of Services that have a field."""
+
+
+def complete_service(doc: JSONObject, before: JSONObject | None) -> None:
+    """Remove the fields that a Service of a new type does not have, unless they changed, too."""
+    spec, known = doc.get("spec") or {}, (before or {}).get("spec") or {}
+    if not known or spec.get("type") == known.get("type"):
+        return
+    foreign = {key for key, types in _OF_TYPES.items() if spec.get("type") not in types}
+    spec = {key: value for key, value in spec.items() if key not in foreign or value != known.get(key)}
+    if "nodePort" in foreign and spec.get("ports") == known.get("ports") and spec.get("ports"):
+        spec["ports"] = [{key: value for key, value in port.items() if key != "nodePort"} for port in spec["ports"]]
+    doc["spec"] = spec
+
+
 def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObject:
     if port.get("nodePort"):
         return port
@@ -91,7 +112,7 @@ def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
         gated = {"conditions": [_GATED | since]} if spec.get("schedulingGates") else {}
         doc["status"] = {"phase": "Pending", **gated, "qosClass": qos_class(spec)}
     elif quality := (before.get("status") or {}).get("qosClass"):
-        doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
+        doc["status"] = {"qosClass": quality, **(doc.get("status") or {})}
 
 
 def finish_pod(doc: JSONObject, before: JSONObject | None) -> None:
@@ -156,7 +177,9 @@ def finish_job(doc: JSONObject, before: JSONObject | None) -> None:
         template = spec.get("template") or {}
         metadata = template.get("metadata") or {}
         metadata = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
-        selector = {"matchLabels": {f"{prefix}controller-uid": uid}}
+        selector = spec.get("selector") or {}
+        found = {**(selector.get("matchLabels") or {}), f"{prefix}controller-uid": uid}
+        selector = {**selector, "matchLabels": found}
         doc["spec"] = {**spec, "selector": selector, "template": {**template, "metadata": metadata}}
     _copy_pod_labels(doc)
 
@@ -180,7 +203,7 @@ def _job_spec(value: JSONObject) -> JSONObject:
         defaults["backoffLimit"] = 6
     else:
         defaults |= {"backoffLimit": 2147483647}
-    replacement = "Failed" if value.get("podFailurePolicy") else "TerminatingOrFailed"
+    replacement = "Failed" if "podFailurePolicy" in value else "TerminatingOrFailed"
     return {**defaults, "podReplacementPolicy": replacement, **value}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-from reconciler.apiserver.builtin.pod_validation import check_port
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.wire import JSONObject
@@ -49,9 +48,9 @@ def check_api_service(doc: JSONObject, _before: JSONObject | None) -> Findings:
     for member in ("namespace", "name"):
         if not service.get(member):
             yield FieldError.required(f"spec.service.{member}")
-    for error in check_port("spec.service.port", service.get("port", 0)):
-        words = error.message.rpartition(": ")[2]
-        yield FieldError.invalid("spec.service.port", service.get("port"), f"port is not valid: {words}")
+    if not 1 <= service.get("port", 0) <= 65535:
+        words = "port is not valid: must be between 1 and 65535, inclusive"
+        yield FieldError.invalid("spec.service.port", service.get("port"), words)
     if insecure and bundle:
         yield FieldError.invalid("spec.insecureSkipTLSVerify", insecure, "may not be true if caBundle is present")
 

@@ -2,69 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+from importlib import resources
+
+import msgspec
+
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.types import built_in_node
 from reconciler.wire import JSONObject
 
 __all__ = ["filled", "shown_empty", "skeleton_of"]
 
-_TEMPLATE: JSONObject = {"metadata": {}, "spec": {"containers": None}}
-_NODE_INFO = (
-    "architecture",
-    "bootID",
-    "containerRuntimeVersion",
-    "kernelVersion",
-    "kubeProxyVersion",
-    "kubeletVersion",
-    "machineID",
-    "operatingSystem",
-    "osImage",
-    "systemUUID",
-)
-_SKELETONS: dict[tuple[str, str], JSONObject] = {
-    ("", "pods"): {"spec": {"containers": None}},
-    ("", "events"): {"source": {}},
-    ("", "nodes"): {
-        "spec": {},
-        "status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": dict.fromkeys(_NODE_INFO, "")},
-    },
-    ("", "persistentvolumeclaims"): {"spec": {"resources": {}}, "status": {}},
-    ("", "podtemplates"): {"template": {"metadata": {}, "spec": {"containers": None}}},
-    ("", "replicationcontrollers"): {"status": {"replicas": 0}},
-    ("", "services"): {"status": {"loadBalancer": {}}},
-    ("apps", "controllerrevisions"): {"revision": 0},
-    ("apps", "deployments"): {"spec": {"selector": None, "strategy": {}, "template": _TEMPLATE}},
-    ("apps", "replicasets"): {"spec": {"selector": None, "template": _TEMPLATE}, "status": {"replicas": 0}},
-    ("apps", "statefulsets"): {
-        "spec": {"selector": None, "serviceName": "", "template": _TEMPLATE, "updateStrategy": {}},
-        "status": {"availableReplicas": 0, "replicas": 0},
-    },
-    ("apps", "daemonsets"): {
-        "spec": {"selector": None, "template": _TEMPLATE, "updateStrategy": {}},
-        "status": dict.fromkeys(
-            ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"), 0
-        ),
-    },
-    ("autoscaling", "horizontalpodautoscalers"): {"spec": {"scaleTargetRef": {}}, "status": {}},
-    ("networking.k8s.io", "networkpolicies"): {"spec": {"podSelector": {}}},
-    ("batch", "jobs"): {"spec": {"template": _TEMPLATE}},
-    ("batch", "cronjobs"): {"spec": {"jobTemplate": {"metadata": {}, "spec": {"template": _TEMPLATE}}}},
-    ("events.k8s.io", "events"): {"deprecatedSource": {}},
-    ("networking.k8s.io", "ingresses"): {"status": {"loadBalancer": {}}},
-    ("flowcontrol.apiserver.k8s.io", "flowschemas"): {"spec": {"priorityLevelConfiguration": {}}, "status": {}},
-    ("resource.k8s.io", "resourceclaims"): {"spec": {"devices": {}}},
-    ("resource.k8s.io", "resourceclaimtemplates"): {"spec": {"metadata": {}, "spec": {"devices": {}}}},
-    ("resource.k8s.io", "resourceslices"): {"spec": {"pool": {}}},
-    ("storage.k8s.io", "csinodes"): {"spec": {"drivers": None}},
-    ("storage.k8s.io", "volumeattachments"): {"spec": {"source": {}}, "status": {"attached": False}},
-    ("policy", "poddisruptionbudgets"): {
-        "status": dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)
-    },
-}
 _WITH_REPLICAS = frozenset({"deployments", "replicasets", "statefulsets"})
 """The kinds whose bookmarks show ``replicas: 0``."""
 _EXCLUDED = frozenset({"customresourcedefinitions"})
 """The kinds whose fields are set elsewhere."""
+
+
+@functools.cache
+def _skeletons() -> dict[str, JSONObject]:
+    text = resources.files("reconciler.apiserver.builtin").joinpath("skeletons.json").read_bytes()
+    found: dict[str, JSONObject] = msgspec.json.decode(text)
+    return found
 
 
 def skeleton_of(info: KindInfo, version: str) -> JSONObject:
@@ -82,7 +41,7 @@ def skeleton_of(info: KindInfo, version: str) -> JSONObject:
         child = node.properties.get(key) if node is not None else None
         if child is not None and child.properties:
             found[key] = {}
-    return found | _SKELETONS.get((info.group, info.plural), {})
+    return found | _skeletons().get(f"{info.group}/{info.plural}", {})
 
 
 def shown_empty(info: KindInfo, skeleton: JSONObject) -> JSONObject:

@@ -19,6 +19,7 @@ from reconciler.apiserver.builtin.preparation import (
     complete_namespace,
     complete_pod,
     complete_secret,
+    complete_service,
     complete_volume,
     finish_job,
     finish_node,
@@ -66,6 +67,7 @@ _COMPLETE: dict[tuple[str, str], Change] = {
     ("", "pods"): complete_pod,
     ("", "replicationcontrollers"): complete_controller,
     ("", "secrets"): complete_secret,
+    ("", "services"): complete_service,
     ("apiregistration.k8s.io", "apiservices"): complete_api_service,
     ("apps", "daemonsets"): complete_daemon_set,
     ("autoscaling", "horizontalpodautoscalers"): complete_autoscaler,
@@ -89,7 +91,7 @@ def _built_in(group: str, plural: str, subresource: str) -> Strategy:
         return _OF_SUBRESOURCES[plural, subresource]
     return Strategy(
         complete=_COMPLETE.get((group, plural), _no_change),
-        check=functools.partial(validation_errors, group, plural),
+        check=validation_errors,
         finish=_FINISH.get((group, plural), _no_change),
     )
 
@@ -97,7 +99,7 @@ def _built_in(group: str, plural: str, subresource: str) -> Strategy:
 _OF_SUBRESOURCES = {
     ("pods", "ephemeralcontainers"): Strategy(
         complete=complete_pod,
-        check=lambda doc, before: list(check_ephemeral_containers(doc["spec"], (before or doc)["spec"])),
+        check=lambda doc, before: list(check_ephemeral_containers(doc, before or doc)),
     ),
     ("pods", "resize"): Strategy(
         complete=complete_resize,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from importlib import resources
 
 import msgspec
@@ -15,7 +16,7 @@ from reconciler.apiserver.builtin.defaults import completion_of
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = ["built_in_node", "metadata_node", "place_of", "type_name", "type_node"]
+__all__ = ["built_in_node", "member_types", "metadata_node", "place_of", "type_name", "type_node"]
 
 
 _SCALARS = {
@@ -131,6 +132,16 @@ def type_name(group: str, version: str, kind: str) -> str | None:
     """Return the name of a built-in kind's type, or None if it is unknown."""
     name: str | None = _table()["kinds"].get(f"{group}/{version}/{kind}")
     return name
+
+
+@functools.cache
+def member_types(name: str) -> dict[str, str]:
+    """Return the members of a type that are objects, or lists of them, with the names of their types."""
+    found = ((key, _OBJECTS.match(text)) for key, text in _table()["types"].get(name, {}).items())
+    return {key: match[1] for key, match in found if match is not None}
+
+
+_OBJECTS = re.compile(r"\[?@([\w.]+)")
 
 
 def metadata_node() -> Node:

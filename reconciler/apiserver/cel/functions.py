@@ -29,13 +29,7 @@ from reconciler.apiserver.cel.parsers import (
 from reconciler.apiserver.cel.rewriting import runtime_functions
 from reconciler.apiserver.encoding.quantities import quantity_text, read_quantity
 from reconciler.apiserver.schema.formats import FORMATS
-from reconciler.apiserver.schema.names import (
-    label_1035_problems,
-    label_problems,
-    label_value_problems,
-    qualified_name_problems,
-    subdomain_problems,
-)
+from reconciler.apiserver.schema.names import form_problems, label_problems, qualified_name_problems
 
 __all__ = ["functions"]
 
@@ -355,17 +349,18 @@ def _byte(text: str) -> bool:
     return bool(text) and FORMATS["byte"](text)
 
 
+_LABEL_1035, _SUBDOMAIN = (functools.partial(form_problems, form) for form in ("label-1035", "subdomain"))
 _NAMED_FORMATS: dict[str, Problems] = {
     "byte": _or("invalid base64", _byte),
     "date": _or("invalid date", FORMATS["date"]),
     "datetime": _or("invalid datetime", FORMATS["datetime"]),
-    "dns1035Label": label_1035_problems,
-    "dns1035LabelPrefix": _prefix(label_1035_problems),
+    "dns1035Label": _LABEL_1035,
+    "dns1035LabelPrefix": _prefix(_LABEL_1035),
     "dns1123Label": label_problems,
     "dns1123LabelPrefix": _prefix(label_problems),
-    "dns1123Subdomain": subdomain_problems,
-    "dns1123SubdomainPrefix": _prefix(subdomain_problems),
-    "labelValue": label_value_problems,
+    "dns1123Subdomain": _SUBDOMAIN,
+    "dns1123SubdomainPrefix": _prefix(_SUBDOMAIN),
+    "labelValue": functools.partial(form_problems, "label-value"),
     "qualifiedName": qualified_name_problems,
     "uri": _uri,
     "uuid": _or("does not match the UUID format", FORMATS["uuid"]),

@@ -6,15 +6,10 @@ import functools
 from collections.abc import Callable
 
 from reconciler.apiserver.builtin.kinds import KindInfo
+from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.requests.metadata_decoding import OWNER_FIELDS
-from reconciler.apiserver.schema.names import (
-    LABEL_VALUE_MESSAGE,
-    is_label_value,
-    name_problems,
-    path_name_problems,
-    qualified_name_problems,
-)
+from reconciler.apiserver.schema.names import name_problems, path_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = [
@@ -99,27 +94,11 @@ _VALIDATED_ONCE = frozenset({"endpointslices", "events", "limitranges", "poddisr
 """The kinds whose own rules for updates do not cover metadata, so that only the rules of every kind apply."""
 
 _VALIDATED_TWICE = frozenset(
-    {
-        "clusterrolebindings",
-        "clusterroles",
-        "configmaps",
-        "controllerrevisions",
-        "endpoints",
-        "endpointslices",
-        "ingressclasses",
-        "ingresses",
-        "jobs",
-        "limitranges",
-        "nodes",
-        "persistentvolumeclaims",
-        "persistentvolumes",
-        "pods",
-        "rolebindings",
-        "roles",
-        "secrets",
-        "serviceaccounts",
-        "storageclasses",
-    }
+    (
+        *("clusterrolebindings", "clusterroles", "configmaps", "controllerrevisions", "endpoints", "endpointslices"),
+        *("ingressclasses", "ingresses", "jobs", "limitranges", "nodes", "persistentvolumeclaims", "persistentvolumes"),
+        *("pods", "rolebindings", "roles", "secrets", "serviceaccounts", "storageclasses"),
+    )
 )
 """The kinds whose updates are also validated like creations."""
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
@@ -128,53 +107,21 @@ _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 def _validate_maps(metadata: JSONObject) -> list[FieldError]:
     if metadata.keys().isdisjoint(_CHECKED):
         return []
-    return [
-        *_validate_labels(metadata.get("labels") or {}),
-        *_validate_annotations(metadata.get("annotations") or {}),
-        *_validate_owners(metadata.get("ownerReferences") or []),
-        *_validate_finalizers(metadata.get("finalizers") or []),
-    ]
+    errors = violations("meta.v1.ObjectMeta", metadata, None, "metadata")
+    annotations = metadata.get("annotations") or {}
+    if sum(len(key) + len(value) for key, value in annotations.items()) > _MAX_ANNOTATIONS:
+        message = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
+        errors.append(FieldError("metadata.annotations", message, "FieldValueTooLong"))
+    return errors + _validate_owners(metadata.get("ownerReferences") or [])
 
 
 _CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
-
-
-def _validate_labels(labels: dict[str, str]) -> list[FieldError]:
-    errors = []
-    for key, value in labels.items():
-        errors += [FieldError.invalid("metadata.labels", key, problem) for problem in qualified_name_problems(key)]
-        if len(value) > 63:
-            errors.append(FieldError.invalid("metadata.labels", value, "must be no more than 63 bytes"))
-        if not is_label_value(value):
-            errors.append(FieldError.invalid("metadata.labels", value, LABEL_VALUE_MESSAGE))
-    return errors
-
-
-def _validate_annotations(annotations: dict[str, str]) -> list[FieldError]:
-    field = "metadata.annotations"
-    errors = [
-        FieldError.invalid(field, key, problem)
-        for key in annotations
-        for problem in qualified_name_problems(key.lower())
-    ]
-    if sum(len(key) + len(value) for key, value in annotations.items()) > _MAX_ANNOTATIONS:
-        message = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
-        errors.append(FieldError(field, message, "FieldValueTooLong"))
-    return errors
 
 
 def _validate_owners(owners: list[JSONObject]) -> list[FieldError]:
     field = "metadata.ownerReferences"
     errors = []
     for owner in owners:
-        errors += [
-            FieldError.invalid(f"{field}.{key}", "", words)
-            for key, words in _REQUIRED_OF_OWNERS.items()
-            if not owner.get(key)
-        ]
-        if str(owner.get("apiVersion", "")).count("/") > 1:
-            message = _REQUIRED_OF_OWNERS["apiVersion"]
-            errors.append(FieldError.invalid(f"{field}.apiVersion", owner["apiVersion"], message))
         if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
             group, _, version = owner["apiVersion"].rpartition("/")
             message = f"{group}/{version}, Kind=Event is disallowed from being an owner"
@@ -187,28 +134,8 @@ def _validate_owners(owners: list[JSONObject]) -> list[FieldError]:
     return errors
 
 
-_REQUIRED_OF_OWNERS = {
-    "apiVersion": "version must not be empty",
-    "kind": "must not be empty",
-    "name": "must not be empty",
-    "uid": "must not be empty",
-}
-
-
 def _in_order(owner: JSONObject) -> JSONObject:
     return {key: owner[key] for key in OWNER_FIELDS if key in owner}
-
-
-def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
-    errors = [
-        FieldError.invalid("metadata.finalizers", finalizer, problem)
-        for finalizer in finalizers
-        for problem in qualified_name_problems(finalizer)
-    ]
-    if {"orphan", "foregroundDeletion"} <= set(finalizers):
-        message = "finalizer orphan and foregroundDeletion cannot be both set"
-        errors.append(FieldError.invalid("metadata.finalizers", finalizers, message))
-    return errors
 
 
 def validate_metadata_update(info: KindInfo, metadata: JSONObject, before: JSONObject) -> list[FieldError]:

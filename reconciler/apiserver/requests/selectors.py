@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate, bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_int, quoted
-from reconciler.apiserver.schema.names import LABEL_VALUE_MESSAGE, is_label_value, qualified_name_problems
+from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = [
@@ -206,9 +206,7 @@ class _LabelParser:
     @staticmethod
     def _value_problems(key: str, value: str) -> list[str]:
         place = f"values[0][{key}]: Invalid value: {quoted(value)}"
-        if len(value) > 63:
-            return [f"{place}: must be no more than 63 bytes"]
-        return [] if is_label_value(value) else [f"{place}: {LABEL_VALUE_MESSAGE}"]
+        return [f"{place}: {problem}" for problem in form_problems("label-value", value)[:1]]
 
 
 def _requirement(problem: str) -> Refusal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.apiserver.builtin.validation import selects
+from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.refusals import (
     Refusal,
     bad_request,

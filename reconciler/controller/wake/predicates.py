@@ -109,7 +109,7 @@ def labels_match(selector: str | Mapping[str, str]) -> Predicate:
 
 def passes_all(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
     """Return whether an event passes every predicate; without predicates every event passes."""
-    return all(predicate(event) for predicate in predicates)
+    return not predicates or all(predicate(event) for predicate in predicates)
 
 
 def _generation_changed(old: CachedObject, new: CachedObject) -> bool:

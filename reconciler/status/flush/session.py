@@ -224,13 +224,12 @@ class Session:
         with self._lock:
             mutations, carried = (*self._carried, *self._recorded), self._carried
             unchanged = not mutations or self._changes_nothing()
-            if unchanged:
-                self.counts["trimmed"] += self._statistics.trimmed if mutations else 0
-                self._working = None
-            else:
-                computed, statistics = self._release_working_status()
+            computed, statistics = ({}, self._statistics) if unchanged else self._release_working_status()
             self._carried, self._recorded = [], []
+            if unchanged:
+                self._working = None
         if unchanged:
+            self.counts["trimmed"] += statistics.trimmed if mutations else 0
             self._end("unchanged")
             return None
         started, counts = self.policy.clock.monotonic(), dict(self.counts)

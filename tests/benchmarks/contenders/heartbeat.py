@@ -65,6 +65,7 @@ async def main(options: Options) -> None:
         await anext(lines)
         running = asyncio.create_task(manager.run())
         await asyncio.sleep(0)  # the manager collects garbage once, before anything works
+        pauses.clear()
         beating = asyncio.create_task(beat(gaps))
         await informer.wait_synced()
         reporter.objects = len(informer.store)

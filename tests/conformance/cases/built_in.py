@@ -170,6 +170,24 @@ async def _(api: Api) -> None:
     await api.call("DELETE", api.path("nodes", api.ns), quiet=True)
 
 
+@case("the behavior of an autoscaler")
+async def _(api: Api) -> None:
+    body = filled(OBJECTS["horizontalpodautoscalers"], api.ns)
+    for behavior in ({}, {"scaleDown": {"stabilizationWindowSeconds": 60}}, {"scaleUp": {"selectPolicy": "Min"}}):
+        changed = {"metadata": {"name": "a"}, "spec": {**body["spec"], "behavior": behavior}}
+        await api.create("horizontalpodautoscalers", changed, query={"dryRun": "All"}, keep=["spec.behavior"])
+
+
+@case("a service that changes its type")
+async def _(api: Api) -> None:
+    spec = {"type": "LoadBalancer", "ports": [{"port": 80}]}
+    await api.create("services", {"metadata": {"name": "a"}, "spec": spec}, quiet=True)
+    shown = ["spec.type", "spec.externalTrafficPolicy", "spec.allocateLoadBalancerNodePorts", "spec.ipFamilies"]
+    external, back = {"type": "ExternalName", "externalName": "a.example"}, {"type": "NodePort", "externalName": None}
+    for change in ({"type": "ClusterIP"}, external, back):
+        await api.patch("services", "a", {"spec": change}, keep=shown)
+
+
 async def _scaled(api: Api, plural: str) -> None:
     await made(api, plural, quiet=True)
     scale = await api.get(plural, "a", "scale")

@@ -32,9 +32,9 @@ EOF
 
 kubectl get role reader -o yaml
 
-kubectl get clusterroles -o name
+kubectl get clusterroles -l kubernetes.io/bootstrapping=rbac-defaults -o name
 
-kubectl get clusterrolebindings -o wide
+kubectl get clusterrolebindings -l kubernetes.io/bootstrapping=rbac-defaults -o wide
 
 kubectl create serviceaccount robot; kubectl create token robot --duration=1h | grep -c '\..*\.'
 

@@ -1,0 +1,1 @@
+"""The rules of the built-in kinds: a table, ``rules.txt``, and its interpreter."""

@@ -1,0 +1,63 @@
+"""The cluster's own controllers that a server plays: their names, delays and lifecycle."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from reconciler.clock import Clock
+from reconciler.errors import ConfigurationError
+from reconciler.http import Transport
+
+if TYPE_CHECKING:
+    from reconciler.testing.workloads import WorkloadControllers
+
+__all__ = ["IMMEDIATE", "StandIns"]
+
+IMMEDIATE = ("garbage", "namespaces")
+"""The controllers that are a part of each write."""
+
+_STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
+_SECONDS = 1.0
+
+
+class StandIns:
+    """The stand-ins of a server, which are clients of it.
+
+    Args:
+        server: where they send their requests.
+        controllers: the names of all controllers, or a mapping to the seconds until pods are ready, or end.
+        clock: the source of time.
+
+    Raises:
+        ConfigurationError: a controller is unknown, or its seconds are negative.
+    """
+
+    def __init__(self, server: Transport, controllers: Collection[str] | Mapping[str, float], clock: Clock) -> None:
+        known = (*IMMEDIATE, *_STAND_INS)
+        unknown = {controllers} if isinstance(controllers, str) else set(controllers) - set(known)
+        if unknown:
+            shown = ", ".join(sorted(map(str, unknown)))
+            raise ConfigurationError(f"controllers has {shown!r}: choose from {', '.join(known)}")
+        chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
+        self._delays = {name: chosen[name] for name in _STAND_INS if name in chosen}
+        for name, delay in self._delays.items():
+            if not delay >= 0:
+                raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
+        self._server = server
+        self._clock = clock
+        self._running: WorkloadControllers | None = None
+
+    async def start(self) -> None:
+        """Start them, if there are any. Cancellation stops them."""
+        if self._delays:
+            from reconciler.testing.workloads import WorkloadControllers
+
+            self._running = WorkloadControllers(self._server, self._delays, clock=self._clock)
+            await self._running.start()
+
+    async def stop(self) -> None:
+        """Stop them, if they run. If cancelled, they stop by themselves."""
+        running, self._running = self._running, None
+        if running is not None:
+            await running.stop()
