@@ -1,1 +1,1 @@
-"""What a write of a built-in object does: preparing the document, and checking what no rule expresses."""
+"""The parts of writes of built-in objects: preparing the document, and checking what no rule expresses."""
