@@ -25,7 +25,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "builtin"
+TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver"
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
@@ -152,12 +152,14 @@ def main(url: str, token: str) -> None:
     """Write the files."""
     server = Server(url, token)
     found = groups(server)
-    (TARGET / "discovery.json").write_text(_lines(json.dumps(each, separators=(",", ":")) for each in found))
+    (TARGET / "builtin" / "discovery.json").write_text(
+        _lines(json.dumps(each, separators=(",", ":")) for each in found)
+    )
     tables = columns(server, found)
     shown = (f"{json.dumps(name)}: {json.dumps(tables[name], separators=(',', ':'))}" for name in sorted(tables))
-    (TARGET / "columns.json").write_text("{\n " + ",\n ".join(shown) + "\n}\n")
+    (TARGET / "builtin" / "tables" / "columns.json").write_text("{\n " + ",\n ".join(shown) + "\n}\n")
     packed = lzma.compress(documents(server), preset=9 | lzma.PRESET_EXTREME)
-    (TARGET / "openapi.json.xz").write_bytes(packed)
+    (TARGET / "definitions" / "openapi.json.xz").write_bytes(packed)
 
 
 def _lines(items: Any) -> str:

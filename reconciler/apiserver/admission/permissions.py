@@ -8,7 +8,7 @@ from reconciler.apiserver.access.attributes import Attributes
 from reconciler.apiserver.access.roles import RBAC, Roles
 from reconciler.apiserver.access.rules import describe_missing, missing_rules
 from reconciler.apiserver.access.users import MASTERS
-from reconciler.apiserver.builtin.certificates import CERTIFICATES
+from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES
 from reconciler.apiserver.encoding.refusals import Refusal, forbidden, not_found
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.verbs.write import Admitted

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from reconciler.apiserver.builtin.certificates import CERTIFICATES, certificate_strategy
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.selectable import field_reader
-from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
+from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certificate_strategy
+from reconciler.apiserver.builtin.writes.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError, internal_error

@@ -28,7 +28,7 @@ _REF = "#/components/schemas/"
 @functools.cache
 def _recorded() -> dict[str, msgspec.Raw]:
     """Return the documents of a real server, by path below ``/openapi``; unpacked only when a client asks for one."""
-    packed = resources.files("reconciler.apiserver.builtin").joinpath("openapi.json.xz").read_bytes()
+    packed = resources.files("reconciler.apiserver.definitions").joinpath("openapi.json.xz").read_bytes()
     return msgspec.json.decode(lzma.decompress(packed), type=dict[str, msgspec.Raw])
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.builtin.cells import show_age
-from reconciler.apiserver.builtin.columns import built_in_columns
+from reconciler.apiserver.builtin.tables.cells import show_age
+from reconciler.apiserver.builtin.tables.columns import built_in_columns
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error, not_acceptable
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.registry import Endpoint

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from reconciler.apiserver.builtin.skeletons import filled
-from reconciler.apiserver.builtin.strategies import Strategy
+from reconciler.apiserver.builtin.writes.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     already_exists,

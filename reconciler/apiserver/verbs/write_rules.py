@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from reconciler.apiserver.builtin.cells import value_at
+from reconciler.apiserver.builtin.tables.cells import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from reconciler.apiserver.builtin.cells import NONE, show_age, value_at
+from reconciler.apiserver.builtin.tables.cells import NONE, show_age, value_at
 from reconciler.wire import JSONObject
 
 __all__ = ["pod_ready", "pod_restarts", "pod_status", "readiness_gates"]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from reconciler.apiserver.builtin.cells import value_at
-from reconciler.apiserver.builtin.expression_validation import check_policy_expressions, check_webhook_expressions
-from reconciler.apiserver.builtin.pod_validation import check_pod_update, difference
-from reconciler.apiserver.builtin.preparation import finish_job
-from reconciler.apiserver.builtin.registrations import check_api_service, check_revision
 from reconciler.apiserver.builtin.rules.checks import without_empty
 from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.builtin.tables.cells import value_at
 from reconciler.apiserver.builtin.types import type_name
+from reconciler.apiserver.builtin.writes.expression_validation import (
+    check_policy_expressions,
+    check_webhook_expressions,
+)
+from reconciler.apiserver.builtin.writes.pod_validation import check_pod_update, difference
+from reconciler.apiserver.builtin.writes.preparation import finish_job
+from reconciler.apiserver.builtin.writes.registrations import check_api_service, check_revision
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 

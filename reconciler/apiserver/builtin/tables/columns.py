@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.apiserver.builtin import cells, kind_cells, pod_cells
-from reconciler.apiserver.builtin.cells import Cell, value_at
+from reconciler.apiserver.builtin.tables import cells, kind_cells, pod_cells
+from reconciler.apiserver.builtin.tables.cells import Cell, value_at
 from reconciler.wire import JSONObject
 
 __all__ = ["Column", "built_in_columns"]
@@ -54,7 +54,7 @@ def _function(name: str, *arguments: str) -> Cell:
 
 @functools.cache
 def _read(name: str) -> dict[str, Any]:
-    text = resources.files("reconciler.apiserver.builtin").joinpath(name).read_bytes()
+    text = resources.files("reconciler.apiserver.builtin.tables").joinpath(name).read_bytes()
     found: dict[str, Any] = msgspec.json.decode(text)
     return found
 

@@ -8,7 +8,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 
-from reconciler.apiserver.builtin.strategies import Strategy
+from reconciler.apiserver.builtin.writes.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import FieldError, forbidden
 from reconciler.apiserver.schema.names import form_problems
 from reconciler.wire import JSONObject

@@ -6,9 +6,9 @@ import difflib
 import json
 from collections.abc import Iterator
 
-from reconciler.apiserver.builtin.preparation import admitted_pod_spec
 from reconciler.apiserver.builtin.rules.checks import without_empty
 from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.builtin.writes.preparation import admitted_pod_spec
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.wire import JSONObject

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from reconciler.apiserver.builtin.events import finish_core_event, finish_event
 from reconciler.apiserver.builtin.kinds import KindInfo
-from reconciler.apiserver.builtin.pod_resize import check_resize, complete_resize
-from reconciler.apiserver.builtin.pod_validation import check_ephemeral_containers
-from reconciler.apiserver.builtin.preparation import (
+from reconciler.apiserver.builtin.writes.pod_resize import check_resize, complete_resize
+from reconciler.apiserver.builtin.writes.pod_validation import check_ephemeral_containers
+from reconciler.apiserver.builtin.writes.preparation import (
     complete_autoscaler,
     complete_claim,
     complete_controller,
@@ -27,8 +27,8 @@ from reconciler.apiserver.builtin.preparation import (
     finish_role,
     finish_service,
 )
-from reconciler.apiserver.builtin.registrations import complete_api_service
-from reconciler.apiserver.builtin.validation import validation_errors
+from reconciler.apiserver.builtin.writes.registrations import complete_api_service
+from reconciler.apiserver.builtin.writes.validation import validation_errors
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 

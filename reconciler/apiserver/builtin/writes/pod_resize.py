@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.apiserver.builtin.preparation import complete_pod, qos_class
 from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.builtin.writes.preparation import complete_pod, qos_class
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 

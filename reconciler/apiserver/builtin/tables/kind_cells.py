@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from reconciler.apiserver.builtin.cells import (
+from reconciler.apiserver.builtin.tables.cells import (
     NONE,
     UNKNOWN,
     UNSET,
