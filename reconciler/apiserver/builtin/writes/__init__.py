@@ -1,1 +1,1 @@
-"""What a write of a built-in object does: preparing the document, and checking what no rule expresses."""
+"""The writes of built-in objects: how a document is completed, and the checks that no rule expresses."""
