@@ -1,1 +1,1 @@
-"""What a write of a built-in object does: preparing the document, and checking what no rule expresses."""
+"""Writes of built-in objects: preparing the document, and checking what no rule expresses."""
