@@ -1,1 +1,1 @@
-"""The writes of built-in objects: how a document is completed, and the checks that no rule expresses."""
+"""Writes of built-in objects: preparing the document, and checking what no rule expresses."""
