@@ -32,7 +32,7 @@ __all__ = ["app", "config_sources"]
 
 Format = Literal["text", "json"]
 ControllerManager = Annotated[
-    bool, Parameter(help="Also kube-controller-manager: garbage collection, Deployments, Jobs.", negative=())
+    bool, Parameter(help="Include kube-controller-manager: garbage collection, Deployments, Jobs.", negative=())
 ]
 
 
@@ -421,10 +421,12 @@ def apiserver(
     seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0,
     data: Data = None,
     controllers: Controllers = (),
-    tls: Annotated[bool, Parameter(help="Serve over TLS.", negative=())] = False,
+    tls: Annotated[bool, Parameter(help="Serve over TLS; the kubeconfig contains the CA.", negative=())] = False,
     rbac: Annotated[
         bool,
-        Parameter(help="Let users do only what roles allow; the kubeconfig's user may do everything.", negative=""),
+        Parameter(
+            help="Users may do only what roles allow. The user of the kubeconfig may do everything.", negative=""
+        ),
     ] = False,
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted.

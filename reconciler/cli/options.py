@@ -56,12 +56,12 @@ Authentication = Annotated[
 
 Controllers = Annotated[
     tuple[Literal["deployments", "statefulsets", "daemonsets", "jobs"], ...],
-    Parameter(name="--controller", help="Controller of the cluster to play. Can be repeated.", show_default=False),
+    Parameter(name="--controller", help="Run a stand-in for this controller. Can be repeated.", show_default=False),
 ]
 NewKubeconfig = Annotated[Path, Parameter(help="Path of the kubeconfig to write.")]
 Data = Annotated[
     Path | None,
-    Parameter(help="Directory to keep the objects in; the next server with it continues. Default: they are lost."),
+    Parameter(help="Keep the objects in this directory, for the next server with it. Default: they are lost."),
 ]
 Workers = Annotated[int, Parameter(help="Concurrent reconciles per controller.")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level that is logged.")]

@@ -49,8 +49,11 @@ def _things(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> 
     values = list(getattr(item, "funcargs", {}).values())
     # A cluster shows its own part of a server, so it precedes the server itself.
     yield from sorted(values, key=lambda value: type(value).__name__ != "Cluster")
-    for entry in excinfo.traceback:
-        yield from list(entry.frame.f_locals.values())
+    frames = [(entry.name, entry.frame.f_locals) for entry in excinfo.traceback]
+    # What failed in its constructor has nothing to show.
+    unfinished = {id(variables.get("self")) for name, variables in frames if name == "__init__"}
+    for _, variables in frames:
+        yield from [value for value in variables.values() if id(value) not in unfinished]
 
 
 def _section(thing: Any, seen: set[int], started: float) -> tuple[str, str] | None:

@@ -113,9 +113,9 @@ async def test_versions_and_conversions_of_a_kind_are_restored(server: APIServer
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda snapshot: b"", "the snapshot is not a snapshot of the embedded API server"),
-        (lambda snapshot: b"\xff\x00" * 100, "the snapshot is not a snapshot of the embedded API server"),
-        (lambda snapshot: b"[" * 100_000 + b"\n", "the snapshot is not a snapshot of the embedded API server"),
+        (lambda snapshot: b"", "the snapshot was not written by an embedded API server"),
+        (lambda snapshot: b"\xff\x00" * 100, "the snapshot was not written by an embedded API server"),
+        (lambda snapshot: b"[" * 100_000 + b"\n", "the snapshot was not written by an embedded API server"),
         (lambda snapshot: snapshot[: len(snapshot) // 2], r"the snapshot is cut off: it has \d of 7 objects"),
         (lambda snapshot: snapshot.replace(b'"uid":', b'"uit":', 1), "the snapshot is damaged in line 2: Object miss"),
         (lambda snapshot: snapshot + b'{"resource":5}\n', "the snapshot is damaged in line 9: Expected `str`, got"),
@@ -209,10 +209,12 @@ async def test_two_servers_cannot_share_a_directory(tmp_path: Path) -> None:
 async def test_unusable_directories_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "state.jsonl").write_text("hostile\n")
-    with pytest.raises(ConfigurationError, match=r"cannot keep the data in .*file: "):
+    with pytest.raises(ConfigurationError, match=r"cannot keep the data in .*file: it is not a directory$"):
         await APIServer(data=tmp_path / "file").__aenter__()
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match=r"state\.jsonl is not a snapshot"):
+        with pytest.raises(
+            ConfigurationError, match=r"state\.jsonl was not written by .*: to start empty, delete the directory$"
+        ):
             await APIServer(data=tmp_path).__aenter__()
     assert (tmp_path / "state.jsonl").read_text() == "hostile\n"
 

@@ -123,7 +123,7 @@ def test_data_survives_a_kill_and_is_not_shared(start: Callable[..., Started], t
     (tmp_path / "data" / "state.jsonl").write_bytes(b"\x00" * 1000)
     code, err = start("--data", "data").end(0)
     assert (code, err.count("\n")) == (1, 1)
-    assert "state.jsonl is not a snapshot" in err
+    assert "state.jsonl was not written by an embedded API server: to start empty, delete the directory" in err
 
 
 def test_log_option_prints_writes_as_they_happen(start: Callable[..., Started]) -> None:

@@ -18,7 +18,7 @@ from reconciler.apiserver import APIServer
 from reconciler.testing.control_plane import ControlPlane, binaries_path
 from tests.foreign.kubectl_sessions import SCRIPTS, Command, Outcome, Session, commands_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "embedded-api-server.md"
+PAGE = Path(__file__).parents[2] / "docs" / "embedded-api-server-compatibility.md"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.peers.servers import SERVERS, serve
 from tests.peers.suites import Cases, NotAvailable, Suite, suites
 
 _HERE = Path(__file__).parent
-PAGE = _HERE.parents[1] / "docs" / "embedded-api-server.md"
+PAGE = _HERE.parents[1] / "docs" / "embedded-api-server-compatibility.md"
 _HEAD = "| suite | of | embedded server | real server | fails on the embedded server only |\n|---|---|---|---|---|\n"
 
 

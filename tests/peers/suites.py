@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -40,7 +41,7 @@ class Suite:
         name: its name on the command line.
         project: the project with its version.
         prepare: fetches and builds it; returns the function that runs a part of it with a kubeconfig.
-        parts: the parts that need a server of their own, as regular expressions of names; one empty for the whole.
+        parts: the parts that run on a server of their own: expressions of Ginkgo's focus, or of pytest's ``-k``.
     """
 
     name: str
@@ -200,7 +201,7 @@ def _unique(name: str, known: Cases) -> str:
 def _run(command: Sequence[str], directory: Path, variables: Mapping[str, str]) -> None:
     """Run a suite; its report tells the outcome, its output is kept beside the kubeconfig."""
     output = Path(variables["KUBECONFIG"]).with_name("output.log")
-    with output.open("w") as log:
+    with output.open("w") as log, contextlib.suppress(subprocess.TimeoutExpired):  # without a report, no case passes
         subprocess.run(
             command,
             cwd=directory,

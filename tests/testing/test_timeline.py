@@ -103,6 +103,19 @@ def test_it():
     assert result.stdout.str().count("what happened on") == 1
 
 
+def test_a_server_that_could_not_be_created_is_not_reported(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+def test_it():
+    APIServer(controllers=["unknown"])
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*ConfigurationError: unknown controllers 'unknown': choose from *"])
+    assert "what happened on" not in result.stdout.str()
+
+
 def test_a_failing_fixture_is_reported_too(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,

@@ -476,8 +476,8 @@ async def test_without_controllers_nothing_follows_from_a_write() -> None:
 @pytest.mark.parametrize(
     ("controllers", "message"),
     [
-        (["deployment"], "controllers has 'deployment': choose from garbage, namespaces, deployments, "),
-        ("jobs", "controllers has 'jobs'"),
+        (["deployment"], "unknown controllers 'deployment': choose from garbage, namespaces, deployments, "),
+        ("jobs", "unknown controllers 'jobs'"),
         ({"jobs": -1}, "the delay of jobs must be 0 or more seconds, not -1"),
     ],
 )

@@ -38,7 +38,7 @@ class StandIns:
         unknown = {controllers} if isinstance(controllers, str) else set(controllers) - set(known)
         if unknown:
             shown = ", ".join(sorted(map(str, unknown)))
-            raise ConfigurationError(f"controllers has {shown!r}: choose from {', '.join(known)}")
+            raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}")
         chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
         self._delays = {name: chosen[name] for name in _STAND_INS if name in chosen}
         for name, delay in self._delays.items():

@@ -60,9 +60,19 @@ class DataDirectory:
                 known = token
                 with _private(kept) as file:
                     file.write(known.encode())
-            return read_state(self._place.read_bytes(), str(self._place)) if self._place.exists() else None, known
+            return self._read(), known
+        except FileExistsError:
+            raise ConfigurationError(f"cannot keep the data in {self._path}: it is not a directory") from None
         except OSError as error:
             raise ConfigurationError(f"cannot keep the data in {self._path}: {error.strerror}") from error
+
+    def _read(self) -> State | None:
+        if not self._place.exists():
+            return None
+        try:
+            return read_state(self._place.read_bytes(), str(self._place))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error}: to start empty, delete the directory") from None
 
     def replace(self, cluster: Cluster) -> None:
         """Replace the file by a snapshot of a cluster.

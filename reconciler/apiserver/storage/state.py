@@ -113,7 +113,7 @@ def read_state(content: bytes, source: str) -> State:
     try:
         header = msgspec.json.decode(first, type=_Header)
     except _UNREADABLE:
-        raise ConfigurationError(f"{source} is not a snapshot of the embedded API server") from None
+        raise ConfigurationError(f"{source} was not written by an embedded API server") from None
     if len(lines) < header.objects:
         raise ConfigurationError(f"{source} is cut off: it has {len(lines)} of {header.objects} objects")
     version = header.resource_version

@@ -1,1 +1,1 @@
-"""The parts of writes of built-in objects: preparing the document, and checking what no rule expresses."""
+"""Writes of built-in objects: preparing the document, and checking what no rule expresses."""
