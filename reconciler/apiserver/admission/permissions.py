@@ -1,10 +1,10 @@
-"""Permissions that a write needs besides that for the write itself: to grant others, and to approve and sign."""
+"""Permissions that a write needs besides that for its verb: to create, to grant others, and to approve and sign."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.apiserver.access.attributes import Attributes
+from reconciler.apiserver.access.attributes import Attributes, denied
 from reconciler.apiserver.access.roles import RBAC, Roles
 from reconciler.apiserver.access.rules import describe_missing, missing_rules
 from reconciler.apiserver.access.users import MASTERS
@@ -25,7 +25,11 @@ _FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")
 
 def needs_permissions(write: Admitted) -> bool:
     """Return whether writes of a kind may need permissions of their own."""
-    return write.call.endpoint.info.group in (RBAC, CERTIFICATES)
+    return write.call.endpoint.info.group in (RBAC, CERTIFICATES) or _creates_by_update(write)
+
+
+def _creates_by_update(write: Admitted) -> bool:
+    return write.operation == "CREATE" and write.call.verb != "create"
 
 
 def check_permissions(write: Admitted, roles: Roles) -> None:
@@ -36,9 +40,15 @@ def check_permissions(write: Admitted, roles: Roles) -> None:
     """
     if write.doc is None or MASTERS in write.call.user.groups:
         return
-    if write.call.endpoint.info.group == RBAC:
+    call, info = write.call, write.call.endpoint.info
+    if _creates_by_update(write):
+        asked = Attributes("create", "", info.group, info.plural, "", call.namespace or "", write.name)
+        decision = roles.decide(call.user, asked)
+        if not decision.allowed:
+            raise denied(call.user, asked, decision.reason)
+    if info.group == RBAC:
         _check_escalation(write, write.doc, roles)
-    else:
+    elif info.group == CERTIFICATES:
         _check_signer(write, write.doc, write.before or {}, roles)
 
 

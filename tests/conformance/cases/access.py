@@ -138,6 +138,21 @@ async def _(api: Api) -> None:
         await api.call("GET", path, keep=CODE, **of("system:anonymous"))
 
 
+@case("an apply or a PUT that creates an object must be allowed to create it")
+async def _(api: Api) -> None:
+    user = user_of(api)
+    rule = {"apiGroups": ["", "coordination.k8s.io"], "resources": ["configmaps", "leases"]}
+    await grant(api, user, {**rule, "verbs": ["update", "patch"]})
+    await settle(api, user, "patch", "configmaps")
+    named = {"metadata": {"name": "a"}}
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"}}
+    for query in ({}, {"dryRun": "All"}):
+        await api.apply("configmaps", "a", named, query=query, keep=CODE, **of(user))
+        await api.put("leases", "a", lease, query=query, keep=CODE, **of(user))
+    await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
+    await api.apply("configmaps", "a", {**named, "data": {"b": "c"}}, keep=CODE, **of(user))
+
+
 @case("a Role allows something in its namespace")
 async def _(api: Api) -> None:
     user = user_of(api)
