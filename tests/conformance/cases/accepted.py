@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from tests.conformance.api import Api
+from tests.conformance.cases._case import case
 from tests.conformance.cases._mistakes import GONE, created
+from tests.conformance.cases.built_in import OBJECTS
 
 _CLAIM = {
     "metadata": {"name": "data"},
@@ -54,3 +57,20 @@ created(
     ],
     "spec.",
 )
+
+
+@case("the defaults of the claims of a stateful set")
+async def _(api: Api) -> None:
+    spec = {**OBJECTS["statefulsets"]["spec"], "volumeClaimTemplates": [_CLAIM]}
+    shown = ["spec.volumeClaimTemplates", "metadata.generation"]
+    found = await api.create("statefulsets", {"metadata": {"name": "a"}, "spec": spec}, keep=shown)
+    await api.put("statefulsets", "a", {**found, "spec": {**spec, "replicas": 3}}, keep=shown)
+
+
+@case("a load balancer without node ports, that becomes a cluster IP when it has an address")
+async def _(api: Api) -> None:
+    spec = {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False, "ports": [{"port": 80}]}
+    await api.create("services", {"metadata": {"name": "a"}, "spec": spec}, keep=["spec.ports"])
+    address = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
+    await api.patch("services", "a", address, sub="status", keep=["status"])
+    await api.patch("services", "a", {"spec": {"type": "ClusterIP"}}, keep=["spec.type", "spec.ports", "status"])
