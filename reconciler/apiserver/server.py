@@ -35,6 +35,9 @@ from reconciler.wire import JSONObject
 
 __all__ = ["APIServer", "ServerStatistics"]
 
+_MAX_VERSION = 2**62
+"""The newest version to start at: clients and etcd count with 64 bits, and the writes after it need room."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerStatistics:
@@ -218,12 +221,15 @@ class APIServer:
                 used a second time.
 
         Raises:
-            ConfigurationError: it is not a snapshot, or a part of one; nothing was replaced.
+            ConfigurationError: it is not a snapshot, or a part of one, or the version would exceed 2**62; nothing was
+                replaced.
         """
         if bump_revision is not None and bump_revision < 1:
             raise ConfigurationError(f"bump_revision must be 1 or more, not {bump_revision}")
         state = read_state(snapshot, "the snapshot")
         state = state._replace(version=state.version + (bump_revision or 0))
+        if state.version > _MAX_VERSION:
+            raise ConfigurationError(f"the server's version would be {state.version}: the limit is {_MAX_VERSION}")
         await self._continue_with(self._new_handler(state=state), "the server was restored from a snapshot")
 
     async def _continue_with(self, handler: Handler, why: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,27 @@ async def test_status_that_no_controller_would_write_is_refused() -> None:
         assert "status.readyReplicas: Invalid value: 3: cannot be greater than status.replicas" in str(raised.value)
         ready["status"]["replicas"] = 3
         await client.patch("apps/v1/Deployment", "w", "ns", patch=ready, subresource="status")
+
+
+_CREDENTIALS = {"monitors": ["m"], "secretRef": {"name": "s"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "members"),
+    [
+        ("Secret", {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}),
+        ("PersistentVolume", {"spec": {"cephfs": _CREDENTIALS}}),
+        ("PersistentVolume", {"spec": {"rbd": {**_CREDENTIALS, "image": "i"}}}),
+    ],
+)
+@pytest.mark.virtual_time
+async def test_objects_that_the_real_server_accepts_with_a_warning_are_accepted(
+    kind: str, members: dict[str, Any]
+) -> None:
+    if kind == "PersistentVolume":
+        members["spec"] |= {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"]}
+    async with APIServer() as server, Client(server) as client:
+        await client.create({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a", "namespace": "ns"}, **members})
 
 
 GO_TYPES = """

@@ -45,6 +45,19 @@ async def test_restored_objects_have_the_uids_and_versions_of_the_snapshot(serve
 
 
 @pytest.mark.virtual_time
+async def test_versions_rise_only_so_far_that_the_next_server_can_read_them(tmp_path: Path) -> None:
+    async with APIServer(data=tmp_path) as server:
+        snapshot = server.snapshot()
+        await server.restore(snapshot, bump_revision=2**62 - 1000)
+        made = await Api(server).post(CONFIG_MAPS, {"metadata": {"name": "a"}})
+        with pytest.raises(ConfigurationError, match="the limit is 4611686018427387904"):
+            await server.restore(snapshot, bump_revision=2**62)
+    async with APIServer(data=tmp_path) as server:
+        found = await Api(server).get(f"{CONFIG_MAPS}/a")
+        assert found.body["metadata"]["resourceVersion"] == made.body["metadata"]["resourceVersion"]
+
+
+@pytest.mark.virtual_time
 async def test_another_server_continues_from_a_snapshot(server: APIServer, api: Api) -> None:
     held = await api.post(WIDGETS, widget("a", meta={"finalizers": ["example.com/held"]}))
     owner = {"apiVersion": "example.com/v1", "kind": "Widget", "name": "a", "uid": held.body["metadata"]["uid"]}

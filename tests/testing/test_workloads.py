@@ -187,6 +187,37 @@ async def a_deployment_that_does_not_become_ready_exceeds_its_deadline(client: C
         UNAVAILABLE,
         condition("Progressing", "False", "ProgressDeadlineExceeded", exceeded),
     ]
+    # It stays so, also after the next status.
+    await client.patch(DEPLOYMENT, "web", "default", patch={"metadata": {"labels": {"a": "b"}}})
+    await client.patch(DEPLOYMENT, "web", "default", patch={"spec": {"revisionHistoryLimit": 3}})
+    assert late(await status(client, DEPLOYMENT, "web", lambda each: each["observedGeneration"] == 2))
+
+
+@on_both
+async def a_paused_deployment_can_be_scaled(client: Client) -> None:
+    await client.create(workload(DEPLOYMENT, "web", replicas=1))
+    await status(client, DEPLOYMENT, "web", lambda each: each.get("availableReplicas") == 1)
+    await client.patch(DEPLOYMENT, "web", "default", patch={"spec": {"paused": True, "replicas": 2}})
+    await status(client, DEPLOYMENT, "web", lambda each: each.get("availableReplicas") == 2)
+
+
+@on_both
+async def objects_that_lost_their_owner_are_adopted(client: Client) -> None:
+    await client.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})
+    for kind, name in ((DEPLOYMENT, "web"), (STATEFUL_SET, "db"), (DAEMON_SET, "log")):
+        document = workload(kind, name, **({} if kind == DAEMON_SET else {"replicas": 1}))
+
+        def ready(current: dict[str, Any]) -> bool:
+            return 1 in (current.get("availableReplicas"), current.get("numberAvailable"))
+
+        await client.create(document)
+        await status(client, kind, name, ready)
+        before = [pod.uid for pod in await client.list(POD, "default", label_selector={"app": name})]
+        await client.delete(kind, name, "default", propagation="Orphan")
+        await client.wait_gone(kind, name, "default", timeout=60)
+        await client.create(document)
+        await status(client, kind, name, ready)
+        assert [pod.uid for pod in await client.list(POD, "default", label_selector={"app": name})] == before
 
 
 @on_both

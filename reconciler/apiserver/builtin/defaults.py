@@ -98,6 +98,18 @@ def _stateful_set_strategy(value: JSONObject) -> JSONObject:
     return _rolling(value, {"partition": 0})
 
 
+def _stateful_set_spec(value: JSONObject) -> JSONObject:
+    value = _with(value, _fixed()["apps.v1.StatefulSetSpec"])
+    known = value.get("volumeClaimTemplates") or []
+    claims = [
+        {**_with(claim, _CLAIM), "status": _with(claim.get("status") or {}, {"phase": "Pending"})} for claim in known
+    ]
+    return value if claims == known else {**value, "volumeClaimTemplates": claims}
+
+
+_CLAIM = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+
+
 def _rolling(value: JSONObject, parts: JSONObject) -> JSONObject:
     value = _with(value, {"type": "RollingUpdate"})
     if value["type"] != "RollingUpdate":
@@ -164,6 +176,7 @@ def _subject(value: JSONObject) -> JSONObject:
 _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "apps.v1.DaemonSetUpdateStrategy": _daemon_set_strategy,
     "apps.v1.DeploymentStrategy": _deployment_strategy,
+    "apps.v1.StatefulSetSpec": _stateful_set_spec,
     "apps.v1.StatefulSetUpdateStrategy": _stateful_set_strategy,
     "autoscaling.v2.HorizontalPodAutoscalerBehavior": _behavior,
     "core.v1.Container": _container,
@@ -179,6 +192,7 @@ _COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "core.v1.Volume": _volume,
     "networking.v1.NetworkPolicySpec": _network_policy,
     "rbac.v1.Subject": _subject,
+    "resource.v1.DeviceSubRequest": _device_request,
     "resource.v1.ExactDeviceRequest": _device_request,
 }
 

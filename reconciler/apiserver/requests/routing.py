@@ -69,7 +69,7 @@ _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 
 def parse_bool(text: str) -> bool:
     """Return the value of a boolean parameter as the API server parses it: anything but 0 and false is true."""
-    return text not in ("", "0", "false", "False", "FALSE", "f", "F")
+    return text.lower() not in ("", "0", "false")
 
 
 _INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")

@@ -41,7 +41,7 @@ class UserConnection:
         self._authority = authority
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Return the response to a request of the user; as `APIServer.send`.
+        """Return the response to a request of the user; as `APIServer.send`. A cancelled call may have taken effect.
 
         Raises:
             NotSent: the server is not running.

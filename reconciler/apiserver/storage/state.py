@@ -57,7 +57,7 @@ class _Metadata(msgspec.Struct, rename="camel"):
 
     name: str
     uid: str
-    resource_version: Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]{0,17}$")]
+    resource_version: Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]{0,18}$")]
     namespace: str = ""
     finalizers: list[str] | None = None
     owner_references: list[_Owner] | None = None

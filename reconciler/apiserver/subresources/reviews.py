@@ -114,16 +114,18 @@ def _attributes(spec: JSONObject) -> Attributes:
 def _problems(spec: JSONObject, kind: str, namespace: str | None) -> list[FieldError]:
     resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     found = []
-    if resource and other:
-        shown = {key.capitalize(): value for key, value in other.items()}
+    local, shown = kind.startswith("Local"), {key.title(): (other or {}).get(key) or "" for key in ("path", "verb")}
+    if resource is not None and other is not None:
         words = "cannot be specified in combination with resourceAttributes"
         found.append(FieldError.invalid("spec.nonResourceAttributes", shown, words))
-    if not resource and not other:
+    if resource is None and other is None:
         words = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         found.append(FieldError.invalid("spec.resourceAttributes", None, words))
     if not kind.startswith("Self") and not spec.get("user") and not spec.get("groups"):
         found.append(FieldError.invalid("spec.user", "", "at least one of user or group must be specified"))
     place = (resource or {}).get("namespace") or ""
-    if kind.startswith("Local") and place != namespace:
+    if local and resource is not None and place != namespace:
         found.append(FieldError.invalid("spec.resourceAttributes.namespace", place, "must match metadata.namespace"))
+    if local and other is not None:
+        found.append(FieldError.invalid("spec.nonResourceAttributes", shown, "disallowed on this kind of request"))
     return found

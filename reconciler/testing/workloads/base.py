@@ -88,14 +88,32 @@ class WorkloadReconciler(Reconciler):
         return (self.clock.now() - parse_time(timestamp)).total_seconds()
 
     async def owned(self, kind: str, owner: JSONObject) -> list[JSONObject]:
-        """Return the objects that an object controls, oldest first."""
+        """Return the objects that an object controls, oldest first; it adopts those that nobody controls."""
         namespace, selector = owner["metadata"]["namespace"], owner["spec"]["selector"]
         found = await self.client.list(kind, namespace, label_selector=_selector_text(selector))
-        documents = [each.to_dict() for each in found]
+        documents = [
+            await self._adopt(each, owner)
+            if _controller_uid(each) is None and not is_terminating(each) and self.can_adopt(owner, each)
+            else each
+            for each in (each.to_dict() for each in found)
+        ]
         return sorted(
             (each for each in documents if _controller_uid(each) == owner["metadata"]["uid"]),
             key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["name"]),
         )
+
+    def can_adopt(self, _owner: JSONObject, _candidate: JSONObject, /) -> bool:
+        """Return whether an object may control another one that its selector selects and that nobody controls."""
+        return True
+
+    async def _adopt(self, doc: JSONObject, owner: JSONObject) -> JSONObject:
+        metadata = doc["metadata"]
+        # The cache may not know yet that the owner is gone, and that it left this object behind.
+        current = await self.client.live.get(self.kind, owner["metadata"]["name"], metadata["namespace"])
+        if current.uid != owner["metadata"]["uid"] or is_terminating(current.to_dict()):
+            return doc
+        owners = [*(metadata.get("ownerReferences") or ()), _reference(owner)]
+        return (await self.client.update({**doc, "metadata": {**metadata, "ownerReferences": owners}})).to_dict()
 
     async def delete(self, objects: Iterable[JSONObject]) -> None:
         """Delete objects that exist still, and are not being deleted already."""
@@ -154,16 +172,18 @@ def ready_since(pod: JSONObject) -> str | None:
 
 def owned_metadata(owner: JSONObject, **metadata: Any) -> JSONObject:
     """Return the metadata of an object that another one controls."""
-    found = owner["metadata"]
-    reference = {
+    return {"namespace": owner["metadata"]["namespace"], "ownerReferences": [_reference(owner)], **metadata}
+
+
+def _reference(owner: JSONObject) -> JSONObject:
+    return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
-        "name": found["name"],
-        "uid": found["uid"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
         "controller": True,
         "blockOwnerDeletion": True,
     }
-    return {"namespace": found["namespace"], "ownerReferences": [reference], **metadata}
 
 
 def pod_of(owner: JSONObject, labels: JSONObject | None = None, **metadata: Any) -> JSONObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 
@@ -91,9 +90,13 @@ class WorkloadControllers:
             await self._stop.wait()
 
     async def stop(self) -> None:
-        """Stop the controllers and wait until they have ended; does nothing if they do not run."""
+        """Stop the controllers and wait until they have ended; does nothing if they do not run.
+
+        Cancellation ends the wait only: the controllers stop.
+        """
         task, self._task = self._task, None
         self._stop.set()
         if task is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()

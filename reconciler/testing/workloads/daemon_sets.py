@@ -40,6 +40,10 @@ class DaemonSets(WorkloadReconciler):
     async def _all(self, _node: Any) -> list[Request]:
         return [Request(each.name, each.namespace) for each in await self.client.list(self.kind)]
 
+    def can_adopt(self, _owner: JSONObject, candidate: JSONObject, /) -> bool:
+        """Return whether a pod was created for a node."""
+        return bool(_node(candidate))
+
     async def sync(self, doc: JSONObject) -> Outcome:
         """Create, replace or delete pods, and write the status."""
         spec, found = doc["spec"], await self.owned(POD, doc)
@@ -80,9 +84,11 @@ def _pod(doc: JSONObject, node: str, revision: str) -> JSONObject:
 
 
 def _node(pod: JSONObject) -> str:
-    """Return the node for which a pod was created."""
-    affinity = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    return str(affinity["nodeSelectorTerms"][0]["matchFields"][0]["values"][0])
+    """Return the node for which a pod was created; empty for none."""
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+    fields = [field for term in terms for field in term.get("matchFields") or ()]
+    return str(fields[0]["values"][0]) if fields else ""
 
 
 def _status(

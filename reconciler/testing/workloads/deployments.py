@@ -43,7 +43,9 @@ class Deployments(WorkloadReconciler):
         created = new is None and not paused and (_rolls(doc) or not any(map(_pods, old)))
         if created:
             new = await self._create(doc, old)
-        elif not paused:
+        elif paused:
+            await self._scale_paused(doc, sets)
+        else:
             await self._roll(doc, new, old)
         if new is not None:
             new = await self._renew(doc, new, old)
@@ -107,6 +109,12 @@ class Deployments(WorkloadReconciler):
             spare, available = spare - broken - healthy, available - healthy
             await self._scale(each, replicas - broken - healthy)
 
+    async def _scale_paused(self, doc: JSONObject, sets: Sequence[JSONObject]) -> None:
+        """Scale the only ReplicaSet with replicas, or the newest; several, of a rollout, stay as they are."""
+        active = [each for each in sets if each["spec"]["replicas"]] or sets[-1:]
+        if len(active) == 1:
+            await self._scale(active[0], doc["spec"]["replicas"])
+
     async def _scale(self, each: JSONObject, replicas: int) -> None:
         if each["spec"]["replicas"] != replicas:
             changed = (await self.client.update({**each, "spec": {**each["spec"], "replicas": replicas}})).to_dict()
@@ -161,7 +169,10 @@ class Deployments(WorkloadReconciler):
         current = next((each for each in conditions if each["type"] == "Progressing"), None)
         if deadline is None or deadline == 2**31 - 1:
             return [each for each in conditions if each is not current], None
-        if _has_progressed(doc.get("status") or {}, status) and current is not None and not created:
+        grown = _has_progressed(doc.get("status") or {}, status)
+        if current is not None and current["reason"] == "ProgressDeadlineExceeded" and not (grown or created or paused):
+            return conditions, None
+        if grown and current is not None and not created:
             # Each progress starts the deadline again, also if the condition stays the same.
             conditions = [{**each, "lastUpdateTime": self.now()} if each is current else each for each in conditions]
             current = next(each for each in conditions if each["type"] == "Progressing")

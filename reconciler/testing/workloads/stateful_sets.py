@@ -31,6 +31,11 @@ class StatefulSets(WorkloadReconciler):
 
     kind = "apps/v1/StatefulSet"
 
+    def can_adopt(self, owner: JSONObject, candidate: JSONObject, /) -> bool:
+        """Return whether a pod has a name of the StatefulSet."""
+        parent, _, ordinal = candidate["metadata"]["name"].rpartition("-")
+        return bool(parent == owner["metadata"]["name"] and ordinal.isdecimal())
+
     async def sync(self, doc: JSONObject) -> Outcome:
         """Create, replace or delete pods, and write the status."""
         spec, found = doc["spec"], await self.owned(POD, doc)

@@ -338,3 +338,9 @@ async def _(api: Api) -> None:
             await api.list(plural, {"fieldSelector": fields, **first})
             await api.list(plural, {"fieldSelector": fields, **first, "resourceVersionMatch": "Exact"})
     await api.list("clusterwidgets", {"fieldSelector": "metadata.namespace=x"})
+
+
+@case("a list that is no watch, in any case of letters")
+async def _(api: Api) -> None:
+    for value in ("false", "FALSE", "fAlse", "0"):
+        await api.list("configmaps", query={"watch": value}, keep=["kind"])

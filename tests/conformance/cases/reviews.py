@@ -70,6 +70,16 @@ async def _(api: Api) -> None:
     await api.call("POST", path, review("SubjectAccessReview", PODS))
 
 
+@case("a review of empty attributes, and one of a path in a namespace")
+async def _(api: Api) -> None:
+    for attributes in ({"resourceAttributes": {}}, {"nonResourceAttributes": {}}):
+        body = review("SelfSubjectAccessReview", attributes)
+        await api.call("POST", f"{AUTHORIZATION}/selfsubjectaccessreviews", body, keep=("status.allowed",))
+    local = f"{AUTHORIZATION}/namespaces/{api.ns}/localsubjectaccessreviews"
+    asked = {"user": "jane", "nonResourceAttributes": {"path": "/a", "verb": "get"}}
+    await api.call("POST", local, review("LocalSubjectAccessReview", asked))
+
+
 @case("TokenReview of a token that is not valid")
 async def _(api: Api) -> None:
     path, keep = f"{AUTHENTICATION}/tokenreviews", ("apiVersion", "kind", "spec", "status.authenticated", "status.user")

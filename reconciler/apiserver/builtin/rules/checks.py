@@ -199,11 +199,10 @@ def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
 
 
 def _known(rule: Rule, place: Place, value: Any, path: str) -> Findings:
-    """Check that a value is one of those at a path; with ``invalid``, the error does not say that it is not found."""
-    where, *invalid = rule.arguments
-    if not rule.concerns(value) or value in getter(where)(place):
+    """Check that a value is one of those at paths; with ``invalid``, the error does not say that it is not found."""
+    if not rule.concerns(value) or any(value in getter(where)(place) for where in rule.arguments if where != "invalid"):
         return
-    if invalid:
+    if "invalid" in rule.arguments:
         yield rule.invalid(place, value, path)
     else:
         text = f": {rule.say}" if rule.say else ""

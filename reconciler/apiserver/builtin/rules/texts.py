@@ -129,6 +129,14 @@ def _config_key(text: str) -> list[str]:
     return [f"must not be '{text}'"] if text in (".", "..") else form_problems("config-key", text)
 
 
+def _domain(text: str) -> list[str]:
+    return form_problems("subdomain", text.removesuffix("."))
+
+
+def _search_domain(text: str) -> list[str]:
+    return [] if text == "." else form_problems("subdomain-or-underscores", text.removesuffix("."))
+
+
 _OF_NAMES = (
     *(
         "condition-reason",
@@ -141,13 +149,14 @@ _OF_NAMES = (
         "port-name",
         "subdomain",
     ),
-    *("subdomain-or-underscores", "sysctl", "trimmed", "url-path"),
+    *("sysctl", "trimmed", "url-path"),
 )
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     **{form: functools.partial(form_problems, form) for form in _OF_NAMES},
     "cel-identifier": _cel_identifier,
     "cidr": _cidr,
     "config-key": _config_key,
+    "domain": _domain,
     "domain-path": _domain_path,
     "endpoint-ip": _endpoint,
     "endpoint-ip-or-name": _endpoint_or_name,
@@ -158,6 +167,7 @@ FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     "path-name": path_name_problems,
     "qualified": qualified_name_problems,
     "schedule": _schedule,
+    "search-domain": _search_domain,
     "three-segments": _three_segments,
     "time-zone": _time_zone,
 }

@@ -54,7 +54,10 @@ def finish_service(doc: JSONObject, before: JSONObject | None) -> None:
     anywhere = spec["clusterIP"] == "None" and not spec.get("selector")
     for key, value in (_ANY_FAMILIES if anywhere else _IP_FAMILIES).items():
         spec.setdefault(key, known.get(key) or value)
-    if spec.get("type") in ("NodePort", "LoadBalancer") and isinstance(spec.get("ports"), list):
+    allocates = spec.get("type") == "NodePort" or (
+        spec.get("type") == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False
+    )
+    if allocates and isinstance(spec.get("ports"), list):
         spec["ports"] = [_with_node_port(port, known, number + index) for index, port in enumerate(spec["ports"])]
     if spec != doc.get("spec"):
         doc["spec"] = spec
@@ -69,7 +72,7 @@ _OF_TYPES = {
 
 
 def complete_service(doc: JSONObject, before: JSONObject | None) -> None:
-    """Remove the fields that a Service of a new type does not have, unless they changed, too."""
+    """Remove the fields that a Service of a new type does not have, unless they changed, too, and its addresses."""
     spec, known = doc.get("spec") or {}, (before or {}).get("spec") or {}
     if not known or spec.get("type") == known.get("type"):
         return
@@ -78,6 +81,8 @@ def complete_service(doc: JSONObject, before: JSONObject | None) -> None:
     if "nodePort" in foreign and spec.get("ports") == known.get("ports") and spec.get("ports"):
         spec["ports"] = [{key: value for key, value in port.items() if key != "nodePort"} for port in spec["ports"]]
     doc["spec"] = spec
+    if spec.get("type") != "LoadBalancer" and doc.get("status"):
+        doc["status"] = {**doc["status"], "loadBalancer": {}}
 
 
 def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObject:
