@@ -443,7 +443,12 @@ class APIServer:
         Args:
             name: the name.
             groups: the groups, besides ``system:authenticated``, which every user but ``system:anonymous`` is in.
+
+        Raises:
+            ConfigurationError: ``groups`` is a string, which would be a group for each of its letters.
         """
+        if isinstance(groups, str):
+            raise ConfigurationError(f"groups must be a list of names, not the string {groups!r}")
         return self._connection(self._credentials.add(with_groups(User(name, tuple(groups)), ())))
 
     def service_account(self, name: str, namespace: str = "default") -> UserConnection:

@@ -5,12 +5,12 @@ newer Kubernetes::
 
     python tests/apiserver/generate_discovery.py https://127.0.0.1:6443 TOKEN
 
-It writes to ``reconciler/apiserver/builtin/``:
+It writes to ``reconciler/apiserver/``:
 
-* ``discovery.json``: the groups with their versions and resources, as in aggregated discovery,
-* ``columns.json``: the columns of the tables of each kind, as in ``columnDefinitions``,
-* ``openapi.json.xz``: the OpenAPI documents by path, ``v2``, ``v3`` (the index) and ``v3/...``, and as ``template`` one
-  of two custom kinds, one of them cluster-scoped.
+* ``builtin/discovery.json``: the groups with their versions and resources, as in aggregated discovery,
+* ``builtin/tables/columns.json``: the columns of the tables of each kind, as in ``columnDefinitions``,
+* ``definitions/openapi.json.xz``: the OpenAPI documents by path, ``v2``, ``v3`` (the index) and ``v3/...``, and as
+  ``template`` one of two custom kinds, one of them cluster-scoped.
 """
 
 from __future__ import annotations

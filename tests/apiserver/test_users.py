@@ -15,7 +15,7 @@ import pytest
 
 from reconciler import Client
 from reconciler.apiserver import APIServer
-from reconciler.errors import APIError, Forbidden, NotFound
+from reconciler.errors import APIError, ConfigurationError, Forbidden, NotFound
 from reconciler.http import HTTPRequest
 from reconciler.testing import Cluster
 
@@ -115,6 +115,13 @@ async def test_a_watch_keeps_running_and_the_next_one_is_refused_when_a_role_is_
             await admin.delete(f"{RBAC}/RoleBinding", "reader", "default")
             with pytest.raises(Forbidden):
                 await jane.get("v1/ConfigMap", "a", "default")
+
+
+@pytest.mark.virtual_time
+async def test_one_string_is_not_a_list_of_groups() -> None:
+    async with APIServer() as server:
+        with pytest.raises(ConfigurationError, match="groups must be a list of names, not the string 'team'"):
+            server.user("jane", groups="team")
 
 
 @pytest.mark.virtual_time
