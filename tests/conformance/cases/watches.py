@@ -211,9 +211,9 @@ async def _(api: Api) -> None:
 
 @case("the path of an object is read, not watched")
 async def _(api: Api) -> None:
-    made = await api.create("widgets", widget("a"), quiet=True)
+    await api.create("widgets", widget("a"), quiet=True)
     await api.create("widgets", widget("b"), quiet=True)
-    await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
+    made = await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
     await api.get("widgets", "a", query={"watch": "true", "resourceVersion": version(made)})
 
 

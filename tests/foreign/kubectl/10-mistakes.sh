@@ -145,7 +145,6 @@ metadata: {name: bad}
 spec: {type: Nothing, ports: [{port: 99999}]}
 EOF
 
-# differs: the embedded server does not check the values of Ingresses
 kubectl apply -f - <<EOF
 apiVersion: networking.k8s.io/v1
 kind: Ingress
