@@ -430,7 +430,7 @@ class _AnyKeyCycle(ReconcileCycle):
         if request == self.request:
             super().wrote(gvk, request, uid, before=before, after=after, exact=exact)
         elif isinstance(after, int):
-            self._tracker._seen[request] = after
+            self._context.tracker._seen[request] = after
 
 
 class _AnswerNeedNotBeExact(EchoTracker[Request]):
@@ -491,7 +491,7 @@ def _with_tracker(tracker: type[EchoTracker[Request]]) -> type[Rule]:
 def _with_cycle(cycle: type[ReconcileCycle]) -> type[Rule]:
     def make_cycle(self: Rule, key: Request) -> ReconcileCycle:
         run = ReconcileRun("trees", key, frozenset(), 0, 0)
-        return cycle(GVK, run, tracker=self.tracker, unsaved=UnsavedStore(), loop=self.loop)
+        return cycle(CycleContext(GVK, self.tracker, UnsavedStore(), self.loop), run)
 
     return type(cycle.__name__, (Rule,), {"make_cycle": make_cycle})
 
