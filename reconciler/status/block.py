@@ -184,18 +184,13 @@ class Block:
         if session is None:
             return
         assert isinstance(self._driver, AsyncDriver)  # noqa: S101 - the batcher has checked the kind of block
+        cancelled = isinstance(error, asyncio.CancelledError)
+        failure: BaseException | None = None
         try:
-            cancelled = isinstance(error, asyncio.CancelledError)
             await self._driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
-        except Exception as failure:
-            if error is None:
-                raise
-            self._note_failure(failure, error)
-        else:
-            session.written = bool(session.written)
-        finally:
-            if error is not None:
-                session.keep_failed()
+        except BaseException as raised:  # noqa: BLE001 - raised again by `_finish`
+            failure = raised
+        self._finish(session, error, failure)
 
     def end(self, error: BaseException | None) -> None:
         """End the recording, and write it over a blocking client."""
@@ -203,17 +198,12 @@ class Block:
         if session is None:
             return
         assert isinstance(self._driver, BlockingDriver)  # noqa: S101 - the batcher has checked the kind of block
+        failure: BaseException | None = None
         try:
             self._driver.flush(session, self.flush_timeout, checkpoint=False)
-        except Exception as failure:
-            if error is None:
-                raise
-            self._note_failure(failure, error)
-        else:
-            session.written = bool(session.written)
-        finally:
-            if error is not None:
-                session.keep_failed()
+        except BaseException as raised:  # noqa: BLE001 - raised again by `_finish`
+            failure = raised
+        self._finish(session, error, failure)
 
     def _close(self, error: BaseException | None) -> Session | None:
         """End the recording; return the session if this batcher must flush it."""
@@ -232,12 +222,19 @@ class Block:
             return None
         return session
 
-    def _note_failure(self, failure: Exception, error: BaseException) -> None:
-        """Keep the failure of the flush as a note on the block's own exception."""
-        self.failure = failure
-        text = f"the status could not be written either: {failure}"
-        error.add_note(text)
-        _logger.warning("%s", text)
+    def _finish(self, session: Session, error: BaseException | None, failure: BaseException | None) -> None:
+        """End the block after its flush; a failure of the flush becomes a note on the block's own exception."""
+        if error is not None:
+            session.keep_failed()
+        if failure is None:
+            session.written = bool(session.written)
+        elif error is None or not isinstance(failure, Exception):
+            raise failure
+        else:
+            self.failure = failure
+            text = f"the status could not be written either: {failure}"
+            error.add_note(text)
+            _logger.warning("%s", text)
 
     def _is_unwanted(self, mutation: Mutation) -> bool:
         if self.joined is not None and not any(mutation is own for own in self._recorded_here):
