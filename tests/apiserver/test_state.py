@@ -211,6 +211,8 @@ async def test_unusable_directories_are_refused(tmp_path: Path) -> None:
     (tmp_path / "state.jsonl").write_text("hostile\n")
     with pytest.raises(ConfigurationError, match=r"cannot keep the data in .*file: it is not a directory$"):
         await APIServer(data=tmp_path / "file").__aenter__()
+    with pytest.raises(ConfigurationError, match=r"cannot keep the data in .*: embedded null"):
+        await APIServer(data=tmp_path / "a\0b").__aenter__()
     for _ in range(2):
         with pytest.raises(
             ConfigurationError, match=r"state\.jsonl was not written by .*: to start empty, delete the directory$"

@@ -140,6 +140,19 @@ async def test_aggregated_roles_gather_their_rules() -> None:
             assert rule not in (await admin.get(f"{RBAC}/ClusterRole", name)).to_dict()["rules"]
 
 
+@pytest.mark.virtual_time
+async def test_a_long_chain_of_aggregated_roles_passes_its_rules_on() -> None:
+    rule, last = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}, 250
+    async with APIServer(rbac=True) as server, Client(server) as admin:
+        for number in range(last + 1):
+            named = {"name": f"chain-{number:03}", "labels": {"chain": str(number)}}
+            gathers = {"clusterRoleSelectors": [{"matchLabels": {"chain": str(number - 1)}}]} if number else None
+            role = {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": named, "rules": []}
+            await admin.create({**role, "aggregationRule": gathers} if gathers else role)
+        await admin.patch(f"{RBAC}/ClusterRole", "chain-000", patch={"rules": [rule]})
+        assert (await admin.get(f"{RBAC}/ClusterRole", f"chain-{last}")).to_dict()["rules"] == [rule]
+
+
 async def whoami(client: Client, **headers: str) -> dict[str, Any]:
     """Return what the server says about the user of a client."""
     answer = await post(client, "/apis/authentication.k8s.io/v1/selfsubjectreviews", WHOAMI, **headers)

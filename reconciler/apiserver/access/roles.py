@@ -55,6 +55,7 @@ class Roles:
         self._cluster = cluster
         self._grants: dict[tuple[str, tuple[str, ...], str], Grants] = {}
         self._resources = {kind: self._resource(f"{kind.lower()}s") for kind in _KINDS}
+        self._aggregating = False  # updating roles commits, too
 
     def bootstrap(self) -> None:
         """Store those roles and bindings of a real server that are missing, and follow changes from now on."""
@@ -88,13 +89,20 @@ class Roles:
         """Forget what users may do if a role or binding has changed; a commit hook."""
         if resource.info.group == RBAC:
             self._grants.clear()
-            if resource is self._resources["ClusterRole"]:
+            if resource is self._resources["ClusterRole"] and not self._aggregating:
                 self._aggregate()
 
     def _aggregate(self) -> None:
-        """Update the rules of aggregated roles, as the controller of a cluster does."""
+        """Update the rules of aggregated roles until none changes, as the controller of a cluster does."""
+        self._aggregating = True
+        while self._aggregate_once():
+            pass
+        self._aggregating = False
+
+    def _aggregate_once(self) -> bool:
+        """Update each aggregated role; return whether one changed, since others may gather it."""
         resource = self._resources["ClusterRole"]
-        stored = resource.store.objects
+        stored, changed = resource.store.objects, False
         for key in sorted(stored):
             selectors = (stored[key].doc.get("aggregationRule") or {}).get("clusterRoleSelectors")
             if not selectors:
@@ -102,16 +110,15 @@ class Roles:
             rules: list[JSONObject] = []
             for selector in selectors:
                 for other in sorted(stored):
+                    gathered = stored[other].doc.get("rules") or ()
                     labels = stored[other].doc["metadata"].get("labels") or {}
-                    if other != key and selects(selector, labels):
-                        rules += [rule for rule in stored[other].doc.get("rules") or () if rule not in rules]
+                    if gathered and other != key and selects(selector, labels):
+                        rules += [rule for rule in gathered if rule not in rules]
             old = stored[key]
             if rules != (old.doc.get("rules") or []):
-                changed = {**old.doc, "metadata": dict(old.doc["metadata"]), "rules": rules}
-                self._cluster.replace(resource, old, changed)
-                # Other roles may gather this one.
-                self._aggregate()
-                return
+                self._cluster.replace(resource, old, {**old.doc, "metadata": dict(old.doc["metadata"]), "rules": rules})
+                changed = True
+        return changed
 
     def decide(self, user: User, asked: Attributes) -> Decision:
         """Return whether a user may make a request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class StandIns:
         clock: the source of time.
 
     Raises:
-        ConfigurationError: a controller is unknown, or its seconds are negative.
+        ConfigurationError: a controller is unknown, or its seconds are not a number, negative or infinite.
     """
 
     def __init__(self, server: Transport, controllers: Collection[str] | Mapping[str, float], clock: Clock) -> None:
@@ -42,7 +43,7 @@ class StandIns:
         chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
         self._delays = {name: chosen[name] for name in _STAND_INS if name in chosen}
         for name, delay in self._delays.items():
-            if not delay >= 0:
+            if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
                 raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
         self._server = server
         self._clock = clock

@@ -65,6 +65,8 @@ class DataDirectory:
             raise ConfigurationError(f"cannot keep the data in {self._path}: it is not a directory") from None
         except OSError as error:
             raise ConfigurationError(f"cannot keep the data in {self._path}: {error.strerror}") from error
+        except ValueError as error:  # such as a null character
+            raise ConfigurationError(f"cannot keep the data in {str(self._path)!r}: {error}") from error
 
     def _read(self) -> State | None:
         if not self._place.exists():
