@@ -487,3 +487,13 @@ async def test_without_controllers_nothing_follows_from_a_write() -> None:
 def test_invalid_controllers_are_refused(controllers: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         APIServer(controllers=controllers)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("annotations", [{AFTER: "soon"}, {EXIT_CODE: "SIGTERM"}])
+async def test_an_invalid_annotation_is_named_once(annotations: dict[str, str], caplog: Any) -> None:
+    async with APIServer(controllers=["jobs"]) as server, Client(server) as client:
+        await client.create(workload(JOB, "job", annotations=annotations))
+        await asyncio.sleep(3600)
+    (message,) = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert "an annotation of pod job-" in message

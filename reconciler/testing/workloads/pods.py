@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from reconciler.clock import Clock
 from reconciler.controller import Outcome, Result
+from reconciler.errors import TerminalError
 from reconciler.testing.workloads.base import POD, WorkloadReconciler, is_active, ready_since
 from reconciler.wire import JSONObject
 
@@ -44,16 +45,19 @@ class PodRunner(WorkloadReconciler):
         if owner not in self._delays or not is_active(doc) or (ready_since(doc) and not ends):
             return None
         annotations = metadata.get("annotations") or {}
-        delay = self._delays[owner] if AFTER not in annotations else _seconds(annotations[AFTER])
+        try:
+            delay = self._delays[owner] if AFTER not in annotations else _seconds(annotations[AFTER])
+            code = int(annotations.get(EXIT_CODE) or 0)
+        except ValueError as error:
+            raise TerminalError(f"an annotation of pod {metadata['name']} is invalid: {error}") from None
         # Creation times are whole seconds, so the pod's own age is not exact.
         due = self._due.setdefault(metadata["uid"], self.clock.monotonic() + delay)
         wait = due - self.clock.monotonic()
         if wait > 0:
             await self.write_status(doc, self._running(doc, ready=ends))
             return None if math.isinf(wait) else Result(requeue_after=wait)
-        del self._due[metadata["uid"]]
-        code = int(annotations.get(EXIT_CODE) or 0)
         await self.write_status(doc, self._ended(doc, code) if ends or code else self._running(doc, ready=True))
+        del self._due[metadata["uid"]]
         return None
 
     def _running(self, doc: JSONObject, *, ready: bool) -> JSONObject:
