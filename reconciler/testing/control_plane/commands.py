@@ -44,7 +44,9 @@ def apiserver_command(binaries: Path, directory: Path, etcd: str, port: int, fla
         f"--secure-port={port}",
         "--bind-address=127.0.0.1",
         "--advertise-address=127.0.0.1",
-        "--service-cluster-ip-range=10.0.0.0/24",
+        # The server draws from the upper part of a range first, so the lower one is free for addresses and node ports
+        # that a Service names: 10.0.0.1 to 10.0.0.255, and 30000 to 30085.
+        "--service-cluster-ip-range=10.0.0.0/16",
         "--service-account-issuer=https://control-plane.invalid",
         f"--service-account-signing-key-file={directory / 'accounts.key'}",
         f"--service-account-key-file={directory / 'accounts.key'}",

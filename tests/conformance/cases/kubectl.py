@@ -51,7 +51,7 @@ async def _(api: Api) -> None:
 
 @case("an address and a node port belong to one service")
 async def _(api: Api) -> None:
-    ports = [{"port": 80, "nodePort": 30777}]
+    ports = [{"port": 80, "nodePort": 30007}]
     spec = {"type": "NodePort", "clusterIP": "10.0.0.177", "ports": ports}
     await api.create("services", {"metadata": {"name": "a"}, "spec": spec}, quiet=True)
     await api.create("services", {"metadata": {"name": "b"}, "spec": spec})

@@ -95,6 +95,12 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: a}
 data: {a: 1}
+EOF
+
+kubectl apply --server-side -f - <<EOF
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: a}
 dta: {}
 EOF
 

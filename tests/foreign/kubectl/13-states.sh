@@ -51,7 +51,7 @@ spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}, minRe
 apiVersion: v1
 kind: Service
 metadata: {name: web}
-spec: {type: LoadBalancer, clusterIP: 10.0.0.93, ports: [{port: 80, nodePort: 30993}]}
+spec: {type: LoadBalancer, clusterIP: 10.0.0.93, ports: [{port: 80, nodePort: 30013}]}
 ---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
