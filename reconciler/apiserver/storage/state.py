@@ -109,6 +109,9 @@ def read_state(content: bytes, source: str) -> State:
     Raises:
         ConfigurationError: they are not a snapshot, or a part of one; the message names the line.
     """
+    if not isinstance(content, bytes):
+        wanted = "pass what snapshot() returned; read_bytes() of a path reads it"  # type: ignore[unreachable]
+        raise ConfigurationError(f"{source} must be bytes, not {type(content).__name__}: {wanted}")
     first, *lines, _ = content.split(b"\n") if b"\n" in content else (b"", b"")
     try:
         header = msgspec.json.decode(first, type=_Header)
