@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 
-import msgspec
-
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.wire import JSONObject
 
 __all__ = ["BUILT_IN", "DEPRECATED", "REVIEWS", "KindInfo", "recorded_groups"]
@@ -74,11 +71,9 @@ class KindInfo:
         return self.singular or self.kind.lower()
 
 
-@functools.cache
 def recorded_groups() -> list[JSONObject]:
     """Return the built-in groups with their versions and resources, as in aggregated discovery of a real server."""
-    text = resources.files("reconciler.apiserver.builtin").joinpath("discovery.json").read_bytes()
-    groups: list[JSONObject] = msgspec.json.decode(text)
+    groups: list[JSONObject] = recorded("builtin/discovery.json")
     return groups
 
 

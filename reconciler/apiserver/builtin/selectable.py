@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reconciler.apiserver.builtin.tables.cells import value_at
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.wire import JSONObject
 
 __all__ = ["FieldReader", "field_reader", "selectable_fields"]

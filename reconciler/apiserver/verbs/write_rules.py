@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from reconciler.apiserver.builtin.tables.cells import value_at
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
@@ -169,7 +169,7 @@ def validate_contents(
 def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
     """Yield the errors of the replicas that the Scale of a custom object has."""
     for path in () if endpoint.scale is None else endpoint.scale[:2]:
-        replicas = value_at(doc, path.lstrip("."))
+        replicas = value_at(doc, path)
         if isinstance(replicas, int) and replicas < 0:
             yield FieldError.invalid(path, replicas, "should be a non-negative integer")
         elif isinstance(replicas, int) and replicas > _MAX_REPLICAS:

@@ -6,7 +6,7 @@ import base64
 import zlib
 from typing import Any
 
-from reconciler.apiserver.builtin.tables.cells import value_at
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.wire import JSONObject
 
 __all__ = [

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from reconciler.apiserver.builtin.rules.checks import without_empty
 from reconciler.apiserver.builtin.rules.table import violations
-from reconciler.apiserver.builtin.tables.cells import value_at
 from reconciler.apiserver.builtin.types import type_name
 from reconciler.apiserver.builtin.writes.expression_validation import (
     check_policy_expressions,
@@ -15,6 +14,7 @@ from reconciler.apiserver.builtin.writes.expression_validation import (
 from reconciler.apiserver.builtin.writes.pod_validation import check_pod_update, difference
 from reconciler.apiserver.builtin.writes.preparation import finish_job
 from reconciler.apiserver.builtin.writes.registrations import check_api_service, check_revision
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
