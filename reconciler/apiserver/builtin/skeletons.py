@@ -9,8 +9,6 @@ from reconciler.wire import JSONObject
 
 __all__ = ["filled", "shown_empty", "skeleton_of"]
 
-_WITH_REPLICAS = frozenset({"deployments", "replicasets", "statefulsets"})
-"""The kinds whose bookmarks show ``replicas: 0``."""
 _EXCLUDED = frozenset({"customresourcedefinitions"})
 """The kinds whose fields are set elsewhere."""
 
@@ -37,7 +35,7 @@ def skeleton_of(info: KindInfo, version: str) -> JSONObject:
 def shown_empty(info: KindInfo, skeleton: JSONObject) -> JSONObject:
     """Return the fields of the object in a bookmark, besides its metadata."""
     shown = {key: value for key, value in skeleton.items() if key != "metadata"}
-    if info.group == "apps" and info.plural in _WITH_REPLICAS:
+    if info.replicas_in_bookmarks:
         shown["spec"] = {"replicas": 0, **shown["spec"]}
     return shown
 
