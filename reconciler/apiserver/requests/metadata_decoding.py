@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver.builtin.decoding import Malformed, Place, read_time, read_value, restoring_problem
+from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, read_time, restoring_problem
 from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.text import go_type, quoted
 from reconciler.wire import JSONObject, JSONValue
@@ -33,46 +33,39 @@ OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDe
 """The fields of an owner reference, in the order of Go's struct."""
 
 
-def decode_metadata(
-    found: JSONValue, unknown: list[str], *, where: str = "", restored: bool = False, lenient: bool = False
-) -> JSONObject:
+def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", lenient: bool = False) -> JSONObject:
     """Return a private copy of metadata with known fields only; empty fields are left out.
 
     Args:
         found: the value of ``metadata`` in the document.
-        unknown: collects the paths of unknown fields.
-        where: the prefix of field paths in errors, ending with a dot.
-        restored: the metadata is decoded from untyped values, as in `read_value`.
+        decoding: how it is decoded; records the unknown fields and the errors.
+        kind: the built-in kind of the document, in whose errors fields are parts of it; empty for a custom one.
         lenient: leave out times and numbers that cannot be read.
-
-    Raises:
-        Malformed: a field has the wrong type.
     """
     if found is None:
         return {}
     if not isinstance(found, dict):
-        problem = f"json: cannot unmarshal {go_type(found)} into Go value of type v1.ObjectMeta"
-        raise Malformed(problem, restoring_problem(found, metadata_node()))
+        target = f"Go struct field {kind}.metadata" if kind else "Go value"
+        problem = f"json: cannot unmarshal {go_type(found)} into {target} of type v1.ObjectMeta"
+        decoding.problems.append(Malformed(problem, restoring_problem(found, metadata_node())))
+        decoding.problems[-1].member = "metadata"
+        return {}
     metadata: JSONObject = {}
     members = metadata_node().properties
     for key, value in found.items():
         if key not in members:
-            unknown.append(f"metadata.{key}")
+            decoding.unknown.append(f"metadata.{key}")
             continue
         if value is None:
             continue
         kept: Any = value
         plain = _PLAIN.get(key)
         if plain is None or not plain(value):
-            try:
-                kept = read_value(
-                    value, members[key], Place(f"metadata.{key}", where + key, "ObjectMeta", restored), unknown
-                )
-            except Malformed:
-                if lenient and key in _TIMES | _NUMBERS:
-                    continue
-                raise
-        if key == "ownerReferences":
+            if lenient and key in _TIMES | _NUMBERS:
+                continue
+            place = Place(decoding, f"metadata.{key}", f"metadata.{key}" if kind else key, "ObjectMeta")
+            kept = decoding.read_member("metadata", value, members[key], place)
+        if key == "ownerReferences" and not decoding.problems:
             kept = _owners(kept)
         # An empty managedFields resets ownership; a missing one does not.
         if kept or kept == 0 or key == "managedFields":

@@ -156,7 +156,7 @@ _MESSAGES = {
     "not": ("Invalid", '"": "{name}" must not validate the schema (not)'),
     "pattern": ("Invalid", "{value}: {name} in body should match '{pattern}'"),
 }
-"""The reasons and texts of errors by keyword; a text that begins with an empty value concerns no field."""
+"""The reasons and messages of errors by keyword; a message that begins with an empty value concerns no field."""
 
 _STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
 _INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}

@@ -11,7 +11,7 @@ from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conf
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.custom_contents import BLOCKING
+from reconciler.apiserver.storage.custom_contents import BLOCKING, CustomContents
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import JSONObject, ManagedFieldsEntry
@@ -153,15 +153,13 @@ def check_namespace(call: Call, metadata: JSONObject) -> None:
 
 def validate_contents(
     call: Call, doc: JSONObject, before: JSONObject | None, errors: list[FieldError]
-) -> list[FieldError]:
-    """Return the validation errors of a document's contents."""
+) -> Iterable[FieldError]:
+    """Return the errors of a document's contents that neither its strategy nor its metadata has."""
     contents = call.endpoint.contents
-    if contents is None:
-        return []
-    found = contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
-    if not call.endpoint.resource.custom:
-        return [*found, *_taken(call.endpoint, doc)] if not errors else found
-    return [*found, *_replicas_errors(call.endpoint, doc)]
+    if not isinstance(contents, CustomContents):
+        return _taken(call.endpoint, doc) if not errors else ()
+    blocked = any(error.reason in BLOCKING for error in errors)
+    return [*contents.check(doc, before, call.subresource, blocked=blocked), *_replicas_errors(call.endpoint, doc)]
 
 
 def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
