@@ -250,8 +250,7 @@ def _bytes_of(items: Sequence[Any], place: Place) -> str:
 
 
 _BYTE = 256
-_OCTET = Node("integer")
-_OCTET.format = "uint8"
+_OCTET = Node("integer", "uint8")
 _REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
 _NUMBERS = frozenset({"int64", "float64"})
 

@@ -191,14 +191,10 @@ def _variables(expr: Expr, over: Node | None) -> dict[str, Node | None]:
     return {expr.name: over.items if over.items is not None else _KEY if over.additional is not None else None}
 
 
-def _object_members() -> dict[str, Node]:
-    """Return the places that rules see in every whole object, besides the members in its schema."""
-    text, metadata = Node("string"), Node("object")
-    metadata.properties = {"generateName": text, "name": text}
-    return {"apiVersion": text, "kind": text, "metadata": metadata}
-
-
-_OBJECT_MEMBERS = _object_members()
+_TEXT = Node("string")
+_NAMES = Node("object", properties={"generateName": _TEXT, "name": _TEXT})
+_OBJECT_MEMBERS = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": _NAMES}
+"""The places that rules see in every whole object, besides the members in its schema."""
 
 
 def _copied(node: Node, copies: dict[int, Node]) -> Node:
@@ -246,12 +242,7 @@ _TIME_LITERALS = {"duration": _DURATION, "timestamp": _TIMESTAMP}
 
 
 def _call_problems(call: Expr, types: list[str]) -> Problems:
-    """Yield the errors of a call, each with the expression that it points at.
-
-    Args:
-        call: the call.
-        types: the types of its arguments.
-    """
+    """Yield the errors of a call, each with the expression that it points at."""
     if call.name in ("_&&_", "_||_"):
         for part, inferred in zip(call.parts, types, strict=True):
             if inferred not in ("", "bool"):

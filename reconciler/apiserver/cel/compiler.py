@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler.apiserver.cel.checker import check_expression, instantiation_problem
 from reconciler.apiserver.cel.costs import (
@@ -402,16 +402,8 @@ class CompileError(Exception):
     """An expression that does not compile."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Expression:
-    """A compiled expression.
-
-    Attributes:
-        program: the expression, ready to run.
-        result: the type of its result, such as ``bool``; ``dyn`` if it is unknown.
-        tree: its syntax tree, with macros expanded.
-        uses_old: whether it uses ``oldSelf``.
-    """
+class _Expression(NamedTuple):
+    """A compiled expression: ready to run, the type of its result, ``dyn`` if it is unknown, and its syntax tree."""
 
     program: Any
     result: str
@@ -422,10 +414,7 @@ class _Expression:
 def _compile_expression(source: str, node: Node, *, optional_old: bool) -> _Expression:
     """Compile an expression about a place.
 
-    Args:
-        source: the expression.
-        node: the place.
-        optional_old: ``oldSelf`` is an optional, which has a value if ``hadOldSelf`` is true.
+    With `optional_old`, ``oldSelf`` is an optional, which has a value if ``hadOldSelf`` is true.
 
     Raises:
         CompileError: it does not compile.

@@ -175,7 +175,7 @@ def fields_of(value: JSONValue, node: Node, *, whole: bool) -> FieldSet:
         if not whole and not child and isinstance(child, list) and schema.list_type != "atomic":
             # An applier owns only the items of a granular list, so nothing of an empty one.
             continue
-        inner = fields_of(child, schema, whole=whole) if _has_parts(child) else _LEAF
+        inner = _LEAF if isinstance(child, _Duplicates) else fields_of(child, schema, whole=whole)
         if not whole and child and not inner and isinstance(child, dict) and is_granular(child, schema):
             # It contains only lists of which nothing is owned.
             continue
@@ -185,10 +185,6 @@ def fields_of(value: JSONValue, node: Node, *, whole: bool) -> FieldSet:
 
 
 _LEAF: FieldSet = {}
-
-
-def _has_parts(value: JSONValue) -> bool:
-    return isinstance(value, (dict, list)) and not isinstance(value, _Duplicates)
 
 
 def compare(before: JSONValue, after: JSONValue, node: Node) -> tuple[FieldSet, FieldSet]:
@@ -232,8 +228,5 @@ def _compare_values(earlier: JSONValue, value: JSONValue, schema: Node) -> tuple
 
 def _added(value: JSONValue, schema: Node) -> FieldSet:
     """Return the set of a value that exists on one side only, and everything below it."""
-    return _LEAF if isinstance(value, _Duplicates) else _with_self(fields_of(value, schema, whole=True))
-
-
-def _with_self(fields: FieldSet) -> FieldSet:
-    return {_SELF: {}, **fields} if fields else fields
+    below = _LEAF if isinstance(value, _Duplicates) else fields_of(value, schema, whole=True)
+    return {_SELF: {}, **below} if below else below

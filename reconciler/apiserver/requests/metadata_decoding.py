@@ -9,26 +9,12 @@ from typing import Any
 
 from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, read_time, restoring_problem
 from reconciler.apiserver.builtin.types import metadata_node
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.text import go_type, quoted
 from reconciler.wire import JSONObject, JSONValue
 
 __all__ = ["OWNER_FIELDS", "decode_metadata", "metadata_warnings"]
 
-_STRINGS = frozenset(
-    {
-        "creationTimestamp",
-        "deletionTimestamp",
-        "generateName",
-        "name",
-        "namespace",
-        "resourceVersion",
-        "selfLink",
-        "uid",
-    }
-)
-_NUMBERS = frozenset({"deletionGracePeriodSeconds", "generation"})
-_MAPS = frozenset({"annotations", "labels"})
-_TIMES = frozenset({"creationTimestamp", "deletionTimestamp"})
 OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 """The fields of an owner reference, in the order of Go's struct."""
 
@@ -61,7 +47,7 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
         kept: Any = value
         plain = _PLAIN.get(key)
         if plain is None or not plain(value):
-            if lenient and key in _TIMES | _NUMBERS:
+            if lenient and _FORMS[key] in ("t", "l"):
                 continue
             place = Place(decoding, f"metadata.{key}", f"metadata.{key}" if kind else key, "ObjectMeta")
             kept = decoding.read_member("metadata", value, members[key], place)
@@ -100,12 +86,11 @@ def _are_entries(value: JSONValue) -> bool:
     return type(value) is list and all(type(entry) is dict for entry in value)
 
 
+_USUAL = {"s": _is_text, "t": _is_time, "l": _is_number, "{s}": _are_named_texts, "[s]": _are_texts}
+_MEMBERS = recorded("builtin/types.json")["types"]["meta.v1.ObjectMeta"]
+_FORMS = {key: form.partition("|")[0] for key, form in _MEMBERS.items()}
 _PLAIN: dict[str, Callable[[JSONValue], bool]] = {
-    **dict.fromkeys(_STRINGS - _TIMES, _is_text),
-    **dict.fromkeys(_NUMBERS, _is_number),
-    **dict.fromkeys(_TIMES, _is_time),
-    **dict.fromkeys(_MAPS, _are_named_texts),
-    "finalizers": _are_texts,
+    **{key: _USUAL[form] for key, form in _FORMS.items() if form in _USUAL},
     "managedFields": _are_entries,
 }
 """Returns whether a field has its usual form, so that it needs no decoding."""

@@ -36,7 +36,7 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     """
     document, package = read_object(request, kind), "meta"
     if kind in _VERSIONS:
-        package = _package(_VERSIONS[kind][0])
+        package = _VERSIONS[kind][0].rpartition("/")[0].partition(".")[0] or "core"  # the group as Go names it
         _check_kind(document, kind, package)
     node, decoding = type_node(f"{package}.v1.{kind}"), Decoding()
     found = BuiltInContents(node).decode(document, None, decoding)
@@ -48,11 +48,6 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
             raise bad_request(problem)
         raise cannot_be_handled(kind, str(document.get("apiVersion") or "v1"), kind, problem)
     return found
-
-
-def _package(version: str) -> str:
-    """Return the name of a group in Go."""
-    return version.rpartition("/")[0].partition(".")[0] or "core"
 
 
 def _check_kind(document: JSONObject, kind: str, package: str) -> None:

@@ -64,9 +64,12 @@ class HandlerChain:
         self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
         self.replace_handler(handler)
 
-    def break_off(self) -> None:
-        """Answer none of the writes that are waiting for webhooks, as a server that stops."""
+    def restart(self) -> None:
+        """Break off watches, drop the history, and answer none of the writes that are waiting for webhooks."""
+        self.cut_watches()
         self._starts += 1
+        self.compact()
+        self.note("the server restarted")
 
     def replace_handler(self, handler: Handler) -> None:
         """Use another handler from now on; the watches and connections to the one before break off.

@@ -48,6 +48,10 @@ class Resource:
         """Return the storage key of an object."""
         return f"{namespace}/{name}" if self.info.namespaced else name
 
+    def find(self, namespace: str | None, name: str) -> Stored | None:
+        """Return a stored object, or None."""
+        return self.store.objects.get(self.key(namespace, name))
+
     def in_version(self, doc: JSONObject, api_version: str) -> JSONObject:
         """Return a document in another version.
 

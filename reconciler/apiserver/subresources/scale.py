@@ -17,7 +17,6 @@ from reconciler.apiserver.encoding.refusals import (
     conflict,
     failed,
     invalid,
-    not_found,
     not_registered,
 )
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted
@@ -124,14 +123,12 @@ class Scaler:
         Raises:
             Refusal: 400, 404, 409 or 422, as for the object itself.
         """
-        endpoint, info = call.endpoint, call.endpoint.info
+        endpoint = call.endpoint
         if call.verb == "patch":
             patch_type(call)
         dry_run = check_write_options(call)
         sent = _read_update(call) if call.verb == "update" else None
-        old = self._writer.find(call)
-        if old is None:
-            raise not_found(info.plural, info.group, call.name)
+        old = call.existing()
         current = scale_of(endpoint, old)
         path, custom = _paths(endpoint).spec, endpoint.resource.custom
         if custom and value_at(old.doc, path) is None:

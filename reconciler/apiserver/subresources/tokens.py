@@ -19,6 +19,7 @@ from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.write import WriteResult
+from reconciler.apiserver.verbs.write_rules import check_namespace
 from reconciler.wire import JSONObject
 
 __all__ = ["TokenRequests"]
@@ -48,12 +49,11 @@ class TokenRequests:
         check_write_options(call)
         document = read_unstored_object(call.request, _KIND)
         metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
-        if metadata.get("namespace") not in (None, "", call.namespace):
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        check_namespace(call, metadata)
         if metadata.get("name") not in (None, "", call.name):
             words = "must match the service account name if specified"
             raise invalid(_KIND, _GROUP, call.name, [FieldError.invalid("metadata.name", metadata["name"], words)])
-        account = self._stored("serviceaccounts", call.namespace, call.name)
+        account = call.existing()
         if metadata.get("uid") not in (None, "", account.uid):
             words = f"does not match the UID of the service account ({account.uid})"
             raise conflict(_KIND, _GROUP, call.name, f"the UID in the token request ({metadata['uid']}) {words}")
@@ -78,13 +78,6 @@ class TokenRequests:
         }
         return WriteResult(201, document=answer)
 
-    def _stored(self, plural: str, namespace: str | None, name: str) -> Stored:
-        resource = self._cluster.registry.core(plural)
-        found = resource.store.objects.get(resource.key(namespace, name))
-        if found is None:
-            raise not_found(plural, "", name)
-        return found
-
     def _bound(self, call: Call, reference: JSONObject | None) -> dict[str, Stored]:
         """Return the objects that a token names besides its service account, by kind."""
         if reference is None:
@@ -93,7 +86,9 @@ class TokenRequests:
         if version != "v1" or kind not in ("Pod", "Node", "Secret"):
             shown = version if "/" in version else f"/{version}"
             raise bad_request(f"cannot bind token to object of type {shown}, Kind={kind}")
-        found = self._stored(f"{kind.lower()}s", call.namespace, name)
+        found = self._cluster.registry.core(f"{kind.lower()}s").find(call.namespace, name)
+        if found is None:
+            raise not_found(f"{kind.lower()}s", "", name)
         if reference.get("uid") not in (None, "", found.uid):
             words = "does not match the UID in record. The object might have been deleted and then recreated"
             raise conflict(kind, "", name, f"the UID in the bound object reference ({reference['uid']}) {words}")

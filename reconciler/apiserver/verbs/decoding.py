@@ -114,19 +114,14 @@ def _check_type(call: Call, found: JSONObject) -> None:
 
 def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
     """Return the 400 for a document of another built-in kind, or of an unknown one."""
-    info = call.endpoint.info
-    known = built_in_node(*_split_version(version), kind)
+    info, (group, _, number) = call.endpoint.info, version.rpartition("/")
+    known = built_in_node(group, number, kind)
     if known is None:
         problem = not_registered(kind, version)
     else:
         internal = info.group.partition(".")[0] or "core"
-        problem = f"converting ({version.rpartition('/')[2]}.{kind}) to ({internal}.{info.kind}): unknown conversion"
+        problem = f"converting ({number}.{kind}) to ({internal}.{info.kind}): unknown conversion"
     return cannot_be_handled(kind, version, info.kind, problem)
-
-
-def _split_version(version: str) -> tuple[str, str]:
-    group, _, name = version.rpartition("/")
-    return group, name
 
 
 def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:

@@ -320,7 +320,7 @@ class Writer:
             Refusal: 400, 404, 409, 415 or 422, as the real server.
         """
         dry_run = check_write_options(call)
-        old = self.find(call)
+        old = call.find()
         doc, warnings = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
         check_name_given(call, metadata)
@@ -343,13 +343,11 @@ class Writer:
         Raises:
             Refusal: 400, 404, 409, 415 or 422, as the real server.
         """
-        kind, info = patch_type(call), call.endpoint.info
+        kind = patch_type(call)
         dry_run = check_write_options(call)
-        old = self.find(call)
         if kind == APPLY_PATCH:
-            return await self._apply(call, old, dry_run=dry_run)
-        if old is None:
-            raise not_found(info.plural, info.group, call.name)
+            return await self._apply(call, call.find(), dry_run=dry_run)
+        old = call.existing()
         before = call.endpoint.to_served(old.doc)
         doc, warnings = decode_patched(call, apply_patch(call, kind, before), before)
         check_name_given(call, doc["metadata"])
@@ -395,13 +393,8 @@ class Writer:
         Raises:
             Outdated: it is not.
         """
-        if self.find(call) is not old:
+        if call.find() is not old:
             raise Outdated
-
-    def find(self, call: Call) -> Stored | None:
-        """Return the stored version of the object that a request names, or None."""
-        resource = call.endpoint.resource
-        return resource.store.objects.get(resource.key(call.namespace, call.name))
 
     async def change(
         self,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
+from reconciler.apiserver.encoding.refusals import FieldError, Findings, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
 from reconciler.apiserver.requests.routing import Call
@@ -20,6 +20,7 @@ __all__ = [
     "SYSTEM_METADATA",
     "bumps_generation",
     "can_track_owners",
+    "check_name",
     "check_name_and_namespace",
     "check_name_given",
     "check_namespace",
@@ -135,10 +136,14 @@ def check_name_given(call: Call, metadata: JSONObject) -> None:
 def check_name_and_namespace(call: Call, metadata: JSONObject) -> None:
     """Check name and namespace against the path; set the namespace."""
     check_namespace(call, metadata)
-    if call.name and metadata.get("name") and metadata["name"] != call.name:
-        raise bad_request(
-            f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
-        )
+    check_name(call, metadata)
+
+
+def check_name(call: Call, metadata: JSONObject) -> None:
+    """Check the name of a document against the path."""
+    name = metadata.get("name")
+    if call.name and name and name != call.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
 
 
 def check_namespace(call: Call, metadata: JSONObject) -> None:
@@ -162,7 +167,7 @@ def validate_contents(
     return [*contents.check(doc, before, call.subresource, blocked=blocked), *_replicas_errors(call.endpoint, doc)]
 
 
-def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
+def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Findings:
     """Yield the errors of the replicas that the Scale of a custom object has."""
     for path in () if endpoint.scale is None else endpoint.scale[:2]:
         replicas = value_at(doc, path)
@@ -175,7 +180,7 @@ def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError
 _MAX_REPLICAS = 2**31 - 1
 
 
-def _taken(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
+def _taken(endpoint: Endpoint, doc: JSONObject) -> Findings:
     """Yield the errors of a Service about addresses and ports that another one has."""
     spec = doc.get("spec") or {}
     ports = [(port.get("nodePort"), port.get("protocol")) for port in spec.get("ports") or ()]
