@@ -219,22 +219,8 @@ _NUMBERS = frozenset({"double", "int", "uint"})
 _ORDERED = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
 _EQUAL = frozenset({"_==_", "_!=_"})
 _COMPUTED = frozenset({"_+_", "_-_", "_*_", "_/_", "_%_"})
-_STRING_METHODS = frozenset(
-    {
-        "charAt",
-        "contains",
-        "endsWith",
-        "find",
-        "findAll",
-        "lowerAscii",
-        "matches",
-        "replace",
-        "split",
-        "startsWith",
-        "substring",
-        "trim",
-        "upperAscii",
-    }
+_STRING_METHOD = re.compile(
+    "charAt|contains|endsWith|find|findAll|lowerAscii|matches|replace|split|startsWith|substring|trim|upperAscii"
 )
 _DURATION = re.compile(r"[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.,][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -308,7 +294,7 @@ def _fits(call: Expr, types: list[str]) -> bool:
     receiver = types[0]
     if call.name in _FIRST_OPERAND:
         return receiver in ("", *_FIRST_OPERAND[call.name])
-    if call.member and call.name in _STRING_METHODS:
+    if call.member and _STRING_METHOD.fullmatch(call.name):
         return receiver in ("", "string")
     if call.member and call.name == "validate":
         return receiver in ("", "kubernetes.NamedFormat")

@@ -66,30 +66,27 @@ def union(one: FieldSet, other: FieldSet) -> FieldSet:
 
 def difference(one: FieldSet, other: FieldSet) -> FieldSet:
     """Return the fields in the first set but not in the other; both are roots."""
-    found = {}
-    for element, mine in one.items():
-        its = other.get(element)
-        if its is None:
-            found[element] = mine
-            continue
-        (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
-        left = _joined(my_self and not its_self, difference(my_below, its_below))
-        if left is not None:
-            found[element] = left
-    return found
+    return _combined(one, other, common=False)
 
 
 def intersection(one: FieldSet, other: FieldSet) -> FieldSet:
     """Return the fields in both sets; both are roots."""
+    return _combined(one, other, common=True)
+
+
+def _combined(one: FieldSet, other: FieldSet, *, common: bool) -> FieldSet:
+    """Return the fields in the first set that are in the other, or are not."""
     found = {}
     for element, mine in one.items():
         its = other.get(element)
         if its is None:
+            if not common:
+                found[element] = mine
             continue
         (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
-        both = _joined(my_self and its_self, intersection(my_below, its_below))
-        if both is not None:
-            found[element] = both
+        left = _joined(my_self and its_self is common, _combined(my_below, its_below, common=common))
+        if left is not None:
+            found[element] = left
     return found
 
 

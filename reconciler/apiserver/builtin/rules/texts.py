@@ -9,7 +9,7 @@ import zoneinfo
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from reconciler.apiserver.cel.model import RESERVED_WORDS
+from reconciler.apiserver.cel.model import RESERVED_WORD
 from reconciler.apiserver.schema.names import (
     form_problems,
     label_problems,
@@ -128,7 +128,7 @@ _OF_NAMES = (
 )
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     **{form: functools.partial(form_problems, form) for form in _OF_NAMES},
-    "cel-identifier": lambda text: () if _IDENTIFIER.fullmatch(text) and text not in RESERVED_WORDS else ("",),
+    "cel-identifier": lambda text: () if _IDENTIFIER.fullmatch(text) and not RESERVED_WORD.fullmatch(text) else ("",),
     "cidr": _cidr,
     "config-key": lambda text: [f"must not be '{text}'"] if text in (".", "..") else form_problems("config-key", text),
     "domain": lambda text: form_problems("subdomain", text.removesuffix(".")),
