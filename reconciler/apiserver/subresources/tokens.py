@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from reconciler.apiserver.access.tokens import ISSUER, Tokens
+from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     bad_request,
@@ -25,7 +26,7 @@ from reconciler.wire import JSONObject
 __all__ = ["TokenRequests"]
 
 _KIND, _GROUP = "TokenRequest", "authentication.k8s.io"
-_DEFAULT_SECONDS, _LEAST_SECONDS, _MOST_SECONDS = 3600, 600, 2**32
+_DEFAULT_SECONDS = 3600
 
 
 class TokenRequests:
@@ -59,7 +60,8 @@ class TokenRequests:
             raise conflict(_KIND, _GROUP, call.name, f"the UID in the token request ({metadata['uid']}) {words}")
         seconds = spec.get("expirationSeconds")
         seconds = _DEFAULT_SECONDS if seconds is None else seconds
-        _check_expiration(seconds)
+        if found := violations("authentication.v1.TokenRequest", document, None):
+            raise invalid(_KIND, _GROUP, "", found)
         bound = self._bound(call, spec.get("boundObjectRef"))
         audiences = spec.get("audiences") or [ISSUER]
         token = self._tokens.issue(account, audiences, seconds, bound)
@@ -101,13 +103,3 @@ class TokenRequests:
             node = self._cluster.registry.core("nodes").store.objects.get(spec.get("nodeName") or "")
             bound |= {} if node is None else {"node": node}
         return bound
-
-
-def _check_expiration(seconds: int) -> None:
-    words = ""
-    if seconds < _LEAST_SECONDS:
-        words = "may not specify a duration less than 10 minutes"
-    elif seconds > _MOST_SECONDS:
-        words = "may not specify a duration larger than 2^32 seconds"
-    if words:
-        raise invalid(_KIND, _GROUP, "", [FieldError.invalid("spec.expirationSeconds", seconds, words)])
