@@ -17,7 +17,7 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.write import WriteResult
-from reconciler.apiserver.verbs.write_rules import check_namespace, uid_conflict_message
+from reconciler.apiserver.verbs.write_rules import check_namespace, uid_conflict
 from reconciler.wire import JSONObject
 
 __all__ = ["PodSubresources"]
@@ -127,7 +127,7 @@ class PodSubresources:
             raise Refusal(500, "", "target.name: Required value")
         pod = call.existing()
         if metadata.get("uid") not in (None, "", pod.uid):
-            raise conflict("pods", "", call.name, uid_conflict_message(call, metadata["uid"], pod.uid))
+            raise uid_conflict(call, metadata["uid"], pod.uid)
         spec = pod.doc.get("spec") or {}
         problem = _binding_problem(pod.doc, spec, call.name)
         if problem:

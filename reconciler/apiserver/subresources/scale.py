@@ -42,7 +42,7 @@ from reconciler.apiserver.verbs.write_rules import (
     check_name_and_namespace,
     check_name_given,
     managed_fields_of,
-    uid_conflict_message,
+    uid_conflict,
 )
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
@@ -201,7 +201,7 @@ def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
     if not uid or uid == old.uid:
         return
     if call.verb == "update":
-        raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, uid, old.uid))
+        raise uid_conflict(call, uid, old.uid)
     if not call.endpoint.resource.custom:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
         raise conflict(f"{info.plural}/scale", info.group, call.name, why)

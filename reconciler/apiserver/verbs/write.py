@@ -63,7 +63,7 @@ from reconciler.apiserver.verbs.write_rules import (
     restore,
     restrict_to_subresource,
     same_json,
-    uid_conflict_message,
+    uid_conflict,
     validate_contents,
 )
 from reconciler.errors import APIError
@@ -328,13 +328,13 @@ class Writer:
         if old is None:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
-                    raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, metadata["uid"], ""))
+                    raise uid_conflict(call, metadata["uid"], "")
                 drop_resource_version(metadata, dry_run=dry_run)
                 return await self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
-            raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, uid, old.uid))
+            raise uid_conflict(call, uid, old.uid)
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def patch(self, call: Call) -> WriteResult:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import FieldError, Findings, bad_request, conflict, internal_error
+from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
 from reconciler.apiserver.requests.routing import Call
@@ -34,7 +34,7 @@ __all__ = [
     "restrict_to_subresource",
     "same_json",
     "schema_mismatch",
-    "uid_conflict_message",
+    "uid_conflict",
     "validate_contents",
 ]
 
@@ -224,18 +224,19 @@ def _number(version: str) -> int:
         raise internal_error(str(error)) from None
 
 
-def uid_conflict_message(call: Call, uid: str, stored: str) -> str:
-    """Return the message for a uid that is not the stored one."""
+def uid_conflict(call: Call, uid: str, stored: str) -> Refusal:
+    """Return the 409 for a uid that is not the stored one."""
     info = call.endpoint.info
     place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
     kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else info.etcd_name or info.plural
     # A dry run does not reach etcd, so its keys have no root.
     root = "" if call.query.get("dryRun") else "/registry"
     key = f"{root}/{kept}/{place}"
-    return (
+    why = (
         f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
         f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
     )
+    return conflict(info.plural, info.group, call.name, why)
 
 
 _WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}

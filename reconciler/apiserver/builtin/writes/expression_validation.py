@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from reconciler.apiserver.cel.compiler import CompileError
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
+from reconciler.apiserver.cel.expressions import CompileError
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.wire import JSONObject
 
