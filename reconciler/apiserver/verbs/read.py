@@ -179,7 +179,6 @@ class Reader:
             Refusal: 400, 410 or 504, as the real server.
         """
         selector = selector_of(call)
-        _number(call.query.get("timeoutSeconds", ""))
         objects, rv, token = self._snapshot(call, selector, stale)
         items, remaining, following = self._page(call, selector, objects, rv, token)
         endpoint = call.endpoint
@@ -253,7 +252,6 @@ class Reader:
             Refusal: 400, 422 or 500, before the stream starts.
         """
         store, selector = call.endpoint.store, selector_of(call)
-        _number(call.query.get("limit", ""))
         initial_events = _initial_events(call)
         asked, current = _watch_version(call), self._cluster.revisions.current
         timeout = _number(call.query.get("timeoutSeconds", ""))
