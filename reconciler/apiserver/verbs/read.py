@@ -55,7 +55,11 @@ def selector_of(call: Call) -> Selector:
     labels, fields = call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
     wanted = parse_label_selector(labels) if labels else []
     terms = parse_field_selector(fields) if fields else []
-    _check_options(call)
+    # The options are checked against each other after all of them were parsed.
+    if call.verb == "watch":
+        _initial_events(call)
+    else:
+        _check_match(call)
     if call.name:
         terms += parse_field_selector(f"metadata.name={call.name}")
     readers, endpoint = call.endpoint.selectable, call.endpoint
@@ -73,14 +77,6 @@ def selector_of(call: Call) -> Selector:
 
     shard = call.query.get("shardSelector", "")
     return Selector(wanted, terms, read, parse_shard_selector(shard) if shard else None)
-
-
-def _check_options(call: Call) -> None:
-    """Check the options of a list or watch against each other, after all of them were parsed."""
-    if call.verb == "watch":
-        _initial_events(call)
-    else:
-        _check_match(call)
 
 
 _COMMON: dict[str, Callable[[JSONObject], str]] = {
