@@ -392,7 +392,7 @@ def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
     """
     if not isinstance(obj, Resource) or not has_status_field(obj.status_model, "observedGeneration"):
         return
-    _, generation = _revision(obj)
+    generation = original_document(obj)["metadata"].get("generation")
     if generation is None:
         return
     if status.observed_generation is not None:
