@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -28,6 +29,7 @@ nothing."""
 _STRATEGIES, _ON_ERROR = get_args(Strategy), get_args(OnError)
 
 
+@functools.lru_cache(maxsize=256)  # a program uses few combinations, and opens a batcher in every reconcile
 def check_options(
     strategy: Strategy,
     on_error: OnError,
@@ -64,7 +66,7 @@ class Policy(msgspec.Struct, frozen=True):
         token: the path where a write leaves a random id, which shows whether a write with a lost response was applied.
         clock: the time of what is learned about the server.
         rng: jitter and ids.
-        forms: which texts mean the same according to the kind's model; None for untyped kinds.
+        typed: the class of the object that was given, or the given class.
         backoff: the pauses between retries.
         patience: the least number of seconds before giving up inside kopf, where a retry costs an event.
     """
@@ -75,9 +77,14 @@ class Policy(msgspec.Struct, frozen=True):
     token: Path | None
     clock: Clock
     rng: random.Random
-    forms: ValueForms | None = None
+    typed: type = dict
     backoff: Backoff = BACKOFF
     patience: float = 10.0
+
+    @property
+    def forms(self) -> ValueForms | None:
+        """Return which texts mean the same according to the kind's model; None for untyped kinds."""
+        return ValueForms.of(self.typed)
 
     def snapshot(self, document: Mapping[str, Any], *, last: bool = False, private: bool = False) -> Snapshot:
         """Return what this kind of write needs of an object.
