@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -29,7 +28,6 @@ nothing."""
 _STRATEGIES, _ON_ERROR = get_args(Strategy), get_args(OnError)
 
 
-@functools.lru_cache(maxsize=256)  # a program uses few combinations, and opens a batcher in every reconcile
 def check_options(
     strategy: Strategy,
     on_error: OnError,
