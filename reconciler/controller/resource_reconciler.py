@@ -357,7 +357,7 @@ class _ObjectReconcile:
             subresource=self._reconciler.status_subresource,
             on_error=self._reconciler.status_on_error,
             clock=self._binding.clock,
-            metrics=self._binding.status_metrics,
+            metrics=(self._cycle or self._binding).status_metrics,
         )
 
     def _with_unsaved(self, obj: Any, status: StatusBatcher[Any], *, lenient: bool) -> Any:
