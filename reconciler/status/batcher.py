@@ -126,7 +126,7 @@ class StatusBatcher(Generic[S]):
             api, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager, timeout=flush_timeout
         )
         self._binding.check_strategy(strategy)
-        target = self._binding.target()
+        target = self._binding.target
         clock = clock or current_clock()
         self._names = FieldNames.of(obj_or_kind, target.gvk)
         self._build = MutationBuilder(self._names, clock)
@@ -139,6 +139,8 @@ class StatusBatcher(Generic[S]):
             rng=rng or _RNG,
             typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
             patience=flush_timeout,
+            on_error=on_error,
+            join=join,
         )
         self._block = Block(
             target,
@@ -146,10 +148,7 @@ class StatusBatcher(Generic[S]):
             self._binding,
             document=self._document,
             private=hasattr(obj_or_kind, "status_model"),  # a Resource: its metadata is a copy
-            on_error=on_error,
-            join=join,
             metrics=metrics,
-            flush_timeout=flush_timeout,
         )
 
     @property
