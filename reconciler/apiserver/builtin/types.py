@@ -42,10 +42,9 @@ def type_node(name: str) -> Node:
     """Return the node of a named type, such as ``core.v1.Pod``; types may be recursive."""
     node = _NODES.get(name)
     if node is None:
-        node = _NODES[name] = Node("object")
         package, _, kind = name.rpartition(".")
-        node.name = f"{package.rpartition('.')[2]}.{kind}"
-        node.complete = completion_of(name)
+        go_name = f"{package.rpartition('.')[2]}.{kind}"
+        node = _NODES[name] = Node("object", name=go_name, complete=completion_of(name))
         members = _table()["types"][name]
         keyed = name in ("core.v1.ContainerPort", "core.v1.ServicePort")
         node.map_type = "atomic" if members.get("|") == "atomic" else "granular"
@@ -90,24 +89,14 @@ def _form(form: str) -> Node:
     if form.startswith("@"):
         return type_node(form[1:])
     if form.startswith("?"):
-        loose = Node("")
         named = type_node(form[2:])
-        loose.properties, loose.name, loose.complete = named.properties, named.name, named.complete
-        return loose
+        return Node(properties=named.properties, name=named.name, complete=named.complete)
     if form.startswith("["):
-        node = Node("array")
-        node.items = _form(form[1:-1])
-        node.name = f"[]{_go(form[1:-1])}"
-        return node
+        return Node("array", items=_form(form[1:-1]), name=f"[]{_go(form[1:-1])}")
     if form.startswith("{"):
-        node = Node("object")
-        node.additional = _form(form[1:-1])
-        node.name = f"map[string]{_go(form[1:-1])}"
-        return node
+        return Node("object", additional=_form(form[1:-1]), name=f"map[string]{_go(form[1:-1])}")
     kind, node_format, go_type = _SCALARS[form]
-    node = Node(kind)
-    node.format, node.int_or_string, node.name = node_format, form == "o", go_type
-    return node
+    return Node(kind, node_format, int_or_string=form == "o", name=go_type)
 
 
 def _go(form: str) -> str:
@@ -147,11 +136,5 @@ def metadata_node() -> Node:
 
 def place_of(node: Node | None) -> Node:
     """Return the node of whole documents of a kind: its members, and those of metadata."""
-    place = Node("object")
-    if node is not None:
-        place.properties = dict(node.properties)
-        place.preserve = node.preserve
-    else:
-        place.preserve = True
-    place.properties["metadata"] = metadata_node()
-    return place
+    node = node or ANYTHING
+    return Node("object", properties={**node.properties, "metadata": metadata_node()}, preserve=node.preserve)

@@ -75,19 +75,24 @@ def _lists() -> list[Function]:
     found = []
     for kind in _ORDERED:
         items = (f"list({kind})",)
-        found.append(Function("isSorted", "bool", items, _is_sorted))
+        found.append(
+            Function("isSorted", "bool", items, lambda found: all(a <= b for a, b in itertools.pairwise(found)))
+        )
         for name, choose in (("min", min), ("max", max)):
             apart = f"{name}_{kind}" if kind in ("duration", "timestamp") else ""
             found.append(Function(name, kind, items, _extreme(choose, name), runs_as=apart))
     found += [Function("sum", kind, (f"list({kind})",), _sum(0)) for kind in ("int", "uint", "double")]
     found.append(Function("sum", "duration", ("list(duration)",), _sum(timedelta()), runs_as="sum_duration"))
     found.append(Function("indexOf", "int", ("list(dyn)", "dyn"), _index))
-    found.append(Function("lastIndexOf", "int", ("list(dyn)", "dyn"), _last_index))
+    found.append(
+        Function(
+            "lastIndexOf",
+            "int",
+            ("list(dyn)", "dyn"),
+            lambda items, item: len(items) - 1 - items[::-1].index(item) if item in items else -1,
+        )
+    )
     return found
-
-
-def _is_sorted(items: list[Any]) -> bool:
-    return all(one <= other for one, other in itertools.pairwise(items))
 
 
 def _sum(start: Any) -> Callable[[list[Any]], Any]:
@@ -105,10 +110,6 @@ def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[An
 
 def _index(items: list[Any], item: Any) -> int:
     return items.index(item) if item in items else -1
-
-
-def _last_index(items: list[Any], item: Any) -> int:
-    return len(items) - 1 - items[::-1].index(item) if item in items else -1
 
 
 # Regular expressions.
@@ -213,15 +214,18 @@ def _version(text: str, normalize: bool = False) -> Tagged:
     return {"semver": read_version(text, normalize=normalize)}
 
 
-def _part(index: int) -> Callable[[Tagged], int]:
-    return lambda value: int(version_order(value["semver"])[index])
+def _part(index: int, value: Tagged) -> int:
+    return int(version_order(value["semver"])[index])
 
 
 def _versions() -> list[Function]:
     return [
         *(Function("semver", _VERSION, given, _version, False) for given in (("string",), ("string", "bool"))),
         *(Function("isSemver", "bool", given, _is(_version), False) for given in (("string",), ("string", "bool"))),
-        *(Function(name, "int", (_VERSION,), _part(index)) for index, name in enumerate(("major", "minor", "patch"))),
+        *(
+            Function(name, "int", (_VERSION,), functools.partial(_part, index))
+            for index, name in enumerate(("major", "minor", "patch"))
+        ),
         *_comparisons(_VERSION),
     ]
 
@@ -345,13 +349,9 @@ def _uri(text: str) -> list[str]:
     return []
 
 
-def _byte(text: str) -> bool:
-    return bool(text) and FORMATS["byte"](text)
-
-
 _LABEL_1035, _SUBDOMAIN = (functools.partial(form_problems, form) for form in ("label-1035", "subdomain"))
 _NAMED_FORMATS: dict[str, Problems] = {
-    "byte": _or("invalid base64", _byte),
+    "byte": _or("invalid base64", lambda text: bool(text) and FORMATS["byte"](text)),
     "date": _or("invalid date", FORMATS["date"]),
     "datetime": _or("invalid datetime", FORMATS["datetime"]),
     "dns1035Label": _LABEL_1035,
@@ -368,17 +368,14 @@ _NAMED_FORMATS: dict[str, Problems] = {
 """The check of each format that ``format.named`` knows."""
 
 
-def _format(name: str) -> Callable[[], Tagged]:
-    return lambda: {"format": name}
-
-
-def _named(name: str) -> Tagged:
-    return {"format": name} if name in _NAMED_FORMATS else {}
-
-
 def _formats() -> list[Function]:
     return [
-        *(Function(f"format.{name}", _FORMAT, (), _format(name), False) for name in _NAMED_FORMATS),
-        Function("format.named", "dyn", ("string",), _named, False),
+        *(
+            Function(f"format.{name}", _FORMAT, (), functools.partial(dict, format=name), False)
+            for name in _NAMED_FORMATS
+        ),
+        Function(
+            "format.named", "dyn", ("string",), lambda name: {"format": name} if name in _NAMED_FORMATS else {}, False
+        ),
         Function("validate", "dyn", (_FORMAT, "string"), lambda value, text: _NAMED_FORMATS[value["format"]](text)),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.selectable import field_reader
 from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certificate_strategy
@@ -119,7 +120,7 @@ class Definitions:
         if endpoint is None or endpoint.contents is None:
             return
         for stored in list(resource.store.objects.values()):
-            decoded = endpoint.contents.decode(stored.doc, None, [])
+            decoded = endpoint.contents.decode(stored.doc, None, Decoding())
             if decoded is not stored.doc:
                 resource.store.reshape(stored, decoded)
 

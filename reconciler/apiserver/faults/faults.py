@@ -86,6 +86,7 @@ class Faults:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._active: list[Fault] = []
+        self._no_strike = Strike((), rng)
 
     def add(
         self,
@@ -169,10 +170,8 @@ class Faults:
         """Remove all faults."""
         self._active.clear()
 
-    def strike(self, call: Call | None, request: HTTPRequest) -> Strike | None:
-        """Return the effects of the faults that hit a request, and count the hits; None if no fault hits it."""
-        if not self._active:
-            return None
+    def strike(self, call: Call | None, request: HTTPRequest) -> Strike:
+        """Return the effects of the faults that hit a request, and count the hits."""
         found: list[Fault] = []
         answered = False
         for fault in list(self._active):
@@ -185,7 +184,7 @@ class Faults:
                 self._active.remove(fault)
             found.append(fault)
             answered = answered or fault.answers
-        return Strike(found, self._rng) if found else None
+        return Strike(found, self._rng) if found else self._no_strike
 
 
 _CONDITIONS = frozenset(each.name for each in fields(Match))

@@ -19,6 +19,7 @@ from reconciler.apiserver.encoding.refusals import (
     verb_not_supported,
 )
 from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
 
 __all__ = ["ACTIONS", "Call", "parse_bool", "route"]
@@ -53,6 +54,21 @@ class Call:
     duplicates: list[str] = field(default_factory=list)
     by_server: bool = False
     user: User = ADMIN
+
+    def find(self) -> Stored | None:
+        """Return the stored object that the request names, or None."""
+        return self.endpoint.resource.find(self.namespace, self.name)
+
+    def existing(self) -> Stored:
+        """Return the stored object that the request names.
+
+        Raises:
+            Refusal: 404, it does not exist.
+        """
+        found = self.find()
+        if found is None:
+            raise not_found(self.endpoint.info.plural, self.endpoint.info.group, self.name)
+        return found
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
