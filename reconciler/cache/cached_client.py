@@ -160,8 +160,15 @@ class CachedClient(Client):
         Raises:
             NotCached, CacheNotSynced: as `get`.
         """
-        informer, _ = await self._informer(gvk_from(kind), request.namespace)
-        return await self._read(informer, lambda: informer.overlay.get(request))
+        gvk, namespace = gvk_from(kind), request.namespace
+        informer = self._cache.find(gvk, namespace or self.session.options.namespace)
+        if not informer.synced:
+            informer, _ = await self._informer(gvk, namespace)
+        self.session.options.namespace_for(informer.resource, namespace)
+        try:  # nearly every read of a reconcile ends here
+            return informer.overlay.get(request)
+        except OverlayExpired:
+            return await self._read(informer, lambda: informer.overlay.get(request))
 
     def watched_version(self, kind: KindLike, namespace: str | None = None) -> Version | None:
         """Return the version up to which the watch has delivered the changes of a kind; None before the first list.

@@ -265,6 +265,7 @@ class Controller:
         if self._stopping.is_set():
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
+        self._metrics.watch_active_workers(lambda: self._queue.statistics().in_progress)
         reconcile = traced(self._reconcile, tracer())
         self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
@@ -346,10 +347,11 @@ class Controller:
     def statistics(self) -> ControllerStatistics:
         """Return the current counters. Thread-safe."""
         counters, mapper_queues = self._state.counters, self._informers.mapper_queues
+        queue = self._queue.statistics()
         return ControllerStatistics(
             name=self._name,
             workers=self._workers,
-            active=counters.active,
+            active=queue.in_progress,
             reconciles=counters.reconciles,
             results=Counter(counters.results),
             terminal_errors=counters.terminal,
@@ -362,7 +364,7 @@ class Controller:
             mapper_errors=sum(each.errors for each in mapper_queues),
             mapper_pending=sum(each.pending for each in mapper_queues),
             unmapped=sum(each.dropped for each in mapper_queues),
-            queue=self._queue.statistics(),
+            queue=queue,
         )
 
     def explain(self, request: Request, *, rows: Sequence[int] | None = None) -> KeyExplanation:
@@ -465,7 +467,7 @@ class Controller:
 
     async def _reconcile(self, cycle: ReconcileCycle) -> object:
         request = cycle.request
-        if not await self._shard_filter.may_reconcile(request):
+        if self._shard_filter.sharded and not await self._shard_filter.may_reconcile(request):
             self._forget(request)
             return None
         stored = self._informers.stored(request)

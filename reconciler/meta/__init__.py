@@ -57,9 +57,9 @@ from reconciler.meta.raw_json import UNDECODABLE, json_elements, json_members
 from reconciler.meta.reference import GroupVersionKind, Request, ResourceType, path_segment
 from reconciler.meta.scalars import (
     Version,
-    format_duration,
     format_micro_time,
     format_time,
+    human_duration,
     is_newer,
     is_older,
     parse_quantity,
@@ -89,7 +89,6 @@ __all__ = [
     "difference_of_fields",
     "equal",
     "find_condition",
-    "format_duration",
     "format_micro_time",
     "format_path",
     "format_time",
@@ -97,6 +96,7 @@ __all__ = [
     "gvk_of",
     "has_condition",
     "has_finalizer",
+    "human_duration",
     "identical",
     "is_newer",
     "is_object",

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Version",
-    "format_duration",
     "format_micro_time",
     "format_time",
+    "human_duration",
     "is_newer",
     "is_older",
     "parse_quantity",
@@ -37,7 +37,7 @@ def format_micro_time(moment: datetime) -> str:
     return _in_utc(moment).isoformat(timespec="microseconds") + "Z"
 
 
-def format_duration(seconds: float) -> str:
+def human_duration(seconds: float) -> str:
     """Format a duration as a person would say it: ``"12 ms"``, ``"48 s"``, ``"5 min"``, ``"2.5 h"``, ``"3 days"``."""
     if seconds < 0.1:
         return f"{seconds * 1000:.2g} ms"

@@ -15,7 +15,7 @@ from reconciler.status.options import OnError, Policy, check_options
 from reconciler.status.record.builder import UNSET, MutationBuilder
 from reconciler.status.record.conversion import document_of, in_form_of, is_kind
 from reconciler.status.record.mutations import Mutation, PathLike
-from reconciler.status.record.schema import FieldNames, ValueForms
+from reconciler.status.record.schema import FieldNames
 from reconciler.status.statistics import StatusMetrics, StatusStatistics, counters
 from reconciler.status.writer import Strategy
 
@@ -138,7 +138,7 @@ class StatusBatcher(Generic[S]):
             token=None if token is None else self._names.path(token),
             clock=clock,
             rng=rng or _RNG,
-            forms=ValueForms.of(obj_or_kind),
+            typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
             patience=flush_timeout,
         )
         self._block = Block(
@@ -457,10 +457,10 @@ class StatusBatcher(Generic[S]):
             self._block.open(await self._binding.writer.read(), counters(reads=1))
         return self
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._block.end_async(error)
+    ) -> Awaitable[None]:
+        return self._block.end_async(error)
 
     def __enter__(self) -> Self:
         if self._binding.is_async is True:

@@ -64,7 +64,7 @@ class Policy(msgspec.Struct, frozen=True):
         token: the path where a write leaves a random id, which shows whether a write with a lost response was applied.
         clock: the time of what is learned about the server.
         rng: jitter and ids.
-        forms: which texts mean the same according to the kind's model; None for untyped kinds.
+        typed: the class of the object that was given, or the given class.
         backoff: the pauses between retries.
         patience: the least number of seconds before giving up inside kopf, where a retry costs an event.
     """
@@ -75,9 +75,14 @@ class Policy(msgspec.Struct, frozen=True):
     token: Path | None
     clock: Clock
     rng: random.Random
-    forms: ValueForms | None = None
+    typed: type = dict
     backoff: Backoff = BACKOFF
     patience: float = 10.0
+
+    @property
+    def forms(self) -> ValueForms | None:
+        """Return which texts mean the same according to the kind's model; None for untyped kinds."""
+        return ValueForms.of(self.typed)
 
     def snapshot(self, document: Mapping[str, Any], *, last: bool = False, private: bool = False) -> Snapshot:
         """Return what this kind of write needs of an object.

@@ -56,14 +56,14 @@ class ControllerCounters:
         self.mapper_errors = 0
         self.unmapped_versions = 0
         self.workers = 0
-        self.active = 0
+        self.active: Callable[[], int] = int
 
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:
         """Record the number of workers."""
         self.workers = workers
 
-    def set_active_workers(self, active: int, /) -> None:
-        """Record how many workers are reconciling now."""
+    def watch_active_workers(self, active: Callable[[], int], /) -> None:
+        """Set the function that returns how many workers are reconciling."""
         self.active = active
 
     def reconciled(
@@ -139,7 +139,7 @@ _CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerCo
         gauge,
         "controller_runtime_active_workers",
         "Number of currently used workers per controller",
-        lambda c: c.active,
+        lambda c: c.active(),
     ),
     (
         counter,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +116,7 @@ async def test_versions_and_conversions_of_a_kind_are_restored(server: APIServer
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (lambda snapshot: "text", r"the snapshot must be bytes, not str: pass what snapshot\(\) returned"),
         (lambda snapshot: b"", "the snapshot was not written by an embedded API server"),
         (lambda snapshot: b"\xff\x00" * 100, "the snapshot was not written by an embedded API server"),
         (lambda snapshot: b"[" * 100_000 + b"\n", "the snapshot was not written by an embedded API server"),
@@ -134,6 +138,15 @@ async def test_a_damaged_snapshot_replaces_nothing(server: APIServer, api: Api, 
         await server.restore(damaged)
     assert "\n" not in str(caught.value)
     assert list(await listed(server)) == ["a"]
+
+
+async def test_git_ignores_the_directory(tmp_path: Path) -> None:
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    await asyncio.to_thread(git, ["git", "init"])
+    async with APIServer(data=tmp_path / "anywhere") as server:
+        await server.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}})
+    status = await asyncio.to_thread(git, ["git", "status", "--porcelain", "--untracked-files=all"])
+    assert status.stdout == b""
 
 
 async def test_the_next_server_continues_from_the_directory(tmp_path: Path) -> None:

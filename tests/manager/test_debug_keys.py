@@ -19,6 +19,7 @@ from reconciler.manager.endpoints.handlers import debug_queue
 from reconciler.manager.endpoints.keys import debug_keys
 from reconciler.manager.endpoints.server import EndpointRequest
 from reconciler.manager.endpoints.turns import Turns
+from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
 
@@ -90,6 +91,17 @@ async def test_keys_are_selected(manager: Manager) -> None:
     assert controller["keys"] == []
     (controller,) = (await get(manager, "?name=idle"))["controllers"]
     assert [key["name"] for key in controller["keys"]] == ["idle"]
+
+
+async def test_no_limit_makes_an_answer_hold_the_event_loop_for_long(manager: Manager) -> None:
+    (made,) = manager.controllers
+    for number in range(600):
+        made.queue.add(Request(f"later-{number}", "default"), after=3600)
+    for path in ("debug/keys", "debug/queue"):
+        async with aiohttp.ClientSession() as http, http.get(f"{manager.metrics_url}/{path}?limit=999999") as answer:
+            (controller,) = json.loads(await answer.text())["controllers"]
+        assert len(controller["keys"]) == 500
+        assert controller["keys_left_out"] >= 600 - 500
 
 
 async def test_only_a_local_request_gets_messages_of_errors_and_nobody_gets_values(manager: Manager) -> None:

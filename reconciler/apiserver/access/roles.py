@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 from typing import NamedTuple
 
 import msgspec
@@ -12,6 +11,7 @@ from reconciler.apiserver.access.attributes import Attributes
 from reconciler.apiserver.access.rules import allows
 from reconciler.apiserver.access.users import MASTERS, User, account_name
 from reconciler.apiserver.builtin.rules.checks import selects
+from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate, not_found
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster
@@ -59,8 +59,7 @@ class Roles:
 
     def bootstrap(self) -> None:
         """Store those roles and bindings of a real server that are missing, and follow changes from now on."""
-        text = resources.files("reconciler.apiserver.access").joinpath("bootstrap.json").read_bytes()
-        for document in msgspec.json.decode(text, type=list[JSONObject]):
+        for document in msgspec.json.decode(data_file("access/bootstrap.json"), type=list[JSONObject]):
             self._add(document)
         self._aggregate()
         self._cluster.commit_hooks.append(self._committed)

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "finish_core_event",
-    "finish_event",
-    "from_events_group",
-    "to_events_group",
-]
+__all__ = ["from_events_group", "to_events_group"]
 
 _NAMES = {
     "involvedObject": "regarding",
@@ -35,17 +30,3 @@ def from_events_group(doc: JSONObject) -> JSONObject:
     for key in ("reportingComponent", "reportingInstance"):
         stored.setdefault(key, "")
     return {**stored, "apiVersion": "v1"}
-
-
-def finish_core_event(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Set the fields that Events of the core group always have, if only to empty values."""
-    for key in ("eventTime", "firstTimestamp", "lastTimestamp"):
-        doc.setdefault(key, None)
-    for key in ("reportingComponent", "reportingInstance"):
-        doc.setdefault(key, "")
-
-
-def finish_event(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Set the fields that Events of events.k8s.io always have, if only to empty values."""
-    for key in ("eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"):
-        doc.setdefault(key, None)

@@ -1,17 +1,19 @@
-"""The list of built-in kinds, and the description of any kind."""
+"""The list of built-in kinds, and the description of any kind.
+
+``kinds.json`` has what discovery does not tell: the attributes of `KindInfo` that differ from their defaults, by group
+and plural; ``*`` stands for all kinds of a group.
+"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
+from typing import Any
 
-import msgspec
-
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.wire import JSONObject
 
-__all__ = ["BUILT_IN", "DEPRECATED", "REVIEWS", "KindInfo", "recorded_groups"]
+__all__ = ["BUILT_IN", "REVIEWS", "KindInfo", "recorded_groups"]
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -39,6 +41,18 @@ class KindInfo:
         create_on_update: whether a PUT creates a missing object.
         names: the rule for names: ``subdomain``, ``label``, ``label-1035``, or ``path``, which excludes ``.``, ``..``
             and names with ``/`` or ``%``.
+        generation_of: the member of metadata whose changes increment the generation, too.
+        fixed_in_status: the members of metadata that writes to the status do not change.
+        born_with_status: whether an object keeps the status that it is created with, or its strategy sets it.
+        free_finalizers: the subresources through which any finalizer is accepted; an empty one stands for all.
+        validated_once: whether the kind's own rules for updates do not cover metadata; the rules of every kind do.
+        validated_as_new: whether updates are also validated like creations.
+        deleted_whole: whether a deletion returns the object instead of a Status.
+        replicas_in_bookmarks: whether the object of a bookmark has ``replicas: 0``.
+        etcd_name: the name of the kind in etcd, which messages show, if it is not the plural.
+        selectable: the fields that field selectors accept, besides name and namespace: their paths, or
+            ``field=path`` for one that is stored elsewhere.
+        warning: the warning for clients that use the kind; empty for none.
     """
 
     group: str
@@ -54,13 +68,24 @@ class KindInfo:
     unconditional: bool = True
     create_on_update: bool = False
     names: str = "subdomain"
+    generation_of: str = ""
+    fixed_in_status: tuple[str, ...] = ()
+    born_with_status: bool = False
+    free_finalizers: tuple[str, ...] = ()
+    validated_once: bool = False
+    validated_as_new: bool = False
+    deleted_whole: bool = False
+    replicas_in_bookmarks: bool = False
+    etcd_name: str = ""
+    selectable: tuple[str, ...] = ()
+    warning: str = ""
     extra_subresources: tuple[str, ...] = ()
     stored_as: str | None = None
     verbs: tuple[str, ...] = _VERBS
 
     @property
     def internal_group(self) -> str:
-        """The group of the kind in validation errors."""
+        """The group in whose form the objects are stored, and which validation errors name."""
         return self.group if self.stored_as is None else self.stored_as
 
     @property
@@ -74,51 +99,12 @@ class KindInfo:
         return self.singular or self.kind.lower()
 
 
-@functools.cache
 def recorded_groups() -> list[JSONObject]:
     """Return the built-in groups with their versions and resources, as in aggregated discovery of a real server."""
-    text = resources.files("reconciler.apiserver.builtin").joinpath("discovery.json").read_bytes()
-    groups: list[JSONObject] = msgspec.json.decode(text)
+    groups: list[JSONObject] = recorded("builtin/discovery.json")
     return groups
 
 
-_ADMISSION = "admissionregistration.k8s.io"
-_ROLES = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})
-_CREATED_BY_PUT = _ROLES | {"endpoints", "events", "leases", "limitranges", "runtimeclasses", "services"}
-_VERSIONED_PUTS = frozenset(
-    {
-        "csidrivers",
-        "csinodes",
-        "csistoragecapacities",
-        "customresourcedefinitions",
-        "leases",
-        "poddisruptionbudgets",
-        "runtimeclasses",
-        "volumeattachments",
-    }
-)
-"""The kinds whose PUT must contain the resourceVersion, besides those of admission."""
-_WITHOUT_GENERATION = frozenset({"controllerrevisions", "resourceclaims", "resourceclaimtemplates"})
-_WITH_GENERATION = frozenset(
-    {
-        "customresourcedefinitions",
-        "endpointslices",
-        "ingressclasses",
-        "ingresses",
-        "networkpolicies",
-        "poddisruptionbudgets",
-        "pods",
-        "podtemplates",
-        "priorityclasses",
-        "replicationcontrollers",
-    }
-)
-_GROUPS_WITH_GENERATION = frozenset({_ADMISSION, "apps", "batch", "flowcontrol.apiserver.k8s.io", "resource.k8s.io"})
-_NAMES = {
-    "namespaces": "label",
-    "services": "label",
-    **dict.fromkeys((*_ROLES, "apiservices", "certificatesigningrequests"), "path"),
-}
 _SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
 REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
 """The groups of kinds that are answered and never stored."""
@@ -127,7 +113,9 @@ REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
 def _kind(group: str, resource: JSONObject) -> KindInfo:
     plural = str(resource["resource"])
     subresources = {each["subresource"] for each in resource.get("subresources", ())}
-    generation = plural in _WITH_GENERATION or group in _GROUPS_WITH_GENERATION
+    traits = recorded("builtin/kinds.json")
+    own: dict[str, Any] = {**traits.get(f"{group}/*", {}), **traits.get(f"{group}/{plural}", {})}
+    own = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
     return KindInfo(
         group,
         plural,
@@ -137,13 +125,9 @@ def _kind(group: str, resource: JSONObject) -> KindInfo:
         short_names=tuple(resource.get("shortNames", ())),
         categories=tuple(resource.get("categories", ())),
         status="status" in subresources,
-        generation=generation and plural not in _WITHOUT_GENERATION,
-        unconditional=plural not in _VERSIONED_PUTS and group != _ADMISSION,
-        create_on_update=plural in _CREATED_BY_PUT,
-        names=_NAMES.get(plural, "subdomain"),
         extra_subresources=tuple(name for name in _SERVED_SUBRESOURCES if name in subresources),
-        stored_as="" if group == "events.k8s.io" else None,
         verbs=tuple(resource["verbs"]),
+        **own,
     )
 
 
@@ -165,6 +149,3 @@ def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
 
 BUILT_IN = tuple(_built_in())
 """Each built-in kind with its served versions, the preferred one first."""
-
-DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
-"""The warnings for using a kind."""

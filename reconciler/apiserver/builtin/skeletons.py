@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from importlib import resources
-
-import msgspec
-
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.types import built_in_node
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.wire import JSONObject
 
 __all__ = ["filled", "shown_empty", "skeleton_of"]
 
-_WITH_REPLICAS = frozenset({"deployments", "replicasets", "statefulsets"})
-"""The kinds whose bookmarks show ``replicas: 0``."""
 _EXCLUDED = frozenset({"customresourcedefinitions"})
 """The kinds whose fields are set elsewhere."""
-
-
-@functools.cache
-def _skeletons() -> dict[str, JSONObject]:
-    text = resources.files("reconciler.apiserver.builtin").joinpath("skeletons.json").read_bytes()
-    found: dict[str, JSONObject] = msgspec.json.decode(text)
-    return found
 
 
 def skeleton_of(info: KindInfo, version: str) -> JSONObject:
@@ -41,13 +28,14 @@ def skeleton_of(info: KindInfo, version: str) -> JSONObject:
         child = node.properties.get(key) if node is not None else None
         if child is not None and child.properties:
             found[key] = {}
-    return found | _skeletons().get(f"{info.group}/{info.plural}", {})
+    always: JSONObject = recorded("builtin/skeletons.json").get(f"{info.group}/{info.plural}", {})
+    return found | always
 
 
 def shown_empty(info: KindInfo, skeleton: JSONObject) -> JSONObject:
     """Return the fields of the object in a bookmark, besides its metadata."""
     shown = {key: value for key, value in skeleton.items() if key != "metadata"}
-    if info.group == "apps" and info.plural in _WITH_REPLICAS:
+    if info.replicas_in_bookmarks:
         shown["spec"] = {"replicas": 0, **shown["spec"]}
     return shown
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from importlib import resources
-
-import msgspec
 
 from reconciler.apiserver.builtin.defaults import completion_of
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
@@ -34,10 +32,8 @@ _SCALARS = {
 """The type, the format and the Go type of scalars, by their short form."""
 
 
-@functools.cache
 def _table() -> dict[str, JSONObject]:
-    text = resources.files("reconciler.apiserver.builtin").joinpath("types.json").read_bytes()
-    table: dict[str, JSONObject] = msgspec.json.decode(text)
+    table: dict[str, JSONObject] = recorded("builtin/types.json")
     return table
 
 

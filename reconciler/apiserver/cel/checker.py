@@ -114,7 +114,7 @@ class _Walker:
             return scope.get(expr.name)
         if expr.kind == "select":
             return self._select(expr, scope)
-        if expr.kind == "comprehension":
+        if expr.kind == "loop":
             return self._comprehension(expr, scope)
         if expr.name == "format" and len(expr.parts) == 2:
             self._format_arguments.add(expr.parts[1].id)

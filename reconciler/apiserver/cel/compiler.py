@@ -291,12 +291,12 @@ class CheckedCondition:
     Attributes:
         type: the engine's type of its value; None if a variable cannot be declared with it.
         variables: the variables that it uses itself, in the order of their names.
-        serialized: the compiled expression.
+        tree: the compiled expression.
     """
 
     type: Any
     variables: tuple[str, ...]
-    serialized: bytes
+    tree: Tree
 
 
 def check_condition(
@@ -331,12 +331,11 @@ def check_condition(
     if results and name not in results:
         wanted = results[0] if len(results) == 1 else f"one of [{' '.join(results)}]"
         raise CompileError(f"must evaluate to {wanted} but got {name}")
-    serialized = expression.serialize()
-    tree = read_tree(serialized)
+    tree = read_tree(expression.serialize())
     undefined = [(tree.positions.get(place, 0), f"undefined field '{field}'") for place, field in unknown_fields(tree)]
     _check_tree(source, tree, undefined)
-    used = {name.removeprefix(_VARIABLE) for name in referenced_names(serialized) if name.startswith(_VARIABLE)}
-    return CheckedCondition(None if name.startswith(_UNDECLARABLE) else found, tuple(sorted(used)), serialized)
+    used = {name.removeprefix(_VARIABLE) for name in referenced_names(tree) if name.startswith(_VARIABLE)}
+    return CheckedCondition(None if name.startswith(_UNDECLARABLE) else found, tuple(sorted(used)), tree)
 
 
 def compile_condition(checked: CheckedCondition, variables: Mapping[str, CheckedCondition]) -> Any:
@@ -349,10 +348,10 @@ def compile_condition(checked: CheckedCondition, variables: Mapping[str, Checked
     Raises:
         CompileError: there are too many variables for the engine, about forty.
     """
-    bound = [(_VARIABLE + name, each.serialized) for name, each in variables.items()]
+    bound = [(_VARIABLE + name, each.tree) for name, each in variables.items()]
     changes = Changes(_runs_as(), {}, {}, False)
     try:
-        return running_environment(functions).deserialize(runnable(checked.serialized, changes, bound))
+        return running_environment(functions).deserialize(runnable(checked.tree, changes, bound))
     except RuntimeError:
         raise CompileError(f"compilation failed: the expression uses too many variables: {len(bound)}") from None
 
@@ -434,12 +433,11 @@ def _compile_expression(source: str, node: Node, *, optional_old: bool) -> _Expr
     kind = cel_type(_type_name(node))
     variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
     expression = _compiled(source, checking_environment(variables, functions))
-    serialized = expression.serialize()
-    tree = read_tree(serialized)
+    tree = read_tree(expression.serialize())
     checked = check_expression(tree, node, optional_old=optional_old)
     _check_tree(source, tree, checked.problems)
     program = running_environment(functions).deserialize(
-        runnable(serialized, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
+        runnable(tree, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
     )
     return _Expression(program, checked.result or expression.return_type().name().lower(), tree, checked.uses_old)
 

@@ -101,7 +101,7 @@ class _Estimate:
                 return cost, None
             known = owner is not None and owner is not ANYTHING
             return cost + 1, member_of(owner, expr.name) if known and owner is not None else None
-        if expr.kind == "comprehension" and len(expr.parts) == 5:
+        if expr.kind == "loop" and len(expr.parts) == 5:
             return self._loop(expr, scope), None
         return self._call(expr, [self.cost(part, scope) for part in expr.parts]), None
 

@@ -39,7 +39,7 @@ _DOCUMENTS: _Fields = {
 def unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:
     """Yield the selections of fields that these documents do not have: the id of the expression, and the name."""
     every = list(tree.root.walk())
-    loops = {name for each in every if each.kind == "comprehension" for name in (each.name, each.second)}
+    loops = {name for each in every if each.kind == "loop" for name in (each.name, each.second)}
     for each in every:
         if each.kind == "select":
             fields = _fields_of(each.parts[0], loops)

@@ -10,31 +10,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.apiserver.cel.engine import Function
+from reconciler.apiserver.cel.messages import Fields, change_expressions, write_message
 from reconciler.apiserver.cel.model import FORMAT_TYPES
-from reconciler.apiserver.cel.protobuf import (
-    CheckedExpr,
-    Comprehension,
-    Constant,
-    Envelope,
-    Expr,
-    FunctionCall,
-    Ident,
-    ListExpr,
-    MapEntry,
-    Reference,
-    Select,
-    StructEntry,
-    StructExpr,
-)
-from reconciler.apiserver.encoding.protobuf_wire import Message, read_fields, write_field
+from reconciler.apiserver.cel.syntax_tree import Tree
 
-__all__ = ["Changes", "runnable", "runtime_functions"]
+__all__ = ["Changes", "referenced_names", "runnable", "runtime_functions"]
 
 _RENAMED = {"cel.@mapInsert": "@mapInsert"}
 _OPTIONAL = frozenset({"format.named", "validate"})
@@ -67,60 +53,42 @@ class Changes:
     optional_old: bool
 
 
-def runnable(serialized: bytes, changes: Changes, bound: Sequence[tuple[str, bytes]] = ()) -> bytes:
+def runnable(tree: Tree, changes: Changes, bound: Sequence[tuple[str, Tree]] = ()) -> bytes:
     """Return a compiled expression that the engine can run.
 
     Args:
-        serialized: the result of ``Expression.serialize``.
+        tree: the expression.
         changes: the changes to make.
         bound: names that stand for other compiled expressions, each after those that it uses. The engine evaluates
             them when they are first used.
     """
-
-    def checked(message: bytes) -> bytes:
-        changed = _with_field(message, CheckedExpr.EXPR, _Rewriter(changes, Message(message)).expression)
-        if not bound:
-            return changed
+    message = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
+    if bound:
         # References and types are by id, and the ids of the bound expressions are not unique.
-        inner = _field(changed, CheckedExpr.EXPR)
-        for name, other in reversed(bound):
-            inner = _let(name, _field(_field(runnable(other, changes), Envelope.VALUE), CheckedExpr.EXPR), inner)
-        return write_field(CheckedExpr.EXPR, inner)
-
-    return _with_field(serialized, Envelope.VALUE, checked)
-
-
-def _field(message: bytes, wanted: int) -> bytes:
-    return next(value for number, value in read_fields(message) if number == wanted and isinstance(value, bytes))
+        message = {"expr": message["expr"]}
+    for name, other in reversed(bound):
+        value = _Rewriter(changes, other.message).expression(other.message["expr"])
+        message["expr"] = _let(name, value, message["expr"])
+    return write_message({"type_url": _CHECKED, "value": write_message(message, "Checked")}, "Any")
 
 
-def _let(name: str, value: bytes, result: bytes) -> bytes:
+_CHECKED = "type.googleapis.com/cel.expr.CheckedExpr"
+
+
+def _let(name: str, value: Fields, result: Fields) -> Fields:
     """Return ``cel.bind(name, value, result)``, with its macro expanded."""
-    ident = write_field(Expr.IDENT, write_field(Ident.NAME, name.encode()))
-    loop = (
-        (Comprehension.ITER_VAR, b"#unused"),
-        (Comprehension.ITER_RANGE, write_field(Expr.LIST, b"")),
-        (Comprehension.ACCU_VAR, name.encode()),
-        (Comprehension.ACCU_INIT, value),
-        (Comprehension.LOOP_CONDITION, write_field(Expr.CONST, write_field(Constant.BOOL, 0))),
-        (Comprehension.LOOP_STEP, ident),
-        (Comprehension.RESULT, result),
-    )
-    return write_field(Expr.COMPREHENSION, b"".join(write_field(number, part) for number, part in loop))
+    loop: Fields = {"name": "#unused", "range": {"list": {}}, "other": name, "first": value}
+    loop |= {"condition": _constant({"bool": 0}), "step": {"ident": {"name": name}}, "result": result}
+    return {"loop": loop}
 
 
-def referenced_names(serialized: bytes) -> set[str]:
+def _constant(value: Fields) -> Fields:
+    return {"const": write_message(value, "Constant")}
+
+
+def referenced_names(tree: Tree) -> set[str]:
     """Return the names of the variables that a compiled expression uses, qualified ones as a whole."""
-    entries = Message(serialized).message(Envelope.VALUE).messages(CheckedExpr.REFERENCE_MAP)
-    return {entry.message(MapEntry.VALUE).text(Reference.NAME) for entry in entries}
-
-
-def _with_field(message: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes:
-    """Return a message with one of its fields changed; the order of the fields stays."""
-    return b"".join(
-        write_field(found, change(value) if found == number and isinstance(value, bytes) else value)
-        for found, value in read_fields(message)
-    )
+    return {entry["value"].get("name", "") for entry in tree.message.get("references", ())}
 
 
 class _Rewriter:
@@ -131,116 +99,50 @@ class _Rewriter:
         checked: the message around the expression.
     """
 
-    def __init__(self, changes: Changes, checked: Message) -> None:
+    def __init__(self, changes: Changes, checked: Fields) -> None:
         self._changes = changes
-        self._names = {
-            call: changes.names[overload] for call, overload in _overloads(checked) if overload in changes.names
-        }
+        resolved = ((each.get("key", 0), each["value"].get("overloads", ())) for each in checked.get("references", ()))
+        self._names = {call: changes.names.get(*overloads) for call, overloads in resolved if len(overloads) == 1}
 
-    def expression(self, message: bytes) -> bytes:
+    def expression(self, message: Fields) -> Fields:
         """Return an expression with all changes made to it and to the expressions below it."""
-        identity, optional, done = 0, False, b""
-        for number, value in read_fields(message):
-            if number == Expr.ID and isinstance(value, int):
-                identity = value
-            elif number == Expr.CALL and isinstance(value, bytes):
-                optional = _function(value) in _OPTIONAL
-            done += write_field(number, self._part(number, value, identity) if isinstance(value, bytes) else value)
-        if optional:
-            return _wrapped(done, "optional.ofNonZeroValue", identity)
-        if self._changes.optional_old and done.endswith(_OLD_SELF):
+        identity: int = message.get("id", 0)
+        done = change_expressions(message, "Expr", self.expression)
+        if "call" in done:
+            done["call"] = self._call(done["call"], identity)
+            if message["call"]["function"] in _OPTIONAL:
+                return _wrapped(done, "optional.ofNonZeroValue", identity)
+        if self._changes.optional_old and done.get("ident") == {"name": "oldSelf"}:
             return _old_as_optional(done, identity)
         form = self._changes.conversions.get(identity)
         return _wrapped(done, _FORMAT_FUNCTIONS.get(form, f"@{form}"), identity) if form else done
 
-    def _part(self, number: int, value: bytes, identity: int) -> bytes:
-        if number == Expr.STRUCT:
-            return _with_field(value, StructExpr.ENTRIES, self._entry)
-        if number not in _SUBEXPRESSIONS:
-            return value
-        changed = self._children(value, _SUBEXPRESSIONS[number])
-        return self._call(changed, identity) if number == Expr.CALL else changed
-
-    def _children(self, message: bytes, fields: frozenset[int]) -> bytes:
-        return b"".join(
-            write_field(number, self.expression(value) if number in fields and isinstance(value, bytes) else value)
-            for number, value in read_fields(message)
-        )
-
-    def _entry(self, entry: bytes) -> bytes:
-        return self._children(entry, frozenset({StructEntry.MAP_KEY, StructEntry.VALUE}))
-
-    def _call(self, call: bytes, identity: int) -> bytes:
-        function = _function(call)
-        keys = self._changes.unordered.get(identity)
+    def _call(self, call: Fields, identity: int) -> Fields:
+        function, keys = call["function"], self._changes.unordered.get(identity)
         if keys is not None:
-            return _renamed(call, _UNORDERED[function]) + write_field(FunctionCall.ARGS, _strings(keys, identity))
-        return _renamed(call, self._names.get(identity) or _RENAMED.get(function, function))
+            return {**call, "function": _UNORDERED[function], "args": [*call["args"], _strings(keys, identity)]}
+        return {**call, "function": self._names.get(identity) or _RENAMED.get(function, function)}
 
 
-_SUBEXPRESSIONS: Mapping[int, frozenset[int]] = {
-    Expr.SELECT: frozenset({Select.OPERAND}),
-    Expr.CALL: frozenset({FunctionCall.TARGET, FunctionCall.ARGS}),
-    Expr.LIST: frozenset({ListExpr.ELEMENTS}),
-    Expr.COMPREHENSION: frozenset(
-        {
-            Comprehension.ITER_RANGE,
-            Comprehension.ACCU_INIT,
-            Comprehension.LOOP_CONDITION,
-            Comprehension.LOOP_STEP,
-            Comprehension.RESULT,
-        }
-    ),
-}
-"""The fields that hold expressions, by the kind of expression around them."""
-
-
-def _overloads(checked: Message) -> Iterator[tuple[int, str]]:
-    """Yield the id of each call that was resolved to a single overload, and the id of the overload."""
-    for entry in checked.messages(CheckedExpr.REFERENCE_MAP):
-        overloads = entry.message(MapEntry.VALUE).texts(Reference.OVERLOAD_ID)
-        if len(overloads) == 1:
-            yield entry.number(MapEntry.KEY), overloads[0]
-
-
-_OLD_SELF = write_field(Expr.IDENT, write_field(Ident.NAME, b"oldSelf"))
-
-
-def _old_as_optional(old: bytes, identity: int) -> bytes:
+def _old_as_optional(old: Fields, identity: int) -> Fields:
     """Return the expression ``hadOldSelf ? optional.of(oldSelf) : optional.none()``."""
-
-    def numbered(step: int, expression: bytes) -> bytes:
-        return write_field(Expr.ID, identity + step * _NEW_IDS) + expression
-
-    had = numbered(2, write_field(Expr.IDENT, write_field(Ident.NAME, b"hadOldSelf")))
-    none = numbered(3, write_field(Expr.CALL, write_field(FunctionCall.FUNCTION, b"optional.none")))
-    either = write_field(FunctionCall.FUNCTION, b"_?_:_") + b"".join(
-        write_field(FunctionCall.ARGS, part) for part in (had, _wrapped(old, "optional.of", identity), none)
-    )
-    return numbered(4, write_field(Expr.CALL, either))
+    had: Fields = {"id": identity + 2 * _NEW_IDS, "ident": {"name": "hadOldSelf"}}
+    none: Fields = {"id": identity + 3 * _NEW_IDS, "call": {"function": "optional.none"}}
+    parts = [had, _wrapped(old, "optional.of", identity), none]
+    return {"id": identity + 4 * _NEW_IDS, "call": {"function": "_?_:_", "args": parts}}
 
 
-def _function(call: bytes) -> str:
-    return Message(call).text(FunctionCall.FUNCTION)
-
-
-def _renamed(call: bytes, name: str) -> bytes:
-    return _with_field(call, FunctionCall.FUNCTION, lambda _: name.encode())
-
-
-def _wrapped(expression: bytes, function: str, identity: int) -> bytes:
+def _wrapped(expression: Fields, function: str, identity: int) -> Fields:
     """Return a call of a function with an expression as its argument."""
-    call = write_field(FunctionCall.FUNCTION, function.encode()) + write_field(FunctionCall.ARGS, expression)
-    return write_field(Expr.ID, identity + _NEW_IDS) + write_field(Expr.CALL, call)
+    return {"id": identity + _NEW_IDS, "call": {"function": function, "args": [expression]}}
 
 
-def _strings(strings: tuple[str, ...], identity: int) -> bytes:
+def _strings(strings: tuple[str, ...], identity: int) -> Fields:
     """Return the expression of a list of strings."""
-    items = b""
-    for index, text in enumerate(strings, 1):
-        constant = write_field(Expr.CONST, write_field(Constant.STRING, text.encode()))
-        items += write_field(ListExpr.ELEMENTS, write_field(Expr.ID, identity + index * _NEW_IDS) + constant)
-    return write_field(Expr.ID, identity + (len(strings) + 1) * _NEW_IDS) + write_field(Expr.LIST, items)
+    items = [
+        {"id": identity + index * _NEW_IDS, **_constant({"string": text})} for index, text in enumerate(strings, 1)
+    ]
+    return {"id": identity + (len(strings) + 1) * _NEW_IDS, "list": {"elements": items}}
 
 
 # The functions that rewritten expressions call.

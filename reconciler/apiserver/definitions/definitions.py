@@ -11,6 +11,7 @@ from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certi
 from reconciler.apiserver.builtin.writes.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition
+from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, internal_error
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.requests.routing import Call
@@ -81,7 +82,7 @@ class Definitions:
             self.serve(new)
         if new.doc["metadata"].get("deletionTimestamp"):
             self._empty(new)
-        elif not _has_condition(new.doc, "Established"):
+        elif condition_of(new.doc, "Established").get("status") != "True":
             self._establish(resource, new)
 
     # Serving.
@@ -217,11 +218,6 @@ def _warn(doc: JSONObject) -> list[str]:
     return list(found)
 
 
-def _has_condition(doc: JSONObject, kind: str) -> bool:
-    conditions = (doc.get("status") or {}).get("conditions") or []
-    return any(one.get("type") == kind and one.get("status") == "True" for one in conditions)
-
-
 def _migrate(resource: Resource, storage: str) -> None:
     """Change the version of stored documents when the storage version changes."""
     if resource.storage == storage:
@@ -261,7 +257,7 @@ def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents)
         resource,
         version["name"],
         frozenset(name for name, value in (version.get("subresources") or {}).items() if value is not None),
-        {field["jsonPath"].lstrip("."): field_reader(field["jsonPath"].lstrip(".")) for field in fields},
+        {field["jsonPath"].lstrip("."): field_reader(field["jsonPath"]) for field in fields},
         contents,
         tuple(version.get("additionalPrinterColumns") or ()),
         warning,

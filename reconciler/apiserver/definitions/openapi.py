@@ -9,11 +9,11 @@ import functools
 import hashlib
 import lzma
 import re
-from importlib import resources
 from typing import Any
 
 import msgspec
 
+from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.apiserver.encoding.openapi_protobuf import encode_definitions
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.registry import Endpoint, Registry
@@ -28,7 +28,7 @@ _REF = "#/components/schemas/"
 @functools.cache
 def _recorded() -> dict[str, msgspec.Raw]:
     """Return the documents of a real server, by path below ``/openapi``; unpacked only when a client asks for one."""
-    packed = resources.files("reconciler.apiserver.definitions").joinpath("openapi.json.xz").read_bytes()
+    packed = data_file("definitions/openapi.json.xz")
     return msgspec.json.decode(lzma.decompress(packed), type=dict[str, msgspec.Raw])
 
 

@@ -28,8 +28,7 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
         MissingExtra: a library that a schema needs is not installed; a definition is never enforced in part.
     """
     spec = doc["spec"]
-    errors = [] if before else [*_check_name(doc, spec)]
-    errors += violations("apiextensions.v1.CustomResourceDefinition", doc, before)
+    errors = violations("apiextensions.v1.CustomResourceDefinition", doc, before)
     errors += [] if before else _check_approval(doc, spec)
     errors += _check_versions(doc, spec)
     versions = [version for version in spec.get("versions") or () if isinstance(version, dict)]
@@ -71,12 +70,6 @@ def _is_hoisted(versions: list[JSONObject]) -> bool:
 
 def _alike(versions: list[JSONObject], part: str) -> bool:
     return all(version.get(part) == versions[0].get(part) for version in versions)
-
-
-def _check_name(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
-    names, name = spec.get("names") or {}, doc["metadata"].get("name", "")
-    if name != f"{names.get('plural') or ''}.{spec.get('group') or ''}":
-        yield FieldError.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
 
 
 def _check_approval(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:

@@ -1,4 +1,4 @@
-"""JSON in request bodies, decoded as kube-apiserver decodes it, with a limit on nesting."""
+"""JSON in request bodies, decoded as kube-apiserver decodes it, with a limit on nesting; members of documents."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from reconciler.serving import MAX_LEVELS, exceeds_max_levels
+from reconciler.wire import JSONObject
 
-__all__ = ["InvalidJSON", "OutOfRange", "check_value", "read_json"]
+__all__ = ["InvalidJSON", "OutOfRange", "check_value", "condition_of", "read_json", "value_at"]
 
 _INT64 = 2**63
 _TOO_DEEP = "exceeded max depth"
@@ -186,3 +187,15 @@ def _character(letter: str) -> str:
 def _reject_constant(name: str) -> None:
     """Raise ValueError for NaN and the infinities, which Python accepts and JSON does not."""
     raise ValueError(f"invalid character '{name.lstrip('-')[0]}' looking for beginning of value")
+
+
+def value_at(doc: Any, path: str, default: Any = None) -> Any:
+    """Return the value at a dotted path of a document, which may begin with a dot, or the default."""
+    for part in path.removeprefix(".").split("."):
+        doc = doc.get(part) if isinstance(doc, dict) else None
+    return default if doc is None else doc
+
+
+def condition_of(doc: JSONObject, kind: str) -> JSONObject:
+    """Return the condition of a type in the status of an object; an empty one if it has none."""
+    return next((each for each in value_at(doc, "status.conditions", ()) if each.get("type") == kind), {})

@@ -4,58 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["Message", "Truncated", "read_fields", "write_field"]
+__all__ = ["Truncated", "read_fields", "write_field"]
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
 class Truncated(ValueError):
     """A message that ends in the middle of a field, or has a field of an unknown wire type."""
-
-
-class Message:
-    """A decoded message: the values of its fields, by field number.
-
-    Args:
-        encoded: the message on the wire.
-
-    Raises:
-        Truncated: the message is incomplete.
-    """
-
-    __slots__ = ("_fields",)
-
-    def __init__(self, encoded: bytes) -> None:
-        self._fields: dict[int, list[int | bytes]] = {}
-        for number, value in read_fields(encoded):
-            self._fields.setdefault(number, []).append(value)
-
-    def __contains__(self, field: int) -> bool:
-        return field in self._fields
-
-    def number(self, field: int) -> int:
-        """Return the value of a numeric field, or 0 if it is not set."""
-        value = self._fields.get(field, [0])[-1]
-        return value if isinstance(value, int) else 0
-
-    def text(self, field: int) -> str:
-        """Return the value of a string field, or an empty string if it is not set."""
-        return next((value.decode() for value in self._encoded(field)), "")
-
-    def texts(self, field: int) -> list[str]:
-        """Return the values of a repeated string field."""
-        return [value.decode() for value in self._encoded(field)]
-
-    def message(self, field: int) -> Message:
-        """Return the value of a message field, or an empty message if it is not set."""
-        return Message(next(self._encoded(field), b""))
-
-    def messages(self, field: int) -> list[Message]:
-        """Return the values of a repeated message field."""
-        return [Message(value) for value in self._encoded(field)]
-
-    def _encoded(self, field: int) -> Iterator[bytes]:
-        return (value for value in self._fields.get(field, ()) if isinstance(value, bytes))
 
 
 def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.requests.routing import Call
 from reconciler.wire import JSONObject
 
@@ -74,7 +74,7 @@ class Refuse:
             named = {"name": call.name, "group": info.group, "kind": info.plural}
             details = {key: value for key, value in named.items() if value}
             if self.status == 409:
-                name = f"{info.plural}.{info.group}" if info.group else info.plural
+                name = qualified(info.plural, info.group)
                 message = f'Operation cannot be fulfilled on {name} "{call.name}": {message}'
         if self.retry_after is not None:
             details["retryAfterSeconds"] = int(self.retry_after)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reconciler.apiserver.ownership.field_sets import FieldSet, compare, difference, intersection, union
-from reconciler.apiserver.requests.metadata_validation import FIXED_IN_STATUS_WRITES
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import Node
 from reconciler.wire import JSONObject, JSONValue, ManagedFieldsEntry
@@ -129,7 +128,7 @@ def ownable_content(call: Call, doc: Mapping[str, Any]) -> JSONObject:
         content = {"status": doc["status"]} if "status" in doc else {}
         if call.endpoint.resource.custom:
             return content
-        untracked = untracked | set(FIXED_IN_STATUS_WRITES.get((info.group, info.plural), ()))
+        untracked = untracked | {*info.fixed_in_status}
     else:
         content = _without_metadata(call, doc)
     metadata = doc.get("metadata") or {}

@@ -12,13 +12,7 @@ from reconciler.apiserver.requests.metadata_decoding import OWNER_FIELDS
 from reconciler.apiserver.schema.names import name_problems, path_name_problems
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "FIXED_IN_STATUS_WRITES",
-    "metadata_after_status_write",
-    "validate_built_in_metadata",
-    "validate_metadata",
-    "validate_metadata_update",
-]
+__all__ = ["validate_built_in_metadata", "validate_metadata", "validate_metadata_update"]
 
 _MAX_ANNOTATIONS = 256 * 1024
 
@@ -41,35 +35,21 @@ def _validate_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[
     return [FieldError.invalid("metadata.generateName", prefix, problem) for problem in found]
 
 
-def metadata_after_status_write(info: KindInfo, metadata: JSONObject, before: JSONObject) -> JSONObject:
-    """Return the metadata after a write to the status of a built-in kind; the caller owns the result."""
-    kept = dict(metadata)
-    for key in FIXED_IN_STATUS_WRITES.get((info.group, info.plural), ()):
-        kept.pop(key, None)
-        if key in before:
-            kept[key] = before[key]
-    return kept
-
-
-FIXED_IN_STATUS_WRITES = {("", "pods"): ("ownerReferences",), ("apps", "deployments"): ("labels",)}
-"""The fields of metadata that writes to the status of a kind do not change."""
-
-
 def validate_built_in_metadata(
     info: KindInfo, metadata: JSONObject, subresource: str, *, new: bool
 ) -> list[FieldError]:
     """Return what is wrong with metadata by the rules of a built-in kind, which apply besides those of every kind."""
     if new:
         return _validate_standard_finalizers(info, metadata, subresource)
-    errors = [] if info.plural in _VALIDATED_ONCE else _validate_standard_finalizers(info, metadata, subresource)
-    if not subresource and info.plural in _VALIDATED_TWICE:
+    errors = [] if info.validated_once else _validate_standard_finalizers(info, metadata, subresource)
+    if not subresource and info.validated_as_new:
         errors += _validate_prefix(metadata.get("generateName", ""), functools.partial(name_problems, rule=info.names))
         errors += _validate_maps(metadata) + _validate_standard_finalizers(info, metadata, subresource)
     return errors
 
 
 def _validate_standard_finalizers(info: KindInfo, metadata: JSONObject, subresource: str) -> list[FieldError]:
-    if (info.plural, "") in _ANY_FINALIZERS or (info.plural, subresource) in _ANY_FINALIZERS:
+    if {"", subresource} & {*info.free_finalizers}:
         return []
     message = "name is neither a standard finalizer name nor is it fully qualified"
     return [
@@ -79,28 +59,6 @@ def _validate_standard_finalizers(info: KindInfo, metadata: JSONObject, subresou
     ]
 
 
-_ANY_FINALIZERS = frozenset(
-    {
-        ("cronjobs", "status"),
-        ("customresourcedefinitions", ""),
-        ("events", ""),
-        ("leases", ""),
-        ("poddisruptionbudgets", ""),
-    }
-)
-"""The kinds and subresources that accept any finalizer."""
-
-_VALIDATED_ONCE = frozenset({"endpointslices", "events", "limitranges", "poddisruptionbudgets"})
-"""The kinds whose own rules for updates do not cover metadata, so that only the rules of every kind apply."""
-
-_VALIDATED_TWICE = frozenset(
-    (
-        *("clusterrolebindings", "clusterroles", "configmaps", "controllerrevisions", "endpoints", "endpointslices"),
-        *("ingressclasses", "ingresses", "jobs", "limitranges", "nodes", "persistentvolumeclaims", "persistentvolumes"),
-        *("pods", "rolebindings", "roles", "secrets", "serviceaccounts", "storageclasses"),
-    )
-)
-"""The kinds whose updates are also validated like creations."""
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
@@ -159,4 +117,4 @@ def validate_metadata_update(info: KindInfo, metadata: JSONObject, before: JSONO
             errors.append(FieldError.forbidden("metadata.finalizers", f"{message}{{{', '.join(added)}}}"))
     prefix = _validate_prefix(metadata.get("generateName", ""), path_name_problems)
     maps = _validate_maps({key: value for key, value in metadata.items() if value is not before.get(key)})
-    return [*prefix, *maps, *(errors + maps) * (1 if info.plural in _VALIDATED_ONCE else 2)]
+    return [*prefix, *maps, *(errors + maps) * (1 if info.validated_once else 2)]

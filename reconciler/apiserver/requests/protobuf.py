@@ -10,12 +10,12 @@ import base64
 import functools
 import struct
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from typing import Any, NamedTuple
 
 import msgspec
 
 from reconciler.apiserver.builtin.types import type_name
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.protobuf_wire import Truncated, read_fields
 from reconciler.wire import JSONObject
 
@@ -38,10 +38,8 @@ class _Member(NamedTuple):
     form: str
 
 
-@functools.cache
 def _messages() -> dict[str, dict[str, str]]:
-    text = resources.files("reconciler.apiserver.requests").joinpath("protobuf.json").read_bytes()
-    table: dict[str, dict[str, str]] = msgspec.json.decode(text)
+    table: dict[str, dict[str, str]] = recorded("requests/protobuf.json")
     return table
 
 

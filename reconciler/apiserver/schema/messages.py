@@ -57,17 +57,16 @@ class Translator:
         elif error.kind.name == "pattern" and checked in wrong_lengths:
             # The real server does not match a string of the wrong length.
             return
-        if error.kind.name == "pattern":
-            yield Finding(
-                path, _not_matching(error.instance, self._schema_of(error)[WRITTEN_PATTERN], name, self._field(name))
-            )
-            return
-        form, field = self._format_of(error) if error.kind.name == "type" else "", self._field(name)
-        if self._is_map_key(path):
+        schema, field, keyword = self._schema_of(error), self._field(name), error.kind.name
+        if self._is_map_key(path) and keyword != "pattern":
             name = f".{name}"
-        found = _wrong_format(error.instance, form, name, field) if form else None
-        for message in found or _MESSAGES.get(error.kind.name, _other)(error, name, field):
-            yield Finding(path, message)
+        if keyword == "type" and schema.get("format") and not isinstance(error.instance, (str, list, type(None))):
+            found: Iterable[FieldError] = _wrong_format(error.instance, schema["format"], name, field)
+        elif keyword in _COMPUTED:
+            found = _COMPUTED[keyword](error, name, field)
+        else:
+            found = (_message(error, name, field, schema.get(WRITTEN_PATTERN, "")),)
+        yield from (Finding(path, each) for each in found)
         if error.kind.name in ("oneOf", "anyOf"):
             # The real server adds the errors of the branch that came closest.
             branches: list[list[Any]] = sorted(error.kind.context, key=len)
@@ -80,13 +79,6 @@ class Translator:
         """Return whether a path begins with a key of a map that is validated alone: its name begins with a dot."""
         begins = path[0] if self._root and path else 0
         return isinstance(begins, str) and begins not in (self._schema.get("properties") or {})
-
-    def _format_of(self, error: Any) -> str:
-        """Return the format of a value; empty if there is none or the error message names only the type."""
-        if error.instance is None or isinstance(error.instance, (str, list)):
-            return ""
-        form: str = self._schema_of(error).get("format", "")
-        return form
 
     def _schema_of(self, error: Any) -> JSONObject:
         """Return the part of the schema that an error comes from."""
@@ -127,8 +119,7 @@ def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldErr
     message = f'Invalid value: "{shown}": {name} in body must be of type {form}: "{shown}"'
     found = [FieldError(field, message, "FieldValueTypeInvalid")]
     if shown and form in INTEGER_RANGES:
-        message = f'Invalid value: "": Checked value must be of type integer with format {form} in {name}'
-        found.append(FieldError("<nil>", message))
+        found.append(_not_of_format(f"with format {form}", name))
     return found
 
 
@@ -148,7 +139,53 @@ def _json_type(value: Any) -> str:
     return {float: "number", str: "string", list: "array", dict: "object"}.get(type(value), "null")
 
 
-_Message = Callable[[Any, str, str], Iterator[FieldError]]
+_MESSAGES = {
+    "anyOf": ("Invalid", '"": "{name}" must validate at least one schema (anyOf)'),
+    "exclusiveMaximum": ("Invalid", "{value}: {name} in body should be less than {limit}"),
+    "exclusiveMinimum": ("Invalid", "{value}: {name} in body should be greater than {limit}"),
+    "format": ("TypeInvalid", "{value}: {name} in body must be of type {kind.format}: {value}"),
+    "maxItems": ("TooMany", "{count}: must have at most {limit} {items}"),
+    "maxLength": ("TooLong", "may not be more than {limit} bytes"),
+    "maxProperties": ("TooMany", "{count}: must have at most {limit} {items}"),
+    "maximum": ("Invalid", "{value}: {name} in body should be less than or equal to {limit}"),
+    "minItems": ("Invalid", "{count}: {name} in body should have at least {limit} items"),
+    "minLength": ("Invalid", "{value}: {name} in body should be at least {limit} chars long"),
+    "minProperties": ("Invalid", "{count}: {name} in body should have at least {limit} properties"),
+    "minimum": ("Invalid", "{value}: {name} in body should be greater than or equal to {limit}"),
+    "multipleOf": ("Invalid", "{value}: {name} in body should be a multiple of {factor}"),
+    "not": ("Invalid", '"": "{name}" must not validate the schema (not)'),
+    "pattern": ("Invalid", "{value}: {name} in body should match '{pattern}'"),
+}
+"""The reasons and texts of errors by keyword; a text that begins with an empty value concerns no field."""
+
+_STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
+_INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
+
+
+def _message(error: Any, name: str, field: str, pattern: str) -> FieldError:
+    """Return the error for a keyword in the table, or for an unknown one."""
+    keyword, value, limit = error.kind.name, error.instance, getattr(error.kind, "limit", None)
+    if "allOf" in error.schema_path and keyword in ("maximum", "minimum") and limit in _INTEGER_FORMATS:
+        return _not_of_format(f"with format {_INTEGER_FORMATS[limit]}", name)
+    reason, text = _MESSAGES.get(keyword, ("Invalid", "{value}: {name} in body is not valid: {message}"))
+    shown = text.format(
+        kind=error.kind,
+        name=name,
+        message=error.message,
+        pattern=pattern,
+        factor=quoted(getattr(error.kind, "multiple_of", None)),
+        value=quoted(value),
+        limit=quoted(limit),
+        count=len(value) if isinstance(value, (dict, list)) else 0,
+        items="item" if limit == 1 else "items",
+    )
+    where = "<nil>" if text.startswith('"":') else field
+    return FieldError(where, f"{_STARTS.get(reason, 'Invalid value')}: {shown}", f"FieldValue{reason}")
+
+
+def _not_of_format(form: str, name: str) -> FieldError:
+    message = f'Invalid value: "": Checked value must be of type integer {form} in {name}'
+    return FieldError("<nil>", message)
 
 
 def _type(error: Any, name: str, field: str) -> Iterator[FieldError]:
@@ -159,9 +196,7 @@ def _type(error: Any, name: str, field: str) -> Iterator[FieldError]:
     message = f'Invalid value: "{found}": {name} in body must be of type {wanted}: "{found}"'
     yield FieldError(field, message, "FieldValueTypeInvalid")
     if wanted == "integer" and found == "number":
-        yield FieldError(
-            "<nil>", f'Invalid value: "": Checked value must be of type integer (default format) in {name}'
-        )
+        yield _not_of_format("(default format)", name)
 
 
 def _required(error: Any, _name: str, field: str) -> Iterator[FieldError]:
@@ -170,104 +205,18 @@ def _required(error: Any, _name: str, field: str) -> Iterator[FieldError]:
 
 
 def _enum(error: Any, _name: str, field: str) -> Iterator[FieldError]:
-    options = ", ".join(
-        option if option.startswith('"') else f'"{option}"' for option in map(quoted, error.kind.options)
-    )
-    message = f"Unsupported value: {quoted(error.instance)}: supported values: {options}"
-    yield FieldError(field, message, "FieldValueNotSupported")
-
-
-def _format(error: Any, name: str, field: str) -> Iterator[FieldError]:
-    shown = quoted(error.instance)
-    message = f"Invalid value: {shown}: {name} in body must be of type {error.kind.format}: {shown}"
-    yield FieldError(field, message, "FieldValueTypeInvalid")
-
-
-def _bound(inclusive: str, exclusive: str) -> _Message:
-    def message(error: Any, name: str, field: str) -> Iterator[FieldError]:
-        limit = error.kind.limit
-        form = _INTEGER_FORMATS.get(limit) if "allOf" in error.schema_path else None
-        if form:
-            message = f'Invalid value: "": Checked value must be of type integer with format {form} in {name}'
-            yield FieldError("<nil>", message)
-            return
-        how = exclusive if error.kind.name.startswith("exclusive") else inclusive
-        shown = quoted(error.instance)
-        yield FieldError(field, f"Invalid value: {shown}: {name} in body should be {how} {quoted(limit)}")
-
-    return message
-
-
-_INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
-
-
-def _too_long(error: Any, _name: str, field: str) -> Iterator[FieldError]:
-    yield FieldError(field, f"Too long: may not be more than {error.kind.limit} bytes", "FieldValueTooLong")
-
-
-def _too_short(error: Any, name: str, field: str) -> Iterator[FieldError]:
-    shown = quoted(error.instance)
-    yield FieldError(field, f"Invalid value: {shown}: {name} in body should be at least {error.kind.limit} chars long")
-
-
-def _not_matching(value: Any, pattern: str, name: str, field: str) -> FieldError:
-    return FieldError.invalid(field, value, f"{name} in body should match '{pattern}'")
-
-
-def _too_many(error: Any, _name: str, field: str) -> Iterator[FieldError]:
-    limit = error.kind.limit
-    message = f"Too many: {len(error.instance)}: must have at most {limit} item{'' if limit == 1 else 's'}"
-    yield FieldError(field, message, "FieldValueTooMany")
-
-
-def _too_few(what: str) -> _Message:
-    def message(error: Any, name: str, field: str) -> Iterator[FieldError]:
-        count, limit = len(error.instance), error.kind.limit
-        yield FieldError.invalid(field, count, f"{name} in body should have at least {limit} {what}")
-
-    return message
-
-
-def _multiple(error: Any, name: str, field: str) -> Iterator[FieldError]:
-    factor = quoted(error.kind.multiple_of)
-    yield FieldError.invalid(field, error.instance, f"{name} in body should be a multiple of {factor}")
-
-
-def _any_of(_error: Any, name: str, _field: str) -> Iterator[FieldError]:
-    yield FieldError("<nil>", f'Invalid value: "": "{name}" must validate at least one schema (anyOf)')
+    options = (option[1:-1] if option.startswith('"') else option for option in map(quoted, error.kind.options))
+    yield FieldError.not_supported(field, error.instance, options)
 
 
 def _one_of(error: Any, name: str, _field: str) -> Iterator[FieldError]:
     valid = sum(not branch for branch in error.kind.context)
     found = f"Found {valid} valid alternatives" if valid else "Found none valid"
-    message = f'Invalid value: "": "{name}" must validate one and only one schema (oneOf). {found}'
-    yield FieldError("<nil>", message)
+    yield FieldError("<nil>", f'Invalid value: "": "{name}" must validate one and only one schema (oneOf). {found}')
 
 
-def _not(_error: Any, name: str, _field: str) -> Iterator[FieldError]:
-    yield FieldError("<nil>", f'Invalid value: "": "{name}" must not validate the schema (not)')
-
-
-def _other(error: Any, name: str, field: str) -> Iterator[FieldError]:
-    yield FieldError.invalid(field, error.instance, f"{name} in body is not valid: {error.message}")
-
-
-_MESSAGES: dict[str, _Message] = {
-    "anyOf": _any_of,
+_COMPUTED: dict[str, Callable[[Any, str, str], Iterator[FieldError]]] = {
     "enum": _enum,
-    "exclusiveMaximum": _bound("less than or equal to", "less than"),
-    "exclusiveMinimum": _bound("greater than or equal to", "greater than"),
-    "format": _format,
-    "maxItems": _too_many,
-    "maxLength": _too_long,
-    "maxProperties": _too_many,
-    "maximum": _bound("less than or equal to", "less than"),
-    "minItems": _too_few("items"),
-    "minLength": _too_short,
-    "minProperties": _too_few("properties"),
-    "minimum": _bound("greater than or equal to", "greater than"),
-    "multipleOf": _multiple,
-    "not": _not,
     "oneOf": _one_of,
     "required": _required,
     "type": _type,

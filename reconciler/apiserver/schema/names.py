@@ -6,12 +6,9 @@ which braces stand for the pattern; or it has a message for each pattern of what
 
 from __future__ import annotations
 
-import functools
 import re
-from importlib import resources
-from typing import Any
 
-import msgspec
+from reconciler.apiserver.encoding.data_files import recorded
 
 __all__ = [
     "RANDOM_LETTERS",
@@ -26,16 +23,9 @@ RANDOM_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """The alphabet of the suffixes of generated names."""
 
 
-@functools.cache
-def _forms() -> dict[str, Any]:
-    text = resources.files("reconciler.apiserver.schema").joinpath("names.json").read_bytes()
-    found: dict[str, Any] = msgspec.json.decode(text)
-    return found
-
-
 def form_problems(form: str, text: str) -> list[str]:
     """Return why a string does not have a form of ``names.json``."""
-    found = _forms()[form]
+    found = recorded("schema/names.json")[form]
     if isinstance(found, dict):
         return [message for pattern, message in found.items() if re.search(pattern, text)]
     pattern, most, unit, message = found
@@ -46,7 +36,7 @@ def form_problems(form: str, text: str) -> list[str]:
 def label_problems(text: str) -> list[str]:
     """Return why a string is not an RFC 1123 label."""
     problems = form_problems("label", text)
-    if "." in text and re.fullmatch(_forms()["subdomain"][0], text):
+    if "." in text and re.fullmatch(recorded("schema/names.json")["subdomain"][0], text):
         problems[-1] = "must not contain dots"
     return problems
 

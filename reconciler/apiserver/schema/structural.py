@@ -7,7 +7,6 @@ share is called ``spec.validation``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
@@ -19,14 +18,7 @@ from reconciler.wire import JSONObject
 __all__ = ["check_schema", "unknown_formats"]
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
-_JUNCTORS = ("allOf", "anyOf", "oneOf")
-_FORBIDDEN = {
-    "$ref": "$ref is not supported",
-    "definitions": "definitions is not supported",
-    "dependencies": "dependencies is not supported",
-    "patternProperties": "patternProperties is not supported",
-    "additionalItems": "additionalItems is not supported",
-}
+_FORBIDDEN = ("$ref", "definitions", "dependencies", "patternProperties", "additionalItems")
 _STRUCTURAL = (
     "type",
     "title",
@@ -65,24 +57,38 @@ def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
 
 
 def _check(schema: JSONObject, path: str, *, root: bool = False) -> Iterator[FieldError]:
-    for key, message in _FORBIDDEN.items():
+    for key in _FORBIDDEN:
         if schema.get(key):
-            yield FieldError.forbidden(f"{path}.{key}", message)
+            yield FieldError.forbidden(f"{path}.{key}", f"{key} is not supported")
     yield from _check_type(schema, path, root=root)
     yield from _check_values(schema, path)
     yield from _check_extensions(schema, path)
-    for key in _JUNCTORS:
-        for index, branch in enumerate(schema.get(key) or ()):
-            yield from _check_branch(branch, f"{path}.{key}[{index}]", schema)
-    if schema.get("not"):
-        yield from _check_branch(schema["not"], f"{path}.not", schema)
+    for step, branch in _branches(schema):
+        yield from _check_branch(branch, path + step, schema)
+    for step, below in _below(schema):
+        if not (root and step in _IMPLICIT):
+            yield from _check(below, path + step)
+
+
+_IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")
+
+
+def _below(schema: JSONObject) -> Iterator[tuple[str, JSONObject]]:
+    """Yield the schemas of members and items, each with its step in the path."""
     for name, member in (schema.get("properties") or {}).items():
-        if not (root and name in ("metadata", "apiVersion", "kind")):
-            yield from _check(member, f"{path}.properties[{name}]")
-    if isinstance(schema.get("items"), dict):
-        yield from _check(schema["items"], f"{path}.items")
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield from _check(schema["additionalProperties"], f"{path}.additionalProperties")
+        yield f".properties[{name}]", member
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield f".{key}", schema[key]
+
+
+def _branches(schema: JSONObject) -> Iterator[tuple[str, JSONObject]]:
+    """Yield the schemas in allOf, anyOf, oneOf and not, each with its step in the path."""
+    for key in ("allOf", "anyOf", "oneOf"):
+        for index, branch in enumerate(schema.get(key) or ()):
+            yield f".{key}[{index}]", branch
+    if schema.get("not"):
+        yield ".not", schema["not"]
 
 
 def _check_type(schema: JSONObject, path: str, *, root: bool) -> Iterator[FieldError]:
@@ -203,11 +209,8 @@ def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Iterator[
     if isinstance(branch.get("items"), dict):
         outer_items = outer.get("items")
         yield from _check_branch(branch["items"], f"{path}.items", outer_items if isinstance(outer_items, dict) else {})
-    for key in _JUNCTORS:
-        for index, deeper in enumerate(branch.get(key) or ()):
-            yield from _check_branch(deeper, f"{path}.{key}[{index}]", outer)
-    if branch.get("not"):
-        yield from _check_branch(branch["not"], f"{path}.not", outer)
+    for step, deeper in _branches(branch):
+        yield from _check_branch(deeper, path + step, outer)
 
 
 def _wrong_type(schema: JSONObject, path: str, message: str) -> FieldError:
@@ -226,12 +229,8 @@ def _check_metadata(schema: JSONObject, path: str) -> Iterator[FieldError]:
 def _check_defaults(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if "default" in schema:
         yield from _check_default(schema, path)
-    for name, member in (schema.get("properties") or {}).items():
-        yield from _check_defaults(member, f"{path}.properties[{name}]")
-    if isinstance(schema.get("items"), dict):
-        yield from _check_defaults(schema["items"], f"{path}.items")
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield from _check_defaults(schema["additionalProperties"], f"{path}.additionalProperties")
+    for step, below in _below(schema):
+        yield from _check_defaults(below, path + step)
 
 
 def _check_default(schema: JSONObject, path: str) -> Iterator[FieldError]:
@@ -249,19 +248,11 @@ def _check_default(schema: JSONObject, path: str) -> Iterator[FieldError]:
 
 def unknown_formats(schema: JSONObject) -> list[str]:
     """Return the formats in a schema that the server ignores, each once."""
-    found: dict[str, None] = {}
-
-    def visit(part: Any) -> None:
-        if isinstance(part, dict):
-            form = part.get("format")
-            if isinstance(form, str) and form not in FORMATS and form not in _NUMBER_FORMATS:
-                found[form] = None
-            for member in (part.get("properties") or {}).values():
-                visit(member)
-            visit(part.get("items"))
-            visit(part.get("additionalProperties"))
-
-    visit(schema)
+    form = schema.get("format")
+    unknown = isinstance(form, str) and form not in FORMATS and form not in _NUMBER_FORMATS
+    found = dict.fromkeys([str(form)] if unknown else ())
+    for _, below in _below(schema):
+        found |= dict.fromkeys(unknown_formats(below))
     return list(found)
 
 

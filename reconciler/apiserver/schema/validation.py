@@ -98,10 +98,9 @@ def _plain_schema(schema: JSONObject) -> JSONObject:
         plain["not"] = _plain_schema(schema["not"])
     if schema.get("properties"):
         plain["properties"] = {key: _plain_schema(part) for key, part in schema["properties"].items()}
-    if isinstance(schema.get("items"), dict):
-        plain["items"] = _plain_schema(schema["items"])
-    if isinstance(schema.get("additionalProperties"), dict):
-        plain["additionalProperties"] = _plain_schema(schema["additionalProperties"])
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            plain[key] = _plain_schema(schema[key])
     if schema.get("x-kubernetes-embedded-resource"):
         plain["required"] = [*plain.get("required", ()), "apiVersion", "kind"]
     return plain

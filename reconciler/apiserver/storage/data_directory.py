@@ -28,7 +28,7 @@ _MIN_RECORDS = 10_000
 
 
 class DataDirectory:
-    """A directory that one server at a time keeps its state in.
+    """A directory that one server at a time keeps its state in. Git ignores it: it contains Secrets and the token.
 
     Args:
         path: the directory; created if it is missing, readable only by its owner.
@@ -56,6 +56,7 @@ class DataDirectory:
             self._lock = _locked(self._path / "lock")
             kept = self._path / "token"
             known = kept.read_text(errors="replace") if kept.exists() else ""
+            (self._path / ".gitignore").write_text("*\n")
             if not _TOKEN.fullmatch(known):
                 known = token
                 with _private(kept) as file:

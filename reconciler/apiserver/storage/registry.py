@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents
 from reconciler.apiserver.builtin.events import from_events_group, to_events_group
-from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, KindInfo
+from reconciler.apiserver.builtin.kinds import BUILT_IN, KindInfo
 from reconciler.apiserver.builtin.selectable import FieldReader, selectable_fields
 from reconciler.apiserver.builtin.skeletons import skeleton_of
 from reconciler.apiserver.builtin.types import built_in_node, place_of
@@ -59,7 +59,7 @@ class Resource:
     @property
     def api_version(self) -> str:
         """Return the apiVersion of stored documents."""
-        return _api_version(self.info.group if self.info.stored_as is None else self.info.stored_as, self.storage)
+        return _api_version(self.info.internal_group, self.storage)
 
 
 class ScalePaths(NamedTuple):
@@ -174,11 +174,10 @@ class Registry:
         for version in versions:
             node = built_in_node(info.group, version, info.kind)
             contents = None if node is None else BuiltInContents(node)
-            fields = selectable_fields(info.group, info.plural)
-            skeleton = skeleton_of(info, version)
-            warning = DEPRECATED.get((info.group, info.plural), "")
-            served = Endpoint(resource, version, subresources, fields, contents, warning=warning, skeleton=skeleton)
-            self.serve(served)
+            fields, skeleton = selectable_fields(info), skeleton_of(info, version)
+            self.serve(
+                Endpoint(resource, version, subresources, fields, contents, warning=info.warning, skeleton=skeleton)
+            )
 
     def add(self, info: KindInfo, *, storage: str, custom: bool = False) -> Resource:
         """Register a kind and create its store."""

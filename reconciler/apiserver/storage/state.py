@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from reconciler.apiserver.encoding.refusals import qualified
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Resource
 from reconciler.apiserver.storage.store import Stored, encode
@@ -69,9 +70,7 @@ class _Object(msgspec.Struct):
 
 def resource_name(resource: Resource) -> str:
     """Return the plural and the group of the stored kind."""
-    info = resource.info
-    group = info.group if info.stored_as is None else info.stored_as
-    return f"{info.plural}.{group}" if group else info.plural
+    return qualified(resource.info.plural, resource.info.internal_group)
 
 
 def record_of(resource: Resource, old: Stored | None, new: Stored | None, version: int) -> bytes:
@@ -109,6 +108,9 @@ def read_state(content: bytes, source: str) -> State:
     Raises:
         ConfigurationError: they are not a snapshot, or a part of one; the message names the line.
     """
+    if not isinstance(content, bytes):
+        wanted = "pass what snapshot() returned; read_bytes() of a path reads it"  # type: ignore[unreachable]
+        raise ConfigurationError(f"{source} must be bytes, not {type(content).__name__}: {wanted}")
     first, *lines, _ = content.split(b"\n") if b"\n" in content else (b"", b"")
     try:
         header = msgspec.json.decode(first, type=_Header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconciler.apiserver.builtin.rules.checks import selects
+from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import (
     Refusal,
     bad_request,
@@ -161,8 +162,7 @@ def _selects(selector: JSONObject | None, labels: dict[str, str]) -> bool:
 
 def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
     """Return whether a pod that is not ready may be evicted without taking from a budget."""
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    if any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions):
+    if condition_of(pod, "Ready").get("status") == "True":
         return False
     if (budget.get("spec") or {}).get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
         return True
@@ -197,7 +197,7 @@ def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
 def _insufficient_pods(status: JSONObject, now: str) -> list[JSONObject]:
     """Return the conditions of a budget that has no disruptions left."""
     conditions = list(status.get("conditions") or ())
-    old: JSONObject = next((each for each in conditions if each.get("type") == "DisruptionAllowed"), {})
+    old = condition_of({"status": status}, "DisruptionAllowed")
     changed = {
         "type": "DisruptionAllowed",
         "status": "False",
@@ -212,8 +212,7 @@ def _insufficient_pods(status: JSONObject, now: str) -> list[JSONObject]:
 
 
 def _no_disruptions_message(name: str, status: JSONObject) -> str:
-    found = [each for each in status.get("conditions") or () if each.get("type") == "DisruptionAllowed"]
-    condition = found[0] if found else {}
+    condition = condition_of({"status": status}, "DisruptionAllowed")
     said = condition.get("message") if condition.get("status") == "False" else ""
     allows_none = f"The disruption budget {name} does not allow evicting pods currently"
     if said and condition.get("reason") == "SyncFailed":

@@ -8,6 +8,7 @@ from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
 from reconciler.apiserver.builtin.types import type_node
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
@@ -67,12 +68,6 @@ def _paths(endpoint: Endpoint) -> ScalePaths:
     return endpoint.scale or _BUILT_IN
 
 
-def _get(doc: Any, path: str) -> Any:
-    for part in path.lstrip(".").split("."):
-        doc = doc.get(part) if isinstance(doc, dict) else None
-    return doc
-
-
 def _put(doc: JSONObject, parts: list[str], value: Any) -> JSONObject:
     inner = doc.get(parts[0])
     if len(parts) > 1:
@@ -88,11 +83,11 @@ def scale_of(endpoint: Endpoint, stored: Stored) -> JSONObject:
         for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
         if key in doc["metadata"]
     }
-    status: JSONObject = {"replicas": _get(doc, paths.status) or 0}
-    selector = _get(doc, paths.selector) if paths.selector else _selector(doc)
+    status: JSONObject = {"replicas": value_at(doc, paths.status) or 0}
+    selector = value_at(doc, paths.selector) if paths.selector else _selector(doc)
     if selector:
         status["selector"] = selector
-    replicas = _get(doc, paths.spec)
+    replicas = value_at(doc, paths.spec)
     spec = {} if not replicas else {"replicas": replicas}
     return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
 
@@ -104,7 +99,7 @@ def read_scale(endpoint: Endpoint, stored: Stored) -> JSONObject:
         Refusal: 500 for a custom object without replicas, as the real server.
     """
     path = _paths(endpoint).spec
-    if endpoint.resource.custom and _get(stored.doc, path) is None:
+    if endpoint.resource.custom and value_at(stored.doc, path) is None:
         raise failed(f'the spec replicas field "{path}" does not exist')
     return scale_of(endpoint, stored)
 
@@ -141,7 +136,7 @@ class Scaler:
             raise not_found(info.plural, info.group, call.name)
         current = scale_of(endpoint, old)
         path, custom = _paths(endpoint).spec, endpoint.resource.custom
-        if custom and _get(old.doc, path) is None:
+        if custom and value_at(old.doc, path) is None:
             current["spec"]["replicas"] = _UNSET_REPLICAS
         scale = _apply_patch(call, current) if sent is None else sent
         replicas, warnings = _decode(call, scale)

@@ -34,18 +34,6 @@ from reconciler.wire import JSONObject
 
 __all__ = ["Deleter", "check_preconditions"]
 
-_ANSWERED_WHOLE = frozenset(
-    {
-        "persistentvolumeclaims",
-        "persistentvolumes",
-        "pods",
-        "podtemplates",
-        "resourcequotas",
-        "serviceaccounts",
-        "services",
-    }
-)
-"""Kinds of the core group whose deletion returns the object."""
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _READERS_RUN_AFTER = 32
 """Deletions of a collection after which watches get a turn, so that their readers do not fall behind the history."""
@@ -81,7 +69,7 @@ class Deleter:
             raise forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")
         await self._admit(call, old, options, dry_run=dry_run)
         written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
-        if written.stored is None and info.plural in _ANSWERED_WHOLE and not info.group:
+        if written.stored is None and info.deleted_whole:
             written.stored = self._as_answered(call.endpoint, old, written)
         elif written.stored is None:
             written.document = _success_status(call, old)

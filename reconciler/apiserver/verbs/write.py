@@ -50,18 +50,17 @@ from reconciler.apiserver.verbs.decoding import decode_patched, read_document
 from reconciler.apiserver.verbs.patches import apply_patch
 from reconciler.apiserver.verbs.write_rules import (
     SYSTEM_METADATA,
+    bumps_generation,
     can_track_owners,
     check_name_and_namespace,
     check_name_given,
     check_namespace,
     check_resource_version,
-    desired_state_changed,
     differs_only_in_times,
     drop_resource_version,
     is_removable,
     managed_fields_of,
-    metadata_bumps_generation,
-    restore_system_metadata,
+    restore,
     restrict_to_subresource,
     same_json,
     uid_conflict_message,
@@ -71,9 +70,6 @@ from reconciler.errors import APIError
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["Admission", "Admitted", "Outdated", "WriteResult", "Writer"]
-
-_BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
-"""Kinds that keep the status that they are created with, or whose strategy sets it."""
 
 _MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
 
@@ -289,7 +285,7 @@ class Writer:
         metadata["creationTimestamp"] = self._cluster.now()
         if call.endpoint.info.generation:
             metadata["generation"] = 1
-        if "status" in call.endpoint.subresources and call.endpoint.info.plural not in _BORN_WITH_STATUS:
+        if "status" in call.endpoint.subresources and not call.endpoint.info.born_with_status:
             doc.pop("status", None)
             if "status" in call.endpoint.skeleton:
                 doc["status"] = filled({}, call.endpoint.skeleton["status"])
@@ -465,9 +461,7 @@ class Writer:
         stored_form = endpoint.to_storage(doc)
         if same_json(doc, before) or same_json(stored_form, old.doc) or differs_only_in_times(stored_form, old.doc):
             return WriteResult(200, old, before=old, after=old, warnings=warnings)
-        if endpoint.info.generation and (
-            desired_state_changed(endpoint, old.doc, stored_form) or metadata_bumps_generation(call, before, doc)
-        ):
+        if endpoint.info.generation and bumps_generation(call, old.doc, stored_form):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         if dry_run:
             return WriteResult(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
@@ -509,7 +503,7 @@ def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONO
     errors = validate_metadata_update(info, metadata, before["metadata"]) if writes_metadata else []
     if not custom and writes_metadata:
         errors += validate_built_in_metadata(info, metadata, call.subresource, new=False)
-    restore_system_metadata(metadata, before["metadata"])
+    restore(metadata, before["metadata"], SYSTEM_METADATA)
     strategy.complete(doc, before)
     errors += strategy.check(doc, before)
     errors += validate_contents(call, doc, before, errors)

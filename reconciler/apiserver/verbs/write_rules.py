@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from reconciler.apiserver.builtin.tables.cells import value_at
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
-from reconciler.apiserver.requests.metadata_validation import metadata_after_status_write
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.custom_contents import BLOCKING
 from reconciler.apiserver.storage.registry import Endpoint
@@ -19,19 +18,18 @@ from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = [
     "SYSTEM_METADATA",
+    "bumps_generation",
     "can_track_owners",
     "check_name_and_namespace",
     "check_name_given",
     "check_namespace",
     "check_resource_version",
-    "desired_state_changed",
     "differs_only_in_times",
     "drop_resource_version",
     "is_removable",
     "managed_fields_of",
-    "metadata_bumps_generation",
     "needs_conversion",
-    "restore_system_metadata",
+    "restore",
     "restrict_to_subresource",
     "same_json",
     "schema_mismatch",
@@ -169,7 +167,7 @@ def validate_contents(
 def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
     """Yield the errors of the replicas that the Scale of a custom object has."""
     for path in () if endpoint.scale is None else endpoint.scale[:2]:
-        replicas = value_at(doc, path.lstrip("."))
+        replicas = value_at(doc, path)
         if isinstance(replicas, int) and replicas < 0:
             yield FieldError.invalid(path, replicas, "should be a non-negative integer")
         elif isinstance(replicas, int) and replicas > _MAX_REPLICAS:
@@ -223,22 +221,11 @@ def _number(version: str) -> int:
         raise internal_error(str(error)) from None
 
 
-_KEPT_AS = {
-    "customresourcedefinitions": "apiextensions.k8s.io/customresourcedefinitions",
-    "endpoints": "services/endpoints",
-    "ingresses": "ingress",
-    "nodes": "minions",
-    "replicationcontrollers": "controllers",
-    "services": "services/specs",
-}
-"""The etcd prefix of kinds that the real server does not store under their plural name; messages show it."""
-
-
 def uid_conflict_message(call: Call, uid: str, stored: str) -> str:
     """Return the message for a uid that is not the stored one."""
     info = call.endpoint.info
     place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
-    kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else _KEPT_AS.get(info.plural, info.plural)
+    kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else info.etcd_name or info.plural
     # A dry run does not reach etcd, so its keys have no root.
     root = "" if call.query.get("dryRun") else "/registry"
     key = f"{root}/{kept}/{place}"
@@ -259,11 +246,9 @@ def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> 
         changed = {**before, "metadata": dict(before["metadata"])}
         if not call.endpoint.resource.custom and member == "status":
             # Controllers of built-in kinds write metadata together with the status.
-            changed["metadata"] = metadata_after_status_write(call.endpoint.info, doc["metadata"], before["metadata"])
-        if member in doc:
-            changed[member] = doc[member]
-        else:
-            changed.pop(member, None)
+            changed["metadata"] = dict(doc["metadata"])
+            restore(changed["metadata"], before["metadata"], call.endpoint.info.fixed_in_status)
+        restore(changed, doc, (member,))
         return changed
     if call.subresource == "ephemeralcontainers":
         added = (doc.get("spec") or {}).get("ephemeralContainers")
@@ -271,39 +256,25 @@ def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> 
         spec |= {"ephemeralContainers": added} if added else {}
         return {**before, "metadata": dict(before["metadata"]), "spec": spec}
     if "status" in call.endpoint.subresources:
-        if "status" in before:
-            doc["status"] = before["status"]
-        else:
-            doc.pop("status", None)
+        restore(doc, before, ("status",))
     return doc
 
 
-def restore_system_metadata(metadata: JSONObject, before: JSONObject) -> None:
-    """Restore the fields of metadata that only the server changes."""
-    for key in SYSTEM_METADATA:
+def restore(doc: JSONObject, before: JSONObject, keys: Iterable[str]) -> None:
+    """Give members of a document the values that they have in another one, in place."""
+    for key in keys:
         if key in before:
-            metadata[key] = before[key]
+            doc[key] = before[key]
         else:
-            metadata.pop(key, None)
+            doc.pop(key, None)
 
 
-def metadata_bumps_generation(call: Call, before: JSONObject, doc: JSONObject) -> bool:
-    """Return whether a change of metadata increments the generation.
-
-    Annotations of Deployments and labels of EndpointSlices do.
-    """
-    if call.endpoint.info.plural == "endpointslices":
-        return (before["metadata"].get("labels") or {}) != (doc["metadata"].get("labels") or {})
-    if call.endpoint.info.plural != "deployments" or call.endpoint.info.group != "apps" or call.subresource:
-        return False
-    return (before["metadata"].get("annotations") or {}) != (doc["metadata"].get("annotations") or {})
-
-
-def desired_state_changed(endpoint: Endpoint, before: JSONObject, doc: JSONObject) -> bool:
-    """Return whether anything outside metadata and status changed, which increments the generation."""
+def bumps_generation(call: Call, before: JSONObject, doc: JSONObject) -> bool:
+    """Return whether a change increments the generation: of anything but status and metadata, and a part of that."""
+    endpoint, member = call.endpoint, call.endpoint.info.generation_of
+    old_part, new_part = (value_at(each, f"metadata.{member}", {}) for each in (before, doc))
+    if member and not call.subresource and old_part != new_part:
+        return True
     apart = {"metadata", "status"} if "status" in endpoint.subresources else {"metadata"}
-    for key in (before.keys() | doc.keys()) - apart:
-        old, new = before.get(key), doc.get(key)
-        if old is not new and not same_json({"": old}, {"": new}):
-            return True
-    return False
+    pairs = ((before.get(key), doc.get(key)) for key in (before.keys() | doc.keys()) - apart)
+    return any(old is not new and not same_json({"": old}, {"": new}) for old, new in pairs)

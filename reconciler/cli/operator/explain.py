@@ -12,7 +12,7 @@ from reconciler.cli.options import AccessFlags
 from reconciler.cli.printing import print_json
 from reconciler.controller.wake.reasons import described
 from reconciler.errors import ConfigurationError
-from reconciler.meta import format_duration
+from reconciler.meta import human_duration
 from reconciler.wire import JSONObject
 
 __all__ = ["print_explanation"]
@@ -134,7 +134,7 @@ def _told(controller: JSONObject, key: JSONObject, now: datetime, document: JSON
     if document["role"] != "running":
         yield f"  This process is {document['role']}, so it does not reconcile. Ask the leader."
     if "in_progress_seconds" in key:
-        seconds = format_duration(key["in_progress_seconds"])
+        seconds = human_duration(key["in_progress_seconds"])
         yield f"  A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', ()))}."
         yield from _changes(key.get("current_changes", []))
     yield from _last(key["runs"], now)
@@ -153,7 +153,7 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
     run = runs[0]
     yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {_because(run['reasons'])}."
     yield from _changes(run.get("changes", []))
-    yield f"  The reconcile took {format_duration(run['seconds'])} and {_result(run)}."
+    yield f"  The reconcile took {human_duration(run['seconds'])} and {_result(run)}."
     error = run.get("error")
     if error is not None:
         message = error.get("message", _WITHHELD).replace("\n", "\n      ")
@@ -169,11 +169,11 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
 def _next(key: JSONObject) -> Iterator[str]:
     if "due_in_seconds" in key:
         at = f", at {_clock(key['due'])}" if "due" in key else ""
-        yield f"  It runs next in {format_duration(key['due_in_seconds'])}{at}, or when it changes."
+        yield f"  It runs next in {human_duration(key['due_in_seconds'])}{at}, or when it changes."
     elif "ready_seconds" in key:
         again = "again " if "in_progress_seconds" in key else ""
         reasons = _because(key.get("next_reasons", ()))
-        yield f"  It is ready to run {again}since {format_duration(key['ready_seconds'])}, because {reasons}."
+        yield f"  It is ready to run {again}since {human_duration(key['ready_seconds'])}, because {reasons}."
         yield from _changes(key.get("next_changes", []))
     elif "in_progress_seconds" not in key:
         yield "  No next run is planned."
@@ -231,9 +231,7 @@ def _result(run: JSONObject) -> str:
     if "error" in run and run["error"]["timed_out"]:
         return "timed out"
     delay, result = run.get("requeue_after_seconds"), str(run["result"])
-    return _RESULTS.get(result, result) + (
-        f", to run again after {format_duration(delay)}" if delay is not None else ""
-    )
+    return _RESULTS.get(result, result) + (f", to run again after {human_duration(delay)}" if delay is not None else "")
 
 
 def _clock(time: str) -> str:
@@ -242,7 +240,7 @@ def _clock(time: str) -> str:
 
 
 def _ago(run: JSONObject, now: datetime) -> str:
-    return format_duration(max(0.0, (now - msgspec.convert(run["started"], datetime)).total_seconds()))
+    return human_duration(max(0.0, (now - msgspec.convert(run["started"], datetime)).total_seconds()))
 
 
 def _times(count: int) -> str:

@@ -13,7 +13,7 @@ from reconciler.cli.operator.endpoint import key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.printing import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.meta import format_duration
+from reconciler.meta import human_duration
 from reconciler.wire import JSONObject
 
 try:
@@ -132,10 +132,10 @@ def _hot(keys: list[tuple[JSONObject, JSONObject]]) -> Table:
 
 def _next(key: JSONObject) -> str:
     if "in_progress_seconds" in key:
-        return f"in progress for {format_duration(key['in_progress_seconds'])}"
+        return f"in progress for {human_duration(key['in_progress_seconds'])}"
     if "ready_seconds" in key:
         return "ready"
-    return f"in {format_duration(key['due_in_seconds'])}" if "due_in_seconds" in key else "after a change"
+    return f"in {human_duration(key['due_in_seconds'])}" if "due_in_seconds" in key else "after a change"
 
 
 def _table(*texts: str, numbers: tuple[str, ...]) -> Table:

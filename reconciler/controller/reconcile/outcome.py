@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -23,6 +24,8 @@ __all__ = [
     "run_to_completion",
     "text_without_values",
 ]
+
+T = TypeVar("T")
 
 _MAX_PARTS = 3
 """How many exceptions of a group a message names."""
@@ -59,7 +62,12 @@ class Completion(msgspec.Struct, frozen=True):
         return "success" if self.outcome is None else result_of(self.outcome)
 
 
-async def run_to_completion(reconcile: Callable[[], Awaitable[object]], *, timeout: float | None) -> Completion:  # noqa: ASYNC109 - a timeout is a completion
+async def run_to_completion(
+    reconcile: Callable[[T], Awaitable[object]],
+    cycle: T,
+    *,
+    timeout: float | None,  # noqa: ASYNC109 - a timeout is a completion
+) -> Completion:
     """Run a reconcile, as the only content of a task, and return how it ended.
 
     Every exception becomes part of the result, so that one key cannot end a worker. A BaseException that is not an
@@ -68,18 +76,19 @@ async def run_to_completion(reconcile: Callable[[], Awaitable[object]], *, timeo
 
     Args:
         reconcile: starts it.
+        cycle: its argument.
         timeout: seconds after which it is cancelled, which counts as an error. None: no limit.
     """
     error: Exception | None = None
     if timeout is None:
         try:
-            return Completion(check_outcome(await reconcile()))
+            return Completion(check_outcome(await reconcile(cycle)))
         except Exception as raised:  # noqa: BLE001 - as below
             return Completion(error=raised)
     scope = asyncio.timeout(timeout)
     try:
         async with scope:
-            outcome = await reconcile()
+            outcome = await reconcile(cycle)
         if not scope.expired():
             return Completion(check_outcome(outcome))
     except Exception as raised:  # noqa: BLE001 - the worker passes it to the log, the metrics and the backoff

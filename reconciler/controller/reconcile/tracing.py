@@ -28,9 +28,7 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
     if tracer is None:
         return reconcile
 
-    async def run(cycle: ReconcileCycle) -> object:
-        if not is_tracing():
-            return await reconcile(cycle)
+    async def in_span(cycle: ReconcileCycle) -> object:
         name = f"reconcile {cycle.controller}"
         with tracer.start_as_current_span(name, attributes=_attributes(cycle.run)) as span:
             try:
@@ -43,7 +41,7 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
                 span.set_attribute("reconciler.requeue_after", outcome.requeue_after)
             return outcome
 
-    return run
+    return lambda cycle: in_span(cycle) if is_tracing() else reconcile(cycle)
 
 
 def traced_status(metrics: StatusMetrics | None, tracer: Tracer | None) -> StatusMetrics | None:

@@ -13,7 +13,7 @@ import htpy as h
 from htpy import Node
 
 from reconciler.manager.console.timeline import Mark, Timeline
-from reconciler.meta import format_duration
+from reconciler.meta import human_duration
 from reconciler.wire import JSONObject
 
 __all__ = [
@@ -129,11 +129,11 @@ def state_pill(key: JSONObject) -> h.Element:
 def next_text(key: JSONObject) -> str:
     """Return when a key is reconciled next."""
     if "in_progress_seconds" in key:
-        return f"in progress for {format_duration(key['in_progress_seconds'])}"
+        return f"in progress for {human_duration(key['in_progress_seconds'])}"
     if "ready_seconds" in key:
         return "ready"
     if "due_in_seconds" in key:
-        return f"next in {format_duration(key['due_in_seconds'])}"
+        return f"next in {human_duration(key['due_in_seconds'])}"
     return "not retried" if key["runs"] and "error" in key["runs"][0] else "after a change"
 
 

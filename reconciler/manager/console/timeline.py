@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from reconciler.controller.wake import reasons
-from reconciler.meta import format_duration
+from reconciler.meta import human_duration
 from reconciler.wire import JSONObject
 
 __all__ = ["Mark", "Tick", "Timeline", "run_id", "timeline_of"]
@@ -140,7 +140,7 @@ def _marks(key: JSONObject, now: datetime) -> Iterator[Mark]:
         if (wait := _wait(key, run, following)) is not None:
             yield Mark("waits", wait[0], end, wait[1], wait[2], name)
         yield from _causes(run["reasons"], run.get("changes", []), start, now, name)
-        yield Mark("reconciles", _result(run), start, end, f"{run['result']}, {format_duration(run['seconds'])}", name)
+        yield Mark("reconciles", _result(run), start, end, f"{run['result']}, {human_duration(run['seconds'])}", name)
         if run["writes"]:
             what = "status written" if run["status_written"] else "written"
             yield Mark("writes", "write", end, end, f"{what} ({run['writes']})", name)
@@ -149,14 +149,14 @@ def _marks(key: JSONObject, now: datetime) -> Iterator[Mark]:
             yield Mark("writes", "echo", end, end, text, name)
     if progress is not None:
         yield from _causes(key.get("current_reasons", []), key.get("current_changes", []), -progress, now)
-        yield Mark("reconciles", "active", -progress, 0.0, f"in progress for {format_duration(progress)}")
+        yield Mark("reconciles", "active", -progress, 0.0, f"in progress for {human_duration(progress)}")
     elif "ready_seconds" in key:
         ready = key["ready_seconds"]
         yield from _causes(key.get("next_reasons", []), key.get("next_changes", []), -ready, now)
-        yield Mark("waits", "queue", -ready, 0.0, f"ready for {format_duration(ready)}, waits for a worker")
+        yield Mark("waits", "queue", -ready, 0.0, f"ready for {human_duration(ready)}, waits for a worker")
     if "due_in_seconds" in key:
         due = key["due_in_seconds"]
-        yield Mark("reconciles", "next", due, due, f"next in {format_duration(due)}")
+        yield Mark("reconciles", "next", due, due, f"next in {human_duration(due)}")
 
 
 def _wait(key: JSONObject, run: JSONObject, following: float | None) -> tuple[str, float, str] | None:
@@ -165,7 +165,7 @@ def _wait(key: JSONObject, run: JSONObject, following: float | None) -> tuple[st
     if error is not None:
         kind, text = "retry", "backoff after the failure"
     elif "requeue_after_seconds" in run:
-        kind, text = "delay", f"delay of {format_duration(run['requeue_after_seconds'])}"
+        kind, text = "delay", f"delay of {human_duration(run['requeue_after_seconds'])}"
     elif run["result"] == "requeue":
         kind, text = "again", "backoff after Result(again=True)"
     else:
@@ -185,7 +185,7 @@ def _causes(
         at = min(start, (datetime.fromisoformat(change["at"]) - now).total_seconds())
         yield Mark("woken by", "change", at, at, f"{change['kind']} {change['name']} was {change['type']}", run)
         if start - at > _NOTICEABLE:
-            yield Mark("waits", "queue", at, start, f"waited {format_duration(start - at)} for its turn", run)
+            yield Mark("waits", "queue", at, start, f"waited {human_duration(start - at)} for its turn", run)
     if not changes:
         yield Mark("woken by", _cause(words), start, start, ", ".join(words) or "no reason", run)
 

@@ -32,7 +32,7 @@ _MAX_SCRAPES = 4
 """Concurrent scrapes; each takes a thread."""
 
 _MAX_KEYS = 500
-"""Keys per controller that ``/debug/queue`` shows by default."""
+"""Keys per controller that an answer shows at most, since they are read in the event loop, each in about 0.1 ms."""
 
 
 def health(checks: Checks, main: MainLoop, *, live: bool) -> Handler:
@@ -103,7 +103,8 @@ def debug_queue(
 ) -> Handler:
     """Return the handler of ``/debug/queue``: a JSON list of keys that are in progress, ready or waiting, with reasons.
 
-    ``?controller=``, ``?namespace=`` and ``?name=`` select keys; ``?limit=`` is the number of keys per controller.
+    ``?controller=``, ``?namespace=`` and ``?name=`` select keys. ``?limit=`` is the number of keys per controller, 500
+    by default and at most.
 
     Args:
         controllers: returns the controllers.
@@ -114,7 +115,7 @@ def debug_queue(
 
     async def handle(request: EndpointRequest) -> EndpointResponse:
         query = dict(request.query)
-        limit = limit_of(query, _MAX_KEYS)
+        limit = limit_of(query)
         async with turns.turn():
             selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
             document: JSONObject = {} if shard is None else {"shard": shard}
@@ -140,11 +141,11 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
     }
 
 
-def limit_of(query: dict[str, str], default: int) -> int:
-    """Return the number of keys per controller that a query asks for."""
+def limit_of(query: dict[str, str], default: int = _MAX_KEYS) -> int:
+    """Return the number of keys per controller that a query asks for, at most `_MAX_KEYS`."""
     given = query.get("limit", "")
-    # Ten digits are more keys than any queue has; int() refuses thousands of digits.
-    return int(given.lstrip("0")[:10] or 0) if given.isdecimal() else default
+    # int() refuses thousands of digits.
+    return min(int(given.lstrip("0")[:10] or 0), _MAX_KEYS) if given.isdecimal() else default
 
 
 def is_selected(key: Request, query: Mapping[str, str]) -> bool:

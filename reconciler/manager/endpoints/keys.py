@@ -36,8 +36,8 @@ def debug_keys(
 ) -> Handler:
     """Return the handler of ``/debug/keys``: the document of `read_keys` as JSON, with the role and the shard.
 
-    The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default. The messages of errors,
-    and values of fields, are shown only to local requests and to users who have authenticated.
+    The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default and at most 500. The
+    messages of errors, and values of fields, are shown only to local requests and to users who have authenticated.
 
     Args:
         controllers: returns the controllers.
@@ -130,7 +130,9 @@ def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Reques
     selected = [
         (key, rows)
         for key, rows in known.items()
-        if is_selected(key, query) and search in str(key).lower() and _has_state(controller, key, rows, state)
+        if is_selected(key, query)
+        and (not search or search in str(key).lower())
+        and _has_state(controller, key, rows, state)
     ]
     return sorted(selected, key=lambda each: (*_rank(controller, each[1]), str(each[0])))
 

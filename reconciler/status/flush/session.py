@@ -33,6 +33,8 @@ _COUNTER_OF = {
     "failed": "failed",
 }
 
+_NOT_READ = Snapshot("", "", None, {})
+
 _logger = logging.getLogger("reconciler.status")
 
 
@@ -88,7 +90,7 @@ class Session:
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
         self._open = False
-        self._tip = Snapshot("", "", None, {})
+        self._tip = _NOT_READ
         self._base: Mapping[str, Any] = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
         self._unanswered: UnansweredWrites | None = None  # writes of what is carried

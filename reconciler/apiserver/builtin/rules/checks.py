@@ -121,6 +121,10 @@ _TESTS: dict[str, tuple[Test, Error]] = {
     "at-most-items": (_is_longer, _too_many),
     "before": (lambda rule, place, value: (value or "~") < (getter(rule.arguments[0])(place) or ""), _invalid),
     "denied": (lambda rule, _, value: rule.concerns(value), _forbidden),
+    "dotted": (
+        lambda rule, place, value: value != ".".join(str(getter(path)(place) or "") for path in rule.arguments),
+        _invalid,
+    ),
     "empty": (lambda _rule, _, value: not value, _invalid),
     "exclusive": (lambda rule, _, value: rule.arguments[0] in (value or ()) and len({*value}) > 1, _invalid),
     "family": (_is_of_other_family, _invalid),
@@ -132,6 +136,7 @@ _TESTS: dict[str, tuple[Test, Error]] = {
     ),
     "needed": (lambda _rule, _, _value: True, _required),
     "not-negative": (lambda _rule, _, value: read_quantity(value) < 0, _invalid),
+    "object": (lambda _rule, _, value: value is not None and not isinstance(value, dict), _required),
     "over-100-percent": (lambda _rule, _, value: bool(re.fullmatch("(?!100%)[1-9][0-9]{2,}%", str(value))), _invalid),
     "positive": (lambda _rule, _, value: value is not None and read_quantity(value) <= 0, _invalid),
     "required": (

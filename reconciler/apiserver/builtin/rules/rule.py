@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import re
@@ -184,6 +185,8 @@ class Rule:
             )
         if self.show == "[]":
             return quoted([value])
+        if self.show == "bytes":
+            return quoted(f"{len(base64.b64decode(value))} bytes")
         literal = self.show in ('""', "null", "false")
         return quoted(json.loads(self.show) if literal else getter(self.show)(place))
 

@@ -19,19 +19,20 @@ condition of one of these types whose status is True.
 
 A CONDITION is a path whose value is set, ``!path``, ``path=a|b``, ``path!=a|b``, ``path<5``, ``path>5``, or ``~member``
 for an object in that member; after ``=.`` comes the path of the other value. ``at`` is the path that the error names;
-``show`` is the value that it shows: ``none``, another path, or JSON, in which members get their values.
+``show`` is the value that it shows: ``none``, ``bytes`` for their number, another path, or JSON, in which members get
+their values.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from importlib import resources
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.checks import CHECKS, EAGER, selects
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, condition, getter, named, read_rule
 from reconciler.apiserver.builtin.types import member_types
+from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
@@ -54,7 +55,7 @@ def _check(name: str, place: Place, errors: list[FieldError]) -> None:
 
 @functools.cache
 def _sections() -> dict[str, list[str]]:
-    text = resources.files("reconciler.apiserver.builtin.rules").joinpath("rules.txt").read_text()
+    text = data_file("builtin/rules/rules.txt").decode()
     sections = (section.split("\n") for section in text.split("\n[")[1:])
     return {
         name: [line for line in lines if line and line[0] != "#"]

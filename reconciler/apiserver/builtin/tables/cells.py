@@ -1,4 +1,4 @@
-"""The cells of tables: functions of an object and the current time, and functions that return them."""
+"""The cells of tables: functions of an object, the current time, and arguments from ``cells.json``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.wire import JSONObject
 
-__all__ = ["NONE", "UNKNOWN", "UNSET", "Cell", "joined", "selector", "shortened", "show_age", "value_at"]
+__all__ = ["NONE", "UNKNOWN", "UNSET", "Cell", "joined", "selector", "shortened", "show_age"]
 
 Cell = Callable[[JSONObject, datetime], Any]
 
@@ -21,10 +22,10 @@ def show_age(text: str, now: datetime) -> str:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return "<invalid>"
-    return UNKNOWN if moment.tzinfo is None else _human_duration(now - moment)
+    return UNKNOWN if moment.tzinfo is None else _kubectl_duration(now - moment)
 
 
-def _human_duration(passed: timedelta) -> str:
+def _kubectl_duration(passed: timedelta) -> str:
     """Return a duration as ``kubectl`` shows ages, with at most two units."""
     seconds = int(passed.total_seconds())
     if seconds < -1:
@@ -46,23 +47,6 @@ def _human_duration(passed: timedelta) -> str:
     return f"{days // 365}y"
 
 
-def value_at(doc: Any, path: str, default: Any = None) -> Any:
-    """Return the value at a dotted path of a document, or the default."""
-    for part in path.split("."):
-        doc = doc.get(part) if isinstance(doc, dict) else None
-    return default if doc is None else doc
-
-
-def age(path: str, default: str = UNKNOWN) -> Cell:
-    """Return the cell with the time since that at a path."""
-
-    def cell(doc: JSONObject, now: datetime) -> str:
-        found = value_at(doc, path)
-        return show_age(str(found), now) if found else default
-
-    return cell
-
-
 def joined(values: Iterable[Any], default: str = NONE) -> str:
     """Return values with commas between them, or the default."""
     return ",".join(str(value) for value in values) or default
@@ -74,131 +58,96 @@ def shortened(values: Sequence[Any], most: int = 3, separator: str = ",") -> str
     return f"{shown} + {len(values) - most} more..." if len(values) > most else shown
 
 
-def containers(path: str, key: str) -> Cell:
-    """Return the cell with the names or images of the containers of a pod spec."""
-    return lambda doc, _now: joined((each.get(key, "") for each in value_at(doc, f"{path}.containers", ())), "")
+# The functions that ``cells.json`` names, with their arguments.
 
 
-def selector(path: str) -> Cell:
-    """Return the cell with a map of labels, or a label selector."""
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = value_at(doc, path, {})
-        labels = found.get("matchLabels", {}) if "matchLabels" in found or "matchExpressions" in found else found
-        return joined(f"{key}={labels[key]}" for key in sorted(labels))
-
-    return cell
+def age(doc: JSONObject, now: datetime, path: str, default: str = UNKNOWN) -> str:
+    """Return the time since that at a path."""
+    found = value_at(doc, path)
+    return show_age(str(found), now) if found else default
 
 
-def named(path: str, *parts: str, default: str = NONE, separator: str = "/") -> Cell:
-    """Return the cell with the parts of a reference at a path, such as kind and name."""
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = value_at(doc, path)
-        return separator.join(str(found[part]) for part in parts if found.get(part)) if found else default
-
-    return cell
+def event_age(doc: JSONObject, now: datetime, *paths: str) -> str:
+    """Return the time since the first that is set."""
+    return next((show_age(str(value), now) for path in paths if (value := value_at(doc, path))), UNKNOWN)
 
 
-def state(path: str, name: str, default: str = UNKNOWN, reason: str = "") -> Cell:
-    """Return the cell with the status of a condition.
-
-    Args:
-        path: where the conditions are.
-        name: the type of the condition.
-        default: the cell if there is no such condition.
-        reason: anything shows why it is not true.
-    """
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = [each for each in value_at(doc, path, ()) if each.get("type") == name]
-        if not found:
-            return default
-        status = str(found[0].get("status"))
-        why = found[0].get("reason") if reason and status != "True" else ""
-        return f"{status} ({why})" if why else status
-
-    return cell
+def containers(doc: JSONObject, _now: datetime, path: str, key: str) -> str:
+    """Return the names or images of the containers of a pod spec."""
+    return joined((each.get(key, "") for each in value_at(doc, f"{path}.containers", ())), "")
 
 
-def seconds(path: str) -> Cell:
-    """Return the cell with a number of seconds as a duration."""
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = value_at(doc, path)
-        return NONE if found is None else _human_duration(timedelta(seconds=found))
-
-    return cell
+def selector(doc: JSONObject, _now: datetime, path: str) -> str:
+    """Return a map of labels, or a label selector."""
+    found = value_at(doc, path, {})
+    labels = found.get("matchLabels", {}) if "matchLabels" in found or "matchExpressions" in found else found
+    return joined(f"{key}={labels[key]}" for key in sorted(labels))
 
 
-def subjects(kind: str) -> Cell:
-    """Return the cell with the subjects of a role binding that are of a kind."""
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = (each for each in doc.get("subjects") or () if each.get("kind") == kind)
-        shown = (
-            f"{each.get('namespace', '')}/{each['name']}" if kind == "ServiceAccount" else each["name"]
-            for each in found
-        )
-        return ", ".join(shown)
-
-    return cell
+def named(doc: JSONObject, _now: datetime, path: str, *parts: str, default: str = NONE) -> str:
+    """Return the parts of a reference at a path, such as kind and name."""
+    found = value_at(doc, path)
+    return "/".join(str(found[part]) for part in parts if found.get(part)) if found else default
 
 
-def amounts(kind: str) -> Cell:
-    """Return the cell with the used and the hard amounts of a ResourceQuota: of ``limits``, or of everything else."""
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        hard, used = value_at(doc, "status.hard", {}), value_at(doc, "status.used", {})
-        chosen = [name for name in sorted(hard) if name.startswith("limits.") is (kind == "limits")]
-        return ", ".join(f"{name}: {used.get(name, 0)}/{hard[name]}" for name in chosen)
-
-    return cell
+def state(doc: JSONObject, _now: datetime, name: str, default: str = UNKNOWN, reason: str = "") -> str:
+    """Return the status of a condition, and with `reason` why it is not true; the default if there is none."""
+    found = condition_of(doc, name)
+    status = str(found.get("status"))
+    why = found.get("reason") if reason and status != "True" else ""
+    return default if not found else f"{status} ({why})" if why else status
 
 
-def event_age(*paths: str) -> Cell:
-    """Return the cell with the time since the first that is set."""
-
-    def cell(doc: JSONObject, now: datetime) -> str:
-        found = next((value for path in paths if (value := value_at(doc, path))), None)
-        return show_age(str(found), now) if found else UNKNOWN
-
-    return cell
+def seconds(doc: JSONObject, _now: datetime, path: str) -> str:
+    """Return a number of seconds as a duration."""
+    found = value_at(doc, path)
+    return NONE if found is None else _kubectl_duration(timedelta(seconds=found))
 
 
-def text(path: str, default: str = "") -> Cell:
-    """Return the cell with a value as text, without spaces around it."""
-    return lambda doc, _now: str(value_at(doc, path, default)).strip()
+def subjects(doc: JSONObject, _now: datetime, kind: str) -> str:
+    """Return the subjects of a role binding that are of a kind."""
+    found = (each for each in doc.get("subjects") or () if each.get("kind") == kind)
+    accounts = kind == "ServiceAccount"
+    return ", ".join(f"{each.get('namespace', '')}/{each['name']}" if accounts else each["name"] for each in found)
 
 
-def listed(path: str, default: str = "") -> Cell:
-    """Return the cell with the values of a list."""
-    return lambda doc, _now: joined(value_at(doc, path, ()), default)
+def amounts(doc: JSONObject, _now: datetime, kind: str) -> str:
+    """Return the used and the hard amounts of a ResourceQuota: of ``limits``, or of everything else."""
+    hard, used = value_at(doc, "status.hard", {}), value_at(doc, "status.used", {})
+    chosen = [name for name in sorted(hard) if name.startswith("limits.") is (kind == "limits")]
+    return ", ".join(f"{name}: {used.get(name, 0)}/{hard[name]}" for name in chosen)
 
 
-def first(path: str, key: str) -> Cell:
-    """Return the cell with a member of the first item of a list."""
-    return lambda doc, _now: next((str(each.get(key)) for each in value_at(doc, path, ())), NONE)
+def text(doc: JSONObject, _now: datetime, path: str, default: str = "") -> str:
+    """Return a value as text, without spaces around it."""
+    return str(value_at(doc, path, default)).strip()
 
 
-def flag(path: str) -> Cell:
-    """Return the cell with a boolean as text."""
-    return lambda doc, _now: str(bool(value_at(doc, path)))
+def listed(doc: JSONObject, _now: datetime, path: str, default: str = "") -> str:
+    """Return the values of a list."""
+    return joined(value_at(doc, path, ()), default)
+
+
+def first(doc: JSONObject, _now: datetime, path: str, key: str, kind: str = "") -> str:
+    """Return a member of the first item of a list, or of the first one of a type."""
+    items = (each for each in value_at(doc, path, ()) if not kind or each.get("type") == kind)
+    return next((str(each.get(key)) for each in items), NONE)
+
+
+def flag(doc: JSONObject, _now: datetime, path: str) -> str:
+    """Return a boolean as text."""
+    return str(bool(value_at(doc, path)))
 
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
 
-def modes(path: str) -> Cell:
-    """Return the cell with access modes in their short form."""
-    return lambda doc, _now: joined((mode for name, mode in _MODES.items() if name in value_at(doc, path, ())), "")
+def modes(doc: JSONObject, _now: datetime, path: str) -> str:
+    """Return access modes in their short form."""
+    return joined((mode for name, mode in _MODES.items() if name in value_at(doc, path, ())), "")
 
 
-def default(annotation: str) -> Cell:
-    """Return the cell with a name, and whether an annotation says that the object is the default one."""
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        is_default = (value_at(doc, "metadata.annotations") or {}).get(annotation) == "true"
-        return f"{value_at(doc, 'metadata.name')}{' (default)' if is_default else ''}"
-
-    return cell
+def default(doc: JSONObject, _now: datetime, annotation: str) -> str:
+    """Return the name of an object, and whether an annotation says that it is the default one."""
+    is_default = value_at(doc, "metadata.annotations", {}).get(annotation) == "true"
+    return f"{value_at(doc, 'metadata.name')}{' (default)' if is_default else ''}"

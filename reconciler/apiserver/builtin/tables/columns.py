@@ -6,19 +6,18 @@ column, under ``*`` those of all kinds:
 * ``path|default``: the value at a path, or the default, which may be missing;
 * ``#path path``: the number of items of lists and maps;
 * ``path/path``: two numbers;
-* ``@function``: a function of `cells`, `kind_cells` or `pod_cells`, or what it returns for the arguments after it.
+* ``@function``: a function of `cells`, `kind_cells` or `pod_cells`, with the arguments after it.
 """
 
 from __future__ import annotations
 
 import functools
-from importlib import resources
 from typing import Any, NamedTuple
 
-import msgspec
-
 from reconciler.apiserver.builtin.tables import cells, kind_cells, pod_cells
-from reconciler.apiserver.builtin.tables.cells import Cell, value_at
+from reconciler.apiserver.builtin.tables.cells import Cell
+from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.wire import JSONObject
 
 __all__ = ["Column", "built_in_columns"]
@@ -48,20 +47,14 @@ def _cell(form: str) -> Cell:
 def _function(name: str, *arguments: str) -> Cell:
     found = next(getattr(module, name) for module in (cells, kind_cells, pod_cells) if hasattr(module, name))
     plain = [each for each in arguments if "=" not in each]
-    cell: Cell = found(*plain, **dict(each.split("=") for each in arguments if "=" in each)) if arguments else found
-    return cell
-
-
-@functools.cache
-def _read(name: str) -> dict[str, Any]:
-    text = resources.files("reconciler.apiserver.builtin.tables").joinpath(name).read_bytes()
-    found: dict[str, Any] = msgspec.json.decode(text)
-    return found
+    named = dict(each.split("=") for each in arguments if "=" in each)
+    return lambda doc, now: found(doc, now, *plain, **named)
 
 
 @functools.cache
 def built_in_columns(group: str, plural: str) -> tuple[Column, ...]:
     """Return the columns of a built-in kind."""
-    kind, forms = f"{group}/{plural}", _read("cells.json")
+    kind, forms = f"{group}/{plural}", recorded("builtin/tables/cells.json")
     known = forms["*"] | forms.get(kind, {})
-    return tuple(Column(each, _cell(known[each["name"]])) for each in _read("columns.json")[kind])
+    columns = recorded("builtin/tables/columns.json")[kind]
+    return tuple(Column(each, _cell(known[each["name"]])) for each in columns)

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from reconciler.apiserver.builtin.tables.cells import (
-    NONE,
-    UNKNOWN,
-    UNSET,
-    Cell,
-    joined,
-    selector,
-    shortened,
-    show_age,
-    value_at,
-)
+from reconciler.apiserver.builtin.tables.cells import NONE, UNKNOWN, UNSET, joined, selector, shortened, show_age
+from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.wire import JSONObject
 
 
@@ -23,7 +14,7 @@ def param_ref(doc: JSONObject, now: datetime) -> str:
     ref = value_at(doc, "spec.paramRef", {})
     if ref.get("name"):
         return f"{ref.get('namespace') or '*'}/{ref['name']}"
-    return str(selector("spec.paramRef.selector")(doc, now)) if ref else UNSET
+    return selector(doc, now, "spec.paramRef.selector") if ref else UNSET
 
 
 def csr_state(doc: JSONObject, _now: datetime) -> str:
@@ -97,8 +88,8 @@ def external_addresses(doc: JSONObject, _now: datetime) -> str:
 
 def node_status(doc: JSONObject, _now: datetime) -> str:
     """Return whether a Node is ready and schedulable."""
-    ready = [each for each in value_at(doc, "status.conditions", ()) if each.get("type") == "Ready"]
-    shown = "Unknown" if not ready else "Ready" if ready[0].get("status") == "True" else "NotReady"
+    ready = condition_of(doc, "Ready")
+    shown = "Unknown" if not ready else "Ready" if ready.get("status") == "True" else "NotReady"
     return f"{shown},SchedulingDisabled" if value_at(doc, "spec.unschedulable") else shown
 
 
@@ -108,16 +99,6 @@ def node_roles(doc: JSONObject, _now: datetime) -> str:
     return joined(
         sorted(key.removeprefix(prefix) for key in value_at(doc, "metadata.labels", {}) if key.startswith(prefix))
     )
-
-
-def node_address(kind: str) -> Cell:
-    """Return the cell with the first address of a type."""
-
-    def cell(doc: JSONObject, _now: datetime) -> str:
-        found = [each.get("address") for each in value_at(doc, "status.addresses", ()) if each.get("type") == kind]
-        return str(found[0]) if found else NONE
-
-    return cell
 
 
 def node_kernel(doc: JSONObject, _now: datetime) -> str:
@@ -189,16 +170,6 @@ def ingress_addresses(doc: JSONObject, _now: datetime) -> str:
     return joined(sorted({each.get("ip") or each.get("hostname") or "" for each in given}), "")
 
 
-def phase(doc: JSONObject, _now: datetime) -> str:
-    """Return the phase of a volume."""
-    return "Terminating" if value_at(doc, "metadata.deletionTimestamp") else str(value_at(doc, "status.phase", ""))
-
-
-def claim_capacity(doc: JSONObject, _now: datetime) -> str:
-    """Return the capacity of a PersistentVolumeClaim that has a volume."""
-    return str(value_at(doc, "status.capacity.storage", 0)) if value_at(doc, "spec.volumeName") else ""
-
-
 def claim_state(doc: JSONObject, _now: datetime) -> str:
     """Return the state of a ResourceClaim."""
     dying, allocated = value_at(doc, "metadata.deletionTimestamp"), value_at(doc, "status.allocation")
@@ -238,11 +209,21 @@ def audiences(doc: JSONObject, _now: datetime) -> str:
     return UNSET if found is None else joined((each.get("audience", "") for each in found), "")
 
 
+def event_count(doc: JSONObject, _now: datetime) -> int:
+    """Return how often an Event happened."""
+    return int(value_at(doc, "series.count") or doc.get("count") or 1)
+
+
 def ingress_ports(doc: JSONObject, _now: datetime) -> str:
     """Return the ports that an Ingress serves."""
     return "80, 443" if value_at(doc, "spec.tls") else "80"
 
 
-def event_count(doc: JSONObject, _now: datetime) -> int:
-    """Return how often an Event happened."""
-    return int(value_at(doc, "series.count") or doc.get("count") or 1)
+def phase(doc: JSONObject, _now: datetime) -> str:
+    """Return the phase of a volume."""
+    return "Terminating" if value_at(doc, "metadata.deletionTimestamp") else str(value_at(doc, "status.phase", ""))
+
+
+def claim_capacity(doc: JSONObject, _now: datetime) -> str:
+    """Return the capacity of a PersistentVolumeClaim that has a volume."""
+    return str(value_at(doc, "status.capacity.storage", 0)) if value_at(doc, "spec.volumeName") else ""

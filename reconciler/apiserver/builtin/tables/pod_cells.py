@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from reconciler.apiserver.builtin.tables.cells import NONE, show_age, value_at
+from reconciler.apiserver.builtin.tables.cells import NONE, show_age
+from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.wire import JSONObject
 
 __all__ = ["pod_ready", "pod_restarts", "pod_status", "readiness_gates"]
@@ -30,8 +30,7 @@ def _ended(state: JSONObject) -> str:
 
 def _initializing(doc: JSONObject) -> tuple[int, str] | None:
     """Return which init container has not finished, and what it is doing; None if all have, or a condition says so."""
-    conditions = value_at(doc, "status.conditions", ())
-    if any(each.get("type") == "Initialized" and each.get("status") == "True" for each in conditions):
+    if condition_of(doc, "Initialized").get("status") == "True":
         return None
     sidecars = _sidecars(doc)
     for index, status in enumerate(_statuses(doc, init=True)):
@@ -67,14 +66,13 @@ def pod_status(doc: JSONObject, _now: datetime) -> str:
         if phase not in ("Succeeded", "Failed"):
             return "Terminating"
     shown = str(reason or phase)
-    conditions = value_at(doc, "status.conditions", ())
-    if any(each.get("type") == "PodScheduled" and each.get("reason") == "SchedulingGated" for each in conditions):
+    if condition_of(doc, "PodScheduled").get("reason") == "SchedulingGated":
         shown = "SchedulingGated"
     initializing = _initializing(doc)
-    return f"Init:{initializing[1]}" if initializing is not None else _containers_status(doc, shown, conditions)
+    return f"Init:{initializing[1]}" if initializing is not None else _containers_status(doc, shown)
 
 
-def _containers_status(doc: JSONObject, shown: str, conditions: Any) -> str:
+def _containers_status(doc: JSONObject, shown: str) -> str:
     running, failed = False, ""
     for status in reversed(_statuses(doc)):
         state = status.get("state") or {}
@@ -88,7 +86,7 @@ def _containers_status(doc: JSONObject, shown: str, conditions: Any) -> str:
             running = True
     if shown != "Completed":
         return shown
-    ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+    ready = condition_of(doc, "Ready").get("status") == "True"
     return "Running" if running and ready else failed or ("NotReady" if running else shown)
 
 

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver.builtin.tables.cells import value_at
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "admitted_pod_spec",
-    "complete_autoscaler",
-    "complete_claim",
-    "complete_controller",
-    "complete_daemon_set",
-    "complete_job",
-    "complete_namespace",
-    "complete_pod",
-    "complete_secret",
-    "complete_service",
-    "complete_volume",
-    "finish_job",
-    "finish_node",
-    "finish_pod",
-    "finish_role",
-    "finish_service",
-    "qos_class",
-]
+__all__ = ["COMPLETE", "FINISH", "Change", "admitted_pod_spec", "complete_pod", "finish_job", "qos_class"]
+
+Change = Callable[[JSONObject, JSONObject | None], None]
 
 _IP_FAMILIES = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
 _ANY_FAMILIES = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
@@ -36,7 +21,7 @@ _NODE_PORTS = (30000, 2768)
 """The first node port and the number of node ports, as in the default of ``--service-node-port-range``."""
 
 
-def finish_service(doc: JSONObject, before: JSONObject | None) -> None:
+def _finish_service(doc: JSONObject, before: JSONObject | None) -> None:
     """Allocate cluster IPs and node ports; an update keeps those that it does not set.
 
     They are computed from the object's uid, so that a test run can be repeated.
@@ -71,7 +56,7 @@ _OF_TYPES = {
 """The types of Services that have a field."""
 
 
-def complete_service(doc: JSONObject, before: JSONObject | None) -> None:
+def _complete_service(doc: JSONObject, before: JSONObject | None) -> None:
     """Remove the fields that a Service of a new type does not have, unless they changed, too, and its addresses."""
     spec, known = doc.get("spec") or {}, (before or {}).get("spec") or {}
     if not known or spec.get("type") == known.get("type"):
@@ -120,7 +105,7 @@ def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
         doc["status"] = {"qosClass": quality, **(doc.get("status") or {})}
 
 
-def finish_pod(doc: JSONObject, before: JSONObject | None) -> None:
+def _finish_pod(doc: JSONObject, before: JSONObject | None) -> None:
     """Set what admission adds to a pod: the priority of a new one, and tolerations for unavailable nodes."""
     spec = admitted_pod_spec(doc.get("spec") or {}, None if before is None else before.get("spec") or {})
     if spec != doc.get("spec"):
@@ -166,12 +151,6 @@ def qos_class(spec: JSONObject) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-def complete_job(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Set the defaults of a Job; one without labels gets those of its pods."""
-    _copy_pod_labels(doc)
-    doc["spec"] = _job_spec(doc.get("spec") or {})
-
-
 def finish_job(doc: JSONObject, before: JSONObject | None) -> None:
     """Set the selector and the pod labels of a new Job."""
     spec = doc.get("spec") or {}
@@ -186,42 +165,26 @@ def finish_job(doc: JSONObject, before: JSONObject | None) -> None:
         found = {**(selector.get("matchLabels") or {}), f"{prefix}controller-uid": uid}
         selector = {**selector, "matchLabels": found}
         doc["spec"] = {**spec, "selector": selector, "template": {**template, "metadata": metadata}}
-    _copy_pod_labels(doc)
+    _copy_pod_labels(doc, before)
 
 
-def _copy_pod_labels(doc: JSONObject) -> None:
+def _copy_pod_labels(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Copy the pod labels of an object to its missing labels."""
     labels = value_at(doc, "spec.template.metadata.labels")
     if labels and not doc["metadata"].get("labels"):
         doc["metadata"]["labels"] = labels
 
 
-def _job_spec(value: JSONObject) -> JSONObject:
-    if "completions" not in value and "parallelism" not in value:
-        value = {**value, "completions": 1, "parallelism": 1}
-    defaults: JSONObject = {
-        "parallelism": 1,
-        "completionMode": "NonIndexed",
-        "suspend": False,
-        "manualSelector": False,
-    }
-    if "backoffLimitPerIndex" not in value:
-        defaults["backoffLimit"] = 6
-    else:
-        defaults |= {"backoffLimit": 2147483647}
-    replacement = "Failed" if "podFailurePolicy" in value else "TerminatingOrFailed"
-    return {**defaults, "podReplacementPolicy": replacement, **value}
-
-
-def complete_controller(doc: JSONObject, _before: JSONObject | None) -> None:
+def _complete_controller(doc: JSONObject, before: JSONObject | None) -> None:
     """Copy the pod labels of a ReplicationController to its missing labels and selector."""
     spec = doc.get("spec") or {}
     labels = value_at(doc, "spec.template.metadata.labels")
-    _copy_pod_labels(doc)
+    _copy_pod_labels(doc, before)
     if labels and not spec.get("selector"):
         doc["spec"] = {**spec, "selector": labels}
 
 
-def complete_autoscaler(doc: JSONObject, _before: JSONObject | None) -> None:
+def _complete_autoscaler(doc: JSONObject, _before: JSONObject | None) -> None:
     """Set the fields that the status of a HorizontalPodAutoscaler always has."""
     doc["status"] = {"currentMetrics": None, "desiredReplicas": 0, **(doc.get("status") or {})}
 
@@ -229,7 +192,7 @@ def complete_autoscaler(doc: JSONObject, _before: JSONObject | None) -> None:
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
-def complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:
+def _complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:
     """Count the changes of a DaemonSet's template in the annotation that old clients read."""
     notes = doc["metadata"].get("annotations") or {}
     number = 1
@@ -241,7 +204,7 @@ def complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:
         doc["metadata"]["annotations"] = {**notes, _TEMPLATE_GENERATION: str(number)}
 
 
-def finish_node(doc: JSONObject, before: JSONObject | None) -> None:
+def _finish_node(doc: JSONObject, before: JSONObject | None) -> None:
     """Taint a new node as not ready."""
     taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
     spec = doc.get("spec") or {}
@@ -250,7 +213,7 @@ def finish_node(doc: JSONObject, before: JSONObject | None) -> None:
         doc["spec"] = {**spec, "taints": [*taints, taint]}
 
 
-def complete_namespace(doc: JSONObject, before: JSONObject | None) -> None:
+def _complete_namespace(doc: JSONObject, before: JSONObject | None) -> None:
     """Set the label, the finalizer and the phase of a Namespace."""
     metadata = doc["metadata"]
     metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
@@ -259,7 +222,7 @@ def complete_namespace(doc: JSONObject, before: JSONObject | None) -> None:
         doc["status"] = {"phase": "Active"}
 
 
-def complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
+def _complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
     """Set the type of a Secret and move ``stringData`` to ``data``."""
     doc["type"] = doc.get("type") or "Opaque"
     texts = doc.pop("stringData", None)
@@ -268,18 +231,64 @@ def complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
         doc["data"] = {**(doc.get("data") or {}), **data}
 
 
-def complete_claim(doc: JSONObject, before: JSONObject | None) -> None:
+def _complete_claim(doc: JSONObject, before: JSONObject | None) -> None:
     """Set the phase of a new PersistentVolumeClaim."""
     if before is None:
         doc["status"] = {"phase": "Pending"}
 
 
-def complete_volume(doc: JSONObject, before: JSONObject | None) -> None:
+def _complete_volume(doc: JSONObject, before: JSONObject | None) -> None:
     """Set the phase of a new PersistentVolume."""
     if before is None:
         doc["status"] = {"phase": "Pending", "lastPhaseTransitionTime": doc["metadata"].get("creationTimestamp")}
 
 
-def finish_role(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Show that a role has no rules."""
-    doc.setdefault("rules", None)
+def _complete_api_service(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the default port of a service; the API server's own groups are available at once."""
+    spec = doc.get("spec") or {}
+    if spec.get("service"):
+        doc["spec"] = {**spec, "service": {"port": 443, **spec["service"]}}
+    elif before is None:
+        message = "Local APIServices are always available"
+        available = {"type": "Available", "status": "True", "reason": "Local", "message": message}
+        doc["status"] = {"conditions": [{"lastTransitionTime": doc["metadata"]["creationTimestamp"], **available}]}
+
+
+def _shown(**members: str | None) -> Change:
+    """Return the function that adds members which an object always has, if only with empty values."""
+
+    def finish(doc: JSONObject, _before: JSONObject | None) -> None:
+        for key, value in members.items():
+            doc.setdefault(key, value)
+
+    return finish
+
+
+COMPLETE: dict[tuple[str, str], Change] = {
+    ("", "namespaces"): _complete_namespace,
+    ("", "persistentvolumeclaims"): _complete_claim,
+    ("", "persistentvolumes"): _complete_volume,
+    ("", "pods"): complete_pod,
+    ("", "replicationcontrollers"): _complete_controller,
+    ("", "secrets"): _complete_secret,
+    ("", "services"): _complete_service,
+    ("apiregistration.k8s.io", "apiservices"): _complete_api_service,
+    ("apps", "daemonsets"): _complete_daemon_set,
+    ("autoscaling", "horizontalpodautoscalers"): _complete_autoscaler,
+    ("batch", "jobs"): _copy_pod_labels,
+}
+"""The functions that complete the documents of kinds; see `Strategy`."""
+
+FINISH: dict[tuple[str, str], Change] = {
+    ("", "events"): _shown(
+        eventTime=None, firstTimestamp=None, lastTimestamp=None, reportingComponent="", reportingInstance=""
+    ),
+    ("", "nodes"): _finish_node,
+    ("", "pods"): _finish_pod,
+    ("", "services"): _finish_service,
+    ("batch", "jobs"): finish_job,
+    ("events.k8s.io", "events"): _shown(eventTime=None, deprecatedFirstTimestamp=None, deprecatedLastTimestamp=None),
+    ("rbac.authorization.k8s.io", "clusterroles"): _shown(rules=None),
+    ("rbac.authorization.k8s.io", "roles"): _shown(rules=None),
+}
+"""The functions that set the fields of kinds that nobody owns; see `Strategy`."""

@@ -6,35 +6,16 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.apiserver.builtin.events import finish_core_event, finish_event
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.writes.pod_resize import check_resize, complete_resize
 from reconciler.apiserver.builtin.writes.pod_validation import check_ephemeral_containers
-from reconciler.apiserver.builtin.writes.preparation import (
-    complete_autoscaler,
-    complete_claim,
-    complete_controller,
-    complete_daemon_set,
-    complete_job,
-    complete_namespace,
-    complete_pod,
-    complete_secret,
-    complete_service,
-    complete_volume,
-    finish_job,
-    finish_node,
-    finish_pod,
-    finish_role,
-    finish_service,
-)
-from reconciler.apiserver.builtin.writes.registrations import complete_api_service
+from reconciler.apiserver.builtin.writes.preparation import COMPLETE, FINISH, Change, complete_pod
 from reconciler.apiserver.builtin.writes.validation import validation_errors
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
 __all__ = ["Strategy", "strategy_of"]
 
-Change = Callable[[JSONObject, JSONObject | None], None]
 Check = Callable[[JSONObject, JSONObject | None], list[FieldError]]
 
 
@@ -60,51 +41,19 @@ class Strategy:
     finish: Change = _no_change
 
 
-_COMPLETE: dict[tuple[str, str], Change] = {
-    ("", "namespaces"): complete_namespace,
-    ("", "persistentvolumeclaims"): complete_claim,
-    ("", "persistentvolumes"): complete_volume,
-    ("", "pods"): complete_pod,
-    ("", "replicationcontrollers"): complete_controller,
-    ("", "secrets"): complete_secret,
-    ("", "services"): complete_service,
-    ("apiregistration.k8s.io", "apiservices"): complete_api_service,
-    ("apps", "daemonsets"): complete_daemon_set,
-    ("autoscaling", "horizontalpodautoscalers"): complete_autoscaler,
-    ("batch", "jobs"): complete_job,
-}
-_FINISH: dict[tuple[str, str], Change] = {
-    ("", "events"): finish_core_event,
-    ("", "nodes"): finish_node,
-    ("", "pods"): finish_pod,
-    ("", "services"): finish_service,
-    ("batch", "jobs"): finish_job,
-    ("rbac.authorization.k8s.io", "clusterroles"): finish_role,
-    ("rbac.authorization.k8s.io", "roles"): finish_role,
-    ("events.k8s.io", "events"): finish_event,
-}
-
-
 @functools.lru_cache(maxsize=256)
 def _built_in(group: str, plural: str, subresource: str) -> Strategy:
     if (plural, subresource) in _OF_SUBRESOURCES:
         return _OF_SUBRESOURCES[plural, subresource]
-    return Strategy(
-        complete=_COMPLETE.get((group, plural), _no_change),
-        check=validation_errors,
-        finish=_FINISH.get((group, plural), _no_change),
-    )
+    kind = (group, plural)
+    return Strategy(COMPLETE.get(kind, _no_change), validation_errors, finish=FINISH.get(kind, _no_change))
 
 
 _OF_SUBRESOURCES = {
     ("pods", "ephemeralcontainers"): Strategy(
-        complete=complete_pod,
-        check=lambda doc, before: list(check_ephemeral_containers(doc, before or doc)),
+        complete_pod, lambda doc, before: list(check_ephemeral_containers(doc, before or doc))
     ),
-    ("pods", "resize"): Strategy(
-        complete=complete_resize,
-        check=lambda doc, before: list(check_resize(doc, before)),
-    ),
+    ("pods", "resize"): Strategy(complete_resize, lambda doc, before: list(check_resize(doc, before))),
 }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from reconciler.apiserver.builtin.rules.checks import without_empty
 from reconciler.apiserver.builtin.rules.table import violations
-from reconciler.apiserver.builtin.tables.cells import value_at
 from reconciler.apiserver.builtin.types import type_name
 from reconciler.apiserver.builtin.writes.expression_validation import (
     check_policy_expressions,
@@ -14,7 +13,7 @@ from reconciler.apiserver.builtin.writes.expression_validation import (
 )
 from reconciler.apiserver.builtin.writes.pod_validation import check_pod_update, difference
 from reconciler.apiserver.builtin.writes.preparation import finish_job
-from reconciler.apiserver.builtin.writes.registrations import check_api_service, check_revision
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
@@ -63,8 +62,6 @@ _CHECKS: dict[str, Check] = {
     "admissionregistration.v1.MutatingWebhookConfiguration": check_webhook_expressions,
     "admissionregistration.v1.ValidatingAdmissionPolicy": check_policy_expressions,
     "admissionregistration.v1.ValidatingWebhookConfiguration": check_webhook_expressions,
-    "apiregistration.v1.APIService": check_api_service,
-    "apps.v1.ControllerRevision": check_revision,
 }
 _UPDATE_CHECKS: dict[str, UpdateCheck] = {
     "core.v1.PersistentVolume": _check_volume_update,

@@ -25,7 +25,7 @@ from reconciler.manager.console.html import (
 )
 from reconciler.manager.console.pages.page import Page
 from reconciler.manager.console.timeline import run_id, timeline_of
-from reconciler.meta import format_duration
+from reconciler.meta import human_duration
 from reconciler.wire import JSONObject
 
 __all__ = ["KEY"]
@@ -76,7 +76,7 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
     if not key["cached"]:
         yield "warn", "The object is not in the cache: it was deleted, or is not watched."
     if "in_progress_seconds" in key:
-        seconds = format_duration(key["in_progress_seconds"])
+        seconds = human_duration(key["in_progress_seconds"])
         text = f"A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', []))}."
         yield "busy", [text, changes_of(key.get("current_changes", []))]
     if runs:
@@ -89,7 +89,7 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
 
 
 def _last(run: JSONObject, now: datetime) -> Iterator[tuple[str, Node]]:
-    ago = format_duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
+    ago = human_duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
     error = run.get("error")
     text = f"It ran last {ago} ago, because {_because(run['reasons'])}, and {_outcome(run)}."
     changes = changes_of(run.get("changes", []))
@@ -109,7 +109,7 @@ def _next_sentence(key: JSONObject, now: str) -> str:
     waits = f"It waits for {key['waits_for']}."
     if "due_in_seconds" in key:
         at = f", at {clock(key['due'], now)} UTC" if "due" in key else ""
-        return f"It runs next in {format_duration(key['due_in_seconds'])}{at}, or when it changes. {waits}"
+        return f"It runs next in {human_duration(key['due_in_seconds'])}{at}, or when it changes. {waits}"
     return waits
 
 
@@ -132,7 +132,7 @@ _LEGEND = (
 def _beyond(seconds: float | None) -> Node:
     if seconds is None:
         return None
-    return h.p(".note")[f"The next reconcile, in {format_duration(seconds)}, is beyond the right edge."]
+    return h.p(".note")[f"The next reconcile, in {human_duration(seconds)}, is beyond the right edge."]
 
 
 def _legend() -> Node:
@@ -152,11 +152,11 @@ def _run(run: JSONObject, now: str, above: JSONObject | None) -> Node:
     same = above is not None and error == above.get("error")
     result: Node = pill(_outcome(run), "bad" if error else "good")
     if "requeue_after_seconds" in run:
-        result = [result, f" again after {format_duration(run['requeue_after_seconds'])}"]
+        result = [result, f" again after {human_duration(run['requeue_after_seconds'])}"]
     return h.tr(id=run_id(run), class_="failing" if error else None)[
         h.th(scope="row")[clock(run["started"], now), h.span(".fraction")[run["started"][19:23]]],
         h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
-        h.td(".number")[format_duration(run["seconds"])],
+        h.td(".number")[human_duration(run["seconds"])],
         h.td(".wide")[
             result,
             error and (h.span(".note")[" with the same error"] if same else h.p(".error")[error_text(error)]),

@@ -9,7 +9,7 @@ from htpy import Node
 
 from reconciler.manager.console.html import clock, facts, pill, section, table
 from reconciler.manager.console.pages.page import Page
-from reconciler.meta import format_duration
+from reconciler.meta import human_duration
 from reconciler.wire import JSONObject
 
 __all__ = ["PROCESS"]
@@ -79,7 +79,7 @@ def _lag(each: JSONObject) -> str:
     if not each["synced"]:
         return "not listed"
     silent = each["silent_seconds"]
-    heard = "" if silent is None else f"heard {format_duration(silent)} ago"
+    heard = "" if silent is None else f"heard {human_duration(silent)} ago"
     writes = each["unconfirmed_writes"]
     return f"{writes} own writes behind; {heard}" if writes else heard
 
