@@ -1,4 +1,4 @@
-"""What a busy operator reads from the server before its calls, and what it must not take for current."""
+"""A busy operator reads few requests from the server before its calls, and takes no stale one for current."""
 
 from __future__ import annotations
 
