@@ -111,7 +111,6 @@ def peers(session: nox.Session) -> None:
 @nox.session(python=False)
 def browser(session: nox.Session) -> None:
     """Look at the docs and the console in Chromium; ``-- --pictures`` writes the pictures of the docs."""
-    session.run("sphinx-build", "-q", "-b", "html", "docs", "docs/_build/html")
     session.run("pytest", "-q", "-n0", "-m", "browser", *session.posargs)
 
 

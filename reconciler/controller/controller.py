@@ -24,7 +24,7 @@ from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
 from reconciler.controller.reconcile.storm import StormAlarm
-from reconciler.controller.reconcile.tracing import traced, traced_status
+from reconciler.controller.reconcile.tracing import traced
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.worker import Worker, WorkerCounters, WorkerState
 from reconciler.controller.reconcile.worker_pool import WorkerPool
@@ -137,7 +137,6 @@ class Controller:
         options = (options or ControllerOptions()).replace(**keywords)
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
-        status_metrics = traced_status(status_metrics, tracer())
         self._name = checked.name
         self._workers = reconciler.pool_size(options.workers)
         self._reconciler = reconciler
@@ -265,6 +264,7 @@ class Controller:
         if self._stopping.is_set():
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
+        self._metrics.watch_active_workers(lambda: self._queue.statistics().in_progress)
         reconcile = traced(self._reconcile, tracer())
         self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
@@ -346,10 +346,11 @@ class Controller:
     def statistics(self) -> ControllerStatistics:
         """Return the current counters. Thread-safe."""
         counters, mapper_queues = self._state.counters, self._informers.mapper_queues
+        queue = self._queue.statistics()
         return ControllerStatistics(
             name=self._name,
             workers=self._workers,
-            active=counters.active,
+            active=queue.in_progress,
             reconciles=counters.reconciles,
             results=Counter(counters.results),
             terminal_errors=counters.terminal,
@@ -362,7 +363,7 @@ class Controller:
             mapper_errors=sum(each.errors for each in mapper_queues),
             mapper_pending=sum(each.pending for each in mapper_queues),
             unmapped=sum(each.dropped for each in mapper_queues),
-            queue=self._queue.statistics(),
+            queue=queue,
         )
 
     def explain(self, request: Request, *, rows: Sequence[int] | None = None) -> KeyExplanation:
@@ -465,7 +466,7 @@ class Controller:
 
     async def _reconcile(self, cycle: ReconcileCycle) -> object:
         request = cycle.request
-        if not await self._shard_filter.may_reconcile(request):
+        if self._shard_filter.sharded and not await self._shard_filter.may_reconcile(request):
             self._forget(request)
             return None
         stored = self._informers.stored(request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
 
 __all__ = ["ControllerMetrics", "NoMetrics", "ReconcileResult"]
@@ -18,8 +18,8 @@ class ControllerMetrics(Protocol):
         """Called once, at the start, with the number of workers."""
         ...
 
-    def set_active_workers(self, active: int, /) -> None:
-        """Called with the number of workers that are reconciling, whenever it changes."""
+    def watch_active_workers(self, active: Callable[[], int], /) -> None:
+        """Called once, at the start, with the function that returns how many workers are reconciling. Thread-safe."""
         ...
 
     def reconciled(
@@ -68,7 +68,7 @@ class NoMetrics:
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:
         """Ignore it."""
 
-    def set_active_workers(self, active: int, /) -> None:
+    def watch_active_workers(self, active: Callable[[], int], /) -> None:
         """Ignore it."""
 
     def reconciled(

@@ -236,10 +236,10 @@ _is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
 """Cached, since it is called twice in each reconcile with the same few functions."""
 
 
-async def call_override(
+def call_override(
     reconciler: Reconciler, cycle: ReconcileCycle | None, override: Callable[..., Any], *args: Any
-) -> Any:
-    """Call a method that a subclass defines, ``async`` or plain.
+) -> Awaitable[Any]:
+    """Call a method that a subclass defines, ``async`` or plain; await its outcome.
 
     Cancellation is raised when the call has really ended, also in a thread.
 
@@ -250,7 +250,14 @@ async def call_override(
         args: its arguments.
     """
     if _is_async(override.__func__ if isinstance(override, MethodType) else override):
-        return await override(*args)
+        outcome: Awaitable[Any] = override(*args)
+        return outcome
+    return _call_in_thread(reconciler, cycle, override, *args)
+
+
+async def _call_in_thread(
+    reconciler: Reconciler, cycle: ReconcileCycle | None, override: Callable[..., Any], *args: Any
+) -> Any:
     bridge = None if cycle is None else cycle.bridge
     result = await binding_of(reconciler, "reconcile").threads.run(bridge, override, *args)
     return await result if inspect.isawaitable(result) else result

@@ -31,6 +31,7 @@ from reconciler.objects import (
     to_document,
 )
 from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
+from reconciler.status.record.mutations import Set
 
 __all__ = ["ResourceReconciler", "defines_finalize", "has_status_field", "strategy_of"]
 
@@ -186,32 +187,26 @@ class _ObjectReconcile:
     """
 
     def __init__(self, reconciler: ResourceReconciler[Any], request: Request) -> None:
-        binding = binding_of(reconciler, "client")
         self._reconciler = reconciler
         self._request = request
-        self._name = binding.name  # from the binding, because a subclass may use every public name for itself
-        self._events = binding.events
-        self._client = binding.client
-        self._kind = binding.kind
-        self._clock = binding.clock
-        self._metrics = binding.status_metrics
-        self._finalizes = defines_finalize(reconciler)
+        self._binding = binding_of(reconciler, "client")  # a subclass may use every public name for itself
         self._finalized = False  # `finalize` has returned None
         self._cycle = current_reconcile()  # `reconcile` is public, so the cycle cannot be one of its arguments
 
     @property
     def _finalizer(self) -> str:
-        group = gvk_from(self._kind).group or CORE_GROUP
-        return self._reconciler.finalizer or f"{group}/{self._name}"
+        group = gvk_from(self._binding.kind).group or CORE_GROUP
+        return self._reconciler.finalizer or f"{group}/{self._binding.name}"
 
     async def run(self) -> Outcome:
         """Read the object and reconcile it. Cancellation cancels the override and waits for the flush."""
-        read = await self._client.peek(self._kind, self._request)
+        kind = self._binding.kind
+        read = await self._binding.client.peek(kind, self._request)
         if read is None:
             return None
         if self._cycle is not None:
             self._cycle.set_basis(read.uid, read.version)
-        obj: Any = read.read_as(self._kind, lenient=True)
+        obj: Any = read.read_as(kind, lenient=True)
         if read.deletion_timestamp is not None:
             return await self._reconcile_deleted(obj)
         self._check_valid(obj)
@@ -224,8 +219,8 @@ class _ObjectReconcile:
             obj = batcher.object
             if obj is None:
                 return None
-        if self._finalizes:
-            obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
+        if defines_finalize(self._reconciler):
+            obj = await ensure_finalizer(self._binding.client, self._binding.kind, obj, self._finalizer)
             if obj is None:
                 return None
             self._check_valid(obj)  # again: the response to the write may be newer
@@ -234,7 +229,7 @@ class _ObjectReconcile:
     async def _reconcile_deleted(self, obj: Any) -> Outcome:
         if not has_finalizer(original_document(obj), self._finalizer):
             return None
-        if self._finalizes:
+        if defines_finalize(self._reconciler):
             batcher = self._batcher(obj)
             try:
                 outcome = await self._call(self._reconciler.finalize, obj, batcher, deleted=True)
@@ -252,7 +247,7 @@ class _ObjectReconcile:
                 return outcome
             if batcher.written:
                 obj = batcher.object
-        await release_finalizer(self._client, self._kind, dict(original_document(obj)), self._finalizer)
+        await release_finalizer(self._binding.client, self._binding.kind, dict(original_document(obj)), self._finalizer)
         return None
 
     async def _call(
@@ -320,7 +315,7 @@ class _ObjectReconcile:
         if not isinstance(obj, Resource) or not obj.problems:
             return
         fields = ", ".join(dict.fromkeys(path for path, _ in obj.problems))
-        self._events.warning(
+        self._binding.events.warning(
             obj, "InvalidObject", f"not reconciled until it changes, because these fields are invalid: {fields}"
         )
         raise InvalidPrimary(f"{obj.gvk.kind} {self._request} is invalid", obj.problems)
@@ -352,17 +347,17 @@ class _ObjectReconcile:
             error,
             extra=self._log_fields(),
         )
-        self._events.warning(obj, "StatusNotSaved", error_text(error))
+        self._binding.events.warning(obj, "StatusNotSaved", error_text(error))
 
     def _batcher(self, obj: Any) -> StatusBatcher[Any]:
         return StatusBatcher(
-            self._client,
+            self._binding.client,
             obj,
-            strategy=strategy_of(self._reconciler, self._kind),
+            strategy=strategy_of(self._reconciler, self._binding.kind),
             subresource=self._reconciler.status_subresource,
             on_error=self._reconciler.status_on_error,
-            clock=self._clock,
-            metrics=self._metrics,
+            clock=self._binding.clock,
+            metrics=(self._cycle or self._binding).status_metrics,
         )
 
     def _with_unsaved(self, obj: Any, status: StatusBatcher[Any], *, lenient: bool) -> Any:
@@ -371,7 +366,7 @@ class _ObjectReconcile:
         Mutations that make the object invalid are ignored here: the override gets the object as it is stored.
         """
         try:
-            return from_document(self._kind, {**to_document(obj), "status": status.current}, lenient=lenient)
+            return from_document(self._binding.kind, {**to_document(obj), "status": status.current}, lenient=lenient)
         except InvalidObject:
             return obj
 
@@ -392,11 +387,11 @@ def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
     """
     if not isinstance(obj, Resource) or not has_status_field(obj.status_model, "observedGeneration"):
         return
-    _, generation = _revision(obj)
+    generation = original_document(obj)["metadata"].get("generation")
     if generation is None:
         return
     if status.observed_generation is not None:
-        status.set("observedGeneration", generation)
+        status.record(Set(("observedGeneration",), generation))
     elif status.get("observedGeneration") is not None:  # written when the generation was unknown: outdated forever
         status.remove("observedGeneration")
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 __all__ = ["Correlator", "Decision", "Occurrence", "Subject"]
 
@@ -43,7 +46,7 @@ class Subject(NamedTuple):
     resource_version: str
 
 
-class _SimilarKey(NamedTuple):
+class _SimilarKey(msgspec.Struct, frozen=True, gc=False):
     """The fields that similar events have in common."""
 
     api_version: str
@@ -73,8 +76,7 @@ class Occurrence:
         return _SimilarKey(s.api_version, s.kind, s.name, s.namespace, s.uid, self.type, self.reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The decision how to store an occurrence.
 
     Attributes:
@@ -90,14 +92,12 @@ class Decision:
     first: datetime
 
 
-@dataclass(slots=True)
-class _Messages:
+class _Messages(msgspec.Struct, gc=False):
     last: float
-    seen: set[str] = field(default_factory=set)
+    seen: set[str] = msgspec.field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(msgspec.Struct, gc=False):
     tokens: float
     last: float
 
@@ -172,7 +172,7 @@ class Correlator:
         return self._stored.put(key, decision)
 
     def _take_token(self, occurrence: Occurrence) -> bool:
-        key = occurrence.similar._replace(reason="")
+        key = replace(occurrence.similar, reason="")
         bucket = self._buckets.get(key) or self._buckets.put(key, _Bucket(BURST, occurrence.monotonic))
         elapsed = max(0.0, occurrence.monotonic - bucket.last)
         bucket.tokens = min(BURST, bucket.tokens + elapsed * REFILL)

@@ -60,11 +60,13 @@ def equal(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-def identical(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    """Return whether two documents certainly mean the same, at a fraction of the cost of `equal`.
+def identical(left: Any, right: Any) -> bool:
+    """Return whether two JSON values certainly mean the same, at a fraction of the cost of `equal`.
 
     False may be wrong: for ``1`` and ``1.0``, for a null member and an absent one, and for what cannot be encoded.
     """
+    if type(left) in _SCALARS:
+        return type(left) is type(right) and bool(left == right)
     try:
         return _encode(left, order="deterministic") == _encode(right, order="deterministic")
     except (UnicodeEncodeError, RecursionError):

@@ -69,7 +69,9 @@ def version_of(obj: Mapping[str, Any]) -> str:
 
 def request_of(obj: Mapping[str, Any]) -> Request:
     """Return the name and namespace of an object."""
-    return Request(name_of(obj), namespace_of(obj))
+    metadata = _metadata(obj)
+    namespace = metadata.get("namespace")
+    return Request(str(metadata.get("name") or ""), str(namespace) if namespace else None)
 
 
 class AlreadyOwned(ValueError):

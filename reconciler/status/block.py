@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
+from collections.abc import Awaitable, Generator, Hashable, Mapping
 from contextvars import ContextVar
 from typing import Any
-
-import msgspec
 
 from reconciler.meta import current_cycle, uid_of, version_of
 from reconciler.status.clients.binding import Binding
@@ -22,7 +20,7 @@ from reconciler.status.flush.desired import check_can_apply
 from reconciler.status.flush.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.flush.effects import Target
 from reconciler.status.flush.session import Session
-from reconciler.status.options import OnError, Policy
+from reconciler.status.options import Policy
 from reconciler.status.record.mutations import DECISIONS, Mutation
 from reconciler.status.statistics import StatusMetrics, counters
 
@@ -31,21 +29,7 @@ __all__ = ["Block"]
 _logger = logging.getLogger("reconciler.status")
 
 
-class _OpenBatcher(msgspec.Struct, frozen=True, eq=False, weakref=True):
-    """The part of an outer batcher that an inner one uses when it joins.
-
-    Attributes:
-        key: returns what both must have in common: server, client, field manager, object, and how it is written.
-        session: where to record.
-        checkpoint: writes now what is recorded.
-    """
-
-    key: Callable[[], Hashable]
-    session: Session
-    checkpoint: Callable[[], Awaitable[None]]
-
-
-_open_batchers: ContextVar[tuple[weakref.ref[_OpenBatcher], ...]] = ContextVar("open_status_batchers", default=())
+_open_blocks: ContextVar[tuple[weakref.ref[Block], ...]] = ContextVar("open_status_blocks", default=())
 
 
 class Block:
@@ -57,15 +41,13 @@ class Block:
         binding: the client.
         document: the object that the batcher was given; None for a kind.
         private: nobody else can change that document's metadata.
-        on_error: what to write if the block ends with an exception.
-        join: whether to join an open batcher.
         metrics: notified of each flush; None for those of the running reconcile.
-        flush_timeout: seconds for one flush.
 
     Attributes:
         session: the state of the batcher, or of the joined one; None before the block.
-        joined: the batcher that this one records into; None if it writes by itself.
+        joined: the block of the batcher that this one records into; None if it writes by itself.
         failure: the error of the flush, if the block itself raised an exception.
+        flush_timeout: seconds for one flush.
     """
 
     def __init__(
@@ -76,24 +58,18 @@ class Block:
         *,
         document: Mapping[str, Any] | None,
         private: bool,
-        on_error: OnError,
-        join: bool,
         metrics: StatusMetrics | None,
-        flush_timeout: float,
     ) -> None:
         self.session: Session | None = None
-        self.joined: _OpenBatcher | None = None
+        self.joined: Block | None = None
         self.failure: Exception | None = None
-        self.flush_timeout = flush_timeout
+        self.flush_timeout = policy.patience
         self._target = target
         self._policy = policy
         self._binding = binding
         self._document = document
         self._private = private
-        self._on_error = on_error
-        self._join = join
         self._metrics = metrics
-        self._registration: _OpenBatcher | None = None  # what inner batchers find
         self._recorded_here: list[Mutation] = []  # while joined
         self._driver = AsyncDriver(binding.writer) if binding.is_async else BlockingDriver(binding.writer, policy.clock)
 
@@ -102,7 +78,7 @@ class Block:
         if self.session is not None:
             raise RuntimeError("a StatusBatcher can be entered only once; create another one")
         document = self._document if self._binding.kopf is None else self._binding.kopf.document()
-        outer = _find(self._key, document or {}) if self._join else None
+        outer = self._outer(document or {}) if self._policy.join else None
         if outer is not None:
             self.joined, self.session = outer, outer.session
             return True
@@ -208,14 +184,11 @@ class Block:
     def _close(self, error: BaseException | None) -> Session | None:
         """End the recording; return the session if this batcher must flush it."""
         session = self.require_session()
-        if error is not None and self._on_error != "flush":
+        if error is not None and self._policy.on_error != "flush":
             session.withdraw(self._is_unwanted)
         if self.joined is not None:
             return None
         session.close(in_error=error is not None)
-        if self._registration is not None:
-            registration, self._registration = self._registration, None  # it refers to this block
-            _open_batchers.set(tuple([ref for ref in _open_batchers.get() if ref() not in (None, registration)]))
         if self._binding.kopf is not None:
             if mutations := session.hand_over():
                 self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
@@ -239,7 +212,7 @@ class Block:
     def _is_unwanted(self, mutation: Mutation) -> bool:
         if self.joined is not None and not any(mutation is own for own in self._recorded_here):
             return False
-        return self._on_error == "discard" or isinstance(mutation, DECISIONS)
+        return self._policy.on_error == "discard" or isinstance(mutation, DECISIONS)
 
     def _new_session(self, uid: str, counts: dict[str, int]) -> Session:
         cycle, metrics = current_cycle.get(), self._metrics
@@ -249,29 +222,32 @@ class Block:
 
     def _start_alone(self, session: Session) -> None:
         self.session, self.joined, self._recorded_here = session, None, []
-        self._registration = _OpenBatcher(self._key, session, self.checkpoint)
-        _open_batchers.set((*_open_batchers.get(), weakref.ref(self._registration)))
+        _open_blocks.set((*filter(_is_open, _open_blocks.get()), weakref.ref(self)))
 
-    def _key(self) -> Hashable:
+    def _outer(self, document: Mapping[str, Any]) -> Block | None:
+        """Return the block of the innermost open batcher for the same object; None if there is none.
+
+        Args:
+            document: the object; ``{}`` if it was named without being read, which matches any object of that name.
+        """
+        for ref in filter(_is_open, reversed(_open_blocks.get())):
+            block = ref()
+            if block is None or block.join_key() != self.join_key():
+                continue
+            if uid_of(document) in ("", block.require_session().uid):
+                return block
+        return None
+
+    def join_key(self) -> Hashable:
+        """Return what batchers that join have in common: server, client, field manager, object, how it is written."""
         policy, target = self._policy, self._target
         identity = target.writer.identity, target.gvk, target.request
         return self._binding.is_async, identity, policy.strategy == "apply", policy.subresource
 
 
-def _find(key: Callable[[], Hashable], document: Mapping[str, Any]) -> _OpenBatcher | None:
-    """Return the innermost open batcher for the same object; None if there is none.
-
-    Args:
-        key: see `_OpenBatcher`.
-        document: the object; ``{}`` if it was named without being read, which matches any object of that name.
-    """
-    for ref in reversed(_open_batchers.get()):
-        found = ref()
-        if found is None or found.key() != key() or not found.session.is_open:
-            continue
-        if uid_of(document) in ("", found.session.uid):
-            return found
-    return None
+def _is_open(ref: weakref.ref[Block]) -> bool:
+    block = ref()
+    return block is not None and block.session is not None and block.session.is_open
 
 
 class _Completed:

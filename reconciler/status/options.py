@@ -55,7 +55,7 @@ def check_options(
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """The options of a batcher that decide how it sends.
+    """The options of a batcher that decide when, what and how it sends.
 
     Attributes:
         strategy: merge patch, update or apply.
@@ -64,9 +64,11 @@ class Policy(msgspec.Struct, frozen=True):
         token: the path where a write leaves a random id, which shows whether a write with a lost response was applied.
         clock: the time of what is learned about the server.
         rng: jitter and ids.
-        forms: which texts mean the same according to the kind's model; None for untyped kinds.
+        typed: the class of the object that was given, or the given class.
         backoff: the pauses between retries.
-        patience: the least number of seconds before giving up inside kopf, where a retry costs an event.
+        patience: seconds for one flush; inside kopf, where a retry costs an event, the least number before giving up.
+        on_error: what to write if the block ends with an exception.
+        join: whether to join an open batcher.
     """
 
     strategy: Strategy
@@ -75,9 +77,16 @@ class Policy(msgspec.Struct, frozen=True):
     token: Path | None
     clock: Clock
     rng: random.Random
-    forms: ValueForms | None = None
+    typed: type = dict
     backoff: Backoff = BACKOFF
     patience: float = 10.0
+    on_error: OnError = "flush"
+    join: bool = True
+
+    @property
+    def forms(self) -> ValueForms | None:
+        """Return which texts mean the same according to the kind's model; None for untyped kinds."""
+        return ValueForms.of(self.typed)
 
     def snapshot(self, document: Mapping[str, Any], *, last: bool = False, private: bool = False) -> Snapshot:
         """Return what this kind of write needs of an object.

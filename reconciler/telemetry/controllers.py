@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -56,14 +55,14 @@ class ControllerCounters:
         self.mapper_errors = 0
         self.unmapped_versions = 0
         self.workers = 0
-        self.active = 0
+        self.active: Callable[[], int] = int
 
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:
         """Record the number of workers."""
         self.workers = workers
 
-    def set_active_workers(self, active: int, /) -> None:
-        """Record how many workers are reconciling now."""
+    def watch_active_workers(self, active: Callable[[], int], /) -> None:
+        """Set the function that returns how many workers are reconciling."""
         self.active = active
 
     def reconciled(
@@ -139,7 +138,7 @@ _CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerCo
         gauge,
         "controller_runtime_active_workers",
         "Number of currently used workers per controller",
-        lambda c: c.active,
+        lambda c: c.active(),
     ),
     (
         counter,
@@ -204,31 +203,29 @@ class QueueCounters:
         statistics: returns the queue's counts and state; None until `watch` is called.
     """
 
-    __slots__ = ("_priorities", "_wait_counts", "_work_counts", "name", "statistics", "wait", "work")
+    __slots__ = (
+        "_priorities",
+        "name",
+        "observe_queue_duration",
+        "observe_work_duration",
+        "statistics",
+        "wait",
+        "work",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.wait = Histogram(QUEUE_BUCKETS)
         self.work = Histogram(QUEUE_BUCKETS)
-        self._wait_counts, self._work_counts = self.wait.counts, self.work.counts
+        # Not methods of this class that call these: they run once per key, and a call costs as much as the count.
+        self.observe_queue_duration = self.wait.observe
+        self.observe_work_duration = self.work.observe
         self.statistics: Callable[[], QueueStatistics] | None = None
         self._priorities: dict[int, None] = {0: None}
 
     def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:
         """Set the function that returns the queue's statistics."""
         self.statistics = statistics
-
-    # The next two methods inline Histogram.observe: they run once per key, and a call costs as much as the count.
-
-    def observe_queue_duration(self, seconds: float, /) -> None:
-        """Record how many seconds a key was ready before a worker took it."""
-        self._wait_counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
-        self.wait.total += seconds
-
-    def observe_work_duration(self, seconds: float, /) -> None:
-        """Record how many seconds a key was in progress."""
-        self._work_counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
-        self.work.total += seconds
 
     def depth(self, ready: Mapping[int, int]) -> dict[str, int]:
         """Return the number of ready keys by priority; priorities seen at an earlier scrape stay, with 0."""

@@ -76,7 +76,7 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
+    def observe(self, value: float, /) -> None:
         """Record one observation."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value

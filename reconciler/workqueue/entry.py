@@ -14,76 +14,75 @@ MAX_REASONS = 32
 """How many different reasons an entry stores. Further ones count as an add without a reason."""
 
 Reasons = str | set[str] | None
-"""None: not pending. ``""`` is the reason of an add without one; it keeps the entry pending like any other.
+"""None: none is left. ``""`` is the reason of an add without one; it keeps the entry pending like any other.
 
 Nearly every entry has one reason, so a set is allocated for the second one only.
 """
 
 
 class Entry(Generic[K]):
-    """A key that is in progress, ready, waiting, or in progress and one of the other two.
+    """A key that is ready, waiting or in progress, exactly one of the three.
 
-    These always hold:
+    An entry in progress does not change. What its key is added for in the meantime is another entry, `next`, which is
+    ready or waiting. These always hold:
 
-    * it is pending, that is, ready or waiting, exactly when `reasons` is not None;
-    * ready and waiting exclude each other: a ready entry has no timer;
-    * it is in the ready order exactly when it is ready and not in progress;
-    * an entry that is neither in progress nor pending is in no structure at all.
+    * a pending entry waits while it has a timer, and is ready otherwise;
+    * an entry is in the ready order exactly when it is ready and not the `next` of another;
+    * an entry that was withdrawn or is done is in no structure at all.
+
+    Args:
+        key: the key.
+        reason: why it is pending.
+        priority: its priority.
+        now: monotonic time.
 
     Attributes:
-        key: the key.
-        reasons: why it is pending.
+        key: as given.
+        reasons: why it is pending; once it is in progress, those whose delay had ended.
         later: monotonic second of each reason that waits for a time of its own; None unless reasons with different
             times were merged. A reason that is not in it is due when the entry is ready.
-        priority: of the pending entry; unset or stale while it is not pending.
-        ready: whether it is processed as soon as a worker is free and the processing in progress, if any, has ended.
-        ready_at: monotonic second from which `get` could have returned it; stale while it is not ready.
-        by_timer: whether its timer made it ready, and no add without delay has followed; stale while it is not ready.
-        position: rises with each insertion into the ready order; stale while it is not there.
+        priority: the highest one that was given.
+        ready_at: monotonic second from which `get` could have returned it; stale while it is waiting.
+        by_timer: whether its timer made it ready, and no add without delay has followed; stale while it is waiting.
         due: monotonic second at which it becomes ready; None without a timer.
-        timer: stamp of the valid item in the heap of timers; 0 without a timer.
-        limited: whether the rate limiter was charged for the pending entry.
-        started_at: monotonic second at which `get` returned it; None when it is not in progress.
-        current_reasons: the reasons it is in progress for; stale while it is not in progress.
-        current_priority: the priority that it had when `get` returned it; stale while it is not in progress.
-        current_by_timer: whether only its timer had made it ready; stale while it is not in progress.
+        timer: stamp of the valid item in the heap of timers; stale without a timer.
+        limited: whether the rate limiter was charged for it.
+        started_at: monotonic second at which `get` returned it; None until then.
+        next: the pending entry of a key in progress, if it was added again; None otherwise.
     """
 
     __slots__ = (
         "by_timer",
-        "current_by_timer",
-        "current_priority",
-        "current_reasons",
         "due",
         "key",
         "later",
         "limited",
-        "position",
+        "next",
         "priority",
-        "ready",
         "ready_at",
         "reasons",
         "started_at",
         "timer",
     )
 
-    priority: int
-    ready_at: float
-    by_timer: bool
-    position: int
-    current_reasons: Reasons
-    current_priority: int
-    current_by_timer: bool
+    timer: int
 
-    def __init__(self, key: K) -> None:
+    def __init__(self, key: K, reason: str, priority: int, now: float) -> None:
         self.key = key
-        self.reasons: Reasons = None
+        self.reasons: Reasons = reason
+        self.priority = priority
+        self.ready_at = now
+        self.by_timer = False
         self.later: dict[str, float] | None = None
-        self.ready = False
         self.due: float | None = None
-        self.timer = 0
         self.limited = False
         self.started_at: float | None = None
+        self.next: Entry[K] | None = None
+
+    @property
+    def pending(self) -> Entry[K] | None:
+        """The entry of the key that is ready or waiting: this one, or the next; None if there is none."""
+        return self if self.started_at is None else self.next
 
     def merge_reason(self, reason: str, due: float | None) -> None:
         """Add a reason to a pending entry.

@@ -1,9 +1,9 @@
 """The work queue: one entry per key, in at most one place of the order, with at most one timer.
 
-How it works: `_entries` has one `Entry` for each key that is in progress, ready or waiting, and no others. Ready
-entries that are not in progress are in `_order`, waiting ones in `_timers`. The event loop has one timer, for the
-earliest of them. Workers that find no key wait for a future, which only wakes them: the key stays in the order until a
-worker takes it, so a worker that is cancelled in between has nothing to lose.
+How it works: `_entries` has one `Entry` for each key that is in progress, ready or waiting, and no others. If a key is
+added while it is in progress, its entry has a `next`. Ready entries are in `_order`, waiting ones in `_timers`. The
+event loop has one timer, for the earliest of them. Workers that find no key wait for a future, which only wakes them:
+the key stays in the order until a worker takes it, so a worker that is cancelled in between has nothing to lose.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ class WorkQueue(Generic[K]):
         self._name = name
         self._limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
         self._now = (clock or current_clock()).monotonic
-        self._metrics = metrics
+        self._observe_wait = None if metrics is None else metrics.observe_queue_duration
+        self._observe_work = None if metrics is None else metrics.observe_work_duration
         self._entries: dict[K, Entry[K]] = {}
         self._order: ReadyOrder[K] | FairOrder[K] = ReadyOrder() if fair_by is None else FairOrder(fair_by)
         self._timers: Timers[K] = Timers()
         self._in_progress: set[Entry[K]] = set()
-        self._ready = 0  # ready entries, including those in progress as well
         self._workers = Waiters()
         self._drainers = Waiters()
         self._closing = False
         self._stopped = False
-        self._adds = self._gets = self._delayed_adds = 0
+        self._gets = self._delayed_adds = self._withdrawn = 0
         self._dropped_adds = self._dropped_ready = self._dropped_timers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = get_ident()  # the loop's; before there is a loop, the one that created the queue
@@ -119,25 +119,26 @@ class WorkQueue(Generic[K]):
             return
         if after is not None and not math.isfinite(after):
             raise ValueError(f"after must be a finite number of seconds, not {after!r}")
-        entry = self._entries.get(key)
-        if self._closing and not self._is_covered(entry, after):
+        head = self._entries.get(key)
+        if self._closing and not self._is_covered(head, after):
             self._count_dropped(1)
             return
-        if entry is None:
-            entry = self._entries[key] = Entry(key)
-        if entry.reasons is None:
-            entry.reasons = reason
-            entry.priority = priority
+        now = self._now()
+        due = None if after is None or after <= 0 else now + after
+        if head is None:
+            entry = self._entries[key] = Entry(key, reason, priority, now)
+        elif head.pending is None:
+            entry = head.next = Entry(key, reason, priority, now)
         else:
-            entry.merge_reason(reason, None if after is None or after <= 0 else self._now() + after)
-            if priority > entry.priority:
-                self._raise_priority(entry, priority)
-        if after is not None and after > 0:
-            self._delay(entry, self._now() + after)
-        elif entry.ready:
-            entry.by_timer = False
-        else:
-            self._make_ready(entry)
+            self._merge(head.pending, priority, reason, due)
+            return
+        if due is not None:
+            self._delayed_adds += 1
+            self._set_timer(entry, due)
+        elif head is None:
+            self._order.push(entry)
+            if self._workers.futures:
+                self._workers.wake_one()
 
     def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "", at_least: float = 0.0) -> None:
         """Add a key after the delay that the rate limiter computes, which counts this as a failure.
@@ -156,14 +157,16 @@ class WorkQueue(Generic[K]):
             RuntimeError: called outside the thread of the queue's event loop.
         """
         self._check_thread()
-        entry = self._entries.get(key)
-        if self._closing and (entry is None or not entry.ready):
+        entry = self._pending(key)
+        if self._closing and (entry is None or entry.due is not None):
             self._count_dropped(1)
             return
-        duplicate = entry is not None and (entry.ready or entry.limited)
+        duplicate = entry is not None and (entry.due is None or entry.limited)
         delay = when_duplicate(self._limiter, key) if duplicate else self._limiter.when(key)
         self.add(key, after=max(delay, at_least), priority=priority, reason=reason)
-        self._entries[key].limited = True
+        entry = self._pending(key)
+        assert entry is not None  # noqa: S101 - it was added
+        entry.limited = True
 
     def add_threadsafe(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
         """Add a key from any thread; the effect of `add` follows when the loop processes it.
@@ -190,7 +193,7 @@ class WorkQueue(Generic[K]):
             RuntimeError: called outside the thread of the queue's event loop.
         """
         self._check_thread()
-        entry = self._entries.get(key)
+        entry = self._pending(key)
         if entry is None:
             return False
         found, entry.reasons = without_reason(entry.reasons, reason)
@@ -198,8 +201,6 @@ class WorkQueue(Generic[K]):
             entry.later.pop(reason, None)
         if found and entry.reasons is None:
             self._withdraw(entry)
-            if entry.started_at is None:
-                del self._entries[key]
             self._stop_if_drained()
         return found
 
@@ -209,7 +210,7 @@ class WorkQueue(Generic[K]):
         Its next failure is not a duplicate, so it is charged to what keys share.
         """
         self._limiter.forget(key)
-        entry = self._entries.get(key)
+        entry = self._pending(key)
         if entry is not None:
             entry.limited = False
 
@@ -232,18 +233,13 @@ class WorkQueue(Generic[K]):
                 raise QueueShutDown(f"work queue {self._name!r} is shut down")
             await self._wait()
         entry = self._order.pop()
-        now = self._now()
-        entry.started_at = now
-        entry.current_reasons = due_reasons(entry.reasons, entry.later, now) if entry.later else entry.reasons
-        entry.current_priority = entry.priority
-        entry.current_by_timer = entry.by_timer
-        entry.reasons = entry.later = None
-        entry.ready = entry.limited = False
+        now = entry.started_at = self._now()
+        if entry.later:
+            entry.reasons = due_reasons(entry.reasons, entry.later, now)
         self._in_progress.add(entry)
-        self._ready -= 1
         self._gets += 1
-        if self._metrics is not None:
-            self._metrics.observe_queue_duration(now - entry.ready_at)
+        if self._observe_wait is not None:
+            self._observe_wait(now - entry.ready_at)
         return entry.key
 
     def done(self, key: K) -> None:
@@ -261,17 +257,16 @@ class WorkQueue(Generic[K]):
                 self._entries[key] = entry
             raise ValueError(f"{key!r} is not in progress: call done once for each key that get returned")
         now = self._now()
-        if self._metrics is not None:
-            self._metrics.observe_work_duration(now - entry.started_at)
+        if self._observe_work is not None:
+            self._observe_work(now - entry.started_at)
         self._in_progress.discard(entry)
-        entry.started_at = None
-        if entry.ready:
-            entry.ready_at = now
-            self._entries[key] = entry
-            self._order.push(entry)
-            self._workers.wake_one()
-        elif entry.due is not None:
-            self._entries[key] = entry
+        pending = entry.next
+        if pending is not None:
+            self._entries[key] = pending
+            if pending.due is None:
+                pending.ready_at = now
+                self._order.push(pending)
+                self._workers.wake_one()
         if self._closing:
             self._stop_if_drained()
 
@@ -321,7 +316,7 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Return the number of ready keys, including those that are in progress and processed once more."""
-        return self._ready
+        return self._order.size + len(self._ready_next())
 
     @property
     def name(self) -> str:
@@ -338,12 +333,11 @@ class WorkQueue(Generic[K]):
         entry = self._entries.get(key)
         if entry is None or entry.started_at is None:
             return None
-        reasons = named(entry.current_reasons)
-        return InProgress(key, reasons, entry.current_priority, entry.started_at, entry.current_by_timer)
+        return InProgress(key, named(entry.reasons), entry.priority, entry.started_at, entry.by_timer)
 
     def reasons(self, key: K) -> frozenset[str]:
         """Return the named reasons that a key is pending for; `in_progress` has those of a key in progress."""
-        entry = self._entries.get(key)
+        entry = self._pending(key)
         return frozenset() if entry is None else named(entry.reasons)
 
     def retries(self, key: K) -> int:
@@ -365,18 +359,18 @@ class WorkQueue(Generic[K]):
     def statistics(self) -> QueueStatistics:
         """Return a snapshot of the queue's counters and state. Thread-safe."""
         now = self._now()
-        in_progress = list(self._in_progress)
-        ages = [now - entry.started_at for entry in in_progress if entry.started_at is not None]
+        ages = [now - entry.started_at for entry in list(self._in_progress) if entry.started_at is not None]
         by_priority = self._order.sizes()
-        by_priority.update(entry.priority for entry in in_progress if entry.ready)
+        by_priority.update(entry.priority for entry in self._ready_next())
+        ready = by_priority.total()
         return QueueStatistics(
             name=self._name,
-            ready=self._ready,
+            ready=ready,
             ready_by_priority=dict(by_priority),
             waiting=len(self._timers),
             in_progress=len(ages),
             idle_workers=len(self._workers.futures),
-            adds=self._adds,
+            adds=self._gets + ready + self._withdrawn,
             gets=self._gets,
             delayed_adds=self._delayed_adds,
             dropped_adds=self._dropped_adds,
@@ -389,52 +383,84 @@ class WorkQueue(Generic[K]):
 
     # Changing entries
 
-    def _is_covered(self, entry: Entry[K] | None, after: float | None) -> bool:
-        """Return whether a draining shutdown still accepts an add."""
-        if entry is None or self._stopped:
-            return False
-        return entry.ready or (entry.started_at is not None and (after is None or after <= 0))
+    def _pending(self, key: K) -> Entry[K] | None:
+        """Return the entry of a key that is ready or waiting."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.pending
 
-    def _delay(self, entry: Entry[K], due: float) -> None:
-        self._delayed_adds += 1
-        if not entry.ready and (entry.due is None or due < entry.due):
-            self._timers.set(entry, due)
-            if due < self._alarm.at:
-                self._set_alarm()
+    def _ready_next(self) -> list[Entry[K]]:
+        """Return the ready entries of keys in progress. Thread-safe."""
+        following = [entry.next for entry in list(self._in_progress)]
+        return [entry for entry in following if entry is not None and entry.due is None]
+
+    def _is_covered(self, head: Entry[K] | None, after: float | None) -> bool:
+        """Return whether a draining shutdown still accepts an add."""
+        if head is None or self._stopped:
+            return False
+        in_progress = head.started_at is not None
+        pending = head.pending
+        return (pending is not None and pending.due is None) or (in_progress and (after is None or after <= 0))
+
+    def _merge(self, entry: Entry[K], priority: int, reason: str, due: float | None) -> None:
+        """Add a reason to a pending entry, which may make it ready, or earlier.
+
+        Args:
+            entry: the entry.
+            priority: of the add.
+            reason: of the add.
+            due: monotonic second of the add; None for now.
+        """
+        entry.merge_reason(reason, due)
+        if priority > entry.priority:
+            if entry.due is None and self._is_head(entry):
+                self._order.reprioritize(entry, priority)
+            else:
+                entry.priority = priority
+        if due is not None:
+            self._delayed_adds += 1
+            if entry.due is not None and due < entry.due:
+                self._set_timer(entry, due)
+        elif entry.due is None:
+            entry.by_timer = False
+        else:
+            self._timers.clear(entry)
+            self._make_ready(entry)
+
+    def _is_head(self, entry: Entry[K]) -> bool:
+        """Return whether a pending entry does not wait for the end of the processing of its key in progress."""
+        return self._entries[entry.key] is entry
+
+    def _set_timer(self, entry: Entry[K], due: float) -> None:
+        self._timers.set(entry, due)
+        if due < self._alarm.at:
+            self._set_alarm()
 
     def _deliver(self, key: K, due: float | None, priority: int, reason: str) -> None:
         self.add(key, after=None if due is None else due - self._now(), priority=priority, reason=reason)
 
     def _make_ready(self, entry: Entry[K], *, by_timer: bool = False) -> None:
-        if entry.due is not None:
-            self._timers.clear(entry)
-        entry.ready = True
         entry.by_timer = by_timer
         entry.ready_at = self._now()
-        self._ready += 1
-        self._adds += 1
-        if entry.started_at is None:
+        if self._is_head(entry):
             self._order.push(entry)
             if self._workers.futures:
                 self._workers.wake_one()
 
-    def _raise_priority(self, entry: Entry[K], priority: int) -> None:
-        if entry.ready and entry.started_at is None:
-            self._order.reprioritize(entry, priority)
-        else:
-            entry.priority = priority
-
     def _withdraw(self, entry: Entry[K]) -> None:
-        """Make an entry neither ready nor waiting."""
-        entry.reasons = entry.later = None
-        entry.limited = False
+        """Remove a ready or waiting entry."""
         if entry.due is not None:
             self._timers.clear(entry)
-        if entry.ready:
-            entry.ready = False
-            self._ready -= 1
-            if entry.started_at is None:
+        else:
+            self._withdrawn += 1
+            if self._is_head(entry):
                 self._order.remove(entry)
+        self._discard(entry)
+
+    def _discard(self, entry: Entry[K]) -> None:
+        if self._is_head(entry):
+            del self._entries[entry.key]
+        else:
+            self._entries[entry.key].next = None
 
     async def _wait(self) -> None:
         """Wait until there may be something to do."""
@@ -449,24 +475,20 @@ class WorkQueue(Generic[K]):
     def _drop_timers(self) -> None:
         while (entry := self._timers.pop_due(math.inf)) is not None:
             self._dropped_timers += 1
-            entry.reasons = entry.later = None
-            entry.limited = False
-            if entry.started_at is None:
-                del self._entries[entry.key]
+            self._discard(entry)
         self._alarm.cancel()
 
     def _stop_if_drained(self) -> None:
-        if self._closing and not self._ready and not self._in_progress:
+        if self._closing and not self._order.size and not self._in_progress:
             self._stop()
 
     def _stop(self) -> None:
         """Drop ready keys, and wake every task that waits."""
         self._stopped = True
-        for entry in [entry for entry in self._entries.values() if entry.ready]:
-            self._withdraw(entry)
-            if entry.started_at is None:
-                del self._entries[entry.key]
-            self._dropped_ready += 1
+        for entry in [entry.pending for entry in self._entries.values()]:
+            if entry is not None:  # it is ready: the timers were dropped before
+                self._withdraw(entry)
+                self._dropped_ready += 1
         self._workers.wake_all()
         self._drainers.wake_all()
 

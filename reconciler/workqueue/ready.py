@@ -29,20 +29,17 @@ class ReadyOrder(Generic[K]):
         size: the number of entries.
     """
 
-    __slots__ = ("_levels", "_passed", "_position", "_priorities", "size")
+    __slots__ = ("_levels", "_passed", "_priorities", "size")
 
     def __init__(self) -> None:
         self.size = 0
         self._levels: dict[int, OrderedDict[Entry[K], None]] = {}
         self._priorities: list[int] = []  # of all levels, ascending; a level that `pop` emptied is removed later
-        self._position = 0
         self._passed = 0  # keys in a row from the highest priority while a lower one waited
 
     def push(self, entry: Entry[K]) -> None:
         """Add an entry at the end of the level of its priority."""
         self.size += 1
-        self._position += 1
-        entry.position = self._position
         level = self._levels.get(entry.priority)
         if level is None:
             level = self._levels[entry.priority] = OrderedDict()
@@ -77,7 +74,7 @@ class ReadyOrder(Generic[K]):
             self._passed = 0
             level = self._longest_waiting()
         self.size -= 1
-        return level.popitem(last=False)[0]
+        return level.popitem(False)[0]  # not last=False, which costs half as much again
 
     def shrink(self) -> None:
         """Release the memory of the largest backlog so far; there must be no entries."""
@@ -89,11 +86,11 @@ class ReadyOrder(Generic[K]):
         return Counter({priority: len(level) for priority, level in list(self._levels.items()) if level})
 
     def _longest_waiting(self) -> OrderedDict[Entry[K], None]:
-        """Return the level below the highest one whose first entry came first; one of them must have an entry."""
+        """Return the level below the highest one whose first entry has been ready longest; one must have an entry."""
         for priority in [priority for priority, level in self._levels.items() if not level]:
             self._close(priority)
-        below = [self._levels[priority] for priority in self._priorities[:-1]]
-        return min(below, key=lambda level: next(iter(level)).position)
+        below = [self._levels[priority] for priority in self._priorities[-2::-1]]
+        return min(below, key=lambda level: next(iter(level)).ready_at)
 
     def _close(self, priority: int) -> None:
         self._priorities.remove(priority)

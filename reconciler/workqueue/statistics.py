@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, Protocol
 
 from reconciler.workqueue.entry import Entry, K, due_reasons, named
@@ -88,16 +88,19 @@ def explain(key: K, entry: Entry[K] | None, *, now: float, failures: int) -> Exp
     """
     if entry is None:
         return Explanation(key, failures=failures)
-    return Explanation(
-        key,
-        in_progress=None if entry.started_at is None else now - entry.started_at,
-        current_reasons=frozenset() if entry.started_at is None else named(entry.current_reasons),
-        ready=now - entry.ready_at if entry.ready else None,
-        due=None if entry.due is None else max(0.0, entry.due - now),
-        priority=None if entry.reasons is None else entry.priority,
-        reasons=named(entry.reasons),
-        next_reasons=named(due_reasons(entry.reasons, entry.later, now if entry.due is None else entry.due)),
-        failures=failures,
+    found = Explanation(key, failures=failures)
+    if entry.started_at is not None:
+        found = replace(found, in_progress=now - entry.started_at, current_reasons=named(entry.reasons))
+    pending = entry.pending
+    if pending is None:
+        return found
+    return replace(
+        found,
+        ready=now - pending.ready_at if pending.due is None else None,
+        due=None if pending.due is None else max(0.0, pending.due - now),
+        priority=pending.priority,
+        reasons=named(pending.reasons),
+        next_reasons=named(due_reasons(pending.reasons, pending.later, now if pending.due is None else pending.due)),
     )
 
 

@@ -22,9 +22,9 @@ _LONGEST_SLEEP = 86_400.0
 class Timers(Generic[K]):
     """The waiting entries, ordered by the time at which they become ready.
 
-    A heap item is valid while its stamp is the entry's `timer`. Moving or clearing a timer leaves a stale item behind.
-    The heap is rebuilt as soon as the stale items outnumber the valid ones by more than `_SLACK`, which costs O(1) per
-    timer on average.
+    A heap item is valid while its entry waits and has its stamp as `timer`. Moving or clearing a timer leaves a stale
+    item behind. The heap is rebuilt as soon as the stale items outnumber the valid ones by more than `_SLACK`, which
+    costs O(1) per timer on average.
     """
 
     __slots__ = ("_heap", "_live", "_stamp")
@@ -51,7 +51,6 @@ class Timers(Generic[K]):
         """Clear the timer of an entry, which must have one."""
         self._live -= 1
         entry.due = None
-        entry.timer = 0
         self._compact()
 
     def next_due(self) -> float | None:
@@ -59,7 +58,7 @@ class Timers(Generic[K]):
         heap = self._heap
         while heap:
             due, stamp, entry = heap[0]
-            if entry.timer == stamp:
+            if entry.due is not None and entry.timer == stamp:
                 return due
             heappop(heap)
         return None
@@ -78,7 +77,7 @@ class Timers(Generic[K]):
         if not self._live:
             heap.clear()
         elif len(heap) > 2 * self._live + _SLACK:
-            heap[:] = [item for item in heap if item[2].timer == item[1]]
+            heap[:] = [item for item in heap if item[2].due is not None and item[2].timer == item[1]]
             heapify(heap)
 
 

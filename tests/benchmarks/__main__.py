@@ -339,6 +339,7 @@ def main() -> None:
     profile = PROFILES[chosen.profile]
     chosen.works = _subset(chosen.works, profile.works, WORKS)
     chosen.contenders = _subset(chosen.contenders, profile.contenders, contenders(Programs()))
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process compiles its modules anew
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that blocks end and their processes with them
     output: Path = chosen.output or Path(tempfile.mkdtemp(prefix="benchmarks-"))
     output.mkdir(parents=True, exist_ok=True)

@@ -80,8 +80,10 @@ async def decoding() -> dict[str, float]:
     from reconciler.meta import GroupVersionKind
 
     gvk = GroupVersionKind("bench.example.com", "v1", "Widget")
-    lines = [json.dumps({"type": "MODIFIED", "object": document(number)}).encode() for number in range(_OBJECTS)]
-    listed = json.dumps({"metadata": {}, "items": [document(number) for number in range(_OBJECTS)]}).encode()
+    documents = [document(number) for number in range(_OBJECTS)]
+    # Without spaces between members, as API servers encode.
+    lines = [msgspec.json.encode({"type": "MODIFIED", "object": each}) for each in documents]
+    listed = msgspec.json.encode({"metadata": {}, "items": documents})
     reader = WireReader(gvk)
     untyped = msgspec.json.Decoder()
 

@@ -445,21 +445,24 @@ class Metrics:
 
 
 async def test_metrics_receive_everything(world: World) -> None:
+    active = []
+
     async def body(reconciler, obj, status):
+        active.append(count())
         await asyncio.sleep(2)
         if len(reconciler.runs) == 1:
             raise NotSent("no network")
 
     metrics = Metrics()
     await world.start(WidgetReconciler(body), workers=2, metrics=metrics)
+    (count,) = [args[0] for name, *args in metrics.calls if name == "watch_active_workers"]
     await world.widget()
     await quiet(60)
+    assert (*active, count()) == (1, 1, 0)
     names = [name for name, *_ in metrics.calls]
     assert names[0] == "set_max_concurrent_reconciles"
     assert names.count("reconciled") == 2
     assert "echo_dropped" in names
-    active = [args[0] for name, *args in metrics.calls if name == "set_active_workers"]
-    assert (max(active), active[-1]) == (1, 0)
     (_, result, seconds, reasons, flags), again = [call for call in metrics.calls if call[0] == "reconciled"]
     assert (result, reasons) == ("error", {"event"})
     assert seconds == pytest.approx(2, abs=0.1)

@@ -260,6 +260,7 @@ async def test_object_replaced_while_it_is_reconciled_leaves_nothing_behind(worl
 @pytest.mark.virtual_time
 async def test_key_of_another_shard_leaves_nothing_behind(world: World) -> None:
     class Leaving(Unsharded):
+        sharded = True
         admitted = True
 
         async def may_reconcile(self, request):

@@ -133,7 +133,7 @@ def test_a_controller_is_measured() -> None:
     metrics = MetricsRegistry()
     controller = metrics.controller("database")
     controller.set_max_concurrent_reconciles(4)
-    controller.set_active_workers(3)
+    controller.watch_active_workers(lambda: 3)
     plain = {"terminal": False, "timed_out": False, "panicked": False}
     controller.reconciled("success", 0.2, ["event"], **plain)
     controller.reconciled("error", 3, ["retry", "owned"], terminal=True, timed_out=True, panicked=True)

@@ -9,7 +9,7 @@ from reconciler.client.session.answers import decode
 from reconciler.client.session.connection import JSON
 from reconciler.client.session.requests import CONTENT_TYPES, encode
 from reconciler.client.session.session import Session
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import GroupVersionKind, Request, current_cycle
 from reconciler.objects import KindLike, gvk_from
 from reconciler.wire import JSONObject
 
@@ -27,8 +27,6 @@ class ClientStatusWriter:
     Attributes:
         gvk: the object's kind.
         request: its name and namespace.
-        field_manager: the field manager of the writes.
-        former_field_manager: the name that earlier releases used in its place; ``""`` if there was none.
         warnings: the ``Warning`` headers of the last response.
     """
 
@@ -36,10 +34,19 @@ class ClientStatusWriter:
         self.gvk: GroupVersionKind = gvk_from(kind)
         self.request = request
         self.warnings: Sequence[str] = ()
-        self.field_manager = session.field_manager()
-        self.former_field_manager = session.former_field_manager
+        self._cycle = current_cycle.get()
         self._session = session
         self._kind = kind
+
+    @property
+    def field_manager(self) -> str:
+        """The field manager of the writes: of the reconcile that was running when this writer was made."""
+        return self._session.field_manager(getattr(self._cycle, "controller", ""))
+
+    @property
+    def former_field_manager(self) -> str:
+        """The name that earlier releases used in its place; ``""`` if there was none."""
+        return self._session.former_field_manager
 
     @property
     def client(self) -> object:

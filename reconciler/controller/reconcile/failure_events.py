@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
@@ -30,8 +31,7 @@ _INTERVAL = 60.0
 """Seconds between two Events of one object, so that an outage of something that all objects need is not a flood."""
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(msgspec.Struct, gc=False):
     """Failures in a row of one object.
 
     Attributes:

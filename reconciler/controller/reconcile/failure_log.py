@@ -6,7 +6,8 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller.reconcile.cycle import ReconcileRun
@@ -33,8 +34,7 @@ _MAX_DEPTH = 4
 _VARIABLE = re.compile(r"""'[^'\n]*'|"[^"\n]*"|\b[0-9a-fA-F-]*\d[\w.:-]*""")
 
 
-@dataclass(slots=True)
-class _Failing:
+class _Failing(msgspec.Struct, gc=False):
     """A key that fails: the hash of the error, the number of failures, and when the next one is logged."""
 
     error: int  # the error itself has its stack, which would be stored once per key

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -48,7 +48,7 @@ _HOME = __file__.removesuffix("controller/reconcile/history.py")
 S = TypeVar("S", bound=Hashable)
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, gc=False):
     """The failure of a reconcile.
 
     Attributes:
@@ -100,8 +100,12 @@ class RunExplanation:
     changes: tuple[ObjectChange, ...]
 
 
-class _Shared(NamedTuple):
-    """The parts of a reconcile that many rows have in common."""
+class _Shared(msgspec.Struct, frozen=True, gc=False):
+    """The parts of a reconcile that many rows have in common.
+
+    There is one for each failure. The garbage collector need not track them: they refer to no object that could refer
+    to them.
+    """
 
     reasons: frozenset[str]
     result: ReconcileResult | Literal["cancelled"]
@@ -158,8 +162,8 @@ class RunHistory:
             shared = _Shared(run.reasons, "error", None, cycle.writes, cycle.status_written, failure, run.reconcile_id)
         else:
             delay = None if completion.outcome is None else completion.outcome.requeue_after
-            fields = (run.reasons, completion.result, delay, cycle.writes, cycle.status_written, None, None)
-            shared = self._pool.get(fields) or self._pooled(_Shared(*fields))
+            shared = _Shared(run.reasons, completion.result, delay, cycle.writes, cycle.status_written, None, None)
+            shared = self._pool.get(shared) or self._pooled(shared)
         self._keys.append(run.request)
         self._since.append(run.since)
         self._seconds.append(seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -24,6 +25,8 @@ __all__ = [
     "text_without_values",
 ]
 
+T = TypeVar("T")
+
 _MAX_PARTS = 3
 """How many exceptions of a group a message names."""
 
@@ -31,7 +34,7 @@ _MAX_CHAIN = 8
 _MAX_TEXT = 32_768
 
 
-class Completion(msgspec.Struct, frozen=True):
+class Completion(msgspec.Struct):
     """The outcome or the error of a reconcile that has ended.
 
     Attributes:
@@ -39,27 +42,30 @@ class Completion(msgspec.Struct, frozen=True):
         error: what it raised; None if it returned.
         timed_out: whether its timeout expired.
         panicked: whether it ended with a cancellation that did not come from the controller.
+        result: the value of the metrics' label ``result``; it follows from the others.
+        terminal: whether a retry cannot help; it follows from the others.
     """
 
     outcome: Outcome = None
     error: Exception | None = None
     timed_out: bool = False
     panicked: bool = False
+    result: ReconcileResult = "success"
+    terminal: bool = False
 
-    @property
-    def terminal(self) -> bool:
-        """Return whether a retry cannot help."""
-        return self.error is not None and is_terminal(self.error)
-
-    @property
-    def result(self) -> ReconcileResult:
-        """Return the value of the metrics' label ``result``."""
+    def __post_init__(self) -> None:
         if self.error is not None:
-            return "error"
-        return "success" if self.outcome is None else result_of(self.outcome)
+            self.result, self.terminal = "error", is_terminal(self.error)
+        elif self.outcome is not None:
+            self.result = result_of(self.outcome)
 
 
-async def run_to_completion(reconcile: Callable[[], Awaitable[object]], *, timeout: float | None) -> Completion:  # noqa: ASYNC109 - a timeout is a completion
+async def run_to_completion(
+    reconcile: Callable[[T], Awaitable[object]],
+    cycle: T,
+    *,
+    timeout: float | None,  # noqa: ASYNC109 - a timeout is a completion
+) -> Completion:
     """Run a reconcile, as the only content of a task, and return how it ended.
 
     Every exception becomes part of the result, so that one key cannot end a worker. A BaseException that is not an
@@ -68,18 +74,19 @@ async def run_to_completion(reconcile: Callable[[], Awaitable[object]], *, timeo
 
     Args:
         reconcile: starts it.
+        cycle: its argument.
         timeout: seconds after which it is cancelled, which counts as an error. None: no limit.
     """
     error: Exception | None = None
     if timeout is None:
         try:
-            return Completion(check_outcome(await reconcile()))
+            return Completion(check_outcome(await reconcile(cycle)))
         except Exception as raised:  # noqa: BLE001 - as below
             return Completion(error=raised)
     scope = asyncio.timeout(timeout)
     try:
         async with scope:
-            outcome = await reconcile()
+            outcome = await reconcile(cycle)
         if not scope.expired():
             return Completion(check_outcome(outcome))
     except Exception as raised:  # noqa: BLE001 - the worker passes it to the log, the metrics and the backoff

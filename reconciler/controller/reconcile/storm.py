@@ -94,9 +94,14 @@ class StormAlarm(Generic[K]):
             reasons: why it runs; without any, it was not asked for.
             by_timer: whether the key's timer made it ready. Default False.
         """
+        asked_for = bool(reasons) and (
+            reasons <= _ASKED_FOR or (by_timer and words.words(frozenset(reasons)) <= _DELAYED)
+        )
+        if asked_for and not self._recent and not self._quiet_until:  # at rest
+            return None
         now = self._clock.monotonic()
         self._drop_idle(now)
-        if reasons and (reasons <= _ASKED_FOR or (by_timer and words.words(frozenset(reasons)) <= _DELAYED)):
+        if asked_for:
             return None
         runs = self._recent.get(key)
         if runs is None:

@@ -14,7 +14,7 @@ from reconciler.telemetry import is_tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["traced", "traced_status"]
+__all__ = ["traced"]
 
 
 def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
@@ -28,9 +28,8 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
     if tracer is None:
         return reconcile
 
-    async def run(cycle: ReconcileCycle) -> object:
-        if not is_tracing():
-            return await reconcile(cycle)
+    async def in_span(cycle: ReconcileCycle) -> object:
+        cycle.status_metrics = _TracedStatus(cycle.status_metrics)
         name = f"reconcile {cycle.controller}"
         with tracer.start_as_current_span(name, attributes=_attributes(cycle.run)) as span:
             try:
@@ -43,20 +42,15 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
                 span.set_attribute("reconciler.requeue_after", outcome.requeue_after)
             return outcome
 
-    return run
-
-
-def traced_status(metrics: StatusMetrics | None, tracer: Tracer | None) -> StatusMetrics | None:
-    """Return metrics that also add a span event for each flush, or the given ones without a tracer.
-
-    The span event is called ``status flush``; its attributes are ``reconciler.status.written``, ``…suppressed``,
-    ``…conflicts``, ``…replays`` and ``…fields``.
-    """
-    return metrics if tracer is None else _TracedStatus(metrics)
+    return lambda cycle: in_span(cycle) if is_tracing() else reconcile(cycle)
 
 
 class _TracedStatus:
-    """Status metrics that add a span event for each flush."""
+    """Status metrics that add a span event for each flush.
+
+    It is called ``status flush``; its attributes are ``reconciler.status.written``, ``…suppressed``, ``…conflicts``,
+    ``…replays`` and ``…fields``.
+    """
 
     def __init__(self, metrics: StatusMetrics | None) -> None:
         self._metrics = metrics
@@ -74,8 +68,6 @@ class _TracedStatus:
                 fields=fields,
                 seconds=seconds,
             )
-        if not is_tracing():
-            return
         from opentelemetry.trace import get_current_span
 
         span = get_current_span()

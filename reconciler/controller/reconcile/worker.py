@@ -52,7 +52,6 @@ class WorkerCounters:
         self.timed_out = 0
         self.panicked = 0
         self.cancelled = 0
-        self.active = 0
 
     def add(self, completion: Completion) -> None:
         """Count a reconcile that ended."""
@@ -172,7 +171,6 @@ class Worker:
             since=queued.since,
         )
         self._detect_storm(run, by_timer=queued.by_timer)
-        self._set_active(+1)
         return ReconcileCycle(self._context, run, state.changes.begin(key))
 
     async def _run(self, cycle: ReconcileCycle) -> Completion:
@@ -181,7 +179,7 @@ class Worker:
         context = contextvars.copy_context()
         context.run(current_cycle.set, cycle)
         task = asyncio.get_running_loop().create_task(
-            run_to_completion(lambda: self._reconcile(cycle), timeout=self._state.timeout),
+            run_to_completion(self._reconcile, cycle, timeout=self._state.timeout),
             name=f"reconcile {self._state.name} {cycle.request}",
             context=context,
         )
@@ -199,7 +197,6 @@ class Worker:
 
     def _end(self, cycle: ReconcileCycle, completion: Completion | None) -> None:
         cycle.end()
-        self._set_active(-1)
         seconds = self._state.clock.monotonic() - cycle.run.since
         self._state.history.record(cycle, seconds, completion)
         if cycle.changes is not None:
@@ -251,11 +248,6 @@ class Worker:
             self._state.queue.add(key, after=remaining, priority=priority, reason=reasons.REQUEUE_AFTER)
         else:
             self._state.deadlines.pop(key, None)
-
-    def _set_active(self, change: int) -> None:
-        counters = self._state.counters
-        counters.active += change
-        self._state.metrics.set_active_workers(counters.active)
 
     def _detect_storm(self, run: ReconcileRun, *, by_timer: bool) -> None:
         storm = self._state.storm.note(run.request, run.reasons, by_timer=by_timer)

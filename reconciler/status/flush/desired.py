@@ -114,8 +114,9 @@ def desired_status(
     if not identical(tip.status, computed):
         keep_transition_times(tip.status, computed)
         diff = merge_diff(tip.status, computed)
-    if diff and policy.forms is not None:
-        kept = policy.forms.keep(tip.status, computed)
+    forms = policy.forms if diff else None
+    if forms is not None:
+        kept = forms.keep(tip.status, computed)
         if kept is not computed:  # rare, and costs a second diff
             computed, diff = kept, merge_diff(tip.status, kept)
     if diff and target.memory.has_answers:

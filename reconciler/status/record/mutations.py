@@ -7,9 +7,7 @@ conflict and after an unknown outcome.
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
@@ -59,6 +57,9 @@ Path = tuple[str, ...]
 PathLike = str | Sequence[str]
 """``"a.b"``, or a sequence of keys, for keys that contain a dot."""
 
+_HIDDEN = frozenset({"value", "document", "item", "members", "message", "function"})
+"""Fields that a mutation's ``repr`` leaves out, since they contain values of the caller."""
+
 
 class ApplyStatistics(msgspec.Struct):
     """Counts of what applying mutations did besides changing the status.
@@ -70,17 +71,20 @@ class ApplyStatistics(msgspec.Struct):
     trimmed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Mutation(ABC):
+class Mutation(msgspec.Struct, frozen=True):
     """A recorded change of a status."""
 
     verb: ClassVar[str]
     idempotent: ClassVar[bool] = True
 
     @property
-    @abstractmethod
     def paths(self) -> Sequence[Path]:
         """Return the paths that it writes; empty if only running it would show them."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        shown = (name for name in self.__struct_fields__ if name not in _HIDDEN)
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def may_be_repeated(
         self,
@@ -102,7 +106,6 @@ class Mutation(ABC):
         """
         return False
 
-    @abstractmethod
     def apply(self, status: JSONObject, statistics: ApplyStatistics, /) -> None:
         """Change a status in place, sharing nothing with it. If this raises, the status is unchanged.
 
@@ -110,10 +113,10 @@ class Mutation(ABC):
             PathError: the path leads through a value that is not an object.
             TypeError: the value at the path is of a type that the verb cannot change.
         """
+        raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class _OnePath(Mutation):
+class _OnePath(Mutation, frozen=True):
     path: Path
 
     @property
@@ -121,8 +124,7 @@ class _OnePath(Mutation):
         return (self.path,)
 
 
-@dataclass(frozen=True, slots=True)
-class Set(_OnePath):
+class Set(_OnePath, frozen=True):
     """A mutation that sets the value at a path; None removes it.
 
     Attributes:
@@ -132,7 +134,7 @@ class Set(_OnePath):
     """
 
     verb: ClassVar[str] = "set"
-    value: Any = field(repr=False)
+    value: Any
     overwrite: bool | None = None
 
     def leaves_unchanged(self, status: Mapping[str, Any], /) -> bool:
@@ -152,13 +154,12 @@ class Set(_OnePath):
         return self.path[-1] == "observedGeneration"
 
 
-@dataclass(frozen=True, slots=True)
-class Merge(Mutation):
+class Merge(Mutation, frozen=True):
     """A mutation that merges an object into the one at a path (RFC 7386); null members are removed."""
 
     verb: ClassVar[str] = "merge"
     path: Path
-    document: Mapping[str, Any] = field(repr=False)
+    document: Mapping[str, Any]
 
     @property
     def paths(self) -> Sequence[Path]:
@@ -176,8 +177,7 @@ class Merge(Mutation):
             status.update(merged)
 
 
-@dataclass(frozen=True, slots=True)
-class Append(_OnePath):
+class Append(_OnePath, frozen=True):
     """A mutation that adds an item to the end of a list.
 
     Attributes:
@@ -188,7 +188,7 @@ class Append(_OnePath):
     """
 
     verb: ClassVar[str] = "append"
-    item: Any = field(repr=False)
+    item: Any
     keep_last: int | None = None
     key: Path | None = None
     dropped_path: Path | None = None
@@ -231,12 +231,11 @@ class Append(_OnePath):
         statistics.trimmed += over
 
 
-@dataclass(frozen=True, slots=True)
-class Upsert(_OnePath):
+class Upsert(_OnePath, frozen=True):
     """A mutation that replaces the list item with the same key in place, or adds the item to the end."""
 
     verb: ClassVar[str] = "upsert"
-    item: Any = field(repr=False)
+    item: Any
     key: Path = ()
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
@@ -252,8 +251,7 @@ class Upsert(_OnePath):
         set_path(status, self.path, items)
 
 
-@dataclass(frozen=True, slots=True)
-class Increment(_OnePath):
+class Increment(_OnePath, frozen=True):
     """A mutation that adds to a number; a missing one counts as 0. The additions of two writers add up."""
 
     verb: ClassVar[str] = "increment"
@@ -265,8 +263,7 @@ class Increment(_OnePath):
         set_path(status, self.path, _number_at(status, self.path) + self.by)
 
 
-@dataclass(frozen=True, slots=True)
-class Remove(_OnePath):
+class Remove(_OnePath, frozen=True):
     """A mutation that removes the value at a path, if there is one."""
 
     verb: ClassVar[str] = "remove"
@@ -276,12 +273,11 @@ class Remove(_OnePath):
         delete_path(status, self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveItem(_OnePath):
+class RemoveItem(_OnePath, frozen=True):
     """A mutation that removes the list items that have the given members; other items stay."""
 
     verb: ClassVar[str] = "remove an item of"
-    members: Mapping[str, Any] = field(repr=False)
+    members: Mapping[str, Any]
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Remove every item whose members have these values."""
@@ -291,8 +287,7 @@ class RemoveItem(_OnePath):
             set_path(status, self.path, kept)
 
 
-@dataclass(frozen=True, slots=True)
-class SetCondition(Mutation):
+class SetCondition(Mutation, frozen=True):
     """A mutation that sets one of a list of conditions by the rules of metav1.Condition.
 
     Attributes:
@@ -307,7 +302,7 @@ class SetCondition(Mutation):
     type: str
     status: bool | str
     reason: str
-    message: str = field(repr=False)
+    message: str
     generation: int | None
     now: datetime
 
@@ -349,8 +344,7 @@ class SetCondition(Mutation):
         set_path(status, self.path, conditions)
 
 
-@dataclass(frozen=True, slots=True)
-class Mutate(Mutation):
+class Mutate(Mutation, frozen=True):
     """A mutation that runs a function on a private copy of the status, which then becomes the new status.
 
     The function runs once for each version that is tried, so it must depend on its argument alone and do no I/O. Its
@@ -359,7 +353,7 @@ class Mutate(Mutation):
 
     verb: ClassVar[str] = "mutate"
     idempotent: ClassVar[bool] = False
-    function: Callable[[JSONObject], object] = field(repr=False)
+    function: Callable[[JSONObject], object]
 
     @property
     def paths(self) -> Sequence[Path]:
