@@ -62,7 +62,7 @@ def read_applied_configuration(call: Call) -> JSONObject:
         check_name(call, metadata)
     config = {**found, "metadata": metadata if isinstance(given, dict) or not given else given}
     if problem := schema_mismatch(call, config):
-        raise _schema_error(call, metadata.get("namespace"), name, problem)
+        raise _schema_error(call, metadata.get("namespace"), name or "", problem)
     return config
 
 
