@@ -92,24 +92,18 @@ def _form(form: str) -> Node:
         named = type_node(form[2:])
         return Node(properties=named.properties, name=named.name, complete=named.complete)
     if form.startswith("["):
-        return Node("array", items=_form(form[1:-1]), name=f"[]{_go(form[1:-1])}")
+        items = _form(form[1:-1])
+        return Node("array", items=items, name=f"[]{items.name or 'interface {}'}")
     if form.startswith("{"):
-        return Node("object", additional=_form(form[1:-1]), name=f"map[string]{_go(form[1:-1])}")
+        values = _form(form[1:-1])
+        return Node("object", additional=values, name=f"map[string]{values.name or 'interface {}'}")
     kind, node_format, go_type = _SCALARS[form]
     return Node(kind, node_format, int_or_string=form == "o", name=go_type)
 
 
-def _go(form: str) -> str:
-    if form.startswith(("[", "{")):
-        return _form(form).name
-    if form.startswith("@"):
-        return type_node(form[1:]).name
-    return (_SCALARS[form][2] if form in _SCALARS else "") or "interface {}"
-
-
 def built_in_node(group: str, version: str, kind: str) -> Node | None:
     """Return the node of a built-in kind, or None if its type is unknown."""
-    name = _table()["kinds"].get(f"{group}/{version}/{kind}")
+    name = type_name(group, version, kind)
     return None if name is None else type_node(name)
 
 

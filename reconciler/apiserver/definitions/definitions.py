@@ -76,8 +76,11 @@ class Definitions:
 
     def _follow_definition(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
         if new is None:
-            if old is not None:
-                self._withdraw(old)
+            assert old is not None  # noqa: S101 - a commit has one of both
+            spec = old.doc["spec"]
+            gone = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
+            if gone is not None:
+                self._cluster.registry.remove(gone)
             return
         if old is None or old.doc["spec"] is not new.doc["spec"]:
             self.serve(new)
@@ -182,12 +185,6 @@ class Definitions:
         else:
             metadata.pop("finalizers", None)
             self._cluster.remove(self._definitions, stored, {**stored.doc, "metadata": metadata})
-
-    def _withdraw(self, stored: Stored) -> None:
-        spec = stored.doc["spec"]
-        resource = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
-        if resource is not None:
-            self._cluster.registry.remove(resource)
 
 
 def _complete(doc: JSONObject, before: JSONObject | None) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, read_time, restoring_problem
+from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, restoring_problem
 from reconciler.apiserver.builtin.types import metadata_node
-from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.text import go_type, quoted
 from reconciler.wire import JSONObject, JSONValue
 
@@ -37,20 +34,21 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
         decoding.problems[-1].member = "metadata"
         return {}
     metadata: JSONObject = {}
-    members = metadata_node().properties
     for key, value in found.items():
-        if key not in members:
+        node = metadata_node().properties.get(key)
+        if node is None:
             decoding.unknown.append(f"metadata.{key}")
             continue
         if value is None:
             continue
         kept: Any = value
-        plain = _PLAIN.get(key)
-        if plain is None or not plain(value):
-            if lenient and _FORMS[key] in ("t", "l"):
-                continue
+        # The content of managedFields is checked when it is used.
+        if key != "managedFields" or not _are_objects(value):
             place = Place(decoding, f"metadata.{key}", f"metadata.{key}" if kind else key, "ObjectMeta")
-            kept = decoding.read_member("metadata", value, members[key], place)
+            known = len(decoding.problems)
+            kept = decoding.read_member("metadata", value, node, place)
+            if lenient and (node.format == "date-time" or node.type == "integer"):
+                del decoding.problems[known:]
         if key == "ownerReferences" and not decoding.problems:
             kept = _owners(kept)
         # An empty managedFields resets ownership; a missing one does not.
@@ -59,41 +57,8 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
     return metadata
 
 
-def _is_text(value: JSONValue) -> bool:
-    return type(value) is str
-
-
-def _is_number(value: JSONValue) -> bool:
-    return type(value) is int
-
-
-def _is_time(value: JSONValue) -> bool:
-    with contextlib.suppress(Malformed):
-        return type(value) is str and bool(read_time(value, "date-time"))
-    return False
-
-
-def _are_named_texts(value: JSONValue) -> bool:
-    return type(value) is dict and all(map(_is_text, value.values()))
-
-
-def _are_texts(value: JSONValue) -> bool:
-    return type(value) is list and all(map(_is_text, value))
-
-
-def _are_entries(value: JSONValue) -> bool:
-    # The content of the entries is checked when it is used.
+def _are_objects(value: JSONValue) -> bool:
     return type(value) is list and all(type(entry) is dict for entry in value)
-
-
-_USUAL = {"s": _is_text, "t": _is_time, "l": _is_number, "{s}": _are_named_texts, "[s]": _are_texts}
-_MEMBERS = recorded("builtin/types.json")["types"]["meta.v1.ObjectMeta"]
-_FORMS = {key: form.partition("|")[0] for key, form in _MEMBERS.items()}
-_PLAIN: dict[str, Callable[[JSONValue], bool]] = {
-    **{key: _USUAL[form] for key, form in _FORMS.items() if form in _USUAL},
-    "managedFields": _are_entries,
-}
-"""Returns whether a field has its usual form, so that it needs no decoding."""
 
 
 def _owners(owners: list[JSONObject]) -> list[JSONObject]:

@@ -118,7 +118,8 @@ def route(request: HTTPRequest, registry: Registry) -> Call | None:
     if endpoint is None:
         raise no_such_resource() if registry.is_built_in(group, version) else not_served()
     call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query))
-    call.verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
+    verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
+    call.verb = "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
     return call
 
 
@@ -142,7 +143,7 @@ def _built_in_verb(call: Call) -> str:
     over_all = info.namespaced and call.namespace is None
     if verb is None or (over_all and verb != "list") or not (stored or verb in info.verbs):
         raise method_not_allowed()
-    return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
+    return verb
 
 
 def _custom_verb(call: Call) -> str:
@@ -163,7 +164,7 @@ def _custom_verb(call: Call) -> str:
     verb = _table(call).get(method)
     if verb is None:
         raise method_not_allowed()
-    return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
+    return verb
 
 
 _UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
