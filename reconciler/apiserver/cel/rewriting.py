@@ -62,7 +62,7 @@ def runnable(tree: Tree, changes: Changes, bound: Sequence[tuple[str, Tree]] = (
         bound: names that stand for other compiled expressions, each after those that it uses. The engine evaluates
             them when they are first used.
     """
-    message = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
+    message: Fields = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
     if bound:
         # References and types are by id, and the ids of the bound expressions are not unique.
         message = {"expr": message["expr"]}

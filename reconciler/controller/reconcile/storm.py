@@ -83,7 +83,7 @@ class _Run(msgspec.Struct, gc=False):
 
     def latest(self, since: float) -> list[_Run]:
         """Return this one and the earlier ones after a time, one more than the limit at most; forget all others."""
-        runs = [self]
+        runs: list[_Run] = [self]
         while len(runs) <= _LIMIT and (run := runs[-1].earlier) is not None and run.at > since:
             runs.append(run)
         runs[-1].earlier = None
