@@ -141,9 +141,14 @@ def named(reasons: Reasons) -> frozenset[str]:
     """Return the reasons without the empty one."""
     if not reasons:
         return frozenset()
-    return _alone(reasons) if isinstance(reasons, str) else frozenset(reasons) - {""}
+    return _alone(reasons) if isinstance(reasons, str) else _shared(frozenset(reasons) - {""})
 
 
 @functools.lru_cache(maxsize=256)  # nearly every key has one reason, one of a few
 def _alone(reason: str) -> frozenset[str]:
     return frozenset((reason,))
+
+
+@functools.lru_cache(maxsize=256)  # or one of a few sets, of which the history keeps one for each reconcile
+def _shared(reasons: frozenset[str]) -> frozenset[str]:
+    return reasons

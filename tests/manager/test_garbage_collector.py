@@ -27,7 +27,7 @@ async def test_running_manager_freezes_old_objects_and_collects_new_garbage(clie
     running = asyncio.create_task(manager.run())
     await asyncio.sleep(1)
     assert gc.get_freeze_count() > 10_000
-    assert gc.get_threshold()[0] == 10_000
+    assert gc.get_threshold()[0] == 2_000
     garbage = weakref.ref(ReferenceCycle())
     gc.collect()
     assert garbage() is None

@@ -86,7 +86,7 @@ def _read_body(call: Call) -> JSONObject:
     return found
 
 
-def _schema_error(call: Call, namespace: Any, name: str, problem: str) -> Refusal:
+def _schema_error(call: Call, namespace: Any, name: str | None, problem: str) -> Refusal:
     info, endpoint = call.endpoint.info, call.endpoint
     # The group of core kinds is empty, which leaves the slash.
     version = endpoint.api_version if info.group else f"/{endpoint.version}"

@@ -15,6 +15,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
+
 from reconciler.clock import Clock
 from reconciler.controller.wake import reasons as words
 
@@ -69,6 +71,25 @@ class Storm(Generic[K]):
         return f"{runs}, because of: {reasons}{skipped}{more}"
 
 
+class _Run(msgspec.Struct, gc=False):
+    """A reconcile that nobody asked for, with those of the same key before it.
+
+    A resync makes one for every key at once: the garbage collector need not track them.
+    """
+
+    at: float
+    reasons: frozenset[str]
+    earlier: _Run | None
+
+    def latest(self, since: float) -> list[_Run]:
+        """Return this one and the earlier ones after a time, one more than the limit at most; forget all others."""
+        runs: list[_Run] = [self]
+        while len(runs) <= _LIMIT and (run := runs[-1].earlier) is not None and run.at > since:
+            runs.append(run)
+        runs[-1].earlier = None
+        return runs
+
+
 class StormAlarm(Generic[K]):
     """A detector of keys that reconcile in a tight loop, by counts in a sliding window. Idle keys take no memory.
 
@@ -80,7 +101,7 @@ class StormAlarm(Generic[K]):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._recent: OrderedDict[K, deque[tuple[float, frozenset[str]]]] = OrderedDict()
+        self._recent: OrderedDict[K, _Run] = OrderedDict()
         self._quiet_until: OrderedDict[K, float] = OrderedDict()
         self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
         self._skipped = 0
@@ -103,19 +124,14 @@ class StormAlarm(Generic[K]):
         self._drop_idle(now)
         if asked_for:
             return None
-        runs = self._recent.get(key)
-        if runs is None:
-            runs = self._recent[key] = deque(maxlen=_LIMIT + 1)
-        else:
-            self._recent.move_to_end(key)
-        runs.append((now, frozenset(reasons)))
-        while runs[0][0] <= now - _WINDOW:
-            runs.popleft()
+        run = self._recent[key] = _Run(now, frozenset(reasons), self._recent.get(key))
+        self._recent.move_to_end(key)
+        runs = run.latest(now - _WINDOW)
         if len(runs) <= _LIMIT or key in self._quiet_until:
             return None
         self._quiet_until[key] = now + _QUIET
         self._storms += 1
-        found = Counter(reason for _, reasons in runs for reason in reasons)
+        found = Counter(reason for run in runs for reason in run.reasons)
         if self._is_limit_reached(now):
             self._skipped += 1
             return Storm(key, len(runs), found, logged=False)
@@ -135,7 +151,7 @@ class StormAlarm(Generic[K]):
         return len(self._logged_at) == _MAX_LOGGED and self._logged_at[0] > now - _WINDOW
 
     def _drop_idle(self, now: float) -> None:
-        while self._recent and next(iter(self._recent.values()))[-1][0] <= now - _WINDOW:
+        while self._recent and next(iter(self._recent.values())).at <= now - _WINDOW:
             self._recent.popitem(last=False)
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)
