@@ -45,7 +45,7 @@ class Entry(Generic[K]):
         ready_at: monotonic second from which `get` could have returned it; stale while it is waiting.
         by_timer: whether its timer made it ready, and no add without delay has followed; stale while it is waiting.
         due: monotonic second at which it becomes ready; None without a timer.
-        timer: stamp of the valid item in the heap of timers; stale without a timer.
+        timer: stamp of its item in the heap of timers; stale without a timer.
         limited: whether the rate limiter was charged for it.
         started_at: monotonic second at which `get` returned it; None until then.
         next: the pending entry of a key in progress, if it was added again; None otherwise.
