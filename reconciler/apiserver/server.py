@@ -7,20 +7,20 @@ import functools
 import os
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from reconciler.apiserver.access.tokens import Credentials
 from reconciler.apiserver.access.users import User, with_groups
-from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.effects import EventOrder
-from reconciler.apiserver.serving.handler import Handler, refusal_response
+from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain
 from reconciler.apiserver.serving.listener import Listener
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
+from reconciler.apiserver.serving.path_tokens import PathTokens
 from reconciler.apiserver.serving.request_log import RequestLog
 from reconciler.apiserver.serving.stand_ins import IMMEDIATE, StandIns
 from reconciler.apiserver.serving.tls import serving_certificate
@@ -34,9 +34,6 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
 __all__ = ["APIServer", "ServerStatistics"]
-
-_MAX_VERSION = 2**62
-"""The newest version to start at: clients and etcd count with 64 bits, and the writes after it need room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +116,8 @@ class APIServer:
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         context, self._authority = serving_certificate() if tls else (None, "")
-        self._listener = Listener(self._serve_socket, self._unauthorized, clock, context)
+        over_sockets = PathTokens(self.send, lambda: self._handler_chain.handler.access)
+        self._listener = Listener(over_sockets.handle, over_sockets.refused, clock, context)
         self._new_handler = functools.partial(
             Handler,
             clock,
@@ -197,11 +195,8 @@ class APIServer:
         if wipe:
             await self._continue_with(self._new_handler(), "the server restarted and lost its data")
         else:
-            self.cut_watches()
+            self._handler_chain.restart()
             self._listener.abort_connections()
-            self._handler_chain.break_off()
-            self._handler_chain.compact()
-            self._handler_chain.note("the server restarted")
             await asyncio.sleep(0)
 
     def snapshot(self) -> bytes:
@@ -224,12 +219,7 @@ class APIServer:
             ConfigurationError: it is not a snapshot, or a part of one, or the version would exceed 2**62; nothing was
                 replaced.
         """
-        if bump_revision is not None and bump_revision < 1:
-            raise ConfigurationError(f"bump_revision must be 1 or more, not {bump_revision}")
-        state = read_state(snapshot, "the snapshot")
-        state = state._replace(version=state.version + (bump_revision or 0))
-        if state.version > _MAX_VERSION:
-            raise ConfigurationError(f"the server's version would be {state.version}: the limit is {_MAX_VERSION}")
+        state = read_state(snapshot, "the snapshot").bumped(bump_revision)
         await self._continue_with(self._new_handler(state=state), "the server was restored from a snapshot")
 
     async def _continue_with(self, handler: Handler, why: str) -> None:
@@ -461,27 +451,3 @@ class APIServer:
 
     def _connection(self, token: str) -> UserConnection:
         return UserConnection(token, self.send, lambda: self.url, self._authority)
-
-    def _unauthorized(self, request: HTTPRequest) -> HTTPResponse | None:
-        """Return the response to a request without a valid token, or None if it has one."""
-        try:
-            self._handler_chain.handler.access.authenticated(self._authorization(request))
-        except Refusal as refusal:
-            return refusal_response(refusal)
-        return None
-
-    @staticmethod
-    def _authorization(request: HTTPRequest) -> str:
-        """Return the Authorization header, or one with the first part of the path."""
-        return request.headers.get("authorization") or f"Bearer {request.path[1:].partition('/')[0]}"
-
-    async def _serve_socket(self, request: HTTPRequest) -> HTTPResponse:
-        headers = {**request.headers, "authorization": self._authorization(request)}
-        first, _, rest = request.path[1:].partition("/")
-        if not self._handler_chain.handler.access.is_token(first):
-            return await self.send(replace(request, headers=headers))
-        response = await self.send(replace(request, path=f"/{rest}", headers=headers))
-        if rest == "openapi/v3":
-            # Clients follow these links as they are.
-            response.body = response.body.replace(b'"/openapi/', b'"/%b/openapi/' % first.encode())
-        return response

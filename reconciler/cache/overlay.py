@@ -178,7 +178,9 @@ class Overlay:
         Raises:
             OverlayExpired: the watch is too far behind, or the object was invalidated.
         """
-        entry = self._current(request)
+        entry = self._current(request) if self._entries else None
+        if entry is None and not self._invalid_namespaces:  # nearly always
+            return self._store.get(request)
         self._check({} if entry is None else {request: entry}, request.namespace)
         return self._store.get(request) if entry is None else self._over(request, entry)
 

@@ -24,7 +24,7 @@ from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
 from reconciler.controller.reconcile.storm import StormAlarm
-from reconciler.controller.reconcile.tracing import traced, traced_status
+from reconciler.controller.reconcile.tracing import traced
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.worker import Worker, WorkerCounters, WorkerState
 from reconciler.controller.reconcile.worker_pool import WorkerPool
@@ -137,7 +137,6 @@ class Controller:
         options = (options or ControllerOptions()).replace(**keywords)
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
-        status_metrics = traced_status(status_metrics, tracer())
         self._name = checked.name
         self._workers = reconciler.pool_size(options.workers)
         self._reconciler = reconciler

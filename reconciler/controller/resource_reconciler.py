@@ -31,6 +31,7 @@ from reconciler.objects import (
     to_document,
 )
 from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
+from reconciler.status.record.mutations import Set
 
 __all__ = ["ResourceReconciler", "defines_finalize", "has_status_field", "strategy_of"]
 
@@ -356,7 +357,7 @@ class _ObjectReconcile:
             subresource=self._reconciler.status_subresource,
             on_error=self._reconciler.status_on_error,
             clock=self._binding.clock,
-            metrics=self._binding.status_metrics,
+            metrics=(self._cycle or self._binding).status_metrics,
         )
 
     def _with_unsaved(self, obj: Any, status: StatusBatcher[Any], *, lenient: bool) -> Any:
@@ -390,7 +391,7 @@ def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
     if generation is None:
         return
     if status.observed_generation is not None:
-        status.set("observedGeneration", generation)
+        status.record(Set(("observedGeneration",), generation))
     elif status.get("observedGeneration") is not None:  # written when the generation was unknown: outdated forever
         status.remove("observedGeneration")
 

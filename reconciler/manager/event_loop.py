@@ -26,8 +26,9 @@ _log = logging.getLogger("reconciler.manager")
 LIMIT = 1.0
 """Seconds; the default timeout of a Kubernetes probe."""
 
-INTERVAL = 0.2
-"""Seconds between two signs of life of the loop, each of which takes some microseconds."""
+INTERVAL = 0.5
+"""Seconds between two looks at the loop: a block is reported after 1 to 1.5 seconds. Each look wakes the thread, which
+costs an idle process as much as a reconcile."""
 
 LIVENESS_LIMIT = 60.0
 """Seconds after which ``/healthz`` fails. Few calls take as long and end; twice the usual timeout of a DNS lookup."""
@@ -36,6 +37,7 @@ _SAME_PLACE = 60.0
 """Seconds in which the same line of code is logged once; further blocks are only counted."""
 
 _MAX_PLACES = 100
+_RUN_ONCE = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]  # noqa: SLF001
 _LOOP_FILES = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.py")
 _DEBUGGERS = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle"})
 
@@ -107,7 +109,7 @@ class BlockedLoopWatchdog:
         self._virtual = bool(getattr(clock, "virtual", False))
         self._counters = counters
         self._stopped = threading.Event()
-        self._alive = False
+        self._alive = True  # the loop has answered, or was not asked
         self._logged: dict[str, float] = {}
         self.block: Block | None = None
 
@@ -127,16 +129,17 @@ class BlockedLoopWatchdog:
     def _watch(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         detector = BlockedLoopDetector()
         now, cpu = self._now(), process_time()
-        self._alive = True
         while not self._stopped.wait(INTERVAL) and not loop.is_closed():
             before, cpu_before = now, cpu
             now, cpu = self._now(), process_time()
-            alive, self._alive = self._alive, False
-            idle = not loop.is_running()  # between two calls of run_until_complete
-            if detector.check(alive=alive or idle, elapsed=now - before, cpu=cpu - cpu_before):
-                self._report(sys._current_frames().get(thread), loop)  # noqa: SLF001 - documented, despite its name
+            frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, despite its name
+            idle = _waits_for_events(frame) or not loop.is_running()  # or between two calls of run_until_complete
+            alive = idle or self._alive
+            if detector.check(alive=alive, elapsed=now - before, cpu=cpu - cpu_before):
+                self._report(frame, loop)
             self._follow(detector.seconds)
-            if alive:
+            if alive and not idle:
+                self._alive = False
                 with contextlib.suppress(RuntimeError):  # the loop was closed just now
                     loop.call_soon_threadsafe(self._set_alive)
 
@@ -169,6 +172,11 @@ class BlockedLoopWatchdog:
             where,
             task,
         )
+
+
+def _waits_for_events(frame: FrameType | None) -> bool:
+    """Return whether this is asyncio's loop in its selector. It need not be woken to show that it is not blocked."""
+    return frame is not None and frame.f_back is not None and frame.f_back.f_code is _RUN_ONCE
 
 
 def _stack(frame: FrameType | None) -> list[FrameType]:

@@ -28,7 +28,7 @@ __all__ = [
 
 def are_conditions(value: Any) -> TypeGuard[list[JSONObject]]:
     """Return whether a value is a list of nothing but objects."""
-    return isinstance(value, list) and all(isinstance(condition, dict) for condition in value)
+    return isinstance(value, list) and all(issubclass(each, dict) for each in set(map(type, value)))
 
 
 def find_condition(conditions: Sequence[JSONObject], type: str) -> JSONObject | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, overload
 from reconciler.clock import Clock, current_clock
 from reconciler.status.block import Block
 from reconciler.status.clients.binding import bind
+from reconciler.status.flush.effects import StoredWrite
 from reconciler.status.options import OnError, Policy, check_options
 from reconciler.status.record.builder import UNSET, MutationBuilder
 from reconciler.status.record.conversion import document_of, in_form_of, is_kind
@@ -126,7 +127,7 @@ class StatusBatcher(Generic[S]):
             api, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager, timeout=flush_timeout
         )
         self._binding.check_strategy(strategy)
-        target = self._binding.target()
+        target = self._binding.target
         clock = clock or current_clock()
         self._names = FieldNames.of(obj_or_kind, target.gvk)
         self._build = MutationBuilder(self._names, clock)
@@ -139,6 +140,8 @@ class StatusBatcher(Generic[S]):
             rng=rng or _RNG,
             typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
             patience=flush_timeout,
+            on_error=on_error,
+            join=join,
         )
         self._block = Block(
             target,
@@ -146,10 +149,7 @@ class StatusBatcher(Generic[S]):
             self._binding,
             document=self._document,
             private=hasattr(obj_or_kind, "status_model"),  # a Resource: its metadata is a copy
-            on_error=on_error,
-            join=join,
             metrics=metrics,
-            flush_timeout=flush_timeout,
         )
 
     @property
@@ -206,6 +206,15 @@ class StatusBatcher(Generic[S]):
         """
         session = self._block.session
         return None if session is None or self.joined else session.written
+
+    @property
+    def last_write(self) -> StoredWrite | None:
+        """Return the last write that the server has stored and answered, with the time of its start; None if none.
+
+        Once a watch of the kind has reached its version, it has delivered everything that was written before that time.
+        """
+        session = self._block.session
+        return None if session is None else session.last_write
 
     @property
     def failure(self) -> Exception | None:

@@ -20,7 +20,7 @@ from reconciler.status.flush.desired import check_can_apply
 from reconciler.status.flush.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.flush.effects import Target
 from reconciler.status.flush.session import Session
-from reconciler.status.options import OnError, Policy
+from reconciler.status.options import Policy
 from reconciler.status.record.mutations import DECISIONS, Mutation
 from reconciler.status.statistics import StatusMetrics, counters
 
@@ -41,15 +41,13 @@ class Block:
         binding: the client.
         document: the object that the batcher was given; None for a kind.
         private: nobody else can change that document's metadata.
-        on_error: what to write if the block ends with an exception.
-        join: whether to join an open batcher.
         metrics: notified of each flush; None for those of the running reconcile.
-        flush_timeout: seconds for one flush.
 
     Attributes:
         session: the state of the batcher, or of the joined one; None before the block.
         joined: the block of the batcher that this one records into; None if it writes by itself.
         failure: the error of the flush, if the block itself raised an exception.
+        flush_timeout: seconds for one flush.
     """
 
     def __init__(
@@ -60,22 +58,17 @@ class Block:
         *,
         document: Mapping[str, Any] | None,
         private: bool,
-        on_error: OnError,
-        join: bool,
         metrics: StatusMetrics | None,
-        flush_timeout: float,
     ) -> None:
         self.session: Session | None = None
         self.joined: Block | None = None
         self.failure: Exception | None = None
-        self.flush_timeout = flush_timeout
+        self.flush_timeout = policy.patience
         self._target = target
         self._policy = policy
         self._binding = binding
         self._document = document
         self._private = private
-        self._on_error = on_error
-        self._join = join
         self._metrics = metrics
         self._recorded_here: list[Mutation] = []  # while joined
         self._driver = AsyncDriver(binding.writer) if binding.is_async else BlockingDriver(binding.writer, policy.clock)
@@ -85,7 +78,7 @@ class Block:
         if self.session is not None:
             raise RuntimeError("a StatusBatcher can be entered only once; create another one")
         document = self._document if self._binding.kopf is None else self._binding.kopf.document()
-        outer = self._outer(document or {}) if self._join else None
+        outer = self._outer(document or {}) if self._policy.join else None
         if outer is not None:
             self.joined, self.session = outer, outer.session
             return True
@@ -191,7 +184,7 @@ class Block:
     def _close(self, error: BaseException | None) -> Session | None:
         """End the recording; return the session if this batcher must flush it."""
         session = self.require_session()
-        if error is not None and self._on_error != "flush":
+        if error is not None and self._policy.on_error != "flush":
             session.withdraw(self._is_unwanted)
         if self.joined is not None:
             return None
@@ -219,7 +212,7 @@ class Block:
     def _is_unwanted(self, mutation: Mutation) -> bool:
         if self.joined is not None and not any(mutation is own for own in self._recorded_here):
             return False
-        return self._on_error == "discard" or isinstance(mutation, DECISIONS)
+        return self._policy.on_error == "discard" or isinstance(mutation, DECISIONS)
 
     def _new_session(self, uid: str, counts: dict[str, int]) -> Session:
         cycle, metrics = current_cycle.get(), self._metrics

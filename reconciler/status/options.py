@@ -55,7 +55,7 @@ def check_options(
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """The options of a batcher that decide how it sends.
+    """The options of a batcher that decide when, what and how it sends.
 
     Attributes:
         strategy: merge patch, update or apply.
@@ -66,7 +66,9 @@ class Policy(msgspec.Struct, frozen=True):
         rng: jitter and ids.
         typed: the class of the object that was given, or the given class.
         backoff: the pauses between retries.
-        patience: the least number of seconds before giving up inside kopf, where a retry costs an event.
+        patience: seconds for one flush; inside kopf, where a retry costs an event, the least number before giving up.
+        on_error: what to write if the block ends with an exception.
+        join: whether to join an open batcher.
     """
 
     strategy: Strategy
@@ -78,6 +80,8 @@ class Policy(msgspec.Struct, frozen=True):
     typed: type = dict
     backoff: Backoff = BACKOFF
     patience: float = 10.0
+    on_error: OnError = "flush"
+    join: bool = True
 
     @property
     def forms(self) -> ValueForms | None:

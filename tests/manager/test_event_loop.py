@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import pdb  # noqa: T100 - the test halts itself
+import selectors
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -133,6 +136,33 @@ async def test_halt_in_a_debugger_is_not_reported(reported: Reported, monkeypatc
     assert looked.is_set()
     assert reported.lines == []
     assert counters.blocked == 0
+
+
+def test_loop_that_waits_for_events_is_told_from_code_that_blocks_in_a_selector() -> None:
+    loop = asyncio.SelectorEventLoop()
+    blocking, unblock = threading.Event(), socket.socketpair()
+
+    def block() -> None:  # as subprocess does
+        with selectors.DefaultSelector() as selector:
+            selector.register(unblock[0], selectors.EVENT_READ)
+            blocking.set()
+            selector.select(LONG)
+        loop.stop()
+
+    def waits() -> bool:
+        return event_loop._waits_for_events(sys._current_frames().get(thread.ident or 0))
+
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    assert any(waits() or blocking.wait(0.01) for _ in range(1000))
+    loop.call_soon_threadsafe(block)
+    assert blocking.wait(LONG)
+    assert not waits()
+    unblock[1].send(b"x")
+    thread.join(LONG)
+    loop.close()
+    for each in unblock:
+        each.close()
 
 
 def ticks(detector: BlockedLoopDetector, number: int, *, elapsed: float = 0.2, cpu: float = 0.0) -> int:

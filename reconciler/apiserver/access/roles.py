@@ -165,7 +165,7 @@ class Roles:
         """
         kind, name = str(reference.get("kind", "")), str(reference.get("name", ""))
         resource = self._resources.get(kind)
-        stored = None if resource is None else resource.store.objects.get(resource.key(namespace, name))
+        stored = None if resource is None else resource.find(namespace, name)
         if stored is None:
             # The real server names the kind here, not the plural.
             raise not_found(kind.lower(), RBAC, name)

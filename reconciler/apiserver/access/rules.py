@@ -55,16 +55,11 @@ def _parts(rule: JSONObject) -> Iterator[JSONObject]:
 
 
 def _covers(held: JSONObject, part: JSONObject) -> bool:
-    if not _has(held, "verbs", part["verbs"][0]):
-        return False
-    if "nonResourceURLs" in part:
-        return any(_path_covers(each, part["nonResourceURLs"][0]) for each in held.get("nonResourceURLs") or ())
-    names = held.get("resourceNames")
-    return (
-        _has(held, "apiGroups", part["apiGroups"][0])
-        and _covers_resource(held, part["resources"][0])
-        and (not names or (bool(part["resourceNames"]) and part["resourceNames"][0] in names))
-    )
+    verb, path, group, resource, name = ("".join(part.get(member) or ()) for member in _MEMBERS)
+    return allows(held, Attributes(verb, path, group, resource, name=name))
+
+
+_MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
 
 
 def describe_missing(missing: Iterable[JSONObject]) -> str:

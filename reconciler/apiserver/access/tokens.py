@@ -171,7 +171,7 @@ class Tokens:
     def _check(self, plural: str, namespace: str | None, reference: JSONObject, lost: str) -> None:
         """Check that an object that a token names exists, and is the same one."""
         resource = self._cluster.registry.core(plural)
-        stored = resource.store.objects.get(resource.key(namespace, reference["name"]))
+        stored = resource.find(namespace, reference["name"])
         if stored is None and lost:
             raise InvalidToken(f"service account token has been {lost}")
         if stored is None:

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 
 from reconciler.apiserver.admission.webhooks import Webhook
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.requests.webhook_address import WebhookAddress, webhook_address
-from reconciler.apiserver.requests.webhook_post import post_to_webhook
+from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, webhook_address
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
 __all__ = ["CallFailed", "WebhookCaller"]
-
-_JSON = {"content-type": "application/json"}
 
 
 class CallFailed(Exception):
@@ -48,10 +45,9 @@ class WebhookCaller:
         client = webhook.document["clientConfig"]
         timeout = webhook.document.get("timeoutSeconds") or 10
         address = webhook_address(client)
-        request = HTTPRequest("POST", address.path, (("timeout", f"{timeout}s"),), _JSON, body)
         try:
             async with asyncio.timeout(timeout):
-                response = await self._post(client, address, request)
+                response = await self._post(client, address, address.request(body, timeout))
         except TimeoutError:
             problem = "context deadline exceeded"
         except (OSError, ReconcilerError) as error:
@@ -61,7 +57,7 @@ class WebhookCaller:
                 return response.body
             text = response.body[:1024].decode(errors="replace").strip()
             raise CallFailed(f"the server responded with status {response.status}: {quoted(text)}")
-        raise CallFailed(f'Post "{address.url}?timeout={timeout}s": {problem}')
+        raise CallFailed(address.failure(timeout, problem))
 
     async def _post(self, client: JSONObject, address: WebhookAddress, request: HTTPRequest) -> HTTPResponse:
         transport = self._in_process.get(address.origin)

@@ -10,24 +10,16 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from reconciler.apiserver.encoding.quantities import NOT_A_QUANTITY, canonical_quantity
-from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_type
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "BuiltInContents",
-    "Malformed",
-    "Place",
-    "read_at_once",
-    "read_time",
-    "read_value",
-    "restoring_problem",
-]
+__all__ = ["BuiltInContents", "Decoding", "Malformed", "Place", "first_error", "read_time", "restoring_problem"]
 
 
 class Malformed(Exception):
@@ -49,20 +41,57 @@ class Malformed(Exception):
         self.member = ""
 
 
+@dataclass(slots=True)
+class Decoding:
+    """The way in which a document is decoded, and what is found in it.
+
+    Attributes:
+        restored: whether values are restored from untyped values instead of decoded.
+        unknown: the paths of the unknown members.
+        problems: the errors, in the order of the document.
+    """
+
+    restored: bool = False
+    unknown: list[str] = field(default_factory=list)
+    problems: list[Malformed] = field(default_factory=list)
+
+    def read_member(self, key: str, value: Any, node: Node, place: Place) -> Any:
+        """Return a top-level member as its type decodes it, and record its unknown members and errors."""
+        known = len(self.problems)
+        found = read_value(value, node, place)
+        for problem in self.problems[known:]:
+            problem.member = key
+        return found
+
+
+def first_error(problems: list[Malformed], order: list[str] | None) -> str:
+    """Return the message of the one error that a decoder reports.
+
+    Args:
+        problems: the errors.
+        order: the members in the order of encoding/json; None if the document is restored from untyped values, which
+            starts with metadata.
+    """
+    if order is None:
+        return min(problems, key=lambda each: each.member != "metadata").restoring
+    ordered = sorted(problems, key=lambda each: order.index(each.member))
+    return str(next((each for each in ordered if each.at_once), ordered[0]))
+
+
 class Place(NamedTuple):
     """The place of a value in a document.
 
     Attributes:
+        decoding: how the document is decoded.
         path: its dotted path with indices.
         go_path: the path without indices, as Go reports it.
         struct: the Go type that the member belongs to.
-        restored: whether the value is restored from untyped values instead of decoded.
     """
 
+    decoding: Decoding
     path: str
     go_path: str
     struct: str
-    restored: bool = False
 
     def problem(self, shown: str, wanted: str) -> str:
         """Return the message of encoding/json for a value of a wrong type at this place."""
@@ -80,135 +109,74 @@ class BuiltInContents:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def decode(
-        self, found: JSONObject, before: JSONObject | None, unknown: list[str], *, restored: bool = False
-    ) -> JSONObject:
+    def decode(self, found: JSONObject, before: JSONObject | None, decoding: Decoding) -> JSONObject:
         """Return a document with its unknown members, empty lists and empty maps pruned and its defaults filled in.
 
         Args:
             found: the document.
             before: the stored document on an update.
-            unknown: collects the paths of the unknown members.
-            restored: the document is restored from untyped values instead of decoded.
-
-        Raises:
-            Malformed: a member has the wrong type.
+            decoding: how it is decoded; records the unknown members and the errors.
         """
         earlier: JSONObject = before or {}
         decoded = {}
         for key, value in found.items():
             child = self.node.properties.get(key)
             if child is None:
-                unknown.append(key)
+                decoding.unknown.append(key)
             elif key == "metadata" or value is earlier.get(key, _ABSENT):
                 decoded[key] = value
             elif value is not None:
-                try:
-                    kept = read_value(value, child, Place(key, key, self.node.name, restored), unknown)
-                except Malformed as problem:
-                    problem.member = key
-                    raise
+                kept = decoding.read_member(key, value, child, Place(decoding, key, key, self.node.name))
                 if not _is_empty(kept, child):
                     decoded[key] = kept
-        return decoded if self.node.complete is None else self.node.complete(decoded)
-
-    def check(
-        self,
-        _doc: JSONObject,
-        _before: JSONObject | None,
-        _subresource: str,
-        *,
-        blocked: bool,  # noqa: ARG002 - built-in kinds have no CEL rules
-    ) -> list[FieldError]:
-        """Return no errors: built-in kinds are validated by their strategy."""
-        return []
+        return decoded if self.node.complete is None or decoding.problems else self.node.complete(decoded)
 
 
 _ABSENT = object()
 
 
-def read_value(value: Any, node: Node, place: Place, unknown: list[str]) -> Any:
-    """Return a value as its type decodes it.
+def read_value(value: Any, node: Node, place: Place) -> Any:
+    """Return a value as its type decodes it, and record what is unknown or has a wrong type.
 
     Args:
         value: the value in the document.
         node: the type.
         place: the place of the value.
-        unknown: collects the paths of the unknown members.
-
-    Raises:
-        Malformed: the value, or a part of it, has a wrong type.
     """
     if node is ANYTHING:
         return value
     if isinstance(value, dict) and (node.type == "object" or node.properties):
-        return _read_object(value, node, place, unknown)
+        return _read_object(value, node, place)
     if isinstance(value, list) and node.items is not None:
         return [
-            read_value(_item(item, node.items), node.items, place._replace(path=f"{place.path}[{index}]"), unknown)
+            read_value(_item(item, node.items), node.items, place._replace(path=f"{place.path}[{index}]"))
             for index, item in enumerate(value)
         ]
-    found = _read_scalar(value, node, place)
-    return _canonical(found) if node.format == "quantity" else found
+    try:
+        return _read_scalar(value, node, place)
+    except Malformed as problem:
+        place.decoding.problems.append(problem)
+        return None
 
 
-def _read_object(value: JSONObject, node: Node, place: Place, unknown: list[str]) -> JSONObject:
+def _read_object(value: JSONObject, node: Node, place: Place) -> JSONObject:
     decoded = {}
     is_map = node.additional is not None
     for key, member in value.items():
         child = node.properties.get(key) or node.additional
         path = f"{place.path}.{key}"
         if child is None:
-            unknown.append(path)
+            place.decoding.unknown.append(path)
         elif member is None and is_map and (empty := _zero_value(child)) is not None:
             decoded[key] = empty
         elif member is not None:
             go_path, struct = (place.go_path, place.struct) if is_map else (f"{place.go_path}.{key}", node.name)
-            inner = Place(path, go_path, struct, place.restored)
-            kept = read_value(member, child, inner, unknown)
-            if is_map and child.format == "quantity":
+            kept = read_value(member, child, Place(place.decoding, path, go_path, struct))
+            if is_map and child.format == "quantity" and kept is not None:
                 kept = canonical_quantity(kept, places=3)
             if is_map or not _is_empty(kept, child):
                 decoded[key] = kept
-    return decoded if node.complete is None else node.complete(decoded)
-
-
-def _canonical(text: str) -> str:
-    try:
-        return canonical_quantity(text)
-    except ValueError as error:
-        raise Malformed(str(error), at_once=True) from None
-
-
-def read_at_once(value: Any, node: Node, place: Place) -> None:
-    """Check only the parts of a value whose types have their own decoders; null is ignored.
-
-    Args:
-        value: the value in the document.
-        node: the type.
-        place: the place of the value; its path without indices ends with a dot.
-
-    Raises:
-        Malformed: such a part has a wrong type; other errors in the value are ignored.
-    """
-    if value is None or node is ANYTHING:
-        return
-    if isinstance(value, dict) and (node.type == "object" or node.properties):
-        is_map = node.additional is not None
-        for key, member in value.items():
-            child = node.child(key)
-            if child is not None:
-                path = place.go_path if is_map else f"{place.go_path}{key}."
-                read_at_once(member, child, Place(place.path, path, place.struct if is_map else node.name))
-    elif isinstance(value, list) and node.items is not None:
-        for item in value:
-            read_at_once(item, node.items, place)
-    elif node.format or node.int_or_string:
-        try:
-            _read_scalar(value, node, place._replace(go_path=place.go_path[:-1]))
-        except Malformed as problem:
-            if problem.at_once:
-                raise
+    return decoded if node.complete is None or place.decoding.problems else node.complete(decoded)
 
 
 def _item(item: Any, node: Node) -> Any:
@@ -232,11 +200,14 @@ def _read_scalar(value: Any, node: Node, place: Place) -> Any:
         Malformed: the value has a wrong type.
     """
     found = _decoded(value, node, place)
-    if found is not None:
-        return found
-    wanted = "string" if node.format in _TIMES else node.name or "string"
-    at_once = node.int_or_string or node.format in _TIMES
-    raise Malformed(place.problem(_shown(value, node), wanted), restoring_problem(value, node), at_once=at_once)
+    if found is None:
+        wanted = "string" if node.format in _TIMES else node.name or "string"
+        at_once = node.int_or_string or node.format in _TIMES
+        raise Malformed(place.problem(_shown(value, node), wanted), restoring_problem(value, node), at_once=at_once)
+    try:
+        return canonical_quantity(found) if node.format == "quantity" else found
+    except ValueError as error:
+        raise Malformed(str(error), at_once=True) from None
 
 
 def _decoded(value: Any, node: Node, place: Place) -> Any:
@@ -251,7 +222,7 @@ def _decoded(value: Any, node: Node, place: Place) -> Any:
         return value
     if node.format == "byte" and isinstance(value, list):
         return _bytes_of(value, place)
-    if place.restored and node.format == "int32" and isinstance(value, int) and not isinstance(value, bool):
+    if place.decoding.restored and node.format == "int32" and isinstance(value, int) and not isinstance(value, bool):
         return (value + 2**31) % 2**32 - 2**31  # Go truncates silently
     return _formatted(value, node.format) if _fits(value, node) else None
 
@@ -271,15 +242,15 @@ def _bytes_of(items: Sequence[Any], place: Place) -> str:
     found = bytearray()
     for item in items:
         number = 0 if item is None else item
-        if isinstance(number, bool) or not isinstance(number, int) or not (place.restored or 0 <= number < _BYTE):
+        fits = isinstance(number, int) and (place.decoding.restored or 0 <= number < _BYTE)
+        if isinstance(number, bool) or not fits:
             raise Malformed(place.problem(_shown(number, _OCTET), "uint8"), restoring_problem(number, _OCTET))
         found.append(number % _BYTE)
     return base64.b64encode(found).decode()
 
 
 _BYTE = 256
-_OCTET = Node("integer")
-_OCTET.format = "uint8"
+_OCTET = Node("integer", "uint8")
 _REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
 _NUMBERS = frozenset({"int64", "float64"})
 

@@ -42,10 +42,9 @@ def type_node(name: str) -> Node:
     """Return the node of a named type, such as ``core.v1.Pod``; types may be recursive."""
     node = _NODES.get(name)
     if node is None:
-        node = _NODES[name] = Node("object")
         package, _, kind = name.rpartition(".")
-        node.name = f"{package.rpartition('.')[2]}.{kind}"
-        node.complete = completion_of(name)
+        go_name = f"{package.rpartition('.')[2]}.{kind}"
+        node = _NODES[name] = Node("object", name=go_name, complete=completion_of(name))
         members = _table()["types"][name]
         keyed = name in ("core.v1.ContainerPort", "core.v1.ServicePort")
         node.map_type = "atomic" if members.get("|") == "atomic" else "granular"
@@ -90,37 +89,21 @@ def _form(form: str) -> Node:
     if form.startswith("@"):
         return type_node(form[1:])
     if form.startswith("?"):
-        loose = Node("")
         named = type_node(form[2:])
-        loose.properties, loose.name, loose.complete = named.properties, named.name, named.complete
-        return loose
+        return Node(properties=named.properties, name=named.name, complete=named.complete)
     if form.startswith("["):
-        node = Node("array")
-        node.items = _form(form[1:-1])
-        node.name = f"[]{_go(form[1:-1])}"
-        return node
+        items = _form(form[1:-1])
+        return Node("array", items=items, name=f"[]{items.name or 'interface {}'}")
     if form.startswith("{"):
-        node = Node("object")
-        node.additional = _form(form[1:-1])
-        node.name = f"map[string]{_go(form[1:-1])}"
-        return node
+        values = _form(form[1:-1])
+        return Node("object", additional=values, name=f"map[string]{values.name or 'interface {}'}")
     kind, node_format, go_type = _SCALARS[form]
-    node = Node(kind)
-    node.format, node.int_or_string, node.name = node_format, form == "o", go_type
-    return node
-
-
-def _go(form: str) -> str:
-    if form.startswith(("[", "{")):
-        return _form(form).name
-    if form.startswith("@"):
-        return type_node(form[1:]).name
-    return (_SCALARS[form][2] if form in _SCALARS else "") or "interface {}"
+    return Node(kind, node_format, int_or_string=form == "o", name=go_type)
 
 
 def built_in_node(group: str, version: str, kind: str) -> Node | None:
     """Return the node of a built-in kind, or None if its type is unknown."""
-    name = _table()["kinds"].get(f"{group}/{version}/{kind}")
+    name = type_name(group, version, kind)
     return None if name is None else type_node(name)
 
 
@@ -147,11 +130,5 @@ def metadata_node() -> Node:
 
 def place_of(node: Node | None) -> Node:
     """Return the node of whole documents of a kind: its members, and those of metadata."""
-    place = Node("object")
-    if node is not None:
-        place.properties = dict(node.properties)
-        place.preserve = node.preserve
-    else:
-        place.preserve = True
-    place.properties["metadata"] = metadata_node()
-    return place
+    node = node or ANYTHING
+    return Node("object", properties={**node.properties, "metadata": metadata_node()}, preserve=node.preserve)

@@ -191,14 +191,10 @@ def _variables(expr: Expr, over: Node | None) -> dict[str, Node | None]:
     return {expr.name: over.items if over.items is not None else _KEY if over.additional is not None else None}
 
 
-def _object_members() -> dict[str, Node]:
-    """Return the places that rules see in every whole object, besides the members in its schema."""
-    text, metadata = Node("string"), Node("object")
-    metadata.properties = {"generateName": text, "name": text}
-    return {"apiVersion": text, "kind": text, "metadata": metadata}
-
-
-_OBJECT_MEMBERS = _object_members()
+_TEXT = Node("string")
+_NAMES = Node("object", properties={"generateName": _TEXT, "name": _TEXT})
+_OBJECT_MEMBERS = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": _NAMES}
+"""The places that rules see in every whole object, besides the members in its schema."""
 
 
 def _copied(node: Node, copies: dict[int, Node]) -> Node:
@@ -223,22 +219,8 @@ _NUMBERS = frozenset({"double", "int", "uint"})
 _ORDERED = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
 _EQUAL = frozenset({"_==_", "_!=_"})
 _COMPUTED = frozenset({"_+_", "_-_", "_*_", "_/_", "_%_"})
-_STRING_METHODS = frozenset(
-    {
-        "charAt",
-        "contains",
-        "endsWith",
-        "find",
-        "findAll",
-        "lowerAscii",
-        "matches",
-        "replace",
-        "split",
-        "startsWith",
-        "substring",
-        "trim",
-        "upperAscii",
-    }
+_STRING_METHOD = re.compile(
+    "charAt|contains|endsWith|find|findAll|lowerAscii|matches|replace|split|startsWith|substring|trim|upperAscii"
 )
 _DURATION = re.compile(r"[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.,][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -246,12 +228,7 @@ _TIME_LITERALS = {"duration": _DURATION, "timestamp": _TIMESTAMP}
 
 
 def _call_problems(call: Expr, types: list[str]) -> Problems:
-    """Yield the errors of a call, each with the expression that it points at.
-
-    Args:
-        call: the call.
-        types: the types of its arguments.
-    """
+    """Yield the errors of a call, each with the expression that it points at."""
     if call.name in ("_&&_", "_||_"):
         for part, inferred in zip(call.parts, types, strict=True):
             if inferred not in ("", "bool"):
@@ -317,7 +294,7 @@ def _fits(call: Expr, types: list[str]) -> bool:
     receiver = types[0]
     if call.name in _FIRST_OPERAND:
         return receiver in ("", *_FIRST_OPERAND[call.name])
-    if call.member and call.name in _STRING_METHODS:
+    if call.member and _STRING_METHOD.fullmatch(call.name):
         return receiver in ("", "string")
     if call.member and call.name == "validate":
         return receiver in ("", "kubernetes.NamedFormat")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from reconciler.apiserver.cel.compiler import CheckedCondition, CompileError, check_condition, compile_condition
+from reconciler.apiserver.cel.expressions import CheckedCondition, CompileError, check_condition, compile_condition
 from reconciler.apiserver.cel.rules import problem_in_words, run_program
 from reconciler.wire import JSONObject
 

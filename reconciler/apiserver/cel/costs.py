@@ -78,7 +78,7 @@ def cost_of(expr: Expr, node: Node) -> int:
         expr: the compiled rule.
         node: the rule's place.
     """
-    return _Estimate().cost(expr, {"self": node, "oldSelf": node})[0]
+    return _cost(expr, {"self": node, "oldSelf": node})[0]
 
 
 def excess_factor(cost: int, most: int) -> str:
@@ -90,56 +90,56 @@ def excess_factor(cost: int, most: int) -> str:
 Scope = Mapping[str, Node | None]
 
 
-class _Estimate:
-    def cost(self, expr: Expr, scope: Scope) -> tuple[int, Node | None]:
-        """Return the cost of an expression, and its place in the schema if it has one."""
-        if expr.kind == "ident":
-            return 1, scope.get(expr.name)
-        if expr.kind == "select":
-            cost, owner = self.cost(expr.parts[0], scope)
-            if expr.test:
-                return cost, None
-            known = owner is not None and owner is not ANYTHING
-            return cost + 1, member_of(owner, expr.name) if known and owner is not None else None
-        if expr.kind == "loop" and len(expr.parts) == 5:
-            return self._loop(expr, scope), None
-        return self._call(expr, [self.cost(part, scope) for part in expr.parts]), None
+def _cost(expr: Expr, scope: Scope) -> tuple[int, Node | None]:
+    """Return the cost of an expression, and its place in the schema if it has one."""
+    if expr.kind == "ident":
+        return 1, scope.get(expr.name)
+    if expr.kind == "select":
+        cost, owner = _cost(expr.parts[0], scope)
+        if expr.test:
+            return cost, None
+        known = owner is not None and owner is not ANYTHING
+        return cost + 1, member_of(owner, expr.name) if known and owner is not None else None
+    if expr.kind == "loop" and len(expr.parts) == 5:
+        return _loop(expr, scope), None
+    return _call(expr, [_cost(part, scope) for part in expr.parts]), None
 
-    def _call(self, expr: Expr, parts: list[tuple[int, Node | None]]) -> int:
-        costs = [cost for cost, _ in parts]
-        if expr.kind != "call" or expr.name in ("_&&_", "_||_"):
-            return sum(costs)
-        if expr.name == "_?_:_":
-            return costs[0] + max(costs[1:])
-        return sum(costs) + 1 + self._sizes(expr, [place for _, place in parts])
 
-    def _loop(self, expr: Expr, scope: Scope) -> int:
-        over, place = self.cost(expr.parts[0], scope)
-        item = None if place is None else place.items
-        inner = {**scope, expr.name: item, expr.other: None}
-        if expr.second:
-            inner |= {expr.name: None, expr.second: None if place is None else place.items or place.additional}
-        first, condition, step, result = (self.cost(part, inner)[0] for part in expr.parts[1:])
-        rounds = 0 if place is None else _max_size(place)
-        return over + first + rounds * (condition + step) + result
+def _call(expr: Expr, parts: list[tuple[int, Node | None]]) -> int:
+    costs = [cost for cost, _ in parts]
+    if expr.kind != "call" or expr.name in ("_&&_", "_||_"):
+        return sum(costs)
+    if expr.name == "_?_:_":
+        return costs[0] + max(costs[1:])
+    return sum(costs) + 1 + _sizes(expr, [place for _, place in parts])
 
-    def _sizes(self, expr: Expr, places: list[Node | None]) -> int:
-        """Return the part of a function's cost that depends on the sizes of its arguments."""
-        if expr.name == "_+_" and any(part.kind == "call" and part.name == "string" for part in expr.parts):
-            return _UNLIMITED
-        known = [place for place in places if place is not None and place.type]
-        if expr.name in ("endsWith", "startsWith"):
-            asked = places[-1]
-            return len(expr.parts[-1].text) // 10 if asked is None else _max_size(asked) // 10
-        if expr.name in _STRING_FUNCTIONS and known and places[0] is not None:
-            searched = max(1, len(expr.parts[1].text)) if len(expr.parts) > 1 and expr.parts[1].text else 1
-            return (
-                _max_size(places[0])
-                // 10
-                * (max(1, searched // 4) if expr.name == "matches" else max(1, searched // 10))
-            )
-        if expr.name in ("_==_", "_!=_") and len(known) == 2:
-            return min(map(_max_size, known)) // 10
-        if expr.name == "@in" and places[-1] is not None:
-            return _max_size(places[-1])
-        return 0
+
+def _loop(expr: Expr, scope: Scope) -> int:
+    over, place = _cost(expr.parts[0], scope)
+    item = None if place is None else place.items
+    inner = {**scope, expr.name: item, expr.other: None}
+    if expr.second:
+        inner |= {expr.name: None, expr.second: None if place is None else place.items or place.additional}
+    first, condition, step, result = (_cost(part, inner)[0] for part in expr.parts[1:])
+    rounds = 0 if place is None else _max_size(place)
+    return over + first + rounds * (condition + step) + result
+
+
+def _sizes(expr: Expr, places: list[Node | None]) -> int:
+    """Return the part of a function's cost that depends on the sizes of its arguments."""
+    if expr.name == "_+_" and any(part.kind == "call" and part.name == "string" for part in expr.parts):
+        return _UNLIMITED
+    known = [place for place in places if place is not None and place.type]
+    if expr.name in ("endsWith", "startsWith"):
+        asked = places[-1]
+        return len(expr.parts[-1].text) // 10 if asked is None else _max_size(asked) // 10
+    if expr.name in _STRING_FUNCTIONS and known and places[0] is not None:
+        searched = max(1, len(expr.parts[1].text)) if len(expr.parts) > 1 and expr.parts[1].text else 1
+        return (
+            _max_size(places[0]) // 10 * (max(1, searched // 4) if expr.name == "matches" else max(1, searched // 10))
+        )
+    if expr.name in ("_==_", "_!=_") and len(known) == 2:
+        return min(map(_max_size, known)) // 10
+    if expr.name == "@in" and places[-1] is not None:
+        return _max_size(places[-1])
+    return 0

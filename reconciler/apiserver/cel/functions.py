@@ -15,8 +15,6 @@ from typing import Any
 
 from reconciler.apiserver.cel.engine import Function
 from reconciler.apiserver.cel.parsers import (
-    URL,
-    Network,
     check_request_uri,
     is_global_unicast,
     is_link_local_multicast,
@@ -38,20 +36,6 @@ _QUANTITY, _VERSION, _URL = "kubernetes.Quantity", "kubernetes.Semver", "kuberne
 _FORMAT, _IP, _CIDR = "kubernetes.NamedFormat", "net.IP", "net.CIDR"
 
 
-def functions() -> list[Function]:
-    """Return the functions to register with the engine."""
-    return [
-        *_lists(),
-        *runtime_functions(),
-        *_patterns(),
-        *_quantities(),
-        *_versions(),
-        *_urls(),
-        *_addresses(),
-        *_formats(),
-    ]
-
-
 def _is(read: Callable[..., Any]) -> Callable[..., bool]:
     """Return a function that reports whether a parser accepts its arguments."""
 
@@ -65,33 +49,33 @@ def _is(read: Callable[..., Any]) -> Callable[..., bool]:
     return check
 
 
+def _tagged(tag: str, read: Callable[..., Any]) -> Callable[..., Tagged]:
+    """Return a function that makes a value of an added type from what a parser reads."""
+    return lambda *given: {tag: str(read(*given))}
+
+
+def _reading(tag: str, read: Callable[[str], Any]) -> Callable[[Callable[[Any], Any]], Callable[[Tagged], Any]]:
+    """Return a function that makes a function of a value of an added type from one of what its parser reads."""
+    return lambda of: lambda value: of(read(value[tag]))
+
+
 # Lists.
 
 
 _ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
 
 
-def _lists() -> list[Function]:
-    found = []
-    for kind in _ORDERED:
-        items = (f"list({kind})",)
-        found.append(Function("isSorted", "bool", items, _is_sorted))
-        for name, choose in (("min", min), ("max", max)):
-            apart = f"{name}_{kind}" if kind in ("duration", "timestamp") else ""
-            found.append(Function(name, kind, items, _extreme(choose, name), runs_as=apart))
-    found += [Function("sum", kind, (f"list({kind})",), _sum(0)) for kind in ("int", "uint", "double")]
-    found.append(Function("sum", "duration", ("list(duration)",), _sum(timedelta()), runs_as="sum_duration"))
-    found.append(Function("indexOf", "int", ("list(dyn)", "dyn"), _index))
-    found.append(Function("lastIndexOf", "int", ("list(dyn)", "dyn"), _last_index))
-    return found
+def _apart(name: str, kind: str) -> str:
+    """Return the name of an implementation of its own, which a type that the engine must know needs."""
+    return f"{name}_{kind}" if kind in ("duration", "timestamp") else ""
 
 
 def _is_sorted(items: list[Any]) -> bool:
     return all(one <= other for one, other in itertools.pairwise(items))
 
 
-def _sum(start: Any) -> Callable[[list[Any]], Any]:
-    return lambda items: sum(items, start)
+def _sum_durations(items: list[timedelta]) -> timedelta:
+    return sum(items, timedelta())
 
 
 def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
@@ -112,14 +96,6 @@ def _last_index(items: list[Any], item: Any) -> int:
 
 
 # Regular expressions.
-
-
-def _patterns() -> list[Function]:
-    return [
-        Function("find", "string", ("string", "string"), _find),
-        Function("findAll", "list(string)", ("string", "string"), _find_all),
-        Function("findAll", "list(string)", ("string", "string", "int"), _find_all),
-    ]
 
 
 @functools.lru_cache(maxsize=256)
@@ -148,8 +124,7 @@ def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
 # Quantities and versions.
 
 
-def _quantity(text: str) -> Tagged:
-    return {"quantity": quantity_text(read_quantity(text))}
+_quantity = _tagged("quantity", lambda text: quantity_text(read_quantity(text)))
 
 
 def _number(value: Tagged) -> Decimal:
@@ -191,92 +166,30 @@ def _comparisons(kind: str) -> list[Function]:
     ]
 
 
-def _quantities() -> list[Function]:
-    one = (_QUANTITY,)
-    return [
-        Function("quantity", _QUANTITY, ("string",), _quantity, False),
-        Function("isQuantity", "bool", ("string",), _is(_quantity), False),
-        Function("sign", "int", one, lambda value: (_number(value) > 0) - (_number(value) < 0), False),
-        Function("isInteger", "bool", one, _is(_integer)),
-        Function("asInteger", "int", one, _integer),
-        Function("asApproximateFloat", "double", one, lambda value: float(_number(value))),
-        *(
-            Function(name, _QUANTITY, (_QUANTITY, other), _combine(sign))
-            for name, sign in (("add", 1), ("sub", -1))
-            for other in (_QUANTITY, "int")
-        ),
-        *_comparisons(_QUANTITY),
-    ]
-
-
-def _version(text: str, normalize: bool = False) -> Tagged:
-    return {"semver": read_version(text, normalize=normalize)}
+_version = _tagged("semver", lambda text, normalize=False: read_version(text, normalize=normalize))
 
 
 def _part(index: int) -> Callable[[Tagged], int]:
     return lambda value: int(version_order(value["semver"])[index])
 
 
-def _versions() -> list[Function]:
-    return [
-        *(Function("semver", _VERSION, given, _version, False) for given in (("string",), ("string", "bool"))),
-        *(Function("isSemver", "bool", given, _is(_version), False) for given in (("string",), ("string", "bool"))),
-        *(Function(name, "int", (_VERSION,), _part(index)) for index, name in enumerate(("major", "minor", "patch"))),
-        *_comparisons(_VERSION),
-    ]
-
-
 # URLs, addresses and networks.
 
 
 def _url(text: str) -> Tagged:
-    read_url(text)
+    try:
+        read_url(text)
+    except ValueError as error:
+        raise ValueError(f"URL parse error during conversion from string: {error}") from None
     return {"url": text}
 
 
-def _to_url(text: str) -> Tagged:
-    try:
-        return _url(text)
-    except ValueError as error:
-        raise ValueError(f"URL parse error during conversion from string: {error}") from None
-
-
-def _of_url(read: Callable[[URL], Any]) -> Callable[[Tagged], Any]:
-    return lambda value: read(read_url(value["url"]))
-
-
-def _urls() -> list[Function]:
-    one = (_URL,)
-    return [
-        Function("isURL", "bool", ("string",), _is(check_request_uri), False),
-        Function("url", _URL, ("string",), _to_url, False),
-        Function("getScheme", "string", one, _of_url(lambda url: url.scheme)),
-        Function("getHost", "string", one, _of_url(lambda url: url.host)),
-        Function("getHostname", "string", one, _of_url(lambda url: url.hostname)),
-        Function("getPort", "string", one, _of_url(lambda url: url.port)),
-        Function("getEscapedPath", "string", one, _of_url(lambda url: url.escaped_path)),
-        Function("getQuery", "map(string, list(string))", one, _of_url(lambda url: url.values)),
-    ]
-
-
-def _ip(text: str) -> Tagged:
-    return {"ip": str(read_address(text))}
-
-
-def _cidr(text: str) -> Tagged:
-    return {"cidr": str(read_network(text))}
+_ip, _cidr = _tagged("ip", read_address), _tagged("cidr", read_network)
+_of_url, _of_ip, _of_cidr = _reading("url", read_url), _reading("ip", read_address), _reading("cidr", read_network)
 
 
 def _text(value: Tagged) -> str:
     return str(value.get("ip") or value["cidr"])
-
-
-def _of_ip(read: Callable[[Any], Any]) -> Callable[[Tagged], Any]:
-    return lambda value: read(read_address(value["ip"]))
-
-
-def _of_cidr(read: Callable[[Network], Any]) -> Callable[[Tagged], Any]:
-    return lambda value: read(read_network(value["cidr"]))
 
 
 def _given(value: Any, read: Callable[[str], Any]) -> Any:
@@ -296,30 +209,6 @@ def _contains_ip(value: Tagged, other: Any) -> bool:
 def _contains_cidr(value: Tagged, other: Any) -> bool:
     outer, inner = read_network(value["cidr"]).network, _given(other, read_network).network
     return outer.version == inner.version and bool(inner.subnet_of(outer))
-
-
-def _addresses() -> list[Function]:
-    one, network = (_IP,), (_CIDR,)
-    return [
-        Function("isIP", "bool", ("string",), _is(_ip), False),
-        Function("ip", _IP, ("string",), _ip, False),
-        Function("ip.isCanonical", "bool", ("string",), lambda text: str(read_address(text)) == text, False),
-        Function("string", "string", one, _text, False),
-        Function("family", "int", one, _of_ip(lambda address: address.version)),
-        Function("isUnspecified", "bool", one, _of_ip(lambda address: address.is_unspecified)),
-        Function("isLoopback", "bool", one, _of_ip(lambda address: address.is_loopback)),
-        Function("isLinkLocalMulticast", "bool", one, _of_ip(is_link_local_multicast)),
-        Function("isLinkLocalUnicast", "bool", one, _of_ip(lambda address: address.is_link_local)),
-        Function("isGlobalUnicast", "bool", one, _of_ip(is_global_unicast)),
-        Function("isCIDR", "bool", ("string",), _is(_cidr), False),
-        Function("cidr", _CIDR, ("string",), _cidr, False),
-        Function("string", "string", network, _text, False),
-        Function("ip", _IP, network, _of_cidr(lambda found: {"ip": str(found.ip)})),
-        Function("masked", _CIDR, network, _of_cidr(lambda found: {"cidr": str(found.network)})),
-        Function("prefixLength", "int", network, _of_cidr(lambda found: found.network.prefixlen)),
-        *(Function("containsIP", "bool", (_CIDR, other), _contains_ip) for other in ("string", _IP)),
-        *(Function("containsCIDR", "bool", (_CIDR, other), _contains_cidr) for other in ("string", _CIDR)),
-    ]
 
 
 # Named formats. Rewriting turns the results into optionals.
@@ -345,13 +234,9 @@ def _uri(text: str) -> list[str]:
     return []
 
 
-def _byte(text: str) -> bool:
-    return bool(text) and FORMATS["byte"](text)
-
-
 _LABEL_1035, _SUBDOMAIN = (functools.partial(form_problems, form) for form in ("label-1035", "subdomain"))
 _NAMED_FORMATS: dict[str, Problems] = {
-    "byte": _or("invalid base64", _byte),
+    "byte": _or("invalid base64", lambda text: bool(text) and FORMATS["byte"](text)),
     "date": _or("invalid date", FORMATS["date"]),
     "datetime": _or("invalid datetime", FORMATS["datetime"]),
     "dns1035Label": _LABEL_1035,
@@ -368,17 +253,79 @@ _NAMED_FORMATS: dict[str, Problems] = {
 """The check of each format that ``format.named`` knows."""
 
 
-def _format(name: str) -> Callable[[], Tagged]:
-    return lambda: {"format": name}
-
-
-def _named(name: str) -> Tagged:
-    return {"format": name} if name in _NAMED_FORMATS else {}
-
-
-def _formats() -> list[Function]:
+def functions() -> list[Function]:
+    """Return the functions to register with the engine."""
+    text, two_texts = ("string",), ("string", "string")
+    quantity, version, url, address, network = (_QUANTITY,), (_VERSION,), (_URL,), (_IP,), (_CIDR,)
     return [
-        *(Function(f"format.{name}", _FORMAT, (), _format(name), False) for name in _NAMED_FORMATS),
-        Function("format.named", "dyn", ("string",), _named, False),
+        *runtime_functions(),
+        # lists
+        *(Function("isSorted", "bool", (f"list({kind})",), _is_sorted) for kind in _ORDERED),
+        *(
+            Function(name, kind, (f"list({kind})",), _extreme(choose, name), runs_as=_apart(name, kind))
+            for kind in _ORDERED
+            for name, choose in (("min", min), ("max", max))
+        ),
+        *(Function("sum", kind, (f"list({kind})",), sum) for kind in ("int", "uint", "double")),
+        Function("sum", "duration", ("list(duration)",), _sum_durations, runs_as="sum_duration"),
+        Function("indexOf", "int", ("list(dyn)", "dyn"), _index),
+        Function("lastIndexOf", "int", ("list(dyn)", "dyn"), _last_index),
+        # regular expressions
+        Function("find", "string", two_texts, _find),
+        Function("findAll", "list(string)", two_texts, _find_all),
+        Function("findAll", "list(string)", (*two_texts, "int"), _find_all),
+        # quantities
+        Function("quantity", _QUANTITY, text, _quantity, False),
+        Function("isQuantity", "bool", text, _is(_quantity), False),
+        Function("sign", "int", quantity, lambda value: (_number(value) > 0) - (_number(value) < 0), False),
+        Function("isInteger", "bool", quantity, _is(_integer)),
+        Function("asInteger", "int", quantity, _integer),
+        Function("asApproximateFloat", "double", quantity, lambda value: float(_number(value))),
+        *(
+            Function(name, _QUANTITY, (_QUANTITY, other), _combine(sign))
+            for name, sign in (("add", 1), ("sub", -1))
+            for other in (_QUANTITY, "int")
+        ),
+        *_comparisons(_QUANTITY),
+        # versions
+        *(Function("semver", _VERSION, given, _version, False) for given in (text, ("string", "bool"))),
+        *(Function("isSemver", "bool", given, _is(_version), False) for given in (text, ("string", "bool"))),
+        *(Function(name, "int", version, _part(index)) for index, name in enumerate(("major", "minor", "patch"))),
+        *_comparisons(_VERSION),
+        # URLs
+        Function("isURL", "bool", text, _is(check_request_uri), False),
+        Function("url", _URL, text, _url, False),
+        Function("getScheme", "string", url, _of_url(lambda url: url.scheme)),
+        Function("getHost", "string", url, _of_url(lambda url: url.host)),
+        Function("getHostname", "string", url, _of_url(lambda url: url.hostname)),
+        Function("getPort", "string", url, _of_url(lambda url: url.port)),
+        Function("getEscapedPath", "string", url, _of_url(lambda url: url.escaped_path)),
+        Function("getQuery", "map(string, list(string))", url, _of_url(lambda url: url.values)),
+        # addresses
+        Function("isIP", "bool", text, _is(_ip), False),
+        Function("ip", _IP, text, _ip, False),
+        Function("ip.isCanonical", "bool", text, lambda text: str(read_address(text)) == text, False),
+        Function("string", "string", address, _text, False),
+        Function("family", "int", address, _of_ip(lambda address: address.version)),
+        Function("isUnspecified", "bool", address, _of_ip(lambda address: address.is_unspecified)),
+        Function("isLoopback", "bool", address, _of_ip(lambda address: address.is_loopback)),
+        Function("isLinkLocalMulticast", "bool", address, _of_ip(is_link_local_multicast)),
+        Function("isLinkLocalUnicast", "bool", address, _of_ip(lambda address: address.is_link_local)),
+        Function("isGlobalUnicast", "bool", address, _of_ip(is_global_unicast)),
+        # networks
+        Function("isCIDR", "bool", text, _is(_cidr), False),
+        Function("cidr", _CIDR, text, _cidr, False),
+        Function("string", "string", network, _text, False),
+        Function("ip", _IP, network, _of_cidr(lambda found: {"ip": str(found.ip)})),
+        Function("masked", _CIDR, network, _of_cidr(lambda found: {"cidr": str(found.network)})),
+        Function("prefixLength", "int", network, _of_cidr(lambda found: found.network.prefixlen)),
+        *(Function("containsIP", "bool", (_CIDR, other), _contains_ip) for other in ("string", _IP)),
+        *(Function("containsCIDR", "bool", (_CIDR, other), _contains_cidr) for other in ("string", _CIDR)),
+        # named formats
+        *(
+            Function(f"format.{name}", _FORMAT, (), functools.partial(dict, format=name), False)
+            for name in _NAMED_FORMATS
+        ),
+        Function("format.named", "dyn", text, lambda name: {"format": name} if name in _NAMED_FORMATS else {}, False),
         Function("validate", "dyn", (_FORMAT, "string"), lambda value, text: _NAMED_FORMATS[value["format"]](text)),
     ]

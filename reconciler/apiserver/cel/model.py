@@ -8,39 +8,17 @@ from typing import Any
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = ["FORMAT_TYPES", "RESERVED_WORDS", "member_of", "to_cel", "type_of"]
+__all__ = ["FORMAT_TYPES", "RESERVED_WORD", "member_of", "to_cel", "type_of"]
 
-RESERVED_WORDS = frozenset(
-    [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ]
+RESERVED_WORD = re.compile(
+    "true|false|null|in|as|break|const|continue|else|for|function|if|import|let|loop|package|namespace|return|var|void|while"
 )
-"""Words that are not identifiers."""
+"""The words that are not identifiers."""
 
 
 def _cel_name(key: str) -> str | None:
     """Return the name of a member in rules, or None if rules cannot name it."""
-    if key in RESERVED_WORDS:
+    if RESERVED_WORD.fullmatch(key):
         return f"__{key}__"
     escaped = (
         key.replace("__", "__underscores__").replace(".", "__dot__").replace("-", "__dash__").replace("/", "__slash__")
@@ -51,7 +29,7 @@ def _cel_name(key: str) -> str | None:
 def _cel_names(key: str) -> tuple[str, ...]:
     """Return all names of a member in rules: a reserved word can also be selected as it is."""
     name = _cel_name(key)
-    return () if name is None else (name, key) if key in RESERVED_WORDS else (name,)
+    return () if name is None else (name, key) if name == f"__{key}__" else (name,)
 
 
 FORMAT_TYPES = {"byte": "bytes", "date": "timestamp", "date-time": "timestamp", "duration": "duration"}

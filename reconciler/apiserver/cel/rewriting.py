@@ -62,7 +62,7 @@ def runnable(tree: Tree, changes: Changes, bound: Sequence[tuple[str, Tree]] = (
         bound: names that stand for other compiled expressions, each after those that it uses. The engine evaluates
             them when they are first used.
     """
-    message = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
+    message: Fields = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
     if bound:
         # References and types are by id, and the ids of the bound expressions are not unique.
         message = {"expr": message["expr"]}
@@ -200,14 +200,6 @@ def _if_string(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
     return lambda value: convert(value) if isinstance(value, str) else value
 
 
-def _date(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-def _date_time(text: str) -> datetime:
-    return datetime.fromisoformat(text.upper())
-
-
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _LONG_UNITS: Mapping[str, str] = {
@@ -232,7 +224,7 @@ def _duration(text: str) -> timedelta:
 
 _CONVERSIONS: Mapping[str, Callable[[str], Any]] = {
     "byte": base64.b64decode,
-    "date": _date,
-    "date-time": _date_time,
+    "date": lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC),
+    "date-time": lambda text: datetime.fromisoformat(text.upper()),
     "duration": _duration,
 }

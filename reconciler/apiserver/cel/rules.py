@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.cel.compiler import Rule, children, compile_rules
 from reconciler.apiserver.cel.model import to_cel
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.apiserver.schema.validation import item_key
@@ -49,7 +48,7 @@ class RuleSet:
         """Return an error for each default that violates a rule; the paths begin with `path`."""
         return list(self._default_errors(self._root, path)) if self else []
 
-    def _default_errors(self, node: Node, path: str) -> Iterator[FieldError]:
+    def _default_errors(self, node: Node, path: str) -> Findings:
         if node.written_default is not NO_DEFAULT and self._relevant.get(id(node)):
             for error in self._evaluate(node.written_default, _ABSENT, node, ""):
                 below = "" if error.field == "<nil>" else f".{error.field}"
@@ -67,7 +66,7 @@ class RuleSet:
         """
         return list(self._evaluate(doc, _ABSENT if before is None else before, self._root, ""))
 
-    def _evaluate(self, value: Any, before: Any, node: Node, path: str) -> Iterator[FieldError]:
+    def _evaluate(self, value: Any, before: Any, node: Node, path: str) -> Findings:
         if value is None or not self._relevant.get(id(node)):
             return
         for rule in self._rules.get(id(node), ()):
@@ -176,24 +175,13 @@ def problem_in_words(text: str) -> str:
 
 
 def _failure(text: str, rule: str) -> str:
-    """Return the message for a rule that could not be evaluated.
-
-    Args:
-        text: the error message of the engine.
-        rule: the message of the rule, or the rule itself.
-    """
+    """Return the message for a rule that could not be evaluated."""
     problem = problem_in_words(text)
     return f"{_OVERLOAD}{rule}" if problem.startswith("no such overload") else f"{problem} evaluating rule: {rule}"
 
 
 def _violation(reason: str, value: Any, message: str) -> str:
-    """Return the message for a rule that is violated.
-
-    Args:
-        reason: the reason of the rule.
-        value: the value that violates it.
-        message: the message of the rule.
-    """
+    """Return the message for a rule that is violated."""
     if reason == "FieldValueRequired":
         return f"Required value: {message}"
     if reason == "FieldValueForbidden":

@@ -15,17 +15,17 @@ import msgspec
 
 from reconciler.apiserver.encoding.refusals import internal_error
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.requests.webhook_address import webhook_address
-from reconciler.apiserver.requests.webhook_post import post_to_webhook
+from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, webhook_address
 from reconciler.apiserver.storage.registry import Convert
 from reconciler.apiserver.storage.store import encode
-from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.http import HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
 __all__ = ["ConversionNeeded", "conversion_of", "with_conversions"]
 
 _SUBJECT = ("kind", "name", "namespace", "uid")
-_TIMEOUT_SECONDS = 30.0
+_SECONDS = 30
+"""How long a webhook may take to answer."""
 _Returned = TypeVar("_Returned")
 
 
@@ -95,6 +95,7 @@ def conversion_of(
     versions = conversion["webhook"]["conversionReviewVersions"]
     version = next((each for each in versions if each in ("v1", "v1beta1")), "v1")
 
+    address = webhook_address(client)
     known: dict[bytes, JSONObject] = {}
 
     def convert(document: JSONObject, desired: str) -> JSONObject:
@@ -106,19 +107,21 @@ def conversion_of(
             "apiVersion": f"apiextensions.k8s.io/{version}",
             "request": {"uid": uid, "desiredAPIVersion": desired, "objects": [document]},
         }
-        address = webhook_address(client)
         remote = sockets and not address.service and address.origin not in servers
         key = _content_key(document, desired) if remote else b""
 
+        def accepted(body: bytes) -> JSONObject:
+            return _checked(document, _converted(body, uid, desired))
+
         async def fetch() -> JSONObject:
             try:
-                return _checked(document, _converted(await _post(client, encode(review)), uid, desired))
+                return accepted(await _post(address, client, encode(review)))
             except _Failed as error:
                 raise internal_error(f"{subject} {error}") from None
 
         try:
             if not remote:
-                found = _checked(document, _converted(_call(servers, client, encode(review)), uid, desired))
+                found = accepted(_call(address, servers.get(address.origin), encode(review)))
             elif key in known:
                 found = known[key]
             else:
@@ -138,16 +141,16 @@ def _content_key(document: JSONObject, desired: str) -> bytes:
     return encode([desired, name, kept, {**document, "metadata": None}])
 
 
-async def _post(client: JSONObject, body: bytes) -> bytes:
+async def _post(address: WebhookAddress, client: JSONObject, body: bytes) -> bytes:
     """Return the body of the response of a webhook over sockets."""
-    address = webhook_address(client)
-    request = HTTPRequest("POST", address.path, (("timeout", "30s"),), {"content-type": "application/json"}, body)
     try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            response = await post_to_webhook(address.url, request, client)
+        async with asyncio.timeout(_SECONDS):
+            return _body(await post_to_webhook(address.url, address.request(body, _SECONDS), client))
     except (OSError, TimeoutError) as error:
-        problem = str(error) or "context deadline exceeded"
-        raise _Failed(f'failed: Post "{address.url}?timeout=30s": {problem}') from None
+        raise _Failed(f"failed: {address.failure(_SECONDS, str(error) or 'context deadline exceeded')}") from None
+
+
+def _body(response: HTTPResponse) -> bytes:
     if response.status != 200:
         raise _Failed(f"failed: the server responded with status {response.status}")
     return response.body
@@ -157,27 +160,18 @@ class _Failed(Exception):
     """The webhook has not converted the object; the message says why."""
 
 
-def _call(servers: Mapping[str, Transport], client: JSONObject, body: bytes) -> bytes:
-    """Return the body of the webhook's response."""
-    address = webhook_address(client)
-    server = servers.get(address.origin)
+def _call(address: WebhookAddress, server: Transport | None, body: bytes) -> bytes:
+    """Return the body of the response of a webhook in the same process."""
     if server is None:
-        raise _Failed(
-            f'failed: Post "{address.url}?timeout=30s": the embedded API server cannot call it: '
-            f"use connect_webhooks({address.origin!r}, ...)"
-        )
-    request = HTTPRequest("POST", address.path, (("timeout", "30s"),), {"content-type": "application/json"}, body)
-    sending: Any = server.send(request)
+        why = f"the embedded API server cannot call it: use connect_webhooks({address.origin!r}, ...)"
+        raise _Failed(f"failed: {address.failure(_SECONDS, why)}")
+    sending: Any = server.send(address.request(body, _SECONDS))
     try:
         sending.send(None)
     except StopIteration as done:
-        response: HTTPResponse = done.value
-    else:
-        sending.close()
-        raise _Failed("failed: the webhook waits, but the embedded API server needs its response at once")
-    if response.status != 200:
-        raise _Failed(f"failed: the server responded with status {response.status}")
-    return response.body
+        return _body(done.value)
+    sending.close()
+    raise _Failed("failed: the webhook waits, but the embedded API server needs its response at once")
 
 
 class _Result(msgspec.Struct):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.selectable import field_reader
 from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certificate_strategy
@@ -75,8 +76,11 @@ class Definitions:
 
     def _follow_definition(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
         if new is None:
-            if old is not None:
-                self._withdraw(old)
+            assert old is not None  # noqa: S101 - a commit has one of both
+            spec = old.doc["spec"]
+            gone = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
+            if gone is not None:
+                self._cluster.registry.remove(gone)
             return
         if old is None or old.doc["spec"] is not new.doc["spec"]:
             self.serve(new)
@@ -119,7 +123,7 @@ class Definitions:
         if endpoint is None or endpoint.contents is None:
             return
         for stored in list(resource.store.objects.values()):
-            decoded = endpoint.contents.decode(stored.doc, None, [])
+            decoded = endpoint.contents.decode(stored.doc, None, Decoding())
             if decoded is not stored.doc:
                 resource.store.reshape(stored, decoded)
 
@@ -181,12 +185,6 @@ class Definitions:
         else:
             metadata.pop("finalizers", None)
             self._cluster.remove(self._definitions, stored, {**stored.doc, "metadata": metadata})
-
-    def _withdraw(self, stored: Stored) -> None:
-        spec = stored.doc["spec"]
-        resource = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
-        if resource is not None:
-            self._cluster.registry.remove(resource)
 
 
 def _complete(doc: JSONObject, before: JSONObject | None) -> None:

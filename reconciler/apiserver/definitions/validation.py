@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.table import violations
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.schema.names import form_problems
 from reconciler.apiserver.schema.structural import check_schema
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
@@ -72,7 +71,7 @@ def _alike(versions: list[JSONObject], part: str) -> bool:
     return all(version.get(part) == versions[0].get(part) for version in versions)
 
 
-def _check_approval(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
+def _check_approval(doc: JSONObject, spec: JSONObject) -> Findings:
     annotation = "api-approved.kubernetes.io"
     if _PROTECTED.search(spec.get("group") or "") and annotation not in (doc["metadata"].get("annotations") or {}):
         link = "https://github.com/kubernetes/enhancements/pull/1111"
@@ -80,7 +79,7 @@ def _check_approval(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
         yield FieldError.required(f"metadata.annotations[{annotation}]", message)
 
 
-def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
+def _check_versions(doc: JSONObject, spec: JSONObject) -> Findings:
     versions = spec.get("versions") or []
     shown = [_internal(version) for version in versions]
     names = [version.get("name") or "" for version in versions]
@@ -126,7 +125,7 @@ def _internal(version: JSONObject) -> JSONObject:
     }
 
 
-def _check_selectable(version: JSONObject, schema: JSONObject, place: str) -> Iterator[FieldError]:
+def _check_selectable(version: JSONObject, schema: JSONObject, place: str) -> Findings:
     for index, field in enumerate(version.get("selectableFields") or ()):
         path = f"{place}.selectableFields[{index}].jsonPath"
         json_path = str(field.get("jsonPath") or "")

@@ -5,7 +5,7 @@ Handlers raise `Refusal`, which the server turns into the response. The messages
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from reconciler.wire import JSONObject, StatusObject
 
 __all__ = [
     "FieldError",
+    "Findings",
     "Refusal",
     "aggregate",
     "already_exists",
@@ -140,6 +141,9 @@ class FieldError:
         return f"{self.field}: {self.message}"
 
 
+Findings = Iterator[FieldError]
+
+
 def qualified(plural: str, group: str) -> str:
     """Return ``plural.group``, or the plural alone for the core group."""
     return f"{plural}.{group}" if group else plural
@@ -217,14 +221,10 @@ def apply_conflict(conflicts: Sequence[tuple[str, Sequence[str]]]) -> Refusal:
     if len(causes) == 1:
         text = f"1 conflict: {causes[0].message}: {causes[0].field}"
     else:
-        named = (f"conflicts with {manager}:\n{_bulleted(paths)}" for manager, paths in conflicts)
+        named = ("\n- ".join((f"conflicts with {manager}:", *paths)) for manager, paths in conflicts)
         text = f"{len(causes)} conflicts: " + "\n".join(named)
     details = {"causes": [cause.cause() for cause in causes]}
     return Refusal(409, "Conflict", f"Apply failed with {text}", details=details)
-
-
-def _bulleted(paths: Sequence[str]) -> str:
-    return "\n".join(f"- {path}" for path in paths)
 
 
 def aggregate(problems: Iterable[str]) -> str:

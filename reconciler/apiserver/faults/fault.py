@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeAlias, TypeVar
 
-from reconciler.apiserver.faults.effects import (
-    CutWatches,
-    Delay,
-    Effect,
-    EventOrder,
-    Lose,
-    Refuse,
-    ReorderEvents,
-    Stale,
-    Stall,
-    StallWatches,
-)
+from reconciler.apiserver.faults.effects import Delay, Effect, Lose, Refuse, Stall
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
 
@@ -120,54 +109,40 @@ class Fault:
         return ", ".join(map(str, self.effects))
 
 
+_E = TypeVar("_E")
+
+
 class Strike:
-    """The combined effects of all faults that hit one request.
+    """The combined effects of all faults that hit one request; false if none did.
 
     Args:
         faults: the faults; at most one of them answers in place of the server.
         rng: the source of chance for delays of faults that have none of their own.
 
     Attributes:
-        refuse: the error to answer with.
-        lose: the loss of the response.
-        stall: whether the request is never answered.
         delay: seconds to wait first.
-        cut_watches: whether to break off the watches of the kind afterwards.
-        stall_watches: whether to silence the watches of the kind afterwards.
-        stale: the age of the state that a read shows, in seconds.
-        event_order: when watches receive the event of a write.
     """
 
-    __slots__ = ("_faults", "cut_watches", "delay", "event_order", "lose", "refuse", "stale", "stall", "stall_watches")
-
-    def __init__(self, faults: list[Fault], rng: random.Random) -> None:
+    def __init__(self, faults: Sequence[Fault], rng: random.Random) -> None:
         self._faults = faults
-        effects = [effect for fault in faults for effect in fault.effects]
-        self.refuse = _first(effects, Refuse)
-        self.lose = _first(effects, Lose)
-        self.stall = _first(effects, Stall) is not None
+        self._effects = [effect for fault in faults for effect in fault.effects]
         self.delay = sum(
             _seconds(effect, fault.rng or rng)
             for fault in faults
             for effect in fault.effects
             if isinstance(effect, Delay)
         )
-        self.cut_watches = _first(effects, CutWatches) is not None
-        self.stall_watches = _first(effects, StallWatches) is not None
-        stale, reorder = _first(effects, Stale), _first(effects, ReorderEvents)
-        self.stale = None if stale is None else stale.seconds
-        self.event_order: EventOrder | None = None if reorder is None else reorder.order
+
+    def effect(self, kind: type[_E]) -> _E | None:
+        """Return the first effect of a kind, or None."""
+        return next((effect for effect in self._effects if isinstance(effect, kind)), None)
+
+    def __bool__(self) -> bool:
+        return bool(self._faults)
 
     def __str__(self) -> str:
         """Return the effects in a few words, for the request log."""
         return ", ".join(map(str, self._faults))
-
-
-_E = TypeVar("_E")
-
-
-def _first(effects: list[Effect], kind: type[_E]) -> _E | None:
-    return next((effect for effect in effects if isinstance(effect, kind)), None)
 
 
 def _seconds(delay: Delay, rng: random.Random) -> float:

@@ -86,6 +86,7 @@ class Faults:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._active: list[Fault] = []
+        self._no_strike = Strike((), rng)
 
     def add(
         self,
@@ -169,10 +170,8 @@ class Faults:
         """Remove all faults."""
         self._active.clear()
 
-    def strike(self, call: Call | None, request: HTTPRequest) -> Strike | None:
-        """Return the effects of the faults that hit a request, and count the hits; None if no fault hits it."""
-        if not self._active:
-            return None
+    def strike(self, call: Call | None, request: HTTPRequest) -> Strike:
+        """Return the effects of the faults that hit a request, and count the hits."""
         found: list[Fault] = []
         answered = False
         for fault in list(self._active):
@@ -185,7 +184,7 @@ class Faults:
                 self._active.remove(fault)
             found.append(fault)
             answered = answered or fault.answers
-        return Strike(found, self._rng) if found else None
+        return Strike(found, self._rng) if found else self._no_strike
 
 
 _CONDITIONS = frozenset(each.name for each in fields(Match))
@@ -193,26 +192,19 @@ _CONDITIONS = frozenset(each.name for each in fields(Match))
 
 def _effects(options: FaultOptions) -> list[Effect]:
     """Return the effects that the short forms stand for."""
-    found: list[Effect] = []
-    after_commit = options.get("after_commit", False)
-    if latency := options.get("latency"):
-        found.append(Delay(latency))
-    status, expired = options.get("status"), options.get("expired", False)
-    if status is not None or expired:
-        reason, message, retry_after = options.get("reason"), options.get("message"), options.get("retry_after")
-        code = 410 if status is None else status
-        found.append(Refuse(code, reason, message, retry_after, after_commit, as_event=expired))
-    if options.get("lost"):
-        found.append(Lose(after_commit))
-    if options.get("stall"):
-        found.append(Stall())
-    if options.get("cut_watches"):
-        found.append(CutWatches())
-    if options.get("stall_watches"):
-        found.append(StallWatches())
+    after_commit, expired = options.get("after_commit", False), options.get("expired", False)
+    status, latency = options.get("status"), options.get("latency")
     stale, order = options.get("stale"), options.get("event_order")
-    if stale is not None:
-        found.append(Stale(stale))
-    if order is not None:
-        found.append(ReorderEvents(order))
-    return found
+    reason, message, retry_after = options.get("reason"), options.get("message"), options.get("retry_after")
+    code = 410 if status is None else status
+    forms: tuple[tuple[object, Effect], ...] = (
+        (latency, Delay(latency or 0.0)),
+        (expired or status is not None, Refuse(code, reason, message, retry_after, after_commit, as_event=expired)),
+        (options.get("lost"), Lose(after_commit)),
+        (options.get("stall"), Stall()),
+        (options.get("cut_watches"), CutWatches()),
+        (options.get("stall_watches"), StallWatches()),
+        (stale is not None, Stale(stale or 0.0)),
+        (order is not None, ReorderEvents(order or "after")),
+    )
+    return [effect for given, effect in forms if given]

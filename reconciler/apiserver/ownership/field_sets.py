@@ -66,30 +66,27 @@ def union(one: FieldSet, other: FieldSet) -> FieldSet:
 
 def difference(one: FieldSet, other: FieldSet) -> FieldSet:
     """Return the fields in the first set but not in the other; both are roots."""
-    found = {}
-    for element, mine in one.items():
-        its = other.get(element)
-        if its is None:
-            found[element] = mine
-            continue
-        (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
-        left = _joined(my_self and not its_self, difference(my_below, its_below))
-        if left is not None:
-            found[element] = left
-    return found
+    return _combined(one, other, common=False)
 
 
 def intersection(one: FieldSet, other: FieldSet) -> FieldSet:
     """Return the fields in both sets; both are roots."""
+    return _combined(one, other, common=True)
+
+
+def _combined(one: FieldSet, other: FieldSet, *, common: bool) -> FieldSet:
+    """Return the fields in the first set that are in the other, or are not."""
     found = {}
     for element, mine in one.items():
         its = other.get(element)
         if its is None:
+            if not common:
+                found[element] = mine
             continue
         (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
-        both = _joined(my_self and its_self, intersection(my_below, its_below))
-        if both is not None:
-            found[element] = both
+        left = _joined(my_self and its_self is common, _combined(my_below, its_below, common=common))
+        if left is not None:
+            found[element] = left
     return found
 
 
@@ -175,7 +172,7 @@ def fields_of(value: JSONValue, node: Node, *, whole: bool) -> FieldSet:
         if not whole and not child and isinstance(child, list) and schema.list_type != "atomic":
             # An applier owns only the items of a granular list, so nothing of an empty one.
             continue
-        inner = fields_of(child, schema, whole=whole) if _has_parts(child) else _LEAF
+        inner = _LEAF if isinstance(child, _Duplicates) else fields_of(child, schema, whole=whole)
         if not whole and child and not inner and isinstance(child, dict) and is_granular(child, schema):
             # It contains only lists of which nothing is owned.
             continue
@@ -185,10 +182,6 @@ def fields_of(value: JSONValue, node: Node, *, whole: bool) -> FieldSet:
 
 
 _LEAF: FieldSet = {}
-
-
-def _has_parts(value: JSONValue) -> bool:
-    return isinstance(value, (dict, list)) and not isinstance(value, _Duplicates)
 
 
 def compare(before: JSONValue, after: JSONValue, node: Node) -> tuple[FieldSet, FieldSet]:
@@ -232,8 +225,5 @@ def _compare_values(earlier: JSONValue, value: JSONValue, schema: Node) -> tuple
 
 def _added(value: JSONValue, schema: Node) -> FieldSet:
     """Return the set of a value that exists on one side only, and everything below it."""
-    return _LEAF if isinstance(value, _Duplicates) else _with_self(fields_of(value, schema, whole=True))
-
-
-def _with_self(fields: FieldSet) -> FieldSet:
-    return {_SELF: {}, **fields} if fields else fields
+    below = _LEAF if isinstance(value, _Duplicates) else fields_of(value, schema, whole=True)
+    return {_SELF: {}, **below} if below else below

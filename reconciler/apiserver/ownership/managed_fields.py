@@ -42,19 +42,17 @@ _UNTRACKED = frozenset(
 """The fields of metadata that have no owner."""
 
 
+@dataclass(slots=True, eq=False)
 class ManagerKey:
     """The identity of a manager: one name is several managers if operation, version or subresource differ.
 
     A manager that applies keeps its identity when it moves to another API version.
     """
 
-    __slots__ = ("api_version", "manager", "operation", "subresource")
-
-    def __init__(self, manager: str, operation: str, api_version: str, subresource: str = "") -> None:
-        self.manager = manager
-        self.operation = operation
-        self.api_version = api_version
-        self.subresource = subresource
+    manager: str
+    operation: str
+    api_version: str
+    subresource: str = ""
 
     @classmethod
     def of(cls, entry: ManagedFieldsEntry) -> ManagerKey:

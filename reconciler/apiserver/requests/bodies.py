@@ -52,7 +52,6 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
-_PROTOBUF_ADVICE = "send {} as application/json"
 MAX_BODY_BYTES = 3 * 1024 * 1024
 
 
@@ -113,7 +112,8 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
         try:
             found = read_protobuf(request.body)
         except Unreadable as error:
-            raise _unreadable_protobuf(kind, str(error)) from None
+            # A custom kind, for example, has no such form.
+            raise unsupported_media_type((_JSON, YAML), f"{error}: send {kind} as application/json") from None
     else:
         raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
     if found is None:
@@ -126,11 +126,6 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
         problem = f"json parse error: json: cannot unmarshal {what} into Go value of type {fields}"
         raise _unrecognized(kind, f"{problem} ({request.body.hex()})")
     return found
-
-
-def _unreadable_protobuf(kind: str, problem: str) -> Refusal:
-    """Return the 415 for a body that cannot be read from protobuf, such as a custom kind, which has no such form."""
-    return unsupported_media_type((_JSON, YAML), f"{problem}: {_PROTOBUF_ADVICE.format(kind)}")
 
 
 def _unrecognized(kind: str, problem: str) -> Refusal:

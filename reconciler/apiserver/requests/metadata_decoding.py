@@ -2,77 +2,54 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver.builtin.decoding import Malformed, Place, read_time, read_value, restoring_problem
+from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, restoring_problem
 from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.text import go_type, quoted
 from reconciler.wire import JSONObject, JSONValue
 
 __all__ = ["OWNER_FIELDS", "decode_metadata", "metadata_warnings"]
 
-_STRINGS = frozenset(
-    {
-        "creationTimestamp",
-        "deletionTimestamp",
-        "generateName",
-        "name",
-        "namespace",
-        "resourceVersion",
-        "selfLink",
-        "uid",
-    }
-)
-_NUMBERS = frozenset({"deletionGracePeriodSeconds", "generation"})
-_MAPS = frozenset({"annotations", "labels"})
-_TIMES = frozenset({"creationTimestamp", "deletionTimestamp"})
 OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 """The fields of an owner reference, in the order of Go's struct."""
 
 
-def decode_metadata(
-    found: JSONValue, unknown: list[str], *, where: str = "", restored: bool = False, lenient: bool = False
-) -> JSONObject:
+def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", lenient: bool = False) -> JSONObject:
     """Return a private copy of metadata with known fields only; empty fields are left out.
 
     Args:
         found: the value of ``metadata`` in the document.
-        unknown: collects the paths of unknown fields.
-        where: the prefix of field paths in errors, ending with a dot.
-        restored: the metadata is decoded from untyped values, as in `read_value`.
+        decoding: how it is decoded; records the unknown fields and the errors.
+        kind: the built-in kind of the document, in whose errors fields are parts of it; empty for a custom one.
         lenient: leave out times and numbers that cannot be read.
-
-    Raises:
-        Malformed: a field has the wrong type.
     """
     if found is None:
         return {}
     if not isinstance(found, dict):
-        problem = f"json: cannot unmarshal {go_type(found)} into Go value of type v1.ObjectMeta"
-        raise Malformed(problem, restoring_problem(found, metadata_node()))
+        target = f"Go struct field {kind}.metadata" if kind else "Go value"
+        problem = f"json: cannot unmarshal {go_type(found)} into {target} of type v1.ObjectMeta"
+        decoding.problems.append(Malformed(problem, restoring_problem(found, metadata_node())))
+        decoding.problems[-1].member = "metadata"
+        return {}
     metadata: JSONObject = {}
-    members = metadata_node().properties
     for key, value in found.items():
-        if key not in members:
-            unknown.append(f"metadata.{key}")
+        node = metadata_node().properties.get(key)
+        if node is None:
+            decoding.unknown.append(f"metadata.{key}")
             continue
         if value is None:
             continue
         kept: Any = value
-        plain = _PLAIN.get(key)
-        if plain is None or not plain(value):
-            try:
-                kept = read_value(
-                    value, members[key], Place(f"metadata.{key}", where + key, "ObjectMeta", restored), unknown
-                )
-            except Malformed:
-                if lenient and key in _TIMES | _NUMBERS:
-                    continue
-                raise
-        if key == "ownerReferences":
+        # The content of managedFields is checked when it is used.
+        if key != "managedFields" or not _are_objects(value):
+            place = Place(decoding, f"metadata.{key}", f"metadata.{key}" if kind else key, "ObjectMeta")
+            known = len(decoding.problems)
+            kept = decoding.read_member("metadata", value, node, place)
+            if lenient and (node.format == "date-time" or node.type == "integer"):
+                del decoding.problems[known:]
+        if key == "ownerReferences" and not decoding.problems:
             kept = _owners(kept)
         # An empty managedFields resets ownership; a missing one does not.
         if kept or kept == 0 or key == "managedFields":
@@ -80,42 +57,8 @@ def decode_metadata(
     return metadata
 
 
-def _is_text(value: JSONValue) -> bool:
-    return type(value) is str
-
-
-def _is_number(value: JSONValue) -> bool:
-    return type(value) is int
-
-
-def _is_time(value: JSONValue) -> bool:
-    with contextlib.suppress(Malformed):
-        return type(value) is str and bool(read_time(value, "date-time"))
-    return False
-
-
-def _are_named_texts(value: JSONValue) -> bool:
-    return type(value) is dict and all(map(_is_text, value.values()))
-
-
-def _are_texts(value: JSONValue) -> bool:
-    return type(value) is list and all(map(_is_text, value))
-
-
-def _are_entries(value: JSONValue) -> bool:
-    # The content of the entries is checked when it is used.
+def _are_objects(value: JSONValue) -> bool:
     return type(value) is list and all(type(entry) is dict for entry in value)
-
-
-_PLAIN: dict[str, Callable[[JSONValue], bool]] = {
-    **dict.fromkeys(_STRINGS - _TIMES, _is_text),
-    **dict.fromkeys(_NUMBERS, _is_number),
-    **dict.fromkeys(_TIMES, _is_time),
-    **dict.fromkeys(_MAPS, _are_named_texts),
-    "finalizers": _are_texts,
-    "managedFields": _are_entries,
-}
-"""Returns whether a field has its usual form, so that it needs no decoding."""
 
 
 def _owners(owners: list[JSONObject]) -> list[JSONObject]:

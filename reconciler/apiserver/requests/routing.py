@@ -19,6 +19,7 @@ from reconciler.apiserver.encoding.refusals import (
     verb_not_supported,
 )
 from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
 
 __all__ = ["ACTIONS", "Call", "parse_bool", "route"]
@@ -53,6 +54,21 @@ class Call:
     duplicates: list[str] = field(default_factory=list)
     by_server: bool = False
     user: User = ADMIN
+
+    def find(self) -> Stored | None:
+        """Return the stored object that the request names, or None."""
+        return self.endpoint.resource.find(self.namespace, self.name)
+
+    def existing(self) -> Stored:
+        """Return the stored object that the request names.
+
+        Raises:
+            Refusal: 404, it does not exist.
+        """
+        found = self.find()
+        if found is None:
+            raise not_found(self.endpoint.info.plural, self.endpoint.info.group, self.name)
+        return found
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
@@ -102,7 +118,8 @@ def route(request: HTTPRequest, registry: Registry) -> Call | None:
     if endpoint is None:
         raise no_such_resource() if registry.is_built_in(group, version) else not_served()
     call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query))
-    call.verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
+    verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
+    call.verb = "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
     return call
 
 
@@ -126,7 +143,7 @@ def _built_in_verb(call: Call) -> str:
     over_all = info.namespaced and call.namespace is None
     if verb is None or (over_all and verb != "list") or not (stored or verb in info.verbs):
         raise method_not_allowed()
-    return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
+    return verb
 
 
 def _custom_verb(call: Call) -> str:
@@ -147,7 +164,7 @@ def _custom_verb(call: Call) -> str:
     verb = _table(call).get(method)
     if verb is None:
         raise method_not_allowed()
-    return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
+    return verb
 
 
 _UNSUPPORTED = {"DELETE": "delete", "POST": "create"}

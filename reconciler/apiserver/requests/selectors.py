@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate, bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_int, quoted
@@ -25,15 +26,12 @@ _TOKEN = re.compile(r"(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
 _MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
 
 
-class FieldTerm:
+class FieldTerm(NamedTuple):
     """A requirement of a field selector: the field at a dotted path equals, or does not equal, a string."""
 
-    __slots__ = ("negated", "path", "value")
-
-    def __init__(self, path: str, value: str, *, negated: bool) -> None:
-        self.path = path
-        self.value = value
-        self.negated = negated
+    path: str
+    value: str
+    negated: bool
 
 
 class Selector:
@@ -220,7 +218,7 @@ def parse_field_selector(text: str) -> list[FieldTerm]:
         Refusal: 400, the selector is invalid.
     """
     found = []
-    for term in _split(text):
+    for term in re.split(r"(?<!\\),", text):
         if not term:
             continue
         for operator, negated in (("!=", True), ("==", False), ("=", False)):
@@ -228,21 +226,13 @@ def parse_field_selector(text: str) -> list[FieldTerm]:
             if met:
                 if not path and not value:
                     break
-                found.append(FieldTerm(path, _unescape(value), negated=negated))
+                found.append(FieldTerm(path, re.sub(r"\\([\\,=])", r"\1", value), negated))
                 if re.search(r"(?<!\\)=", value):
                     raise bad_request(f"invalid field selector: unescaped character in value: {ord('=')}")
                 break
         else:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
     return found
-
-
-def _split(text: str) -> list[str]:
-    return re.split(r"(?<!\\),", text)
-
-
-def _unescape(value: str) -> str:
-    return re.sub(r"\\([\\,=])", r"\1", value)
 
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
 from reconciler.apiserver.builtin.types import type_name, type_node
 from reconciler.apiserver.encoding.refusals import bad_request, cannot_be_handled, not_registered
 from reconciler.apiserver.requests.bodies import read_object
@@ -36,23 +36,18 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     """
     document, package = read_object(request, kind), "meta"
     if kind in _VERSIONS:
-        package = _package(_VERSIONS[kind][0])
+        package = _VERSIONS[kind][0].rpartition("/")[0].partition(".")[0] or "core"  # the group as Go names it
         _check_kind(document, kind, package)
-    node = type_node(f"{package}.v1.{kind}")
-    try:
-        found = BuiltInContents(node).decode(document, None, [])
-        if "metadata" in node.properties:
-            found["metadata"] = decode_metadata(document.get("metadata"), [], where="metadata.")
-    except Malformed as error:
+    node, decoding = type_node(f"{package}.v1.{kind}"), Decoding()
+    found = BuiltInContents(node).decode(document, None, decoding)
+    if "metadata" in node.properties:
+        found["metadata"] = decode_metadata(document.get("metadata"), decoding, kind=kind)
+    if decoding.problems:
+        problem = first_error(decoding.problems, list(document))
         if kind == "DeleteOptions":
-            raise bad_request(str(error)) from None
-        raise cannot_be_handled(kind, str(document.get("apiVersion") or "v1"), kind, str(error)) from None
+            raise bad_request(problem)
+        raise cannot_be_handled(kind, str(document.get("apiVersion") or "v1"), kind, problem)
     return found
-
-
-def _package(version: str) -> str:
-    """Return the name of a group in Go."""
-    return version.rpartition("/")[0].partition(".")[0] or "core"
 
 
 def _check_kind(document: JSONObject, kind: str, package: str) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import math
 import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
+
+from reconciler.apiserver.schema.names import form_problems
 
 __all__ = ["FORMATS", "INTEGER_RANGES"]
 
@@ -22,19 +25,17 @@ _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(z|[+-][0-9]{2}:
 _DURATION = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+|0")
 _LONG_DURATION = re.compile(r"([0-9]+)\s*([A-Za-zµ]+)")
 _UNIT = re.compile(r"ns|nano.*|us|µs|micro.*|ms|milli.*|s|sec.*|m|min.*|h|hr|hour.*|d|day.*|w|wk|week.*")
-_HOSTNAME = re.compile(
-    r"[a-zA-Z0-9](-?[a-zA-Z0-9]{0,62})?|([a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}"
-)
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
-_MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5,7}[0-9A-Fa-f]{2}|([0-9A-Fa-f]{4}\.){2,3}[0-9A-Fa-f]{4}")
+_HOSTNAME = r"[a-zA-Z0-9](-?[a-zA-Z0-9]{0,62})?|([a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}"
+_MAC = r"([0-9A-Fa-f]{2}[:-]){5,7}[0-9A-Fa-f]{2}|([0-9A-Fa-f]{4}\.){2,3}[0-9A-Fa-f]{4}"
 _UUID = re.compile(r"(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{12}")
-_HEX_COLOR = re.compile(r"#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 _RGB = re.compile(r"rgb\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)")
-_SSN = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}")
-_OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LEADING = re.compile(r"(?<![0-9])0+([0-9])")
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def _matches(pattern: str, most: float = math.inf) -> Callable[[str], bool]:
+    expression = re.compile(pattern)
+    return lambda text: len(text) <= most and expression.fullmatch(text) is not None
 
 
 def _is_date(text: str) -> bool:
@@ -138,12 +139,8 @@ def _is_card(text: str) -> bool:
     return total % 10 == 0
 
 
-def _is_subdomain(text: str) -> bool:
-    return len(text) <= 253 and all(_LABEL.fullmatch(part) for part in text.split("."))
-
-
 FORMATS: dict[str, Callable[[str], bool]] = {
-    "bsonobjectid": lambda text: _OBJECT_ID.fullmatch(text) is not None,
+    "bsonobjectid": _matches(r"[0-9a-fA-F]{24}"),
     "byte": _is_base64,
     "cidr": _is_cidr,
     "creditcard": _is_card,
@@ -151,20 +148,20 @@ FORMATS: dict[str, Callable[[str], bool]] = {
     "date-time": _is_date_time,
     "datetime": _is_date_time,
     "duration": _is_duration,
-    "email": lambda text: _EMAIL.fullmatch(text) is not None,
-    "hexcolor": lambda text: _HEX_COLOR.fullmatch(text) is not None,
-    "hostname": lambda text: len(text) <= 255 and _HOSTNAME.fullmatch(text) is not None,
+    "email": _matches(r"[^@\s]+@[^@\s]+"),
+    "hexcolor": _matches(r"#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})"),
+    "hostname": _matches(_HOSTNAME, most=255),
     "ipv4": lambda text: _is_address(text, 4),
     "ipv6": lambda text: _is_address(text, 6),
     "isbn": _is_isbn(0),
     "isbn10": _is_isbn(10),
     "isbn13": _is_isbn(13),
-    "k8s-long-name": _is_subdomain,
-    "k8s-short-name": lambda text: _LABEL.fullmatch(text) is not None,
-    "mac": lambda text: _MAC.fullmatch(text) is not None,
+    "k8s-long-name": lambda text: not form_problems("subdomain", text),
+    "k8s-short-name": lambda text: not form_problems("label", text),
+    "mac": _matches(_MAC),
     "password": lambda _text: True,
     "rgbcolor": _is_rgb,
-    "ssn": lambda text: _SSN.fullmatch(text) is not None,
+    "ssn": _matches(r"\d{3}[- ]\d{2}[- ]\d{4}"),
     "uri": _is_uri,
     "uuid": _is_uuid(""),
     "uuid3": _is_uuid("3"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.formats import INTEGER_RANGES
 from reconciler.wire import JSONObject
@@ -44,7 +44,7 @@ class Translator:
         for place, group in itertools.groupby(errors, key=_all_of):
             branches: set[Any] = set()
             for error in group:
-                branches.add(_branch(error, place))
+                branches.add(None if place is None else list(error.schema_path)[len(place[0])])
                 yield from self._one(error, wrong_lengths)
             if place is not None:
                 yield self._not_all(place, branches)
@@ -109,10 +109,6 @@ def _all_of(error: Any) -> tuple[Any, ...] | None:
     return tuple(steps[: at + 1]), tuple(error.instance_path)
 
 
-def _branch(error: Any, place: tuple[Any, ...] | None) -> Any:
-    return None if place is None else list(error.schema_path)[len(place[0])]
-
-
 def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldError]:
     """Return the errors for a value that has another type than its format requires."""
     shown = "" if isinstance(value, bool) else {int: "int64", float: "float64"}.get(type(value), "")
@@ -156,7 +152,7 @@ _MESSAGES = {
     "not": ("Invalid", '"": "{name}" must not validate the schema (not)'),
     "pattern": ("Invalid", "{value}: {name} in body should match '{pattern}'"),
 }
-"""The reasons and texts of errors by keyword; a text that begins with an empty value concerns no field."""
+"""The reasons and messages of errors by keyword; a message that begins with an empty value concerns no field."""
 
 _STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
 _INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
@@ -188,7 +184,7 @@ def _not_of_format(form: str, name: str) -> FieldError:
     return FieldError("<nil>", message)
 
 
-def _type(error: Any, name: str, field: str) -> Iterator[FieldError]:
+def _type(error: Any, name: str, field: str) -> Findings:
     found = _json_type(error.instance)
     kinds = [kind for kind in error.kind.types if kind != "null"]
     # A string with a format accepts lists, which the message does not mention.
@@ -199,23 +195,23 @@ def _type(error: Any, name: str, field: str) -> Iterator[FieldError]:
         yield _not_of_format("(default format)", name)
 
 
-def _required(error: Any, _name: str, field: str) -> Iterator[FieldError]:
+def _required(error: Any, _name: str, field: str) -> Findings:
     missing = error.kind.property
     yield FieldError.required(f"{field}.{missing}" if field else missing)
 
 
-def _enum(error: Any, _name: str, field: str) -> Iterator[FieldError]:
+def _enum(error: Any, _name: str, field: str) -> Findings:
     options = (option[1:-1] if option.startswith('"') else option for option in map(quoted, error.kind.options))
     yield FieldError.not_supported(field, error.instance, options)
 
 
-def _one_of(error: Any, name: str, _field: str) -> Iterator[FieldError]:
+def _one_of(error: Any, name: str, _field: str) -> Findings:
     valid = sum(not branch for branch in error.kind.context)
     found = f"Found {valid} valid alternatives" if valid else "Found none valid"
     yield FieldError("<nil>", f'Invalid value: "": "{name}" must validate one and only one schema (oneOf). {found}')
 
 
-_COMPUTED: dict[str, Callable[[Any, str, str], Iterator[FieldError]]] = {
+_COMPUTED: dict[str, Callable[[Any, str, str], Findings]] = {
     "enum": _enum,
     "oneOf": _one_of,
     "required": _required,

@@ -7,33 +7,25 @@ its argument, so the parts of a stored document are not processed again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.wire import JSONObject
 
 __all__ = ["ANYTHING", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]
 
-_METADATA_FIELDS = frozenset(
-    {
-        "annotations",
-        "creationTimestamp",
-        "deletionGracePeriodSeconds",
-        "deletionTimestamp",
-        "finalizers",
-        "generateName",
-        "generation",
-        "labels",
-        "managedFields",
-        "name",
-        "namespace",
-        "ownerReferences",
-        "resourceVersion",
-        "selfLink",
-        "uid",
-    }
-)
+
+class _NoDefault:
+    def __repr__(self) -> str:
+        return "NO_DEFAULT"
 
 
+NO_DEFAULT = _NoDefault()
+"""The absence of a default; None is not used, since null can be a default."""
+
+
+@dataclass(slots=True, eq=False)
 class Node:
     """One place of a compiled schema.
 
@@ -49,6 +41,7 @@ class Node:
         default: the default value with the defaults inside it, or `NO_DEFAULT`.
         written_default: the default value as in the schema, or `NO_DEFAULT`.
         complete: returns an object of a built-in type with the defaults of its members, or None.
+        defaults: the members that have defaults.
         list_type: ``atomic``, ``set`` or ``map``.
         map_keys: the members that identify an item of a list of type map.
         map_type: ``granular`` or ``atomic``.
@@ -62,56 +55,29 @@ class Node:
         has_checks: whether this place or one below has rules, or is a list with unique items.
     """
 
-    __slots__ = (
-        "additional",
-        "complete",
-        "default",
-        "defaults",
-        "embedded",
-        "format",
-        "has_checks",
-        "int_or_string",
-        "items",
-        "list_type",
-        "map_keys",
-        "map_type",
-        "max_size",
-        "merge",
-        "merge_key",
-        "name",
-        "nullable",
-        "preserve",
-        "properties",
-        "required",
-        "rules",
-        "type",
-        "written_default",
-    )
-
-    def __init__(self, type: str = "") -> None:
-        self.type = type
-        self.format = ""
-        self.properties: dict[str, Node] = {}
-        self.items: Node | None = None
-        self.additional: Node | None = None
-        self.preserve = False
-        self.embedded = False
-        self.nullable = False
-        self.complete: Callable[[JSONObject], JSONObject] | None = None
-        self.default: Any = NO_DEFAULT
-        self.written_default: Any = NO_DEFAULT
-        self.defaults: list[tuple[str, Node]] = []
-        self.list_type = "atomic"
-        self.map_keys: tuple[str, ...] = ()
-        self.map_type = "granular"
-        self.merge_key = ""
-        self.merge = False
-        self.required: tuple[str, ...] = ()
-        self.int_or_string = False
-        self.max_size: int | None = None
-        self.name = ""
-        self.rules: list[JSONObject] = []
-        self.has_checks = False
+    type: str = ""
+    format: str = ""
+    properties: dict[str, Node] = field(default_factory=dict)
+    items: Node | None = None
+    additional: Node | None = None
+    preserve: bool = False
+    embedded: bool = False
+    nullable: bool = False
+    default: Any = NO_DEFAULT
+    written_default: Any = NO_DEFAULT
+    complete: Callable[[JSONObject], JSONObject] | None = None
+    defaults: list[tuple[str, Node]] = field(default_factory=list)
+    list_type: str = "atomic"
+    map_keys: tuple[str, ...] = ()
+    map_type: str = "granular"
+    merge_key: str = ""
+    required: tuple[str, ...] = ()
+    merge: bool = False
+    int_or_string: bool = False
+    max_size: int | None = None
+    name: str = ""
+    rules: list[JSONObject] = field(default_factory=list)
+    has_checks: bool = False
 
     def child(self, key: str) -> Node | None:
         """Return the place of a member, or None if the schema does not allow it."""
@@ -119,18 +85,8 @@ class Node:
         return self.additional if found is None else found
 
 
-class _NoDefault:
-    def __repr__(self) -> str:
-        return "NO_DEFAULT"
-
-
-NO_DEFAULT = _NoDefault()
-"""The absence of a default; None is not used, since null can be a default."""
-
-ANYTHING = Node()
+ANYTHING = Node(preserve=True, nullable=True)
 """A place that accepts and keeps any value."""
-ANYTHING.preserve = True
-ANYTHING.nullable = True
 
 
 def compile_schema(schema: JSONObject, *, root: bool = False) -> Node:
@@ -140,18 +96,20 @@ def compile_schema(schema: JSONObject, *, root: bool = False) -> Node:
         schema: an ``openAPIV3Schema`` or a part of one.
         root: the schema describes whole objects, so apiVersion, kind and metadata are always known.
     """
-    node = Node(str(schema.get("type") or ""))
-    node.format = str(schema.get("format") or "")
-    node.preserve = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
-    node.embedded = bool(schema.get("x-kubernetes-embedded-resource"))
-    node.nullable = bool(schema.get("nullable"))
-    node.required = tuple(schema.get("required") or ())
-    node.int_or_string = bool(schema.get("x-kubernetes-int-or-string"))
-    node.list_type = str(schema.get("x-kubernetes-list-type") or "atomic")
-    node.map_keys = tuple(schema.get("x-kubernetes-list-map-keys") or ())
-    node.map_type = str(schema.get("x-kubernetes-map-type") or "granular")
-    node.rules = list(schema.get("x-kubernetes-validations") or ())
-    node.max_size = _max_size(schema)
+    node = Node(
+        str(schema.get("type") or ""),
+        str(schema.get("format") or ""),
+        preserve=bool(schema.get("x-kubernetes-preserve-unknown-fields")),
+        embedded=bool(schema.get("x-kubernetes-embedded-resource")),
+        nullable=bool(schema.get("nullable")),
+        required=tuple(schema.get("required") or ()),
+        int_or_string=bool(schema.get("x-kubernetes-int-or-string")),
+        list_type=str(schema.get("x-kubernetes-list-type") or "atomic"),
+        map_keys=tuple(schema.get("x-kubernetes-list-map-keys") or ()),
+        map_type=str(schema.get("x-kubernetes-map-type") or "granular"),
+        rules=list(schema.get("x-kubernetes-validations") or ()),
+        max_size=_max_size(schema),
+    )
     for key, member in (schema.get("properties") or {}).items():
         if not (root and key == "metadata"):
             node.properties[key] = compile_schema(member)
@@ -279,7 +237,8 @@ def _prune_list(value: list[Any], node: Node, path: str, unknown: list[str], bef
 
 
 def _embedded_metadata(metadata: JSONObject, path: str, unknown: list[str]) -> JSONObject:
-    foreign = [key for key in metadata if key not in _METADATA_FIELDS]
+    known = recorded("builtin/types.json")["types"]["meta.v1.ObjectMeta"]
+    foreign = [key for key in metadata if key not in known]
     unknown.extend(f"{path}.{key}" for key in foreign)
     return {key: value for key, value in metadata.items() if key not in foreign} if foreign else metadata
 

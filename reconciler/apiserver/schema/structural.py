@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
 from reconciler.apiserver.schema.patterns import pattern_problem
 from reconciler.apiserver.schema.shape import compile_schema, prune
@@ -56,7 +56,7 @@ def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
     return errors or list(_check_defaults(schema, path))
 
 
-def _check(schema: JSONObject, path: str, *, root: bool = False) -> Iterator[FieldError]:
+def _check(schema: JSONObject, path: str, *, root: bool = False) -> Findings:
     for key in _FORBIDDEN:
         if schema.get(key):
             yield FieldError.forbidden(f"{path}.{key}", f"{key} is not supported")
@@ -91,7 +91,7 @@ def _branches(schema: JSONObject) -> Iterator[tuple[str, JSONObject]]:
         yield ".not", schema["not"]
 
 
-def _check_type(schema: JSONObject, path: str, *, root: bool) -> Iterator[FieldError]:
+def _check_type(schema: JSONObject, path: str, *, root: bool) -> Findings:
     kind = schema.get("type")
     free = (
         schema.get("$ref")
@@ -114,7 +114,7 @@ def _check_type(schema: JSONObject, path: str, *, root: bool) -> Iterator[FieldE
         yield FieldError.forbidden(f"{path}.additionalProperties", message)
 
 
-def _check_values(schema: JSONObject, path: str) -> Iterator[FieldError]:
+def _check_values(schema: JSONObject, path: str) -> Findings:
     if schema.get("uniqueItems"):
         message = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
         yield FieldError.forbidden(f"{path}.uniqueItems", message)
@@ -126,7 +126,7 @@ def _check_values(schema: JSONObject, path: str) -> Iterator[FieldError]:
             yield FieldError.invalid(f"{path}.pattern", pattern, message)
 
 
-def _check_extensions(schema: JSONObject, path: str) -> Iterator[FieldError]:
+def _check_extensions(schema: JSONObject, path: str) -> Findings:
     if schema.get("x-kubernetes-preserve-unknown-fields") is False:
         yield FieldError.invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
     if schema.get("x-kubernetes-embedded-resource"):
@@ -153,7 +153,7 @@ def _check_extensions(schema: JSONObject, path: str) -> Iterator[FieldError]:
         yield from _check_set(items, path)
 
 
-def _check_embedded(schema: JSONObject, path: str) -> Iterator[FieldError]:
+def _check_embedded(schema: JSONObject, path: str) -> Findings:
     if schema.get("type") != "object":
         message = "must be object if x-kubernetes-embedded-resource is true"
         yield FieldError.invalid(f"{path}.type", schema.get("type", ""), message)
@@ -164,7 +164,7 @@ def _check_embedded(schema: JSONObject, path: str) -> Iterator[FieldError]:
         yield FieldError.required(f"{path}.properties", message)
 
 
-def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Iterator[FieldError]:
+def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Findings:
     field = f"{path}.x-kubernetes-list-map-keys"
     if not keys:
         yield FieldError.required(field, "must not be empty if x-kubernetes-list-type is map")
@@ -186,7 +186,7 @@ def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Iterator[F
             yield FieldError.required(f"{path}.items.properties[{key}].default", message)
 
 
-def _check_set(items: JSONObject, path: str) -> Iterator[FieldError]:
+def _check_set(items: JSONObject, path: str) -> Findings:
     if items.get("nullable"):
         yield FieldError.forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is set")
     message = "must be atomic as item of a list with x-kubernetes-list-type=set"
@@ -196,7 +196,7 @@ def _check_set(items: JSONObject, path: str) -> Iterator[FieldError]:
         yield FieldError.invalid(f"{path}.items.x-kubernetes-list-type", items.get("x-kubernetes-list-type"), message)
 
 
-def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Iterator[FieldError]:
+def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Findings:
     """Check a schema inside allOf, anyOf, oneOf or not: it may restrict values, but not define structure."""
     for key in _STRUCTURAL:
         if branch.get(key) is None or (key == "type" and outer.get("x-kubernetes-int-or-string")):
@@ -218,7 +218,7 @@ def _wrong_type(schema: JSONObject, path: str, message: str) -> FieldError:
     return FieldError.invalid(f"{path}.type", kind, message) if kind else FieldError.required(f"{path}.type", message)
 
 
-def _check_metadata(schema: JSONObject, path: str) -> Iterator[FieldError]:
+def _check_metadata(schema: JSONObject, path: str) -> Findings:
     metadata = (schema.get("properties") or {}).get("metadata") or {}
     named = set(metadata.get("properties") or {})
     if named - {"name", "generateName"} or metadata.keys() - {"type", "properties", "description"}:
@@ -226,14 +226,14 @@ def _check_metadata(schema: JSONObject, path: str) -> Iterator[FieldError]:
         yield FieldError.forbidden(f"{path}.properties[metadata]", message)
 
 
-def _check_defaults(schema: JSONObject, path: str) -> Iterator[FieldError]:
+def _check_defaults(schema: JSONObject, path: str) -> Findings:
     if "default" in schema:
         yield from _check_default(schema, path)
     for step, below in _below(schema):
         yield from _check_defaults(below, path + step)
 
 
-def _check_default(schema: JSONObject, path: str) -> Iterator[FieldError]:
+def _check_default(schema: JSONObject, path: str) -> Findings:
     default = schema["default"]
     if default is None and not schema.get("nullable"):
         return

@@ -127,14 +127,12 @@ _APIS = {
 
 def _aggregated(group: JSONObject) -> JSONObject:
     """Return a group without what only the older form of discovery shows."""
-    return {
-        **group,
-        "versions": [{**each, "resources": _without_hashes(each["resources"])} for each in group["versions"]],
-    }
 
+    def shown(resource: JSONObject) -> JSONObject:
+        return {key: value for key, value in resource.items() if key != "storageVersionHash"}
 
-def _without_hashes(resources: list[JSONObject]) -> list[JSONObject]:
-    return [{key: value for key, value in each.items() if key != "storageVersionHash"} for each in resources]
+    versions = [{**each, "resources": [*map(shown, each["resources"])]} for each in group["versions"]]
+    return {**group, "versions": versions}
 
 
 def _group(name: str, group: JSONObject) -> JSONObject:

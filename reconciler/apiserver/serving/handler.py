@@ -307,7 +307,7 @@ class Handler:
             base += f"/namespaces/{metadata['namespace']}"
         base += f"/{endpoint.info.plural}"
         name = str(metadata.get("name") or "")
-        found = endpoint.store.objects.get(endpoint.resource.key(metadata.get("namespace"), name)) if name else None
+        found = endpoint.resource.find(metadata.get("namespace"), name) if name else None
         metadata.pop("resourceVersion", None)
         if found is None:
             written = await self._internal("POST", base, {**document, "metadata": metadata})
@@ -326,8 +326,7 @@ class Handler:
         Raises:
             NotFound: there is no such service account.
         """
-        accounts = self.cluster.registry.core("serviceaccounts")
-        stored = accounts.store.objects.get(accounts.key(namespace, name))
+        stored = self.cluster.registry.core("serviceaccounts").find(namespace, name)
         if stored is None:
             refusal = not_found("serviceaccounts", "", name)
             raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")

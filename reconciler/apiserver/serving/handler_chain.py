@@ -9,7 +9,16 @@ from dataclasses import replace
 
 from reconciler.apiserver.access.attributes import Denied
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error
-from reconciler.apiserver.faults.effects import EventOrder
+from reconciler.apiserver.faults.effects import (
+    CutWatches,
+    EventOrder,
+    Lose,
+    Refuse,
+    ReorderEvents,
+    Stale,
+    Stall,
+    StallWatches,
+)
 from reconciler.apiserver.faults.fault import Strike
 from reconciler.apiserver.faults.faults import Faults
 from reconciler.apiserver.requests.routing import Call
@@ -64,9 +73,12 @@ class HandlerChain:
         self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
         self.replace_handler(handler)
 
-    def break_off(self) -> None:
-        """Answer none of the writes that are waiting for webhooks, as a server that stops."""
+    def restart(self) -> None:
+        """Break off watches, drop the history, and answer none of the writes that are waiting for webhooks."""
+        self.cut_watches()
         self._starts += 1
+        self.compact()
+        self.note("the server restarted")
 
     def replace_handler(self, handler: Handler) -> None:
         """Use another handler from now on; the watches and connections to the one before break off.
@@ -98,17 +110,16 @@ class HandlerChain:
             denied = self.handler.routed(request, refusal.user) if isinstance(refusal, Denied) else None
             return self._log(request, denied, HandlerResult(refusal_response(refusal), refusal.reason))
         strike = self.faults.strike(call, request)
-        if strike is None:
-            return await self._handle_in_order(request, call)
-        return await self._handle_with_faults(request, call, strike)
+        handle = self._handle_with_faults if strike else self._handle_in_order
+        return await handle(request, call, strike)
 
     async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
         watching = call is not None and call.verb == "watch"
-        if strike.stall and not watching:
+        if strike.effect(Stall) and not watching:
             await self._stall(request, call, strike)
-        lose, refuse = strike.lose, strike.refuse
+        lose, refuse = strike.effect(Lose), strike.effect(Refuse)
         if not (watching and refuse is not None and refuse.as_event):
             if lose is not None and not lose.after_commit:
                 self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
@@ -119,9 +130,9 @@ class HandlerChain:
         response = await self._handle_in_order(request, call, strike)
         if call is not None:
             plural = call.endpoint.info.plural
-            if strike.cut_watches:
+            if strike.effect(CutWatches):
                 self.cut_watches(plural)
-            if strike.stall_watches:
+            if strike.effect(StallWatches):
                 self.stall_watches(plural)
         if lose is not None and lose.after_commit:
             raise _withheld(request)
@@ -148,13 +159,12 @@ class HandlerChain:
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
         raise OutcomeUnknown(f"{request.method} {request.path}: the server was closed before it answered")
 
-    async def _handle_in_order(
-        self, request: HTTPRequest, call: Call | None, strike: Strike | None = None
-    ) -> HTTPResponse:
+    async def _handle_in_order(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return await self._read(request, call, strike)
-        order: EventOrder = (strike.event_order if strike is not None else None) or self._event_order
+        reorder = strike.effect(ReorderEvents)
+        order: EventOrder = self._event_order if reorder is None else reorder.order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
         store = call.endpoint.store
@@ -172,27 +182,27 @@ class HandlerChain:
             await _let_readers_run()
         return response
 
-    async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike | None) -> HTTPResponse:
-        expired: Refusal | None = None
-        if strike is not None and strike.refuse is not None and call is not None and call.verb == "watch":
-            expired = strike.refuse.refusal(call) if strike.refuse.as_event else None
-        stale = None if strike is None else strike.stale
-        result = await self.handler.read(request, call, stale=stale, expired=expired)
+    async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
+        refuse, stale = strike.effect(Refuse), strike.effect(Stale)
+        as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
+        expired = refuse.refusal(call) if refuse is not None and as_event else None
+        seconds = None if stale is None else stale.seconds
+        result = await self.handler.read(request, call, stale=seconds, expired=expired)
         if result.watch is not None:
-            result.watch.stalled = strike is not None and strike.stall
+            result.watch.stalled = strike.effect(Stall) is not None
             self._watches[result.watch] = None
         return self._log(request, call, result, strike)
 
     def _log(
-        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | None = None
+        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | str = ""
     ) -> HTTPResponse:
         """Log a request and return its response."""
         self.answered += 1
         written = result.written
         before, after = (None, None) if written is None else (written.before, written.after)
         status, now = result.response.status, self._clock.now()
-        fault = "" if strike is None else str(strike)
-        self.log.add(log_entry(now, request, call, status, result.reason, before=before, after=after, fault=fault))
+        entry = log_entry(now, request, call, status, result.reason, before=before, after=after, fault=str(strike))
+        self.log.add(entry)
         if self._commits:
             try:
                 self.log_commits("by the server", before, after)

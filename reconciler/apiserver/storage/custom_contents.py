@@ -6,6 +6,7 @@ import functools
 
 import msgspec
 
+from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.cel.rules import RuleSet
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune_and_default
@@ -44,16 +45,9 @@ class CustomContents:
         """Return why the CEL rules are rejected, or which defaults violate them; the paths begin with `path`."""
         return self._rules.compile_errors(path) or self._rules.default_errors(path)
 
-    def decode(
-        self,
-        found: JSONObject,
-        before: JSONObject | None,
-        unknown: list[str],
-        *,
-        restored: bool = False,  # noqa: ARG002 - custom kinds stay untyped
-    ) -> JSONObject:
-        """Return a document without unknown fields and with its defaults."""
-        decoded: JSONObject = prune_and_default(found, self.node, "", unknown, before)
+    def decode(self, found: JSONObject, before: JSONObject | None, decoding: Decoding) -> JSONObject:
+        """Return a document without unknown fields, which are recorded, and with its defaults."""
+        decoded: JSONObject = prune_and_default(found, self.node, "", decoding.unknown, before)
         return decoded
 
     def pruned(self, doc: JSONObject) -> JSONObject:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.decoding import BuiltInContents
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding
 from reconciler.apiserver.builtin.events import from_events_group, to_events_group
 from reconciler.apiserver.builtin.kinds import BUILT_IN, KindInfo
 from reconciler.apiserver.builtin.selectable import FieldReader, selectable_fields
@@ -47,6 +47,10 @@ class Resource:
     def key(self, namespace: str | None, name: str) -> str:
         """Return the storage key of an object."""
         return f"{namespace}/{name}" if self.info.namespaced else name
+
+    def find(self, namespace: str | None, name: str) -> Stored | None:
+        """Return a stored object, or None."""
+        return self.store.objects.get(self.key(namespace, name))
 
     def in_version(self, doc: JSONObject, api_version: str) -> JSONObject:
         """Return a document in another version.
@@ -134,7 +138,7 @@ class Endpoint:
         stored = self.resource.in_version(doc, self.resource.api_version)
         other = self.resource.endpoints.get(self.resource.storage)
         # A stored document has the fields and the defaults of the storage version.
-        return stored if other is None or other.contents is None else other.contents.decode(stored, None, [])
+        return stored if other is None or other.contents is None else other.contents.decode(stored, None, Decoding())
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""

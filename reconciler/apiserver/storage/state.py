@@ -19,6 +19,8 @@ __all__ = ["DEFINITIONS", "State", "read_state", "record_of", "resource_name", "
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
 _FORMAT = "kube-reconciler state, version 1"
+_MAX_VERSION = 2**62
+"""The newest version to start at: clients and etcd count with 64 bits, and the writes after it need room."""
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -32,6 +34,19 @@ class State(NamedTuple):
 
     version: int
     objects: dict[str, dict[str, JSONObject]]
+
+    def bumped(self, by: int | None) -> State:
+        """Return the state with its version increased; None leaves it.
+
+        Raises:
+            ConfigurationError: the number is less than 1, or the version would be too large.
+        """
+        if by is not None and by < 1:
+            raise ConfigurationError(f"bump_revision must be 1 or more, not {by}")
+        version = self.version + (by or 0)
+        if version > _MAX_VERSION:
+            raise ConfigurationError(f"the server's version would be {version}: the limit is {_MAX_VERSION}")
+        return self._replace(version=version)
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):

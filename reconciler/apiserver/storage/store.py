@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,6 +38,7 @@ class Revisions:
         self.compacted = 0
 
 
+@dataclass(slots=True, eq=False)
 class Stored:
     """One version of an object.
 
@@ -47,14 +49,11 @@ class Stored:
         size: the size of its JSON in bytes; 0 before it is measured.
     """
 
-    __slots__ = ("_bytes", "doc", "key", "rv", "size")
-
-    def __init__(self, key: str, rv: int, doc: JSONObject) -> None:
-        self.key = key
-        self.rv = rv
-        self.doc = doc
-        self.size = 0
-        self._bytes: dict[str, bytes] = {}
+    key: str
+    rv: int
+    doc: JSONObject
+    size: int = 0
+    _bytes: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
 
     def measure(self, view: str) -> int:
         """Measure the JSON in the storage version, which is then cached for readers, and return its size in bytes."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from reconciler.apiserver.builtin.rules.checks import selects
-from reconciler.apiserver.encoding.json_documents import condition_of
+from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.apiserver.encoding.refusals import (
     Refusal,
     bad_request,
     conflict,
     forbidden,
-    not_found,
 )
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
@@ -18,7 +17,7 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.write import WriteResult
-from reconciler.apiserver.verbs.write_rules import uid_conflict_message
+from reconciler.apiserver.verbs.write_rules import check_namespace, uid_conflict
 from reconciler.wire import JSONObject
 
 __all__ = ["PodSubresources"]
@@ -52,25 +51,18 @@ class PodSubresources:
         dry_run = check_write_options(call)
         document = read_unstored_object(call.request, kind)
         metadata = document.get("metadata") or {}
-        if metadata.get("namespace") not in (None, "", call.namespace):
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        check_namespace(call, metadata)
         if metadata.get("name") != call.name:
             raise bad_request(f"name in URL does not match name in {kind} object")
         act = self._bind if kind == "Binding" else self._evict
         return act(call, document, dry_run)
-
-    def _pod(self, call: Call) -> Stored:
-        found = call.endpoint.store.objects.get(call.endpoint.resource.key(call.namespace, call.name))
-        if found is None:
-            raise not_found(call.endpoint.info.plural, "", call.name)
-        return found
 
     # evictions
 
     def _evict(self, call: Call, document: JSONObject, dry_run: bool) -> WriteResult:
         options = document.get("deleteOptions") or {}
         dry_run = dry_run or bool(options.get("dryRun"))
-        pod = self._pod(call)
+        pod = call.existing()
         if not _ignores_budgets(pod.doc):
             self._take_from_budget(call, pod, dry_run)
         check_preconditions(call, pod, options.get("preconditions") or {})
@@ -112,7 +104,8 @@ class PodSubresources:
             return
         labels = pod.doc["metadata"].get("labels") or {}
         stored = [budgets.store.objects[key] for key in budgets.store.keys(call.namespace)]
-        guarding = [each for each in stored if _selects((each.doc.get("spec") or {}).get("selector"), labels)]
+        selectors = [(each, value_at(each.doc, "spec.selector")) for each in stored]
+        guarding = [each for each, found in selectors if found == {} or selects(found or {}, labels)]
         if len(guarding) > 1:
             raise Refusal(500, "", _MANY)
         if not guarding or _is_unhealthy_and_evictable(pod.doc, guarding[0].doc):
@@ -132,9 +125,9 @@ class PodSubresources:
             raise Refusal(500, "", f'target.kind: Unsupported value: "{target["kind"]}": {known}')
         if not target.get("name"):
             raise Refusal(500, "", "target.name: Required value")
-        pod = self._pod(call)
+        pod = call.existing()
         if metadata.get("uid") not in (None, "", pod.uid):
-            raise conflict("pods", "", call.name, uid_conflict_message(call, metadata["uid"], pod.uid))
+            raise uid_conflict(call, metadata["uid"], pod.uid)
         spec = pod.doc.get("spec") or {}
         problem = _binding_problem(pod.doc, spec, call.name)
         if problem:
@@ -154,10 +147,6 @@ def _ignores_budgets(pod: JSONObject) -> bool:
     """Return whether a pod may be evicted without asking budgets: it is pending, finished, or being deleted."""
     phase = (pod.get("status") or {}).get("phase")
     return phase in ("Failed", "Pending", "Succeeded") or bool(pod["metadata"].get("deletionTimestamp"))
-
-
-def _selects(selector: JSONObject | None, labels: dict[str, str]) -> bool:
-    return selector is not None and (not selector or selects(selector, labels))
 
 
 def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:

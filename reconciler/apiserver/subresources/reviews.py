@@ -11,11 +11,8 @@ from reconciler.apiserver.access.attributes import Attributes
 from reconciler.apiserver.access.control import AccessControl
 from reconciler.apiserver.access.tokens import InvalidToken
 from reconciler.apiserver.access.users import User
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    bad_request,
-    invalid,
-)
+from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.encoding.refusals import bad_request, invalid
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.verbs.write import WriteResult
@@ -23,7 +20,6 @@ from reconciler.wire import JSONObject
 
 __all__ = ["Reviews"]
 
-_WITHOUT_ATTRIBUTES = ("SelfSubjectReview", "SelfSubjectRulesReview", "TokenReview")
 _EVERYTHING = {
     "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
     "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
@@ -59,8 +55,8 @@ class Reviews:
         spec = document.get("spec") or {}
         if kind == "TokenReview" and not spec.get("token"):
             raise bad_request("token is required for TokenReview in authentication")
-        found = [] if kind in _WITHOUT_ATTRIBUTES else _problems(spec, kind, namespace)
-        if found:
+        placed = {**document, "metadata": {"namespace": namespace}}
+        if found := violations(f"{group.partition('.')[0]}.v1.{kind}", placed, None):
             raise invalid("", group, "", found)
         answer: JSONObject = {"kind": kind, "apiVersion": f"{group}/v1"}
         if kind == "SelfSubjectReview":
@@ -109,23 +105,3 @@ def _attributes(spec: JSONObject) -> Attributes:
         return Attributes(asked.get("verb") or "", asked.get("path") or "")
     members = ("group", "resource", "subresource", "namespace", "name")
     return Attributes(asked.get("verb") or "", "", *(asked.get(member) or "" for member in members))
-
-
-def _problems(spec: JSONObject, kind: str, namespace: str | None) -> list[FieldError]:
-    resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-    found = []
-    local, shown = kind.startswith("Local"), {key.title(): (other or {}).get(key) or "" for key in ("path", "verb")}
-    if resource is not None and other is not None:
-        words = "cannot be specified in combination with resourceAttributes"
-        found.append(FieldError.invalid("spec.nonResourceAttributes", shown, words))
-    if resource is None and other is None:
-        words = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-        found.append(FieldError.invalid("spec.resourceAttributes", None, words))
-    if not kind.startswith("Self") and not spec.get("user") and not spec.get("groups"):
-        found.append(FieldError.invalid("spec.user", "", "at least one of user or group must be specified"))
-    place = (resource or {}).get("namespace") or ""
-    if local and resource is not None and place != namespace:
-        found.append(FieldError.invalid("spec.resourceAttributes.namespace", place, "must match metadata.namespace"))
-    if local and other is not None:
-        found.append(FieldError.invalid("spec.nonResourceAttributes", shown, "disallowed on this kind of request"))
-    return found

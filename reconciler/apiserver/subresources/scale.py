@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
 from reconciler.apiserver.builtin.types import type_node
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import (
@@ -17,7 +17,6 @@ from reconciler.apiserver.encoding.refusals import (
     conflict,
     failed,
     invalid,
-    not_found,
     not_registered,
 )
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted
@@ -36,14 +35,14 @@ from reconciler.apiserver.requests.metadata_decoding import decode_metadata
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.verbs.decoding import first_error, metadata_error, sort_by_document
+from reconciler.apiserver.verbs.decoding import sort_by_document
 from reconciler.apiserver.verbs.patches import apply_patch, merge_patch
 from reconciler.apiserver.verbs.write import Admitted, Writer, WriteResult
 from reconciler.apiserver.verbs.write_rules import (
     check_name_and_namespace,
     check_name_given,
     managed_fields_of,
-    uid_conflict_message,
+    uid_conflict,
 )
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
@@ -58,9 +57,7 @@ _UNSET_REPLICAS = -(2**31)
 """The replicas that a patch sees if a custom object has none, as on the real server."""
 
 
-_TYPE = type_node("autoscaling.v1.Scale")
-_CONTENTS = BuiltInContents(_TYPE)
-
+_CONTENTS = BuiltInContents(type_node("autoscaling.v1.Scale"))
 _BUILT_IN = ScalePaths(".spec.replicas", ".status.replicas", "")
 
 
@@ -126,14 +123,12 @@ class Scaler:
         Raises:
             Refusal: 400, 404, 409 or 422, as for the object itself.
         """
-        endpoint, info = call.endpoint, call.endpoint.info
+        endpoint = call.endpoint
         if call.verb == "patch":
             patch_type(call)
         dry_run = check_write_options(call)
         sent = _read_update(call) if call.verb == "update" else None
-        old = self._writer.find(call)
-        if old is None:
-            raise not_found(info.plural, info.group, call.name)
+        old = call.existing()
         current = scale_of(endpoint, old)
         path, custom = _paths(endpoint).spec, endpoint.resource.custom
         if custom and value_at(old.doc, path) is None:
@@ -206,7 +201,7 @@ def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
     if not uid or uid == old.uid:
         return
     if call.verb == "update":
-        raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, uid, old.uid))
+        raise uid_conflict(call, uid, old.uid)
     if not call.endpoint.resource.custom:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
         raise conflict(f"{info.plural}/scale", info.group, call.name, why)
@@ -220,23 +215,13 @@ def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
     """
     restored = call.verb == "patch" and media_type(call.request) == STRATEGIC_PATCH
     found = dict(sorted(scale.items())) if call.verb == "patch" else scale
-    unknown: list[str] = []
-    malformed: dict[str, Malformed] = {}
-    try:
-        decode_metadata(found.get("metadata"), unknown, where="metadata.", restored=restored)
-    except Malformed as problem:
-        malformed["metadata"] = metadata_error(found["metadata"], "Scale", problem)
-    document: JSONObject = {}
-    try:
-        document = _CONTENTS.decode(found, None, unknown, restored=restored)
-    except Malformed as problem:
-        malformed[problem.member] = problem
-    if malformed:
-        order = None if restored else list(found)
-        raise _decode_error(
-            call, found, first_error(found, malformed, _TYPE.properties, order=order), restored=restored
-        )
-    problems = [f"unknown field {quoted(path)}" for path in sort_by_document(found, unknown)]
+    decoding = Decoding(restored)
+    decode_metadata(found.get("metadata"), decoding, kind="Scale")
+    document = _CONTENTS.decode(found, None, decoding)
+    if decoding.problems:
+        problem = first_error(decoding.problems, None if restored else list(found))
+        raise _decode_error(call, found, problem, restored=restored)
+    problems = [f"unknown field {quoted(path)}" for path in sort_by_document(found, decoding.unknown)]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         raise _decode_error(call, found, f"strict decoding error: {', '.join(problems)}", restored=restored)

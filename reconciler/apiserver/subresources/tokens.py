@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from reconciler.apiserver.access.tokens import ISSUER, Tokens
+from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     bad_request,
@@ -19,12 +20,13 @@ from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.write import WriteResult
+from reconciler.apiserver.verbs.write_rules import check_namespace
 from reconciler.wire import JSONObject
 
 __all__ = ["TokenRequests"]
 
 _KIND, _GROUP = "TokenRequest", "authentication.k8s.io"
-_DEFAULT_SECONDS, _LEAST_SECONDS, _MOST_SECONDS = 3600, 600, 2**32
+_DEFAULT_SECONDS = 3600
 
 
 class TokenRequests:
@@ -48,18 +50,18 @@ class TokenRequests:
         check_write_options(call)
         document = read_unstored_object(call.request, _KIND)
         metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
-        if metadata.get("namespace") not in (None, "", call.namespace):
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        check_namespace(call, metadata)
         if metadata.get("name") not in (None, "", call.name):
             words = "must match the service account name if specified"
             raise invalid(_KIND, _GROUP, call.name, [FieldError.invalid("metadata.name", metadata["name"], words)])
-        account = self._stored("serviceaccounts", call.namespace, call.name)
+        account = call.existing()
         if metadata.get("uid") not in (None, "", account.uid):
             words = f"does not match the UID of the service account ({account.uid})"
             raise conflict(_KIND, _GROUP, call.name, f"the UID in the token request ({metadata['uid']}) {words}")
         seconds = spec.get("expirationSeconds")
         seconds = _DEFAULT_SECONDS if seconds is None else seconds
-        _check_expiration(seconds)
+        if found := violations("authentication.v1.TokenRequest", document, None):
+            raise invalid(_KIND, _GROUP, "", found)
         bound = self._bound(call, spec.get("boundObjectRef"))
         audiences = spec.get("audiences") or [ISSUER]
         token = self._tokens.issue(account, audiences, seconds, bound)
@@ -78,13 +80,6 @@ class TokenRequests:
         }
         return WriteResult(201, document=answer)
 
-    def _stored(self, plural: str, namespace: str | None, name: str) -> Stored:
-        resource = self._cluster.registry.core(plural)
-        found = resource.store.objects.get(resource.key(namespace, name))
-        if found is None:
-            raise not_found(plural, "", name)
-        return found
-
     def _bound(self, call: Call, reference: JSONObject | None) -> dict[str, Stored]:
         """Return the objects that a token names besides its service account, by kind."""
         if reference is None:
@@ -93,7 +88,9 @@ class TokenRequests:
         if version != "v1" or kind not in ("Pod", "Node", "Secret"):
             shown = version if "/" in version else f"/{version}"
             raise bad_request(f"cannot bind token to object of type {shown}, Kind={kind}")
-        found = self._stored(f"{kind.lower()}s", call.namespace, name)
+        found = self._cluster.registry.core(f"{kind.lower()}s").find(call.namespace, name)
+        if found is None:
+            raise not_found(f"{kind.lower()}s", "", name)
         if reference.get("uid") not in (None, "", found.uid):
             words = "does not match the UID in record. The object might have been deleted and then recreated"
             raise conflict(kind, "", name, f"the UID in the bound object reference ({reference['uid']}) {words}")
@@ -106,13 +103,3 @@ class TokenRequests:
             node = self._cluster.registry.core("nodes").store.objects.get(spec.get("nodeName") or "")
             bound |= {} if node is None else {"node": node}
         return bound
-
-
-def _check_expiration(seconds: int) -> None:
-    words = ""
-    if seconds < _LEAST_SECONDS:
-        words = "may not specify a duration less than 10 minutes"
-    elif seconds > _MOST_SECONDS:
-        words = "may not specify a duration larger than 2^32 seconds"
-    if words:
-        raise invalid(_KIND, _GROUP, "", [FieldError.invalid("spec.expirationSeconds", seconds, words)])

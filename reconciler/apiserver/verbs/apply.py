@@ -24,7 +24,13 @@ from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.last_applied import left_to_kubectl, record_last_applied
-from reconciler.apiserver.verbs.write_rules import check_resource_version, needs_conversion, schema_mismatch
+from reconciler.apiserver.verbs.write_rules import (
+    check_name,
+    check_name_given,
+    check_resource_version,
+    needs_conversion,
+    schema_mismatch,
+)
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["apply_to_new", "apply_to_stored", "read_applied_configuration"]
@@ -51,11 +57,9 @@ def read_applied_configuration(call: Call) -> JSONObject:
     # Metadata or a name of the wrong type violates the schema, which is reported below.
     if (given and not isinstance(given, dict)) or (name is not None and not isinstance(name, str)):
         name = ""
-    elif not name:
-        words = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
-        raise bad_request(words)
-    elif name != call.name:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
+    else:
+        check_name_given(call, metadata)
+        check_name(call, metadata)
     config = {**found, "metadata": metadata if isinstance(given, dict) or not given else given}
     if problem := schema_mismatch(call, config):
         raise _schema_error(call, metadata.get("namespace"), name, problem)
@@ -82,7 +86,7 @@ def _read_body(call: Call) -> JSONObject:
     return found
 
 
-def _schema_error(call: Call, namespace: Any, name: str, problem: str) -> Refusal:
+def _schema_error(call: Call, namespace: Any, name: str | None, problem: str) -> Refusal:
     info, endpoint = call.endpoint.info, call.endpoint
     # The group of core kinds is empty, which leaves the slash.
     version = endpoint.api_version if info.group else f"/{endpoint.version}"
@@ -173,12 +177,9 @@ _SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")
 
 
 def _applied_fields(content: JSONObject, schema: Node) -> FieldSet:
-    """Return the fields that a configuration owns."""
-    return fields_of(_without_empty_metadata(content), schema, whole=False)
-
-
-def _without_empty_metadata(content: JSONObject) -> JSONObject:
-    return {key: value for key, value in content.items() if key != "metadata" or value}
+    """Return the fields that a configuration owns: not its metadata if that is empty."""
+    owned = {key: value for key, value in content.items() if key != "metadata" or value}
+    return fields_of(owned, schema, whole=False)
 
 
 def _holds_null(value: Any) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed, Place, read_at_once
+from reconciler.apiserver.builtin.decoding import Decoding, first_error
 from reconciler.apiserver.builtin.skeletons import filled
-from reconciler.apiserver.builtin.types import built_in_node, metadata_node
+from reconciler.apiserver.builtin.types import built_in_node
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
@@ -18,7 +17,7 @@ from reconciler.apiserver.encoding.refusals import (
     invalid,
     not_registered,
 )
-from reconciler.apiserver.encoding.text import go_json, go_type, go_value, quoted, snippet
+from reconciler.apiserver.encoding.text import go_json, go_value, quoted, snippet
 from reconciler.apiserver.requests.bodies import (
     APPLY_PATCH,
     JSON_PATCH,
@@ -33,10 +32,9 @@ from reconciler.apiserver.requests.bodies import (
 )
 from reconciler.apiserver.requests.metadata_decoding import decode_metadata, metadata_warnings
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema.shape import Node
 from reconciler.wire import JSONObject
 
-__all__ = ["decode_patched", "first_error", "metadata_error", "read_document", "sort_by_document"]
+__all__ = ["decode_patched", "read_document", "sort_by_document"]
 
 _ROOT = re.compile(r"[.\[]")
 
@@ -116,30 +114,27 @@ def _check_type(call: Call, found: JSONObject) -> None:
 
 def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
     """Return the 400 for a document of another built-in kind, or of an unknown one."""
-    info = call.endpoint.info
-    known = built_in_node(*_split_version(version), kind)
+    info, (group, _, number) = call.endpoint.info, version.rpartition("/")
+    known = built_in_node(group, number, kind)
     if known is None:
         problem = not_registered(kind, version)
     else:
         internal = info.group.partition(".")[0] or "core"
-        problem = f"converting ({version.rpartition('/')[2]}.{kind}) to ({internal}.{info.kind}): unknown conversion"
+        problem = f"converting ({number}.{kind}) to ({internal}.{info.kind}): unknown conversion"
     return cannot_be_handled(kind, version, info.kind, problem)
-
-
-def _split_version(version: str) -> tuple[str, str]:
-    group, _, name = version.rpartition("/")
-    return group, name
 
 
 def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
     earlier_metadata: JSONObject | None = before["metadata"] if before is not None else None
-    raw, unknown = found.get("metadata"), _UnknownFields([], [])
-    document = _decode_fields(call, found, before, unknown)
+    raw, custom = found.get("metadata"), call.endpoint.resource.custom
+    restored = not custom and media_type(call.request) in (STRATEGIC_PATCH, APPLY_PATCH)
+    about_metadata, decoding = Decoding(restored), Decoding(restored)
+    document = _decode_fields(call, found, before, about_metadata, decoding)
     problems = list(call.duplicates)
-    if call.endpoint.resource.custom:
-        paths = unknown.metadata + sorted(unknown.content)
+    if custom:
+        paths = about_metadata.unknown + sorted(decoding.unknown)
     else:
-        paths = _in_order(call, found, unknown.content + unknown.metadata)
+        paths = _in_order(call, found, decoding.unknown + about_metadata.unknown)
     problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
@@ -149,88 +144,30 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
     warnings = problems if validation != "Ignore" else []
     call.warnings = warnings
     if isinstance(raw, dict) and raw is not earlier_metadata:
-        custom = call.endpoint.resource.custom and not call.subresource
-        warnings = warnings + metadata_warnings(raw, earlier_metadata or {}, custom=custom)
+        whole = custom and not call.subresource
+        warnings = warnings + metadata_warnings(raw, earlier_metadata or {}, custom=whole)
     return document, warnings
 
 
-class _UnknownFields(NamedTuple):
-    """The paths of unknown fields."""
-
-    metadata: list[str]
-    content: list[str]
-
-
-def _decode_fields(call: Call, found: JSONObject, before: JSONObject | None, unknown: _UnknownFields) -> JSONObject:
+def _decode_fields(
+    call: Call, found: JSONObject, before: JSONObject | None, about_metadata: Decoding, decoding: Decoding
+) -> JSONObject:
     """Return a document with its known fields."""
     endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
-    custom, known = endpoint.resource.custom, before is not None and raw is before["metadata"]
-    restored = not custom and media in (STRATEGIC_PATCH, APPLY_PATCH)
-    where = "" if custom else "metadata."
-    malformed: dict[str, Malformed] = {}
-    metadata: JSONObject = {}
-    try:
-        if known and isinstance(raw, dict):
-            metadata = dict(raw)
-        else:
-            lenient = custom and media == APPLY_PATCH
-            metadata = decode_metadata(raw, unknown.metadata, where=where, restored=restored, lenient=lenient)
-    except Malformed as error:
-        malformed["metadata"] = error if custom else metadata_error(raw, endpoint.info.kind, error)
-    document: JSONObject = {}
-    try:
-        if media in (MERGE_PATCH, JSON_PATCH):
-            found = dict(sorted(found.items()))
-        whole = filled(found, endpoint.skeleton)
-        contents = endpoint.contents
-        document = whole if contents is None else contents.decode(whole, before, unknown.content, restored=restored)
-    except Malformed as error:
-        malformed[error.member] = error
-    if malformed:
-        order = None if restored else sorted(found) if call.verb == "patch" else list(found)
-        schemas = {"metadata": metadata_node()}
-        if isinstance(endpoint.contents, BuiltInContents):
-            schemas |= endpoint.contents.node.properties
-        raise _decode_error(call, found, first_error(found, malformed, schemas, order=order, where=where))
+    custom, info = endpoint.resource.custom, endpoint.info
+    if before is not None and isinstance(raw, dict) and raw is before["metadata"]:
+        metadata = dict(raw)
+    else:
+        lenient = custom and media == APPLY_PATCH
+        metadata = decode_metadata(raw, about_metadata, kind="" if custom else info.kind, lenient=lenient)
+    if media in (MERGE_PATCH, JSON_PATCH):
+        found = dict(sorted(found.items()))
+    whole, contents = filled(found, endpoint.skeleton), endpoint.contents
+    document = whole if contents is None else contents.decode(whole, before, decoding)
+    if problems := [*about_metadata.problems, *decoding.problems]:
+        order = None if decoding.restored else sorted(found) if call.verb == "patch" else list(found)
+        raise _decode_error(call, found, first_error(problems, order))
     return {**document, "metadata": metadata}
-
-
-def metadata_error(raw: Any, kind: str, problem: Malformed) -> Malformed:
-    """Return the error for malformed metadata of a built-in kind: about metadata as a whole if it is not an object."""
-    if isinstance(raw, dict):
-        return problem
-    shown = f"json: cannot unmarshal {go_type(raw)} into Go struct field {kind}.metadata of type v1.ObjectMeta"
-    return Malformed(shown, problem.restoring)
-
-
-def first_error(
-    found: JSONObject,
-    malformed: dict[str, Malformed],
-    schemas: Mapping[str, Node],
-    *,
-    order: list[str] | None,
-    where: str = "metadata.",
-) -> str:
-    """Return the message of the one error that a decoder reports.
-
-    Args:
-        found: the document.
-        malformed: the first error in each malformed field of the document.
-        schemas: the schemas of the fields.
-        where: the prefix of the paths of metadata's fields in errors, ending with a dot.
-        order: the fields in the order of encoding/json; None if the document is decoded from untyped values, which
-            starts with metadata.
-    """
-    if order is None:
-        return malformed[min(malformed, key=lambda member: (member != "metadata", member))].restoring
-    try:
-        for member in order:
-            if member in schemas:
-                path = where if member == "metadata" else f"{member}."
-                read_at_once(found[member], schemas[member], Place(member, path, ""))
-    except Malformed as problem:
-        return str(problem)
-    return str(malformed[min(malformed, key=order.index)])
 
 
 def _in_order(call: Call, found: JSONObject, unknown: list[str]) -> list[str]:

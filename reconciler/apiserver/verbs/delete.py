@@ -15,7 +15,6 @@ from reconciler.apiserver.encoding.refusals import (
     bad_request,
     conflict,
     forbidden,
-    not_found,
     not_registered,
     option_invalid,
 )
@@ -60,10 +59,7 @@ class Deleter:
         """
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
-        info, store = call.endpoint.info, call.endpoint.store
-        old = store.objects.get(call.endpoint.resource.key(call.namespace, call.name))
-        if old is None:
-            raise not_found(info.plural, info.group, call.name)
+        info, old = call.endpoint.info, call.existing()
         check_preconditions(call, old, options.get("preconditions") or {})
         if info.plural == "namespaces" and not info.group and call.name in _IMMORTAL:
             raise forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")

@@ -55,7 +55,11 @@ def selector_of(call: Call) -> Selector:
     labels, fields = call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
     wanted = parse_label_selector(labels) if labels else []
     terms = parse_field_selector(fields) if fields else []
-    _check_options(call)
+    # The options are checked against each other after all of them were parsed.
+    if call.verb == "watch":
+        _initial_events(call)
+    else:
+        _check_match(call)
     if call.name:
         terms += parse_field_selector(f"metadata.name={call.name}")
     readers, endpoint = call.endpoint.selectable, call.endpoint
@@ -73,14 +77,6 @@ def selector_of(call: Call) -> Selector:
 
     shard = call.query.get("shardSelector", "")
     return Selector(wanted, terms, read, parse_shard_selector(shard) if shard else None)
-
-
-def _check_options(call: Call) -> None:
-    """Check the options of a list or watch against each other, after all of them were parsed."""
-    if call.verb == "watch":
-        _initial_events(call)
-    else:
-        _check_match(call)
 
 
 _COMMON: dict[str, Callable[[JSONObject], str]] = {
@@ -179,7 +175,6 @@ class Reader:
             Refusal: 400, 410 or 504, as the real server.
         """
         selector = selector_of(call)
-        _number(call.query.get("timeoutSeconds", ""))
         objects, rv, token = self._snapshot(call, selector, stale)
         items, remaining, following = self._page(call, selector, objects, rv, token)
         endpoint = call.endpoint
@@ -253,7 +248,6 @@ class Reader:
             Refusal: 400, 422 or 500, before the stream starts.
         """
         store, selector = call.endpoint.store, selector_of(call)
-        _number(call.query.get("limit", ""))
         initial_events = _initial_events(call)
         asked, current = _watch_version(call), self._cluster.revisions.current
         timeout = _number(call.query.get("timeoutSeconds", ""))

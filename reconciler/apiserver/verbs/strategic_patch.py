@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error
+from reconciler.apiserver.encoding.refusals import bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_json, go_value
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
@@ -103,7 +103,7 @@ def _merge_objects(old: list[Any], new: list[Any], node: Node, order: Any) -> li
 
     def name(item: Any) -> str:
         if not isinstance(item, dict) or key not in item:
-            raise _no_key(key, item)
+            raise internal_error(f"map: {go_value(item)} does not contain declared merge key: {key}")
         return go_json(item[key])
 
     by_name: dict[str, list[Any]] = {}
@@ -122,10 +122,6 @@ def _merge_objects(old: list[Any], new: list[Any], node: Node, order: Any) -> li
         _check_order(changed, order, name)
     wanted = changed if order is None else order
     return _in_order(merged, wanted, old, name)
-
-
-def _no_key(key: str, item: Any) -> Refusal:
-    return internal_error(f"map: {go_value(item)} does not contain declared merge key: {key}")
 
 
 def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str]) -> None:

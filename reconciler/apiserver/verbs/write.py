@@ -63,7 +63,7 @@ from reconciler.apiserver.verbs.write_rules import (
     restore,
     restrict_to_subresource,
     same_json,
-    uid_conflict_message,
+    uid_conflict,
     validate_contents,
 )
 from reconciler.errors import APIError
@@ -320,7 +320,7 @@ class Writer:
             Refusal: 400, 404, 409, 415 or 422, as the real server.
         """
         dry_run = check_write_options(call)
-        old = self.find(call)
+        old = call.find()
         doc, warnings = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
         check_name_given(call, metadata)
@@ -328,13 +328,13 @@ class Writer:
         if old is None:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
-                    raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, metadata["uid"], ""))
+                    raise uid_conflict(call, metadata["uid"], "")
                 drop_resource_version(metadata, dry_run=dry_run)
                 return await self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
-            raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, uid, old.uid))
+            raise uid_conflict(call, uid, old.uid)
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def patch(self, call: Call) -> WriteResult:
@@ -343,13 +343,11 @@ class Writer:
         Raises:
             Refusal: 400, 404, 409, 415 or 422, as the real server.
         """
-        kind, info = patch_type(call), call.endpoint.info
+        kind = patch_type(call)
         dry_run = check_write_options(call)
-        old = self.find(call)
         if kind == APPLY_PATCH:
-            return await self._apply(call, old, dry_run=dry_run)
-        if old is None:
-            raise not_found(info.plural, info.group, call.name)
+            return await self._apply(call, call.find(), dry_run=dry_run)
+        old = call.existing()
         before = call.endpoint.to_served(old.doc)
         doc, warnings = decode_patched(call, apply_patch(call, kind, before), before)
         check_name_given(call, doc["metadata"])
@@ -395,13 +393,8 @@ class Writer:
         Raises:
             Outdated: it is not.
         """
-        if self.find(call) is not old:
+        if call.find() is not old:
             raise Outdated
-
-    def find(self, call: Call) -> Stored | None:
-        """Return the stored version of the object that a request names, or None."""
-        resource = call.endpoint.resource
-        return resource.store.objects.get(resource.key(call.namespace, call.name))
 
     async def change(
         self,

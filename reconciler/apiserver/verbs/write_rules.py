@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
+from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.custom_contents import BLOCKING
+from reconciler.apiserver.storage.custom_contents import BLOCKING, CustomContents
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import JSONObject, ManagedFieldsEntry
@@ -20,6 +20,7 @@ __all__ = [
     "SYSTEM_METADATA",
     "bumps_generation",
     "can_track_owners",
+    "check_name",
     "check_name_and_namespace",
     "check_name_given",
     "check_namespace",
@@ -33,7 +34,7 @@ __all__ = [
     "restrict_to_subresource",
     "same_json",
     "schema_mismatch",
-    "uid_conflict_message",
+    "uid_conflict",
     "validate_contents",
 ]
 
@@ -135,10 +136,14 @@ def check_name_given(call: Call, metadata: JSONObject) -> None:
 def check_name_and_namespace(call: Call, metadata: JSONObject) -> None:
     """Check name and namespace against the path; set the namespace."""
     check_namespace(call, metadata)
-    if call.name and metadata.get("name") and metadata["name"] != call.name:
-        raise bad_request(
-            f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
-        )
+    check_name(call, metadata)
+
+
+def check_name(call: Call, metadata: JSONObject) -> None:
+    """Check the name of a document against the path."""
+    name = metadata.get("name")
+    if call.name and name and name != call.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
 
 
 def check_namespace(call: Call, metadata: JSONObject) -> None:
@@ -153,18 +158,16 @@ def check_namespace(call: Call, metadata: JSONObject) -> None:
 
 def validate_contents(
     call: Call, doc: JSONObject, before: JSONObject | None, errors: list[FieldError]
-) -> list[FieldError]:
-    """Return the validation errors of a document's contents."""
+) -> Iterable[FieldError]:
+    """Return the errors of a document's contents that neither its strategy nor its metadata has."""
     contents = call.endpoint.contents
-    if contents is None:
-        return []
-    found = contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
-    if not call.endpoint.resource.custom:
-        return [*found, *_taken(call.endpoint, doc)] if not errors else found
-    return [*found, *_replicas_errors(call.endpoint, doc)]
+    if not isinstance(contents, CustomContents):
+        return _taken(call.endpoint, doc) if not errors else ()
+    blocked = any(error.reason in BLOCKING for error in errors)
+    return [*contents.check(doc, before, call.subresource, blocked=blocked), *_replicas_errors(call.endpoint, doc)]
 
 
-def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
+def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Findings:
     """Yield the errors of the replicas that the Scale of a custom object has."""
     for path in () if endpoint.scale is None else endpoint.scale[:2]:
         replicas = value_at(doc, path)
@@ -177,7 +180,7 @@ def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError
 _MAX_REPLICAS = 2**31 - 1
 
 
-def _taken(endpoint: Endpoint, doc: JSONObject) -> Iterator[FieldError]:
+def _taken(endpoint: Endpoint, doc: JSONObject) -> Findings:
     """Yield the errors of a Service about addresses and ports that another one has."""
     spec = doc.get("spec") or {}
     ports = [(port.get("nodePort"), port.get("protocol")) for port in spec.get("ports") or ()]
@@ -221,18 +224,19 @@ def _number(version: str) -> int:
         raise internal_error(str(error)) from None
 
 
-def uid_conflict_message(call: Call, uid: str, stored: str) -> str:
-    """Return the message for a uid that is not the stored one."""
+def uid_conflict(call: Call, uid: str, stored: str) -> Refusal:
+    """Return the 409 for a uid that is not the stored one."""
     info = call.endpoint.info
     place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
     kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else info.etcd_name or info.plural
     # A dry run does not reach etcd, so its keys have no root.
     root = "" if call.query.get("dryRun") else "/registry"
     key = f"{root}/{kept}/{place}"
-    return (
+    why = (
         f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
         f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
     )
+    return conflict(info.plural, info.group, call.name, why)
 
 
 _WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}

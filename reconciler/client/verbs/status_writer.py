@@ -34,14 +34,14 @@ class ClientStatusWriter:
         self.gvk: GroupVersionKind = gvk_from(kind)
         self.request = request
         self.warnings: Sequence[str] = ()
-        self._controller = getattr(current_cycle.get(), "controller", "")
+        self._cycle = current_cycle.get()
         self._session = session
         self._kind = kind
 
     @property
     def field_manager(self) -> str:
         """The field manager of the writes: of the reconcile that was running when this writer was made."""
-        return self._session.field_manager(self._controller)
+        return self._session.field_manager(getattr(self._cycle, "controller", ""))
 
     @property
     def former_field_manager(self) -> str:

@@ -46,7 +46,7 @@ class ReconcileRun(msgspec.Struct, frozen=True):
     attempt: int
     priority: int
     since: float = 0.0
-    bits: int = msgspec.field(default_factory=lambda: _RNG.getrandbits(128))
+    bits: int = msgspec.field(default_factory=functools.partial(_RNG.getrandbits, 128))
 
     @property
     def reconcile_id(self) -> str:
@@ -112,6 +112,7 @@ class ReconcileCycle:
         changes: the changes that enqueued the key.
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
+        status_metrics: receives the flushes of a batcher without metrics of its own.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class ReconcileCycle:
         self.writes = 0
         self.status_written = False
         self.changes = changes
+        self.status_metrics = context.status_metrics
         self._context = context
         self._uid: str | None = None
         self._basis: Version | None = None
@@ -161,11 +163,6 @@ class ReconcileCycle:
     def stopping(self) -> bool:
         """Return whether the controller is stopping."""
         return self._context.stopping()
-
-    @property
-    def status_metrics(self) -> StatusMetrics | None:
-        """Return the metrics for the flushes of a batcher without metrics of its own."""
-        return self._context.status_metrics
 
     @property
     def reconcile_id(self) -> str:

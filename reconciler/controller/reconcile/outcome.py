@@ -34,7 +34,7 @@ _MAX_CHAIN = 8
 _MAX_TEXT = 32_768
 
 
-class Completion(msgspec.Struct, frozen=True):
+class Completion(msgspec.Struct):
     """The outcome or the error of a reconcile that has ended.
 
     Attributes:
@@ -42,24 +42,22 @@ class Completion(msgspec.Struct, frozen=True):
         error: what it raised; None if it returned.
         timed_out: whether its timeout expired.
         panicked: whether it ended with a cancellation that did not come from the controller.
+        result: the value of the metrics' label ``result``; it follows from the others.
+        terminal: whether a retry cannot help; it follows from the others.
     """
 
     outcome: Outcome = None
     error: Exception | None = None
     timed_out: bool = False
     panicked: bool = False
+    result: ReconcileResult = "success"
+    terminal: bool = False
 
-    @property
-    def terminal(self) -> bool:
-        """Return whether a retry cannot help."""
-        return self.error is not None and is_terminal(self.error)
-
-    @property
-    def result(self) -> ReconcileResult:
-        """Return the value of the metrics' label ``result``."""
+    def __post_init__(self) -> None:
         if self.error is not None:
-            return "error"
-        return "success" if self.outcome is None else result_of(self.outcome)
+            self.result, self.terminal = "error", is_terminal(self.error)
+        elif self.outcome is not None:
+            self.result = result_of(self.outcome)
 
 
 async def run_to_completion(

@@ -83,7 +83,7 @@ class _Run(msgspec.Struct, gc=False):
 
     def latest(self, since: float) -> list[_Run]:
         """Return this one and the earlier ones after a time, one more than the limit at most; forget all others."""
-        runs = [self]
+        runs: list[_Run] = [self]
         while len(runs) <= _LIMIT and (run := runs[-1].earlier) is not None and run.at > since:
             runs.append(run)
         runs[-1].earlier = None
@@ -115,9 +115,14 @@ class StormAlarm(Generic[K]):
             reasons: why it runs; without any, it was not asked for.
             by_timer: whether the key's timer made it ready. Default False.
         """
+        asked_for = bool(reasons) and (
+            reasons <= _ASKED_FOR or (by_timer and words.words(frozenset(reasons)) <= _DELAYED)
+        )
+        if asked_for and not self._recent and not self._quiet_until:  # at rest
+            return None
         now = self._clock.monotonic()
         self._drop_idle(now)
-        if reasons and (reasons <= _ASKED_FOR or (by_timer and words.words(frozenset(reasons)) <= _DELAYED)):
+        if asked_for:
             return None
         run = self._recent[key] = _Run(now, frozenset(reasons), self._recent.get(key))
         self._recent.move_to_end(key)

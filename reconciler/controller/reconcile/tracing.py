@@ -14,7 +14,7 @@ from reconciler.telemetry import is_tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["traced", "traced_status"]
+__all__ = ["traced"]
 
 
 def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
@@ -29,6 +29,7 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
         return reconcile
 
     async def in_span(cycle: ReconcileCycle) -> object:
+        cycle.status_metrics = _TracedStatus(cycle.status_metrics)
         name = f"reconcile {cycle.controller}"
         with tracer.start_as_current_span(name, attributes=_attributes(cycle.run)) as span:
             try:
@@ -44,17 +45,12 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
     return lambda cycle: in_span(cycle) if is_tracing() else reconcile(cycle)
 
 
-def traced_status(metrics: StatusMetrics | None, tracer: Tracer | None) -> StatusMetrics | None:
-    """Return metrics that also add a span event for each flush, or the given ones without a tracer.
-
-    The span event is called ``status flush``; its attributes are ``reconciler.status.written``, ``…suppressed``,
-    ``…conflicts``, ``…replays`` and ``…fields``.
-    """
-    return metrics if tracer is None else _TracedStatus(metrics)
-
-
 class _TracedStatus:
-    """Status metrics that add a span event for each flush."""
+    """Status metrics that add a span event for each flush.
+
+    It is called ``status flush``; its attributes are ``reconciler.status.written``, ``…suppressed``, ``…conflicts``,
+    ``…replays`` and ``…fields``.
+    """
 
     def __init__(self, metrics: StatusMetrics | None) -> None:
         self._metrics = metrics
@@ -72,8 +68,6 @@ class _TracedStatus:
                 fields=fields,
                 seconds=seconds,
             )
-        if not is_tracing():
-            return
         from opentelemetry.trace import get_current_span
 
         span = get_current_span()

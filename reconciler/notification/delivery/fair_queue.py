@@ -84,6 +84,7 @@ class FairQueue:
         self._turn = 0
         self._offers: dict[Request, asyncio.TimerHandle] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._assignment: asyncio.Handle | None = None
 
     def acquire(
         self,
@@ -146,7 +147,7 @@ class FairQueue:
             _decrement(self._requests_by_namespace, namespace)
         if limiter is not None:
             limiter.cancel(_token(self._uids[request], channel))
-        self._assign()
+        self._assign_soon()
 
     def release_all(self, request: Request, *, keep_queued: bool) -> None:
         """Release all slots of a request at the end of its reconcile.
@@ -165,12 +166,20 @@ class FairQueue:
         self._in_progress.remove(request)
         if not self.queued(request):
             self._uids.pop(request, None)
-        self._assign()
+        self._assign_soon()
 
     # Assignment of free slots
 
+    def _assign_soon(self) -> None:
+        """Assign the free slots once everything that frees slots now has done so: deliveries tend to end together."""
+        if self._assignment is None and self._queues:
+            self._assignment = asyncio.get_running_loop().call_soon(self._assign)
+
     def _assign(self, current: Request | None = None) -> None:
         """Assign all free slots. The request `current` is in progress and needs no wake-up."""
+        if self._assignment is not None:
+            self._assignment.cancel()
+            self._assignment = None
         if self._is_stopped():
             return
         self._wake_for_outages()
@@ -265,8 +274,8 @@ class FairQueue:
         limiter = getattr(self._channels.get(name), "limiter", None)
         if not isinstance(limiter, Limiter):
             return None
-        if self._assign not in limiter.listeners:
-            limiter.listeners.append(self._assign)
+        if self._assign_soon not in limiter.listeners:
+            limiter.listeners.append(self._assign_soon)
         return limiter
 
     def _cancel_offer(self, request: Request) -> None:

@@ -40,6 +40,7 @@ class Binding(msgspec.Struct, frozen=True):
     is_async: bool | None
     kopf: KopfPatch | None = None
 
+    @property
     def target(self) -> Target:
         """Return the object and the client as a flush needs them."""
         return Target(self.writer.gvk, self.writer.request, self.writer)

@@ -55,8 +55,8 @@ class MutationBuilder:
             raise TypeError(f"set({target!r}) needs a value: set({target!r}, value)")
         elif target is not None:
             found += [Set((key,), item, overwrite) for key, item in self._names.model_values(target).items()]
-        if fields:
-            found += [Set((key,), item, overwrite) for key, item in self._names.members(fields).items()]
+        for name, item in fields.items():
+            found.append(Set(self._names.path((name,)), to_json(item, name), overwrite))
         return found
 
     def merge(self, target: Any, document: Any, fields: Mapping[str, object]) -> list[Mutation]:

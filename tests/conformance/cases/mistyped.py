@@ -38,6 +38,21 @@ table(
 )(_bytes)
 
 
+@case("of several errors, the first of a type with a decoder of its own stops the decoding")
+async def _(api: Api) -> None:
+    hard, scopes = {"hard": {"cpu": "abc"}}, {"scopes": 5}
+    for spec in ({**scopes, **hard}, {**hard, **scopes}, {**scopes, "hard": {"cpu": {}}}):
+        for metadata in ({"name": "a"}, {"name": "a", "labels": 5}, {"name": "a", "creationTimestamp": "soon"}):
+            await api.create("resourcequotas", {"metadata": metadata, "spec": spec})
+            await api.create("resourcequotas", {"spec": spec, "metadata": metadata})
+    await api.create("resourcequotas", {"metadata": {"name": "a"}, "spec": {"hard": {"cpu": "1"}}}, quiet=True)
+    for content in (MERGE, STRATEGIC):
+        await api.patch("resourcequotas", "a", {"spec": {**scopes, **hard}}, content=content)
+    await api.create(
+        "pods", {"metadata": {"name": "a"}, "spec": {"containers": ["x", {"name": 5}], "hostNetwork": True}}
+    )
+
+
 @case("null in place of bytes is dropped")
 async def _(api: Api) -> None:
     api.with_owners = True

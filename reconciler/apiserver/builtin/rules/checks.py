@@ -9,22 +9,22 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from reconciler.apiserver.builtin.rules.certificates import CERTIFICATE_CHECKS
 from reconciler.apiserver.builtin.rules.resources import RESOURCE_CHECKS
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, amount, getter, old_value
 from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address
 from reconciler.apiserver.builtin.rules.webhooks import WEBHOOK_CHECKS
 from reconciler.apiserver.encoding.quantities import read_quantity
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = ["CHECKS", "EAGER", "selects", "without_empty"]
 
-Findings = Iterator[FieldError]
 Error = Callable[[Rule, Place, Any, str], FieldError]
 Test = Callable[[Rule, Place, Any], bool]
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
@@ -360,6 +360,7 @@ _NAMED: tuple[Check, ...] = (
     *(_annotations, _json, _labels, _generated, _host_ports, _indexes, _stays_terminated),
 )
 CHECKS: dict[str, Check] = {
+    **CERTIFICATE_CHECKS,
     **RESOURCE_CHECKS,
     **WEBHOOK_CHECKS,
     **{name: _form(problems) for name, problems in FORMS.items()},

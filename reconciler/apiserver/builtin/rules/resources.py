@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule
 from reconciler.apiserver.encoding.quantities import read_quantity
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.schema.names import qualified_name_problems
 
 __all__ = ["RESOURCE_CHECKS"]
 
-Findings = Iterator[FieldError]
 _COMPUTE = {"cpu", "memory", "ephemeral-storage"}
 _COUNTED = {
     *("configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets"),

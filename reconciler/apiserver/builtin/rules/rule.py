@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reconciler.apiserver.encoding.quantities import read_quantity
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.wire import JSONObject
 
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     parent: Place | None = None
 
 
-Check = Callable[["Rule", Place, Any, str], Iterator[FieldError]]
+Check = Callable[["Rule", Place, Any, str], Findings]
 
 _PATH = re.compile(r"(/|\^*)(@?)(.*)")
 _PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
@@ -212,7 +212,7 @@ def read_rule(line: str, checks: dict[str, Check], eager: Container[str]) -> Rul
     """Return the rule of a line; `eager` are the checks that are about missing values, too."""
     found = _RULE.fullmatch(line)
     assert found, line  # noqa: S101 - the tests read every rule
-    words = found["arguments"].split()
+    words = re.findall(r'"[^"]*"|\S+', found["arguments"])
     options = dict(word.split("=", 1) for word in words if word.startswith(("at=", "show=")))
     paths = tuple(_PART.findall(path) for path in found["paths"].split(","))
     # A bound at a path is one for missing values, too: they count as 0.

@@ -26,14 +26,14 @@ their values.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.checks import CHECKS, EAGER, selects
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, condition, getter, named, read_rule
 from reconciler.apiserver.builtin.types import member_types
 from reconciler.apiserver.encoding.data_files import data_file
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.wire import JSONObject
 
 __all__ = ["section_lines", "section_names", "violations"]
@@ -144,7 +144,7 @@ def _follow_one(keys: list[str], members: dict[str, str], message: str) -> Step:
     return step
 
 
-def _selector(rule: Rule, place: Place, value: Any, path: str) -> Iterator[FieldError]:
+def _selector(rule: Rule, place: Place, value: Any, path: str) -> Findings:
     """Check the selector of a workload: it must be valid, and match the labels of the template."""
     labels = getter("template.metadata.labels")(place)
     if value is None and rule.arguments != ("daemonset",):

@@ -9,7 +9,7 @@ import zoneinfo
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from reconciler.apiserver.cel.model import RESERVED_WORDS
+from reconciler.apiserver.cel.model import RESERVED_WORD
 from reconciler.apiserver.schema.names import (
     form_problems,
     label_problems,
@@ -121,42 +121,17 @@ def _mixed_label(text: str) -> list[str]:
     return [f"{words}{problem}" for problem in form_problems("label-1035", text.lower())]
 
 
-def _cel_identifier(text: str) -> tuple[str, ...]:
-    return () if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text) and text not in RESERVED_WORDS else ("",)
-
-
-def _config_key(text: str) -> list[str]:
-    return [f"must not be '{text}'"] if text in (".", "..") else form_problems("config-key", text)
-
-
-def _domain(text: str) -> list[str]:
-    return form_problems("subdomain", text.removesuffix("."))
-
-
-def _search_domain(text: str) -> list[str]:
-    return [] if text == "." else form_problems("subdomain-or-underscores", text.removesuffix("."))
-
-
+_IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _OF_NAMES = (
-    *(
-        "condition-reason",
-        "descending",
-        "env-name",
-        "header",
-        "label-1035",
-        "label-value",
-        "no-backstep",
-        "port-name",
-        "subdomain",
-    ),
-    *("sysctl", "trimmed", "url-path"),
+    *("condition-reason", "descending", "env-name", "header", "label-1035", "label-value", "no-backstep", "port-name"),
+    *("subdomain", "sysctl", "trimmed", "url-path"),
 )
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     **{form: functools.partial(form_problems, form) for form in _OF_NAMES},
-    "cel-identifier": _cel_identifier,
+    "cel-identifier": lambda text: () if _IDENTIFIER.fullmatch(text) and not RESERVED_WORD.fullmatch(text) else ("",),
     "cidr": _cidr,
-    "config-key": _config_key,
-    "domain": _domain,
+    "config-key": lambda text: [f"must not be '{text}'"] if text in (".", "..") else form_problems("config-key", text),
+    "domain": lambda text: form_problems("subdomain", text.removesuffix(".")),
     "domain-path": _domain_path,
     "endpoint-ip": _endpoint,
     "endpoint-ip-or-name": _endpoint_or_name,
@@ -167,7 +142,9 @@ FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     "path-name": path_name_problems,
     "qualified": qualified_name_problems,
     "schedule": _schedule,
-    "search-domain": _search_domain,
+    "search-domain": lambda text: (
+        [] if text == "." else form_problems("subdomain-or-underscores", text.removesuffix("."))
+    ),
     "three-segments": _three_segments,
     "time-zone": _time_zone,
 }

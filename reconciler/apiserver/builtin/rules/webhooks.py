@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 
 __all__ = ["WEBHOOK_CHECKS"]
-
-Findings = Iterator[FieldError]
 
 
 def _webhook_resources(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:

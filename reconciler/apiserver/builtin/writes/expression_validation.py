@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
-from reconciler.apiserver.cel.compiler import CompileError
 from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.cel.expressions import CompileError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.wire import JSONObject
 
 __all__ = ["check_policy_expressions", "check_webhook_expressions", "policy_documents"]
-
-Findings = Iterator[FieldError]
 
 
 def policy_documents(spec: JSONObject) -> tuple[str, ...]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.writes.preparation import complete_pod, qos_class
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.wire import JSONObject
 
 __all__ = ["check_resize", "complete_resize"]
 
-Findings = Iterator[FieldError]
 _LISTS = ("containers", "initContainers")
 
 

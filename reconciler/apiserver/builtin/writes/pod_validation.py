@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
 
 from reconciler.apiserver.builtin.rules.checks import without_empty
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.writes.preparation import admitted_pod_spec
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.wire import JSONObject
 
 __all__ = ["check_ephemeral_containers", "check_pod_update", "difference"]
 
-Findings = Iterator[FieldError]
 
 _ALLOWED_CHANGES = (
     "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from reconciler.apiserver.builtin.rules.checks import without_empty
 from reconciler.apiserver.builtin.rules.table import violations
@@ -14,12 +14,11 @@ from reconciler.apiserver.builtin.writes.expression_validation import (
 from reconciler.apiserver.builtin.writes.pod_validation import check_pod_update, difference
 from reconciler.apiserver.builtin.writes.preparation import finish_job
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.wire import JSONObject
 
 __all__ = ["validation_errors"]
 
-Findings = Iterator[FieldError]
 Check = Callable[[JSONObject, JSONObject | None], Findings]
 UpdateCheck = Callable[[JSONObject, JSONObject], Findings]
 

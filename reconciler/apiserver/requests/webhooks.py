@@ -1,14 +1,55 @@
-"""Requests to webhooks over sockets."""
+"""Requests to webhooks: their addresses, which a ``clientConfig`` names, and sending them over sockets."""
 
 from __future__ import annotations
 
 import base64
+import posixpath
 import ssl
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.wire import JSONObject
 
-__all__ = ["post_to_webhook"]
+__all__ = ["WebhookAddress", "post_to_webhook", "webhook_address"]
+
+
+class WebhookAddress(NamedTuple):
+    """The address of a webhook.
+
+    Attributes:
+        url: its URL, as messages show it; as on the real server, without empty segments and a slash at the end.
+        path: the path in the URL.
+        origin: ``namespace/name`` of its Service, or scheme and host of its URL; see `APIServer.connect_webhooks`.
+        service: the name of its Service, or empty.
+    """
+
+    url: str
+    path: str
+    origin: str
+    service: str
+
+    def request(self, body: bytes, seconds: float) -> HTTPRequest:
+        """Return the request that sends a review and waits some seconds for the response."""
+        query = (("timeout", f"{seconds}s"),)
+        return HTTPRequest("POST", self.path, query, {"content-type": "application/json"}, body)
+
+    def failure(self, seconds: float, problem: str) -> str:
+        """Return the message about a request that got no response."""
+        return f'Post "{self.url}?timeout={seconds}s": {problem}'
+
+
+def webhook_address(client: JSONObject) -> WebhookAddress:
+    """Return the address in a ``clientConfig``."""
+    service = client.get("service")
+    if service:
+        namespace, name, path = service["namespace"], service["name"], service.get("path") or "/"
+        url = f"https://{name}.{namespace}.svc:{service.get('port', 443)}{path}"
+        return WebhookAddress(url, path, f"{namespace}/{name}", name)
+    parts = urlsplit(str(client["url"]))
+    origin, path = f"{parts.scheme}://{parts.netloc}", posixpath.normpath("/" + parts.path.lstrip("/"))
+    return WebhookAddress(origin + path, path, origin, "")
+
 
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a response that are read: more than five objects of the largest size that etcd accepts."""
