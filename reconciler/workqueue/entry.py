@@ -65,19 +65,19 @@ class Entry(Generic[K]):
         "timer",
     )
 
+    later: dict[str, float] | None
+    due: float | None
     timer: int
+    started_at: float | None
+    next: Entry[K] | None
 
     def __init__(self, key: K, reason: str, priority: int, now: float) -> None:
         self.key = key
         self.reasons: Reasons = reason
         self.priority = priority
         self.ready_at = now
-        self.by_timer = False
-        self.later: dict[str, float] | None = None
-        self.due: float | None = None
-        self.limited = False
-        self.started_at: float | None = None
-        self.next: Entry[K] | None = None
+        self.by_timer = self.limited = False
+        self.later = self.due = self.started_at = self.next = None
 
     @property
     def pending(self) -> Entry[K] | None:
