@@ -156,11 +156,12 @@ class StoreSink:
 
     def _changes(self, objects: Sequence[CachedObject], *, restarted: bool = False) -> Iterator[Iterable[CacheEvent]]:
         """Update the store to a list step by step, and yield the events of each step after it."""
-        for gone in self._store.missing(self.namespace, [cached.request for cached in objects]):
-            self._store.discard(gone.request)
-            yield (CacheEvent(EventType.DELETED, old=gone, final=False),)
+        listed = set()  # filled step by step: the event loop would wait for the set of 100,000 keys
         for cached in objects:
+            listed.add(cached.request)
             yield self._put(self._store.get(cached.request), cached, force=restarted)
+        for known in self._store.list(self.namespace):
+            yield () if known.request in listed else self._remove_unlisted(known)
 
     def _put(
         self,
@@ -187,6 +188,10 @@ class StoreSink:
         self._store_object(cached)
         rewritten = cached.version == before.version
         return (CacheEvent(EventType.UPDATED, old=before, new=cached, rewritten=rewritten, received=received),)
+
+    def _remove_unlisted(self, gone: CachedObject) -> tuple[CacheEvent]:
+        self._store.discard(gone.request)
+        return (CacheEvent(EventType.DELETED, old=gone, final=False),)
 
     def _store_object(self, cached: CachedObject) -> None:
         self._store.put(cached)

@@ -270,8 +270,3 @@ class WritableStore(Store):
         self._unreadable -= before.problem is not None
         for index in self._indexes.values():
             index.discard(request)
-
-    def missing(self, namespace: str | None, present: Iterable[Request]) -> Sequence[CachedObject]:
-        """Return the objects of a namespace (None for all) whose keys are not in `present`."""
-        kept = set(present)
-        return [cached for cached in self.list(namespace) if cached.request not in kept]

@@ -45,7 +45,7 @@ class Entry(Generic[K]):
         ready_at: monotonic second from which `get` could have returned it; stale while it is waiting.
         by_timer: whether its timer made it ready, and no add without delay has followed; stale while it is waiting.
         due: monotonic second at which it becomes ready; None without a timer.
-        timer: stamp of the valid item in the heap of timers; stale without a timer.
+        timer: stamp of its item in the heap of timers; stale without a timer.
         limited: whether the rate limiter was charged for it.
         started_at: monotonic second at which `get` returned it; None until then.
         next: the pending entry of a key in progress, if it was added again; None otherwise.
@@ -65,19 +65,19 @@ class Entry(Generic[K]):
         "timer",
     )
 
+    later: dict[str, float] | None
+    due: float | None
     timer: int
+    started_at: float | None
+    next: Entry[K] | None
 
     def __init__(self, key: K, reason: str, priority: int, now: float) -> None:
         self.key = key
         self.reasons: Reasons = reason
         self.priority = priority
         self.ready_at = now
-        self.by_timer = False
-        self.later: dict[str, float] | None = None
-        self.due: float | None = None
-        self.limited = False
-        self.started_at: float | None = None
-        self.next: Entry[K] | None = None
+        self.by_timer = self.limited = False
+        self.later = self.due = self.started_at = self.next = None
 
     @property
     def pending(self) -> Entry[K] | None:

@@ -473,7 +473,7 @@ class WorkQueue(Generic[K]):
     # Shutting down
 
     def _drop_timers(self) -> None:
-        while (entry := self._timers.pop_due(math.inf)) is not None:
+        for entry in self._timers.drop_all():
             self._dropped_timers += 1
             self._discard(entry)
         self._alarm.cancel()

@@ -40,11 +40,11 @@ class ReadyOrder(Generic[K]):
     def push(self, entry: Entry[K]) -> None:
         """Add an entry at the end of the level of its priority."""
         self.size += 1
-        level = self._levels.get(entry.priority)
-        if level is None:
-            level = self._levels[entry.priority] = OrderedDict()
+        try:
+            self._levels[entry.priority][entry] = None
+        except KeyError:
+            self._levels[entry.priority] = OrderedDict({entry: None})
             insort(self._priorities, entry.priority)
-        level[entry] = None
 
     def remove(self, entry: Entry[K]) -> None:
         """Remove an entry, wherever it is."""

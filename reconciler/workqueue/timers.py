@@ -22,43 +22,44 @@ _LONGEST_SLEEP = 86_400.0
 class Timers(Generic[K]):
     """The waiting entries, ordered by the time at which they become ready.
 
-    A heap item is valid while its entry waits and has its stamp as `timer`. Moving or clearing a timer leaves a stale
-    item behind. The heap is rebuilt as soon as the stale items outnumber the valid ones by more than `_SLACK`, which
-    costs O(1) per timer on average.
+    A heap item is valid while `_waiting` has its stamp. Moving or clearing a timer leaves a stale item behind. The heap
+    is rebuilt as soon as the stale items outnumber the valid ones by more than `_SLACK`, which costs O(1) per timer on
+    average. An item has numbers only, so the garbage collector soon ignores it.
     """
 
-    __slots__ = ("_heap", "_live", "_stamp")
+    __slots__ = ("_heap", "_stamp", "_waiting")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Entry[K]]] = []
+        self._heap: list[tuple[float, int]] = []
         self._stamp = 0
-        self._live = 0
+        self._waiting: dict[int, Entry[K]] = {}
 
     def __len__(self) -> int:
-        return self._live
+        return len(self._waiting)
 
     def set(self, entry: Entry[K], due: float) -> None:
         """Set or move the timer of an entry."""
-        if entry.due is None:
-            self._live += 1
+        if entry.due is not None:
+            del self._waiting[entry.timer]
         self._stamp += 1
         entry.due = due
         entry.timer = self._stamp
-        heappush(self._heap, (due, self._stamp, entry))
+        self._waiting[self._stamp] = entry
+        heappush(self._heap, (due, self._stamp))
         self._compact()
 
     def clear(self, entry: Entry[K]) -> None:
         """Clear the timer of an entry, which must have one."""
-        self._live -= 1
         entry.due = None
+        del self._waiting[entry.timer]
         self._compact()
 
     def next_due(self) -> float | None:
         """Return the monotonic second of the earliest timer, None without timers."""
         heap = self._heap
         while heap:
-            due, stamp, entry = heap[0]
-            if entry.due is not None and entry.timer == stamp:
+            due, stamp = heap[0]
+            if stamp in self._waiting:
                 return due
             heappop(heap)
         return None
@@ -68,16 +69,25 @@ class Timers(Generic[K]):
         due = self.next_due()
         if due is None or due > now:
             return None
-        _, _, entry = heappop(self._heap)
+        _, stamp = heappop(self._heap)
+        entry = self._waiting[stamp]
         self.clear(entry)
         return entry
 
+    def drop_all(self) -> list[Entry[K]]:
+        """Drop all timers, and return their entries, which are neither ready nor waiting any more."""
+        entries = list(self._waiting.values())
+        self._waiting.clear()
+        self._heap.clear()
+        return entries
+
     def _compact(self) -> None:
-        heap = self._heap
-        if not self._live:
+        heap, waiting = self._heap, self._waiting
+        if not waiting:
             heap.clear()
-        elif len(heap) > 2 * self._live + _SLACK:
-            heap[:] = [item for item in heap if item[2].due is not None and item[2].timer == item[1]]
+            waiting.clear()  # a dict that was emptied item by item keeps its largest size
+        elif len(heap) > 2 * len(waiting) + _SLACK:
+            heap[:] = [item for item in heap if item[1] in waiting]
             heapify(heap)
 
 

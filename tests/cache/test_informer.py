@@ -680,6 +680,33 @@ async def test_a_long_list_yields_to_the_event_loop(script: Script) -> None:
         assert len(set(progress)) > 3
 
 
+async def test_objects_that_a_list_no_longer_has_are_removed_in_turns_with_other_work(script: Script) -> None:
+    names = [f"n{number}" for number in range(3000)]
+    script.streamed(*names, version=9000, then=[error_line(410, "Expired")])
+    script.watch(added("n0", 1), bookmark(9001, ends_initial=True), HOLD)
+    informer = make(script)
+    removed: list[int] = []
+    turns: list[int] = []
+
+    async def other_work() -> None:
+        while informer.version() != "9001":
+            turns.append(len(removed))
+            await asyncio.sleep(0)
+
+    def handler(event: CacheEvent) -> None:
+        if event.type is EventType.DELETED:
+            removed.append(len(removed))
+            if len(removed) == 1:
+                tasks.append(asyncio.create_task(other_work()))
+
+    tasks: list[asyncio.Task[None]] = []
+    informer.add_handler(handler)
+    async with running(informer, 5):
+        assert len(removed) == 2999
+        assert len(informer.store) == 1
+        assert len(set(turns)) > 3
+
+
 async def test_a_backlog_of_events_yields_to_the_event_loop(script: Script) -> None:
     script.streamed("a", version=7, then=[b"".join(modified("a", 8 + number) for number in range(3000)), HOLD])
     informer = make(script)
