@@ -15,7 +15,7 @@ from reconciler.cache.overlay import OverlayExpired
 from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
 from reconciler.client import Client, InvalidItem, ListOptions, ListResult, Selector
 from reconciler.errors import NotFound
-from reconciler.meta import GroupVersionKind, Request, ResourceType, Version, current_cycle, parse_version
+from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version
 from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, gvk_from
 
 __all__ = ["CachedClient"]
@@ -169,19 +169,6 @@ class CachedClient(Client):
             return informer.overlay.get(request)
         except OverlayExpired:
             return await self._read(informer, lambda: informer.overlay.get(request))
-
-    def watched_version(self, kind: KindLike, namespace: str | None = None) -> Version | None:
-        """Return the version up to which the watch has delivered the changes of a kind; None before the first list.
-
-        Args:
-            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
-            namespace: the namespace; None for all that are watched, or for cluster-scoped kinds.
-
-        Raises:
-            NotCached: the kind, or the namespace, is not cached.
-        """
-        version = self._cache.find(gvk_from(kind), namespace).version(namespace)
-        return parse_version(version) if version else None
 
     async def _read(self, informer: Informer, read: Callable[[], T]) -> T:
         """Read from the overlay; read expired and invalidated entries from the server."""

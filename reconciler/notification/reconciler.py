@@ -34,7 +34,7 @@ from reconciler.notification.delivery.schedule import (
     plan,
     settle,
 )
-from reconciler.notification.ledger.live_reads import OwnWrites, StalenessCheck, delete_finished
+from reconciler.notification.ledger.live_reads import StalenessCheck, delete_finished
 from reconciler.notification.ledger.mutations import (
     MESSAGE_LIMIT,
     RequestStatusBatcher,
@@ -178,8 +178,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._max_concurrent = max_concurrent
         self._queue_of: tuple[object, FairQueue] | None = None  # the queue, with the binding that it belongs to
         self._outbox = Outbox([EventEmitter(lambda: self.events), *observers])
-        self._own_writes = OwnWrites(self._monotonic)
-        self._staleness = StalenessCheck(self._own_writes)
+        self._staleness = StalenessCheck()
         self._write_ahead = WriteAhead(self._now, self.check_leader)
         self._rng = rng
         self._clock = clock
@@ -509,8 +508,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     def _publish(self, request: Request, *, saved: bool) -> None:
         """Notify the observers of what was saved. Unsaved changes wait for the reconcile that saves them."""
         uid, status = self._open.pop(request, ("", None))
-        if status is not None:
-            self._own_writes.add(status)
         if not saved or (status is not None and status.failure is not None):
             self._unsaved.add(request)
             return
@@ -547,10 +544,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def _requeue_at(self, due: datetime) -> Outcome:
         return Result(requeue_after=max((due - self._now()).total_seconds(), _MIN_REQUEUE), priority=0)
-
-    def _monotonic(self) -> float:
-        binding = self._binding
-        return (current_clock() if binding is None else binding.clock).monotonic()
 
     def _now(self) -> datetime:
         """Return the API server's time, because other machines act on what is stored."""

@@ -36,7 +36,6 @@ from reconciler.status.errors import (
     TooManyStatusWrites,
     UnknownStatusField,
 )
-from reconciler.status.flush.effects import StoredWrite
 from reconciler.status.flush.replay import Unsaved
 from reconciler.status.options import OnError, check_options
 from reconciler.status.record.mutations import Mutation
@@ -66,7 +65,6 @@ __all__ = [
     "StatusWrite",
     "StatusWriter",
     "StatusWrites",
-    "StoredWrite",
     "Strategy",
     "SyncStatusWriter",
     "TooManyStatusWrites",

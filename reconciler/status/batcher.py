@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self, overload
 from reconciler.clock import Clock, current_clock
 from reconciler.status.block import Block
 from reconciler.status.clients.binding import bind
-from reconciler.status.flush.effects import StoredWrite
 from reconciler.status.options import OnError, Policy, check_options
 from reconciler.status.record.builder import UNSET, MutationBuilder
 from reconciler.status.record.conversion import document_of, in_form_of, is_kind
@@ -206,15 +205,6 @@ class StatusBatcher(Generic[S]):
         """
         session = self._block.session
         return None if session is None or self.joined else session.written
-
-    @property
-    def last_write(self) -> StoredWrite | None:
-        """Return the last write that the server has stored and answered, with the time of its start; None if none.
-
-        Once a watch of the kind has reached its version, it has delivered everything that was written before that time.
-        """
-        session = self._block.session
-        return None if session is None else session.last_write
 
     @property
     def failure(self) -> Exception | None:

@@ -274,7 +274,6 @@ async def test_a_list_has_the_version_that_the_watch_has_reached(world: World) -
     made = await world.live.create(config_map("a"))
     await world.declare(MAP)
     assert (await world.client.list(MAP)).resource_version == made.resource_version
-    assert world.client.watched_version(MAP, "default") == int(made.resource_version)
 
 
 async def test_the_least_narrow_informer_answers_and_a_narrow_one_if_it_is_the_only_one(world: World) -> None:

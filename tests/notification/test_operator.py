@@ -491,7 +491,7 @@ async def test_the_remembered_progress_is_limited_and_forgotten_progress_costs_a
     async with world() as w, w.operator(pager) as (_, reconciler):
         for number in range(3):
             await w.create("pager", name=f"n-{number}")
-            await asyncio.sleep(1)  # an own write a moment ago would show that the cache is current
+        await asyncio.sleep(1)
         assert len(reconciler._staleness._known) == 2
         await asyncio.sleep(100)
         assert (len(reconciler._staleness._known), len(reconciler._due_times)) == (0, 0)

@@ -269,26 +269,6 @@ async def test_a_checkpoint_writes_what_is_recorded_and_the_end_writes_the_rest(
     assert status.statistics().flushes == 2
 
 
-async def test_the_last_write_is_the_last_one_that_was_stored_and_answered(server):
-    times = []
-    async with batcher(server) as status:
-        assert status.last_write is None
-        for phase in ("Sending", "Sent", "Sent"):
-            await asyncio.sleep(1)
-            times.append(asyncio.get_running_loop().time())
-            status.set(phase=phase)
-            await status.flush()
-    began, version = status.last_write
-    assert (began - times[0], version) == (times[1] - times[0], 102)
-
-
-async def test_a_write_whose_response_was_lost_does_not_tell_when_it_was_stored(server):
-    server.on_write.append(lost())
-    async with batcher(server) as status:
-        status.set(phase="Sent")
-    assert (status.written, status.last_write) == (True, None)
-
-
 async def test_checkpoints_without_change_make_no_request(server):
     async with batcher(server) as status:
         await status.flush()

@@ -104,18 +104,6 @@ class WriteReport(NamedTuple):
     exact: bool
 
 
-class StoredWrite(NamedTuple):
-    """A write that the server has stored and answered.
-
-    Attributes:
-        began: monotonic seconds at the start of its flush, before it was sent.
-        version: the resourceVersion in the response.
-    """
-
-    began: float
-    version: Version
-
-
 Outcome = Literal["written", "unchanged", "ignored", "gone"]
 """A write took effect; there was nothing to write; the server stored nothing of what was sent; the object is gone."""
 

@@ -12,7 +12,7 @@ import msgspec
 from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.status.errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status.flush.core import Flush
-from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, StoredWrite, Target
+from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
 from reconciler.status.flush.replay import UnansweredWrites, Unsaved, select_replayable
 from reconciler.status.options import Policy
 from reconciler.status.record.conversion import copy_json
@@ -73,7 +73,6 @@ class Session:
     Attributes:
         written: whether a write took effect; None before the end of the block.
         document: the newest response or read; None while it is the given object.
-        last_write: the last write that was stored; None if there is none.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class Session:
         self.counts = counts
         self.written: bool | None = None
         self.document: JSONObject | None = None
-        self.last_write: StoredWrite | None = None
         self._metrics = metrics
         self._uid = uid
         self._cycle: Cycle | None = None
@@ -269,9 +267,6 @@ class Session:
         self.counts["fields"] += len(result.fields)
         if result.outcome == "written":
             self.written = True
-        stored = [report.after for report in result.reports if report.after != report.before]
-        if stored:
-            self.last_write = StoredWrite(pending.started, stored[-1])
         if self._cycle is not None:
             for before, after, exact in result.reports:
                 self._cycle.wrote(
