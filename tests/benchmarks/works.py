@@ -372,7 +372,7 @@ async def notify(size: int, repeats: int) -> AsyncIterator[Sample]:
         await Cluster("real", target.client, "default", target.plane).install(NotificationRequest)
         for repetition, _ in rounds:
             namespace = f"notify-{repetition}"
-            await target.seed(namespace, size, _notification)
+            await target.seed(namespace, size, notification)
             arguments = rounds.arguments(target, namespace, work="converge", count=size, workers=_WORKERS)
             async with Run(contender, arguments) as run:
                 ready = await run.mark("ready")
@@ -395,7 +395,7 @@ async def notify(size: int, repeats: int) -> AsyncIterator[Sample]:
             )
 
 
-def _notification(number: int, namespace: str) -> dict[str, Any]:
+def notification(number: int, namespace: str) -> dict[str, Any]:
     return {
         "apiVersion": "notify.reconciler.dev/v1alpha1",
         "kind": "NotificationRequest",

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from reconciler.apiserver.access.users import User
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
-from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.encoding.text import go_bool, quoted
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 
@@ -63,7 +63,7 @@ def attributes_of(request: HTTPRequest) -> Attributes:
     resource, name, subresource = (*rest, "", "")[:3]
     if not name and verb == "get":
         query = dict(request.query)
-        watching = query.get("watch", "").lower() not in ("", "0", "false")
+        watching = go_bool(query.get("watch", ""))
         verb, name = "watch" if watching else "list", _selected_name(query.get("fieldSelector", ""))
     elif not name and verb == "delete":
         verb = "deletecollection"

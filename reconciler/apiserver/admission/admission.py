@@ -15,6 +15,7 @@ from reconciler.apiserver.admission.reviews import BadResponse, denial, read_res
 from reconciler.apiserver.admission.webhooks import Webhook, read_webhooks
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, failed
 from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.requests.webhooks import review_version
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint, Resource
 from reconciler.apiserver.storage.store import Stored, encode
@@ -155,8 +156,7 @@ class ConfiguredAdmission:
         """Return the patch of a webhook; an empty one if it could not be called and failures are ignored."""
         if write.dry_run and webhook.document.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
-        versions = webhook.document.get("admissionReviewVersions") or ()
-        version = next((each for each in versions if each in ("v1", "v1beta1")), "v1")
+        version = review_version(webhook.document.get("admissionReviewVersions") or ())
         review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
         try:
             body = await self._caller.call(webhook, encode(review))

@@ -143,7 +143,7 @@ def read_value(value: Any, node: Node, place: Place) -> Any:
         node: the type.
         place: the place of the value.
     """
-    if node is ANYTHING:
+    if node is ANYTHING or (type(value) is str and node.type == "string" and not node.format):
         return value
     if isinstance(value, dict) and (node.type == "object" or node.properties):
         return _read_object(value, node, place)

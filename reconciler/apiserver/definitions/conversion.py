@@ -15,7 +15,7 @@ import msgspec
 
 from reconciler.apiserver.encoding.refusals import internal_error
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, webhook_address
+from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.storage.registry import Convert
 from reconciler.apiserver.storage.store import encode
 from reconciler.http import HTTPResponse, Transport
@@ -92,9 +92,7 @@ def conversion_of(
     if conversion.get("strategy") != "Webhook":
         return None
     client = conversion["webhook"]["clientConfig"]
-    versions = conversion["webhook"]["conversionReviewVersions"]
-    version = next((each for each in versions if each in ("v1", "v1beta1")), "v1")
-
+    version = review_version(conversion["webhook"]["conversionReviewVersions"])
     address = webhook_address(client)
     known: dict[bytes, JSONObject] = {}
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-__all__ = ["go_int", "go_json", "go_syntax", "go_type", "go_value", "is_int64", "quoted", "snippet"]
+__all__ = ["go_bool", "go_int", "go_json", "go_syntax", "go_type", "go_value", "is_int64", "quoted", "snippet"]
 
 
 def go_json(value: Any, *, sort: bool = True) -> str:
@@ -108,6 +108,11 @@ _INT64 = 2**63
 def is_int64(value: Any) -> bool:
     """Return whether a JSON value is a signed 64-bit integer."""
     return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
+
+
+def go_bool(text: str) -> bool:
+    """Return the value of a boolean parameter as the API server parses it: anything but 0 and false is true."""
+    return text.lower() not in ("", "0", "false")
 
 
 def go_int(text: str, *, signed: bool = True) -> int:

@@ -18,11 +18,12 @@ from reconciler.apiserver.encoding.refusals import (
     not_served,
     verb_not_supported,
 )
+from reconciler.apiserver.encoding.text import go_bool
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
 
-__all__ = ["ACTIONS", "Call", "parse_bool", "route"]
+__all__ = ["ACTIONS", "Call", "route"]
 
 
 @dataclass(slots=True)
@@ -83,11 +84,6 @@ ACTIONS = {
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 
 
-def parse_bool(text: str) -> bool:
-    """Return the value of a boolean parameter as the API server parses it: anything but 0 and false is true."""
-    return text.lower() not in ("", "0", "false")
-
-
 _INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
@@ -119,7 +115,7 @@ def route(request: HTTPRequest, registry: Registry) -> Call | None:
         raise no_such_resource() if registry.is_built_in(group, version) else not_served()
     call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query))
     verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
-    call.verb = "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
+    call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
     return call
 
 

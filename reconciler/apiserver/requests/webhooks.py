@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import posixpath
 import ssl
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.wire import JSONObject
 
-__all__ = ["WebhookAddress", "post_to_webhook", "webhook_address"]
+__all__ = ["WebhookAddress", "post_to_webhook", "review_version", "webhook_address"]
 
 
 class WebhookAddress(NamedTuple):
@@ -37,6 +38,11 @@ class WebhookAddress(NamedTuple):
     def failure(self, seconds: float, problem: str) -> str:
         """Return the message about a request that got no response."""
         return f'Post "{self.url}?timeout={seconds}s": {problem}'
+
+
+def review_version(accepted: Sequence[str]) -> str:
+    """Return the version of reviews to send to a webhook that accepts some versions."""
+    return next((each for each in accepted if each in ("v1", "v1beta1")), "v1")
 
 
 def webhook_address(client: JSONObject) -> WebhookAddress:

@@ -138,15 +138,13 @@ class RequestLog:
             by: a part of the User-Agent or of the field manager.
             effective: True for writes that changed something, False for the others.
         """
-        wanted = _kind_filter(kind)
+        matches = _filter(kind, name, namespace)
         return LoggedWrites(
             entry
             for entry in self._entries
             if entry.writes
-            and (wanted is None or wanted.matches(entry))
-            and (name is None or entry.name == name)
-            and (namespace is None or entry.namespace == namespace)
-            and (subresource is None or entry.subresource == subresource)
+            and matches(entry)
+            and subresource in (None, entry.subresource)
             and (by is None or by in entry.user_agent or by in entry.field_manager)
             and (effective is None or entry.effective is effective)
         )
@@ -206,15 +204,7 @@ class RequestLog:
             namespace: as for `writes`.
             most: how many of the newest lines; 200 by default. A first line says how many were left out.
         """
-        wanted = _kind_filter(kind)
-
-        def matches(entry: LoggedRequest | ServerAction) -> bool:
-            return (
-                (wanted is None or wanted.matches(entry))
-                and (name is None or entry.name == name)
-                and (namespace is None or entry.namespace == namespace)
-            )
-
+        matches = _filter(kind, name, namespace)
         first = self._added - len(self._entries)
         # An action comes before the request that followed it.
         lines = [(before, 0, str(found)) for before, found in self._actions if not found.resource or matches(found)]
@@ -237,27 +227,30 @@ def _equals(found: Any, wanted: Any) -> bool:
     return bool(found == wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class _KindFilter:
-    """The condition that an entry concerns a kind; None and empty parts are not compared."""
+def _filter(kind: object, name: str | None, namespace: str | None) -> Callable[[LoggedRequest | ServerAction], bool]:
+    """Return whether an entry concerns such objects; None and empty parts of a kind are not compared."""
+    word, group, version = _parts_of_kind(kind)
 
-    kind: str
-    group: str | None
-    version: str | None
+    def matches(entry: LoggedRequest | ServerAction) -> bool:
+        return (
+            (word is None or word in (entry.kind, entry.resource))
+            and group in (None, entry.group)
+            and (isinstance(entry, ServerAction) or version in (None, entry.version))
+            and name in (None, entry.name)
+            and namespace in (None, entry.namespace)
+        )
 
-    def matches(self, entry: LoggedRequest | ServerAction) -> bool:
-        if self.kind not in (entry.kind, entry.resource) or self.group not in (None, entry.group):
-            return False
-        return isinstance(entry, ServerAction) or self.version in (None, entry.version)
+    return matches
 
 
-def _kind_filter(kind: object) -> _KindFilter | None:
+def _parts_of_kind(kind: object) -> tuple[str | None, str | None, str | None]:
+    """Return the kind or plural, the group and the version."""
     if kind is None:
-        return None
+        return None, None, None
     if isinstance(kind, Defined):
         spec = kind.crd()["spec"]
-        return _KindFilter(spec["names"]["kind"], spec["group"], None)
+        return spec["names"]["kind"], spec["group"], None
     if not isinstance(kind, str):
         raise TypeError(f"{kind!r} is not a kind: pass a class with crd(), a kind, a plural, or 'group/version/Kind'")
     *front, last = kind.split("/")
-    return _KindFilter(last, "/".join(front[:-1]) if front else None, front[-1] if front else None)
+    return last, "/".join(front[:-1]) if front else None, front[-1] if front else None

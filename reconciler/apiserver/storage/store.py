@@ -135,6 +135,7 @@ class Store:
     Attributes:
         objects: the objects by key.
         dropped: how many events were dropped.
+        floor: the oldest version that a watch can start from.
     """
 
     def __init__(self, revisions: Revisions, now: Callable[[], float], *, capacity: int = 4096) -> None:
@@ -147,7 +148,7 @@ class Store:
         self._events: list[Event] = []
         self._first = 0
         self._weight = 0
-        self._floor = revisions.current
+        self.floor = revisions.current
         self._room = 2 * capacity
         self._listeners: dict[int, Callable[[], None]] = {}
         self._woken = False
@@ -203,7 +204,7 @@ class Store:
     def _drop(self, count: int) -> None:
         if count <= 0:
             return
-        self._floor = self._events[count - 1].rv
+        self.floor = self._events[count - 1].rv
         self._weight -= sum(event.new.size for event in self._events[:count])
         del self._events[:count]
         self._first += count
@@ -213,7 +214,7 @@ class Store:
     def compact(self, rv: int) -> None:
         """Drop the events up to a version."""
         self._drop(bisect.bisect_right(self._events, rv, key=lambda event: event.rv))
-        self._floor = max(self._floor, rv)
+        self.floor = max(self.floor, rv)
 
     # reading
 
@@ -256,18 +257,13 @@ class Store:
     # watching
 
     @property
-    def floor(self) -> int:
-        """Return the oldest version that a watch can start from."""
-        return self._floor
-
-    @property
     def end(self) -> int:
         """Return the position after the last event."""
         return self._first + len(self._events)
 
     def position(self, rv: int) -> int | None:
         """Return the position of the first event after a version; None if it was dropped."""
-        if rv < self._floor:
+        if rv < self.floor:
             return None
         return self._first + bisect.bisect_right(self._events, rv, key=lambda event: event.rv)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import Refusal, apply_conflict, bad_request, internal_error, invalid
-from reconciler.apiserver.encoding.text import go_type
+from reconciler.apiserver.encoding.text import go_bool, go_type
 from reconciler.apiserver.ownership.field_sets import FieldSet, compare, fields_of, paths, union
 from reconciler.apiserver.ownership.managed_fields import (
     NO_RESET_FIELDS,
@@ -19,7 +19,7 @@ from reconciler.apiserver.ownership.managed_fields import (
 )
 from reconciler.apiserver.ownership.merge import merge, prune
 from reconciler.apiserver.requests.bodies import read_yaml, yaml_problem
-from reconciler.apiserver.requests.routing import Call, parse_bool
+from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Stored
@@ -62,7 +62,7 @@ def read_applied_configuration(call: Call) -> JSONObject:
         check_name(call, metadata)
     config = {**found, "metadata": metadata if isinstance(given, dict) or not given else given}
     if problem := schema_mismatch(call, config):
-        raise _schema_error(call, metadata.get("namespace"), name, problem)
+        raise _schema_error(call, metadata.get("namespace"), name or "", problem)
     return config
 
 
@@ -129,7 +129,7 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
     if "metadata" in live and not merged.get("metadata"):
         merged["metadata"] = {}
     reset = _reset_fields(call, config, before)
-    if not parse_bool(call.query.get("force", "")):
+    if not go_bool(call.query.get("force", "")):
         found = left_to_kubectl(call, key, before, owners.conflicts(key, live, merged, schema, reset))
         if found:
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))

@@ -18,9 +18,9 @@ from reconciler.apiserver.encoding.refusals import (
     not_registered,
     option_invalid,
 )
-from reconciler.apiserver.encoding.text import go_int
+from reconciler.apiserver.encoding.text import go_bool, go_int
 from reconciler.apiserver.requests.bodies import check_write_options
-from reconciler.apiserver.requests.routing import Call, parse_bool
+from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.registry import Endpoint
@@ -226,7 +226,7 @@ def _delete_options(call: Call) -> JSONObject:
     if conditions:
         options["preconditions"] = conditions
     if "orphanDependents" in query:
-        options["orphanDependents"] = parse_bool(query["orphanDependents"])
+        options["orphanDependents"] = go_bool(query["orphanDependents"])
     _check_policy(options)
     return options
 

@@ -20,8 +20,8 @@ from reconciler.apiserver.encoding.refusals import (
     option_invalid,
     too_large_resource_version,
 )
-from reconciler.apiserver.encoding.text import go_int, go_type, is_int64, quoted
-from reconciler.apiserver.requests.routing import Call, parse_bool
+from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
+from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.selectors import (
     Selector,
     parse_field_selector,
@@ -262,7 +262,7 @@ class Reader:
             found = store.position(asked)
             failure = None if found is not None else expired(f"too old resource version: {asked} ({store.floor})")
             position = position if found is None else found
-        bookmarks = parse_bool(call.query.get("allowWatchBookmarks", ""))
+        bookmarks = go_bool(call.query.get("allowWatchBookmarks", ""))
         ends = bookmarks and (initial_events or (initial_events is None and not asked))
         watch = Watch(
             call.endpoint,
@@ -323,7 +323,7 @@ def _initial_events(call: Call) -> bool | None:
         errors.append(_no_match("resourceVersionMatch is forbidden when continue is provided"))
     if errors:
         raise option_invalid("ListOptions", *errors)
-    return None if text is None else parse_bool(text)
+    return None if text is None else go_bool(text)
 
 
 _MATCH = "resourceVersionMatch"

@@ -166,7 +166,7 @@ class Worker:
             controller=state.name,
             request=key,
             reasons=queued.reasons,
-            attempt=state.queue.retries(key),
+            attempt=state.limiter.retries(key),
             priority=queued.priority,
             since=queued.since,
         )

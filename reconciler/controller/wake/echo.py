@@ -160,7 +160,8 @@ class EchoTracker(Generic[K]):
             progress.chain = [version]
         elif isinstance(seen, int) and seen > version:
             progress.tip = seen
-        self._follow(key, progress)
+        if self._links:
+            self._follow(key, progress)
 
     def record_read(self, key: K, version: Version) -> None:
         """Record that the reconcile read its object at this version, which may be older than the one in the store."""

@@ -24,7 +24,7 @@ from reconciler.wire import JSONObject
 from reconciler.workqueue import WorkQueue
 
 if TYPE_CHECKING:
-    from reconciler.cache import Cache, HandlerRegistration, Informer
+    from reconciler.cache import Cache, HandlerRegistration, Informer, Store
 
 __all__ = ["WatchedInformers"]
 
@@ -98,14 +98,14 @@ class WatchedInformers:
         self._debounce = debounce
         self._warn = warn
         self._watched: list[_Watched] = []
-        self._primary: Informer | None = None
+        self._store: Store | None = None  # of the primary kind, once it is connected
         self.mapper_queues: list[MapperQueue] = []
         self.tasks: list[asyncio.Task[None]] = []
         self._deadline: float  # for the first lists; set by `connect`
 
     def stored(self, request: Request) -> CachedObject | None:
         """Return the primary object of a key in the informer's store, or None."""
-        return None if self._primary is None else self._primary.store.get(request)
+        return None if self._store is None else self._store.get(request)
 
     async def connect(self) -> ResourceType:
         """Declare the informers and connect the handlers; return how the primary kind is served.
@@ -117,7 +117,8 @@ class WatchedInformers:
             CacheSyncTimeout: the primary kind was not served or could not be listed in time.
         """
         self._deadline = self._clock.monotonic() + self._timeout
-        primary = self._primary = await self._cache.informer(self._kind)
+        primary = await self._cache.informer(self._kind)
+        self._store = primary.store
         primary.on_restart(self._forget_versions)
         await self._add_handler(self._kind, primary, self._handler.handle)
         others = [
@@ -201,8 +202,8 @@ class WatchedInformers:
     def _forget_versions(self) -> None:
         """Forget every observed version and enqueue all keys: the history of the versions no longer exists."""
         self._tracker.forget_all()
-        if self._primary is not None:
-            for obj in self._primary.store:
+        if self._store is not None:
+            for obj in self._store:
                 self._queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)
 
 

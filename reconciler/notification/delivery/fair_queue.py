@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from reconciler.clock import current_clock
 from reconciler.meta import Request
@@ -182,33 +182,35 @@ class FairQueue:
             self._assignment = None
         if self._is_stopped():
             return
-        self._wake_for_outages()
-        while (found := self._next(current)) is not None:
+        limiters = {name: limiter for name in self._queues if (limiter := self._limiter(name)) is not None}
+        self._wake_for_outages(limiters)
+        while (found := self._next(current, limiters)) is not None:
             name, request = found
-            limiter = self._limiter(name)
+            limiter = limiters.get(name)
             if limiter is not None and not limiter.reserve(_token(self._uids[request], name)):
                 break
             self._hold(request, name, limiter)
             if request != current and request not in self._offers:
                 self._offers[request] = asyncio.get_running_loop().call_later(OFFER_TIMEOUT, self._withdraw, request)
                 self._wake(request)
-        self._set_timer()
+        self._set_timer(limiters)
 
-    def _wake_for_outages(self) -> None:
-        for name, queue in list(self._queues.items()):
-            if queue.outage_unrecorded and self.is_down(name):
+    def _wake_for_outages(self, limiters: Mapping[str, Limiter]) -> None:
+        for name, limiter in limiters.items():
+            if limiter.is_down:
+                queue = self._queues[name]
                 for request in list(queue.outage_unrecorded):
                     queue.leave(request)
                     self._wake(request)
                 self._drop_if_empty(name)
 
-    def _next(self, current: Request | None) -> tuple[str, Request] | None:
+    def _next(self, current: Request | None, limiters: Mapping[str, Limiter]) -> tuple[str, Request] | None:
         """Return the channel and the request of the next slot, or None."""
         if len(self._held) >= self._workers and current not in self._held:
             return None
         found: tuple[str, Request] | None = None
         for name, queue in self._queues.items():
-            limiter = self._limiter(name)
+            limiter = limiters.get(name)
             if limiter is not None and limiter.wait() > 0:
                 continue
             request = self._first(name, queue, current)
@@ -285,12 +287,12 @@ class FairQueue:
     def _withdraw(self, request: Request) -> None:
         self.release_all(request, keep_queued=False)
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, limiters: Mapping[str, Limiter]) -> None:
         """Assign again when the first limiter or namespace with a known waiting time has a free slot."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waits = [limiter.wait() for name in self._queues if (limiter := self._limiter(name)) is not None]
+        waits = [limiters[name].wait() for name in self._queues if name in limiters]
         namespaces = {namespace for queue in self._queues.values() for namespace in queue.namespaces}
         waits += [self._policies.wait(namespace) for namespace in namespaces]
         soonest = min((wait for wait in waits if wait > 0), default=math.inf)
