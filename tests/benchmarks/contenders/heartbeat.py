@@ -71,10 +71,12 @@ async def main(options: Options) -> None:
         reporter.objects = len(informer.store)
         reporter.mark("synced")
         async for _ in lines:
+            beating.cancel()  # sorting the gaps takes longer than the library's turns
             reporter.extra = summary(gaps, pauses)
             reporter.mark("stats")
             gaps.clear()
             pauses.clear()
+            beating = asyncio.create_task(beat(gaps))
         manager.stop()
         await running
         beating.cancel()
