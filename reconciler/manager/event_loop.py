@@ -26,9 +26,8 @@ _log = logging.getLogger("reconciler.manager")
 LIMIT = 1.0
 """Seconds; the default timeout of a Kubernetes probe."""
 
-INTERVAL = 0.5
-"""Seconds between two looks at the loop: a block is reported after 1 to 1.5 seconds. Each look wakes the thread, which
-costs an idle process as much as a reconcile."""
+INTERVAL = 0.2
+"""Seconds between two looks at the loop, so that a block is reported after 1 to 1.2 seconds."""
 
 LIVENESS_LIMIT = 60.0
 """Seconds after which ``/healthz`` fails. Few calls take as long and end; twice the usual timeout of a DNS lookup."""
