@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -48,10 +49,18 @@ def told(life: Life) -> list[str]:
     return ["", f"replicas {life.replicas}, workers {life.workers}, debounce {life.debounce}", *life.happened]
 
 
+@pytest.fixture
+def no_logs() -> Iterator[None]:
+    """Drop all log records; each logger remembers this, so only `logging.disable` can end it."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("no_logs")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_guarantees_hold_in_every_life(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     # The jitter of batchers comes from the system unless it is given, and a reconciler's batcher is given none.
     monkeypatch.setattr("reconciler.status.batcher._RNG", random.Random(f"{seed} batchers"))
     with virtual_time():
