@@ -146,7 +146,16 @@ class Api:
 
     async def list(self, plural: str, query: Mapping[str, str] | None = None, **options: Any) -> dict[str, Any]:
         """GET a collection."""
+        await self._catch_up(self.path(plural), query or {})
         return await self.call("GET", self.path(plural), query=query, **options)
+
+    async def _catch_up(self, path: str, query: Mapping[str, str]) -> None:
+        """Wait until the server's watch cache contains all writes, if the response may come from an older version.
+
+        A list without a version is consistent: a real server answers it once its cache is current.
+        """
+        if query.get("resourceVersion") and query.get("resourceVersionMatch") != "Exact":
+            await self._send(HTTPRequest("GET", path, headers={"accept": JSON}, timeout=30))
 
     async def watch(
         self,
@@ -163,6 +172,7 @@ class Api:
         A watch that is refused or ended by the server is noted with what came before.
         """
         path = self.path(plural, name)
+        await self._catch_up(path, query)
         asked = f"WATCH {path}?" + "&".join(f"{k}={v}" for k, v in query.items())
         request = HTTPRequest(
             "GET",
