@@ -264,7 +264,7 @@ class Controller:
         if self._stopping.is_set():
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
-        self._metrics.watch_active_workers(lambda: self._queue.statistics().in_progress)
+        self._metrics.watch_active_workers(lambda: self._queue.active)
         reconcile = traced(self._reconcile, tracer())
         self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 

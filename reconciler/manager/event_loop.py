@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import selectors
 import sys
 import threading
 from collections.abc import Callable
@@ -37,6 +38,7 @@ _SAME_PLACE = 60.0
 
 _MAX_PLACES = 100
 _RUN_ONCE = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]  # noqa: SLF001
+_SELECTORS = selectors.__file__
 _LOOP_FILES = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.py")
 _DEBUGGERS = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle"})
 
@@ -174,8 +176,13 @@ class BlockedLoopWatchdog:
 
 
 def _waits_for_events(frame: FrameType | None) -> bool:
-    """Return whether this is asyncio's loop in its selector. It need not be woken to show that it is not blocked."""
-    return frame is not None and frame.f_back is not None and frame.f_back.f_code is _RUN_ONCE
+    """Return whether this is asyncio's loop in its selector. It need not be woken to show that it is not blocked.
+
+    The loop itself must have called the selector: it calls callbacks, too, which may block in native code.
+    """
+    if frame is None or frame.f_back is None:
+        return False
+    return frame.f_code.co_filename == _SELECTORS and frame.f_back.f_code is _RUN_ONCE
 
 
 def _stack(frame: FrameType | None) -> list[FrameType]:

@@ -78,7 +78,7 @@ class WorkQueue(Generic[K]):
         self._drainers = Waiters()
         self._closing = False
         self._stopped = False
-        self._gets = self._delayed_adds = self._withdrawn = 0
+        self._adds = self._gets = self._delayed_adds = 0
         self._dropped_adds = self._dropped_ready = self._dropped_timers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = get_ident()  # the loop's; before there is a loop, the one that created the queue
@@ -135,7 +135,9 @@ class WorkQueue(Generic[K]):
         if due is not None:
             self._delayed_adds += 1
             self._set_timer(entry, due)
-        elif head is None:
+            return
+        self._adds += 1
+        if head is None:
             self._order.push(entry)
             if self._workers.futures:
                 self._workers.wake_one()
@@ -324,6 +326,11 @@ class WorkQueue(Generic[K]):
         return self._name
 
     @property
+    def active(self) -> int:
+        """Return the number of keys in progress. Thread-safe."""
+        return len(self._in_progress)
+
+    @property
     def shutting_down(self) -> bool:
         """Return whether a shutdown has begun, so that adds are dropped."""
         return self._closing
@@ -370,7 +377,7 @@ class WorkQueue(Generic[K]):
             waiting=len(self._timers),
             in_progress=len(ages),
             idle_workers=len(self._workers.futures),
-            adds=self._gets + ready + self._withdrawn,
+            adds=self._adds,
             gets=self._gets,
             delayed_adds=self._delayed_adds,
             dropped_adds=self._dropped_adds,
@@ -441,6 +448,7 @@ class WorkQueue(Generic[K]):
     def _make_ready(self, entry: Entry[K], *, by_timer: bool = False) -> None:
         entry.by_timer = by_timer
         entry.ready_at = self._now()
+        self._adds += 1
         if self._is_head(entry):
             self._order.push(entry)
             if self._workers.futures:
@@ -450,10 +458,8 @@ class WorkQueue(Generic[K]):
         """Remove a ready or waiting entry."""
         if entry.due is not None:
             self._timers.clear(entry)
-        else:
-            self._withdrawn += 1
-            if self._is_head(entry):
-                self._order.remove(entry)
+        elif self._is_head(entry):
+            self._order.remove(entry)
         self._discard(entry)
 
     def _discard(self, entry: Entry[K]) -> None:

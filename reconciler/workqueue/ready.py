@@ -29,21 +29,23 @@ class ReadyOrder(Generic[K]):
         size: the number of entries.
     """
 
-    __slots__ = ("_levels", "_passed", "_priorities", "size")
+    __slots__ = ("_levels", "_passed", "_position", "_priorities", "size")
 
     def __init__(self) -> None:
         self.size = 0
-        self._levels: dict[int, OrderedDict[Entry[K], None]] = {}
+        self._levels: dict[int, OrderedDict[Entry[K], int]] = {}  # with the position of each entry among all
+        self._position = 0
         self._priorities: list[int] = []  # of all levels, ascending; a level that `pop` emptied is removed later
         self._passed = 0  # keys in a row from the highest priority while a lower one waited
 
     def push(self, entry: Entry[K]) -> None:
         """Add an entry at the end of the level of its priority."""
         self.size += 1
+        self._position += 1
         try:
-            self._levels[entry.priority][entry] = None
+            self._levels[entry.priority][entry] = self._position
         except KeyError:
-            self._levels[entry.priority] = OrderedDict({entry: None})
+            self._levels[entry.priority] = OrderedDict({entry: self._position})
             insort(self._priorities, entry.priority)
 
     def remove(self, entry: Entry[K]) -> None:
@@ -85,12 +87,12 @@ class ReadyOrder(Generic[K]):
         """Return the number of entries of each priority. Thread-safe."""
         return Counter({priority: len(level) for priority, level in list(self._levels.items()) if level})
 
-    def _longest_waiting(self) -> OrderedDict[Entry[K], None]:
-        """Return the level below the highest one whose first entry has been ready longest; one must have an entry."""
+    def _longest_waiting(self) -> OrderedDict[Entry[K], int]:
+        """Return the level below the highest one whose first entry came first; one of them must have an entry."""
         for priority in [priority for priority, level in self._levels.items() if not level]:
             self._close(priority)
-        below = [self._levels[priority] for priority in self._priorities[-2::-1]]
-        return min(below, key=lambda level: next(iter(level)).ready_at)
+        below = [self._levels[priority] for priority in self._priorities[:-1]]
+        return min(below, key=lambda level: next(iter(level.values())))
 
     def _close(self, priority: int) -> None:
         self._priorities.remove(priority)
@@ -153,4 +155,7 @@ class FairOrder(Generic[K]):
 
     def sizes(self) -> Counter[int]:
         """Return the number of entries of each priority. Thread-safe."""
-        return sum((group.sizes() for group in list(self._groups.values())), Counter())
+        found: Counter[int] = Counter()
+        for group in list(self._groups.values()):
+            found.update(group.sizes())
+        return found

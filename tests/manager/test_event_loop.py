@@ -152,7 +152,7 @@ def test_loop_that_waits_for_events_is_told_from_code_that_blocks_in_a_selector(
     def waits() -> bool:
         return event_loop._waits_for_events(sys._current_frames().get(thread.ident or 0))
 
-    thread = threading.Thread(target=loop.run_forever)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     assert any(waits() or blocking.wait(0.01) for _ in range(1000))
     loop.call_soon_threadsafe(block)
@@ -163,6 +163,22 @@ def test_loop_that_waits_for_events_is_told_from_code_that_blocks_in_a_selector(
     loop.close()
     for each in unblock:
         each.close()
+
+
+def test_loop_that_waits_for_events_is_told_from_a_callback_that_blocks_in_native_code() -> None:
+    loop = asyncio.SelectorEventLoop()
+    started, lock = threading.Event(), threading.Lock()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    loop.call_soon(started.set)
+    loop.call_soon(lock.acquire)  # in the same turn, so that the loop does not look for events in between
+    with lock:
+        thread.start()
+        assert started.wait(LONG)
+        looks = [event_loop._waits_for_events(sys._current_frames().get(thread.ident or 0)) for _ in range(10_000)]
+    assert not any(looks)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(LONG)
+    loop.close()
 
 
 def ticks(detector: BlockedLoopDetector, number: int, *, elapsed: float = 0.2, cpu: float = 0.0) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from rich.pretty import pretty_repr
 
 from reconciler.status import StatusBatcher, StatusRejected
 from tests.status.scripted import ScriptedServer, api_error, refused
@@ -51,4 +52,4 @@ async def test_an_error_and_its_unsaved_mutations_show_fields_but_no_values(
             record(status)
     text = repr(caught.value.unsaved)
     assert shown in text
-    assert SECRET not in text + str(caught.value) + repr(caught.value)
+    assert SECRET not in text + str(caught.value) + repr(caught.value) + pretty_repr(caught.value.unsaved)

@@ -565,17 +565,18 @@ async def test_a_low_priority_does_not_starve() -> None:
     assert order.count("high") == STARVATION_LIMIT + 1
 
 
-async def test_no_priority_starves_between_two_busy_ones() -> None:
+@pytest.mark.parametrize("patient", ["middle", "low"])
+async def test_no_priority_starves_beside_two_busy_ones(patient: str) -> None:
+    priorities = {"high": 1, "middle": 0, "low": -1}
     queue: WorkQueue[str] = WorkQueue()
-    queue.add("high", priority=1)
-    queue.add("middle")
-    queue.add("low", priority=-1)
+    for key, priority in priorities.items():
+        queue.add(key, priority=priority)
     seen = set()
     for _ in range(2 * STARVATION_LIMIT + 2):
         key = await take(queue)
         seen.add(key)
-        if key != "middle":
-            queue.add(key, priority=1 if key == "high" else -1)
+        if key != patient:
+            queue.add(key, priority=priorities[key])
         queue.done(key)
     assert seen == {"high", "middle", "low"}
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from reconciler.meta import Request
 from reconciler.workqueue import Explanation, ExponentialBackoff, QueueStatistics, WorkQueue
+from reconciler.workqueue.ready import ReadyOrder
 
 pytestmark = pytest.mark.virtual_time
 
@@ -234,3 +237,37 @@ async def test_processed_keys_leave_nothing_behind() -> None:
         queue.add(number)
         queue.done(await queue.get())
     assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 1, "in order": 0, "in progress": 0}
+
+
+async def test_adds_never_decrease_when_keys_are_taken_during_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    for key in range(50):
+        queue.add(key)
+    sizes, scraping, taken = ReadyOrder.sizes, threading.Event(), threading.Event()
+
+    def wait_for_the_workers(order: ReadyOrder[int]) -> Counter[int]:
+        found = sizes(order)
+        scraping.set()
+        assert taken.wait(60)
+        return found
+
+    monkeypatch.setattr(ReadyOrder, "sizes", wait_for_the_workers)
+    with ThreadPoolExecutor() as pool:
+        scrape = pool.submit(queue.statistics)
+        assert scraping.wait(60)
+        for _ in range(50):
+            queue.done(await queue.get())
+        taken.set()
+        assert scrape.result().adds == 50
+    assert queue.statistics().adds == 50
+
+
+async def test_the_number_of_keys_in_progress() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    queue.add("b")
+    assert queue.active == 0
+    await queue.get()
+    assert queue.active == 1
+    queue.done("a")
+    assert queue.active == 0

@@ -122,8 +122,7 @@ def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int
     if queued.ready is not None and not started:
         return "the start of the workers: the caches are not synced, or this process is not the leader"
     if queued.ready is not None:
-        busy = state.queue.statistics().in_progress
-        return f"a free worker ({busy} of {workers} are busy; keys that are ready: {len(state.queue)})"
+        return f"a free worker ({state.queue.active} of {workers} are busy; keys that are ready: {len(state.queue)})"
     return None if queued.due is None else _waits_for_timer(queued)
 
 

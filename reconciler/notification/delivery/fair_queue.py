@@ -172,7 +172,7 @@ class FairQueue:
 
     def _assign_soon(self) -> None:
         """Assign the free slots once everything that frees slots now has done so: deliveries tend to end together."""
-        if self._assignment is None and self._queues:
+        if self._assignment is None and self._queues and not self._is_stopped():
             self._assignment = asyncio.get_running_loop().call_soon(self._assign)
 
     def _assign(self, current: Request | None = None) -> None:

@@ -58,7 +58,7 @@ PathLike = str | Sequence[str]
 """``"a.b"``, or a sequence of keys, for keys that contain a dot."""
 
 _HIDDEN = frozenset({"value", "document", "item", "members", "message", "function"})
-"""Fields that a mutation's ``repr`` leaves out, since they contain values of the caller."""
+"""Fields that a mutation's ``repr`` and rich's leave out, since they contain values of the caller."""
 
 
 class ApplyStatistics(msgspec.Struct):
@@ -82,9 +82,11 @@ class Mutation(msgspec.Struct, frozen=True):
         """Return the paths that it writes; empty if only running it would show them."""
         raise NotImplementedError
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in _HIDDEN]
+
     def __repr__(self) -> str:
-        shown = (name for name in self.__struct_fields__ if name not in _HIDDEN)
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def may_be_repeated(
         self,
