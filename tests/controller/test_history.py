@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import cProfile
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -187,6 +188,32 @@ async def test_a_ready_key_waits_for_a_worker(world: World) -> None:
     await quiet()
     assert controller.explain(KEY).waits_for == "a free worker (1 of 1 are busy; keys that are ready: 1)"
     assert str(controller.explain(KEY)).startswith("ns/w: ready; waits for a free worker")
+
+
+async def test_explaining_a_ready_key_costs_the_same_with_many_groups(world: World) -> None:
+    class Fair(WidgetReconciler):
+        def fair_by(self, request: Request, /) -> str:
+            return request.name
+
+    async def hang(*_: Any) -> None:
+        await asyncio.sleep(1000)
+
+    def cost() -> int:
+        profile = cProfile.Profile()
+        profile.runcall(controller.explain, KEY)
+        return int(sum(each.callcount for each in profile.getstats()))
+
+    await world.widget("a")
+    await world.widget("w")
+    controller = await world.start(Fair(hang), workers=1)
+    await quiet()
+    cost()
+    few = cost()
+    for number in range(50):
+        await world.widget(f"more-{number}")
+    await quiet()
+    assert len(controller.queue) == 51
+    assert cost() <= few + 5
 
 
 async def test_an_unknown_key_is_explained(world: World) -> None:
