@@ -39,15 +39,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process.
-
-    Tests on a real API server wait for most of their time, so twice as many processes run them.
-    """
+    """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     alone = config.option.usepdb or config.option.collectonly or "PYTEST_XDIST_WORKER" in os.environ
     if whole and not alone and config.option.numprocesses is None:
-        cores = min(len(os.sched_getaffinity(0)), 8)
-        config.option.numprocesses = cores * 2 if config.option.markexpr == "control_plane" else cores
+        config.option.numprocesses = min(len(os.sched_getaffinity(0)), 8)
         config.option.dist = "worksteal"
 
 
