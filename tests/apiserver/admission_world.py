@@ -155,6 +155,13 @@ class World:
             "spec": spec,
         }
 
+    async def catch_up(self) -> None:
+        """Let the server's cache contain all writes; a consistent list waits for that.
+
+        A real server that begins a patch or a deletion on an old version repeats it, and calls the webhooks again.
+        """
+        await self.client.list(KIND, self.ns)
+
     async def create(self, document: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Create an object and return it."""
         return (await self.client.create(document, **options)).to_dict()
