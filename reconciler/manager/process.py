@@ -24,8 +24,8 @@ _DEFAULT_THRESHOLDS = ((700, 10, 10), (2000, 10, 10))
 """The garbage collector's thresholds in Python 3.11 to 3.13. That of 3.14 examines old objects in parts by itself."""
 
 _THRESHOLDS = (2000, 2, 100)
-"""A collection of the youngest generation examines a few thousand objects, and one of the middle generation three times
-as many, not eleven times: 5 ms and not 20. Full collections, which take longest, become rarer than by default."""
+"""So a collection of the two young generations examines about 6,000 objects, not 22,000 as with a threshold of ten for
+the middle one. Full collections, which take longest, become rarer than by default."""
 
 
 @contextlib.contextmanager

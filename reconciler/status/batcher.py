@@ -138,7 +138,7 @@ class StatusBatcher(Generic[S]):
             clock=clock,
             rng=rng or _RNG,
             typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
-            patience=flush_timeout,
+            flush_timeout=flush_timeout,
             on_error=on_error,
             join=join,
         )

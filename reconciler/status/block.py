@@ -63,7 +63,7 @@ class Block:
         self.session: Session | None = None
         self.joined: Block | None = None
         self.failure: Exception | None = None
-        self.flush_timeout = policy.patience
+        self.flush_timeout = policy.flush_timeout
         self._target = target
         self._policy = policy
         self._binding = binding

@@ -66,7 +66,7 @@ class Policy(msgspec.Struct, frozen=True):
         rng: jitter and ids.
         typed: the class of the object that was given, or the given class.
         backoff: the pauses between retries.
-        patience: seconds for one flush; inside kopf, where a retry costs an event, the least number before giving up.
+        flush_timeout: seconds for one flush; inside kopf, where a retry costs an event, the least before giving up.
         on_error: what to write if the block ends with an exception.
         join: whether to join an open batcher.
     """
@@ -79,7 +79,7 @@ class Policy(msgspec.Struct, frozen=True):
     rng: random.Random
     typed: type = dict
     backoff: Backoff = BACKOFF
-    patience: float = 10.0
+    flush_timeout: float = 10.0
     on_error: OnError = "flush"
     join: bool = True
 

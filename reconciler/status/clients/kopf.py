@@ -138,7 +138,7 @@ class KopfPatch:
         Args:
             mutations: in the order of their calls.
             target: the object.
-            policy: its token, limit, patience and rng are used.
+            policy: its token, limit, flush_timeout and rng are used.
             counts: the batcher's counters.
         """
         with _lock:
@@ -197,8 +197,8 @@ class StatusFunction:
 
     Args:
         target: the object.
-        policy: ``limit`` versions are tried, and more until ``patience`` is over, each at most ``limit`` times; the
-            ``token`` is left as in any other write.
+        policy: ``limit`` versions are tried, and more until ``flush_timeout`` is over, each at most ``limit`` times;
+            the ``token`` is left as in any other write.
     """
 
     def __init__(self, target: Target, policy: Policy) -> None:
@@ -291,7 +291,7 @@ class StatusFunction:
         limit = self._policy.limit
         now = self._policy.clock.monotonic()
         if not self._tries:
-            self._deadline = now + self._policy.patience
+            self._deadline = now + self._policy.flush_timeout
         self._tries[version] += 1
         if self._tries[version] <= limit and (len(self._tries) <= limit or now <= self._deadline):
             return
