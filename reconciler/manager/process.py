@@ -21,7 +21,10 @@ EXIT_CODE = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _DEFAULT_THRESHOLDS = ((700, 10, 10), (2000, 10, 10))
-"""The garbage collector's thresholds in Python 3.11 to 3.13. That of 3.14 examines old objects in parts by itself."""
+"""The garbage collector's thresholds: those of Python 3.11 and 3.12, and those of 3.13 and newer.
+
+The collector of 3.14.0 to 3.14.4 is another one, with thresholds of (2000, 10, 0). It examines old objects in parts by
+itself. Python 3.14.5 returned to the collector of 3.13."""
 
 _THRESHOLDS = (2000, 2, 100)
 """So a collection of the two young generations examines about 6,000 objects, not 22,000 as with a threshold of ten for

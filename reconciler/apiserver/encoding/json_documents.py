@@ -139,7 +139,8 @@ def _parse_problem(body: bytes) -> str:
 
 
 def _problem_at(text: str, error: json.JSONDecodeError) -> str:
-    at, expected = error.pos, "looking for beginning of value"
+    skipped, expected = next((value for start, value in _EXPECTED.items() if error.msg.startswith(start)), (0, _VALUE))
+    at = error.pos + skipped
     if error.msg.startswith("Expecting value") and text[at : at + 1] in _LITERALS:
         word = _LITERALS[text[at]]
         known = next(index for index in range(1, 6) if text[at : index + at] != word[:index]) - 1
@@ -147,16 +148,6 @@ def _problem_at(text: str, error: json.JSONDecodeError) -> str:
         return f"invalid character {_character(found)} in literal {word} (expecting {_character(word[known])})"
     if error.msg.startswith("Expecting value") and text[at : at + 1] == "-":
         at, expected = at + 1, "in numeric literal"
-    elif error.msg.startswith("Expecting property name"):
-        expected = "looking for beginning of object key string"
-    elif error.msg.startswith("Expecting ':' delimiter"):
-        expected = "after object key"
-    elif error.msg.startswith("Invalid control character"):
-        expected = "in string literal"
-    elif error.msg.startswith("Invalid \\escape"):
-        at, expected = at + 1, "in string escape code"
-    elif error.msg.startswith("Invalid \\uXXXX"):
-        expected = "in \\u hexadecimal character escape"
     elif error.msg.startswith(("Expecting ',' delimiter", "Extra data")):
         number = _CUT_NUMBER.match(text, at) if text[at - 1 : at].isdecimal() else None
         if number is not None:
@@ -169,6 +160,19 @@ def _problem_at(text: str, error: json.JSONDecodeError) -> str:
         return "unexpected end of JSON input"
     return f"invalid character {_character(rest[0])} {expected}"
 
+
+_VALUE = "looking for beginning of value"
+_KEY = "looking for beginning of object key string"
+_EXPECTED = {
+    "Expecting property name": (0, _KEY),
+    "Expecting ':' delimiter": (0, "after object key"),
+    "Illegal trailing comma before end of object": (1, _KEY),  # Python 3.13 and newer; at the comma
+    "Illegal trailing comma before end of array": (1, _VALUE),
+    "Invalid control character": (0, "in string literal"),
+    "Invalid \\escape": (1, "in string escape code"),
+    "Invalid \\uXXXX": (0, "in \\u hexadecimal character escape"),
+}
+"""Beginnings of Python's messages: how far after Python's position Go's decoder stops, and what it expects there."""
 
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
