@@ -64,11 +64,7 @@ class AccessControl:
         return user
 
     def authenticated(self, authorization: str) -> User:
-        """Return the user of an Authorization header.
-
-        Raises:
-            Refusal: 401.
-        """
+        """Return the user of an Authorization header; raise the 401 if there is none."""
         scheme, _, token = authorization.partition(" ")
         try:
             if scheme.lower() != "bearer":
@@ -95,11 +91,7 @@ class AccessControl:
             raise denied(user, asked, decision.reason)
 
     def _impersonate(self, user: User, wanted: User, asked: Attributes) -> User:
-        """Return the impersonated user if any of the modes of impersonation that exist for it is allowed.
-
-        Raises:
-            Refusal: 403 for the first of them.
-        """
+        """Return the impersonated user if any of the modes of impersonation that exist for it is allowed."""
         account = split_account(wanted.name)
         fixed = account_groups(account[0]) if account is not None else ()
         refusals: list[Refusal] = []

@@ -45,11 +45,7 @@ class Grants(NamedTuple):
 
 
 class Roles:
-    """The authorizer for the roles and bindings that a cluster stores.
-
-    Args:
-        cluster: the stored objects.
-    """
+    """The authorizer for the roles and bindings that a cluster stores."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster

@@ -88,14 +88,7 @@ class Tokens:
         self._credentials = credentials
 
     def issue(self, account: Stored, audiences: Sequence[str], seconds: int, bound: Mapping[str, Stored]) -> str:
-        """Return a new token of a service account.
-
-        Args:
-            account: the service account.
-            audiences: whom the token is for.
-            seconds: how long it is valid.
-            bound: the objects that it is bound to, by ``pod``, ``node`` or ``secret``.
-        """
+        """Return a new token of a service account, bound to objects by ``pod``, ``node`` or ``secret``."""
         metadata = account.doc["metadata"]
         namespace, now = metadata["namespace"], self._now()
         about: JSONObject = {"namespace": namespace, "serviceaccount": _reference(account)}
@@ -119,11 +112,7 @@ class Tokens:
         return _base64(hmac.digest(self._credentials.key.encode(), signed.encode(errors="replace"), "sha256"))
 
     def authenticate(self, token: str, audiences: Sequence[str] = ()) -> Authenticated:
-        """Return the user of a token.
-
-        Args:
-            token: the token.
-            audiences: whom it must be for, any of them; the server itself by default.
+        """Return the user of a token that is for any of some audiences; by default for the server itself.
 
         Raises:
             InvalidToken: it is not valid, or not any more.

@@ -31,11 +31,6 @@ __all__ = ["ConfiguredAdmission"]
 class ConfiguredAdmission:
     """Admission by the webhooks and policies that are configured in a cluster; the `Admission` of a server.
 
-    Args:
-        cluster: the stored objects, among them the configurations.
-        caller: calls the webhooks.
-        roles: what users may grant to others; None: everything.
-
     Attributes:
         active: whether anything was ever configured, or roles limit what users may do.
     """

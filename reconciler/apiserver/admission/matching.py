@@ -26,10 +26,7 @@ def configured(registry: Registry, plural: str) -> Iterator[tuple[str, JSONObjec
 def endpoint_for(rules: Sequence[JSONObject] | None, policy: str | None, write: Admitted) -> Endpoint | None:
     """Return the kind in the version that a rule names, or None if no rule matches the write.
 
-    Args:
-        rules: the rules; an earlier one comes first.
-        policy: with the match policy ``Equivalent``, a rule for another version of the kind matches as well.
-        write: the write.
+    With the match policy ``Equivalent``, a rule for another version of the kind matches as well.
     """
     asked = write.call.endpoint
     if asked.info.group == GROUP:
@@ -68,11 +65,6 @@ def _names(pattern: str, plural: str, subresource: str) -> bool:
 
 def selected(match: JSONObject, write: Admitted, registry: Registry) -> bool:
     """Return whether the selectors match the namespace and the object of a write, before or after it.
-
-    Args:
-        match: what has a ``namespaceSelector`` and an ``objectSelector``.
-        write: the write.
-        registry: the served kinds.
 
     Raises:
         Refusal: 404, the namespace does not exist.

@@ -47,11 +47,7 @@ class Webhook:
         return endpoint_for(self.document.get("rules"), self.document.get("matchPolicy"), write)
 
     def meets_conditions(self, write: Admitted, request: JSONObject) -> bool:
-        """Return whether all match conditions are true.
-
-        Args:
-            write: the write.
-            request: the request of the review, with the object in the version of the rule.
+        """Return whether all match conditions are true; the request has the object in the version of the rule.
 
         Raises:
             Refusal: 403, a condition cannot be evaluated, and the failure policy is ``Fail``.

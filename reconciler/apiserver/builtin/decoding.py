@@ -67,10 +67,8 @@ class Decoding:
 def first_error(problems: list[Malformed], order: list[str] | None) -> str:
     """Return the message of the one error that a decoder reports.
 
-    Args:
-        problems: the errors.
-        order: the members in the order of encoding/json; None if the document is restored from untyped values, which
-            starts with metadata.
+    The order is that of the members for encoding/json. Without one, the document is restored from untyped values, which
+    starts with metadata.
     """
     if order is None:
         return min(problems, key=lambda each: each.member != "metadata").restoring
@@ -100,23 +98,13 @@ class Place(NamedTuple):
 
 
 class BuiltInContents:
-    """A decoder of documents of one built-in kind.
-
-    Args:
-        node: the type of the kind.
-    """
+    """A decoder of documents of one built-in kind."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     def decode(self, found: JSONObject, before: JSONObject | None, decoding: Decoding) -> JSONObject:
-        """Return a document with its unknown members, empty lists and empty maps pruned and its defaults filled in.
-
-        Args:
-            found: the document.
-            before: the stored document on an update.
-            decoding: how it is decoded; records the unknown members and the errors.
-        """
+        """Return a document with its unknown members, empty lists and empty maps pruned and its defaults filled in."""
         earlier: JSONObject = before or {}
         decoded = {}
         for key, value in found.items():
@@ -136,13 +124,7 @@ _ABSENT = object()
 
 
 def read_value(value: Any, node: Node, place: Place) -> Any:
-    """Return a value as its type decodes it, and record what is unknown or has a wrong type.
-
-    Args:
-        value: the value in the document.
-        node: the type.
-        place: the place of the value.
-    """
+    """Return a value as its type decodes it, and record what is unknown or has a wrong type."""
     if node is ANYTHING or (type(value) is str and node.type == "string" and not node.format):
         return value
     if isinstance(value, dict) and (node.type == "object" or node.properties):
@@ -194,11 +176,7 @@ def _is_empty(value: Any, node: Node) -> bool:
 
 
 def _read_scalar(value: Any, node: Node, place: Place) -> Any:
-    """Return a scalar as its type decodes it.
-
-    Raises:
-        Malformed: the value has a wrong type.
-    """
+    """Return a scalar as its type decodes it; raise `Malformed` if it has a wrong type."""
     found = _decoded(value, node, place)
     if found is None:
         wanted = "string" if node.format in _TIMES else node.name or "string"

@@ -14,9 +14,7 @@ from reconciler.apiserver.cel.costs import (
     occurrences,
     occurrences_below,
 )
-from reconciler.apiserver.cel.engine import (
-    require_engine,
-)
+from reconciler.apiserver.cel.engine import require_engine
 from reconciler.apiserver.cel.expressions import CompileError, compile_expression
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.shape import ANYTHING, Node

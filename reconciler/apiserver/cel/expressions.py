@@ -223,11 +223,7 @@ def check_condition(
 
 
 def compile_condition(checked: CheckedCondition, variables: Mapping[str, CheckedCondition]) -> Any:
-    """Return the program of an expression.
-
-    Args:
-        checked: the expression.
-        variables: the variables that it uses, and those that these use; each after those that it uses.
+    """Return the program of an expression, given the variables that it uses, each after those that it uses itself.
 
     Raises:
         CompileError: there are too many variables for the engine, about forty.

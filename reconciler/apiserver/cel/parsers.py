@@ -198,11 +198,7 @@ class URL:
 
 
 def check_request_uri(text: str) -> None:
-    """Check that a string is an absolute URI or an absolute path.
-
-    Raises:
-        ValueError: it is neither.
-    """
+    """Raise `ValueError` if a string is neither an absolute URI nor an absolute path."""
     _parse_url(text, text, request=True)
 
 
@@ -264,9 +260,7 @@ def _host_problem(host: str) -> str:
 def read_version(text: str, *, normalize: bool = False) -> str:
     """Return a semantic version without its build metadata.
 
-    Args:
-        text: the version.
-        normalize: accept a leading ``v``, leading zeros and missing parts.
+    To be normalized, it may have a leading ``v``, leading zeros and missing parts.
 
     Raises:
         ValueError: the text is not a semantic version.

@@ -34,12 +34,7 @@ _CONTROLLER = ManagerKey("kube-apiserver", "Update", "apiextensions.k8s.io/v1", 
 
 
 class Definitions:
-    """The controller of CustomResourceDefinitions. It is called with every change that is committed to the cluster.
-
-    Args:
-        cluster: the stored objects.
-        webhook_servers: the webhook servers in the same process, by address.
-    """
+    """The controller of CustomResourceDefinitions. It is called with every change that is committed to the cluster."""
 
     def __init__(self, cluster: Cluster, webhook_servers: Mapping[str, Transport]) -> None:
         self._cluster = cluster

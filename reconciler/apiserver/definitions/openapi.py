@@ -51,11 +51,7 @@ def _recorded_protobuf() -> bytes:
 
 
 class OpenAPI:
-    """The OpenAPI documents of a registry.
-
-    Args:
-        registry: the served kinds.
-    """
+    """The OpenAPI documents of a registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -32,12 +32,7 @@ _REQUIRED, _ENUM, _ADDITIONAL, _TYPE, _ITEMS, _ALL_OF, _PROPERTIES, _EXTENSION =
 
 
 def encode_definitions(info: JSONObject, definitions: Mapping[str, JSONObject]) -> bytes:
-    """Return a Document with definitions, and without paths.
-
-    Args:
-        info: the title and version of the document; empty for a part that is appended to another document.
-        definitions: the schemas by name.
-    """
+    """Return a Document with definitions and without paths; without `info`, a part that is appended to another one."""
     named = write_field(9, _named_schemas(definitions)) if definitions else b""
     if not info:
         return named

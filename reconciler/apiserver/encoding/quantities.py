@@ -60,11 +60,7 @@ _LARGEST = 2**63 - 1
 
 @functools.lru_cache(maxsize=1024)
 def canonical_quantity(text: str, *, places: int = 9) -> str:
-    """Return a quantity in its canonical form.
-
-    Args:
-        text: the quantity.
-        places: the decimal places to round up to; 3 in resource lists.
+    """Return a quantity in its canonical form, rounded up to some decimal places: 3 in resource lists.
 
     Raises:
         ValueError: the text is not a quantity; the message is the real server's.

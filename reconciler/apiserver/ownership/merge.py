@@ -74,15 +74,9 @@ def _merge_lists(live: list[JSONValue], config: list[JSONValue], node: Node) -> 
 
 
 def prune(value: JSONValue, last: FieldSet, managed: FieldSet, node: Node) -> JSONValue:
-    """Return a value without what was applied last time and no manager owns any more.
+    """Return a value without what its manager applied last time and no manager owns any more.
 
     An object or list that loses all its content becomes null, as in the real server's library.
-
-    Args:
-        value: the merged value.
-        last: what the manager owned before.
-        managed: what all managers own now.
-        node: the schema of the value.
     """
     if isinstance(value, dict):
         kept = _pruned_members(value, last, managed, node)

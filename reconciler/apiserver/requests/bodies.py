@@ -77,22 +77,13 @@ def patch_type(call: Call) -> str:
 
 
 def check_size(request: HTTPRequest) -> None:
-    """Check that a body does not exceed the limit of an API server.
-
-    Raises:
-        Refusal: 413.
-    """
+    """Raise the 413 for a body that exceeds the limit of an API server."""
     if len(request.body) > MAX_BODY_BYTES:
         raise too_large(f"limit is {MAX_BODY_BYTES}")
 
 
 def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = None) -> JSONObject:
-    """Return the object in the body of a create, update or delete.
-
-    Args:
-        request: the request.
-        kind: the expected kind, for messages.
-        duplicates: collects messages about fields that an object contains twice.
+    """Return the object in the body of a create, update or delete; `duplicates` collects messages about its fields.
 
     Raises:
         Refusal: 415 for an unsupported media type, 400 if the body is not an object.
@@ -149,9 +140,7 @@ def decode_patch(body: bytes) -> Any:
 def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
     """Return the content of a YAML document; one that is valid JSON is read as JSON, which is faster.
 
-    Args:
-        body: the document.
-        duplicates: collects messages about keys that a map contains twice.
+    Messages about keys that a map contains twice are added to `duplicates`.
 
     Raises:
         Refusal: 400, the body is not valid YAML.

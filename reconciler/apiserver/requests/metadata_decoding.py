@@ -74,13 +74,7 @@ def _owners(owners: list[JSONObject]) -> list[JSONObject]:
 
 
 def metadata_warnings(found: JSONObject, before: JSONObject, *, custom: bool) -> list[str]:
-    """Return the warnings of the API server about metadata as a client sent it.
-
-    Args:
-        found: the metadata.
-        before: the stored metadata, or an empty dict.
-        custom: it belongs to a custom kind, whose finalizers are checked.
-    """
+    """Return the warnings about metadata as a client sent it; finalizers are checked only for custom kinds."""
     warnings = []
     finalizers = found.get("finalizers")
     if custom and isinstance(finalizers, list):

@@ -61,11 +61,7 @@ class Call:
         return self.endpoint.resource.find(self.namespace, self.name)
 
     def existing(self) -> Stored:
-        """Return the stored object that the request names.
-
-        Raises:
-            Refusal: 404, it does not exist.
-        """
+        """Return the stored object that the request names; raise the 404 if there is none."""
         found = self.find()
         if found is None:
             raise not_found(self.endpoint.info.plural, self.endpoint.info.group, self.name)

@@ -243,12 +243,7 @@ _FIELDS = ("object.metadata.uid", "object.metadata.namespace")
 
 
 class ShardSelector:
-    """A shard: the objects whose field has a 64-bit FNV-1a hash in one of some ranges.
-
-    Args:
-        field: the path of the field, the same for all ranges.
-        ranges: the first hash of each range and the one after its last, as written.
-    """
+    """A shard: the objects whose field has a 64-bit FNV-1a hash in one of some ranges of hexadecimal numbers."""
 
     def __init__(self, field: str, ranges: list[tuple[str, str]]) -> None:
         self._name = field.rpartition(".")[2]

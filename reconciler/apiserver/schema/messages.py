@@ -27,12 +27,7 @@ class Finding:
 
 
 class Translator:
-    """A translator of validation errors.
-
-    Args:
-        schema: the schema that the values were validated with.
-        root: the path of the value in the object.
-    """
+    """A translator of errors of values that were validated with a schema; `root` is their path in the object."""
 
     def __init__(self, schema: JSONObject, root: str) -> None:
         self._schema = schema

@@ -35,11 +35,7 @@ _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
 class Discovery:
-    """The discovery documents of a registry.
-
-    Args:
-        registry: the served kinds.
-    """
+    """The discovery documents of a registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

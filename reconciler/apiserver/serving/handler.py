@@ -69,19 +69,7 @@ class HandlerResult:
 
 
 class Handler:
-    """The handler of the requests to one cluster.
-
-    Args:
-        clock: the source of timestamps.
-        rng: the source of uids and generated names.
-        history: how many events each kind keeps at least.
-        provision_namespaces: create the missing namespaces of objects that are created.
-        webhook_servers: the webhook servers in this process, by address.
-        credentials: the fixed users, and the key of the tokens of service accounts.
-        sharded: honor ``shardSelector``.
-        controllers: which of the cluster's controllers follow each write at once: ``"garbage"``, ``"namespaces"``.
-        state: the objects to start with; None for those of a new cluster.
-        rbac: users may do only what roles allow.
+    """The handler of the requests to one cluster, with the options of `APIServer`; by default, its state is new.
 
     Attributes:
         cluster: the stored objects.

@@ -41,13 +41,6 @@ _LATE_SECONDS = 0.05
 class HandlerChain:
     """The handler of a server with what is around it: faults, the order of events, the request log, open watches.
 
-    Args:
-        handler: handles the requests.
-        clock: the source of timestamps.
-        rng: the source of chance, for faults and the order of events.
-        log: how many requests the log keeps.
-        event_order: when watches receive the event of a write.
-
     Attributes:
         handler: the handler; replaced when the server loses its data.
         faults: the faults.
@@ -211,12 +204,9 @@ class HandlerChain:
         return result.response
 
     def log_commits(self, actor: str, before: Stored | None = None, after: Stored | None = None) -> None:
-        """Log the commits since the last call, except that of the request's own write.
+        """Log the commits since the last call, except that of the request's own write from one version to another.
 
-        Args:
-            actor: who made them, such as ``"by the server"``.
-            before: the version that the request replaced.
-            after: the version that the request stored.
+        The actor stands at the end of each line, such as ``"by the server"``.
 
         Raises:
             ConfigurationError: the commits cannot be kept.

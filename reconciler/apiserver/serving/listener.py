@@ -29,14 +29,10 @@ _LIMITS = Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=
 
 
 class Listener:
-    """An HTTP/1.1 listener that serves a handler.
+    """An HTTP/1.1 listener that serves a handler; not under virtual time.
 
-    Args:
-        handler: returns the response to a request.
-        refused: returns the error response to a request from its path and headers, before its body is read; None to
-            accept it.
-        clock: sockets do not work if its time is virtual.
-        context: serves over TLS with this context; None without TLS.
+    Before the body of a request is read, `refused` returns the error response to its path and headers, or None to
+    accept it.
     """
 
     def __init__(

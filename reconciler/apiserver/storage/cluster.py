@@ -35,11 +35,6 @@ _MAX_BYTES = 1_572_864
 class Cluster:
     """The stored objects of a cluster, and the operations that change them.
 
-    Args:
-        clock: the source of timestamps.
-        rng: the source of uids and generated names.
-        history: how many events each kind keeps at least.
-
     Attributes:
         commit_hooks: called after each commit, in order.
     """

@@ -150,13 +150,7 @@ def _api_version(group: str, version: str) -> str:
 
 
 class Registry:
-    """The served kinds, by path and by name.
-
-    Args:
-        revisions: the server's counter.
-        now: reads monotonic time.
-        history: how many events each kind keeps at least.
-    """
+    """The served kinds, by path and by name."""
 
     def __init__(self, revisions: Revisions, now: Callable[[], float], *, history: int) -> None:
         self._revisions = revisions

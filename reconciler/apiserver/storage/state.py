@@ -112,13 +112,9 @@ def snapshot_of(cluster: Cluster) -> Iterator[bytes]:
 
 
 def read_state(content: bytes, source: str) -> State:
-    """Return the state after a snapshot and the records that follow it.
+    """Return the state after a snapshot and the records that follow it; errors name the source.
 
     A last record without its end is ignored: the process was killed while it wrote it, before it sent the response.
-
-    Args:
-        content: the lines.
-        source: what they are called in errors, such as the path of the file.
 
     Raises:
         ConfigurationError: they are not a snapshot, or a part of one; the message names the line.

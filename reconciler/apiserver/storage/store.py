@@ -127,11 +127,6 @@ _MAX_SNAPSHOTS = 2
 class Store:
     """The objects of one kind and its recent events.
 
-    Args:
-        revisions: the server's counter.
-        now: reads monotonic time, in seconds.
-        capacity: how many events are kept at least.
-
     Attributes:
         objects: the objects by key.
         dropped: how many events were dropped.

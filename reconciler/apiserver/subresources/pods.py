@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
-from reconciler.apiserver.encoding.refusals import (
-    Refusal,
-    bad_request,
-    conflict,
-    forbidden,
-)
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
@@ -42,11 +37,7 @@ class PodSubresources:
         self._deleter = deleter
 
     def create(self, call: Call) -> WriteResult:
-        """Evict or bind a pod.
-
-        Raises:
-            Refusal: 400, 403, 404, 409, 422, 429 or 500, as the real server.
-        """
+        """Evict or bind a pod."""
         kind = str(ACTIONS[call.subresource]["kind"])
         dry_run = check_write_options(call)
         document = read_unstored_object(call.request, kind)
@@ -94,11 +85,7 @@ class PodSubresources:
         return self._cluster.replace(call.endpoint.resource, pod, changed)
 
     def _take_from_budget(self, call: Call, pod: Stored, dry_run: bool) -> None:
-        """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one.
-
-        Raises:
-            Refusal: the budget has none left, or several budgets select the pod.
-        """
+        """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one."""
         budgets = self._cluster.registry.endpoint("policy", "v1", "poddisruptionbudgets")
         if budgets is None:
             return
@@ -161,11 +148,7 @@ def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
 
 
 def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
-    """Return the status of a budget after one more disruption.
-
-    Raises:
-        Refusal: it has none left, or its status is outdated.
-    """
+    """Return the status of a budget after one more disruption."""
     name, status = budget.doc["metadata"]["name"], budget.doc.get("status") or {}
     left, disrupted = status.get("disruptionsAllowed") or 0, status.get("disruptedPods") or {}
     if (status.get("observedGeneration") or 0) < (budget.doc["metadata"].get("generation") or 0):

@@ -41,11 +41,7 @@ class Reviews:
         self._now = now
 
     def create(self, call: Call) -> WriteResult:
-        """Answer a review.
-
-        Raises:
-            Refusal: 400, 415 or 422, as the real server.
-        """
+        """Answer a review."""
         return WriteResult(201, document=self._answer(call))
 
     def _answer(self, call: Call) -> JSONObject:

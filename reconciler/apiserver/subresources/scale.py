@@ -118,11 +118,7 @@ class Scaler:
         self._writer = writer
 
     async def write(self, call: Call) -> WriteResult:
-        """Update or patch a Scale.
-
-        Raises:
-            Refusal: 400, 404, 409 or 422, as for the object itself.
-        """
+        """Update or patch a Scale."""
         endpoint = call.endpoint
         if call.verb == "patch":
             patch_type(call)
@@ -208,11 +204,7 @@ def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
 
 
 def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
-    """Return the replicas of a Scale, and warnings about unknown fields.
-
-    Raises:
-        Refusal: 400 or 422, it cannot be decoded as a Scale, or has unknown fields and validation is strict.
-    """
+    """Return the replicas of a Scale, and warnings about unknown fields."""
     restored = call.verb == "patch" and media_type(call.request) == STRATEGIC_PATCH
     found = dict(sorted(scale.items())) if call.verb == "patch" else scale
     decoding = Decoding(restored)
@@ -242,17 +234,10 @@ def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool
 def _managed_fields_after(
     call: Call, known: list[ManagedFieldsEntry], *, path: str, before: int, after: int
 ) -> list[ManagedFieldsEntry]:
-    """Return the ``managedFields`` of an object after a write to its Scale.
+    """Return the ``managedFields`` of an object after a write to its Scale changed the replicas at a path.
 
     The real server moves the owners of the replicas to the Scale, updates them there, and moves them back. An owner
     that comes back gets an entry beside the one that it had; of two entries with one identity the last one counts.
-
-    Args:
-        call: the request.
-        known: the ``managedFields`` before.
-        path: the dotted path of the replicas in the object, in the version of the request.
-        before: the replicas that the Scale had.
-        after: the replicas that the Scale gets.
     """
     fields_by_version = _replicas_fields(call.endpoint, path)
     entries = {ManagerKey.of(entry): entry for entry in known}

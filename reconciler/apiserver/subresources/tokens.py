@@ -6,13 +6,7 @@ from datetime import timedelta
 
 from reconciler.apiserver.access.tokens import ISSUER, Tokens
 from reconciler.apiserver.builtin.rules.table import violations
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    bad_request,
-    conflict,
-    invalid,
-    not_found,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, invalid, not_found
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
@@ -42,11 +36,7 @@ class TokenRequests:
         self._tokens = tokens
 
     def create(self, call: Call) -> WriteResult:
-        """Issue a token.
-
-        Raises:
-            Refusal: 400, 404, 409 or 422, as the real server.
-        """
+        """Issue a token."""
         check_write_options(call)
         document = read_unstored_object(call.request, _KIND)
         metadata, spec = document.get("metadata") or {}, document.get("spec") or {}

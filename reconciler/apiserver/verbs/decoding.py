@@ -40,13 +40,9 @@ _ROOT = re.compile(r"[.\[]")
 
 
 def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObject, list[str]]:
-    """Return the document of a create or update, and the warnings about it.
+    """Return the document of a create, or of an update of a stored one, and the warnings about it.
 
     The caller owns the document and its metadata; deeper values must not be changed.
-
-    Args:
-        call: the request.
-        before: the stored document that an update replaces.
 
     Raises:
         Refusal: 400, 415 or 422, the body is not a document of the kind.

@@ -52,11 +52,7 @@ class Deleter:
         self._admission = admission
 
     async def delete(self, call: Call) -> WriteResult:
-        """Delete an object, or mark it as being deleted if finalizers or a grace period hold it.
-
-        Raises:
-            Refusal: 400, 404, 409 or 422, as the real server.
-        """
+        """Delete an object, or mark it as being deleted if finalizers or a grace period hold it."""
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
         info, old = call.endpoint.info, call.existing()
@@ -72,12 +68,7 @@ class Deleter:
         return written
 
     async def _admit(self, call: Call, old: Stored, options: JSONObject, *, dry_run: bool) -> None:
-        """Return if a deletion is allowed.
-
-        Raises:
-            Refusal: it is denied.
-            Outdated: the object changed meanwhile.
-        """
+        """Return if a deletion is allowed; raise `Outdated` if the object changed meanwhile."""
         if not self._admission.active:
             return
         write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), dry_run, options)
@@ -101,11 +92,7 @@ class Deleter:
     ) -> WriteResult:
         """Delete a stored object, or mark it; `stored` of the result is None if it was removed.
 
-        Args:
-            endpoint: any version of the kind.
-            old: the stored version.
-            options: the fields of ``DeleteOptions``; preconditions are not checked.
-            dry_run: change nothing.
+        Preconditions are not checked.
         """
         metadata = old.doc["metadata"]
         finalizers = _finalizers_for_policy(list(metadata.get("finalizers") or ()), options)
@@ -158,11 +145,7 @@ class Deleter:
         return doc
 
     async def delete_collection(self, call: Call) -> WriteResult:
-        """Delete all selected objects, each with a resourceVersion of its own; return them as they were.
-
-        Raises:
-            Refusal: 400 or 422, as the real server.
-        """
+        """Delete all selected objects, each with a resourceVersion of its own; return them as they were."""
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
         endpoint, selector = call.endpoint, selector_of(call)
@@ -257,11 +240,7 @@ def _check_policy(options: JSONObject) -> None:
 
 
 def check_preconditions(call: Call, old: Stored, preconditions: JSONObject) -> None:
-    """Check that an object has the uid and resourceVersion that were asked for.
-
-    Raises:
-        Refusal: 409.
-    """
+    """Raise the 409 for an object without the uid and resourceVersion that were asked for."""
     info = call.endpoint.info
     for key, name, stored, might in (
         ("uid", "UID", old.uid, "deleted and then recreated"),

@@ -18,13 +18,7 @@ _ORPHAN = "orphan"
 
 
 class GarbageCollector:
-    """A commit hook that deletes dependents and the content of namespaces.
-
-    Args:
-        cluster: the stored objects.
-        deleter: deletes them.
-        active: ``"garbage"`` to follow the owners of objects, ``"namespaces"`` to empty those that are deleted.
-    """
+    """A commit hook that deletes dependents (``"garbage"``) and the content of namespaces (``"namespaces"``)."""
 
     def __init__(self, cluster: Cluster, deleter: Deleter, active: Collection[str]) -> None:
         self._cluster = cluster

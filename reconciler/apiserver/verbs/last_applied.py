@@ -25,14 +25,7 @@ def _annotation(doc: JSONObject) -> Any:
 def left_to_kubectl(
     call: Call, key: ManagerKey, before: JSONObject, conflicts: dict[ManagerKey, FieldSet]
 ) -> dict[ManagerKey, FieldSet]:
-    """Return the conflicts that remain: kubectl may take over what it has applied on the client's side.
-
-    Args:
-        call: the request.
-        key: the manager that applies.
-        before: the stored object.
-        conflicts: the fields of other managers that differ.
-    """
+    """Return the conflicts that remain: kubectl may take over what it has applied on the client's side."""
     text = _annotation(before)
     if key.manager != _KUBECTL or not text:
         return conflicts

@@ -150,11 +150,7 @@ class Reader:
         self._cluster = cluster
 
     def get(self, call: Call, stale: float | None = None) -> Stored:
-        """Return one object.
-
-        Raises:
-            Refusal: 404, or 504 for a version in the future.
-        """
+        """Return one object."""
         endpoint = call.endpoint
         asked = _watch_version(call)
         if asked:
@@ -169,11 +165,7 @@ class Reader:
         return found
 
     def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
-        """Return the JSON of a list.
-
-        Raises:
-            Refusal: 400, 410 or 504, as the real server.
-        """
+        """Return the JSON of a list."""
         selector = selector_of(call)
         objects, rv, token = self._snapshot(call, selector, stale)
         items, remaining, following = self._page(call, selector, objects, rv, token)
@@ -242,11 +234,7 @@ class Reader:
         return found, 0, None
 
     def watch(self, call: Call, view: WholeView, stale: float | None = None) -> Watch:
-        """Return the stream of a watch; a version that was dropped from the history is reported inside the stream.
-
-        Raises:
-            Refusal: 400, 422 or 500, before the stream starts.
-        """
+        """Return the stream of a watch; a version that was dropped from the history is reported inside the stream."""
         store, selector = call.endpoint.store, selector_of(call)
         initial_events = _initial_events(call)
         asked, current = _watch_version(call), self._cluster.revisions.current

@@ -85,11 +85,7 @@ def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:
 
 
 def _are_objects(old: list[Any], new: list[Any]) -> bool:
-    """Return whether lists contain objects, which merge by key.
-
-    Raises:
-        Refusal: 500, the types of the items differ.
-    """
+    """Return whether lists contain objects, which merge by key."""
     kinds = {type(item) for item in (*old, *new)}
     if old and len(kinds) > 1:
         raise internal_error(f"list element types are not identical: {go_value([old, new])}")

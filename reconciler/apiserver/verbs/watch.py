@@ -147,11 +147,7 @@ class Watch:
         self.end(error_frame(refusal))
 
     def cut(self, *, lost: bool = False) -> None:
-        """Break off the stream at once; unread events are lost to its reader.
-
-        Args:
-            lost: the reader sees a lost connection, not the end of the stream.
-        """
+        """Break off the stream at once, without its unread events; its reader sees its end or a lost connection."""
         self._closed, self._lost = True, lost
         self._release()
         self._wake()

@@ -32,11 +32,7 @@ from reconciler.apiserver.ownership.managed_fields import (
     ownable_content,
     reset_fields_of,
 )
-from reconciler.apiserver.requests.bodies import (
-    APPLY_PATCH,
-    check_write_options,
-    patch_type,
-)
+from reconciler.apiserver.requests.bodies import APPLY_PATCH, check_write_options, patch_type
 from reconciler.apiserver.requests.metadata_validation import (
     validate_built_in_metadata,
     validate_metadata,
@@ -133,19 +129,11 @@ class Admission(Protocol):
         ...
 
     async def mutate(self, write: Admitted, /) -> JSONObject | None:
-        """Return the object, changed or not, as a document that the caller owns.
-
-        Raises:
-            Refusal: the write is denied.
-        """
+        """Return the object, changed or not, which the caller owns; raise a `Refusal` if the write is denied."""
         ...
 
     async def validate(self, write: Admitted, /) -> None:
-        """Return if the write is allowed.
-
-        Raises:
-            Refusal: the write is denied.
-        """
+        """Return if the write is allowed; raise a `Refusal` if it is denied."""
         ...
 
 
@@ -172,11 +160,7 @@ class Writer:
         self._provide_namespace = provide_namespace
 
     async def create(self, call: Call) -> WriteResult:
-        """Create an object.
-
-        Raises:
-            Refusal: 400, 403, 404, 409, 415 or 422, as the real server.
-        """
+        """Create an object."""
         dry_run = check_write_options(call)
         doc, warnings = read_document(call)
         doc["metadata"].pop("managedFields", None)
@@ -314,11 +298,7 @@ class Writer:
             raise forbidden(info.plural, info.group, name, why, causes=[cause])
 
     async def update(self, call: Call) -> WriteResult:
-        """Replace an object, or its status.
-
-        Raises:
-            Refusal: 400, 404, 409, 415 or 422, as the real server.
-        """
+        """Replace an object, or its status."""
         dry_run = check_write_options(call)
         old = call.find()
         doc, warnings = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
@@ -338,11 +318,7 @@ class Writer:
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def patch(self, call: Call) -> WriteResult:
-        """Patch an object, or its status.
-
-        Raises:
-            Refusal: 400, 404, 409, 415 or 422, as the real server.
-        """
+        """Patch an object, or its status."""
         kind = patch_type(call)
         dry_run = check_write_options(call)
         if kind == APPLY_PATCH:
@@ -388,11 +364,7 @@ class Writer:
         return doc, warnings + write.call.warnings[known:]
 
     def check_current(self, call: Call, old: Stored) -> None:
-        """Check that a stored version is still the latest.
-
-        Raises:
-            Outdated: it is not.
-        """
+        """Raise `Outdated` if a stored version is not the latest any more."""
         if call.find() is not old:
             raise Outdated
 
@@ -409,16 +381,8 @@ class Writer:
     ) -> WriteResult:
         """Check new content against the stored version and commit it.
 
-        The writer takes ownership of `doc` and its metadata.
-
-        Args:
-            call: the request.
-            old: the stored version.
-            doc: the new content.
-            warnings: the warnings about it.
-            dry_run: store nothing.
-            entries: the new ``managedFields``; None computes them as for an update.
-            scale: the write of a Scale that this change comes from, if anyone is asked about it.
+        The writer takes ownership of `doc` and its metadata. Without `entries`, the ``managedFields`` are those of an
+        update; `scale` is the write of a Scale that the change comes from, if anyone is asked about it.
         """
         endpoint = call.endpoint
         before = endpoint.to_served(old.doc)

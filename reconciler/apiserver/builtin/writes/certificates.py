@@ -19,13 +19,7 @@ _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 
 
 def certificate_strategy(subresource: str, user: JSONObject, now: Callable[[], str]) -> Strategy:
-    """Return the strategy of requests.
-
-    Args:
-        subresource: what is written: ``status``, ``approval``, or empty for the request itself.
-        user: who writes it, as a ``UserInfo``.
-        now: returns the current time as a timestamp.
-    """
+    """Return the strategy of requests, or of their ``status`` or ``approval``; the user is a ``UserInfo``."""
     return Strategy(
         complete=functools.partial(_complete, subresource, user, now),
         check=lambda doc, before: list(_check(doc, before, subresource)),
