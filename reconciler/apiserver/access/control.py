@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reconciler.apiserver.access.attributes import Attributes, attributes_of, denied
 from reconciler.apiserver.access.roles import Decision, Roles
@@ -31,21 +31,17 @@ def unauthorized() -> Refusal:
     return Refusal(401, "Unauthorized", "Unauthorized")
 
 
+@dataclass(frozen=True, slots=True)
 class AccessControl:
     """The access control of a server.
-
-    Args:
-        tokens: the tokens that it accepts.
-        roles: what users may do; None: everything.
 
     Attributes:
         tokens: the tokens that it accepts.
         roles: what users may do; None: everything.
     """
 
-    def __init__(self, tokens: Tokens, roles: Roles | None) -> None:
-        self.tokens = tokens
-        self.roles = roles
+    tokens: Tokens
+    roles: Roles | None
 
     def admit(self, request: HTTPRequest) -> User:
         """Return the user of a request, if it may make it: that of its token, or the one that it impersonates.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from reconciler.apiserver.admission.webhooks import Webhook
 from reconciler.apiserver.encoding.text import quoted
@@ -23,18 +24,18 @@ class CallFailed(Exception):
         return f"failed to call webhook: {super().__str__()}"
 
 
+@dataclass(frozen=True, slots=True)
 class WebhookCaller:
     """A caller of webhooks.
 
-    Args:
+    Attributes:
         clock: under virtual time, only webhooks in the same process can be called.
         in_process: the webhook servers in the same process, by the origin of their URL (``https://host:port``) or by
             ``namespace/name`` of their Service.
     """
 
-    def __init__(self, clock: Clock, in_process: Mapping[str, Transport]) -> None:
-        self._clock = clock
-        self._in_process = in_process
+    clock: Clock
+    in_process: Mapping[str, Transport]
 
     async def call(self, webhook: Webhook, body: bytes) -> bytes:
         """Return the body of a webhook's response.
@@ -60,11 +61,11 @@ class WebhookCaller:
         raise CallFailed(address.failure(timeout, problem))
 
     async def _post(self, client: JSONObject, address: WebhookAddress, request: HTTPRequest) -> HTTPResponse:
-        transport = self._in_process.get(address.origin)
+        transport = self.in_process.get(address.origin)
         if transport is not None:
             return await transport.send(request)
         if address.service:
             raise OSError(f'service "{address.service}" not found')
-        if getattr(self._clock, "virtual", False):
+        if getattr(self.clock, "virtual", False):
             raise CallFailed(f"{address.origin} cannot be called under virtual time: use connect_webhooks()")
         return await post_to_webhook(address.url, request, client)

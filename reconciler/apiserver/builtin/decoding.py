@@ -97,11 +97,11 @@ class Place(NamedTuple):
         return f"json: cannot unmarshal {shown} into Go struct field {struct}.{self.go_path} of type {wanted}"
 
 
+@dataclass(frozen=True, slots=True)
 class BuiltInContents:
     """A decoder of documents of one built-in kind."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    node: Node
 
     def decode(self, found: JSONObject, before: JSONObject | None, decoding: Decoding) -> JSONObject:
         """Return a document with its unknown members, empty lists and empty maps pruned and its defaults filled in."""

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import lzma
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -50,16 +51,16 @@ def _recorded_protobuf() -> bytes:
     return encode_definitions(_recorded_swagger()["info"], _recorded_swagger()["definitions"])
 
 
+@dataclass(frozen=True, slots=True)
 class OpenAPI:
     """The OpenAPI documents of a registry."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    registry: Registry
 
     def _custom(self) -> dict[str, list[Endpoint]]:
         """Return the versions of custom groups by path."""
         found: dict[str, list[Endpoint]] = {}
-        for group, versions in self._registry.groups().items():
+        for group, versions in self.registry.groups().items():
             for version, endpoints in versions.items():
                 custom = [endpoint for endpoint in endpoints if endpoint.resource.custom]
                 if custom:

@@ -26,12 +26,12 @@ class Finding:
     error: FieldError
 
 
+@dataclass(frozen=True, slots=True)
 class Translator:
     """A translator of errors of values that were validated with a schema; `root` is their path in the object."""
 
-    def __init__(self, schema: JSONObject, root: str) -> None:
-        self._schema = schema
-        self._root = root
+    schema: JSONObject
+    root: str
 
     def findings(self, errors: Iterable[Any]) -> Iterator[Finding]:
         """Yield the field errors for errors of jsonschema-rs."""
@@ -68,16 +68,16 @@ class Translator:
             yield from self.findings(branches[0])
 
     def _field(self, name: str) -> str:
-        return f"{self._root}.{name}" if self._root and name else self._root or name
+        return f"{self.root}.{name}" if self.root and name else self.root or name
 
     def _is_map_key(self, path: tuple[str | int, ...]) -> bool:
         """Return whether a path begins with a key of a map that is validated alone: its name begins with a dot."""
-        begins = path[0] if self._root and path else 0
-        return isinstance(begins, str) and begins not in (self._schema.get("properties") or {})
+        begins = path[0] if self.root and path else 0
+        return isinstance(begins, str) and begins not in (self.schema.get("properties") or {})
 
     def _schema_of(self, error: Any) -> JSONObject:
         """Return the part of the schema that an error comes from."""
-        schema: Any = self._schema
+        schema: Any = self.schema
         for step in list(error.schema_path)[:-1]:
             schema = (
                 schema.get(step) if isinstance(schema, dict) else schema[step] if isinstance(schema, list) else None
@@ -86,7 +86,7 @@ class Translator:
 
     def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> Finding:
         schema_path, path = place
-        schema: Any = self._schema
+        schema: Any = self.schema
         for step in schema_path:
             schema = schema[step]
         # The last part may be the range of an integer format, which is not a branch as written.

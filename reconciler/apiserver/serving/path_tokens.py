@@ -6,7 +6,7 @@ kubectl and client-go send no credentials without TLS, so the server of a kubeco
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reconciler.apiserver.access.control import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal
@@ -16,24 +16,17 @@ from reconciler.http import HTTPRequest, HTTPResponse
 __all__ = ["PathTokens"]
 
 
+@dataclass(frozen=True, slots=True)
 class PathTokens:
-    """The handler of requests over sockets.
+    """The handler of requests over sockets, which sends them to the server."""
 
-    Args:
-        send: sends a request to the server.
-        access: returns the access control of the server.
-    """
-
-    def __init__(
-        self, send: Callable[[HTTPRequest], Awaitable[HTTPResponse]], access: Callable[[], AccessControl]
-    ) -> None:
-        self._send = send
-        self._access = access
+    send: Callable[[HTTPRequest], Awaitable[HTTPResponse]]
+    access: Callable[[], AccessControl]
 
     def refused(self, request: HTTPRequest) -> HTTPResponse | None:
         """Return the response to a request without a valid token, or None if it has one."""
         try:
-            self._access().authenticated(_authorization(request))
+            self.access().authenticated(_authorization(request))
         except Refusal as refusal:
             return refusal_response(refusal)
         return None
@@ -42,9 +35,9 @@ class PathTokens:
         """Return the response to a request, as `APIServer.send`. A cancelled call may have taken effect."""
         headers = {**request.headers, "authorization": _authorization(request)}
         first, _, rest = request.path[1:].partition("/")
-        if not self._access().is_token(first):
-            return await self._send(replace(request, headers=headers))
-        response = await self._send(replace(request, path=f"/{rest}", headers=headers))
+        if not self.access().is_token(first):
+            return await self.send(replace(request, headers=headers))
+        response = await self.send(replace(request, path=f"/{rest}", headers=headers))
         if rest == "openapi/v3":
             # Clients follow these links as they are.
             response.body = response.body.replace(b'"/openapi/', b'"/%b/openapi/' % first.encode())

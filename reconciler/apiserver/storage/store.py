@@ -78,6 +78,7 @@ def _unchanged(doc: JSONObject) -> JSONObject:
     return doc
 
 
+@dataclass(slots=True, eq=False)
 class Event:
     """One change of an object.
 
@@ -90,15 +91,12 @@ class Event:
         frames: watch frames by type and view, encoded once and shared by all watches.
     """
 
-    __slots__ = ("at", "frames", "new", "old", "rv", "type")
-
-    def __init__(self, type: str, new: Stored, old: Stored | None, at: float) -> None:
-        self.type = type
-        self.rv = new.rv
-        self.new = new
-        self.old = old
-        self.at = at
-        self.frames: dict[tuple[str, str], bytes] = {}
+    type: str
+    rv: int
+    new: Stored
+    old: Stored | None
+    at: float
+    frames: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
 class Snapshot(NamedTuple):
@@ -163,13 +161,13 @@ class Store:
         self.objects[new.key] = new
         if old is None:
             bisect.insort(self._keys, new.key)
-        self._record(Event(ADDED if old is None else MODIFIED, new, old, self._time()))
+        self._record(Event(ADDED if old is None else MODIFIED, new.rv, new, old, self._time()))
 
     def remove(self, gone: Stored) -> None:
         """Remove an object; `gone` is its final content with the version of the deletion."""
         old = self.objects.pop(gone.key)
         del self._keys[bisect.bisect_left(self._keys, gone.key)]
-        self._record(Event(DELETED, gone, old, self._time()))
+        self._record(Event(DELETED, gone.rv, gone, old, self._time()))
 
     def reshape(self, stored: Stored, doc: JSONObject) -> None:
         """Replace the document of a version by an equivalent one, without a new version or an event."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
@@ -107,15 +107,11 @@ def _selector(doc: JSONObject) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()) if isinstance(value, str))
 
 
+@dataclass(frozen=True, slots=True)
 class Scaler:
-    """A writer of Scales.
+    """A writer of Scales."""
 
-    Args:
-        writer: writes the scaled objects.
-    """
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    writer: Writer
 
     async def write(self, call: Call) -> WriteResult:
         """Update or patch a Scale."""
@@ -132,10 +128,10 @@ class Scaler:
         scale = _apply_patch(call, current) if sent is None else sent
         replicas, warnings = _decode(call, scale)
         _check_object(call, scale, old)
-        admitted = self._writer.if_applies(Admitted(call, "UPDATE", call.name, scale, current, dry_run))
+        admitted = self.writer.if_applies(Admitted(call, "UPDATE", call.name, scale, current, dry_run))
         if admitted is not None:
-            scale, warnings = await self._writer.mutate(admitted, warnings)
-            self._writer.check_current(call, old)
+            scale, warnings = await self.writer.mutate(admitted, warnings)
+            self.writer.check_current(call, old)
             replicas, _ = _decode(call, scale)
             admitted = replace(admitted, doc=scale)
         if replicas == _UNSET_REPLICAS and custom:
@@ -148,7 +144,7 @@ class Scaler:
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
         before = current["spec"].get("replicas", 0)
         entries = _managed_fields_after(call, managed_fields_of(old), path=path, before=before, after=replicas)
-        written = await self._writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, scale=admitted)
+        written = await self.writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, scale=admitted)
         if written.stored is not None:
             written.document, written.stored = scale_of(endpoint, written.stored), None
         return written

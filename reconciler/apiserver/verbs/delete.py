@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -39,17 +40,12 @@ _READERS_RUN_AFTER = 32
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
+@dataclass(frozen=True, slots=True)
 class Deleter:
-    """The implementation of the verbs delete and deletecollection.
+    """The implementation of the verbs delete and deletecollection; it raises a `Refusal` as the real server."""
 
-    Args:
-        cluster: the stored objects.
-        admission: admits deletions by clients.
-    """
-
-    def __init__(self, cluster: Cluster, admission: Admission) -> None:
-        self._cluster = cluster
-        self._admission = admission
+    cluster: Cluster
+    admission: Admission
 
     async def delete(self, call: Call) -> WriteResult:
         """Delete an object, or mark it as being deleted if finalizers or a grace period hold it."""
@@ -69,12 +65,12 @@ class Deleter:
 
     async def _admit(self, call: Call, old: Stored, options: JSONObject, *, dry_run: bool) -> None:
         """Return if a deletion is allowed; raise `Outdated` if the object changed meanwhile."""
-        if not self._admission.active:
+        if not self.admission.active:
             return
         write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), dry_run, options)
-        if self._admission.applies(write):
-            await self._admission.mutate(write)
-            await self._admission.validate(write)
+        if self.admission.applies(write):
+            await self.admission.mutate(write)
+            await self.admission.validate(write)
             if call.endpoint.store.objects.get(old.key) is not old:
                 raise Outdated
 
@@ -102,14 +98,14 @@ class Deleter:
         if not finalizers and grace == 0 and is_removable(endpoint, {**old.doc, "metadata": {}}):
             if dry_run:
                 return WriteResult(200, before=old, after=old)
-            gone = self._cluster.remove(endpoint.resource, self._mark_pod_deleted(endpoint, old))
+            gone = self.cluster.remove(endpoint.resource, self._mark_pod_deleted(endpoint, old))
             return WriteResult(200, before=old, after=gone)
         doc = self._mark_deleted(endpoint, old, finalizers, grace)
         if doc is None:
             return WriteResult(200, old, before=old, after=old)
         if dry_run:
             return WriteResult(200, Stored(old.key, old.rv, doc), before=old, after=old)
-        new = self._cluster.replace(endpoint.resource, old, doc)
+        new = self.cluster.replace(endpoint.resource, old, doc)
         return WriteResult(200, new, before=old, after=new)
 
     def _mark_pod_deleted(self, endpoint: Endpoint, old: Stored) -> Stored:
@@ -120,7 +116,7 @@ class Deleter:
         if endpoint.info.plural != "pods" or endpoint.info.group:
             return old
         marked = self._mark_deleted(endpoint, old, [], 0)
-        return old if marked is None else self._cluster.replace(endpoint.resource, old, marked)
+        return old if marked is None else self.cluster.replace(endpoint.resource, old, marked)
 
     def _mark_deleted(self, endpoint: Endpoint, old: Stored, finalizers: list[str], grace: int) -> JSONObject | None:
         """Return the document with the deletion marks, or None if it has them all."""
@@ -133,13 +129,13 @@ class Deleter:
         if not metadata.get("deletionTimestamp") or (held is not None and grace < held):
             if not metadata.get("deletionTimestamp") and metadata.get("generation"):
                 metadata["generation"] += 1
-            metadata["deletionTimestamp"] = timestamp(self._cluster.clock.now() + timedelta(seconds=grace))
+            metadata["deletionTimestamp"] = timestamp(self.cluster.clock.now() + timedelta(seconds=grace))
             metadata["deletionGracePeriodSeconds"] = grace
         if metadata == old.doc["metadata"]:
             return None
         doc = {**old.doc, "metadata": metadata}
         if endpoint.info.plural == "customresourcedefinitions" and CLEANUP in finalizers:
-            doc["status"] = _terminating_status(doc.get("status") or {}, self._cluster.now())
+            doc["status"] = _terminating_status(doc.get("status") or {}, self.cluster.now())
         if endpoint.info.plural == "namespaces" and not endpoint.info.group:
             doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
         return doc
@@ -149,7 +145,7 @@ class Deleter:
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
         endpoint, selector = call.endpoint, selector_of(call)
-        rv = self._cluster.revisions.current
+        rv = self.cluster.revisions.current
         found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
         chosen = [stored for stored in found if selector.empty or selector.matches(stored.doc)]
         for number, stored in enumerate(chosen, 1):

@@ -137,27 +137,21 @@ class Admission(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class Writer:
-    """The implementation of the verbs create, update and patch.
+    """The implementation of the verbs create, update and patch; it raises a `Refusal` as the real server.
 
-    Args:
+    Attributes:
         cluster: the stored objects.
         strategies: returns the strategy of the kind that a request writes.
         admission: admits writes of clients.
         provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        strategies: Callable[[Call], Strategy],
-        admission: Admission,
-        provide_namespace: Callable[[str], Awaitable[None]] | None = None,
-    ) -> None:
-        self._cluster = cluster
-        self._strategies = strategies
-        self._admission = admission
-        self._provide_namespace = provide_namespace
+    cluster: Cluster
+    strategies: Callable[[Call], Strategy]
+    admission: Admission
+    provide_namespace: Callable[[str], Awaitable[None]] | None = None
 
     async def create(self, call: Call) -> WriteResult:
         """Create an object."""
@@ -188,7 +182,7 @@ class Writer:
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
-        strategy = self._strategies(call)
+        strategy = self.strategies(call)
         strategy.complete(doc, None)
         errors = validate_metadata(info, metadata)
         if not endpoint.resource.custom:
@@ -201,7 +195,7 @@ class Writer:
             raise internal_error("resourceVersion should not be set on objects to be created")
         call.warnings = warnings = warnings + strategy.warn(doc)
         if admitted is not None:
-            await self._admission.validate(replace(admitted, doc=doc))
+            await self.admission.validate(replace(admitted, doc=doc))
             # The kind or the namespace may have been deleted while webhooks were called.
             await self._require_place(call, metadata["name"])
         _check_not_taken(call, key, metadata)
@@ -215,12 +209,12 @@ class Writer:
             if version:
                 stored_form["metadata"]["resourceVersion"] = version
             return WriteResult(201, Stored(key, 0, stored_form), warnings=warnings)
-        new = self._cluster.insert(endpoint.resource, key, stored_form)
+        new = self.cluster.insert(endpoint.resource, key, stored_form)
         return WriteResult(201, new, after=new, warnings=warnings)
 
     def _entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
         """Return the ``managedFields`` of a new object."""
-        endpoint, owners = call.endpoint, ManagedFields((), self._cluster.now())
+        endpoint, owners = call.endpoint, ManagedFields((), self.cluster.now())
         # The structs of built-in kinds exist even when they are empty, so they never count as added.
         owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
         return owners.entries()
@@ -229,14 +223,14 @@ class Writer:
         """Return the ``managedFields`` of a new object before webhooks change it: nobody owns what they add."""
         sent = copy.deepcopy(doc)
         self._stamp(call, sent, sent["metadata"])
-        self._strategies(call).complete(sent, None)
+        self.strategies(call).complete(sent, None)
         return self._entries(call, sent)
 
     def _generate_name(self, call: Call, metadata: JSONObject) -> str:
         """Set a name that starts with ``generateName``, and return its storage key; the last of 8 may be taken."""
         key = ""
         for _ in range(8):
-            metadata["name"] = str(metadata["generateName"])[:58] + self._cluster.suffix()
+            metadata["name"] = str(metadata["generateName"])[:58] + self.cluster.suffix()
             key = _key(call, metadata)
             if key not in call.endpoint.store.objects:
                 break
@@ -255,7 +249,7 @@ class Writer:
         if not entries:
             # After a reset, nothing is owned until the first apply.
             return []
-        owners = ManagedFields(entries, self._cluster.now())
+        owners = ManagedFields(entries, self.cluster.now())
         old, new = ownable_content(call, before), ownable_content(call, doc)
         owners.update(manager_key(call, "Update"), old, new, call.endpoint.schema, reset)
         return owners.entries()
@@ -265,8 +259,8 @@ class Writer:
             # A kind without generations keeps the one that it is created with.
             if key != "generation" or call.endpoint.info.generation:
                 metadata.pop(key, None)
-        metadata["uid"] = self._cluster.uid()
-        metadata["creationTimestamp"] = self._cluster.now()
+        metadata["uid"] = self.cluster.uid()
+        metadata["creationTimestamp"] = self.cluster.now()
         if call.endpoint.info.generation:
             metadata["generation"] = 1
         if "status" in call.endpoint.subresources and not call.endpoint.info.born_with_status:
@@ -278,15 +272,15 @@ class Writer:
         """Check that the kind is served, and that the namespace exists and is not being deleted."""
         info, namespace = call.endpoint.info, call.namespace
         if not call.endpoint.served:  # its definition was deleted, or changed and kept the objects
-            kind = self._cluster.registry.resource(info.group, info.plural)
+            kind = self.cluster.registry.resource(info.group, info.plural)
             if kind is None or kind.store is not call.endpoint.store:
                 raise no_such_resource()
         if not info.namespaced or namespace is None:
             return
-        namespaces = self._cluster.registry.core("namespaces").store.objects
-        if namespace not in namespaces and self._provide_namespace is not None:
+        namespaces = self.cluster.registry.core("namespaces").store.objects
+        if namespace not in namespaces and self.provide_namespace is not None:
             with contextlib.suppress(APIError):  # not a valid name of a namespace: it is not found below
-                await self._provide_namespace(namespace)
+                await self.provide_namespace(namespace)
         found = namespaces.get(namespace)
         if found is None:
             raise not_found("namespaces", "", namespace)
@@ -335,7 +329,7 @@ class Writer:
         if old is None and call.subresource:
             raise not_found(info.plural, info.group, call.name)
         config = read_applied_configuration(call)
-        owners = ManagedFields(managed_fields_of(old), self._cluster.now())
+        owners = ManagedFields(managed_fields_of(old), self.cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_to_new(call, config, owners)
@@ -353,13 +347,13 @@ class Writer:
 
     def if_applies(self, write: Admitted) -> Admitted | None:
         """Return a write if anyone is asked about it; nobody is asked about the server's own writes."""
-        active = self._admission.active and not write.call.by_server
-        return write if active and self._admission.applies(write) else None
+        active = self.admission.active and not write.call.by_server
+        return write if active and self.admission.applies(write) else None
 
     async def mutate(self, write: Admitted, warnings: list[str]) -> tuple[JSONObject, list[str]]:
         """Return the object as admission leaves it, and the warnings so far."""
         known = len(write.call.warnings)
-        doc = await self._admission.mutate(write)
+        doc = await self.admission.mutate(write)
         assert doc is not None  # noqa: S101 - only a deletion has none
         return doc, warnings + write.call.warnings[known:]
 
@@ -400,12 +394,12 @@ class Writer:
             check_namespace(call, doc["metadata"])
             _check_version(call, old, doc["metadata"])
         doc = restrict_to_subresource(call, before, doc)
-        strategy, metadata = self._strategies(call), doc["metadata"]
+        strategy, metadata = self.strategies(call), doc["metadata"]
         _check_change(call, strategy, doc, before)
         call.warnings = warnings = warnings + strategy.warn(doc)
         review = scale if admitted is None else replace(admitted, doc=doc)
         if review is not None:
-            await self._admission.validate(review)
+            await self.admission.validate(review)
             self.check_current(call, old)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
         if trackable and entries is None:
@@ -425,9 +419,9 @@ class Writer:
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_removable(endpoint, stored_form):
             # The response shows the removed object with its last version; watches show what was stored.
             shown = Stored(old.key, old.rv, stored_form)
-            gone = self._cluster.remove(endpoint.resource, old)
+            gone = self.cluster.remove(endpoint.resource, old)
             return WriteResult(200, shown, before=old, after=gone, warnings=warnings)
-        new = self._cluster.replace(endpoint.resource, old, stored_form)
+        new = self.cluster.replace(endpoint.resource, old, stored_form)
         return WriteResult(200, new, before=old, after=new, warnings=warnings)
 
 
