@@ -52,7 +52,7 @@ class Definitions:
             return self._strategy
         if info.group == CERTIFICATES:
             return certificate_strategy(call.subresource, call.user.info(), self._cluster.now)
-        return strategy_of(info, call.subresource)
+        return strategy_of(info.group, info.plural, call.subresource)
 
     def _check(self, doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
         self._compiled.clear()

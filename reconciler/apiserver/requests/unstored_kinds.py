@@ -6,7 +6,7 @@ from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, fir
 from reconciler.apiserver.builtin.types import type_name, type_node
 from reconciler.apiserver.encoding.refusals import bad_request, cannot_be_handled, not_registered
 from reconciler.apiserver.requests.bodies import read_object
-from reconciler.apiserver.requests.metadata_decoding import decode_metadata
+from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 

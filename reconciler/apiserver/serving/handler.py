@@ -15,7 +15,7 @@ from reconciler.apiserver.access.roles import Roles
 from reconciler.apiserver.access.tokens import ISSUER, Credentials, Tokens
 from reconciler.apiserver.access.users import User
 from reconciler.apiserver.admission.admission import ConfiguredAdmission
-from reconciler.apiserver.admission.calls import WebhookCaller
+from reconciler.apiserver.admission.webhooks import WebhookCaller
 from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed, not_found

@@ -31,7 +31,7 @@ from reconciler.apiserver.requests.bodies import (
     patch_type,
     read_object,
 )
-from reconciler.apiserver.requests.metadata_decoding import decode_metadata
+from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored

@@ -30,7 +30,7 @@ from reconciler.apiserver.requests.bodies import (
     read_yaml,
     yaml_problem,
 )
-from reconciler.apiserver.requests.metadata_decoding import decode_metadata, metadata_warnings
+from reconciler.apiserver.requests.metadata import decode_metadata, metadata_warnings
 from reconciler.apiserver.requests.routing import Call
 from reconciler.wire import JSONObject
 

@@ -33,7 +33,7 @@ from reconciler.apiserver.ownership.managed_fields import (
     reset_fields_of,
 )
 from reconciler.apiserver.requests.bodies import APPLY_PATCH, check_write_options, patch_type
-from reconciler.apiserver.requests.metadata_validation import (
+from reconciler.apiserver.requests.metadata import (
     validate_built_in_metadata,
     validate_metadata,
     validate_metadata_update,
