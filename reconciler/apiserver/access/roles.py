@@ -50,7 +50,7 @@ class Roles:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._grants: dict[tuple[str, tuple[str, ...], str], Grants] = {}
-        self._resources = {kind: self._resource(f"{kind.lower()}s") for kind in _KINDS}
+        self._resources = {kind: cluster.registry.built_in(f"{kind.lower()}s", RBAC) for kind in _KINDS}
         self._aggregating = False  # updating roles commits, too
 
     def bootstrap(self) -> None:
@@ -59,11 +59,6 @@ class Roles:
             self._add(document)
         self._aggregate()
         self._cluster.commit_hooks.append(self._committed)
-
-    def _resource(self, plural: str) -> Resource:
-        found = self._cluster.registry.resource(RBAC, plural)
-        assert found is not None  # noqa: S101 - a built-in kind
-        return found
 
     def _add(self, document: JSONObject) -> None:
         metadata, resource = document["metadata"], self._resources[document["kind"]]

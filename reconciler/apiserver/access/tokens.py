@@ -155,7 +155,7 @@ class Tokens:
 
     def _check(self, plural: str, namespace: str | None, reference: JSONObject, lost: str) -> None:
         """Check that an object that a token names exists, and is the same one."""
-        resource = self.cluster.registry.core(plural)
+        resource = self.cluster.registry.built_in(plural)
         stored = resource.find(namespace, reference["name"])
         if stored is None and lost:
             raise InvalidToken(f"service account token has been {lost}")

@@ -18,8 +18,7 @@ GROUP = "admissionregistration.k8s.io"
 
 def configured(registry: Registry, plural: str) -> Iterator[tuple[str, JSONObject]]:
     """Yield the names and documents of a kind of configuration, in the order of the names."""
-    resource = registry.resource(GROUP, plural)
-    for name, stored in sorted(resource.store.objects.items()) if resource is not None else ():
+    for name, stored in sorted(registry.built_in(plural, GROUP).store.objects.items()):
         yield name, stored.doc
 
 
@@ -74,7 +73,7 @@ def selected(match: JSONObject, write: Admitted, registry: Registry) -> bool:
         # A Namespace is selected by its own labels.
         namespace, document = write.call.namespace, write.doc or write.before
         if namespace:
-            found = registry.core("namespaces").store.objects.get(namespace)
+            found = registry.built_in("namespaces").store.objects.get(namespace)
             if found is None:
                 raise not_found("namespaces", "", namespace)
             document = found.doc

@@ -112,7 +112,7 @@ class Policy:
                 yield _Failure(f"failed to configure binding: {problem}")
             return
         namespace = write.call.namespace
-        stored = self.registry.core("namespaces").store.objects.get(namespace) if namespace else None
+        stored = self.registry.built_in("namespaces").store.objects.get(namespace) if namespace else None
         for param in params:
             yield from self._failures_with(
                 {

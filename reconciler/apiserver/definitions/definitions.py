@@ -39,7 +39,7 @@ class Definitions:
     def __init__(self, cluster: Cluster, webhook_servers: Mapping[str, Transport]) -> None:
         self._cluster = cluster
         self._webhook_servers = webhook_servers
-        self._definitions = cluster.registry.resource("apiextensions.k8s.io", "customresourcedefinitions")
+        self._definitions = cluster.registry.built_in("customresourcedefinitions", "apiextensions.k8s.io")
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
         # The schemas that were compiled for validation are then served; one entry for a definition being written.
         self._compiled: dict[str, dict[str, CustomContents]] = {}
@@ -165,7 +165,6 @@ class Definitions:
 
     def _finish(self, resource: Resource) -> None:
         """Remove the finalizer of a definition that is being deleted, after its last object is gone."""
-        assert self._definitions is not None  # noqa: S101 - built in
         name = f"{resource.info.plural}.{resource.info.group}"
         stored = self._definitions.store.objects.get(name)
         if stored is None or not stored.doc["metadata"].get("deletionTimestamp"):

@@ -20,7 +20,7 @@ from reconciler.apiserver.encoding.refusals import (
     too_large,
     unsupported_media_type,
 )
-from reconciler.apiserver.encoding.text import quoted, snippet
+from reconciler.apiserver.encoding.text import go_type, quoted, snippet
 from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, decode_yaml
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
@@ -112,9 +112,8 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
     if duplicates is not None and media in ("", _JSON):
         duplicates += duplicate_fields(request.body, found)
     if not isinstance(found, dict):
-        what = {list: "array", str: "string", bool: "bool"}.get(type(found), "number")
         fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
-        problem = f"json parse error: json: cannot unmarshal {what} into Go value of type {fields}"
+        problem = f"json parse error: json: cannot unmarshal {go_type(found)} into Go value of type {fields}"
         raise _unrecognized(kind, f"{problem} ({request.body.hex()})")
     return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,9 +88,7 @@ class Translator:
 
     def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> Finding:
         schema_path, path = place
-        schema: Any = self.schema
-        for step in schema_path:
-            schema = schema[step]
+        schema: Any = functools.reduce(operator.getitem, schema_path, self.schema)
         # The last part may be the range of an integer format, which is not a branch as written.
         none = "" if len(branches) < len(schema) else ". None validated"
         message = f'Invalid value: "": "{path_of(path)}" must validate all the schemas (allOf){none}'

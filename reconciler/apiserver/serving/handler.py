@@ -115,9 +115,9 @@ class Handler:
         if roles is not None:
             roles.bootstrap()
         for name in _NAMESPACES:
-            if name not in self.cluster.registry.core("namespaces").store.objects:
+            if name not in self.cluster.registry.built_in("namespaces").store.objects:
                 _at_once(self._create_namespace(name))
-        if "default/kubernetes" not in self.cluster.registry.core("services").store.objects:
+        if "default/kubernetes" not in self.cluster.registry.built_in("services").store.objects:
             _at_once(self._internal("POST", "/api/v1/namespaces/default/services", _SERVICE))
 
     def _load(self, state: State) -> None:
@@ -314,7 +314,7 @@ class Handler:
         Raises:
             NotFound: there is no such service account.
         """
-        stored = self.cluster.registry.core("serviceaccounts").find(namespace, name)
+        stored = self.cluster.registry.built_in("serviceaccounts").find(namespace, name)
         if stored is None:
             refusal = not_found("serviceaccounts", "", name)
             raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")

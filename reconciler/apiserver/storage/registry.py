@@ -214,9 +214,9 @@ class Registry:
         """Return a kind by its plural name, or None."""
         return self._resources.get((group, plural))
 
-    def core(self, plural: str) -> Resource:
-        """Return a built-in kind of the core group."""
-        return self._resources["", plural]
+    def built_in(self, plural: str, group: str = "") -> Resource:
+        """Return a built-in kind, by default of the core group."""
+        return self._resources[group, plural]
 
     def by_kind(self, api_version: str, kind: str) -> Endpoint | None:
         """Return the endpoint of a kind in a version, or None."""

@@ -92,13 +92,9 @@ def record_of(resource: Resource, old: Stored | None, new: Stored | None, versio
     """Return the line for a commit; `version` is the server's after it."""
     name = resource_name(resource)
     if new is not None:
-        return b'{"resource":"%b","object":%b}\n' % (name.encode(), new.encoded(resource.api_version, _unchanged))
+        return b'{"resource":"%b","object":%b}\n' % (name.encode(), new.encoded(resource.api_version))
     removed = "" if old is None else old.key
     return encode({"resource": name, "removed": removed, "resourceVersion": version}) + b"\n"
-
-
-def _unchanged(doc: JSONObject) -> JSONObject:
-    return doc
 
 
 def snapshot_of(cluster: Cluster) -> Iterator[bytes]:

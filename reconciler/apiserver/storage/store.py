@@ -57,14 +57,14 @@ class Stored:
 
     def measure(self, view: str) -> int:
         """Measure the JSON in the storage version, which is then cached for readers, and return its size in bytes."""
-        self.size = len(self.encoded(view, _unchanged))
+        self.size = len(self.encoded(view))
         return self.size
 
-    def encoded(self, view: str, convert: Callable[[JSONObject], JSONObject]) -> bytes:
-        """Return the JSON in one served version, encoded once."""
+    def encoded(self, view: str, convert: Callable[[JSONObject], JSONObject] | None = None) -> bytes:
+        """Return the JSON in one view, encoded once; by default, that of the document itself."""
         found = self._bytes.get(view)
         if found is None:
-            found = self._bytes[view] = encode(convert(self.doc))
+            found = self._bytes[view] = encode(self.doc if convert is None else convert(self.doc))
         return found
 
     @property
@@ -72,10 +72,6 @@ class Stored:
         """Return the uid."""
         uid: str = self.doc["metadata"]["uid"]
         return uid
-
-
-def _unchanged(doc: JSONObject) -> JSONObject:
-    return doc
 
 
 @dataclass(slots=True, eq=False)

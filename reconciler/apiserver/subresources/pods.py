@@ -63,7 +63,7 @@ class PodSubresources:
                 "message": "Eviction API: evicting",
             }
             evicted = self._set_condition(call, pod, pod.doc, condition)
-        gone = self.deleter.delete_stored(call.endpoint, evicted, options, dry_run=dry_run)
+        gone = self.deleter.delete_stored(call.endpoint.resource, evicted, options, dry_run=dry_run)
         return WriteResult(201, document=_DONE, before=pod, after=gone.after)
 
     def _set_condition(self, call: Call, pod: Stored, doc: JSONObject, condition: JSONObject) -> Stored:
@@ -83,9 +83,7 @@ class PodSubresources:
 
     def _take_from_budget(self, call: Call, pod: Stored, dry_run: bool) -> None:
         """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one."""
-        budgets = self.cluster.registry.endpoint("policy", "v1", "poddisruptionbudgets")
-        if budgets is None:
-            return
+        budgets = self.cluster.registry.built_in("poddisruptionbudgets", "policy")
         labels = pod.doc["metadata"].get("labels") or {}
         stored = [budgets.store.objects[key] for key in budgets.store.keys(call.namespace)]
         selectors = [(each, value_at(each.doc, "spec.selector")) for each in stored]
@@ -98,7 +96,7 @@ class PodSubresources:
         status = _after_disruption(budget, call.name, self.cluster.now())
         if not dry_run:
             changed = {**budget.doc, "metadata": dict(budget.doc["metadata"]), "status": status}
-            self.cluster.replace(budgets.resource, budget, changed)
+            self.cluster.replace(budgets, budget, changed)
 
     # bindings
 

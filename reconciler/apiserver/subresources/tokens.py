@@ -74,7 +74,7 @@ class TokenRequests:
         if version != "v1" or kind not in ("Pod", "Node", "Secret"):
             shown = version if "/" in version else f"/{version}"
             raise bad_request(f"cannot bind token to object of type {shown}, Kind={kind}")
-        found = self.cluster.registry.core(f"{kind.lower()}s").find(call.namespace, name)
+        found = self.cluster.registry.built_in(f"{kind.lower()}s").find(call.namespace, name)
         if found is None:
             raise not_found(f"{kind.lower()}s", "", name)
         if reference.get("uid") not in (None, "", found.uid):
@@ -86,6 +86,6 @@ class TokenRequests:
             if spec.get("serviceAccountName") != call.name:
                 account = f"cannot bind token for serviceaccount {quoted(call.name)}"
                 raise bad_request(f"{account} to pod running with different serviceaccount name.")
-            node = self.cluster.registry.core("nodes").store.objects.get(spec.get("nodeName") or "")
+            node = self.cluster.registry.built_in("nodes").store.objects.get(spec.get("nodeName") or "")
             bound |= {} if node is None else {"node": node}
         return bound

@@ -130,7 +130,9 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
     if custom:
         paths = about_metadata.unknown + sorted(decoding.unknown)
     else:
-        paths = _in_order(call, found, decoding.unknown + about_metadata.unknown)
+        unknown = decoding.unknown + about_metadata.unknown
+        # The order is that of a typed decoder; the result of a patch is in alphabetical order.
+        paths = sorted(unknown) if call.verb == "patch" else sort_by_document(found, unknown)
     problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
@@ -164,13 +166,6 @@ def _decode_fields(
         order = None if decoding.restored else sorted(found) if call.verb == "patch" else list(found)
         raise _decode_error(call, found, first_error(problems, order))
     return {**document, "metadata": metadata}
-
-
-def _in_order(call: Call, found: JSONObject, unknown: list[str]) -> list[str]:
-    """Sort paths in the order of a typed decoder; the result of a patch is in alphabetical order."""
-    if call.verb == "patch":
-        return sorted(unknown)
-    return sort_by_document(found, unknown)
 
 
 def sort_by_document(found: JSONObject, paths: list[str]) -> list[str]:

@@ -277,7 +277,7 @@ class Writer:
                 raise no_such_resource()
         if not info.namespaced or namespace is None:
             return
-        namespaces = self.cluster.registry.core("namespaces").store.objects
+        namespaces = self.cluster.registry.built_in("namespaces").store.objects
         if namespace not in namespaces and self.provide_namespace is not None:
             with contextlib.suppress(APIError):  # not a valid name of a namespace: it is not found below
                 await self.provide_namespace(namespace)
@@ -416,7 +416,11 @@ class Writer:
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         if dry_run:
             return WriteResult(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_removable(endpoint, stored_form):
+        if (
+            metadata.get("deletionTimestamp")
+            and not metadata.get("finalizers")
+            and is_removable(endpoint.resource, stored_form)
+        ):
             # The response shows the removed object with its last version; watches show what was stored.
             shown = Stored(old.key, old.rv, stored_form)
             gone = self.cluster.remove(endpoint.resource, old)
