@@ -1,4 +1,8 @@
-"""Validation errors of jsonschema-rs, translated to the field errors of kube-apiserver."""
+"""Validation errors of jsonschema-rs, translated to the field errors of kube-apiserver.
+
+Most are in ``messages.json``: the reason and the message of each keyword. A message that begins with an empty value
+concerns no field.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.formats import INTEGER_RANGES
@@ -130,25 +135,6 @@ def _json_type(value: Any) -> str:
     return {float: "number", str: "string", list: "array", dict: "object"}.get(type(value), "null")
 
 
-_MESSAGES = {
-    "anyOf": ("Invalid", '"": "{name}" must validate at least one schema (anyOf)'),
-    "exclusiveMaximum": ("Invalid", "{value}: {name} in body should be less than {limit}"),
-    "exclusiveMinimum": ("Invalid", "{value}: {name} in body should be greater than {limit}"),
-    "format": ("TypeInvalid", "{value}: {name} in body must be of type {kind.format}: {value}"),
-    "maxItems": ("TooMany", "{count}: must have at most {limit} {items}"),
-    "maxLength": ("TooLong", "may not be more than {limit} bytes"),
-    "maxProperties": ("TooMany", "{count}: must have at most {limit} {items}"),
-    "maximum": ("Invalid", "{value}: {name} in body should be less than or equal to {limit}"),
-    "minItems": ("Invalid", "{count}: {name} in body should have at least {limit} items"),
-    "minLength": ("Invalid", "{value}: {name} in body should be at least {limit} chars long"),
-    "minProperties": ("Invalid", "{count}: {name} in body should have at least {limit} properties"),
-    "minimum": ("Invalid", "{value}: {name} in body should be greater than or equal to {limit}"),
-    "multipleOf": ("Invalid", "{value}: {name} in body should be a multiple of {factor}"),
-    "not": ("Invalid", '"": "{name}" must not validate the schema (not)'),
-    "pattern": ("Invalid", "{value}: {name} in body should match '{pattern}'"),
-}
-"""The reasons and messages of errors by keyword; a message that begins with an empty value concerns no field."""
-
 _STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
 _INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
 
@@ -158,7 +144,9 @@ def _message(error: Any, name: str, field: str, pattern: str) -> FieldError:
     keyword, value, limit = error.kind.name, error.instance, getattr(error.kind, "limit", None)
     if "allOf" in error.schema_path and keyword in ("maximum", "minimum") and limit in _INTEGER_FORMATS:
         return _not_of_format(f"with format {_INTEGER_FORMATS[limit]}", name)
-    reason, text = _MESSAGES.get(keyword, ("Invalid", "{value}: {name} in body is not valid: {message}"))
+    reason, text = recorded("schema/messages.json").get(
+        keyword, ("Invalid", "{value}: {name} in body is not valid: {message}")
+    )
     shown = text.format(
         kind=error.kind,
         name=name,

@@ -16,12 +16,7 @@ from reconciler.wire import JSONObject
 __all__ = ["ANYTHING", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]
 
 
-class _NoDefault:
-    def __repr__(self) -> str:
-        return "NO_DEFAULT"
-
-
-NO_DEFAULT = _NoDefault()
+NO_DEFAULT: Any = object()
 """The absence of a default; None is not used, since null can be a default."""
 
 
