@@ -149,11 +149,7 @@ class Roles:
                     break
 
     def rules_of(self, reference: JSONObject, namespace: str) -> list[JSONObject]:
-        """Return the rules of the role that a binding names.
-
-        Raises:
-            Refusal: 404, there is no such role.
-        """
+        """Return the rules of the role that a binding names; raise the 404 if there is no such role."""
         kind, name = str(reference.get("kind", "")), str(reference.get("name", ""))
         resource = self._resources.get(kind)
         stored = None if resource is None else resource.find(namespace, name)

@@ -63,11 +63,7 @@ def _names(pattern: str, plural: str, subresource: str) -> bool:
 
 
 def selected(match: JSONObject, write: Admitted, registry: Registry) -> bool:
-    """Return whether the selectors match the namespace and the object of a write, before or after it.
-
-    Raises:
-        Refusal: 404, the namespace does not exist.
-    """
+    """Return whether the selectors match the namespace (or raise its 404) and the object of a write."""
     wanted, info = match.get("namespaceSelector") or {}, write.call.endpoint.info
     if wanted and (write.call.namespace or (info.plural == "namespaces" and not info.group)):
         # A Namespace is selected by its own labels.

@@ -37,14 +37,7 @@ class _Failure:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy with its bindings and compiled expressions.
-
-    Attributes:
-        name: its name.
-        spec: its ``spec``.
-        bindings: the names and the ``spec`` of its bindings.
-        registry: the served kinds.
-    """
+    """A policy with its bindings and compiled expressions."""
 
     name: str
     spec: JSONObject

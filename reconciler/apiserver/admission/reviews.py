@@ -75,16 +75,7 @@ def _options(write: Admitted) -> JSONObject:
 
 
 class ReviewResponse(msgspec.Struct, rename="camel"):
-    """The response of a webhook.
-
-    Attributes:
-        uid: the id of the review.
-        allowed: whether the write is allowed.
-        status: the Status of a denial; None if there is none.
-        patch: a JSON Patch; None for none.
-        patch_type: its type.
-        warnings: texts for the client; None for none.
-    """
+    """The response of a webhook, as an AdmissionReview has it."""
 
     uid: str = ""
     allowed: bool = False
@@ -101,11 +92,7 @@ class _Review(msgspec.Struct, rename="camel"):
 
 
 def read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> tuple[ReviewResponse, list[Any]]:
-    """Return the response in an AdmissionReview, and the operations of its patch.
-
-    Raises:
-        BadResponse: it is not valid.
-    """
+    """Return the response in an AdmissionReview, and the operations of its patch; raise `BadResponse` if not valid."""
     try:
         review = msgspec.json.decode(body, type=_Review | None) or _Review()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -95,11 +95,7 @@ class WebhookCaller:
     in_process: Mapping[str, Transport]
 
     async def call(self, webhook: Webhook, body: bytes) -> bytes:
-        """Return the body of a webhook's response.
-
-        Raises:
-            CallFailed: there was no response, or its status is not 200.
-        """
+        """Return the body of a webhook's response; raise `CallFailed` if there is none, or its status is not 200."""
         client = webhook.document["clientConfig"]
         timeout = webhook.document.get("timeoutSeconds") or 10
         address = webhook_address(client)

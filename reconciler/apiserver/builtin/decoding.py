@@ -295,11 +295,7 @@ _FRACTION = re.compile(r"\.(\d+)")
 
 
 def read_time(text: str, form: str) -> str:
-    """Return a time as metav1 writes it: in UTC, with seconds or microseconds.
-
-    Raises:
-        Malformed: the text is not a time.
-    """
+    """Return a time as metav1 writes it, in UTC with seconds or microseconds; raise `Malformed` if it is not a time."""
     micro = form == "micro-time"
     fraction = _FRACTION.search(text)
     short = _FRACTION.sub(lambda match: f".{match.group(1)[:6]:0<6}", text)

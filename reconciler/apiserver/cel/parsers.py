@@ -56,11 +56,7 @@ def read_address(text: str) -> Address:
 
 @functools.lru_cache(maxsize=256)
 def read_network(text: str) -> Network:
-    """Return a network, with the address that it was written with.
-
-    Raises:
-        ValueError: the text is not a network in CIDR notation.
-    """
+    """Return a network, with the address that it was written with; raise `ValueError` if it is not in CIDR notation."""
     try:
         network = _parse_network(text)
     except ValueError as error:
@@ -204,11 +200,7 @@ def check_request_uri(text: str) -> None:
 
 @functools.lru_cache(maxsize=256)
 def read_url(text: str) -> URL:
-    """Return the parts of an absolute URI or an absolute path.
-
-    Raises:
-        ValueError: the text is neither.
-    """
+    """Return the parts of an absolute URI or an absolute path; raise `ValueError` for any other text."""
     check_request_uri(text)
     return _parse_url(text, text.partition("#")[0], request=False)
 

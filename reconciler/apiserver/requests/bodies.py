@@ -62,11 +62,7 @@ def media_type(request: HTTPRequest) -> str:
 
 
 def patch_type(call: Call) -> str:
-    """Return the media type of a patch.
-
-    Raises:
-        Refusal: 415, the kind does not accept this type of patch.
-    """
+    """Return the media type of a patch; raise the 415 if the kind does not accept this type of patch."""
     kind, custom = media_type(call.request), call.endpoint.resource.custom
     accepted = [JSON_PATCH, MERGE_PATCH, *([] if custom else [STRATEGIC_PATCH]), APPLY_PATCH]
     if kind not in accepted:
@@ -125,11 +121,7 @@ def _unrecognized(kind: str, problem: str) -> Refusal:
 
 
 def decode_patch(body: bytes) -> Any:
-    """Return the JSON of a patch.
-
-    Raises:
-        Refusal: 400, the body is not valid JSON.
-    """
+    """Return the JSON of a patch; raise the 400 if it is not valid."""
     try:
         return read_json(body)
     except InvalidJSON as error:

@@ -55,11 +55,7 @@ def _members(name: str) -> dict[int, _Member]:
 
 
 def read_protobuf(body: bytes) -> JSONObject:
-    """Return the object in a body, as in JSON.
-
-    Raises:
-        Unreadable: it is not an object in protobuf, or its kind is unknown.
-    """
+    """Return the object in a body, as in JSON; raise `Unreadable` if it is not one of a known kind."""
     if not body.startswith(_MAGIC):
         raise Unreadable("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:

@@ -29,11 +29,7 @@ _VERSIONS = {
 
 
 def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
-    """Return the document in a request, with known fields of the right types only.
-
-    Raises:
-        Refusal: 400 or 415, the body is not a document of the kind.
-    """
+    """Return the document in a request, with its known fields; raise the 400 or 415 for any other body."""
     document, package = read_object(request, kind), "meta"
     if kind in _VERSIONS:
         package = _VERSIONS[kind][0].rpartition("/")[0].partition(".")[0] or "core"  # the group as Go names it

@@ -53,14 +53,7 @@ _SERVICE = {
 
 @dataclass(slots=True)
 class HandlerResult:
-    """A response, and what the request log records of it.
-
-    Attributes:
-        response: the response.
-        reason: the reason of an error response, or empty.
-        written: the result of a write, or None.
-        watch: the stream of a watch, or None.
-    """
+    """A response, and what the request log records of it."""
 
     response: HTTPResponse
     reason: str = ""
@@ -151,9 +144,7 @@ class Handler:
             Refusal: the user may not make it, or the kind or verb is not served.
         """
         user = self.access.admit(request)
-        call = route(request, self.cluster.registry)
-        if call is not None:
-            call.user = user
+        call = route(request, self.cluster.registry, user)
         if call is not None and not self._sharded and "shardSelector" in call.query:
             query = {name: value for name, value in call.query.items() if name != "shardSelector"}
             return replace(call, query=query)
@@ -162,10 +153,7 @@ class Handler:
     def routed(self, request: HTTPRequest, user: User) -> Call | None:
         """Return the call of a request that was refused, for the log; None for a path that belongs to no kind."""
         with contextlib.suppress(Refusal):
-            call = route(request, self.cluster.registry)
-            if call is not None:
-                call.user = user
-            return call
+            return route(request, self.cluster.registry, user)
         return None
 
     async def write(self, call: Call) -> HandlerResult:

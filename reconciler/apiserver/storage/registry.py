@@ -53,11 +53,7 @@ class Resource:
         return self.store.objects.get(self.key(namespace, name))
 
     def in_version(self, doc: JSONObject, api_version: str) -> JSONObject:
-        """Return a document in another version.
-
-        Raises:
-            Refusal: 500, the conversion failed.
-        """
+        """Return a document in another version; raise the 500 if the conversion failed."""
         return {**doc, "apiVersion": api_version} if self.convert is None else self.convert(doc, api_version)
 
     @property

@@ -96,12 +96,7 @@ class Event:
 
 
 class Snapshot(NamedTuple):
-    """The objects of one kind at one moment.
-
-    Attributes:
-        objects: by key.
-        keys: in etcd's order.
-    """
+    """The objects of one kind at one moment by key, and the keys in etcd's order."""
 
     objects: dict[str, Stored]
     keys: list[str]

@@ -90,11 +90,7 @@ def scale_of(endpoint: Endpoint, stored: Stored) -> JSONObject:
 
 
 def read_scale(endpoint: Endpoint, stored: Stored) -> JSONObject:
-    """Return the Scale of a stored object for a get.
-
-    Raises:
-        Refusal: 500 for a custom object without replicas, as the real server.
-    """
+    """Return the Scale of a stored object for a get; raise the 500 for a custom object without replicas."""
     path = _paths(endpoint).spec
     if endpoint.resource.custom and value_at(stored.doc, path) is None:
         raise failed(f'the spec replicas field "{path}" does not exist')

@@ -54,11 +54,7 @@ def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObj
 
 
 def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
-    """Return a patched document, as `read_document` does.
-
-    Raises:
-        Refusal: 400 or 422.
-    """
+    """Return a patched document, as `read_document` does."""
     info, endpoint = call.endpoint.info, call.endpoint
     if not isinstance(found, dict):
         raise bad_request(f"the patch leaves no object of kind {info.kind}")

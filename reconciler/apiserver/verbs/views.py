@@ -222,11 +222,7 @@ def _json_path(doc: Any, path: str) -> Any:
 def negotiate(
     accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
 ) -> tuple[WholeView, bool]:
-    """Return the view for an Accept header, and whether it asks for YAML; the kind of the response is for messages.
-
-    Raises:
-        Refusal: 406, none of the accepted types is supported.
-    """
+    """Return the view for an Accept header, and whether it asks for YAML; raise the 406 if it asks for another type."""
     if not accept or accept in ("application/json", "*/*"):
         return WHOLE, False
     refused = custom
