@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reconciler.apiserver.cel.compiler import Rule, children, compile_rules
+from reconciler.apiserver.cel.compiler import CompiledRules, Rule, children
 from reconciler.apiserver.cel.model import to_cel
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
@@ -23,7 +23,7 @@ class RuleSet:
 
     def __init__(self, root: Node) -> None:
         self._root = root
-        compiled = compile_rules(root)
+        compiled = CompiledRules(root)
         self._rules, self._relevant, self._problems = compiled.rules, compiled.relevant, compiled.problems
 
     def __bool__(self) -> bool:
