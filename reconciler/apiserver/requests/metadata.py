@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, restoring_problem
@@ -13,7 +11,7 @@ from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_type, quoted
-from reconciler.apiserver.schema.names import name_problems, path_name_problems
+from reconciler.apiserver.schema.names import name_problems
 from reconciler.wire import JSONObject, JSONValue
 
 __all__ = [
@@ -117,8 +115,7 @@ _MAX_ANNOTATIONS = 256 * 1024
 
 def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
     """Return what is wrong with the metadata of an object to be created."""
-    name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
-    errors = _validate_prefix(prefix, functools.partial(name_problems, rule=info.names))
+    name, errors = metadata.get("name", ""), _validate_prefix(metadata, info.names)
     if not name:
         errors.append(FieldError.required("metadata.name", "name or generateName is required"))
     else:
@@ -126,10 +123,11 @@ def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
     return errors + _validate_maps(metadata)
 
 
-def _validate_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[FieldError]:
+def _validate_prefix(metadata: JSONObject, rule: str) -> list[FieldError]:
     """Return what is wrong with a name prefix; a trailing dash is allowed, because a suffix follows it."""
+    prefix = metadata.get("generateName", "")
     begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
-    found = problems(begun) if prefix else []
+    found = name_problems(begun, rule) if prefix else []
     return [FieldError.invalid("metadata.generateName", prefix, problem) for problem in found]
 
 
@@ -141,7 +139,7 @@ def validate_built_in_metadata(
         return _validate_standard_finalizers(info, metadata, subresource)
     errors = [] if info.validated_once else _validate_standard_finalizers(info, metadata, subresource)
     if not subresource and info.validated_as_new:
-        errors += _validate_prefix(metadata.get("generateName", ""), functools.partial(name_problems, rule=info.names))
+        errors += _validate_prefix(metadata, info.names)
         errors += _validate_maps(metadata) + _validate_standard_finalizers(info, metadata, subresource)
     return errors
 
@@ -213,6 +211,6 @@ def validate_metadata_update(info: KindInfo, metadata: JSONObject, before: JSONO
         if added:
             message = "no new finalizers can be added if the object is being deleted, found new finalizers []string"
             errors.append(FieldError.forbidden("metadata.finalizers", f"{message}{{{', '.join(added)}}}"))
-    prefix = _validate_prefix(metadata.get("generateName", ""), path_name_problems)
+    prefix = _validate_prefix(metadata, "path")
     maps = _validate_maps({key: value for key, value in metadata.items() if value is not before.get(key)})
     return [*prefix, *maps, *(errors + maps) * (1 if info.validated_once else 2)]
