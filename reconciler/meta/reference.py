@@ -44,6 +44,11 @@ _usual_segment = functools.lru_cache(maxsize=1024)(
 )  # for groups, versions and namespaces: a program uses few of them
 
 
+def _is_core_version(text: str) -> bool:
+    """Return whether the text can be a version of the core group; ``"apps"`` is a group whose version is missing."""
+    return text[0] == "v" and text[1:2].isdigit()
+
+
 class Request(NamedTuple):
     """The key of one object of a known kind: what a queue contains and a reconciler receives.
 
@@ -74,7 +79,7 @@ class GroupVersionKind(NamedTuple):
             ValueError: the text has another form; the message shows both forms.
         """
         parts = text.split("/")
-        if len(parts) == 2 and all(parts):
+        if len(parts) == 2 and all(parts) and _is_core_version(parts[0]):
             return cls("", parts[0], parts[1])
         if len(parts) == 3 and all(parts):
             return cls(parts[0], parts[1], parts[2])

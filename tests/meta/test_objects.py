@@ -57,7 +57,9 @@ class TestReferences:
         assert GroupVersionKind.parse(text) == gvk
         assert str(gvk) == text
 
-    @pytest.mark.parametrize("text", ["", "ConfigMap", "a/b/c/d", "/v1/ConfigMap", "v1/", "apps//Deployment"])
+    @pytest.mark.parametrize(
+        "text", ["", "ConfigMap", "a/b/c/d", "/v1/ConfigMap", "v1/", "apps//Deployment", "apps/Deployment"]
+    )
     def test_another_form_is_rejected_with_the_two_valid_ones(self, text: str) -> None:
         with pytest.raises(ValueError, match="'group/version/Kind', or 'v1/Kind' for the core group"):
             GroupVersionKind.parse(text)
