@@ -29,7 +29,8 @@ def load_target(target: str) -> object:
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
         raise ConfigurationError(
-            f"{target!r} is not a valid target: write MODULE:ATTR, such as 'my_operator.main:DatabaseReconciler'"
+            f"{target!r} is not a valid target: write MODULE:ATTR, such as 'my_operator.main:DatabaseReconciler', "
+            "or 'notification'"
         )
     here = str(Path.cwd())
     if here not in sys.path:
