@@ -36,6 +36,7 @@ from reconciler.meta import (
     uid_of,
     version_of,
 )
+from reconciler.objects import Model, Resource
 
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
 CONFIG_MAP = GroupVersionKind("", "v1", "ConfigMap")
@@ -49,6 +50,10 @@ def owner(name: str = "db1", namespace: str | None = "prod", version: str = "v1"
 def dependent(namespace: str | None = "prod", **metadata: Any) -> dict[str, Any]:
     inner = {"name": "dep", **({"namespace": namespace} if namespace else {}), **metadata}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": inner}
+
+
+class Database(Resource[Model], group="example.com", version="v1"):
+    """A database."""
 
 
 class TestReferences:
@@ -129,6 +134,11 @@ class TestOwners:
         assert controller_of(obj) == owner_reference(owner())
         assert controller_of(dependent(ownerReferences=[{"uid": "x"}])) is None
         assert controller_of({}) is None
+
+    def test_an_instance_of_a_resource_class_can_own(self) -> None:
+        obj = dependent()
+        set_controller_reference(obj, Database.from_dict(owner()))
+        assert controller_of(obj) == owner_reference(owner()) == owner_reference(Database.from_dict(owner()))
 
     def test_setting_the_same_owner_again_changes_nothing(self) -> None:
         obj = dependent()
