@@ -18,7 +18,7 @@ _CHECKS = 10
 class AssignedStatus:
     """The check of one controller's first reconciles; it warns once.
 
-    Whoever knows controller-runtime assigns to the status of the object. Without this, nothing would show why the
+    In controller-runtime, a reconcile assigns to the status of the object. Without this, nothing would show why the
     status stays empty.
     """
 
