@@ -24,9 +24,12 @@ def path_segment(text: str, what: str) -> str:
         what: what it names, for the error.
 
     Raises:
+        TypeError: it is not a string.
         ValueError: it would name something else: it is empty, ``.`` or ``..``, contains ``/``, ``?``, ``#``, ``%`` or a
             control character, or is longer than 253 characters.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a string, not {text!r}")
     if _is_plain(text):
         return text
     if text in ("", ".", "..") or _changes_path(text):
