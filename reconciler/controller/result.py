@@ -28,7 +28,7 @@ class Result:
             priority, which stays with the key through errors as well.
 
     Raises:
-        ValueError: `requeue_after` is 0, negative or not finite, or is combined with `again`.
+        ValueError: `requeue_after` is not a number, 0, negative or not finite, or is combined with `again`.
     """
 
     requeue_after: float | None = None
@@ -36,10 +36,10 @@ class Result:
     priority: int | None = None
 
     def __post_init__(self) -> None:
-        after = self.requeue_after
+        after: object = self.requeue_after
         if after is None:
             return
-        if not (after > 0 and math.isfinite(after)):
+        if not isinstance(after, (int, float)) or not (after > 0 and math.isfinite(after)):
             raise ValueError(
                 f"requeue_after must be a finite number of seconds above 0, not {after!r}; "
                 "to reconcile once more now, return Result(again=True)"

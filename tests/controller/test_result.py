@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import pytest
 
 from reconciler.controller import Result
 
 
-@pytest.mark.parametrize("after", [0, 0.0, -1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("after", [0, 0.0, -1, math.nan, math.inf, -math.inf, "5", timedelta(seconds=5)])
 def test_requeue_after_must_be_a_finite_number_above_zero(after):
     with pytest.raises(ValueError, match="again=True"):
         Result(requeue_after=after)
