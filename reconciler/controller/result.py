@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from reconciler.workqueue.ready import as_priority
+
 __all__ = ["Outcome", "Result"]
 
 
@@ -29,6 +31,7 @@ class Result:
 
     Raises:
         ValueError: `requeue_after` is 0, negative or not finite, or is combined with `again`.
+        TypeError: `requeue_after` is not a number, or `priority` is not an integer.
     """
 
     requeue_after: float | None = None
@@ -36,6 +39,9 @@ class Result:
     priority: int | None = None
 
     def __post_init__(self) -> None:
+        # Here, where the traceback shows the mistake: in the worker, the error would end the controller.
+        if self.priority is not None:
+            object.__setattr__(self, "priority", as_priority(self.priority))
         after = self.requeue_after
         if after is None:
             return
@@ -46,6 +52,8 @@ class Result:
             )
         if self.again:
             raise ValueError("again=True and requeue_after exclude each other: now, or later")
+        if not isinstance(after, (int, float)):  # a Decimal, which cannot be added to the time
+            object.__setattr__(self, "requeue_after", float(after))
 
     @staticmethod
     def merge(*outcomes: Outcome) -> Outcome:

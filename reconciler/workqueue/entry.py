@@ -45,6 +45,7 @@ class Entry(Generic[K]):
         ready_at: monotonic second from which `get` could have returned it; stale while it is waiting.
         by_timer: whether its timer made it ready, and no add without delay has followed; stale while it is waiting.
         due: monotonic second at which it becomes ready; None without a timer.
+        group: its group in the ready order; unset if the queue has no groups, or before it is ready.
         timer: stamp of its item in the heap of timers; stale without a timer.
         limited: whether the rate limiter was charged for it.
         started_at: monotonic second at which `get` returned it; None until then.
@@ -54,6 +55,7 @@ class Entry(Generic[K]):
     __slots__ = (
         "by_timer",
         "due",
+        "group",
         "key",
         "later",
         "limited",
@@ -65,6 +67,7 @@ class Entry(Generic[K]):
         "timer",
     )
 
+    group: Hashable
     later: dict[str, float] | None
     due: float | None
     timer: int
