@@ -155,6 +155,11 @@ class Reflector:
             delay = 0.0
             try:
                 await self._step()
+            except asyncio.CancelledError:
+                if self._task is None or self._task.cancelling():
+                    raise
+                text = "it was cancelled, but not by the cache: something that it awaited was cancelled"
+                delay = self._handle_failure(WatchError(text, kind="cancelled"))
             except Exception as error:  # noqa: BLE001 - the reflector survives every failure
                 delay = self._handle_failure(error)
             if delay:

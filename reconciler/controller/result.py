@@ -52,7 +52,7 @@ class Result:
             )
         if self.again:
             raise ValueError("again=True and requeue_after exclude each other: now, or later")
-        if not isinstance(after, (int, float)):  # a Decimal, which cannot be added to the time
+        if type(after) not in (int, float):  # a Decimal, which cannot be added to the time
             object.__setattr__(self, "requeue_after", float(after))
 
     @staticmethod

@@ -882,3 +882,12 @@ async def test_cancellation_during_a_refresh_ends_the_reflector(script: Script) 
     with pytest.raises(asyncio.CancelledError):
         await task
     refresh.cancel()
+
+
+async def test_a_request_that_is_cancelled_by_others_is_tried_again(script: Script) -> None:
+    """Such as by a transport of the user that shares a task, for a token, with another request."""
+    script.streamed("a", version=7, then=[asyncio.CancelledError()])
+    script.watch(added("b", 8), HOLD)
+    mirror = Mirror(script)
+    await mirror.run(5)
+    assert mirror.told == [("list", ["a"], 7), ("ADDED", "b", 8)]
