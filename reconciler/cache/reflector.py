@@ -240,10 +240,11 @@ class Reflector:
             raise
         version = parse_version(page.metadata.resource_version)
         try:
-            while page.metadata.continue_:
-                page = await self._read_page_while_fetching(
-                    page, objects, [*query, ("continue", page.metadata.continue_)]
-                )
+            while token := page.metadata.continue_:
+                page = await self._read_page_while_fetching(page, objects, [*query, ("continue", token)])
+                if page.metadata.continue_ == token:  # it would be the same page, forever
+                    self._unpaged_next = True
+                    raise WatchError("two pages have the same continue token: it is ignored", kind="repeated page")
         except Expired:
             self._unpaged_next = True
             raise

@@ -891,3 +891,15 @@ async def test_a_request_that_is_cancelled_by_others_is_tried_again(script: Scri
     mirror = Mirror(script)
     await mirror.run(5)
     assert mirror.told == [("list", ["a"], 7), ("ADDED", "b", 8)]
+
+
+async def test_pages_that_repeat_end_in_a_list_without_pages(script: Script) -> None:
+    """As of an aggregated API server that knows the limit, but not the token."""
+    script.list(document("a", 1), version=7, token="t")
+    script.list(document("a", 1), version=7, token="t")
+    script.list(document("a", 1), document("b", 2), version=7)
+    script.watch(HOLD)
+    mirror = Mirror(script, in_pages=True)
+    await mirror.run(5)
+    assert mirror.told == [("list", ["a", "b"], 7)]
+    assert [asked.query.get("limit") for asked in script.asked] == ["500", "500", None, None]
