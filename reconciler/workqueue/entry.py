@@ -44,6 +44,7 @@ class Entry(msgspec.Struct, Generic[K], eq=False, gc=False):
             times were merged. A reason that is not in it is due when the entry is ready.
         by_timer: whether its timer made it ready, and no add without delay has followed; stale while it is waiting.
         due: monotonic second at which it becomes ready; None without a timer.
+        group: its group in the ready order; None if the queue has no groups, or before it is ready.
         timer: stamp of its item in the heap of timers; stale without a timer.
         limited: whether the rate limiter was charged for it.
         started_at: monotonic second at which `get` returned it; None until then.
@@ -57,6 +58,7 @@ class Entry(msgspec.Struct, Generic[K], eq=False, gc=False):
     later: dict[str, float] | None = None
     by_timer: bool = False
     due: float | None = None
+    group: Hashable = None
     timer: int = 0
     limited: bool = False
     started_at: float | None = None

@@ -267,7 +267,7 @@ class TestTimes:
 class TestVersions:
     def test_decimal_numbers_are_ints_and_the_rest_is_opaque(self) -> None:
         assert parse_version("12") == 12
-        for text in ("", "abc", "-1", "1.0", "٣"):
+        for text in ("", "abc", "-1", "1.0", "٣", "9" * 5000):
             assert parse_version(text) == text
 
     def test_numbers_are_ordered_and_opaque_versions_only_differ(self) -> None:
