@@ -193,7 +193,7 @@ class CachedClient(Client):
             overlay.resolve_absent(request, entry, before)
         for one in found:
             overlay.resolve(request, entry)
-            informer.record_write("get", request, msgspec.json.encode(one.to_dict()))
+            informer.record_write("get", request, msgspec.json.encode(dict(one)))
 
     async def _renew_all(self, informer: Informer, namespace: str | None, invalidation: object) -> None:
         """Ask the server for all objects of a namespace, and trust the response until the watch has passed it."""
@@ -212,7 +212,7 @@ class CachedClient(Client):
             elif cached.version <= version:
                 overlay.record_deletion(cached.request, cached.uid)
         for one in found:
-            informer.record_write("get", one.key, msgspec.json.encode(one.to_dict()))
+            informer.record_write("get", one.key, msgspec.json.encode(dict(one)))
 
     @staticmethod
     def _report(gvk: GroupVersionKind, found: Sequence[CachedObject]) -> None:

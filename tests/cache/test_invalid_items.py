@@ -12,9 +12,11 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient
 from reconciler.client import InvalidItem, ListResult
 from reconciler.objects import InvalidObject, Model, Resource, Unstructured
-from tests.controller.test_unreadable import CRD, DEEP, Breaking, crate
+from tests.controller.test_unreadable import BROKEN, CRD, Breaking, crate
 
 pytestmark = pytest.mark.virtual_time
+
+GARBLED = Request("garbled", "default")
 
 
 class CrateContent(Model):
@@ -29,7 +31,7 @@ async def filled(apiserver: APIServer, client: Client) -> None:
     await apiserver.apply(CRD)
     await client.create(crate("a", spec={"weight": 1}))
     await client.create(crate("heavy", spec={"weight": "very"}))
-    await client.create(crate("deep", content="MARK"))
+    await client.create(crate("garbled", content="MARK"))
     await client.create(crate("z", spec={"weight": 2}))
 
 
@@ -40,7 +42,7 @@ def summary(found: ListResult[Any]) -> tuple[list[str], list[tuple[str, str | No
 @pytest.fixture(params=["live", "pages", "cached", "cached live"])
 async def reader(apiserver: APIServer, client: Client, request: pytest.FixtureRequest) -> Any:
     await filled(apiserver, client)
-    breaking = Client(Breaking(apiserver, DEEP))
+    breaking = Client(Breaking(apiserver, BROKEN))
     async with Cache(breaking) as cache:
         await cache.informer(Crate)
         await cache.wait_synced(30)
@@ -59,7 +61,7 @@ async def reader(apiserver: APIServer, client: Client, request: pytest.FixtureRe
 
 async def test_a_typed_list_reports_invalid_objects_and_returns_the_others(reader: Any) -> None:
     found = await reader(Crate, "default")
-    assert summary(found) == (["a", "z"], [("deep", "default"), ("heavy", "default")])
+    assert summary(found) == (["a", "z"], [("garbled", "default"), ("heavy", "default")])
     heavy = next(item for item in found.invalid if item.name == "heavy")
     assert isinstance(heavy, InvalidItem)
     assert int(heavy.resource_version) > 0
@@ -70,8 +72,8 @@ async def test_a_typed_list_reports_invalid_objects_and_returns_the_others(reade
 
 async def test_an_untyped_list_reports_objects_that_cannot_be_decoded(reader: Any) -> None:
     found = await reader("unreadable.reconciler.dev/v1/Crate", "default")
-    assert summary(found) == (["a", "heavy", "z"], [("deep", "default")])
-    assert "default/deep cannot be decoded" in str(found.invalid[0].error)
+    assert summary(found) == (["a", "heavy", "z"], [("garbled", "default")])
+    assert "default/garbled cannot be decoded" in str(found.invalid[0].error)
 
 
 async def test_each_version_is_logged_once(
@@ -91,15 +93,15 @@ async def test_each_version_is_logged_once(
 
 async def test_a_get_names_object_and_field(apiserver: APIServer, client: Client) -> None:
     await filled(apiserver, client)
-    breaking = Client(Breaking(apiserver, DEEP))
+    breaking = Client(Breaking(apiserver, BROKEN))
     async with Cache(breaking) as cache:
         await cache.informer(Crate)
         cached = CachedClient(breaking, cache)
         for reads in (breaking, cached, cached.live):
             with pytest.raises(InvalidObject, match=r"Crate default/heavy does not fit its model: spec\.weight: "):
                 await reads.get(Crate, "heavy", "default")
-            with pytest.raises(InvalidObject, match=r"deep cannot be decoded"):
-                await reads.get(Crate, "deep", "default")
+            with pytest.raises(InvalidObject, match=r"garbled cannot be decoded"):
+                await reads.get(Crate, "garbled", "default")
             with pytest.raises(InvalidObject, match=r"spec\.weight"):
                 await reads.wait_for(Crate, "heavy", "default", until=lambda _: True, timeout=5)
 
@@ -108,14 +110,29 @@ async def test_a_read_from_the_server_does_not_mistake_an_invalid_object_for_a_d
     apiserver: APIServer, client: Client
 ) -> None:
     await filled(apiserver, client)
-    breaking = Client(Breaking(apiserver, DEEP))
+    breaking = Client(Breaking(apiserver, BROKEN))
     async with Cache(breaking) as cache:
         informer = await cache.informer(Crate)
         await cache.wait_synced(30)
         cached = CachedClient(breaking, cache)
-        informer.overlay.invalidate(Request("deep", "default"))
+        informer.overlay.invalidate(GARBLED)
         informer.overlay.invalidate_all("default")
-        assert summary(await cached.list(Crate)) == (["a", "z"], [("deep", "default"), ("heavy", "default")])
+        assert summary(await cached.list(Crate)) == (["a", "z"], [("garbled", "default"), ("heavy", "default")])
+
+
+@pytest.mark.parametrize("levels", [100, 700])
+async def test_a_read_from_the_server_confirms_objects_of_any_depth(
+    apiserver: APIServer, client: Client, levels: int
+) -> None:
+    await filled(apiserver, client)
+    breaking = Client(Breaking(apiserver, b'{"a":' * levels + b"1" + b"}" * levels))
+    async with Cache(breaking) as cache:
+        informer = await cache.informer(Crate)
+        await cache.wait_synced(30)
+        cached = CachedClient(breaking, cache)
+        for invalidate in (informer.overlay.invalidate_all, lambda _: informer.overlay.invalidate(GARBLED)):
+            invalidate("default")
+            assert summary(await cached.list(Crate)) == (["a", "garbled", "z"], [("heavy", "default")])
 
 
 class Noting(Reconciler):
@@ -139,7 +156,7 @@ async def test_a_mapper_gets_the_readable_parts(apiserver: APIServer, client: Cl
     async def waiting(found: Any) -> list[Request]:
         return plain(found)
 
-    manager = Manager(Client(Breaking(apiserver, DEEP)))
+    manager = Manager(Client(Breaking(apiserver, BROKEN)))
     noting = Noting()
     manager.add_controller(
         noting,
@@ -148,5 +165,5 @@ async def test_a_mapper_gets_the_readable_parts(apiserver: APIServer, client: Cl
     )
     async with manager.running():
         await asyncio.sleep(5)
-        assert sorted(noting.seen) == ["a", "deep", "heavy", "z"]
-    assert types == {"a": Crate, "z": Crate, "heavy": Crate, "deep": Unstructured}
+        assert sorted(noting.seen) == ["a", "garbled", "heavy", "z"]
+    assert types == {"a": Crate, "z": Crate, "heavy": Crate, "garbled": Unstructured}

@@ -26,9 +26,13 @@ def test_only_secrets_without_a_form_in_prose_are_missed_and_nothing_else_is_los
     assert quality.recall > 0.98
     assert quality.damaged == ()
     assert quality.false == ()
-    assert [line for line in manual_lines() if redact_forms(line) != line] == []
     text = " ".join(PAGE.read_text().split())
     assert summary(quality) in text, f"docs/notification-tenants.md must say: {summary(quality)}"
+
+
+def test_nothing_is_redacted_in_the_manual_of_the_language() -> None:
+    pytest.importorskip("pydoc_data.topics", reason="some distributions of Python leave the manual out")
+    assert [line for line in manual_lines() if redact_forms(line) != line] == []
 
 
 # Patterns of users

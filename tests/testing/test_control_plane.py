@@ -184,8 +184,7 @@ def test_the_audit_log_is_read_up_to_the_line_that_is_being_written(tmp_path: Pa
 def test_a_body_that_cannot_be_decoded_does_not_lose_the_record(tmp_path: Path) -> None:
     stamp = "2026-01-01T00:00:00Z"
     entry = f'{{"verb":"create","stage":"ResponseComplete","requestURI":"/x","requestReceivedTimestamp":"{stamp}"'
-    deep = '{"a":' * 2000 + "1" + "}" * 2000
-    (tmp_path / "audit.log").write_text(f'{entry},"requestObject":{deep}}}\n{entry}}}\n')
+    (tmp_path / "audit.log").write_text(f'{entry},"requestObject":"\\ud800"}}\n{entry}}}\n')
     assert [(one.verb, one.request_object) for one in read_audit_log(tmp_path / "audit.log")] == [("create", None)] * 2
 
 

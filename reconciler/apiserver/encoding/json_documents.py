@@ -52,11 +52,7 @@ _decoder = msgspec.json.Decoder(float_hook=_go_number)
 
 
 def read_json(body: bytes, *, lenient: bool = True) -> Any:
-    """Decode a request body.
-
-    Args:
-        body: the encoded JSON.
-        lenient: replace invalid UTF-8 and lone surrogates with U+FFFD, as Go's JSON decoder does.
+    """Decode a request body; a lenient decoder replaces invalid UTF-8 and lone surrogates with U+FFFD, as Go's does.
 
     Raises:
         InvalidJSON: the body is not valid JSON, or is nested too deeply.
@@ -82,11 +78,7 @@ def read_json(body: bytes, *, lenient: bool = True) -> Any:
 
 
 def check_value(value: Any) -> None:
-    """Check the nesting of a value that was not decoded from a single body, such as the result of a patch.
-
-    Raises:
-        InvalidJSON: the value is nested too deeply.
-    """
+    """Raise `InvalidJSON` for a value that is nested too deeply, such as the result of a patch."""
     if exceeds_max_levels(value):
         raise InvalidJSON(_TOO_DEEP)
 
@@ -139,7 +131,8 @@ def _parse_problem(body: bytes) -> str:
 
 
 def _problem_at(text: str, error: json.JSONDecodeError) -> str:
-    at, expected = error.pos, "looking for beginning of value"
+    skipped, expected = next((value for start, value in _EXPECTED.items() if error.msg.startswith(start)), (0, _VALUE))
+    at = error.pos + skipped
     if error.msg.startswith("Expecting value") and text[at : at + 1] in _LITERALS:
         word = _LITERALS[text[at]]
         known = next(index for index in range(1, 6) if text[at : index + at] != word[:index]) - 1
@@ -147,16 +140,6 @@ def _problem_at(text: str, error: json.JSONDecodeError) -> str:
         return f"invalid character {_character(found)} in literal {word} (expecting {_character(word[known])})"
     if error.msg.startswith("Expecting value") and text[at : at + 1] == "-":
         at, expected = at + 1, "in numeric literal"
-    elif error.msg.startswith("Expecting property name"):
-        expected = "looking for beginning of object key string"
-    elif error.msg.startswith("Expecting ':' delimiter"):
-        expected = "after object key"
-    elif error.msg.startswith("Invalid control character"):
-        expected = "in string literal"
-    elif error.msg.startswith("Invalid \\escape"):
-        at, expected = at + 1, "in string escape code"
-    elif error.msg.startswith("Invalid \\uXXXX"):
-        expected = "in \\u hexadecimal character escape"
     elif error.msg.startswith(("Expecting ',' delimiter", "Extra data")):
         number = _CUT_NUMBER.match(text, at) if text[at - 1 : at].isdecimal() else None
         if number is not None:
@@ -169,6 +152,19 @@ def _problem_at(text: str, error: json.JSONDecodeError) -> str:
         return "unexpected end of JSON input"
     return f"invalid character {_character(rest[0])} {expected}"
 
+
+_VALUE = "looking for beginning of value"
+_KEY = "looking for beginning of object key string"
+_EXPECTED = {
+    "Expecting property name": (0, _KEY),
+    "Expecting ':' delimiter": (0, "after object key"),
+    "Illegal trailing comma before end of object": (1, _KEY),  # Python 3.13 and newer; at the comma
+    "Illegal trailing comma before end of array": (1, _VALUE),
+    "Invalid control character": (0, "in string literal"),
+    "Invalid \\escape": (1, "in string escape code"),
+    "Invalid \\uXXXX": (0, "in \\u hexadecimal character escape"),
+}
+"""Beginnings of Python's messages: how far after Python's position Go's decoder stops, and what it expects there."""
 
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
