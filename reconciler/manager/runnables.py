@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from reconciler.errors import error_text
+from reconciler.manager.errors import ManagerError
 
 __all__ = ["Runnable", "RunnableEntry", "Supervisor", "Webhooks", "call_and_wait", "first_failure", "name_and_call"]
 
@@ -107,7 +108,15 @@ class Supervisor:
 
     def _on_end(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
+        error: BaseException | None
+        if not task.cancelled():
+            error = task.exception()
+        elif not task.cancelling():
+            error = ManagerError(
+                f"{task.get_name()} was cancelled, but not by the manager: something that it awaited was cancelled"
+            )
+        else:
+            return
         if error is None:
             return
         if self.failed.done():

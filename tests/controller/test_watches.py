@@ -237,9 +237,9 @@ async def test_slow_async_mapper_drops_the_oldest_versions_and_counts_them(world
 @pytest.mark.parametrize(
     ("mapped", "message"),
     [
-        ("w", "iterable of Request"),
-        (Request("w", "ns"), "iterable of Request"),
-        (None, "iterable of Request"),
+        ("w", "must return a list"),
+        (Request("w", "ns"), "must return a list"),
+        (None, "must return a list"),
         (["w"], "not str"),
         ([Request("w")], "is namespaced"),
     ],

@@ -17,7 +17,7 @@ from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager import LeaderElection, LeadershipLost, NotLeader
+from reconciler.manager import LeaderElection, LeadershipLost, ManagerError, NotLeader
 from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
@@ -612,3 +612,22 @@ async def test_identities_are_unique(server: APIServer, client: Client) -> None:
             await elected(one)
             holders.add((await record(client))["holderIdentity"])
     assert len(holders) == 2
+
+
+async def test_a_renewal_that_is_cancelled_by_others_ends_the_manager(server: APIServer) -> None:
+    """Such as by a transport of the user that shares a task with other requests; the lease would expire unnoticed."""
+
+    class Cancelled:
+        def __init__(self, below: Any) -> None:
+            self._below = below
+
+        async def send(self, request: HTTPRequest) -> HTTPResponse:
+            if request.method == "PUT" and now() >= 10:
+                raise asyncio.CancelledError
+            response: HTTPResponse = await self._below.send(request)
+            return response
+
+    manager = Manager(Client(server).through(Cancelled), leader_election=election("one"))
+    with pytest.raises(ManagerError, match="leader election was cancelled, but not by the manager"):
+        await manager.run()
+    assert now() < 15

@@ -610,3 +610,16 @@ async def test_a_base_exception_of_a_predicate_ends_the_manager(client: Client, 
     with pytest.raises(pytest.fail.Exception, match="a secret name"):
         await during(manager, create)
     assert "the informer of v1/ConfigMap has ended, so its objects are outdated from now on" in caplog.text
+
+
+async def test_a_runnable_that_is_cancelled_by_others_does_not_end_unnoticed(client: Client) -> None:
+    async def wait_for_another_task() -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_later(5, task.cancel)
+        await task
+
+    manager = Manager(client)
+    manager.add(wait_for_another_task)
+    with pytest.raises(ManagerError, match="wait_for_another_task was cancelled, but not by the manager"):
+        await during(manager, lambda: asyncio.sleep(60))
+    assert now() == 5

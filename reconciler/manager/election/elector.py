@@ -21,7 +21,6 @@ and the lease duration. Effects outside the cluster may be repeated once per fai
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
@@ -31,6 +30,7 @@ from datetime import datetime, timedelta
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
+from reconciler.controller.wake.user_code import is_cancelled
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
 from reconciler.events import EventRecorder
 from reconciler.manager.election.options import LEASE_ANNOTATIONS, LeaderElection
@@ -177,12 +177,17 @@ class Elector:
         lost, self._ended = self._ended, True
         self._watchdog.disarm()
         if not lost and (self.elected.is_set() or self._in_flight):
-            with contextlib.suppress(*_FAILURES):
+            try:
                 async with asyncio.timeout(self._election.renew_deadline):
                     while True:
                         if await self._try_release():
                             break
                         await asyncio.sleep(self._election.retry_period / 10)
+            except _FAILURES:
+                pass
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
         await self._close_events()
 
     async def abandon(self) -> None:
