@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "boottime_of", "current_clock", "process_time", "use_clock"]
+__all__ = ["Clock", "SystemClock", "boottime_of", "current_clock", "held_while", "process_time", "use_clock"]
 
 
 class Clock(Protocol):
@@ -71,6 +71,16 @@ def boottime_of(clock: Clock) -> Callable[[], float]:
     is never suspended, and its `monotonic` is returned. The start is arbitrary: never compare the two.
     """
     return getattr(clock, "boottime", None) or clock.monotonic
+
+
+def held_while(busy: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which virtual time does not jump while `busy` returns True; real clocks ignore it.
+
+    Enter it in the event loop. Use it for a thread, whose work the loop cannot see.
+    """
+    hold: Callable[[Callable[[], bool]], contextlib.AbstractContextManager[None]] | None
+    hold = getattr(_in_force, "held_while", None)
+    return contextlib.nullcontext() if hold is None else hold(busy)
 
 
 @contextlib.contextmanager

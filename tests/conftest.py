@@ -39,11 +39,15 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process."""
+    """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process.
+
+    On a real API server, tests wait for two thirds of their time, so two of them share a core.
+    """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     alone = config.option.usepdb or config.option.collectonly or "PYTEST_XDIST_WORKER" in os.environ
     if whole and not alone and config.option.numprocesses is None:
-        config.option.numprocesses = min(len(os.sched_getaffinity(0)), 8)
+        cores = len(os.sched_getaffinity(0))
+        config.option.numprocesses = min(2 * cores if config.getoption("--control-plane") else cores, 8)
         config.option.dist = "worksteal"
 
 

@@ -17,13 +17,11 @@ from reconciler.apiserver.access.users import User, with_groups
 from reconciler.apiserver.faults.effects import EventOrder
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain
-from reconciler.apiserver.serving.listener import Listener
+from reconciler.apiserver.serving.listener import Listener, serving_certificate
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
-from reconciler.apiserver.serving.path_tokens import PathTokens
 from reconciler.apiserver.serving.request_log import RequestLog
 from reconciler.apiserver.serving.stand_ins import IMMEDIATE, StandIns
-from reconciler.apiserver.serving.tls import serving_certificate
 from reconciler.apiserver.serving.user_connection import UserConnection
 from reconciler.apiserver.storage.data_directory import DataDirectory
 from reconciler.apiserver.storage.state import read_state, snapshot_of
@@ -116,8 +114,7 @@ class APIServer:
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         context, self._authority = serving_certificate() if tls else (None, "")
-        over_sockets = PathTokens(self.send, lambda: self._handler_chain.handler.access)
-        self._listener = Listener(over_sockets.handle, over_sockets.refused, clock, context)
+        self._listener = Listener(self.send, lambda: self._handler_chain.handler.access, clock, context)
         self._new_handler = functools.partial(
             Handler,
             clock,

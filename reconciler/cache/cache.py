@@ -17,7 +17,7 @@ from reconciler.cache.informer import Informer, InformerStatistics
 from reconciler.cache.scope import Partition, Scope, Transform, format_labels
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.errors import ConfigurationError, ReconcilerError, error_text
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
 
@@ -96,6 +96,8 @@ class Cache:
         self._relist_task: asyncio.Task[None] | None = None  # lists everything again after a restore of etcd
         self._started = False
         self._stopped = False
+        self._finished = asyncio.Event()
+        self._failure: BaseException | None = None  # of the first informer that ended
         if self._namespaces is not None:
             self._check_streams(len(self._namespaces))
 
@@ -292,7 +294,30 @@ class Cache:
 
     def _run(self, informer: Informer) -> None:
         if informer not in self._tasks:
-            self._tasks[informer] = asyncio.create_task(informer.run(), name=f"informer of {informer.scope}")
+            task = self._tasks[informer] = asyncio.create_task(informer.run(), name=f"informer of {informer.scope}")
+            task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        text = f"{type(error).__name__}: {error_text(error)}"
+        _logger.error("the %s has ended, so its objects are outdated from now on: %s", task.get_name(), text)
+        self._failure = self._failure or error
+        self._finished.set()
+
+    async def finished(self) -> None:
+        """Wait until the cache is stopped. Cancellation changes nothing.
+
+        Raises:
+            BaseException: what ended an informer: a BaseException of a handler, predicate or transform that is not an
+                Exception, such as the outcome of ``pytest.fail``. A manager ends with it.
+        """
+        await self._finished.wait()
+        if self._failure is not None:
+            raise self._failure
 
     async def wait_synced(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Wait until every existing informer has its complete initial list. Cancellation changes nothing.
@@ -353,6 +378,7 @@ class Cache:
         If cancelled, the watches end in the background.
         """
         self._stopped = True
+        self._finished.set()
         tasks = [*self._tasks.values(), *([self._relist_task] if self._relist_task is not None else [])]
         for task in tasks:
             task.cancel()

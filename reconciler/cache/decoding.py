@@ -6,6 +6,7 @@ memory as long as one of its objects lives (34 MB for 20,000 objects, measured).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
@@ -275,7 +276,10 @@ class WireReader:
             _restore_identity(document, metadata, self._gvk)
             data = msgspec.json.encode(document)
             return _build(_decode_head(data).metadata, data)
-        except Exception as error:  # user code; an object that cannot be transformed must not be lost
+        except (
+            Exception,
+            asyncio.CancelledError,
+        ) as error:  # user code; an object that cannot be transformed must not be lost
             self.transform_errors += 1
             level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
             request = Request(metadata.name, metadata.namespace)

@@ -50,7 +50,7 @@ class HandlerRegistration:
         """Call the handler; its exceptions are logged and counted."""
         try:
             self._handler(event)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # nobody can cancel a plain call: it raised this itself
             self.errors += 1
             self._handlers.errors += 1
             level = logging.ERROR if self.errors == 1 else logging.DEBUG

@@ -426,7 +426,7 @@ class Informer:
         for callback in tuple(self._restart_callbacks):
             try:
                 callback()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 self._restart_errors += 1
                 text = f"{type(error).__name__}: {error_text(error)}"
                 _logger.exception("%s: an on_restart callback failed: %s", self._scope, text)

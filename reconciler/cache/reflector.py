@@ -155,6 +155,11 @@ class Reflector:
             delay = 0.0
             try:
                 await self._step()
+            except asyncio.CancelledError:
+                if self._task is None or self._task.cancelling():
+                    raise
+                text = "it was cancelled, but not by the cache: something that it awaited was cancelled"
+                delay = self._handle_failure(WatchError(text, kind="cancelled"))
             except Exception as error:  # noqa: BLE001 - the reflector survives every failure
                 delay = self._handle_failure(error)
             if delay:
@@ -235,10 +240,11 @@ class Reflector:
             raise
         version = parse_version(page.metadata.resource_version)
         try:
-            while page.metadata.continue_:
-                page = await self._read_page_while_fetching(
-                    page, objects, [*query, ("continue", page.metadata.continue_)]
-                )
+            while token := page.metadata.continue_:
+                page = await self._read_page_while_fetching(page, objects, [*query, ("continue", token)])
+                if page.metadata.continue_ == token:  # it would be the same page, forever
+                    self._unpaged_next = True
+                    raise WatchError("two pages have the same continue token: it is ignored", kind="repeated page")
         except Expired:
             self._unpaged_next = True
             raise

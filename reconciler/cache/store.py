@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,7 +102,10 @@ class Index:
         try:
             values = self._values(cached)
             return (values,) if isinstance(values, str) else tuple(dict.fromkeys(values))
-        except Exception as error:  # user code; an object that cannot be indexed must still be cached
+        except (
+            Exception,
+            asyncio.CancelledError,
+        ) as error:  # user code; an object that cannot be indexed must still be cached
             self.errors += 1
             level = logging.WARNING if self.errors == 1 else logging.DEBUG
             text = f"{type(error).__name__}: {error_text(error)}"

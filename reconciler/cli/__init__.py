@@ -49,18 +49,21 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
             result_action="return_value",
         )
     except cyclopts.CycloptsError as error:
-        print(f"reconciler: {_usage_error(error)}", file=sys.stderr)
+        print(f"reconciler: {_usage_error(error, given)}", file=sys.stderr)
         return 2
     return result if isinstance(result, int) else 0
 
 
-def _usage_error(error: CycloptsError) -> str:
+def _usage_error(error: CycloptsError, given: Sequence[str]) -> str:
     """Return one line that names what is wrong and the command whose help tells more."""
-    from cyclopts import MissingArgumentError, UnusedCliTokensError
+    from cyclopts import MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
     command = " ".join(["reconciler", *(error.command_chain or ())])
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        text = f"missing argument {error.argument.name.removeprefix('--')}"
+        name = error.argument.name
+        text = f"{name} needs a value" if name in given else f"missing argument {name.removeprefix('--')}"
+    elif isinstance(error, UnknownCommandError):  # cyclopts lists some of the commands, in any order
+        text = "u" + str(error).partition(" Available commands:")[0][1:].rstrip(".")
     elif isinstance(error, UnusedCliTokensError):
         text = f"unexpected argument: {' '.join(error.unused_tokens or ())}"
     else:

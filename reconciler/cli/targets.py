@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import inspect
 import re
@@ -29,7 +30,8 @@ def load_target(target: str) -> object:
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
         raise ConfigurationError(
-            f"{target!r} is not a valid target: write MODULE:ATTR, such as 'my_operator.main:DatabaseReconciler'"
+            f"{target!r} is not a valid target: write MODULE:ATTR, such as 'my_operator.main:DatabaseReconciler', "
+            "or 'notification'"
         )
     here = str(Path.cwd())
     if here not in sys.path:
@@ -48,7 +50,11 @@ def load_target(target: str) -> object:
         try:
             value = getattr(value, part)
         except AttributeError as error:
-            raise ConfigurationError(f"module {module_name!r} ({module.__file__}) has no {attribute!r}") from error
+            similar = difflib.get_close_matches(part, dir(value), n=1)
+            hint = f". Did you mean {similar[0]!r}?" if similar else ""
+            raise ConfigurationError(
+                f"module {module_name!r} ({module.__file__}) has no {attribute!r}{hint}"
+            ) from error
     return value
 
 

@@ -62,9 +62,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name != "KubernetesAsyncioTransport":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
+if not TYPE_CHECKING:  # otherwise type checkers accept every name
 
-    return KubernetesAsyncioTransport
+    def __getattr__(name: str) -> object:
+        if name != "KubernetesAsyncioTransport":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
+
+        return KubernetesAsyncioTransport

@@ -340,7 +340,13 @@ class Controller:
             reason: shown in logs and metrics, after the word ``enqueue``. Default: the word alone.
             after: seconds; None is now.
             priority: keys with a higher one come first. Default 0.
+
+        Raises:
+            TypeError: it is not a Request, the delay is not a number, or the priority is not an integer.
+            ValueError: the delay is not finite.
         """
+        if not isinstance(request, Request):
+            raise TypeError(f"enqueue takes a Request(name, namespace), not {request!r}")
         self._queue.add(request, after=after, priority=priority, reason=reasons.detailed(reasons.ENQUEUE, reason))
 
     def statistics(self) -> ControllerStatistics:

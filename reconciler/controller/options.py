@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
+from reconciler.controller.permissions import Permission
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler, has_status_field
 from reconciler.controller.wake.predicates import EventFilter
@@ -118,6 +119,7 @@ class ControllerOptions:
             if seconds is not None:
                 check_seconds(prefix + option, seconds)
         _check_status(prefix, reconciler, kind)
+        _check_permissions(prefix, reconciler)
         return CheckedOptions(
             kind=kind,
             name=name,
@@ -175,6 +177,10 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
         _check_kind("resource", resource)
     if declared is not None and (resource is None or gvk_from(declared) == gvk_from(resource)):
         return declared  # the class rather than its name: objects are then read as instances of it
+    if isinstance(declared, type) and isinstance(resource, str):
+        raise ConfigurationError(
+            f"resource={resource!r} is not the kind of {type(reconciler).__name__}, which is {gvk_from(declared)}"
+        )
     if resource is not None:
         return resource
     name = type(reconciler).__name__
@@ -202,6 +208,14 @@ def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:
         raise ConfigurationError(
             f"{prefix}kstatus_conditions needs a status with conditions: derive {model} from ConditionedStatus"
         )
+
+
+def _check_permissions(prefix: str, reconciler: Reconciler) -> None:
+    given: Any = reconciler.permissions
+    form = "Permission objects: [Permission('v1/ConfigMap', 'apply')]"
+    for entry in () if given is None else _entries(prefix, "permissions", given, form):
+        if not isinstance(entry, Permission):
+            raise ConfigurationError(f"{prefix}permissions must be a sequence of {form}, not of {entry!r}")
 
 
 def _watches(prefix: str, owns: Sequence[KindLike | Watch], watches: Sequence[Watch]) -> list[Watch]:

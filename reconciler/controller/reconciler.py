@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler.controller.errors import ControllerError, NotBound
 from reconciler.controller.permissions import Permission
+from reconciler.controller.reconcile.assigned_status import AssignedStatus
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, current_reconcile, current_run
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import Outcome
@@ -47,6 +48,7 @@ class Binding:
         check_leader: raises unless this process may act; None without leader election.
         resource: how the primary kind is served; None until the controller has discovered it.
         loop: the controller's event loop; None before it starts.
+        assigned_status: warns of reconciles that assign to the status of the object.
         threads: run plain functions: one per worker, so that none ever waits for a thread.
     """
 
@@ -61,6 +63,7 @@ class Binding:
     check_leader: Callable[[], None] | None = None
     resource: ResourceType | None = None
     loop: asyncio.AbstractEventLoop | None = None
+    assigned_status: AssignedStatus = field(default_factory=AssignedStatus)
     threads: ReconcileThreads = field(init=False)
 
     def __post_init__(self) -> None:

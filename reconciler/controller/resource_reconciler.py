@@ -295,11 +295,13 @@ class _ObjectReconcile:
         After a terminal error the recorded status is complete, so the batcher must exit without an error to write it.
         """
         try:
-            return check_outcome(await call_override(self._reconciler, self._cycle, override, obj, status)), None
+            outcome = check_outcome(await call_override(self._reconciler, self._cycle, override, obj, status))
         except Exception as error:
             if not is_terminal(error):
                 raise
             return None, error
+        self._binding.assigned_status.check(obj)
+        return outcome, None
 
     def _is_retried(self, error: BaseException) -> bool:
         """Return whether to record that a retry follows; after a cancellation not if the controller is stopping."""

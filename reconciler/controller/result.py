@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
+
+from reconciler.workqueue.ready import as_priority
 
 __all__ = ["Outcome", "Result"]
 
@@ -28,7 +31,8 @@ class Result:
             priority, which stays with the key through errors as well.
 
     Raises:
-        ValueError: `requeue_after` is 0, negative or not finite, or is combined with `again`.
+        ValueError: `requeue_after` is not a number, 0, negative or not finite, or is combined with `again`.
+        TypeError: `priority` is not an integer.
     """
 
     requeue_after: float | None = None
@@ -36,16 +40,21 @@ class Result:
     priority: int | None = None
 
     def __post_init__(self) -> None:
-        after = self.requeue_after
+        # Here, where the traceback shows the mistake: in the worker, the error would end the controller.
+        if self.priority is not None:
+            object.__setattr__(self, "priority", as_priority(self.priority))
+        after: object = self.requeue_after
         if after is None:
             return
-        if not (after > 0 and math.isfinite(after)):
+        if not isinstance(after, (int, float, Decimal)) or not (after > 0 and math.isfinite(after)):
             raise ValueError(
                 f"requeue_after must be a finite number of seconds above 0, not {after!r}; "
                 "to reconcile once more now, return Result(again=True)"
             )
         if self.again:
             raise ValueError("again=True and requeue_after exclude each other: now, or later")
+        if type(after) not in (int, float):  # a Decimal, which cannot be added to the time
+            object.__setattr__(self, "requeue_after", float(after))
 
     @staticmethod
     def merge(*outcomes: Outcome) -> Outcome:

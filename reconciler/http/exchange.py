@@ -22,7 +22,7 @@ _encoded = functools.lru_cache(maxsize=64)(urlencode)
 
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
-    """A request to an API server.
+    """A request to an API server. Its ``repr`` shows no headers and no body, which may contain secrets.
 
     Attributes:
         method: ``"GET"``, ``"POST"``, ``"PUT"``, ``"PATCH"`` or ``"DELETE"``.
@@ -38,8 +38,8 @@ class HTTPRequest:
     method: str
     path: str
     query: Sequence[tuple[str, str]] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
     stream: bool = False
     timeout: float | None = None
     urgent: bool = False
@@ -57,7 +57,7 @@ class HTTPRequest:
 
 @dataclass(slots=True)
 class HTTPResponse:
-    """A response of an API server.
+    """A response of an API server. Its ``repr`` shows no headers and no body, which may contain secrets.
 
     Attributes:
         status: the status code.
@@ -69,8 +69,8 @@ class HTTPResponse:
     """
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
     chunks: AsyncIterator[bytes] | None = None
     warnings: Sequence[str] = ()
     on_close: Callable[[], Awaitable[None]] | None = None

@@ -231,6 +231,7 @@ class Lifecycle:
         for webhooks in self._webhooks:
             await webhooks.listening()
         await self._cache.start()
+        self._supervisor.start("the cache", self._cache.finished())
         await self._cache.wait_synced(SYNC_TIMEOUT)
         for entry in self._runnables:
             if not entry.leader_only:

@@ -149,8 +149,8 @@ def _advice(error: Exception) -> str:
     match error:
         case NotServed():
             return (
-                "Install it ('reconciler crd MODULE:CLASS' prints that of a Resource class); the start continues when "
-                "it is there"
+                "Install it ('reconciler crd MODULE:CLASS' prints that of a Resource class) or correct its name; the "
+                "start continues when it is there"
             )
         case Forbidden():
             return (

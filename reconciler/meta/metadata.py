@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reconciler.meta.documents import is_object
 from reconciler.meta.reference import GroupVersionKind, Request, path_segment
@@ -78,12 +78,21 @@ class AlreadyOwned(ValueError):
     """The object has another controller."""
 
 
-def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> OwnerReferenceObject:
+class HasDocument(Protocol):
+    """An object that can return its document, such as an instance of a Resource class."""
+
+    def to_dict(self) -> JSONObject:
+        """Return the document."""
+        ...
+
+
+def owner_reference(owner: Mapping[str, Any] | HasDocument, *, controller: bool = True) -> OwnerReferenceObject:
     """Return the reference to add to an object that `owner` owns.
 
     Raises:
         ValueError: the owner lacks apiVersion, kind, name or uid (it was never stored), or its name is invalid.
     """
+    owner = _document(owner)
     gvk = gvk_of(owner)
     name, uid = name_of(owner), uid_of(owner)
     if not name or not uid:
@@ -95,6 +104,10 @@ def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> Own
     return reference
 
 
+def _document(obj: Mapping[str, Any] | HasDocument) -> Mapping[str, Any]:
+    return obj if isinstance(obj, Mapping) else obj.to_dict()
+
+
 def controller_of(obj: Mapping[str, Any]) -> JSONObject | None:
     """Return the owner reference marked as controller, or None."""
     for reference in (obj.get("metadata") or {}).get("ownerReferences") or ():
@@ -103,13 +116,14 @@ def controller_of(obj: Mapping[str, Any]) -> JSONObject | None:
     return None
 
 
-def set_controller_reference(obj: JSONObject, owner: Mapping[str, Any]) -> None:
+def set_controller_reference(obj: JSONObject, owner: Mapping[str, Any] | HasDocument) -> None:
     """Make `owner` the controller of `obj`, in place; a reference to it at another API version is replaced.
 
     Raises:
         AlreadyOwned: another object is its controller.
         ValueError: the owner is in another namespace, or it is namespaced and the object is cluster-scoped.
     """
+    owner = _document(owner)
     reference = owner_reference(owner)
     owner_namespace = namespace_of(owner)
     if owner_namespace and owner_namespace != namespace_of(obj):

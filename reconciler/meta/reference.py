@@ -24,9 +24,12 @@ def path_segment(text: str, what: str) -> str:
         what: what it names, for the error.
 
     Raises:
+        TypeError: it is not a string.
         ValueError: it would name something else: it is empty, ``.`` or ``..``, contains ``/``, ``?``, ``#``, ``%`` or a
             control character, or is longer than 253 characters.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a string, not {text!r}")
     if _is_plain(text):
         return text
     if text in ("", ".", "..") or _changes_path(text):
@@ -42,6 +45,11 @@ def path_segment(text: str, what: str) -> str:
 _usual_segment = functools.lru_cache(maxsize=1024)(
     path_segment
 )  # for groups, versions and namespaces: a program uses few of them
+
+
+def _is_core_version(text: str) -> bool:
+    """Return whether the text can be a version of the core group; ``"apps"`` is a group whose version is missing."""
+    return text[0] == "v" and text[1:2].isdigit()
 
 
 class Request(NamedTuple):
@@ -74,7 +82,7 @@ class GroupVersionKind(NamedTuple):
             ValueError: the text has another form; the message shows both forms.
         """
         parts = text.split("/")
-        if len(parts) == 2 and all(parts):
+        if len(parts) == 2 and all(parts) and _is_core_version(parts[0]):
             return cls("", parts[0], parts[1])
         if len(parts) == 3 and all(parts):
             return cls(parts[0], parts[1], parts[2])

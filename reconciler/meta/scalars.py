@@ -92,14 +92,17 @@ def parse_quantity(text: str) -> Fraction:
     return value * Fraction(10**exponent) if exponent >= 0 else value / Fraction(10**-exponent)
 
 
+_MAX_DIGITS = 100
+"""The longest number that is a version: Python refuses to convert more than 4,300 digits."""
+
 Version = int | str
 """A resource version: an int if it is a decimal number, else the opaque string."""
 
 
 @functools.lru_cache(maxsize=1024)  # a write is compared with its event, its response and several memories
 def parse_version(text: str) -> Version:
-    """Return the version as an int, or the text itself if it is not a decimal number."""
-    return int(text) if text.isascii() and text.isdigit() else text
+    """Return the version as an int, or the text itself if it is not a decimal number of 100 digits at most."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else text
 
 
 def is_newer(version: Version, than: Version | None) -> bool:

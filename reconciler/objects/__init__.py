@@ -81,7 +81,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in __all__:  # the comparison of definitions, which a controller does not need
-        return getattr(importlib.import_module("reconciler.objects.compatibility"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # otherwise type checkers accept every name
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:  # the comparison of definitions, which a controller does not need
+            return getattr(importlib.import_module("reconciler.objects.compatibility"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -75,7 +75,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in __all__:  # the guard, which is for debugging and tests
-        return getattr(importlib.import_module("reconciler.status.write_guard.guard"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # otherwise type checkers accept every name
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:  # the guard, which is for debugging and tests
+            return getattr(importlib.import_module("reconciler.status.write_guard.guard"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

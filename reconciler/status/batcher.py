@@ -98,6 +98,9 @@ class StatusBatcher(Generic[S]):
         ValueError: an option is out of range.
     """
 
+    # So that `status.phase = "Ready"`, which would not be written, raises.
+    __slots__ = ("__weakref__", "_api", "_binding", "_block", "_build", "_document", "_given", "_names")
+
     def __init__(
         self,
         api: Any,

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "VirtualClock", "new_virtual_loop", "virtual_time"]
 
 
-def __getattr__(name: str) -> object:
-    if name == "Cluster":  # loads the API server and the client, which virtual time does not need
-        return importlib.import_module("reconciler.testing.cluster").Cluster
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # otherwise type checkers accept every name
+
+    def __getattr__(name: str) -> object:
+        if name == "Cluster":  # loads the API server and the client, which virtual time does not need
+            return importlib.import_module("reconciler.testing.cluster").Cluster
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

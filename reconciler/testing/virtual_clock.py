@@ -1,14 +1,15 @@
 """Virtual time: an event loop and a clock that jump to the next timer whenever there is nothing else to do.
 
-A sleep of an hour then takes no time, and timers fire in order at exact times. Only code inside the process follows:
-sockets are real, so a client over sockets raises under virtual time.
+A sleep of an hour then takes no time, and timers fire in order at exact times. Time does not jump while
+a thread works. Only code inside the process follows: sockets are real, so a client over sockets raises under virtual
+time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from unittest import mock
@@ -50,6 +51,31 @@ class VirtualClock:
     def now(self) -> datetime:
         """Return `epoch` plus the loop's time."""
         return self.epoch + timedelta(seconds=self.monotonic())
+
+    @contextlib.contextmanager
+    def held_while(self, busy: Callable[[], bool]) -> Iterator[None]:
+        """Let time pass at most as fast as real time while `busy` returns True, which is called in the loop."""
+        loop = asyncio.get_running_loop()
+        work = _ThreadWork(busy, loop)
+        loop.run_in_executor(work, busy)  # type: ignore[arg-type]  # only its submit is called
+        yield  # looptime refers to `work` weakly; this frame keeps it
+
+
+class _ThreadWork(asyncio.Future[None]):
+    """A future that is pending while a thread works: looptime does not jump while one of an executor is.
+
+    It is the executor as well, so that looptime learns of it.
+    """
+
+    def __init__(self, busy: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._busy = busy
+
+    def done(self) -> bool:
+        return not self._busy()
+
+    def submit(self, *_: object) -> _ThreadWork:
+        return self
 
 
 def new_virtual_loop() -> asyncio.AbstractEventLoop:

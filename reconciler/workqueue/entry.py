@@ -6,6 +6,8 @@ import functools
 from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
+import msgspec
+
 __all__ = ["MAX_REASONS", "Entry", "K", "Reasons", "due_reasons", "named", "with_reason", "without_reason"]
 
 K = TypeVar("K", bound=Hashable)
@@ -20,7 +22,7 @@ Nearly every entry has one reason, so a set is allocated for the second one only
 """
 
 
-class Entry(Generic[K]):
+class Entry(msgspec.Struct, Generic[K], eq=False, gc=False):
     """A key that is ready, waiting or in progress, exactly one of the three.
 
     An entry in progress does not change. What its key is added for in the meantime is another entry, `next`, which is
@@ -30,54 +32,37 @@ class Entry(Generic[K]):
     * an entry is in the ready order exactly when it is ready and not the `next` of another;
     * an entry that was withdrawn or is done is in no structure at all.
 
-    Args:
-        key: the key.
-        reason: why it is pending.
-        priority: its priority.
-        now: monotonic time.
+    The garbage collector need not track it: nothing that it refers to leads back to it. Ten thousand keys that wait for
+    a retry would be most of what a full collection examines.
 
     Attributes:
-        key: as given.
+        key: the key.
         reasons: why it is pending; once it is in progress, those whose delay had ended.
-        later: monotonic second of each reason that waits for a time of its own; None unless reasons with different
-            times were merged. A reason that is not in it is due when the entry is ready.
         priority: the highest one that was given.
         ready_at: monotonic second from which `get` could have returned it; stale while it is waiting.
+        later: monotonic second of each reason that waits for a time of its own; None unless reasons with different
+            times were merged. A reason that is not in it is due when the entry is ready.
         by_timer: whether its timer made it ready, and no add without delay has followed; stale while it is waiting.
         due: monotonic second at which it becomes ready; None without a timer.
+        group: its group in the ready order; None if the queue has no groups, or before it is ready.
         timer: stamp of its item in the heap of timers; stale without a timer.
         limited: whether the rate limiter was charged for it.
         started_at: monotonic second at which `get` returned it; None until then.
         next: the pending entry of a key in progress, if it was added again; None otherwise.
     """
 
-    __slots__ = (
-        "by_timer",
-        "due",
-        "key",
-        "later",
-        "limited",
-        "next",
-        "priority",
-        "ready_at",
-        "reasons",
-        "started_at",
-        "timer",
-    )
-
-    later: dict[str, float] | None
-    due: float | None
-    timer: int
-    started_at: float | None
-    next: Entry[K] | None
-
-    def __init__(self, key: K, reason: str, priority: int, now: float) -> None:
-        self.key = key
-        self.reasons: Reasons = reason
-        self.priority = priority
-        self.ready_at = now
-        self.by_timer = self.limited = False
-        self.later = self.due = self.started_at = self.next = None
+    key: K
+    reasons: Reasons
+    priority: int
+    ready_at: float
+    later: dict[str, float] | None = None
+    by_timer: bool = False
+    due: float | None = None
+    group: Hashable = None
+    timer: int = 0
+    limited: bool = False
+    started_at: float | None = None
+    next: Entry[K] | None = None
 
     @property
     def pending(self) -> Entry[K] | None:

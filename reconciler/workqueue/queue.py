@@ -20,7 +20,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.workqueue.entry import Entry, K, due_reasons, named, without_reason
 from reconciler.workqueue.loop import Inbox, Waiters
 from reconciler.workqueue.rate_limiters import ExponentialBackoff, RateLimiter, when_duplicate
-from reconciler.workqueue.ready import FairOrder, ReadyOrder
+from reconciler.workqueue.ready import FairOrder, ReadyOrder, as_priority
 from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics, explain
 from reconciler.workqueue.timers import Alarm, Timers
 
@@ -53,7 +53,8 @@ class WorkQueue(Generic[K]):
         clock: source of monotonic time. Defaults to the current clock.
         metrics: receives the durations of waits and processing. Defaults to None.
         fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one key per
-            turn, and priorities count within a group. Defaults to one group.
+            turn, and priorities count within a group. It is called once each time that a key becomes ready; if it
+            fails, the error is logged and the key is in the group None. Defaults to one group.
     """
 
     def __init__(
@@ -113,12 +114,15 @@ class WorkQueue(Generic[K]):
 
         Raises:
             ValueError: the delay is not finite.
+            TypeError: the delay is not a number, or the priority is not an integer.
         """
         if get_ident() != self._thread:
             self.add_threadsafe(key, after=after, priority=priority, reason=reason)
             return
         if after is not None and not math.isfinite(after):
             raise ValueError(f"after must be a finite number of seconds, not {after!r}")
+        if type(priority) is not int:
+            priority = as_priority(priority)
         head = self._entries.get(key)
         if self._closing and not self._is_covered(head, after):
             self._count_dropped(1)
@@ -177,10 +181,12 @@ class WorkQueue(Generic[K]):
 
         Raises:
             ValueError: the delay is not finite.
+            TypeError: the delay is not a number, or the priority is not an integer.
         """
         if after is not None and not math.isfinite(after):
             raise ValueError(f"after must be a finite number of seconds, not {after!r}")
-        self._inbox.put(key, None if after is None else self._now() + after, priority, reason)
+        due = None if after is None else self._now() + after
+        self._inbox.put(key, due, as_priority(priority), reason)
 
     def retract(self, key: K, reason: str) -> bool:
         """Remove one reason from a key; without any reason left, the key is neither ready nor waiting.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import operator
 from bisect import insort
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic
 
+from reconciler.errors import error_text
 from reconciler.workqueue.entry import Entry, K
 
-__all__ = ["STARVATION_LIMIT", "FairOrder", "ReadyOrder"]
+__all__ = ["STARVATION_LIMIT", "FairOrder", "ReadyOrder", "as_priority"]
+
+_log = logging.getLogger("reconciler.workqueue")
 
 STARVATION_LIMIT = 100
 """How many keys in a row come from the highest priority while a lower one waits.
@@ -106,22 +111,23 @@ class FairOrder(Generic[K]):
     ready entries, each of them gets every nth key. A group without ready entries costs no memory.
 
     Args:
-        group_of: returns the group of a key, always the same one.
+        group_of: returns the group of a key.
 
     Attributes:
         size: the number of entries.
     """
 
-    __slots__ = ("_group_of", "_groups", "size")
+    __slots__ = ("_failed", "_group_of", "_groups", "size")
 
     def __init__(self, group_of: Callable[[K], Hashable]) -> None:
         self.size = 0
         self._group_of = group_of
+        self._failed = False
         self._groups: OrderedDict[Hashable, ReadyOrder[K]] = OrderedDict()
 
     def push(self, entry: Entry[K]) -> None:
         """Add an entry at the end of the level of its priority in its group; a new group takes its turn last."""
-        name = self._group_of(entry.key)
+        name = entry.group = self._name_group(entry.key)
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = ReadyOrder()
@@ -130,16 +136,15 @@ class FairOrder(Generic[K]):
 
     def remove(self, entry: Entry[K]) -> None:
         """Remove an entry, wherever it is."""
-        name = self._group_of(entry.key)
-        group = self._groups[name]
+        group = self._groups[entry.group]
         group.remove(entry)
         self.size -= 1
         if not group.size:
-            del self._groups[name]
+            del self._groups[entry.group]
 
     def reprioritize(self, entry: Entry[K], priority: int) -> None:
         """Move an entry to the end of the level of another priority in its group. The group keeps its turn."""
-        self._groups[self._group_of(entry.key)].reprioritize(entry, priority)
+        self._groups[entry.group].reprioritize(entry, priority)
 
     def pop(self) -> Entry[K]:
         """Remove and return the next entry; there must be one."""
@@ -159,3 +164,30 @@ class FairOrder(Generic[K]):
         for group in list(self._groups.values()):
             found.update(group.sizes())
         return found
+
+    def _name_group(self, key: K) -> Hashable:
+        """Return the group of a key; None if the function fails, since an error here would lose the key."""
+        try:
+            name = self._group_of(key)
+            hash(name)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code
+            level = logging.DEBUG if self._failed else logging.ERROR
+            self._failed = True
+            text = f"{type(error).__name__}: {error_text(error)}"
+            _log.log(level, "fair_by failed on %s, which is in the group None now: %s", key, text, exc_info=True)
+            return None
+        return name
+
+
+def as_priority(priority: int) -> int:
+    """Return a priority as an int.
+
+    Raises:
+        TypeError: it is not an integer, so it could not be compared with other priorities.
+    """
+    try:
+        return operator.index(priority)
+    except TypeError:
+        raise TypeError(f"priority must be an integer, not {priority!r}") from None

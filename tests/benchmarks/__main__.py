@@ -112,7 +112,7 @@ PROFILES = {
         notify=1_000,
         heartbeat=(10_000, 10.0),
         repeats=3,
-        steady_repeats=1,
+        steady_repeats=3,
         works="converge,start,steady,latency,backlog,queue,decoding,imports,notify,heartbeat",
         contenders="ours,rust,go,bare,bare-watch",
     ),

@@ -289,7 +289,7 @@ async def steady(rounds: Rounds, size: int, period: float, burst: int) -> AsyncI
                 await run.mark("ready")
                 await run.say("go")
                 await run.mark("done")
-                await asyncio.sleep(min(period, 10.0))
+                await asyncio.sleep(1.5 * period)  # until each key has run once since its write
                 before = await run.stats()
                 await asyncio.sleep(period)
                 after = await run.stats()

@@ -194,7 +194,7 @@ async def _chunks(parts: Sequence[Any]) -> AsyncIterator[bytes]:
     for part in parts:
         if isinstance(part, bytes):
             yield part
-        elif isinstance(part, Exception):
+        elif isinstance(part, BaseException):
             raise part
         elif part is HOLD:
             await asyncio.Event().wait()

@@ -822,3 +822,20 @@ async def test_statistics_are_totals(script: Script) -> None:
         assert (
             statistics.last_error == "watch databases.example.com in all namespaces: 500 Internal Server Error: tired"
         )
+
+
+@pytest.mark.parametrize("part", ["handler", "index", "transform"])
+async def test_user_code_that_raises_a_cancellation_does_not_end_the_watch(script: Script, part: str) -> None:
+    def cancelled(_: object) -> Any:
+        raise asyncio.CancelledError
+
+    informer = make(script, **({"transform": cancelled} if part == "transform" else {}))
+    if part == "handler":
+        informer.add_handler(cancelled)
+    elif part == "index":
+        informer.store.add_index("spec.size", cancelled)
+    heard = Heard()
+    informer.add_handler(heard)
+    script.streamed("a", version=7, then=[added("b", 8), HOLD])
+    async with running(informer):
+        assert [event.object.name for event in heard.events] == ["a", "b"]

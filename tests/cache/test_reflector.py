@@ -882,3 +882,24 @@ async def test_cancellation_during_a_refresh_ends_the_reflector(script: Script) 
     with pytest.raises(asyncio.CancelledError):
         await task
     refresh.cancel()
+
+
+async def test_a_request_that_is_cancelled_by_others_is_tried_again(script: Script) -> None:
+    """Such as by a transport of the user that shares a task, for a token, with another request."""
+    script.streamed("a", version=7, then=[asyncio.CancelledError()])
+    script.watch(added("b", 8), HOLD)
+    mirror = Mirror(script)
+    await mirror.run(5)
+    assert mirror.told == [("list", ["a"], 7), ("ADDED", "b", 8)]
+
+
+async def test_pages_that_repeat_end_in_a_list_without_pages(script: Script) -> None:
+    """As of an aggregated API server that knows the limit, but not the token."""
+    script.list(document("a", 1), version=7, token="t")
+    script.list(document("a", 1), version=7, token="t")
+    script.list(document("a", 1), document("b", 2), version=7)
+    script.watch(HOLD)
+    mirror = Mirror(script, in_pages=True)
+    await mirror.run(5)
+    assert mirror.told == [("list", ["a", "b"], 7)]
+    assert [asked.query.get("limit") for asked in script.asked] == ["500", "500", None, None]

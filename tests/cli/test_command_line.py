@@ -37,6 +37,17 @@ def test_usage_error_exits_2_with_one_line(capsys: pytest.CaptureFixture[str], a
     assert err.startswith("reconciler: ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dmeo"], """unknown command "dmeo". Did you mean "demo"? See 'reconciler --help'"""),
+        (["run", "json:loads", "--leader-election"], "--leader-election needs a value. See 'reconciler run --help'"),
+    ],
+)
+def test_usage_error_says_what_to_write(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert run(capsys, *arguments) == (2, "", f"reconciler: {message}\n")
+
+
 def test_a_negative_speed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "demo", "--speed=-1")
     assert code == 1
@@ -49,6 +60,7 @@ def test_a_negative_speed_is_refused(capsys: pytest.CaptureFixture[str]) -> None
         ("nonsense", "MODULE:ATTR"),
         ("no_such_module:Thing", "no module 'no_such_module'"),
         ("json:Thing", "has no 'Thing'"),
+        ("json:lods", "has no 'lods'. Did you mean 'loads'?"),
         ("json:loads", "must be a subclass of reconciler.Resource"),
     ],
 )

@@ -178,6 +178,18 @@ async def test_top_shows_controllers_failing_keys_and_where_they_are(capsys: Any
     assert "LookupError: no disk" in failing
 
 
+async def test_top_folds_nothing_where_there_is_no_terminal(
+    capsys: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    _, folded, _ = await run(capsys, "top", "--endpoint", endpoint)
+    assert "LookupError: no disk" not in folded
+    monkeypatch.delenv("COLUMNS")
+    _, out, _ = await run(capsys, "top", "--endpoint", endpoint)
+    assert "LookupError: no disk" in out
+    assert len(out.splitlines()) == len([line for line in out.splitlines() if not line.startswith(" ")])
+
+
 async def test_top_shows_keys_that_are_reconciled_too_often(capsys: Any, endpoint: str) -> None:
     _, out, _ = await run(capsys, "top", "--endpoint", endpoint)
     (head,) = [number for number, line in enumerate(out.splitlines()) if line.startswith("HOT KEY")]

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler import Model, Resource, Unstructured
 from reconciler.client import Client, ListResult, WatchEvent
-from reconciler.errors import APIError, Expired, Forbidden, OutcomeUnknown
+from reconciler.errors import APIError, Expired, Forbidden, InvalidResponse, OutcomeUnknown
 
 
 class DatabaseSpec(Model):
@@ -88,6 +88,14 @@ async def test_a_list_whose_pages_expire_is_read_once_more_without_pages(script:
     script.answers(page("a", token="t1")).refuses(410, "Expired").refuses(410, "Expired")
     with pytest.raises(Expired):
         await client.list(Database, "prod", limit=1)
+
+
+async def test_pages_that_repeat_do_not_go_on_forever(script: Any, client: Client) -> None:
+    """As of an aggregated API server that knows the limit, but not the token."""
+    script.answers(page("a", token="t")).answers(page("a", token="t"))
+    with pytest.raises(InvalidResponse, match=r"two pages have the same continue token.*limit=0"):
+        await client.list(Database, "prod")
+    assert len(script.requests) == 2
 
 
 # bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import contextvars
 import socket
@@ -18,9 +19,11 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, Retries
+from reconciler.client.transport.network import origin_of
 from reconciler.client.transport.transport import HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
-from reconciler.http import HTTPRequest
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.notification.channels.http_channel import OutgoingRequest
 
 Handler = Callable[["Server", str, bytes, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -477,3 +480,19 @@ async def test_virtual_time_is_refused_with_a_reason() -> None:
     async with ApiClient(Configuration()) as api:
         with pytest.raises(ConfigurationError, match=r"cannot run under virtual time.*Client\(server\)"):
             KubernetesAsyncioTransport(api)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        HTTPRequest("POST", "/a", headers={"authorization": "Bearer hidden"}, body=b"hidden"),
+        HTTPResponse(200, headers={"set-cookie": "hidden"}, body=b"hidden"),
+        origin_of("http://user:hidden@proxy:3128"),
+        OutgoingRequest("https://hooks.example.com/hidden", b"hidden", headers={"authorization": "hidden"}),
+    ],
+    ids=lambda shown: type(shown).__name__,
+)
+def test_secrets_are_not_in_a_repr(shown: object) -> None:
+    encoded = base64.b64encode(b"user:hidden").decode()
+    assert not any(secret in repr(shown) for secret in ("hidden", encoded))
+    assert type(shown).__name__ in repr(shown)

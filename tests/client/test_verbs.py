@@ -121,6 +121,11 @@ async def test_an_empty_name_is_refused_before_sending(script: Any, client: Clie
     assert script.requests == []
 
 
+async def test_name_and_kind_in_the_wrong_order_are_named(client: Client) -> None:
+    with pytest.raises(TypeError, match=r"must be a string, not <class '.*Database'>"):
+        await client.get("db1", Database, "prod")  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize("bad", ["", *INVALID])
 async def test_a_namespace_that_would_change_the_path_is_refused_by_lists_too(
     script: Any, client: Client, bad: str

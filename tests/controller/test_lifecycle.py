@@ -487,3 +487,13 @@ async def test_statistics_are_a_snapshot(world: World) -> None:
     assert (before.reconciles, after.reconciles, after.name, after.workers, after.active) == (0, 1, "widget", 3, 0)
     assert after.queue.gets == 1
     assert after.echo.known == 1
+
+
+async def test_enqueue_refuses_what_is_not_a_request(world: World) -> None:
+    reconciler = KeyReconciler()
+    controller = await world.start(reconciler, resource=Widget)
+    with pytest.raises(TypeError, match=r"enqueue takes a Request\(name, namespace\), not 'ns/w'"):
+        controller.enqueue("ns/w")  # type: ignore[arg-type]
+    controller.enqueue(KEY)
+    await quiet()
+    assert reconciler.keys == ["ns/w"]

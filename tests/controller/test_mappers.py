@@ -230,9 +230,9 @@ async def test_mapper_that_refuses_to_end_blocks_only_its_own_call(world: World)
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "a mapper must return an iterable of Request"),
-        ("w", "a mapper must return an iterable of Request"),
-        (W, "a mapper must return an iterable of Request"),
+        (None, "a mapper must return a list, such as [Request"),
+        ("w", "a mapper must return a list, such as [Request"),
+        (W, "a mapper must return a list, such as [Request"),
         ([{"name": "w"}], "not dict"),
         ([("w", "ns"), 5], "not tuple"),
         ([Request("w")], "is namespaced"),

@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from reconciler.controller import ChannelSource, ControllerKeywords, ControllerOptions, Reconciler, Watch
+from reconciler.controller import ChannelSource, ControllerKeywords, ControllerOptions, Permission, Reconciler, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
 from reconciler.meta import Request
@@ -20,6 +20,7 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
         ({"owns": "apps/v1/Deployment"}, r"owns must be a sequence of kinds: \['apps/v1/Deployment'\], not 'apps"),
         ({"owns": Widget}, "owns must be a sequence of kinds"),
         ({"owns": ["Deployment"]}, "owns: 'Deployment' is not a valid kind"),
+        ({"owns": ["apps/Deployment"]}, "owns: 'apps/Deployment' is not a valid kind: write 'group/version/Kind'"),
         ({"owns": [None]}, "owns: None is not a valid kind"),
         ({"owns": [Watch("Deployment")]}, "owns: 'Deployment' is not a valid kind"),
         ({"watches": ["v1/ConfigMap"]}, r"write Watch\('v1/ConfigMap', mapper=…\)"),
@@ -31,11 +32,22 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
         ({"workers": 2.5}, "workers must be 1 or more, not 2.5"),
         ({"timeout": "30s"}, "timeout must be a number"),
         ({"resource": "widgets"}, "resource: 'widgets' is not a valid kind"),
+        ({"resource": "v1/Pod"}, "resource='v1/Pod' is not the kind of WidgetReconciler, which is"),
     ],
 )
 async def test_invalid_option(world: World, options, message) -> None:
     with pytest.raises(ConfigurationError, match=message):
         world.controller(WidgetReconciler(), **options)
+
+
+@pytest.mark.parametrize("permissions", ["v1/ConfigMap", ["v1/ConfigMap"], Permission("v1/ConfigMap", "apply")])
+async def test_permissions_of_another_form(world: World, permissions) -> None:
+    class Permitted(WidgetReconciler):
+        pass
+
+    Permitted.permissions = permissions
+    with pytest.raises(ConfigurationError, match=r"permissions must be a sequence of Permission objects: \[Permission"):
+        world.controller(Permitted())
 
 
 async def test_class_in_place_of_an_instance(world: World) -> None:

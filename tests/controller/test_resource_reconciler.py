@@ -429,3 +429,33 @@ async def test_status_model_is_optional(world: World) -> None:
     await quiet(10)
     assert world.status_writes("t") == 1
     assert (await world.foreign.get(Thing, "t", "ns")).status.observed_generation == 1
+
+
+async def test_an_assigned_status_is_reported_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    class Assigns(ResourceReconciler[Widget]):
+        async def reconcile_object(self, obj, status):
+            assert obj.status.phase is None
+            obj.status.phase = "Ready"
+
+    await world.start(Assigns())
+    await world.widget("a")
+    await world.widget("b")
+    await quiet()
+    (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert record.getMessage() == (
+        "Widget ns/a: the reconcile changed obj.status (phase), which is not written: "
+        "record it with status.set(…), status.append(…) or status.set_condition(…)"
+    )
+
+
+async def test_a_status_that_is_only_read_is_not_reported(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    class Reads(ResourceReconciler[Widget]):
+        async def reconcile_object(self, obj, status):
+            status.set(phase=obj.status.phase or "Ready", seen_size=obj.spec.size)
+
+    await world.start(Reads())
+    await world.widget("a")
+    await quiet()
+    await world.foreign.patch(Widget, "a", "ns", patch={"spec": {"size": 2}})
+    await quiet()
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]

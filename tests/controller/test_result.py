@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
 from reconciler.controller import Result
+from tests.controller.conftest import KeyReconciler, Widget, quiet
 
 
-@pytest.mark.parametrize("after", [0, 0.0, -1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("after", [0, 0.0, -1, math.nan, math.inf, -math.inf, "5", timedelta(seconds=5)])
 def test_requeue_after_must_be_a_finite_number_above_zero(after):
     with pytest.raises(ValueError, match="again=True"):
         Result(requeue_after=after)
@@ -40,3 +43,21 @@ def test_result_is_a_value():
 )
 def test_merge_keeps_the_most_urgent_outcome(outcomes, merged):
     assert Result.merge(*outcomes) == merged
+
+
+@pytest.mark.parametrize("priority", ["high", 1.5, math.nan])
+def test_a_priority_must_be_an_integer(priority):
+    with pytest.raises(TypeError, match="priority must be an integer, not"):
+        Result(priority=priority)
+
+
+@pytest.mark.virtual_time
+async def test_a_delay_may_be_any_kind_of_number(world):
+    async def wait(reconciler, request):
+        return Result(requeue_after=Decimal(5)) if len(reconciler.runs) == 1 else None
+
+    await world.widget()
+    reconciler = KeyReconciler(wait)
+    await world.start(reconciler, resource=Widget)
+    await quiet(10)
+    assert reconciler.times == [0, 5]

@@ -1,6 +1,6 @@
 """Plain `def` reconciles: in a thread, with the context variables, able to wait for the loop, always joined.
 
-On real time, because virtual time cannot know what a thread is doing; nothing here waits for a clock to pass.
+Most on real time, since their threads block until the test lets them go; nothing here waits for a clock to pass.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import hashlib
 import threading
 
 import pytest
@@ -372,3 +373,28 @@ async def world():
             yield made
         finally:
             await made.stop()
+
+
+@pytest.mark.virtual_time
+async def test_virtual_time_passes_while_a_thread_waits_and_not_while_it_works(world: World) -> None:
+    times = []
+
+    def body(reconciler, request):
+        loop = asyncio.get_running_loop
+        for _ in range(3):
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000)  # longer than the loop needs to jump
+            reconciler.wait(asyncio.sleep(20))
+
+            async def now() -> float:
+                return loop().time()
+
+            times.append(reconciler.wait(now()))
+        return Result(requeue_after=1000)
+
+    reconciler = Threaded(body)
+    controller = await world.start(reconciler, resource=Widget, timeout=61)
+    started = asyncio.get_running_loop().time()
+    controller.enqueue(KEY)
+    await asyncio.sleep(1500)
+    assert controller.statistics().timeouts == 0
+    assert [time - started for time in times] == [20, 40, 60, 1080, 1100, 1120]

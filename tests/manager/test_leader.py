@@ -592,6 +592,8 @@ def test_lease_needs_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch, tmp
     client = Client(APIServer())
     with pytest.raises(ConfigurationError, match="is not a valid lease name"):
         Manager(client, leader_election="")
+    with pytest.raises(ConfigurationError, match=r"takes the name of the lease, such as 'my-operator'.*, not True"):
+        Manager(client, leader_election=True)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="leader_election_namespace="):
         Manager(client, leader_election="operator")
     with pytest.raises(ConfigurationError, match="leader_election_namespace="):

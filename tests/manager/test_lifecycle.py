@@ -12,6 +12,7 @@ import pytest
 
 from reconciler import Manager
 from reconciler.apiserver import APIServer
+from reconciler.cache import CacheEvent
 from reconciler.client import Client
 from reconciler.controller import CacheSyncTimeout, Result
 from reconciler.errors import ConfigurationError
@@ -590,3 +591,22 @@ async def test_controllers_work_with_options_of_the_manager(client: Client) -> N
     assert [each.name for each in manager.statistics().controllers] == ["ten"]
     assert manager.statistics().leading is None
     manager.check_leader()
+
+
+async def test_a_base_exception_of_a_predicate_ends_the_manager(client: Client, caplog) -> None:
+    """`pytest.fail` in a predicate fails the test, as in a reconcile; the informer does not end unnoticed."""
+
+    def no_secret_names(event: CacheEvent) -> bool:
+        if event.object.name == "secret":
+            pytest.fail("a secret name")
+        return True
+
+    async def create() -> None:
+        await client.create(config_map("secret"))
+        await asyncio.sleep(60)
+
+    manager = Manager(client)
+    manager.add_controller(RecordingReconciler(), resource=KIND, predicates=[no_secret_names])
+    with pytest.raises(pytest.fail.Exception, match="a secret name"):
+        await during(manager, create)
+    assert "the informer of v1/ConfigMap has ended, so its objects are outdated from now on" in caplog.text

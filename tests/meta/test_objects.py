@@ -36,6 +36,7 @@ from reconciler.meta import (
     uid_of,
     version_of,
 )
+from reconciler.objects import Model, Resource
 
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
 CONFIG_MAP = GroupVersionKind("", "v1", "ConfigMap")
@@ -51,13 +52,19 @@ def dependent(namespace: str | None = "prod", **metadata: Any) -> dict[str, Any]
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": inner}
 
 
+class Database(Resource[Model], group="example.com", version="v1"):
+    """A database."""
+
+
 class TestReferences:
     @pytest.mark.parametrize(("text", "gvk"), [("apps/v1/Deployment", DEPLOYMENT), ("v1/ConfigMap", CONFIG_MAP)])
     def test_a_kind_is_parsed_and_printed_the_same(self, text: str, gvk: GroupVersionKind) -> None:
         assert GroupVersionKind.parse(text) == gvk
         assert str(gvk) == text
 
-    @pytest.mark.parametrize("text", ["", "ConfigMap", "a/b/c/d", "/v1/ConfigMap", "v1/", "apps//Deployment"])
+    @pytest.mark.parametrize(
+        "text", ["", "ConfigMap", "a/b/c/d", "/v1/ConfigMap", "v1/", "apps//Deployment", "apps/Deployment"]
+    )
     def test_another_form_is_rejected_with_the_two_valid_ones(self, text: str) -> None:
         with pytest.raises(ValueError, match="'group/version/Kind', or 'v1/Kind' for the core group"):
             GroupVersionKind.parse(text)
@@ -127,6 +134,11 @@ class TestOwners:
         assert controller_of(obj) == owner_reference(owner())
         assert controller_of(dependent(ownerReferences=[{"uid": "x"}])) is None
         assert controller_of({}) is None
+
+    def test_an_instance_of_a_resource_class_can_own(self) -> None:
+        obj = dependent()
+        set_controller_reference(obj, Database.from_dict(owner()))
+        assert controller_of(obj) == owner_reference(owner()) == owner_reference(Database.from_dict(owner()))
 
     def test_setting_the_same_owner_again_changes_nothing(self) -> None:
         obj = dependent()
@@ -255,7 +267,7 @@ class TestTimes:
 class TestVersions:
     def test_decimal_numbers_are_ints_and_the_rest_is_opaque(self) -> None:
         assert parse_version("12") == 12
-        for text in ("", "abc", "-1", "1.0", "٣"):
+        for text in ("", "abc", "-1", "1.0", "٣", "9" * 5000):
             assert parse_version(text) == text
 
     def test_numbers_are_ordered_and_opaque_versions_only_differ(self) -> None:

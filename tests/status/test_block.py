@@ -31,6 +31,12 @@ def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
     return StatusBatcher(server.writer(), server.document(), **options)
 
 
+async def test_an_attribute_is_not_a_status_field(server):
+    async with batcher(server) as status:
+        with pytest.raises(AttributeError, match="phase"):
+            status.phase = "Ready"
+
+
 # An exception in the block.
 
 

@@ -118,7 +118,7 @@ def test_dir_of_the_package_equals_all() -> None:
 
 def test_type_checkers_see_the_same_names_as_the_interpreter() -> None:
     tree = ast.parse(Path(reconciler.__file__).read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     imported = {
         alias.name: statement.module
         for statement in block.body

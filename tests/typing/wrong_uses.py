@@ -13,6 +13,7 @@ from typing import Any
 from lightkube.models.apps_v1 import DeploymentSpec
 from lightkube.resources.apps_v1 import Deployment
 
+import reconciler
 from reconciler import (
     Client,
     ConditionedStatus,
@@ -221,3 +222,13 @@ def faults(faults: Faults) -> None:
     faults.add(Refuse(409))  # type: ignore[arg-type]
     faults.add(Match(verbs="patch"), Refuse(409))  # type: ignore[call-arg]
     faults.chaos(status=409)  # type: ignore[call-arg]
+
+
+def names_that_do_not_exist() -> list[Any]:
+    return [
+        reconciler.NotFound,  # type: ignore[attr-defined]
+        reconciler.client.Cleint,  # type: ignore[attr-defined]
+        reconciler.objects.Quantiy,  # type: ignore[attr-defined]
+        reconciler.status.Batcher,  # type: ignore[attr-defined]
+        reconciler.testing.virtualtime,  # type: ignore[attr-defined]
+    ]

@@ -638,3 +638,41 @@ async def test_empty_groups_leave_nothing_behind() -> None:
         queue.done(await queue.get())
     assert queue.statistics().ready_by_priority == {}
     assert len(queue._order._groups) == 0  # type: ignore[union-attr]
+
+
+# Arguments that cannot be used
+
+
+@pytest.mark.parametrize("priority", ["high", None, 1.5, math.nan])
+async def test_a_priority_that_is_not_an_integer_is_refused_and_changes_nothing(priority: object) -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    for add in (queue.add, queue.add_threadsafe, queue.add_rate_limited):
+        with pytest.raises(TypeError, match="priority must be an integer, not"):
+            add("b", priority=priority)  # type: ignore[operator]
+    queue.add_threadsafe("c")
+    await asyncio.sleep(0)
+    assert await run_all(queue) == ["a", "c"]
+
+
+@pytest.mark.parametrize("after", [None, 1.0], ids=["ready", "waiting"])
+async def test_a_key_whose_group_cannot_be_found_is_not_lost(after: float | None, caplog) -> None:
+    groups = {"a": 1, "c": []}  # b is missing, and a list cannot be a group
+    queue: WorkQueue[str] = WorkQueue(fair_by=lambda key: groups[key])
+    for key in ("a", "b", "c"):
+        queue.add(key, after=after)
+    await asyncio.sleep(2)
+    assert sorted(await run_all(queue)) == ["a", "b", "c"]
+    assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 1
+    assert "fair_by failed on b, which is in the group None now: KeyError: 'b'" in caplog.text
+
+
+async def test_a_group_may_change_while_its_key_is_ready() -> None:
+    group = "before"
+    queue: WorkQueue[str] = WorkQueue(fair_by=lambda _: group)
+    for key in ("a", "b"):
+        queue.add(key, reason="added")
+    group = "after"
+    queue.add("a", priority=1)
+    assert queue.retract("b", "added")
+    assert await run_all(queue) == ["a"]

@@ -80,13 +80,7 @@ def _selected_name(selector: str) -> str:
 
 
 class Denied(Refusal):
-    """The 403 for a request that a user may not make.
-
-    Args:
-        user: the user.
-        message: the message.
-        details: the Status's details.
-    """
+    """The 403 for a request that a user may not make."""
 
     def __init__(self, user: User, message: str, details: JSONObject) -> None:
         super().__init__(403, "Forbidden", message, details=details)
@@ -94,13 +88,7 @@ class Denied(Refusal):
 
 
 def denied(user: User, asked: Attributes, reason: str = "") -> Denied:
-    """Return the 403 for a request that a user may not make.
-
-    Args:
-        user: the user.
-        asked: what it asked for.
-        reason: why no role could allow it.
-    """
+    """Return the 403 for a request that a user may not make; `reason` is why no role could allow it."""
     who = f"User {quoted(user.name)} cannot {asked.verb}"
     if asked.resource:
         place = f"in the namespace {quoted(asked.namespace)}" if asked.namespace else "at the cluster scope"

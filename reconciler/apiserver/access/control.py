@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reconciler.apiserver.access.attributes import Attributes, attributes_of, denied
 from reconciler.apiserver.access.roles import Decision, Roles
@@ -31,21 +31,17 @@ def unauthorized() -> Refusal:
     return Refusal(401, "Unauthorized", "Unauthorized")
 
 
+@dataclass(frozen=True, slots=True)
 class AccessControl:
     """The access control of a server.
-
-    Args:
-        tokens: the tokens that it accepts.
-        roles: what users may do; None: everything.
 
     Attributes:
         tokens: the tokens that it accepts.
         roles: what users may do; None: everything.
     """
 
-    def __init__(self, tokens: Tokens, roles: Roles | None) -> None:
-        self.tokens = tokens
-        self.roles = roles
+    tokens: Tokens
+    roles: Roles | None
 
     def admit(self, request: HTTPRequest) -> User:
         """Return the user of a request, if it may make it: that of its token, or the one that it impersonates.
@@ -64,11 +60,7 @@ class AccessControl:
         return user
 
     def authenticated(self, authorization: str) -> User:
-        """Return the user of an Authorization header.
-
-        Raises:
-            Refusal: 401.
-        """
+        """Return the user of an Authorization header; raise the 401 if there is none."""
         scheme, _, token = authorization.partition(" ")
         try:
             if scheme.lower() != "bearer":
@@ -95,11 +87,7 @@ class AccessControl:
             raise denied(user, asked, decision.reason)
 
     def _impersonate(self, user: User, wanted: User, asked: Attributes) -> User:
-        """Return the impersonated user if any of the modes of impersonation that exist for it is allowed.
-
-        Raises:
-            Refusal: 403 for the first of them.
-        """
+        """Return the impersonated user if any of the modes of impersonation that exist for it is allowed."""
         account = split_account(wanted.name)
         fixed = account_groups(account[0]) if account is not None else ()
         refusals: list[Refusal] = []

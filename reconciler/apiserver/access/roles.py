@@ -45,16 +45,12 @@ class Grants(NamedTuple):
 
 
 class Roles:
-    """The authorizer for the roles and bindings that a cluster stores.
-
-    Args:
-        cluster: the stored objects.
-    """
+    """The authorizer for the roles and bindings that a cluster stores."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._grants: dict[tuple[str, tuple[str, ...], str], Grants] = {}
-        self._resources = {kind: self._resource(f"{kind.lower()}s") for kind in _KINDS}
+        self._resources = {kind: cluster.registry.built_in(f"{kind.lower()}s", RBAC) for kind in _KINDS}
         self._aggregating = False  # updating roles commits, too
 
     def bootstrap(self) -> None:
@@ -63,11 +59,6 @@ class Roles:
             self._add(document)
         self._aggregate()
         self._cluster.commit_hooks.append(self._committed)
-
-    def _resource(self, plural: str) -> Resource:
-        found = self._cluster.registry.resource(RBAC, plural)
-        assert found is not None  # noqa: S101 - a built-in kind
-        return found
 
     def _add(self, document: JSONObject) -> None:
         metadata, resource = document["metadata"], self._resources[document["kind"]]
@@ -158,11 +149,7 @@ class Roles:
                     break
 
     def rules_of(self, reference: JSONObject, namespace: str) -> list[JSONObject]:
-        """Return the rules of the role that a binding names.
-
-        Raises:
-            Refusal: 404, there is no such role.
-        """
+        """Return the rules of the role that a binding names; raise the 404 if there is no such role."""
         kind, name = str(reference.get("kind", "")), str(reference.get("name", ""))
         resource = self._resources.get(kind)
         stored = None if resource is None else resource.find(namespace, name)

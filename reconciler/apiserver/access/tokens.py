@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -75,27 +76,15 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
+@dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens that a cluster accepts: those of fixed users, and those of service accounts.
+    """The tokens that a cluster accepts: those of fixed users, and those of service accounts."""
 
-    Args:
-        cluster: the stored objects, among them the service accounts.
-        credentials: the fixed users, and the key.
-    """
-
-    def __init__(self, cluster: Cluster, credentials: Credentials) -> None:
-        self._cluster = cluster
-        self._credentials = credentials
+    cluster: Cluster
+    credentials: Credentials
 
     def issue(self, account: Stored, audiences: Sequence[str], seconds: int, bound: Mapping[str, Stored]) -> str:
-        """Return a new token of a service account.
-
-        Args:
-            account: the service account.
-            audiences: whom the token is for.
-            seconds: how long it is valid.
-            bound: the objects that it is bound to, by ``pod``, ``node`` or ``secret``.
-        """
+        """Return a new token of a service account, bound to objects by ``pod``, ``node`` or ``secret``."""
         metadata = account.doc["metadata"]
         namespace, now = metadata["namespace"], self._now()
         about: JSONObject = {"namespace": namespace, "serviceaccount": _reference(account)}
@@ -104,7 +93,7 @@ class Tokens:
             "exp": now + seconds,
             "iat": now,
             "iss": ISSUER,
-            "jti": self._cluster.uid(),
+            "jti": self.cluster.uid(),
             "kubernetes.io": {**about, **{kind: _reference(each) for kind, each in bound.items()}},
             "nbf": now,
             "sub": account_name(namespace, metadata["name"]),
@@ -113,23 +102,19 @@ class Tokens:
         return f"{signed}.{self._signature(signed)}"
 
     def _now(self) -> int:
-        return int(self._cluster.clock.now().timestamp())
+        return int(self.cluster.clock.now().timestamp())
 
     def _signature(self, signed: str) -> str:
-        return _base64(hmac.digest(self._credentials.key.encode(), signed.encode(errors="replace"), "sha256"))
+        return _base64(hmac.digest(self.credentials.key.encode(), signed.encode(errors="replace"), "sha256"))
 
     def authenticate(self, token: str, audiences: Sequence[str] = ()) -> Authenticated:
-        """Return the user of a token.
-
-        Args:
-            token: the token.
-            audiences: whom it must be for, any of them; the server itself by default.
+        """Return the user of a token that is for any of some audiences; by default for the server itself.
 
         Raises:
             InvalidToken: it is not valid, or not any more.
         """
         wanted = audiences or (ISSUER,)
-        fixed = self._credentials.user_of(token)
+        fixed = self.credentials.user_of(token)
         if fixed is not None:
             # Like kube-apiserver's token file, which knows no audiences.
             return Authenticated(fixed, [ISSUER] if ISSUER in wanted else [*wanted])
@@ -170,7 +155,7 @@ class Tokens:
 
     def _check(self, plural: str, namespace: str | None, reference: JSONObject, lost: str) -> None:
         """Check that an object that a token names exists, and is the same one."""
-        resource = self._cluster.registry.core(plural)
+        resource = self.cluster.registry.built_in(plural)
         stored = resource.find(namespace, reference["name"])
         if stored is None and lost:
             raise InvalidToken(f"service account token has been {lost}")

@@ -101,12 +101,7 @@ def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
 
 
 def with_groups(wanted: User, fixed: tuple[str, ...]) -> User:
-    """Return an impersonated user with the groups that the server adds.
-
-    Args:
-        wanted: the user as the request names it.
-        fixed: the groups of its kind, if the request gives none.
-    """
+    """Return an impersonated user with the groups that the server adds: the fixed ones if the request gives none."""
     groups = wanted.groups or fixed
     expected = UNAUTHENTICATED if wanted.name == _ANONYMOUS else AUTHENTICATED
     added = () if {expected, UNAUTHENTICATED} & set(groups) else (expected,)

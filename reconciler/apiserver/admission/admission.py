@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.apiserver.access.roles import Roles
-from reconciler.apiserver.admission.calls import CallFailed, WebhookCaller
 from reconciler.apiserver.admission.matching import GROUP, selected
 from reconciler.apiserver.admission.permissions import check_permissions, needs_permissions
 from reconciler.apiserver.admission.policies import Policy, read_policies
 from reconciler.apiserver.admission.reviews import BadResponse, denial, read_response, review_request
-from reconciler.apiserver.admission.webhooks import Webhook, read_webhooks
+from reconciler.apiserver.admission.webhooks import CallFailed, Webhook, WebhookCaller, read_webhooks
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, failed
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhooks import review_version
@@ -30,11 +29,6 @@ __all__ = ["ConfiguredAdmission"]
 
 class ConfiguredAdmission:
     """Admission by the webhooks and policies that are configured in a cluster; the `Admission` of a server.
-
-    Args:
-        cluster: the stored objects, among them the configurations.
-        caller: calls the webhooks.
-        roles: what users may grant to others; None: everything.
 
     Attributes:
         active: whether anything was ever configured, or roles limit what users may do.

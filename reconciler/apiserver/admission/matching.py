@@ -18,18 +18,14 @@ GROUP = "admissionregistration.k8s.io"
 
 def configured(registry: Registry, plural: str) -> Iterator[tuple[str, JSONObject]]:
     """Yield the names and documents of a kind of configuration, in the order of the names."""
-    resource = registry.resource(GROUP, plural)
-    for name, stored in sorted(resource.store.objects.items()) if resource is not None else ():
+    for name, stored in sorted(registry.built_in(plural, GROUP).store.objects.items()):
         yield name, stored.doc
 
 
 def endpoint_for(rules: Sequence[JSONObject] | None, policy: str | None, write: Admitted) -> Endpoint | None:
     """Return the kind in the version that a rule names, or None if no rule matches the write.
 
-    Args:
-        rules: the rules; an earlier one comes first.
-        policy: with the match policy ``Equivalent``, a rule for another version of the kind matches as well.
-        write: the write.
+    With the match policy ``Equivalent``, a rule for another version of the kind matches as well.
     """
     asked = write.call.endpoint
     if asked.info.group == GROUP:
@@ -67,22 +63,13 @@ def _names(pattern: str, plural: str, subresource: str) -> bool:
 
 
 def selected(match: JSONObject, write: Admitted, registry: Registry) -> bool:
-    """Return whether the selectors match the namespace and the object of a write, before or after it.
-
-    Args:
-        match: what has a ``namespaceSelector`` and an ``objectSelector``.
-        write: the write.
-        registry: the served kinds.
-
-    Raises:
-        Refusal: 404, the namespace does not exist.
-    """
+    """Return whether the selectors match the namespace (or raise its 404) and the object of a write."""
     wanted, info = match.get("namespaceSelector") or {}, write.call.endpoint.info
     if wanted and (write.call.namespace or (info.plural == "namespaces" and not info.group)):
         # A Namespace is selected by its own labels.
         namespace, document = write.call.namespace, write.doc or write.before
         if namespace:
-            found = registry.core("namespaces").store.objects.get(namespace)
+            found = registry.built_in("namespaces").store.objects.get(namespace)
             if found is None:
                 raise not_found("namespaces", "", namespace)
             document = found.doc

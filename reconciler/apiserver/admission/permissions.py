@@ -16,10 +16,7 @@ from reconciler.wire import JSONObject
 
 __all__ = ["check_permissions", "needs_permissions"]
 
-_EVERYTHING = (
-    {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
-    {"nonResourceURLs": ["*"], "verbs": ["*"]},
-)
+_EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})
 _FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")
 
 
@@ -71,11 +68,7 @@ def _outcome(doc: JSONObject) -> tuple[object, object]:
 
 
 def _check_escalation(write: Admitted, doc: JSONObject, roles: Roles) -> None:
-    """Return if the user of a write has all permissions that it grants, or may grant others.
-
-    Raises:
-        Refusal: 403; 404 if a binding names a role that does not exist.
-    """
+    """Return if the user of a write has all permissions that it grants, or may grant others."""
     call = write.call
     if _only_for_garbage_collection(doc, write.before):
         return

@@ -37,14 +37,7 @@ class _Failure:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy with its bindings and compiled expressions.
-
-    Attributes:
-        name: its name.
-        spec: its ``spec``.
-        bindings: the names and the ``spec`` of its bindings.
-        registry: the served kinds.
-    """
+    """A policy with its bindings and compiled expressions."""
 
     name: str
     spec: JSONObject
@@ -112,7 +105,7 @@ class Policy:
                 yield _Failure(f"failed to configure binding: {problem}")
             return
         namespace = write.call.namespace
-        stored = self.registry.core("namespaces").store.objects.get(namespace) if namespace else None
+        stored = self.registry.built_in("namespaces").store.objects.get(namespace) if namespace else None
         for param in params:
             yield from self._failures_with(
                 {

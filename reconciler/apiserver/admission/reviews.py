@@ -22,13 +22,7 @@ class BadResponse(Exception):
 
 
 def review_request(write: Admitted, endpoint: Endpoint, uid: str) -> JSONObject:
-    """Return the ``request`` of an AdmissionReview.
-
-    Args:
-        write: the write.
-        endpoint: the kind in the version that the webhook's rule names.
-        uid: the id of the review.
-    """
+    """Return the ``request`` of an AdmissionReview, with objects in the version that the webhook's rule names."""
     call, asked = write.call, write.call.endpoint
     request: JSONObject = {
         "uid": uid,
@@ -81,16 +75,7 @@ def _options(write: Admitted) -> JSONObject:
 
 
 class ReviewResponse(msgspec.Struct, rename="camel"):
-    """The response of a webhook.
-
-    Attributes:
-        uid: the id of the review.
-        allowed: whether the write is allowed.
-        status: the Status of a denial; None if there is none.
-        patch: a JSON Patch; None for none.
-        patch_type: its type.
-        warnings: texts for the client; None for none.
-    """
+    """The response of a webhook, as an AdmissionReview has it."""
 
     uid: str = ""
     allowed: bool = False
@@ -107,17 +92,7 @@ class _Review(msgspec.Struct, rename="camel"):
 
 
 def read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> tuple[ReviewResponse, list[Any]]:
-    """Return the response in an AdmissionReview, and the operations of its patch.
-
-    Args:
-        body: the body of the HTTP response.
-        version: the version of the review that was sent, ``v1`` or ``v1beta1``.
-        uid: the id of the review that was sent.
-        mutating: whether the webhook may change the object.
-
-    Raises:
-        BadResponse: it is not valid.
-    """
+    """Return the response in an AdmissionReview, and the operations of its patch; raise `BadResponse` if not valid."""
     try:
         review = msgspec.json.decode(body, type=_Review | None) or _Review()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -159,12 +134,7 @@ def _operations(patch: bytes) -> list[Any]:
 
 
 def denial(name: str, response: ReviewResponse) -> Refusal:
-    """Return the error response for a write that a webhook denies.
-
-    Args:
-        name: the name of the webhook.
-        response: its response.
-    """
+    """Return the error response for a write that a webhook denies."""
     status = response.status or {}
     code, reason, why = status.get("code"), str(status.get("reason") or ""), str(status.get("message") or "")
     denied = f"admission webhook {quoted(name)} denied the request"

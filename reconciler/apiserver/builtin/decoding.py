@@ -67,10 +67,8 @@ class Decoding:
 def first_error(problems: list[Malformed], order: list[str] | None) -> str:
     """Return the message of the one error that a decoder reports.
 
-    Args:
-        problems: the errors.
-        order: the members in the order of encoding/json; None if the document is restored from untyped values, which
-            starts with metadata.
+    The order is that of the members for encoding/json. Without one, the document is restored from untyped values, which
+    starts with metadata.
     """
     if order is None:
         return min(problems, key=lambda each: each.member != "metadata").restoring
@@ -99,24 +97,14 @@ class Place(NamedTuple):
         return f"json: cannot unmarshal {shown} into Go struct field {struct}.{self.go_path} of type {wanted}"
 
 
+@dataclass(frozen=True, slots=True)
 class BuiltInContents:
-    """A decoder of documents of one built-in kind.
+    """A decoder of documents of one built-in kind."""
 
-    Args:
-        node: the type of the kind.
-    """
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    node: Node
 
     def decode(self, found: JSONObject, before: JSONObject | None, decoding: Decoding) -> JSONObject:
-        """Return a document with its unknown members, empty lists and empty maps pruned and its defaults filled in.
-
-        Args:
-            found: the document.
-            before: the stored document on an update.
-            decoding: how it is decoded; records the unknown members and the errors.
-        """
+        """Return a document with its unknown members, empty lists and empty maps pruned and its defaults filled in."""
         earlier: JSONObject = before or {}
         decoded = {}
         for key, value in found.items():
@@ -136,13 +124,7 @@ _ABSENT = object()
 
 
 def read_value(value: Any, node: Node, place: Place) -> Any:
-    """Return a value as its type decodes it, and record what is unknown or has a wrong type.
-
-    Args:
-        value: the value in the document.
-        node: the type.
-        place: the place of the value.
-    """
+    """Return a value as its type decodes it, and record what is unknown or has a wrong type."""
     if node is ANYTHING or (type(value) is str and node.type == "string" and not node.format):
         return value
     if isinstance(value, dict) and (node.type == "object" or node.properties):
@@ -194,11 +176,7 @@ def _is_empty(value: Any, node: Node) -> bool:
 
 
 def _read_scalar(value: Any, node: Node, place: Place) -> Any:
-    """Return a scalar as its type decodes it.
-
-    Raises:
-        Malformed: the value has a wrong type.
-    """
+    """Return a scalar as its type decodes it; raise `Malformed` if it has a wrong type."""
     found = _decoded(value, node, place)
     if found is None:
         wanted = "string" if node.format in _TIMES else node.name or "string"
@@ -317,11 +295,7 @@ _FRACTION = re.compile(r"\.(\d+)")
 
 
 def read_time(text: str, form: str) -> str:
-    """Return a time as metav1 writes it: in UTC, with seconds or microseconds.
-
-    Raises:
-        Malformed: the text is not a time.
-    """
+    """Return a time as metav1 writes it, in UTC with seconds or microseconds; raise `Malformed` if it is not a time."""
     micro = form == "micro-time"
     fraction = _FRACTION.search(text)
     short = _FRACTION.sub(lambda match: f".{match.group(1)[:6]:0<6}", text)

@@ -106,12 +106,9 @@ _COMPUTED: dict[str, Completion] = {
 
 
 def completion_of(name: str) -> Completion | None:
-    """Return the function that fills in the defaults of a type, or None if it has none.
+    """Return the function that fills in the defaults of a type of ``types.json``, or None if it has none.
 
     The function returns a new value if something was missing, and its argument otherwise.
-
-    Args:
-        name: the name of the type in ``types.json``.
     """
     rows = recorded("builtin/defaults.json").get(name, [])
     steps = [*map(_step, rows if isinstance(rows, list) else [rows])]

@@ -36,7 +36,7 @@ _COMPUTED: dict[tuple[str, str], dict[str, FieldReader]] = {
         "status.podIPs": lambda _doc: "",  # accepted, and the same for all pods
     },
     ("", "events"): {
-        "source": lambda doc: str(value_at(doc, "source.component") or doc.get("reportingComponent") or ""),
+        "source": lambda doc: str(value_at(doc, "source.component") or doc.get("reportingComponent") or "")
     },
 }
 

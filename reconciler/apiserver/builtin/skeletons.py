@@ -14,14 +14,7 @@ _EXCLUDED = frozenset({"customresourcedefinitions"})
 
 
 def skeleton_of(info: KindInfo, version: str) -> JSONObject:
-    """Return the fields that an empty document of a built-in kind has besides its type.
-
-    A required field is None.
-
-    Args:
-        info: the kind.
-        version: the version of the document.
-    """
+    """Return the fields that an empty document of a built-in kind has besides its type; a required field is None."""
     node = None if info.plural in _EXCLUDED else built_in_node(info.group, version, info.kind)
     found: JSONObject = {"metadata": {}}
     for key in ("spec", "status"):

@@ -45,11 +45,8 @@ class Checked:
 def check_expression(tree: Tree, node: Node, *, optional_old: bool) -> Checked:
     """Check an expression whose ``self`` is a place of a schema.
 
-    Args:
-        tree: the expression.
-        node: the place.
-        optional_old: ``oldSelf`` is an optional. The real server does not convert the value in it: times are strings,
-            and the items of lists have an order.
+    The real server does not convert the value in an optional ``oldSelf``: times are strings, and the items of lists
+    have an order.
     """
     raw: dict[int, Node] = {}
     old = _copied(node, raw) if optional_old else node
@@ -72,12 +69,7 @@ Scope = Mapping[str, Node | None]
 
 
 class _Walker:
-    """A walk through an expression that finds the place of each part.
-
-    Args:
-        tree: the expression.
-        raw: the places whose values are not converted, by identity.
-    """
+    """A walk through an expression that finds the place of each part; values at the `raw` places stay as they are."""
 
     def __init__(self, tree: Tree, raw: Mapping[int, Node]) -> None:
         self._raw = raw

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from reconciler.apiserver.cel.costs import (
@@ -14,15 +14,13 @@ from reconciler.apiserver.cel.costs import (
     occurrences,
     occurrences_below,
 )
-from reconciler.apiserver.cel.engine import (
-    require_engine,
-)
+from reconciler.apiserver.cel.engine import require_engine
 from reconciler.apiserver.cel.expressions import CompileError, compile_expression
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = ["CompiledRules", "Rule", "children", "compile_rules"]
+__all__ = ["CompiledRules", "Rule", "children"]
 
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 
@@ -56,34 +54,6 @@ class Rule:
     message_cost: int
 
 
-@dataclass(slots=True)
-class CompiledRules:
-    """The compiled rules of a schema.
-
-    Attributes:
-        rules: the rules of each place, by the place's identity.
-        relevant: whether a place or one below it has rules, by the place's identity.
-        problems: the errors of the rules, each with the path of its rule below the schema. ``{root}`` in a message
-            stands for the path of the schema.
-    """
-
-    rules: dict[int, list[Rule]] = field(default_factory=dict)
-    relevant: dict[int, bool] = field(default_factory=dict)
-    problems: list[tuple[str, FieldError]] = field(default_factory=list)
-
-
-def compile_rules(root: Node) -> CompiledRules:
-    """Compile the rules of a schema.
-
-    Raises:
-        MissingExtra: the schema has rules, but the CEL engine is not installed; rules are never ignored.
-    """
-    if not _has_rules(root):
-        return CompiledRules()
-    require_engine()
-    return _SchemaCompiler(root).compile()
-
-
 def _has_rules(node: Node) -> bool:
     if node.rules:
         return True
@@ -101,18 +71,28 @@ def children(node: Node) -> Iterator[tuple[str, Node]]:
             yield step, other
 
 
-class _SchemaCompiler:
-    """A compiler of the rules of one schema."""
+class CompiledRules:
+    """The compiled rules of a schema.
+
+    Attributes:
+        rules: the rules of each place, by the place's identity.
+        relevant: whether a place or one below it has rules, by the place's identity.
+        problems: the errors of the rules, each with the path of its rule below the schema. ``{root}`` in a message
+            stands for the path of the schema.
+
+    Raises:
+        MissingExtra: the schema has rules, but the CEL engine is not installed; rules are never ignored.
+    """
 
     def __init__(self, root: Node) -> None:
-        self._root = root
-        self._compiled = CompiledRules()
+        self.rules: dict[int, list[Rule]] = {}
+        self.relevant: dict[int, bool] = {}
+        self.problems: list[tuple[str, FieldError]] = []
         self._costs: list[tuple[int, str, str]] = []
-
-    def compile(self) -> CompiledRules:
-        self._place(self._root, "", correlatable=True, uncorrelated="")
-        self._check_costs()
-        return self._compiled
+        if _has_rules(root):
+            require_engine()
+            self._place(root, "", correlatable=True, uncorrelated="")
+            self._check_costs()
 
     def _place(self, node: Node, path: str, *, correlatable: bool, uncorrelated: str, times: int | None = 1) -> bool:
         """Compile the rules of a place and of the places below it; return whether there are any.
@@ -126,7 +106,7 @@ class _SchemaCompiler:
         """
         here = False
         if node.rules:
-            self._compiled.rules[id(node)] = list(self._rules(node, path, correlatable, uncorrelated, times))
+            self.rules[id(node)] = list(self._rules(node, path, correlatable, uncorrelated, times))
             here = True
         for step, child in children(node):
             still = correlatable and (step != ".items" or node.list_type == "map")
@@ -134,7 +114,7 @@ class _SchemaCompiler:
                 lost = uncorrelated if still or uncorrelated else path
                 more = times if step.startswith(".properties") else occurrences_below(times, node)
                 here = self._place(child, path + step, correlatable=still, uncorrelated=lost, times=more) or here
-        self._compiled.relevant[id(node)] = here
+        self.relevant[id(node)] = here
         return here
 
     def _rules(self, node: Node, path: str, correlatable: bool, uncorrelated: str, times: int | None) -> Iterator[Rule]:
@@ -216,7 +196,7 @@ class _SchemaCompiler:
             self._report(place, FieldError.invalid(".fieldPath", field, "must be a valid path"))
 
     def _report(self, place: str, error: FieldError) -> None:
-        self._compiled.problems.append((place, error))
+        self.problems.append((place, error))
 
     def _check_costs(self) -> None:
         """Report rules over their budget, and the most expensive rules if all together are over theirs."""

@@ -78,11 +78,7 @@ class Condition:
         return None, problem_in_words(problem)
 
     def check(self) -> None:
-        """Compile the expression.
-
-        Raises:
-            CompileError: it does not compile, or its value has another type.
-        """
+        """Raise `CompileError` if the expression does not compile, or its value has another type."""
         _ = self._checked
 
 

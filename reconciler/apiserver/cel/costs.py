@@ -14,14 +14,7 @@ from reconciler.apiserver.cel.model import member_of
 from reconciler.apiserver.cel.syntax_tree import Expr
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 
-__all__ = [
-    "RULE_COST_LIMIT",
-    "TOTAL_COST_LIMIT",
-    "cost_of",
-    "excess_factor",
-    "occurrences",
-    "occurrences_below",
-]
+__all__ = ["RULE_COST_LIMIT", "TOTAL_COST_LIMIT", "cost_of", "excess_factor", "occurrences", "occurrences_below"]
 
 RULE_COST_LIMIT = 10_000_000
 """The budget of one rule; apiextensions' ``StaticEstimatedCostLimit``."""
@@ -72,12 +65,7 @@ def _min_bytes(node: Node | None) -> int:
 
 
 def cost_of(expr: Expr, node: Node) -> int:
-    """Return the maximum cost of one evaluation of a rule.
-
-    Args:
-        expr: the compiled rule.
-        node: the rule's place.
-    """
+    """Return the maximum cost of one evaluation of a rule at a place."""
     return _cost(expr, {"self": node, "oldSelf": node})[0]
 
 

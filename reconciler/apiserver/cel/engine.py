@@ -73,11 +73,7 @@ class Function:
 
 
 def require_engine() -> None:
-    """Check that the engine is installed.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
+    """Raise `MissingExtra` if the engine is not installed."""
     try:
         import cel_expr_python  # type: ignore[import-untyped]  # noqa: F401 - imported to see whether it is installed
     except ModuleNotFoundError as error:
@@ -109,12 +105,7 @@ def named_types(message: str) -> str:
 
 
 def checking_environment(variables: Mapping[str, CelType], functions: Callable[[], Sequence[Function]]) -> Any:
-    """Return an environment for compiling expressions.
-
-    Args:
-        variables: the types of the variables, by name.
-        functions: returns the functions that are added to the engine's own; called once.
-    """
+    """Return an environment for compiling expressions."""
     return _new_environment(variables, _declarations(functions))
 
 

@@ -20,6 +20,7 @@ from reconciler.apiserver.cel.functions import functions
 from reconciler.apiserver.cel.model import type_of
 from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
 from reconciler.apiserver.cel.syntax_tree import Expr, Tree, read_tree
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.schema.shape import Node
 
 __all__ = [
@@ -223,11 +224,7 @@ def check_condition(
 
 
 def compile_condition(checked: CheckedCondition, variables: Mapping[str, CheckedCondition]) -> Any:
-    """Return the program of an expression.
-
-    Args:
-        checked: the expression.
-        variables: the variables that it uses, and those that these use; each after those that it uses.
+    """Return the program of an expression, given the variables that it uses, each after those that it uses itself.
 
     Raises:
         CompileError: there are too many variables for the engine, about forty.
@@ -279,34 +276,10 @@ def _first_names(text: str) -> str:
     return _UNDECLARED.sub(first, text)
 
 
-# The fields of ``request`` and ``namespaceObject``, the documents of conditions whose types are known.
+# The fields of ``request`` and ``namespaceObject``, the documents of conditions whose types are known, are in
+# ``documents.json``.
 
 _Fields = Mapping[str, "_Fields | None"]
-
-
-def _fields(names: str) -> _Fields:
-    return dict.fromkeys(names.split())
-
-
-_KIND, _RESOURCE = _fields("group version kind"), _fields("group version resource")
-_DOCUMENTS: _Fields = {
-    "request": {
-        **_fields("subResource requestSubResource name namespace operation dryRun options"),
-        "kind": _KIND,
-        "requestKind": _KIND,
-        "resource": _RESOURCE,
-        "requestResource": _RESOURCE,
-        "userInfo": _fields("username uid groups extra"),
-    },
-    "namespaceObject": {
-        "metadata": _fields(
-            "name generateName namespace labels annotations UID creationTimestamp deletionGracePeriodSeconds "
-            "deletionTimestamp generation resourceVersion finalizers"
-        ),
-        "spec": _fields("finalizers"),
-        "status": _fields("phase conditions"),
-    },
-}
 
 
 def _unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:
@@ -323,7 +296,7 @@ def _unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:
 def _fields_of(expr: Expr, loops: set[str]) -> _Fields | None:
     """Return the fields of the value of an expression, or None if they are not known."""
     if expr.kind == "ident":
-        return None if expr.name in loops else _DOCUMENTS.get(expr.name)
+        return None if expr.name in loops else recorded("cel/documents.json").get(expr.name)
     if expr.kind != "select":
         return None
     fields = _fields_of(expr.parts[0], loops)

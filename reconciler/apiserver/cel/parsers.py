@@ -56,11 +56,7 @@ def read_address(text: str) -> Address:
 
 @functools.lru_cache(maxsize=256)
 def read_network(text: str) -> Network:
-    """Return a network, with the address that it was written with.
-
-    Raises:
-        ValueError: the text is not a network in CIDR notation.
-    """
+    """Return a network, with the address that it was written with; raise `ValueError` if it is not in CIDR notation."""
     try:
         network = _parse_network(text)
     except ValueError as error:
@@ -198,21 +194,13 @@ class URL:
 
 
 def check_request_uri(text: str) -> None:
-    """Check that a string is an absolute URI or an absolute path.
-
-    Raises:
-        ValueError: it is neither.
-    """
+    """Raise `ValueError` if a string is neither an absolute URI nor an absolute path."""
     _parse_url(text, text, request=True)
 
 
 @functools.lru_cache(maxsize=256)
 def read_url(text: str) -> URL:
-    """Return the parts of an absolute URI or an absolute path.
-
-    Raises:
-        ValueError: the text is neither.
-    """
+    """Return the parts of an absolute URI or an absolute path; raise `ValueError` for any other text."""
     check_request_uri(text)
     return _parse_url(text, text.partition("#")[0], request=False)
 
@@ -264,9 +252,7 @@ def _host_problem(host: str) -> str:
 def read_version(text: str, *, normalize: bool = False) -> str:
     """Return a semantic version without its build metadata.
 
-    Args:
-        text: the version.
-        normalize: accept a leading ``v``, leading zeros and missing parts.
+    To be normalized, it may have a leading ``v``, leading zeros and missing parts.
 
     Raises:
         ValueError: the text is not a semantic version.

@@ -56,11 +56,8 @@ class Changes:
 def runnable(tree: Tree, changes: Changes, bound: Sequence[tuple[str, Tree]] = ()) -> bytes:
     """Return a compiled expression that the engine can run.
 
-    Args:
-        tree: the expression.
-        changes: the changes to make.
-        bound: names that stand for other compiled expressions, each after those that it uses. The engine evaluates
-            them when they are first used.
+    The names in `bound` stand for other compiled expressions, each after those that it uses. The engine evaluates them
+    when they are first used.
     """
     message: Fields = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
     if bound:
@@ -92,12 +89,7 @@ def referenced_names(tree: Tree) -> set[str]:
 
 
 class _Rewriter:
-    """A rewriter of expressions.
-
-    Args:
-        changes: the changes to make.
-        checked: the message around the expression.
-    """
+    """A rewriter of expressions."""
 
     def __init__(self, changes: Changes, checked: Fields) -> None:
         self._changes = changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reconciler.apiserver.cel.compiler import Rule, children, compile_rules
+from reconciler.apiserver.cel.compiler import CompiledRules, Rule, children
 from reconciler.apiserver.cel.model import to_cel
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
@@ -19,18 +19,11 @@ _ABSENT = object()
 
 
 class RuleSet:
-    """The compiled rules of a schema. It is true if there are any.
-
-    Args:
-        root: the schema.
-
-    Raises:
-        MissingExtra: the schema has rules, but the CEL engine is not installed; rules are never ignored.
-    """
+    """The compiled rules of a schema. It is true if there are any."""
 
     def __init__(self, root: Node) -> None:
         self._root = root
-        compiled = compile_rules(root)
+        compiled = CompiledRules(root)
         self._rules, self._relevant, self._problems = compiled.rules, compiled.relevant, compiled.problems
 
     def __bool__(self) -> bool:
@@ -58,12 +51,7 @@ class RuleSet:
                 yield from self._default_errors(child, path + step)
 
     def errors(self, doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
-        """Return an error for each rule that a document violates.
-
-        Args:
-            doc: a document that is valid by the schema.
-            before: the document that it replaces, or None.
-        """
+        """Return an error for each rule that a valid document violates; `before` is the document that it replaces."""
         return list(self._evaluate(doc, _ABSENT if before is None else before, self._root, ""))
 
     def _evaluate(self, value: Any, before: Any, node: Node, path: str) -> Findings:

@@ -34,17 +34,12 @@ _CONTROLLER = ManagerKey("kube-apiserver", "Update", "apiextensions.k8s.io/v1", 
 
 
 class Definitions:
-    """The controller of CustomResourceDefinitions. It is called with every change that is committed to the cluster.
-
-    Args:
-        cluster: the stored objects.
-        webhook_servers: the webhook servers in the same process, by address.
-    """
+    """The controller of CustomResourceDefinitions. It is called with every change that is committed to the cluster."""
 
     def __init__(self, cluster: Cluster, webhook_servers: Mapping[str, Transport]) -> None:
         self._cluster = cluster
         self._webhook_servers = webhook_servers
-        self._definitions = cluster.registry.resource("apiextensions.k8s.io", "customresourcedefinitions")
+        self._definitions = cluster.registry.built_in("customresourcedefinitions", "apiextensions.k8s.io")
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
         # The schemas that were compiled for validation are then served; one entry for a definition being written.
         self._compiled: dict[str, dict[str, CustomContents]] = {}
@@ -57,7 +52,7 @@ class Definitions:
             return self._strategy
         if info.group == CERTIFICATES:
             return certificate_strategy(call.subresource, call.user.info(), self._cluster.now)
-        return strategy_of(info, call.subresource)
+        return strategy_of(info.group, info.plural, call.subresource)
 
     def _check(self, doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
         self._compiled.clear()
@@ -170,7 +165,6 @@ class Definitions:
 
     def _finish(self, resource: Resource) -> None:
         """Remove the finalizer of a definition that is being deleted, after its last object is gone."""
-        assert self._definitions is not None  # noqa: S101 - built in
         name = f"{resource.info.plural}.{resource.info.group}"
         stored = self._definitions.store.objects.get(name)
         if stored is None or not stored.doc["metadata"].get("deletionTimestamp"):

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import lzma
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -33,37 +34,28 @@ def _recorded() -> dict[str, msgspec.Raw]:
 
 
 @functools.cache
-def _template() -> JSONObject:
-    """Return the document of a namespaced and a cluster-scoped custom kind, whose names start with ``Zz``."""
-    document: JSONObject = msgspec.json.decode(_recorded()["template"])
-    return document
-
-
-@functools.cache
-def _recorded_swagger() -> JSONObject:
-    document: JSONObject = msgspec.json.decode(_recorded()["v2"])
+def _recorded_document(name: str) -> JSONObject:
+    """Return a decoded document: ``v2``, or ``template`` of two custom kinds, whose names start with ``Zz``."""
+    document: JSONObject = msgspec.json.decode(_recorded()[name])
     return document
 
 
 @functools.cache
 def _recorded_protobuf() -> bytes:
-    return encode_definitions(_recorded_swagger()["info"], _recorded_swagger()["definitions"])
+    swagger = _recorded_document("v2")
+    return encode_definitions(swagger["info"], swagger["definitions"])
 
 
+@dataclass(frozen=True, slots=True)
 class OpenAPI:
-    """The OpenAPI documents of a registry.
+    """The OpenAPI documents of a registry."""
 
-    Args:
-        registry: the served kinds.
-    """
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    registry: Registry
 
     def _custom(self) -> dict[str, list[Endpoint]]:
         """Return the versions of custom groups by path."""
         found: dict[str, list[Endpoint]] = {}
-        for group, versions in self._registry.groups().items():
+        for group, versions in self.registry.groups().items():
             for version, endpoints in versions.items():
                 custom = [endpoint for endpoint in endpoints if endpoint.resource.custom]
                 if custom:
@@ -88,7 +80,7 @@ class OpenAPI:
 
     def swagger(self) -> JSONObject:
         """Return the OpenAPI 2 document: paths of the built-in kinds, definitions of all."""
-        recorded = _recorded_swagger()
+        recorded = _recorded_document("v2")
         return {**recorded, "definitions": {**recorded["definitions"], **self._custom_definitions()}}
 
     def swagger_protobuf(self) -> bytes:
@@ -104,7 +96,7 @@ class OpenAPI:
 
 def _document(endpoints: list[Endpoint]) -> JSONObject:
     """Return the document of custom kinds of one group and version."""
-    template, scaled = _template(), any("scale" in endpoint.subresources for endpoint in endpoints)
+    template, scaled = _recorded_document("template"), any("scale" in endpoint.subresources for endpoint in endpoints)
     left_out = ("example.",) if scaled else ("example.", "io.k8s.api.autoscaling.")
     schemas = {k: schema for k, schema in template["components"]["schemas"].items() if not k.startswith(left_out)}
     paths: JSONObject = {}
@@ -154,7 +146,7 @@ def _identifier(name: str) -> str:
 def _schemas(endpoint: Endpoint) -> JSONObject:
     """Return the schemas of a custom kind and of its list."""
     kind, contents = f"example.template.vtemplate.{_placeholder(endpoint)}", endpoint.contents
-    known = _template()["components"]["schemas"]
+    known = _recorded_document("template")["components"]["schemas"]
     filled = _filled(endpoint, {name: known[name] for name in (kind, f"{kind}List")})
     name, of_list = filled
     whole: JSONObject = contents.schema if isinstance(contents, CustomContents) else {"type": "object"}

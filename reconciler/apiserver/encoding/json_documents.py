@@ -52,11 +52,7 @@ _decoder = msgspec.json.Decoder(float_hook=_go_number)
 
 
 def read_json(body: bytes, *, lenient: bool = True) -> Any:
-    """Decode a request body.
-
-    Args:
-        body: the encoded JSON.
-        lenient: replace invalid UTF-8 and lone surrogates with U+FFFD, as Go's JSON decoder does.
+    """Decode a request body; a lenient decoder replaces invalid UTF-8 and lone surrogates with U+FFFD, as Go's does.
 
     Raises:
         InvalidJSON: the body is not valid JSON, or is nested too deeply.
@@ -82,11 +78,7 @@ def read_json(body: bytes, *, lenient: bool = True) -> Any:
 
 
 def check_value(value: Any) -> None:
-    """Check the nesting of a value that was not decoded from a single body, such as the result of a patch.
-
-    Raises:
-        InvalidJSON: the value is nested too deeply.
-    """
+    """Raise `InvalidJSON` for a value that is nested too deeply, such as the result of a patch."""
     if exceeds_max_levels(value):
         raise InvalidJSON(_TOO_DEEP)
 

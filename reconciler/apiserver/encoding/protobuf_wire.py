@@ -40,11 +40,7 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at a position, and the position after it.
-
-    Raises:
-        Truncated: the number does not end.
-    """
+    """Return the number that begins at a position, and the position after it."""
     value = shift = 0
     while True:
         if at >= len(message) or shift > 63:

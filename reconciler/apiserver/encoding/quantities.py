@@ -24,11 +24,7 @@ _PRECISION = 100
 
 @functools.lru_cache(maxsize=1024)
 def read_quantity(text: str) -> Decimal:
-    """Return the number that a quantity stands for.
-
-    Raises:
-        ValueError: the text is not a quantity; the message is the real server's.
-    """
+    """Return the number that a quantity stands for; raise `ValueError` with the real server's message otherwise."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError(NOT_A_QUANTITY)
@@ -60,15 +56,7 @@ _LARGEST = 2**63 - 1
 
 @functools.lru_cache(maxsize=1024)
 def canonical_quantity(text: str, *, places: int = 9) -> str:
-    """Return a quantity in its canonical form.
-
-    Args:
-        text: the quantity.
-        places: the decimal places to round up to; 3 in resource lists.
-
-    Raises:
-        ValueError: the text is not a quantity; the message is the real server's.
-    """
+    """Return a quantity in its canonical form, rounded up to some decimal places: 3 in resource lists."""
     with localcontext() as context:
         context.prec = _PRECISION
         number = read_quantity(text).quantize(Decimal(1).scaleb(-places), ROUND_UP)

@@ -180,15 +180,7 @@ def needs_a_node(plural: str, name: str, subresource: str) -> Refusal:
 
 
 def already_exists(plural: str, group: str, name: str, *, deleting: bool = False, generated: bool = False) -> Refusal:
-    """Return the 409 for a create with a name that is taken.
-
-    Args:
-        plural: the kind's plural name.
-        group: its group.
-        name: the name.
-        deleting: the existing object is being deleted.
-        generated: the server generated the name.
-    """
+    """Return the 409 for a create with a name that is taken, perhaps by an object that is being deleted."""
     prefix = "object is being deleted: " if deleting else ""
     message = f"{prefix}{qualified(plural, group)} {quoted(name)} already exists"
     details = _details(name, group, plural)
@@ -208,11 +200,7 @@ def conflict(plural: str, group: str, name: str, why: str = _MODIFIED) -> Refusa
 
 
 def apply_conflict(conflicts: Sequence[tuple[str, Sequence[str]]]) -> Refusal:
-    """Return the 409 for an apply that changes fields of other managers.
-
-    Args:
-        conflicts: each manager, as messages name it, with the paths of its fields.
-    """
+    """Return the 409 for an apply that changes fields of other managers, given as messages name them."""
     causes = [
         FieldError(path, f"conflict with {manager}", "FieldManagerConflict")
         for manager, paths in conflicts

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["go_bool", "go_int", "go_json", "go_syntax", "go_type", "go_value", "is_int64", "quoted", "snippet"]
+__all__ = [
+    "GO_TYPES",
+    "go_bool",
+    "go_int",
+    "go_json",
+    "go_syntax",
+    "go_type",
+    "go_value",
+    "is_int64",
+    "quoted",
+    "snippet",
+]
 
 
 def go_json(value: Any, *, sort: bool = True) -> str:
@@ -71,6 +83,18 @@ def go_type(value: Any) -> str:
     return "object" if isinstance(value, dict) else "null"
 
 
+GO_TYPES: Mapping[type, str] = {
+    bool: "bool",
+    dict: "map[string]interface {}",
+    float: "float64",
+    int: "int64",
+    list: "[]interface {}",
+    str: "string",
+    type(None): "<nil>",
+}
+"""The Go types of decoded JSON values."""
+
+
 def go_value(value: Any) -> str:
     """Return a value as Go's ``%v`` formats it: ``map[a:1 b:[x y]]``."""
     if isinstance(value, dict):
@@ -116,11 +140,7 @@ def go_bool(text: str) -> bool:
 
 
 def go_int(text: str, *, signed: bool = True) -> int:
-    """Parse a 64-bit integer as Go's strconv does.
-
-    Raises:
-        ValueError: the text is not a 64-bit integer; the message is strconv's.
-    """
+    """Parse a 64-bit integer as Go's strconv does; raise `ValueError` with its message for any other text."""
     function = "ParseInt" if signed else "ParseUint"
     digits = text[1:] if signed and text[:1] in ("+", "-") else text
     if _DIGITS.fullmatch(digits) is None:

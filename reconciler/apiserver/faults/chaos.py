@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +34,7 @@ _IRREGULARITIES: Mapping[str, tuple[Effect, tuple[str, ...] | None]] = {
 """What a healthy server does as well, so that it may happen more often."""
 
 
+@dataclass(frozen=True, eq=False)
 class Chaos:
     """The faults of one call of `Faults.chaos`. `stop`, or the end of a ``with`` block, removes them.
 
@@ -41,8 +42,7 @@ class Chaos:
         faults: each fault by a name that says what it does.
     """
 
-    def __init__(self, faults: Mapping[str, Fault]) -> None:
-        self.faults = faults
+    faults: Mapping[str, Fault]
 
     @property
     def hits(self) -> dict[str, int]:

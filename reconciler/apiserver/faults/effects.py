@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.requests.routing import Call
 from reconciler.wire import JSONObject
@@ -24,22 +25,6 @@ __all__ = [
 
 EventOrder = Literal["before", "after", "late", "seeded"]
 """When watches receive the event of a write, relative to its response; see `ReorderEvents`."""
-
-_REASONS = {
-    400: ("BadRequest", "the server rejected our request for an unknown reason"),
-    401: ("Unauthorized", "Unauthorized"),
-    403: ("Forbidden", "forbidden: a fault was injected"),
-    404: ("NotFound", "the server could not find the requested resource"),
-    405: ("MethodNotAllowed", "the server does not allow this method on the requested resource"),
-    409: ("Conflict", "the object has been modified; please apply your changes to the latest version and try again"),
-    410: ("Expired", "The resourceVersion for the provided watch is too old."),
-    413: ("RequestEntityTooLarge", "Request entity too large: limit is 3145728"),
-    422: ("Invalid", "the server rejected our request due to an error in our request"),
-    429: ("TooManyRequests", "The request is throttled; please try again later."),
-    500: ("InternalError", "an error on the server has prevented the request from succeeding"),
-    503: ("ServiceUnavailable", "the server is currently unable to handle the request"),
-    504: ("Timeout", "the server was unable to return a response in the time allotted, but may still be processing it"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +52,8 @@ class Refuse:
 
     def refusal(self, call: Call | None) -> Refusal:
         """Return the error response to a request."""
-        reason, message = _REASONS.get(self.status, ("InternalError", "a fault was injected"))
+        known = recorded("faults/statuses.json")
+        reason, message = known.get(str(self.status), ("InternalError", "a fault was injected"))
         details: JSONObject = {}
         if call is not None:
             info = call.endpoint.info

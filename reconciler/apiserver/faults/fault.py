@@ -115,10 +115,6 @@ _E = TypeVar("_E")
 class Strike:
     """The combined effects of all faults that hit one request; false if none did.
 
-    Args:
-        faults: the faults; at most one of them answers in place of the server.
-        rng: the source of chance for delays of faults that have none of their own.
-
     Attributes:
         delay: seconds to wait first.
     """

@@ -161,11 +161,8 @@ def is_granular(value: JSONValue, node: Node) -> bool:
 def fields_of(value: JSONValue, node: Node, *, whole: bool) -> FieldSet:
     """Return the set of fields below a value.
 
-    Args:
-        value: the value.
-        node: its schema.
-        whole: objects and lists are members themselves, as for added values; otherwise only leaves and items of lists
-            are, as for applied values.
+    Of a whole value, as for added ones, objects and lists are members themselves; otherwise, as for applied values,
+    only leaves and items of lists are.
     """
     found: FieldSet = {}
     for element, child, schema in _children(value, node):

@@ -28,16 +28,7 @@ _MAX_UPDATERS = 10
 """How many entries with operation Update an object keeps; older ones are merged."""
 
 _UNTRACKED = frozenset(
-    {
-        "creationTimestamp",
-        "generation",
-        "managedFields",
-        "name",
-        "namespace",
-        "resourceVersion",
-        "selfLink",
-        "uid",
-    }
+    {"creationTimestamp", "generation", "managedFields", "name", "namespace", "resourceVersion", "selfLink", "uid"}
 )
 """The fields of metadata that have no owner."""
 
@@ -191,10 +182,6 @@ class Change(NamedTuple):
 
 class ManagedFields:
     """The field owners of one object while a request changes it.
-
-    Args:
-        entries: the object's ``managedFields``.
-        now: the timestamp for entries that change.
 
     Attributes:
         sets: the fields of each manager.

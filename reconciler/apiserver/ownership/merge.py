@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from reconciler.apiserver.encoding.text import go_json, go_syntax, go_value, quoted
+from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_syntax, go_value, quoted
 from reconciler.apiserver.ownership.field_sets import FieldSet, is_granular, items_by_element, path_element
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
@@ -74,15 +74,9 @@ def _merge_lists(live: list[JSONValue], config: list[JSONValue], node: Node) -> 
 
 
 def prune(value: JSONValue, last: FieldSet, managed: FieldSet, node: Node) -> JSONValue:
-    """Return a value without what was applied last time and no manager owns any more.
+    """Return a value without what its manager applied last time and no manager owns any more.
 
     An object or list that loses all its content becomes null, as in the real server's library.
-
-    Args:
-        value: the merged value.
-        last: what the manager owned before.
-        managed: what all managers own now.
-        node: the schema of the value.
     """
     if isinstance(value, dict):
         kept = _pruned_members(value, last, managed, node)
@@ -206,7 +200,7 @@ def _scalar_problem(value: JSONValue, node: Node) -> str:
         return ""
     if node.type in ("integer", "number"):
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return "" if fits else f"expected numeric (int or float), got {_GO_TYPES.get(type(value), '<nil>')}"
+        return "" if fits else f"expected numeric (int or float), got {GO_TYPES[type(value)]}"
     if node.type == "boolean":
         return "" if isinstance(value, bool) else f"expected boolean, got {_boxed(value)}"
     shown = f"&value.valueUnstructured{{Value:{go_syntax(value)}}}"
@@ -216,13 +210,3 @@ def _scalar_problem(value: JSONValue, node: Node) -> str:
 def _boxed(value: JSONValue) -> str:
     """Return a value as structured-merge-diff shows it in an error."""
     return f"&{{{go_value(value)}}}"
-
-
-_GO_TYPES: Mapping[type, str] = {
-    bool: "bool",
-    dict: "map[string]interface {}",
-    float: "float64",
-    int: "int64",
-    list: "[]interface {}",
-    str: "string",
-}

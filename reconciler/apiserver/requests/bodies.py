@@ -20,7 +20,7 @@ from reconciler.apiserver.encoding.refusals import (
     too_large,
     unsupported_media_type,
 )
-from reconciler.apiserver.encoding.text import quoted, snippet
+from reconciler.apiserver.encoding.text import go_type, quoted, snippet
 from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, decode_yaml
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
@@ -62,11 +62,7 @@ def media_type(request: HTTPRequest) -> str:
 
 
 def patch_type(call: Call) -> str:
-    """Return the media type of a patch.
-
-    Raises:
-        Refusal: 415, the kind does not accept this type of patch.
-    """
+    """Return the media type of a patch; raise the 415 if the kind does not accept this type of patch."""
     kind, custom = media_type(call.request), call.endpoint.resource.custom
     accepted = [JSON_PATCH, MERGE_PATCH, *([] if custom else [STRATEGIC_PATCH]), APPLY_PATCH]
     if kind not in accepted:
@@ -77,22 +73,13 @@ def patch_type(call: Call) -> str:
 
 
 def check_size(request: HTTPRequest) -> None:
-    """Check that a body does not exceed the limit of an API server.
-
-    Raises:
-        Refusal: 413.
-    """
+    """Raise the 413 for a body that exceeds the limit of an API server."""
     if len(request.body) > MAX_BODY_BYTES:
         raise too_large(f"limit is {MAX_BODY_BYTES}")
 
 
 def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = None) -> JSONObject:
-    """Return the object in the body of a create, update or delete.
-
-    Args:
-        request: the request.
-        kind: the expected kind, for messages.
-        duplicates: collects messages about fields that an object contains twice.
+    """Return the object in the body of a create, update or delete; `duplicates` collects messages about its fields.
 
     Raises:
         Refusal: 415 for an unsupported media type, 400 if the body is not an object.
@@ -121,9 +108,8 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
     if duplicates is not None and media in ("", _JSON):
         duplicates += duplicate_fields(request.body, found)
     if not isinstance(found, dict):
-        what = {list: "array", str: "string", bool: "bool"}.get(type(found), "number")
         fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
-        problem = f"json parse error: json: cannot unmarshal {what} into Go value of type {fields}"
+        problem = f"json parse error: json: cannot unmarshal {go_type(found)} into Go value of type {fields}"
         raise _unrecognized(kind, f"{problem} ({request.body.hex()})")
     return found
 
@@ -135,11 +121,7 @@ def _unrecognized(kind: str, problem: str) -> Refusal:
 
 
 def decode_patch(body: bytes) -> Any:
-    """Return the JSON of a patch.
-
-    Raises:
-        Refusal: 400, the body is not valid JSON.
-    """
+    """Return the JSON of a patch; raise the 400 if it is not valid."""
     try:
         return read_json(body)
     except InvalidJSON as error:
@@ -149,9 +131,7 @@ def decode_patch(body: bytes) -> Any:
 def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
     """Return the content of a YAML document; one that is valid JSON is read as JSON, which is faster.
 
-    Args:
-        body: the document.
-        duplicates: collects messages about keys that a map contains twice.
+    Messages about keys that a map contains twice are added to `duplicates`.
 
     Raises:
         Refusal: 400, the body is not valid YAML.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -54,11 +55,7 @@ def _members(name: str) -> dict[int, _Member]:
 
 
 def read_protobuf(body: bytes) -> JSONObject:
-    """Return the object in a body, as in JSON.
-
-    Raises:
-        Unreadable: it is not an object in protobuf, or its kind is unknown.
-    """
+    """Return the object in a body, as in JSON; raise `Unreadable` if it is not one of a known kind."""
     if not body.startswith(_MAGIC):
         raise Unreadable("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
@@ -142,10 +139,6 @@ def _fields(message: bytes) -> dict[int, int | bytes]:
     return dict(read_fields(message))
 
 
-def _quantity(message: bytes) -> str:
-    return _text(_fields(message).get(1, b""))
-
-
 def _text(value: int | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else ""
 
@@ -158,22 +151,18 @@ def _int_or_string(message: bytes) -> int | str:
     return number if isinstance(number, int) else 0
 
 
-def _moment(message: bytes) -> datetime | None:
-    found = _fields(message)
-    if not message:
-        return None
-    seconds, nanos = (_value(found.get(number, 0), "i") for number in (1, 2))
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=nanos // 1000)
+def _time(form: str) -> Callable[[bytes], str | None]:
+    """Return the function that reads a Timestamp as a time in a form of `datetime.strftime`."""
 
+    def read(message: bytes) -> str | None:
+        found = _fields(message)
+        if not message:
+            return None
+        seconds, nanos = (_value(found.get(number, 0), "i") for number in (1, 2))
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=nanos // 1000)
+        return moment.strftime(form)
 
-def _time(message: bytes) -> str | None:
-    moment = _moment(message)
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _micro_time(message: bytes) -> str | None:
-    moment = _moment(message)
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return read
 
 
 def _json(message: bytes) -> Any:
@@ -181,11 +170,11 @@ def _json(message: bytes) -> Any:
     return msgspec.json.decode(raw) if isinstance(raw, bytes) and raw else None
 
 
-_SPECIAL = {
-    "api.resource.Quantity": _quantity,
+_SPECIAL: dict[str, Callable[[bytes], Any]] = {
+    "api.resource.Quantity": lambda message: _text(_fields(message).get(1, b"")),
     "meta.v1.FieldsV1": _json,
-    "meta.v1.MicroTime": _micro_time,
-    "meta.v1.Time": _time,
+    "meta.v1.MicroTime": _time("%Y-%m-%dT%H:%M:%S.%fZ"),
+    "meta.v1.Time": _time("%Y-%m-%dT%H:%M:%SZ"),
     "runtime.RawExtension": _json,
     "util.intstr.IntOrString": _int_or_string,
 }

@@ -61,11 +61,7 @@ class Call:
         return self.endpoint.resource.find(self.namespace, self.name)
 
     def existing(self) -> Stored:
-        """Return the stored object that the request names.
-
-        Raises:
-            Refusal: 404, it does not exist.
-        """
+        """Return the stored object that the request names; raise the 404 if there is none."""
         found = self.find()
         if found is None:
             raise not_found(self.endpoint.info.plural, self.endpoint.info.group, self.name)
@@ -87,8 +83,8 @@ _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 _INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
-def route(request: HTTPRequest, registry: Registry) -> Call | None:
-    """Return the call that a path under ``/api/v1`` or ``/apis/group/version`` makes; None for discovery paths.
+def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
+    """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
 
     Raises:
         Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
@@ -113,7 +109,7 @@ def route(request: HTTPRequest, registry: Registry) -> Call | None:
     endpoint = registry.endpoint(group, version, plural)
     if endpoint is None:
         raise no_such_resource() if registry.is_built_in(group, version) else not_served()
-    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query))
+    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
     verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
     call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
     return call

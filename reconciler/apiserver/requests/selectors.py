@@ -83,11 +83,7 @@ class Selector:
 
 
 def parse_label_selector(text: str) -> list[LabelTerm]:
-    """Parse a label selector.
-
-    Raises:
-        Refusal: 400, the selector is invalid.
-    """
+    """Parse a label selector; raise the 400 if it is not valid."""
     return _LabelParser(text).terms()
 
 
@@ -212,11 +208,7 @@ def _requirement(problem: str) -> Refusal:
 
 
 def parse_field_selector(text: str) -> list[FieldTerm]:
-    """Parse a field selector.
-
-    Raises:
-        Refusal: 400, the selector is invalid.
-    """
+    """Parse a field selector; raise the 400 if it is not valid."""
     found = []
     for term in re.split(r"(?<!\\),", text):
         if not term:
@@ -243,12 +235,7 @@ _FIELDS = ("object.metadata.uid", "object.metadata.namespace")
 
 
 class ShardSelector:
-    """A shard: the objects whose field has a 64-bit FNV-1a hash in one of some ranges.
-
-    Args:
-        field: the path of the field, the same for all ranges.
-        ranges: the first hash of each range and the one after its last, as written.
-    """
+    """A shard: the objects whose field has a 64-bit FNV-1a hash in one of some ranges of hexadecimal numbers."""
 
     def __init__(self, field: str, ranges: list[tuple[str, str]]) -> None:
         self._name = field.rpartition(".")[2]
@@ -262,11 +249,7 @@ class ShardSelector:
 
 
 def parse_shard_selector(text: str) -> ShardSelector:
-    """Parse the parameter ``shardSelector``.
-
-    Raises:
-        Refusal: 500, as from the real server, if the selector is invalid.
-    """
+    """Parse the parameter ``shardSelector``; raise the 500 of the real server if it is not valid."""
     found = [_range(part) for part in text.split("||")]
     fields = [field for field, _, _ in found]
     for field in fields[1:]:

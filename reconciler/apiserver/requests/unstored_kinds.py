@@ -6,7 +6,7 @@ from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, fir
 from reconciler.apiserver.builtin.types import type_name, type_node
 from reconciler.apiserver.encoding.refusals import bad_request, cannot_be_handled, not_registered
 from reconciler.apiserver.requests.bodies import read_object
-from reconciler.apiserver.requests.metadata_decoding import decode_metadata
+from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 
@@ -29,11 +29,7 @@ _VERSIONS = {
 
 
 def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
-    """Return the document in a request, with known fields of the right types only.
-
-    Raises:
-        Refusal: 400 or 415, the body is not a document of the kind.
-    """
+    """Return the document in a request, with its known fields; raise the 400 or 415 for any other body."""
     document, package = read_object(request, kind), "meta"
     if kind in _VERSIONS:
         package = _VERSIONS[kind][0].rpartition("/")[0].partition(".")[0] or "core"  # the group as Go names it

@@ -1,12 +1,19 @@
-"""Validation errors of jsonschema-rs, translated to the field errors of kube-apiserver."""
+"""Validation errors of jsonschema-rs, translated to the field errors of kube-apiserver.
+
+Most are in ``messages.json``: the reason and the message of each keyword. A message that begins with an empty value
+concerns no field.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.formats import INTEGER_RANGES
@@ -26,17 +33,12 @@ class Finding:
     error: FieldError
 
 
+@dataclass(frozen=True, slots=True)
 class Translator:
-    """A translator of validation errors.
+    """A translator of errors of values that were validated with a schema; `root` is their path in the object."""
 
-    Args:
-        schema: the schema that the values were validated with.
-        root: the path of the value in the object.
-    """
-
-    def __init__(self, schema: JSONObject, root: str) -> None:
-        self._schema = schema
-        self._root = root
+    schema: JSONObject
+    root: str
 
     def findings(self, errors: Iterable[Any]) -> Iterator[Finding]:
         """Yield the field errors for errors of jsonschema-rs."""
@@ -73,16 +75,16 @@ class Translator:
             yield from self.findings(branches[0])
 
     def _field(self, name: str) -> str:
-        return f"{self._root}.{name}" if self._root and name else self._root or name
+        return f"{self.root}.{name}" if self.root and name else self.root or name
 
     def _is_map_key(self, path: tuple[str | int, ...]) -> bool:
         """Return whether a path begins with a key of a map that is validated alone: its name begins with a dot."""
-        begins = path[0] if self._root and path else 0
-        return isinstance(begins, str) and begins not in (self._schema.get("properties") or {})
+        begins = path[0] if self.root and path else 0
+        return isinstance(begins, str) and begins not in (self.schema.get("properties") or {})
 
     def _schema_of(self, error: Any) -> JSONObject:
         """Return the part of the schema that an error comes from."""
-        schema: Any = self._schema
+        schema: Any = self.schema
         for step in list(error.schema_path)[:-1]:
             schema = (
                 schema.get(step) if isinstance(schema, dict) else schema[step] if isinstance(schema, list) else None
@@ -91,9 +93,7 @@ class Translator:
 
     def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> Finding:
         schema_path, path = place
-        schema: Any = self._schema
-        for step in schema_path:
-            schema = schema[step]
+        schema: Any = functools.reduce(operator.getitem, schema_path, self.schema)
         # The last part may be the range of an integer format, which is not a branch as written.
         none = "" if len(branches) < len(schema) else ". None validated"
         message = f'Invalid value: "": "{path_of(path)}" must validate all the schemas (allOf){none}'
@@ -135,25 +135,6 @@ def _json_type(value: Any) -> str:
     return {float: "number", str: "string", list: "array", dict: "object"}.get(type(value), "null")
 
 
-_MESSAGES = {
-    "anyOf": ("Invalid", '"": "{name}" must validate at least one schema (anyOf)'),
-    "exclusiveMaximum": ("Invalid", "{value}: {name} in body should be less than {limit}"),
-    "exclusiveMinimum": ("Invalid", "{value}: {name} in body should be greater than {limit}"),
-    "format": ("TypeInvalid", "{value}: {name} in body must be of type {kind.format}: {value}"),
-    "maxItems": ("TooMany", "{count}: must have at most {limit} {items}"),
-    "maxLength": ("TooLong", "may not be more than {limit} bytes"),
-    "maxProperties": ("TooMany", "{count}: must have at most {limit} {items}"),
-    "maximum": ("Invalid", "{value}: {name} in body should be less than or equal to {limit}"),
-    "minItems": ("Invalid", "{count}: {name} in body should have at least {limit} items"),
-    "minLength": ("Invalid", "{value}: {name} in body should be at least {limit} chars long"),
-    "minProperties": ("Invalid", "{count}: {name} in body should have at least {limit} properties"),
-    "minimum": ("Invalid", "{value}: {name} in body should be greater than or equal to {limit}"),
-    "multipleOf": ("Invalid", "{value}: {name} in body should be a multiple of {factor}"),
-    "not": ("Invalid", '"": "{name}" must not validate the schema (not)'),
-    "pattern": ("Invalid", "{value}: {name} in body should match '{pattern}'"),
-}
-"""The reasons and messages of errors by keyword; a message that begins with an empty value concerns no field."""
-
 _STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
 _INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
 
@@ -163,7 +144,9 @@ def _message(error: Any, name: str, field: str, pattern: str) -> FieldError:
     keyword, value, limit = error.kind.name, error.instance, getattr(error.kind, "limit", None)
     if "allOf" in error.schema_path and keyword in ("maximum", "minimum") and limit in _INTEGER_FORMATS:
         return _not_of_format(f"with format {_INTEGER_FORMATS[limit]}", name)
-    reason, text = _MESSAGES.get(keyword, ("Invalid", "{value}: {name} in body is not valid: {message}"))
+    reason, text = recorded("schema/messages.json").get(
+        keyword, ("Invalid", "{value}: {name} in body is not valid: {message}")
+    )
     shown = text.format(
         kind=error.kind,
         name=name,

@@ -42,12 +42,7 @@ def label_problems(text: str) -> list[str]:
 
 
 def name_problems(name: str, rule: str) -> list[str]:
-    """Return why an object's name is invalid.
-
-    Args:
-        name: the name.
-        rule: ``subdomain``, ``label``, ``label-1035``, or ``path`` (see `path_name_problems`).
-    """
+    """Return why an object's name is invalid by one of the rules of `KindInfo.names`."""
     if rule == "path":
         return path_name_problems(name)
     return ["must not contain dots"] if rule != "subdomain" and "." in name else form_problems(rule, name)

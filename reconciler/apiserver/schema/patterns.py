@@ -1,4 +1,7 @@
-"""Regular expressions in Go's syntax: their errors, and their translation for the library that matches them."""
+"""Regular expressions in Go's syntax: their errors, and their translation for the library that matches them.
+
+``patterns.json`` has the POSIX classes, and Go's messages by those of RE2.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,10 @@ import functools
 import re
 from typing import Any
 
+from reconciler.apiserver.encoding.data_files import recorded
+
 __all__ = ["ecma_pattern", "pattern_problem"]
 
-_CLASSES = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "ascii": r"\x00-\x7F",
-    "blank": r"\t ",
-    "cntrl": r"\x00-\x1F\x7F",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": r"!-\/:-@\[-`{-~",
-    "space": r"\t\n\v\f\r ",
-    "upper": "A-Z",
-    "word": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
-}
 _GO_SYNTAX = re.compile(
     r"\\Q(?P<literal>.*?)(?:\\E|\Z)|\\x\{(?P<point>[0-9A-Fa-f]+)\}|"
     r"\\(?P<property>[pP])(?P<letter>[A-Z])|\\(?P<escaped>.)|(?P<named>\(\?P<)|\[:(?P<class>\w+):\]",
@@ -49,7 +38,7 @@ def _to_ecma(found: re.Match[str]) -> str:
     if found["named"]:
         return "(?<"
     if found["class"]:
-        return _CLASSES.get(found["class"], found[0])
+        return str(recorded("schema/patterns.json")["classes"].get(found["class"], found[0]))
     return {"A": "^", "z": "$"}.get(found["escaped"], found[0])
 
 
@@ -68,18 +57,7 @@ def pattern_problem(pattern: str) -> str:
     problem, _, part = str(outcome.value()).partition("invalid regular expression: ")[2].partition(": ")
     if part.startswith("(?<"):
         problem, part = "invalid named capture", pattern[pattern.index("(?<") :]
-    return f"error parsing regexp: {_GO_MESSAGES.get(problem, problem)}: `{part}`"
-
-
-_GO_MESSAGES = {
-    "bad repetition operator": "invalid nested repetition operator",
-    "invalid repetition size": "invalid repeat count",
-    "invalid perl operator": "invalid or unsupported Perl syntax",
-    "missing )": "missing closing )",
-    "missing ]": "missing closing ]",
-    "no argument for repetition operator": "missing argument to repetition operator",
-}
-"""Go's messages, by those of RE2."""
+    return f"error parsing regexp: {recorded('schema/patterns.json')['messages'].get(problem, problem)}: `{part}`"
 
 
 @functools.cache

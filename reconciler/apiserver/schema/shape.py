@@ -16,12 +16,7 @@ from reconciler.wire import JSONObject
 __all__ = ["ANYTHING", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]
 
 
-class _NoDefault:
-    def __repr__(self) -> str:
-        return "NO_DEFAULT"
-
-
-NO_DEFAULT = _NoDefault()
+NO_DEFAULT: Any = object()
 """The absence of a default; None is not used, since null can be a default."""
 
 
@@ -90,12 +85,7 @@ ANYTHING = Node(preserve=True, nullable=True)
 
 
 def compile_schema(schema: JSONObject, *, root: bool = False) -> Node:
-    """Return the compiled form of a structural schema.
-
-    Args:
-        schema: an ``openAPIV3Schema`` or a part of one.
-        root: the schema describes whole objects, so apiVersion, kind and metadata are always known.
-    """
+    """Return the compiled form of a structural schema; at the root, apiVersion, kind and metadata are always known."""
     node = Node(
         str(schema.get("type") or ""),
         str(schema.get("format") or ""),
@@ -149,14 +139,10 @@ def _finish(node: Node) -> None:
 
 
 def prune_and_default(value: Any, node: Node, path: str, unknown: list[str], before: Any = NO_DEFAULT) -> Any:
-    """Return a value with its unknown members pruned and its defaults filled in.
+    """Return a value with its unknown members pruned and its defaults filled in; the value is never changed.
 
-    Args:
-        value: the JSON value; never changed.
-        node: its place.
-        path: its dotted path, for `unknown`.
-        unknown: collects the paths of the pruned members.
-        before: the stored value at this place; parts that are the same Python object are left alone.
+    The dotted paths of the pruned members are added to `unknown`. Parts that are the same Python object in the stored
+    value are left alone.
     """
     if value is before:
         return value

@@ -38,12 +38,7 @@ _STRUCTURAL = (
 
 
 def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
-    """Return the errors of a schema.
-
-    Args:
-        schema: the ``openAPIV3Schema``.
-        path: its path in the definition, for the errors.
-    """
+    """Return the errors of an ``openAPIV3Schema``; their fields begin with the path."""
     kind = schema.get("type")
     errors: list[FieldError] = []
     if not kind:

@@ -40,9 +40,6 @@ _KEPT = (
 class SchemaValidator:
     """A validator of values by one schema.
 
-    Args:
-        schema: the structural schema as JSON.
-
     Raises:
         MissingExtra: jsonschema-rs is not installed.
         ValueError: the schema cannot be compiled, for example because a pattern is not a regular expression.
@@ -65,10 +62,7 @@ class SchemaValidator:
     def findings(self, value: Any, root: str = "") -> list[Finding]:
         """Return the errors of a value.
 
-        Args:
-            value: the value.
-            root: the path of the value in the object. The fields of errors begin with it; the messages do not, as in
-                the real server.
+        Their fields begin with `root`, the path of the value in the object; the messages do not, as in the real server.
         """
         if self._validator.is_valid(value):
             return []

@@ -6,28 +6,14 @@ import json
 
 from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.definitions.openapi import OpenAPI
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
 
-__all__ = ["VERSION", "Discovery"]
+__all__ = ["Discovery"]
 
-VERSION = {
-    "major": "1",
-    "minor": "36",
-    "emulationMajor": "1",
-    "emulationMinor": "36",
-    "minCompatibilityMajor": "1",
-    "minCompatibilityMinor": "35",
-    "gitVersion": "v1.36.0+kube-reconciler",
-    "gitCommit": "",
-    "gitTreeState": "clean",
-    "buildDate": "1970-01-01T00:00:00Z",
-    "goVersion": "",
-    "compiler": "",
-    "platform": "",
-}
 
 _VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -35,29 +21,21 @@ _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
 class Discovery:
-    """The discovery documents of a registry.
-
-    Args:
-        registry: the served kinds.
-    """
+    """The discovery documents of a registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._openapi = OpenAPI(registry)
 
     def answer(self, path: str, accept: str) -> tuple[JSONObject | bytes, str]:
-        """Return the document, or the whole body, for a path, and its media type.
-
-        Raises:
-            Refusal: 404, the path is not served.
-        """
+        """Return the document, or the whole body, for a path, and its media type; raise the 404 if it is not served."""
         parts = [part for part in path.split("/") if part]
         if parts[:1] == ["openapi"]:
             return self._openapi_document("/".join(parts[1:]), accept)
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             return b"ok", "text/plain; charset=utf-8"
         if parts in ([], ["version"]):
-            shown = VERSION if parts else {"paths": list(_ROOT)}
+            shown = recorded("serving/version.json") if parts else {"paths": list(_ROOT)}
             return json.dumps(shown, indent=2).encode(), "application/json"
         if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED

@@ -15,7 +15,7 @@ from reconciler.apiserver.access.roles import Roles
 from reconciler.apiserver.access.tokens import ISSUER, Credentials, Tokens
 from reconciler.apiserver.access.users import User
 from reconciler.apiserver.admission.admission import ConfiguredAdmission
-from reconciler.apiserver.admission.calls import WebhookCaller
+from reconciler.apiserver.admission.webhooks import WebhookCaller
 from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed, not_found
@@ -53,14 +53,7 @@ _SERVICE = {
 
 @dataclass(slots=True)
 class HandlerResult:
-    """A response, and what the request log records of it.
-
-    Attributes:
-        response: the response.
-        reason: the reason of an error response, or empty.
-        written: the result of a write, or None.
-        watch: the stream of a watch, or None.
-    """
+    """A response, and what the request log records of it."""
 
     response: HTTPResponse
     reason: str = ""
@@ -69,19 +62,7 @@ class HandlerResult:
 
 
 class Handler:
-    """The handler of the requests to one cluster.
-
-    Args:
-        clock: the source of timestamps.
-        rng: the source of uids and generated names.
-        history: how many events each kind keeps at least.
-        provision_namespaces: create the missing namespaces of objects that are created.
-        webhook_servers: the webhook servers in this process, by address.
-        credentials: the fixed users, and the key of the tokens of service accounts.
-        sharded: honor ``shardSelector``.
-        controllers: which of the cluster's controllers follow each write at once: ``"garbage"``, ``"namespaces"``.
-        state: the objects to start with; None for those of a new cluster.
-        rbac: users may do only what roles allow.
+    """The handler of the requests to one cluster, with the options of `APIServer`; by default, its state is new.
 
     Attributes:
         cluster: the stored objects.
@@ -127,9 +108,9 @@ class Handler:
         if roles is not None:
             roles.bootstrap()
         for name in _NAMESPACES:
-            if name not in self.cluster.registry.core("namespaces").store.objects:
+            if name not in self.cluster.registry.built_in("namespaces").store.objects:
                 _at_once(self._create_namespace(name))
-        if "default/kubernetes" not in self.cluster.registry.core("services").store.objects:
+        if "default/kubernetes" not in self.cluster.registry.built_in("services").store.objects:
             _at_once(self._internal("POST", "/api/v1/namespaces/default/services", _SERVICE))
 
     def _load(self, state: State) -> None:
@@ -163,9 +144,7 @@ class Handler:
             Refusal: the user may not make it, or the kind or verb is not served.
         """
         user = self.access.admit(request)
-        call = route(request, self.cluster.registry)
-        if call is not None:
-            call.user = user
+        call = route(request, self.cluster.registry, user)
         if call is not None and not self._sharded and "shardSelector" in call.query:
             query = {name: value for name, value in call.query.items() if name != "shardSelector"}
             return replace(call, query=query)
@@ -174,10 +153,7 @@ class Handler:
     def routed(self, request: HTTPRequest, user: User) -> Call | None:
         """Return the call of a request that was refused, for the log; None for a path that belongs to no kind."""
         with contextlib.suppress(Refusal):
-            call = route(request, self.cluster.registry)
-            if call is not None:
-                call.user = user
-            return call
+            return route(request, self.cluster.registry, user)
         return None
 
     async def write(self, call: Call) -> HandlerResult:
@@ -326,7 +302,7 @@ class Handler:
         Raises:
             NotFound: there is no such service account.
         """
-        stored = self.cluster.registry.core("serviceaccounts").find(namespace, name)
+        stored = self.cluster.registry.built_in("serviceaccounts").find(namespace, name)
         if stored is None:
             refusal = not_found("serviceaccounts", "", name)
             raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")

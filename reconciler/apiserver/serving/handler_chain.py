@@ -41,13 +41,6 @@ _LATE_SECONDS = 0.05
 class HandlerChain:
     """The handler of a server with what is around it: faults, the order of events, the request log, open watches.
 
-    Args:
-        handler: handles the requests.
-        clock: the source of timestamps.
-        rng: the source of chance, for faults and the order of events.
-        log: how many requests the log keeps.
-        event_order: when watches receive the event of a write.
-
     Attributes:
         handler: the handler; replaced when the server loses its data.
         faults: the faults.
@@ -123,7 +116,7 @@ class HandlerChain:
         if not (watching and refuse is not None and refuse.as_event):
             if lose is not None and not lose.after_commit:
                 self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
-                raise _withheld(request)
+                raise _unknown(request, "a fault withheld the response")
             if refuse is not None and not refuse.after_commit:
                 refusal = refuse.refusal(call)
                 return self._log(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
@@ -135,7 +128,7 @@ class HandlerChain:
             if strike.effect(StallWatches):
                 self.stall_watches(plural)
         if lose is not None and lose.after_commit:
-            raise _withheld(request)
+            raise _unknown(request, "a fault withheld the response")
         if refuse is not None and refuse.after_commit:
             return refusal_response(refuse.refusal(call))
         return response
@@ -144,7 +137,7 @@ class HandlerChain:
         if request.timeout is not None and request.timeout < strike.delay:
             await asyncio.sleep(request.timeout)
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
-            raise OutcomeUnknown(f"{request.method} {request.path}: no response within {request.timeout} s")
+            raise _unknown(request, f"no response within {request.timeout} s")
         await asyncio.sleep(strike.delay)
 
     async def _stall(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
@@ -153,11 +146,11 @@ class HandlerChain:
         try:
             await asyncio.wait_for(stalled, request.timeout)
         except TimeoutError:
-            raise OutcomeUnknown(f"{request.method} {request.path}: no response within {request.timeout} s") from None
+            raise _unknown(request, f"no response within {request.timeout} s") from None
         finally:
             self._stalled.pop(stalled, None)
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
-        raise OutcomeUnknown(f"{request.method} {request.path}: the server was closed before it answered")
+        raise _unknown(request, "the server was closed before it answered")
 
     async def _handle_in_order(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         """Handle a request so that watches receive its event before the response, after it, or late."""
@@ -176,7 +169,7 @@ class HandlerChain:
         result = await self.handler.write(call)
         if starts != self._starts:
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
-            raise OutcomeUnknown(f"{request.method} {request.path}: the server restarted before it answered")
+            raise _unknown(request, "the server restarted before it answered")
         response = self._log(request, call, result, strike)
         if order == "before" and store.end != position:
             await _let_readers_run()
@@ -211,12 +204,9 @@ class HandlerChain:
         return result.response
 
     def log_commits(self, actor: str, before: Stored | None = None, after: Stored | None = None) -> None:
-        """Log the commits since the last call, except that of the request's own write.
+        """Log the commits since the last call, except that of the request's own write from one version to another.
 
-        Args:
-            actor: who made them, such as ``"by the server"``.
-            before: the version that the request replaced.
-            after: the version that the request stored.
+        The actor stands at the end of each line, such as ``"by the server"``.
 
         Raises:
             ConfigurationError: the commits cannot be kept.
@@ -289,8 +279,8 @@ class HandlerChain:
         self.log_commits("by the server")
 
 
-def _withheld(request: HTTPRequest) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the response")
+def _unknown(request: HTTPRequest, why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{request.method} {request.path}: {why}")
 
 
 async def _let_readers_run() -> None:

@@ -1,8 +1,13 @@
-"""The HTTP listener of a server, on loopback only."""
+"""The HTTP listener of a server, on loopback only.
+
+A token may be the first part of a request's path: kubectl and client-go send no credentials without TLS, so the server
+of a kubeconfig without TLS ends with the token.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import socket
 import ssl
@@ -10,11 +15,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.apiserver.access.control import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, too_large
 from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
 from reconciler.apiserver.serving.handler import refusal_response
 from reconciler.clock import Clock
-from reconciler.errors import ConfigurationError, OutcomeUnknown
+from reconciler.errors import ConfigurationError, MissingExtra, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.serving import BadBody, Limits
 
@@ -23,32 +29,31 @@ if TYPE_CHECKING:
 
     from reconciler.serving.server import HTTPServer
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "serving_certificate"]
 
 _LIMITS = Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
 
 
 class Listener:
-    """An HTTP/1.1 listener that serves a handler.
+    """An HTTP/1.1 listener that sends requests to a server; not under virtual time.
 
     Args:
-        handler: returns the response to a request.
-        refused: returns the error response to a request from its path and headers, before its body is read; None to
-            accept it.
-        clock: sockets do not work if its time is virtual.
+        send: sends a request to the server.
+        access: returns the access control of the server.
+        clock: the source of time.
         context: serves over TLS with this context; None without TLS.
     """
 
     def __init__(
         self,
-        handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
-        refused: Callable[[HTTPRequest], HTTPResponse | None],
+        send: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
+        access: Callable[[], AccessControl],
         clock: Clock,
         context: ssl.SSLContext | None,
     ) -> None:
-        self._handler = handler
+        self._send = send
+        self._access = access
         self._context = context
-        self._refused = refused
         self._clock = clock
         self._url = ""
         self._address = ""
@@ -167,7 +172,7 @@ class Listener:
                 answer, cut = refusal_response(_refusal(error)), True
             else:
                 try:
-                    answer = await self._handler(replace(asked, body=body))
+                    answer = await self._handle(replace(asked, body=body))
                 except OutcomeUnknown:
                     # aiohttp closes the connection of a cancelled handler without a response.
                     raise asyncio.CancelledError from None
@@ -177,6 +182,25 @@ class Listener:
         _set_headers(response, answer)
         if cut:
             response.force_close()
+        return response
+
+    def _refused(self, request: HTTPRequest) -> HTTPResponse | None:
+        """Return the response to a request without a valid token, before its body is read; None if it has one."""
+        try:
+            self._access().authenticated(_authorization(request))
+        except Refusal as refusal:
+            return refusal_response(refusal)
+        return None
+
+    async def _handle(self, request: HTTPRequest) -> HTTPResponse:
+        headers = {**request.headers, "authorization": _authorization(request)}
+        first, _, rest = request.path[1:].partition("/")
+        if not self._access().is_token(first):
+            return await self._send(replace(request, headers=headers))
+        response = await self._send(replace(request, path=f"/{rest}", headers=headers))
+        if rest == "openapi/v3":
+            # Clients follow these links as they are.
+            response.body = response.body.replace(b'"/openapi/', b'"/%b/openapi/' % first.encode())
         return response
 
 
@@ -240,3 +264,24 @@ async def _stream(request: web.BaseRequest, answer: HTTPResponse) -> web.StreamR
     finally:
         await answer.close()
     return response
+
+
+def _authorization(request: HTTPRequest) -> str:
+    """Return the Authorization header, or one with the first part of the path."""
+    return request.headers.get("authorization") or f"Bearer {request.path[1:].partition('/')[0]}"
+
+
+def serving_certificate() -> tuple[ssl.SSLContext, str]:
+    """Return a TLS context with a new certificate for loopback addresses, and its CA as it stands in a kubeconfig.
+
+    Raises:
+        MissingExtra: the extra ``develop`` is not installed.
+    """
+    try:
+        import trustme
+    except ModuleNotFoundError as error:
+        raise MissingExtra("trustme", extra="develop", purpose="the embedded API server over TLS") from error
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "::1", "localhost").configure_cert(context)
+    return context, base64.b64encode(authority.cert_pem.bytes()).decode()

@@ -137,18 +137,7 @@ def log_entry(
     after: Stored | None,
     fault: str = "",
 ) -> LoggedRequest:
-    """Return the log entry of a request.
-
-    Args:
-        time: when it was answered.
-        request: the request.
-        call: the call that it makes; None for paths that belong to no kind.
-        status: the HTTP status of the response.
-        reason: the reason of an error response.
-        before: the version before a write.
-        after: the version after a write; the same object as `before` if nothing changed.
-        fault: what a fault did to it.
-    """
+    """Return the log entry of a request, whose path belongs to no kind if it makes no call."""
     headers = request.headers
     agent, content = headers.get("user-agent", "")[:_MAX_CHARACTERS], headers.get("content-type", "")[:_MAX_CHARACTERS]
     if call is None:

@@ -25,10 +25,7 @@ _SECONDS = 1.0
 class StandIns:
     """The stand-ins of a server, which are clients of it.
 
-    Args:
-        server: where they send their requests.
-        controllers: the names of all controllers, or a mapping to the seconds until pods are ready, or end.
-        clock: the source of time.
+    A mapping gives each the seconds until its pods are ready, or end.
 
     Raises:
         ConfigurationError: a controller is unknown, or its seconds are not a number, negative or infinite.

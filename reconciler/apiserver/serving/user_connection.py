@@ -29,11 +29,7 @@ class UserConnection:
     """
 
     def __init__(
-        self,
-        token: str,
-        send: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
-        url: Callable[[], str],
-        authority: str,
+        self, token: str, send: Callable[[HTTPRequest], Awaitable[HTTPResponse]], url: Callable[[], str], authority: str
     ) -> None:
         self.token = token
         self._send = send

@@ -35,11 +35,6 @@ _MAX_BYTES = 1_572_864
 class Cluster:
     """The stored objects of a cluster, and the operations that change them.
 
-    Args:
-        clock: the source of timestamps.
-        rng: the source of uids and generated names.
-        history: how many events each kind keeps at least.
-
     Attributes:
         commit_hooks: called after each commit, in order.
     """
@@ -71,15 +66,8 @@ class Cluster:
         return timestamp(self.clock.now())
 
     def insert(self, resource: Resource, key: str, doc: JSONObject) -> Stored:
-        """Store a new object. The cluster takes ownership of `doc` and its metadata.
-
-        Raises:
-            Refusal: 500, the object exceeds etcd's limit; nothing was stored.
-        """
-        new = self._version(resource, key, doc)
-        resource.store.put(new)
-        self._run_hooks(resource, None, new)
-        return new
+        """Store a new object, as `replace`."""
+        return self._put(resource, key, None, doc)
 
     def replace(self, resource: Resource, old: Stored, doc: JSONObject) -> Stored:
         """Store a new version of an object. The cluster takes ownership of `doc` and its metadata.
@@ -87,7 +75,10 @@ class Cluster:
         Raises:
             Refusal: 500, the object exceeds etcd's limit; nothing was stored.
         """
-        new = self._version(resource, old.key, doc)
+        return self._put(resource, old.key, old, doc)
+
+    def _put(self, resource: Resource, key: str, old: Stored | None, doc: JSONObject) -> Stored:
+        new = self._version(resource, key, doc)
         resource.store.put(new)
         self._run_hooks(resource, old, new)
         return new

@@ -25,9 +25,6 @@ BLOCKING = frozenset(
 class CustomContents:
     """The schema of one served version of a custom kind, compiled: prunes, completes and validates its documents.
 
-    Args:
-        schema: the ``openAPIV3Schema``.
-
     Raises:
         MissingExtra: a library that the schema needs is not installed.
         ValueError: a pattern or rule cannot be compiled.
@@ -56,15 +53,9 @@ class CustomContents:
         return kept
 
     def check(self, doc: JSONObject, before: JSONObject | None, subresource: str, *, blocked: bool) -> list[FieldError]:
-        """Return the validation errors of a document.
+        """Return the validation errors of a document; errors that were found already may block the evaluation of rules.
 
         Errors of values that an update leaves unchanged are ignored (ratcheting).
-
-        Args:
-            doc: the decoded document.
-            before: the stored document on an update.
-            subresource: the subresource that was written, or empty.
-            blocked: whether errors that were found already prevent the evaluation of rules.
         """
         if subresource == "status":
             status = doc.get("status")
@@ -87,12 +78,7 @@ class CustomContents:
 
 
 def contents_of(schema: JSONObject) -> CustomContents:
-    """Return the compiled contents of a schema; servers with the same schema share them.
-
-    Raises:
-        MissingExtra: a library that the schema needs is not installed.
-        ValueError: a pattern or rule cannot be compiled.
-    """
+    """Return the compiled contents of a schema, as `CustomContents`; servers with the same schema share them."""
     return _compiled(msgspec.json.encode(schema))
 
 

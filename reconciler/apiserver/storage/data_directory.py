@@ -28,10 +28,9 @@ _MIN_RECORDS = 10_000
 
 
 class DataDirectory:
-    """A directory that one server at a time keeps its state in. Git ignores it: it contains Secrets and the token.
+    """A directory that one server at a time keeps its state in; created if it is missing, readable only by its owner.
 
-    Args:
-        path: the directory; created if it is missing, readable only by its owner.
+    Git ignores it: it contains Secrets and the token.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,10 +42,7 @@ class DataDirectory:
         self._unwritten = b""
 
     def open(self, token: str) -> tuple[State | None, str]:
-        """Lock the directory; return the state, or None if it has none, and the token that its clients know.
-
-        Args:
-            token: the token of a new directory.
+        """Lock the directory; return the state, or None if it has none, and its token: the given one if it is new.
 
         Raises:
             ConfigurationError: another server uses the directory, or it cannot be used, or the state is damaged.
@@ -134,11 +130,7 @@ class DataDirectory:
 
 
 def _locked(path: Path) -> BinaryIO:
-    """Return an open file that no other process can lock until it is closed.
-
-    Raises:
-        ConfigurationError: it is locked.
-    """
+    """Return an open file that no other process can lock until it is closed."""
     import fcntl
 
     lock = path.open("ab")

@@ -53,11 +53,7 @@ class Resource:
         return self.store.objects.get(self.key(namespace, name))
 
     def in_version(self, doc: JSONObject, api_version: str) -> JSONObject:
-        """Return a document in another version.
-
-        Raises:
-            Refusal: 500, the conversion failed.
-        """
+        """Return a document in another version; raise the 500 if the conversion failed."""
         return {**doc, "apiVersion": api_version} if self.convert is None else self.convert(doc, api_version)
 
     @property
@@ -150,13 +146,7 @@ def _api_version(group: str, version: str) -> str:
 
 
 class Registry:
-    """The served kinds, by path and by name.
-
-    Args:
-        revisions: the server's counter.
-        now: reads monotonic time.
-        history: how many events each kind keeps at least.
-    """
+    """The served kinds, by path and by name."""
 
     def __init__(self, revisions: Revisions, now: Callable[[], float], *, history: int) -> None:
         self._revisions = revisions
@@ -220,9 +210,9 @@ class Registry:
         """Return a kind by its plural name, or None."""
         return self._resources.get((group, plural))
 
-    def core(self, plural: str) -> Resource:
-        """Return a built-in kind of the core group."""
-        return self._resources["", plural]
+    def built_in(self, plural: str, group: str = "") -> Resource:
+        """Return a built-in kind, by default of the core group."""
+        return self._resources[group, plural]
 
     def by_kind(self, api_version: str, kind: str) -> Endpoint | None:
         """Return the endpoint of a kind in a version, or None."""

@@ -92,13 +92,9 @@ def record_of(resource: Resource, old: Stored | None, new: Stored | None, versio
     """Return the line for a commit; `version` is the server's after it."""
     name = resource_name(resource)
     if new is not None:
-        return b'{"resource":"%b","object":%b}\n' % (name.encode(), new.encoded(resource.api_version, _unchanged))
+        return b'{"resource":"%b","object":%b}\n' % (name.encode(), new.encoded(resource.api_version))
     removed = "" if old is None else old.key
     return encode({"resource": name, "removed": removed, "resourceVersion": version}) + b"\n"
-
-
-def _unchanged(doc: JSONObject) -> JSONObject:
-    return doc
 
 
 def snapshot_of(cluster: Cluster) -> Iterator[bytes]:
@@ -112,13 +108,9 @@ def snapshot_of(cluster: Cluster) -> Iterator[bytes]:
 
 
 def read_state(content: bytes, source: str) -> State:
-    """Return the state after a snapshot and the records that follow it.
+    """Return the state after a snapshot and the records that follow it; errors name the source.
 
     A last record without its end is ignored: the process was killed while it wrote it, before it sent the response.
-
-    Args:
-        content: the lines.
-        source: what they are called in errors, such as the path of the file.
 
     Raises:
         ConfigurationError: they are not a snapshot, or a part of one; the message names the line.

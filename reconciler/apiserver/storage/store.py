@@ -57,14 +57,14 @@ class Stored:
 
     def measure(self, view: str) -> int:
         """Measure the JSON in the storage version, which is then cached for readers, and return its size in bytes."""
-        self.size = len(self.encoded(view, _unchanged))
+        self.size = len(self.encoded(view))
         return self.size
 
-    def encoded(self, view: str, convert: Callable[[JSONObject], JSONObject]) -> bytes:
-        """Return the JSON in one served version, encoded once."""
+    def encoded(self, view: str, convert: Callable[[JSONObject], JSONObject] | None = None) -> bytes:
+        """Return the JSON in one view, encoded once; by default, that of the document itself."""
         found = self._bytes.get(view)
         if found is None:
-            found = self._bytes[view] = encode(convert(self.doc))
+            found = self._bytes[view] = encode(self.doc if convert is None else convert(self.doc))
         return found
 
     @property
@@ -74,10 +74,7 @@ class Stored:
         return uid
 
 
-def _unchanged(doc: JSONObject) -> JSONObject:
-    return doc
-
-
+@dataclass(slots=True, eq=False)
 class Event:
     """One change of an object.
 
@@ -90,24 +87,16 @@ class Event:
         frames: watch frames by type and view, encoded once and shared by all watches.
     """
 
-    __slots__ = ("at", "frames", "new", "old", "rv", "type")
-
-    def __init__(self, type: str, new: Stored, old: Stored | None, at: float) -> None:
-        self.type = type
-        self.rv = new.rv
-        self.new = new
-        self.old = old
-        self.at = at
-        self.frames: dict[tuple[str, str], bytes] = {}
+    type: str
+    rv: int
+    new: Stored
+    old: Stored | None
+    at: float
+    frames: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
 class Snapshot(NamedTuple):
-    """The objects of one kind at one moment.
-
-    Attributes:
-        objects: by key.
-        keys: in etcd's order.
-    """
+    """The objects of one kind at one moment by key, and the keys in etcd's order."""
 
     objects: dict[str, Stored]
     keys: list[str]
@@ -126,11 +115,6 @@ _MAX_SNAPSHOTS = 2
 
 class Store:
     """The objects of one kind and its recent events.
-
-    Args:
-        revisions: the server's counter.
-        now: reads monotonic time, in seconds.
-        capacity: how many events are kept at least.
 
     Attributes:
         objects: the objects by key.
@@ -168,13 +152,13 @@ class Store:
         self.objects[new.key] = new
         if old is None:
             bisect.insort(self._keys, new.key)
-        self._record(Event(ADDED if old is None else MODIFIED, new, old, self._time()))
+        self._record(Event(ADDED if old is None else MODIFIED, new.rv, new, old, self._time()))
 
     def remove(self, gone: Stored) -> None:
         """Remove an object; `gone` is its final content with the version of the deletion."""
         old = self.objects.pop(gone.key)
         del self._keys[bisect.bisect_left(self._keys, gone.key)]
-        self._record(Event(DELETED, gone, old, self._time()))
+        self._record(Event(DELETED, gone.rv, gone, old, self._time()))
 
     def reshape(self, stored: Stored, doc: JSONObject) -> None:
         """Replace the document of a version by an equivalent one, without a new version or an event."""

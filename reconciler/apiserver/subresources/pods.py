@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
-from reconciler.apiserver.encoding.refusals import (
-    Refusal,
-    bad_request,
-    conflict,
-    forbidden,
-)
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
@@ -29,24 +26,15 @@ _MAX_DISRUPTED_PODS = 2000
 """How many disrupted pods a budget may list; ``MaxDisruptedPodSize`` of the real server."""
 
 
+@dataclass(frozen=True, slots=True)
 class PodSubresources:
-    """The implementation of the eviction and binding of pods.
+    """The implementation of the eviction and binding of pods; it raises a `Refusal` as the real server."""
 
-    Args:
-        cluster: the stored objects.
-        deleter: deletes pods.
-    """
-
-    def __init__(self, cluster: Cluster, deleter: Deleter) -> None:
-        self._cluster = cluster
-        self._deleter = deleter
+    cluster: Cluster
+    deleter: Deleter
 
     def create(self, call: Call) -> WriteResult:
-        """Evict or bind a pod.
-
-        Raises:
-            Refusal: 400, 403, 404, 409, 422, 429 or 500, as the real server.
-        """
+        """Evict or bind a pod."""
         kind = str(ACTIONS[call.subresource]["kind"])
         dry_run = check_write_options(call)
         document = read_unstored_object(call.request, kind)
@@ -75,7 +63,7 @@ class PodSubresources:
                 "message": "Eviction API: evicting",
             }
             evicted = self._set_condition(call, pod, pod.doc, condition)
-        gone = self._deleter.delete_stored(call.endpoint, evicted, options, dry_run=dry_run)
+        gone = self.deleter.delete_stored(call.endpoint.resource, evicted, options, dry_run=dry_run)
         return WriteResult(201, document=_DONE, before=pod, after=gone.after)
 
     def _set_condition(self, call: Call, pod: Stored, doc: JSONObject, condition: JSONObject) -> Stored:
@@ -84,24 +72,18 @@ class PodSubresources:
         conditions: list[JSONObject] = list(status.get("conditions") or ())
         at = next((i for i, each in enumerate(conditions) if each.get("type") == condition["type"]), len(conditions))
         known = conditions[at] if at < len(conditions) else {}
-        times = {"lastProbeTime": None, "lastTransitionTime": self._cluster.now()}
+        times = {"lastProbeTime": None, "lastTransitionTime": self.cluster.now()}
         if known.get("status") == condition["status"]:
             times["lastTransitionTime"] = known.get("lastTransitionTime")
         conditions[at : at + 1] = [{**condition, **times}]
         changed = {**doc, "metadata": dict(doc["metadata"]), "status": {**status, "conditions": conditions}}
         if {**changed, "metadata": {}} == {**pod.doc, "metadata": {}} and changed["metadata"] == pod.doc["metadata"]:
             return pod
-        return self._cluster.replace(call.endpoint.resource, pod, changed)
+        return self.cluster.replace(call.endpoint.resource, pod, changed)
 
     def _take_from_budget(self, call: Call, pod: Stored, dry_run: bool) -> None:
-        """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one.
-
-        Raises:
-            Refusal: the budget has none left, or several budgets select the pod.
-        """
-        budgets = self._cluster.registry.endpoint("policy", "v1", "poddisruptionbudgets")
-        if budgets is None:
-            return
+        """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one."""
+        budgets = self.cluster.registry.built_in("poddisruptionbudgets", "policy")
         labels = pod.doc["metadata"].get("labels") or {}
         stored = [budgets.store.objects[key] for key in budgets.store.keys(call.namespace)]
         selectors = [(each, value_at(each.doc, "spec.selector")) for each in stored]
@@ -111,10 +93,10 @@ class PodSubresources:
         if not guarding or _is_unhealthy_and_evictable(pod.doc, guarding[0].doc):
             return
         [budget] = guarding
-        status = _after_disruption(budget, call.name, self._cluster.now())
+        status = _after_disruption(budget, call.name, self.cluster.now())
         if not dry_run:
             changed = {**budget.doc, "metadata": dict(budget.doc["metadata"]), "status": status}
-            self._cluster.replace(budgets.resource, budget, changed)
+            self.cluster.replace(budgets, budget, changed)
 
     # bindings
 
@@ -161,11 +143,7 @@ def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
 
 
 def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
-    """Return the status of a budget after one more disruption.
-
-    Raises:
-        Refusal: it has none left, or its status is outdated.
-    """
+    """Return the status of a budget after one more disruption."""
     name, status = budget.doc["metadata"]["name"], budget.doc.get("status") or {}
     left, disrupted = status.get("disruptionsAllowed") or 0, status.get("disruptedPods") or {}
     if (status.get("observedGeneration") or 0) < (budget.doc["metadata"].get("generation") or 0):

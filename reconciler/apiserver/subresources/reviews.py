@@ -6,6 +6,7 @@ A review is answered and never stored. ``kubectl auth can-i`` and programs that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from reconciler.apiserver.access.attributes import Attributes
 from reconciler.apiserver.access.control import AccessControl
@@ -28,24 +29,15 @@ _EVERYTHING = {
 _RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
 
 
+@dataclass(frozen=True, slots=True)
 class Reviews:
-    """The implementation of reviews.
+    """The implementation of reviews."""
 
-    Args:
-        access: who a client is, and what it may do.
-        now: returns the current time as a timestamp.
-    """
-
-    def __init__(self, access: AccessControl, now: Callable[[], str]) -> None:
-        self._access = access
-        self._now = now
+    access: AccessControl
+    now: Callable[[], str]
 
     def create(self, call: Call) -> WriteResult:
-        """Answer a review.
-
-        Raises:
-            Refusal: 400, 415 or 422, as the real server.
-        """
+        """Answer a review."""
         return WriteResult(201, document=self._answer(call))
 
     def _answer(self, call: Call) -> JSONObject:
@@ -60,7 +52,7 @@ class Reviews:
             raise invalid("", group, "", found)
         answer: JSONObject = {"kind": kind, "apiVersion": f"{group}/v1"}
         if kind == "SelfSubjectReview":
-            return {**answer, "metadata": {"creationTimestamp": self._now()}, "status": {"userInfo": user.info()}}
+            return {**answer, "metadata": {"creationTimestamp": self.now()}, "status": {"userInfo": user.info()}}
         answer |= {"metadata": {"namespace": namespace} if namespace else {}, "spec": spec}
         if kind == "SelfSubjectRulesReview":
             if not spec.get("namespace"):
@@ -70,13 +62,13 @@ class Reviews:
             return {**answer, "status": self._token(spec["token"], spec.get("audiences") or ())}
         if not kind.startswith("Self"):
             user = User(spec.get("user") or "", tuple(spec.get("groups") or ()))
-        allowed, reason = self._access.decide(user, _attributes(spec))
+        allowed, reason = self.access.decide(user, _attributes(spec))
         return {**answer, "status": {"allowed": allowed, **({"reason": reason} if reason else {})}}
 
     def _rules(self, user: User, namespace: str) -> JSONObject:
-        if self._access.roles is None:
+        if self.access.roles is None:
             return _EVERYTHING
-        rules = [rule for _, rule in self._access.roles.grants(user, namespace).rules]
+        rules = [rule for _, rule in self.access.roles.grants(user, namespace).rules]
         return {
             "resourceRules": [
                 {key: rule[key] for key in _RESOURCE_RULE if rule.get(key)} for rule in rules if rule.get("resources")
@@ -91,7 +83,7 @@ class Reviews:
 
     def _token(self, token: str, audiences: Sequence[str]) -> JSONObject:
         try:
-            user, met = self._access.tokens.authenticate(token, audiences)
+            user, met = self.access.tokens.authenticate(token, audiences)
         except InvalidToken as error:
             problem = "invalid bearer token"
             return {"user": {}, "error": f"[{problem}, {error}]" if str(error) else problem}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
@@ -31,7 +31,7 @@ from reconciler.apiserver.requests.bodies import (
     patch_type,
     read_object,
 )
-from reconciler.apiserver.requests.metadata_decoding import decode_metadata
+from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
@@ -90,11 +90,7 @@ def scale_of(endpoint: Endpoint, stored: Stored) -> JSONObject:
 
 
 def read_scale(endpoint: Endpoint, stored: Stored) -> JSONObject:
-    """Return the Scale of a stored object for a get.
-
-    Raises:
-        Refusal: 500 for a custom object without replicas, as the real server.
-    """
+    """Return the Scale of a stored object for a get; raise the 500 for a custom object without replicas."""
     path = _paths(endpoint).spec
     if endpoint.resource.custom and value_at(stored.doc, path) is None:
         raise failed(f'the spec replicas field "{path}" does not exist')
@@ -107,22 +103,14 @@ def _selector(doc: JSONObject) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()) if isinstance(value, str))
 
 
+@dataclass(frozen=True, slots=True)
 class Scaler:
-    """A writer of Scales.
+    """A writer of Scales."""
 
-    Args:
-        writer: writes the scaled objects.
-    """
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    writer: Writer
 
     async def write(self, call: Call) -> WriteResult:
-        """Update or patch a Scale.
-
-        Raises:
-            Refusal: 400, 404, 409 or 422, as for the object itself.
-        """
+        """Update or patch a Scale."""
         endpoint = call.endpoint
         if call.verb == "patch":
             patch_type(call)
@@ -136,10 +124,10 @@ class Scaler:
         scale = _apply_patch(call, current) if sent is None else sent
         replicas, warnings = _decode(call, scale)
         _check_object(call, scale, old)
-        admitted = self._writer.if_applies(Admitted(call, "UPDATE", call.name, scale, current, dry_run))
+        admitted = self.writer.if_applies(Admitted(call, "UPDATE", call.name, scale, current, dry_run))
         if admitted is not None:
-            scale, warnings = await self._writer.mutate(admitted, warnings)
-            self._writer.check_current(call, old)
+            scale, warnings = await self.writer.mutate(admitted, warnings)
+            self.writer.check_current(call, old)
             replicas, _ = _decode(call, scale)
             admitted = replace(admitted, doc=scale)
         if replicas == _UNSET_REPLICAS and custom:
@@ -152,7 +140,7 @@ class Scaler:
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
         before = current["spec"].get("replicas", 0)
         entries = _managed_fields_after(call, managed_fields_of(old), path=path, before=before, after=replicas)
-        written = await self._writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, scale=admitted)
+        written = await self.writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, scale=admitted)
         if written.stored is not None:
             written.document, written.stored = scale_of(endpoint, written.stored), None
         return written
@@ -208,11 +196,7 @@ def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
 
 
 def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
-    """Return the replicas of a Scale, and warnings about unknown fields.
-
-    Raises:
-        Refusal: 400 or 422, it cannot be decoded as a Scale, or has unknown fields and validation is strict.
-    """
+    """Return the replicas of a Scale, and warnings about unknown fields."""
     restored = call.verb == "patch" and media_type(call.request) == STRATEGIC_PATCH
     found = dict(sorted(scale.items())) if call.verb == "patch" else scale
     decoding = Decoding(restored)
@@ -242,17 +226,10 @@ def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool
 def _managed_fields_after(
     call: Call, known: list[ManagedFieldsEntry], *, path: str, before: int, after: int
 ) -> list[ManagedFieldsEntry]:
-    """Return the ``managedFields`` of an object after a write to its Scale.
+    """Return the ``managedFields`` of an object after a write to its Scale changed the replicas at a path.
 
     The real server moves the owners of the replicas to the Scale, updates them there, and moves them back. An owner
     that comes back gets an entry beside the one that it had; of two entries with one identity the last one counts.
-
-    Args:
-        call: the request.
-        known: the ``managedFields`` before.
-        path: the dotted path of the replicas in the object, in the version of the request.
-        before: the replicas that the Scale had.
-        after: the replicas that the Scale gets.
     """
     fields_by_version = _replicas_fields(call.endpoint, path)
     entries = {ManagerKey.of(entry): entry for entry in known}

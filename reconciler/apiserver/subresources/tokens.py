@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from reconciler.apiserver.access.tokens import ISSUER, Tokens
 from reconciler.apiserver.builtin.rules.table import violations
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    bad_request,
-    conflict,
-    invalid,
-    not_found,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, invalid, not_found
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
@@ -29,24 +24,15 @@ _KIND, _GROUP = "TokenRequest", "authentication.k8s.io"
 _DEFAULT_SECONDS = 3600
 
 
+@dataclass(frozen=True, slots=True)
 class TokenRequests:
-    """The implementation of ``serviceaccounts/NAME/token``.
+    """The implementation of ``serviceaccounts/NAME/token``."""
 
-    Args:
-        cluster: the stored objects.
-        tokens: issues the tokens.
-    """
-
-    def __init__(self, cluster: Cluster, tokens: Tokens) -> None:
-        self._cluster = cluster
-        self._tokens = tokens
+    cluster: Cluster
+    tokens: Tokens
 
     def create(self, call: Call) -> WriteResult:
-        """Issue a token.
-
-        Raises:
-            Refusal: 400, 404, 409 or 422, as the real server.
-        """
+        """Issue a token."""
         check_write_options(call)
         document = read_unstored_object(call.request, _KIND)
         metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
@@ -64,8 +50,8 @@ class TokenRequests:
             raise invalid(_KIND, _GROUP, "", found)
         bound = self._bound(call, spec.get("boundObjectRef"))
         audiences = spec.get("audiences") or [ISSUER]
-        token = self._tokens.issue(account, audiences, seconds, bound)
-        now = self._cluster.clock.now()
+        token = self.tokens.issue(account, audiences, seconds, bound)
+        now = self.cluster.clock.now()
         known = {"name": call.name, "namespace": call.namespace, "uid": account.uid}
         answer = {
             "kind": _KIND,
@@ -88,7 +74,7 @@ class TokenRequests:
         if version != "v1" or kind not in ("Pod", "Node", "Secret"):
             shown = version if "/" in version else f"/{version}"
             raise bad_request(f"cannot bind token to object of type {shown}, Kind={kind}")
-        found = self._cluster.registry.core(f"{kind.lower()}s").find(call.namespace, name)
+        found = self.cluster.registry.built_in(f"{kind.lower()}s").find(call.namespace, name)
         if found is None:
             raise not_found(f"{kind.lower()}s", "", name)
         if reference.get("uid") not in (None, "", found.uid):
@@ -100,6 +86,6 @@ class TokenRequests:
             if spec.get("serviceAccountName") != call.name:
                 account = f"cannot bind token for serviceaccount {quoted(call.name)}"
                 raise bad_request(f"{account} to pod running with different serviceaccount name.")
-            node = self._cluster.registry.core("nodes").store.objects.get(spec.get("nodeName") or "")
+            node = self.cluster.registry.built_in("nodes").store.objects.get(spec.get("nodeName") or "")
             bound |= {} if node is None else {"node": node}
         return bound

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.apiserver.encoding.json_documents import InvalidJSON, read_json
 from reconciler.apiserver.encoding.refusals import Refusal, apply_conflict, bad_request, internal_error, invalid
-from reconciler.apiserver.encoding.text import go_bool, go_type
-from reconciler.apiserver.ownership.field_sets import FieldSet, compare, fields_of, paths, union
+from reconciler.apiserver.encoding.text import go_bool, go_json, go_type
+from reconciler.apiserver.ownership.field_sets import FieldSet, compare, difference, fields_of, paths, union
 from reconciler.apiserver.ownership.managed_fields import (
     NO_RESET_FIELDS,
     Change,
@@ -23,7 +24,6 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.verbs.last_applied import left_to_kubectl, record_last_applied
 from reconciler.apiserver.verbs.write_rules import (
     check_name,
     check_name_given,
@@ -33,7 +33,7 @@ from reconciler.apiserver.verbs.write_rules import (
 )
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = ["apply_to_new", "apply_to_stored", "read_applied_configuration"]
+__all__ = ["apply_to_new", "apply_to_stored", "left_to_kubectl", "read_applied_configuration", "record_last_applied"]
 
 _UNOWNED = "before-first-apply"
 """The manager of fields that were set before the object had managedFields."""
@@ -222,3 +222,43 @@ def _identity(config: JSONObject) -> JSONObject:
     if metadata.get("resourceVersion") is not None:
         found["resourceVersion"] = metadata["resourceVersion"]
     return found
+
+
+_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
+_KUBECTL = "kubectl"
+"""The field manager of ``kubectl apply --server-side``; other managers leave the annotation alone."""
+
+
+def _annotation(doc: JSONObject) -> Any:
+    return (doc["metadata"].get("annotations") or {}).get(_ANNOTATION)
+
+
+def left_to_kubectl(
+    call: Call, key: ManagerKey, before: JSONObject, conflicts: dict[ManagerKey, FieldSet]
+) -> dict[ManagerKey, FieldSet]:
+    """Return the conflicts that remain: kubectl may take over what it has applied on the client's side."""
+    text = _annotation(before)
+    if key.manager != _KUBECTL or not text:
+        return conflicts
+    try:
+        applied = read_json(str(text).encode())
+    except InvalidJSON:
+        return conflicts
+    if not isinstance(applied, dict) or applied.get("apiVersion") != call.endpoint.api_version:
+        return conflicts
+    schema, content = call.endpoint.schema, ownable_content(call, applied)
+    changed, removed = compare(content, ownable_content(call, before), schema)
+    allowed = difference(difference(fields_of(content, schema, whole=False), changed), removed)
+    left = {other: difference(fields, allowed) for other, fields in conflicts.items()}
+    return {other: fields for other, fields in left.items() if fields}
+
+
+def record_last_applied(key: ManagerKey, config: JSONObject, doc: JSONObject) -> None:
+    """Update the annotation of an object that kubectl has applied; without the annotation, do nothing."""
+    if key.manager != _KUBECTL or not _annotation(doc):
+        return
+    metadata = dict(config["metadata"])
+    if metadata.get("annotations"):
+        metadata["annotations"] = {key: text for key, text in metadata["annotations"].items() if key != _ANNOTATION}
+    text = go_json({**config, "metadata": metadata}) + "\n"
+    doc["metadata"]["annotations"] = {**doc["metadata"]["annotations"], _ANNOTATION: text}

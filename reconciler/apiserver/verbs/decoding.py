@@ -30,7 +30,7 @@ from reconciler.apiserver.requests.bodies import (
     read_yaml,
     yaml_problem,
 )
-from reconciler.apiserver.requests.metadata_decoding import decode_metadata, metadata_warnings
+from reconciler.apiserver.requests.metadata import decode_metadata, metadata_warnings
 from reconciler.apiserver.requests.routing import Call
 from reconciler.wire import JSONObject
 
@@ -40,13 +40,9 @@ _ROOT = re.compile(r"[.\[]")
 
 
 def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObject, list[str]]:
-    """Return the document of a create or update, and the warnings about it.
+    """Return the document of a create, or of an update of a stored one, and the warnings about it.
 
     The caller owns the document and its metadata; deeper values must not be changed.
-
-    Args:
-        call: the request.
-        before: the stored document that an update replaces.
 
     Raises:
         Refusal: 400, 415 or 422, the body is not a document of the kind.
@@ -58,11 +54,7 @@ def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObj
 
 
 def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
-    """Return a patched document, as `read_document` does.
-
-    Raises:
-        Refusal: 400 or 422.
-    """
+    """Return a patched document, as `read_document` does."""
     info, endpoint = call.endpoint.info, call.endpoint
     if not isinstance(found, dict):
         raise bad_request(f"the patch leaves no object of kind {info.kind}")
@@ -134,7 +126,9 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
     if custom:
         paths = about_metadata.unknown + sorted(decoding.unknown)
     else:
-        paths = _in_order(call, found, decoding.unknown + about_metadata.unknown)
+        unknown = decoding.unknown + about_metadata.unknown
+        # The order is that of a typed decoder; the result of a patch is in alphabetical order.
+        paths = sorted(unknown) if call.verb == "patch" else sort_by_document(found, unknown)
     problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
@@ -168,13 +162,6 @@ def _decode_fields(
         order = None if decoding.restored else sorted(found) if call.verb == "patch" else list(found)
         raise _decode_error(call, found, first_error(problems, order))
     return {**document, "metadata": metadata}
-
-
-def _in_order(call: Call, found: JSONObject, unknown: list[str]) -> list[str]:
-    """Sort paths in the order of a typed decoder; the result of a patch is in alphabetical order."""
-    if call.verb == "patch":
-        return sorted(unknown)
-    return sort_by_document(found, unknown)
 
 
 def sort_by_document(found: JSONObject, paths: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -23,7 +24,7 @@ from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
-from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.registry import Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE
@@ -39,24 +40,15 @@ _READERS_RUN_AFTER = 32
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
+@dataclass(frozen=True, slots=True)
 class Deleter:
-    """The implementation of the verbs delete and deletecollection.
+    """The implementation of the verbs delete and deletecollection; it raises a `Refusal` as the real server."""
 
-    Args:
-        cluster: the stored objects.
-        admission: admits deletions by clients.
-    """
-
-    def __init__(self, cluster: Cluster, admission: Admission) -> None:
-        self._cluster = cluster
-        self._admission = admission
+    cluster: Cluster
+    admission: Admission
 
     async def delete(self, call: Call) -> WriteResult:
-        """Delete an object, or mark it as being deleted if finalizers or a grace period hold it.
-
-        Raises:
-            Refusal: 400, 404, 409 or 422, as the real server.
-        """
+        """Delete an object, or mark it as being deleted if finalizers or a grace period hold it."""
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
         info, old = call.endpoint.info, call.existing()
@@ -64,78 +56,66 @@ class Deleter:
         if info.plural == "namespaces" and not info.group and call.name in _IMMORTAL:
             raise forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")
         await self._admit(call, old, options, dry_run=dry_run)
-        written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
+        written = self.delete_stored(call.endpoint.resource, old, options, dry_run=dry_run)
         if written.stored is None and info.deleted_whole:
-            written.stored = self._as_answered(call.endpoint, old, written)
+            written.stored = self._as_answered(call.endpoint.resource, old, written)
         elif written.stored is None:
             written.document = _success_status(call, old)
         return written
 
     async def _admit(self, call: Call, old: Stored, options: JSONObject, *, dry_run: bool) -> None:
-        """Return if a deletion is allowed.
-
-        Raises:
-            Refusal: it is denied.
-            Outdated: the object changed meanwhile.
-        """
-        if not self._admission.active:
+        """Return if a deletion is allowed; raise `Outdated` if the object changed meanwhile."""
+        if not self.admission.active:
             return
         write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), dry_run, options)
-        if self._admission.applies(write):
-            await self._admission.mutate(write)
-            await self._admission.validate(write)
+        if self.admission.applies(write):
+            await self.admission.mutate(write)
+            await self.admission.validate(write)
             if call.endpoint.store.objects.get(old.key) is not old:
                 raise Outdated
 
-    def _as_answered(self, endpoint: Endpoint, old: Stored, written: WriteResult) -> Stored:
+    def _as_answered(self, resource: Resource, old: Stored, written: WriteResult) -> Stored:
         """Return the object that the response to a deletion shows; pods show the deletion marks."""
-        if endpoint.info.plural != "pods":
+        if resource.info.plural != "pods":
             return old
         if written.after is not None and written.after is not old:
             return written.after
-        marked = self._mark_deleted(endpoint, old, [], 0)
+        marked = self._mark_deleted(resource, old, [], 0)
         return old if marked is None else Stored(old.key, old.rv, marked)
 
     def delete_stored(
-        self, endpoint: Endpoint, old: Stored, options: JSONObject, *, dry_run: bool = False
+        self, resource: Resource, old: Stored, options: JSONObject, *, dry_run: bool = False
     ) -> WriteResult:
         """Delete a stored object, or mark it; `stored` of the result is None if it was removed.
 
-        Args:
-            endpoint: any version of the kind.
-            old: the stored version.
-            options: the fields of ``DeleteOptions``; preconditions are not checked.
-            dry_run: change nothing.
+        Preconditions are not checked.
         """
         metadata = old.doc["metadata"]
         finalizers = _finalizers_for_policy(list(metadata.get("finalizers") or ()), options)
-        if endpoint.info.plural == "customresourcedefinitions" and not metadata.get("deletionTimestamp"):
+        if resource.info.plural == "customresourcedefinitions" and not metadata.get("deletionTimestamp"):
             finalizers.append(CLEANUP)
-        grace = _grace_seconds(endpoint, old.doc, options)
-        if not finalizers and grace == 0 and is_removable(endpoint, {**old.doc, "metadata": {}}):
+        grace = _grace_seconds(resource, old.doc, options)
+        if not finalizers and grace == 0 and is_removable(resource, {**old.doc, "metadata": {}}):
             if dry_run:
                 return WriteResult(200, before=old, after=old)
-            gone = self._cluster.remove(endpoint.resource, self._mark_pod_deleted(endpoint, old))
+            gone = self.cluster.remove(resource, self._mark_pod_deleted(resource, old))
             return WriteResult(200, before=old, after=gone)
-        doc = self._mark_deleted(endpoint, old, finalizers, grace)
+        doc = self._mark_deleted(resource, old, finalizers, grace)
         if doc is None:
             return WriteResult(200, old, before=old, after=old)
         if dry_run:
             return WriteResult(200, Stored(old.key, old.rv, doc), before=old, after=old)
-        new = self._cluster.replace(endpoint.resource, old, doc)
+        new = self.cluster.replace(resource, old, doc)
         return WriteResult(200, new, before=old, after=new)
 
-    def _mark_pod_deleted(self, endpoint: Endpoint, old: Stored) -> Stored:
-        """Store the deletion marks of a pod before it is removed, and return what is stored.
-
-        A pod gets them even with a grace period of 0.
-        """
-        if endpoint.info.plural != "pods" or endpoint.info.group:
+    def _mark_pod_deleted(self, resource: Resource, old: Stored) -> Stored:
+        """Store the deletion marks of a pod, which it gets even with a grace period of 0, and return what is stored."""
+        if resource.info.plural != "pods" or resource.info.group:
             return old
-        marked = self._mark_deleted(endpoint, old, [], 0)
-        return old if marked is None else self._cluster.replace(endpoint.resource, old, marked)
+        marked = self._mark_deleted(resource, old, [], 0)
+        return old if marked is None else self.cluster.replace(resource, old, marked)
 
-    def _mark_deleted(self, endpoint: Endpoint, old: Stored, finalizers: list[str], grace: int) -> JSONObject | None:
+    def _mark_deleted(self, resource: Resource, old: Stored, finalizers: list[str], grace: int) -> JSONObject | None:
         """Return the document with the deletion marks, or None if it has them all."""
         metadata = dict(old.doc["metadata"])
         if finalizers != (metadata.get("finalizers") or []):
@@ -146,27 +126,23 @@ class Deleter:
         if not metadata.get("deletionTimestamp") or (held is not None and grace < held):
             if not metadata.get("deletionTimestamp") and metadata.get("generation"):
                 metadata["generation"] += 1
-            metadata["deletionTimestamp"] = timestamp(self._cluster.clock.now() + timedelta(seconds=grace))
+            metadata["deletionTimestamp"] = timestamp(self.cluster.clock.now() + timedelta(seconds=grace))
             metadata["deletionGracePeriodSeconds"] = grace
         if metadata == old.doc["metadata"]:
             return None
         doc = {**old.doc, "metadata": metadata}
-        if endpoint.info.plural == "customresourcedefinitions" and CLEANUP in finalizers:
-            doc["status"] = _terminating_status(doc.get("status") or {}, self._cluster.now())
-        if endpoint.info.plural == "namespaces" and not endpoint.info.group:
+        if resource.info.plural == "customresourcedefinitions" and CLEANUP in finalizers:
+            doc["status"] = _terminating_status(doc.get("status") or {}, self.cluster.now())
+        if resource.info.plural == "namespaces" and not resource.info.group:
             doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
         return doc
 
     async def delete_collection(self, call: Call) -> WriteResult:
-        """Delete all selected objects, each with a resourceVersion of its own; return them as they were.
-
-        Raises:
-            Refusal: 400 or 422, as the real server.
-        """
+        """Delete all selected objects, each with a resourceVersion of its own; return them as they were."""
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
         endpoint, selector = call.endpoint, selector_of(call)
-        rv = self._cluster.revisions.current
+        rv = self.cluster.revisions.current
         found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
         chosen = [stored for stored in found if selector.empty or selector.matches(stored.doc)]
         for number, stored in enumerate(chosen, 1):
@@ -187,7 +163,7 @@ class Deleter:
                 await self._admit(call, current, options, dry_run=dry_run)
             except Outdated:
                 continue
-            self.delete_stored(endpoint, current, options, dry_run=dry_run)
+            self.delete_stored(endpoint.resource, current, options, dry_run=dry_run)
             return
 
 
@@ -257,11 +233,7 @@ def _check_policy(options: JSONObject) -> None:
 
 
 def check_preconditions(call: Call, old: Stored, preconditions: JSONObject) -> None:
-    """Check that an object has the uid and resourceVersion that were asked for.
-
-    Raises:
-        Refusal: 409.
-    """
+    """Raise the 409 for an object without the uid and resourceVersion that were asked for."""
     info = call.endpoint.info
     for key, name, stored, might in (
         ("uid", "UID", old.uid, "deleted and then recreated"),
@@ -291,9 +263,9 @@ def _finalizers_for_policy(finalizers: list[str], options: JSONObject) -> list[s
     return kept
 
 
-def _grace_seconds(endpoint: Endpoint, doc: JSONObject, options: JSONObject) -> int:
+def _grace_seconds(resource: Resource, doc: JSONObject, options: JSONObject) -> int:
     """Return the grace period of a pod on a node, in seconds; 0 for anything else."""
-    if endpoint.info.plural != "pods" or endpoint.info.group:
+    if resource.info.plural != "pods" or resource.info.group:
         return 0
     spec, status = doc.get("spec") or {}, doc.get("status") or {}
     if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Endpoint, Resource
+from reconciler.apiserver.storage.registry import Resource
 from reconciler.apiserver.storage.store import Store, Stored
 from reconciler.apiserver.verbs.delete import Deleter
-from reconciler.wire import JSONObject
 
 __all__ = ["GarbageCollector"]
 
@@ -18,13 +17,7 @@ _ORPHAN = "orphan"
 
 
 class GarbageCollector:
-    """A commit hook that deletes dependents and the content of namespaces.
-
-    Args:
-        cluster: the stored objects.
-        deleter: deletes them.
-        active: ``"garbage"`` to follow the owners of objects, ``"namespaces"`` to empty those that are deleted.
-    """
+    """A commit hook that deletes dependents (``"garbage"``) and the content of namespaces (``"namespaces"``)."""
 
     def __init__(self, cluster: Cluster, deleter: Deleter, active: Collection[str]) -> None:
         self._cluster = cluster
@@ -89,7 +82,7 @@ class GarbageCollector:
             if any(other in self._uids for other in _owner_uids(current)):
                 self._remove_owner(resource, current, uid)
             else:
-                self._delete(resource, current, {"propagationPolicy": _policy_of(current)})
+                self._deleter.delete_stored(resource, current, {"propagationPolicy": _policy_of(current)})
 
     def _continue_owners(self, gone: Stored) -> None:
         """Continue the deletion of owners that waited for a dependent."""
@@ -113,7 +106,7 @@ class GarbageCollector:
     def _foreground(self, resource: Resource, stored: Stored) -> None:
         for other, dependent in self._dependents_of(stored.uid):
             if not dependent.doc["metadata"].get("deletionTimestamp"):
-                self._delete(other, dependent, {"propagationPolicy": "Foreground"})
+                self._deleter.delete_stored(other, dependent, {"propagationPolicy": "Foreground"})
         if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
             self._remove_finalizer(resource, stored, _FOREGROUND)
 
@@ -137,9 +130,6 @@ class GarbageCollector:
             del metadata[field]
         self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
 
-    def _delete(self, resource: Resource, stored: Stored, options: JSONObject) -> None:
-        self._deleter.delete_stored(_any_endpoint(resource), stored, options)
-
     # namespaces
 
     def _empty_namespace(self, stored: Stored) -> None:
@@ -149,14 +139,14 @@ class GarbageCollector:
                 for key in list(resource.store.keys(name)):
                     found = resource.store.objects.get(key)
                     if found is not None and not found.doc["metadata"].get("deletionTimestamp"):
-                        self._delete(resource, found, {"gracePeriodSeconds": 0})
+                        self._deleter.delete_stored(resource, found, {"gracePeriodSeconds": 0})
         self._finish_namespace(name)
 
     def _finish_namespace(self, name: str) -> None:
         """Remove a namespace that is being deleted, after its last object is gone."""
         if not self._namespaces:
             return
-        namespaces = self._cluster.registry.core("namespaces")
+        namespaces = self._cluster.registry.built_in("namespaces")
         stored = namespaces.store.objects.get(name)
         if stored is None or self._in_namespace.get(name, 0) or not stored.doc["metadata"].get("deletionTimestamp"):
             return
@@ -185,7 +175,3 @@ def _policy_of(stored: Stored) -> str:
 def _blocks(dependent: Stored, uid: str) -> bool:
     owners = dependent.doc["metadata"].get("ownerReferences") or []
     return any(owner.get("uid") == uid and owner.get("blockOwnerDeletion") for owner in owners)
-
-
-def _any_endpoint(resource: Resource) -> Endpoint:
-    return resource.endpoints.get(resource.storage) or next(iter(resource.endpoints.values()))

@@ -24,12 +24,7 @@ __all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch"]
 
 
 def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
-    """Return the result of applying a request's patch to a document.
-
-    Args:
-        call: the request.
-        kind: the media type of the patch; not that of an apply.
-        before: the document; it is not changed.
+    """Return the result of applying a request's patch, which is not that of an apply, to a document.
 
     Raises:
         Refusal: 400 for an invalid patch, 413 for one with too many operations, 422 for one that cannot be applied.

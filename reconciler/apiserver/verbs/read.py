@@ -139,22 +139,14 @@ def _bad_token(problem: str) -> Refusal:
     return bad_request(f"invalid continue token: continue key is not valid: {problem}")
 
 
+@dataclass(frozen=True, slots=True)
 class Reader:
-    """The implementation of the verbs get, list and watch.
+    """The implementation of the verbs get, list and watch; it raises a `Refusal` with the codes of the real server."""
 
-    Args:
-        cluster: the stored objects.
-    """
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    cluster: Cluster
 
     def get(self, call: Call, stale: float | None = None) -> Stored:
-        """Return one object.
-
-        Raises:
-            Refusal: 404, or 504 for a version in the future.
-        """
+        """Return one object."""
         endpoint = call.endpoint
         asked = _watch_version(call)
         if asked:
@@ -169,11 +161,7 @@ class Reader:
         return found
 
     def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
-        """Return the JSON of a list.
-
-        Raises:
-            Refusal: 400, 410 or 504, as the real server.
-        """
+        """Return the JSON of a list."""
         selector = selector_of(call)
         objects, rv, token = self._snapshot(call, selector, stale)
         items, remaining, following = self._page(call, selector, objects, rv, token)
@@ -189,7 +177,7 @@ class Reader:
         return view.encode_list(endpoint, items, metadata)
 
     def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _PageToken | None]:
-        store, current = call.endpoint.store, self._cluster.revisions.current
+        store, current = call.endpoint.store, self.cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
         asked = _list_version(call)
         if token:
@@ -203,7 +191,7 @@ class Reader:
             paged = _limit(call) and not _selects_one(call, selector)
             if asked and (match == "Exact" or (not match and paged)):
                 snapshot = store.at(asked)
-                if snapshot is None or asked < self._cluster.revisions.compacted:
+                if snapshot is None or asked < self.cluster.revisions.compacted:
                     raise expired("The resourceVersion for the provided list is too old.")
                 return snapshot, asked, None
             if asked == 0 and stale is not None:
@@ -212,9 +200,9 @@ class Reader:
 
     def _continued(self, store: Store, token: _PageToken) -> tuple[Snapshot, int, _PageToken]:
         if token.rv < 0:
-            return store.now, self._cluster.revisions.current, token
+            return store.now, self.cluster.revisions.current, token
         snapshot = store.at(token.rv)
-        if snapshot is None or token.rv < self._cluster.revisions.compacted:
+        if snapshot is None or token.rv < self.cluster.revisions.compacted:
             raise expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, token.start).text()})
         return snapshot, token.rv, token
 
@@ -242,14 +230,10 @@ class Reader:
         return found, 0, None
 
     def watch(self, call: Call, view: WholeView, stale: float | None = None) -> Watch:
-        """Return the stream of a watch; a version that was dropped from the history is reported inside the stream.
-
-        Raises:
-            Refusal: 400, 422 or 500, before the stream starts.
-        """
+        """Return the stream of a watch; a version that was dropped from the history is reported inside the stream."""
         store, selector = call.endpoint.store, selector_of(call)
         initial_events = _initial_events(call)
-        asked, current = _watch_version(call), self._cluster.revisions.current
+        asked, current = _watch_version(call), self.cluster.revisions.current
         timeout = _number(call.query.get("timeoutSeconds", ""))
         position = store.visible
         initial: list[Stored] = []
@@ -275,7 +259,7 @@ class Reader:
             initial_done=current if ends else None,
             bookmarks=bookmarks,
             timeout=float(timeout) or None,
-            version=lambda: self._cluster.revisions.current,
+            version=lambda: self.cluster.revisions.current,
         )
         if failure is not None:
             watch.expire(failure)
@@ -295,12 +279,12 @@ class Reader:
         ]
 
     def _not_in_future(self, asked: int) -> None:
-        current = self._cluster.revisions.current
+        current = self.cluster.revisions.current
         if asked > current:
             raise too_large_resource_version(asked, current)
 
     def _past_version(self, store: Store, seconds: float) -> int:
-        before = self._cluster.clock.monotonic() - seconds
+        before = self.cluster.clock.monotonic() - seconds
         for event in store.recent():
             if event.at <= before:
                 return event.rv

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import bad_request, internal_error
-from reconciler.apiserver.encoding.text import go_json, go_value
+from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_value
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
@@ -14,14 +14,6 @@ __all__ = ["strategic_merge"]
 
 _DIRECTIVE, _RETAIN = "$patch", "$retainKeys"
 _ORDER, _DELETE = "$setElementOrder/", "$deleteFromPrimitiveList/"
-_GO_TYPES = {
-    bool: "bool",
-    dict: "map[string]interface {}",
-    float: "float64",
-    int: "int64",
-    str: "string",
-    type(None): "<nil>",
-}
 
 
 def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
@@ -62,7 +54,7 @@ def _retained(members: JSONObject, patch: JSONObject) -> JSONObject:
     for key, gone in patch.items():
         name = key.removeprefix(_DELETE)
         if key.startswith(_ORDER) and not isinstance(gone, list):
-            raise internal_error(f"expected a []interface {{}}, but received a {_GO_TYPES[type(gone)]}")
+            raise internal_error(f"expected a []interface {{}}, but received a {GO_TYPES[type(gone)]}")
         if name != key and isinstance(gone, list) and isinstance(members.get(name), list):
             unwanted = set(map(go_json, gone))
             members[name] = [item for item in members[name] if go_json(item) not in unwanted]
@@ -85,11 +77,7 @@ def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:
 
 
 def _are_objects(old: list[Any], new: list[Any]) -> bool:
-    """Return whether lists contain objects, which merge by key.
-
-    Raises:
-        Refusal: 500, the types of the items differ.
-    """
+    """Return whether lists contain objects, which merge by key."""
     kinds = {type(item) for item in (*old, *new)}
     if old and len(kinds) > 1:
         raise internal_error(f"list element types are not identical: {go_value([old, new])}")

@@ -102,12 +102,7 @@ def _only_metadata(doc: JSONObject) -> JSONObject:
 
 
 class TableView(WholeView):
-    """The view that shows rows, as ``kubectl get`` prints them.
-
-    Args:
-        include: how much of the object a row carries: Metadata, Object or None.
-        clock: the current time, for ages.
-    """
+    """The view that shows rows, as ``kubectl get`` prints them, with Metadata, the Object or None of it in each."""
 
     # Ages change, so rows are not cached.
     name = None
@@ -227,19 +222,7 @@ def _json_path(doc: Any, path: str) -> Any:
 def negotiate(
     accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
 ) -> tuple[WholeView, bool]:
-    """Return the view for an Accept header, and whether it asks for YAML.
-
-    Args:
-        accept: the header; empty accepts everything.
-        include: the parameter ``includeObject``.
-        clock: the current time, for ages.
-        many: the response is a list.
-        kind: the kind of the response, for messages.
-        custom: whether the kind is custom, which changes the messages.
-
-    Raises:
-        Refusal: 406, none of the accepted types is supported.
-    """
+    """Return the view for an Accept header, and whether it asks for YAML; raise the 406 if it asks for another type."""
     if not accept or accept in ("application/json", "*/*"):
         return WHOLE, False
     refused = custom

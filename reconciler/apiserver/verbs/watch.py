@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 
 from reconciler.apiserver.builtin.skeletons import shown_empty
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
@@ -29,62 +30,53 @@ BOOKMARK_SECONDS = 60.0
 _FRAMES_AT_ONCE = 128
 
 
+@dataclass(eq=False)
 class Watch:
     """An asynchronous iterator over the chunks of a watch response.
 
-    Args:
+    Attributes:
         endpoint: the kind and version.
         namespace: None for all.
         selector: the objects to show.
         view: how to show them.
-        position: the position in the history to start at.
+        position: the position in the history to read from.
         after: the requested version; a watch from a future version receives nothing until that version has passed.
         initial: objects to start with, as ADDED.
         initial_done: the version of the bookmark that ends the initial objects; None for no such bookmark.
         bookmarks: whether to send bookmarks.
         timeout: seconds until the stream ends.
         version: returns the newest version up to which all events are known.
-
-    Attributes:
         stalled: the watch stays open and silent.
+        closed: the stream has ended.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        namespace: str | None,
-        selector: Selector,
-        view: WholeView,
-        *,
-        position: int,
-        after: int,
-        initial: list[Stored],
-        initial_done: int | None,
-        bookmarks: bool,
-        timeout: float | None,
-        version: Callable[[], int],
-    ) -> None:
-        self._endpoint = endpoint
-        self._store = endpoint.store
-        self._prefix = "" if namespace is None else f"{namespace}/"
-        self._selector = selector
-        self._view = view
-        self._position = position
-        self._after = after
-        self._initial = initial
-        self._initial_done = initial_done
-        self._initial_at = 0
-        self._version = version
+    endpoint: Endpoint
+    namespace: str | None
+    selector: Selector
+    view: WholeView
+    _: KW_ONLY
+    position: int
+    after: int
+    initial: list[Stored]
+    initial_done: int | None
+    bookmarks: bool
+    timeout: float | None
+    version: Callable[[], int]
+    stalled: bool = False
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._store = self.endpoint.store
+        self._prefix = "" if self.namespace is None else f"{self.namespace}/"
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
-        self._deadline = None if timeout is None else now + timeout
-        self._bookmark_at = now + BOOKMARK_SECONDS if bookmarks else None
+        self._deadline = None if self.timeout is None else now + self.timeout
+        self._bookmark_at = now + BOOKMARK_SECONDS if self.bookmarks else None
+        self._initial_at = 0
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._ending: bytes | None = None
-        self._closed = False
         self._lost = False
-        self.stalled = False
 
     def __aiter__(self) -> Watch:
         return self
@@ -97,7 +89,7 @@ class Watch:
         Raises:
             OutcomeUnknown: the connection was lost.
         """
-        while not self._closed:
+        while not self.closed:
             try:
                 chunk = None if self.stalled else await with_conversions(self._read)
             except Refusal as refusal:  # an object cannot be converted to the watched version
@@ -105,15 +97,15 @@ class Watch:
                 continue
             if chunk:
                 return chunk
-            if not self._endpoint.served and self._position >= self._store.end:
+            if not self.endpoint.served and self.position >= self._store.end:
                 self.end()
             if self._ending is not None:
-                chunk, self._closed = self._ending, True
+                chunk, self.closed = self._ending, True
                 if chunk:
                     return chunk
                 break
             if self._deadline is not None and self._loop.time() >= self._deadline:
-                self._closed = True
+                self.closed = True
                 break
             await self._wait()
         self._release()
@@ -124,12 +116,7 @@ class Watch:
     @property
     def plural(self) -> str:
         """Return the plural name of the watched kind."""
-        return self._endpoint.info.plural
-
-    @property
-    def closed(self) -> bool:
-        """Return whether the stream has ended."""
-        return self._closed
+        return self.endpoint.info.plural
 
     async def aclose(self) -> None:
         """End the stream and detach from the store; a waiting reader sees the end."""
@@ -142,17 +129,13 @@ class Watch:
 
     def expire(self, refusal: Refusal) -> None:
         """End the stream with an ERROR event and nothing before it."""
-        self._initial, self._initial_done = [], None
-        self._position = self._store.end
+        self.initial, self.initial_done = [], None
+        self.position = self._store.end
         self.end(error_frame(refusal))
 
     def cut(self, *, lost: bool = False) -> None:
-        """Break off the stream at once; unread events are lost to its reader.
-
-        Args:
-            lost: the reader sees a lost connection, not the end of the stream.
-        """
-        self._closed, self._lost = True, lost
+        """Break off the stream at once, without its unread events; its reader sees its end or a lost connection."""
+        self.closed, self._lost = True, lost
         self._release()
         self._wake()
 
@@ -160,38 +143,38 @@ class Watch:
 
     async def _read(self) -> bytes:
         """Return the next frames, or empty; if an object must be converted first, the position stays."""
-        start = self._position, self._initial, self._initial_at
+        start = self.position, self.initial, self._initial_at
         try:
             return self._next()
         except ConversionNeeded:
-            self._position, self._initial, self._initial_at = start
+            self.position, self.initial, self._initial_at = start
             raise
 
     def _next(self) -> bytes:
-        if self._initial_at < len(self._initial):
+        if self._initial_at < len(self.initial):
             return self._initial_chunk()
-        if self._initial_done is not None:
-            rv, self._initial_done = self._initial_done, None
+        if self.initial_done is not None:
+            rv, self.initial_done = self.initial_done, None
             return self._bookmark(rv, {"k8s.io/initial-events-end": "true"})
         return self._events() or self._periodic_bookmark()
 
     def _initial_chunk(self) -> bytes:
-        part = self._initial[self._initial_at : self._initial_at + _FRAMES_AT_ONCE]
+        part = self.initial[self._initial_at : self._initial_at + _FRAMES_AT_ONCE]
         self._initial_at += len(part)
-        if self._initial_at >= len(self._initial):
-            self._initial, self._initial_at = [], 0
-        return b"".join(_frame(ADDED, self._view.encode(self._endpoint, stored)) for stored in part)
+        if self._initial_at >= len(self.initial):
+            self.initial, self._initial_at = [], 0
+        return b"".join(_frame(ADDED, self.view.encode(self.endpoint, stored)) for stored in part)
 
     def _events(self) -> bytes:
         end = self._store.visible
         frames: list[bytes] = []
-        while self._position < end and not frames:
-            stop = min(end, self._position + _FRAMES_AT_ONCE)
-            events = self._store.events(self._position, stop)
+        while self.position < end and not frames:
+            stop = min(end, self.position + _FRAMES_AT_ONCE)
+            events = self._store.events(self.position, stop)
             if events is None:
-                self._ending, self._position = b"", self._store.end
+                self._ending, self.position = b"", self._store.end
                 return error_frame(expired("The resourceVersion for the provided watch is too old."))
-            self._position = stop
+            self.position = stop
             for event in events:
                 frame = self._frame_of(event)
                 if frame:
@@ -199,12 +182,12 @@ class Watch:
         return b"".join(frames)
 
     def _frame_of(self, event: Event) -> bytes:
-        if event.rv <= self._after or (self._prefix and not event.new.key.startswith(self._prefix)):
+        if event.rv <= self.after or (self._prefix and not event.new.key.startswith(self._prefix)):
             return b""
-        if self._selector.empty:
+        if self.selector.empty:
             return self._cached_frame(event, event.type)
-        before = event.old is not None and self._selector.matches(event.old.doc)
-        after = event.type != DELETED and self._selector.matches(event.new.doc)
+        before = event.old is not None and self.selector.matches(event.old.doc)
+        after = event.type != DELETED and self.selector.matches(event.new.doc)
         if after:
             return self._cached_frame(event, MODIFIED if before else ADDED)
         if before:
@@ -213,10 +196,10 @@ class Watch:
 
     def _cached_frame(self, event: Event, type: str) -> bytes:
         """Return the frame of an event, encoded once for all watches with the same view."""
-        name = self._view.name
+        name = self.view.name
         if name is None:
             return _frame(type, self._content(event, type))
-        key = (type, self._endpoint.api_version + name)
+        key = (type, self.endpoint.api_version + name)
         frame = event.frames.get(key)
         if frame is None:
             frame = event.frames[key] = _frame(type, self._content(event, type))
@@ -226,10 +209,10 @@ class Watch:
         if type == DELETED and event.type != DELETED and event.old is not None:
             # The object left the selector: the reader receives its last state, with the version of the change.
             old = event.old.doc
-            return self._view.encode_document(
-                self._endpoint, {**old, "metadata": {**old["metadata"], "resourceVersion": str(event.rv)}}
+            return self.view.encode_document(
+                self.endpoint, {**old, "metadata": {**old["metadata"], "resourceVersion": str(event.rv)}}
             )
-        return self._view.encode(self._endpoint, event.new)
+        return self.view.encode(self.endpoint, event.new)
 
     # bookmarks, time
 
@@ -238,16 +221,16 @@ class Watch:
         if self._bookmark_at is None or now < self._bookmark_at:
             return b""
         self._bookmark_at = now + BOOKMARK_SECONDS
-        return self._bookmark(self._version(), None)
+        return self._bookmark(self.version(), None)
 
     def _bookmark(self, rv: int, annotations: dict[str, str] | None) -> bytes:
         metadata: JSONObject = {"resourceVersion": str(rv)}
         if annotations:
             metadata["annotations"] = annotations
-        api_version, kind = self._view.type_of(self._endpoint)
+        api_version, kind = self.view.type_of(self.endpoint)
         document = {"kind": kind, "apiVersion": api_version, "metadata": metadata}
-        if kind == self._endpoint.info.kind:
-            document |= shown_empty(self._endpoint.info, self._endpoint.skeleton)
+        if kind == self.endpoint.info.kind:
+            document |= shown_empty(self.endpoint.info, self.endpoint.skeleton)
         return _frame("BOOKMARK", encode(document))
 
     async def _wait(self) -> None:
@@ -286,7 +269,7 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._initial = []
+        self.initial = []
 
 
 def _tick(watch: weakref.ref[Watch]) -> None:

@@ -32,12 +32,8 @@ from reconciler.apiserver.ownership.managed_fields import (
     ownable_content,
     reset_fields_of,
 )
-from reconciler.apiserver.requests.bodies import (
-    APPLY_PATCH,
-    check_write_options,
-    patch_type,
-)
-from reconciler.apiserver.requests.metadata_validation import (
+from reconciler.apiserver.requests.bodies import APPLY_PATCH, check_write_options, patch_type
+from reconciler.apiserver.requests.metadata import (
     validate_built_in_metadata,
     validate_metadata,
     validate_metadata_update,
@@ -133,50 +129,32 @@ class Admission(Protocol):
         ...
 
     async def mutate(self, write: Admitted, /) -> JSONObject | None:
-        """Return the object, changed or not, as a document that the caller owns.
-
-        Raises:
-            Refusal: the write is denied.
-        """
+        """Return the object, changed or not, which the caller owns; raise a `Refusal` if the write is denied."""
         ...
 
     async def validate(self, write: Admitted, /) -> None:
-        """Return if the write is allowed.
-
-        Raises:
-            Refusal: the write is denied.
-        """
+        """Return if the write is allowed; raise a `Refusal` if it is denied."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class Writer:
-    """The implementation of the verbs create, update and patch.
+    """The implementation of the verbs create, update and patch; it raises a `Refusal` as the real server.
 
-    Args:
+    Attributes:
         cluster: the stored objects.
         strategies: returns the strategy of the kind that a request writes.
         admission: admits writes of clients.
         provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        strategies: Callable[[Call], Strategy],
-        admission: Admission,
-        provide_namespace: Callable[[str], Awaitable[None]] | None = None,
-    ) -> None:
-        self._cluster = cluster
-        self._strategies = strategies
-        self._admission = admission
-        self._provide_namespace = provide_namespace
+    cluster: Cluster
+    strategies: Callable[[Call], Strategy]
+    admission: Admission
+    provide_namespace: Callable[[str], Awaitable[None]] | None = None
 
     async def create(self, call: Call) -> WriteResult:
-        """Create an object.
-
-        Raises:
-            Refusal: 400, 403, 404, 409, 415 or 422, as the real server.
-        """
+        """Create an object."""
         dry_run = check_write_options(call)
         doc, warnings = read_document(call)
         doc["metadata"].pop("managedFields", None)
@@ -204,7 +182,7 @@ class Writer:
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
-        strategy = self._strategies(call)
+        strategy = self.strategies(call)
         strategy.complete(doc, None)
         errors = validate_metadata(info, metadata)
         if not endpoint.resource.custom:
@@ -217,7 +195,7 @@ class Writer:
             raise internal_error("resourceVersion should not be set on objects to be created")
         call.warnings = warnings = warnings + strategy.warn(doc)
         if admitted is not None:
-            await self._admission.validate(replace(admitted, doc=doc))
+            await self.admission.validate(replace(admitted, doc=doc))
             # The kind or the namespace may have been deleted while webhooks were called.
             await self._require_place(call, metadata["name"])
         _check_not_taken(call, key, metadata)
@@ -231,12 +209,12 @@ class Writer:
             if version:
                 stored_form["metadata"]["resourceVersion"] = version
             return WriteResult(201, Stored(key, 0, stored_form), warnings=warnings)
-        new = self._cluster.insert(endpoint.resource, key, stored_form)
+        new = self.cluster.insert(endpoint.resource, key, stored_form)
         return WriteResult(201, new, after=new, warnings=warnings)
 
     def _entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
         """Return the ``managedFields`` of a new object."""
-        endpoint, owners = call.endpoint, ManagedFields((), self._cluster.now())
+        endpoint, owners = call.endpoint, ManagedFields((), self.cluster.now())
         # The structs of built-in kinds exist even when they are empty, so they never count as added.
         owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
         return owners.entries()
@@ -245,14 +223,14 @@ class Writer:
         """Return the ``managedFields`` of a new object before webhooks change it: nobody owns what they add."""
         sent = copy.deepcopy(doc)
         self._stamp(call, sent, sent["metadata"])
-        self._strategies(call).complete(sent, None)
+        self.strategies(call).complete(sent, None)
         return self._entries(call, sent)
 
     def _generate_name(self, call: Call, metadata: JSONObject) -> str:
         """Set a name that starts with ``generateName``, and return its storage key; the last of 8 may be taken."""
         key = ""
         for _ in range(8):
-            metadata["name"] = str(metadata["generateName"])[:58] + self._cluster.suffix()
+            metadata["name"] = str(metadata["generateName"])[:58] + self.cluster.suffix()
             key = _key(call, metadata)
             if key not in call.endpoint.store.objects:
                 break
@@ -271,7 +249,7 @@ class Writer:
         if not entries:
             # After a reset, nothing is owned until the first apply.
             return []
-        owners = ManagedFields(entries, self._cluster.now())
+        owners = ManagedFields(entries, self.cluster.now())
         old, new = ownable_content(call, before), ownable_content(call, doc)
         owners.update(manager_key(call, "Update"), old, new, call.endpoint.schema, reset)
         return owners.entries()
@@ -281,8 +259,8 @@ class Writer:
             # A kind without generations keeps the one that it is created with.
             if key != "generation" or call.endpoint.info.generation:
                 metadata.pop(key, None)
-        metadata["uid"] = self._cluster.uid()
-        metadata["creationTimestamp"] = self._cluster.now()
+        metadata["uid"] = self.cluster.uid()
+        metadata["creationTimestamp"] = self.cluster.now()
         if call.endpoint.info.generation:
             metadata["generation"] = 1
         if "status" in call.endpoint.subresources and not call.endpoint.info.born_with_status:
@@ -294,15 +272,15 @@ class Writer:
         """Check that the kind is served, and that the namespace exists and is not being deleted."""
         info, namespace = call.endpoint.info, call.namespace
         if not call.endpoint.served:  # its definition was deleted, or changed and kept the objects
-            kind = self._cluster.registry.resource(info.group, info.plural)
+            kind = self.cluster.registry.resource(info.group, info.plural)
             if kind is None or kind.store is not call.endpoint.store:
                 raise no_such_resource()
         if not info.namespaced or namespace is None:
             return
-        namespaces = self._cluster.registry.core("namespaces").store.objects
-        if namespace not in namespaces and self._provide_namespace is not None:
+        namespaces = self.cluster.registry.built_in("namespaces").store.objects
+        if namespace not in namespaces and self.provide_namespace is not None:
             with contextlib.suppress(APIError):  # not a valid name of a namespace: it is not found below
-                await self._provide_namespace(namespace)
+                await self.provide_namespace(namespace)
         found = namespaces.get(namespace)
         if found is None:
             raise not_found("namespaces", "", namespace)
@@ -314,11 +292,7 @@ class Writer:
             raise forbidden(info.plural, info.group, name, why, causes=[cause])
 
     async def update(self, call: Call) -> WriteResult:
-        """Replace an object, or its status.
-
-        Raises:
-            Refusal: 400, 404, 409, 415 or 422, as the real server.
-        """
+        """Replace an object, or its status."""
         dry_run = check_write_options(call)
         old = call.find()
         doc, warnings = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
@@ -338,11 +312,7 @@ class Writer:
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def patch(self, call: Call) -> WriteResult:
-        """Patch an object, or its status.
-
-        Raises:
-            Refusal: 400, 404, 409, 415 or 422, as the real server.
-        """
+        """Patch an object, or its status."""
         kind = patch_type(call)
         dry_run = check_write_options(call)
         if kind == APPLY_PATCH:
@@ -359,7 +329,7 @@ class Writer:
         if old is None and call.subresource:
             raise not_found(info.plural, info.group, call.name)
         config = read_applied_configuration(call)
-        owners = ManagedFields(managed_fields_of(old), self._cluster.now())
+        owners = ManagedFields(managed_fields_of(old), self.cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_to_new(call, config, owners)
@@ -377,22 +347,18 @@ class Writer:
 
     def if_applies(self, write: Admitted) -> Admitted | None:
         """Return a write if anyone is asked about it; nobody is asked about the server's own writes."""
-        active = self._admission.active and not write.call.by_server
-        return write if active and self._admission.applies(write) else None
+        active = self.admission.active and not write.call.by_server
+        return write if active and self.admission.applies(write) else None
 
     async def mutate(self, write: Admitted, warnings: list[str]) -> tuple[JSONObject, list[str]]:
         """Return the object as admission leaves it, and the warnings so far."""
         known = len(write.call.warnings)
-        doc = await self._admission.mutate(write)
+        doc = await self.admission.mutate(write)
         assert doc is not None  # noqa: S101 - only a deletion has none
         return doc, warnings + write.call.warnings[known:]
 
     def check_current(self, call: Call, old: Stored) -> None:
-        """Check that a stored version is still the latest.
-
-        Raises:
-            Outdated: it is not.
-        """
+        """Raise `Outdated` if a stored version is not the latest any more."""
         if call.find() is not old:
             raise Outdated
 
@@ -409,16 +375,8 @@ class Writer:
     ) -> WriteResult:
         """Check new content against the stored version and commit it.
 
-        The writer takes ownership of `doc` and its metadata.
-
-        Args:
-            call: the request.
-            old: the stored version.
-            doc: the new content.
-            warnings: the warnings about it.
-            dry_run: store nothing.
-            entries: the new ``managedFields``; None computes them as for an update.
-            scale: the write of a Scale that this change comes from, if anyone is asked about it.
+        The writer takes ownership of `doc` and its metadata. Without `entries`, the ``managedFields`` are those of an
+        update; `scale` is the write of a Scale that the change comes from, if anyone is asked about it.
         """
         endpoint = call.endpoint
         before = endpoint.to_served(old.doc)
@@ -436,12 +394,12 @@ class Writer:
             check_namespace(call, doc["metadata"])
             _check_version(call, old, doc["metadata"])
         doc = restrict_to_subresource(call, before, doc)
-        strategy, metadata = self._strategies(call), doc["metadata"]
+        strategy, metadata = self.strategies(call), doc["metadata"]
         _check_change(call, strategy, doc, before)
         call.warnings = warnings = warnings + strategy.warn(doc)
         review = scale if admitted is None else replace(admitted, doc=doc)
         if review is not None:
-            await self._admission.validate(review)
+            await self.admission.validate(review)
             self.check_current(call, old)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
         if trackable and entries is None:
@@ -458,12 +416,16 @@ class Writer:
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         if dry_run:
             return WriteResult(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_removable(endpoint, stored_form):
+        if (
+            metadata.get("deletionTimestamp")
+            and not metadata.get("finalizers")
+            and is_removable(endpoint.resource, stored_form)
+        ):
             # The response shows the removed object with its last version; watches show what was stored.
             shown = Stored(old.key, old.rv, stored_form)
-            gone = self._cluster.remove(endpoint.resource, old)
+            gone = self.cluster.remove(endpoint.resource, old)
             return WriteResult(200, shown, before=old, after=gone, warnings=warnings)
-        new = self._cluster.replace(endpoint.resource, old, stored_form)
+        new = self.cluster.replace(endpoint.resource, old, stored_form)
         return WriteResult(200, new, before=old, after=new, warnings=warnings)
 
 

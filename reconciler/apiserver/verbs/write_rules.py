@@ -12,7 +12,7 @@ from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.custom_contents import BLOCKING, CustomContents
-from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.registry import Endpoint, Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
@@ -117,13 +117,13 @@ def _untimed(entries: list[ManagedFieldsEntry]) -> list[JSONObject]:
     return [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
 
 
-def is_removable(endpoint: Endpoint, doc: JSONObject) -> bool:
+def is_removable(resource: Resource, doc: JSONObject) -> bool:
     """Return whether only finalizers hold an object that is being deleted: no grace period, no namespace content."""
-    if endpoint.info.group:
+    if resource.info.group:
         return True
-    if endpoint.info.plural == "namespaces":
+    if resource.info.plural == "namespaces":
         return not (doc.get("spec") or {}).get("finalizers")
-    return endpoint.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
+    return resource.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
 
 
 def check_name_given(call: Call, metadata: JSONObject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +34,9 @@ _HOT = 3.0
 """Reconciles per minute from which a key counts as hot."""
 
 
+_WIDE = 1000
+"""Columns of the output elsewhere than on a terminal."""
+
 _LONGEST = 86_400.0
 """Seconds between two updates at most; the system cannot sleep for any number."""
 
@@ -62,6 +66,8 @@ def print_top(
         raise ConfigurationError(f"--watch must be a number of seconds above 0, and at most {_LONGEST:g}, not {watch}")
     document = read_keys(endpoint, access)
     console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:  # for grep and files: one line a row
+        console.width = _WIDE
     if watch is None:
         if as_json:
             print_json(document)

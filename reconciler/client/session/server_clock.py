@@ -48,17 +48,17 @@ class ServerClock:
         """Narrow the bounds by a response.
 
         Args:
-            date: its ``Date``; ignored if it is malformed.
+            date: its ``Date``; ignored if it is malformed, or at the end of time.
             sent: the local wall time when the request was sent.
             received: the local wall time when the response arrived.
         """
         self._date = date
         try:
             server = email.utils.parsedate_to_datetime(date)
-        except (ValueError, TypeError):
+            server = server if server.tzinfo is not None else server.replace(tzinfo=UTC)
+            low, high = server - received, server + _RESOLUTION - sent
+        except (ValueError, TypeError, IndexError, OverflowError):  # an error would hide that the request succeeded
             return
-        server = server if server.tzinfo is not None else server.replace(tzinfo=UTC)
-        low, high = server - received, server + _RESOLUTION - sent
         if low > high:
             return  # the local clock was set while the request was in progress
         self._low, self._high = max(self._low, low), min(self._high, high)

@@ -46,6 +46,9 @@ class Origin(NamedTuple):
     prefix: str
     authorization: str
 
+    def __repr__(self) -> str:
+        return f"<Origin {self.text}>"  # without the password in the authorization
+
     @property
     def text(self) -> str:
         """The address without user, password and path."""

@@ -11,7 +11,7 @@ from reconciler.client.session.answers import InvalidItem, ListResult, decode_pa
 from reconciler.client.session.requests import Query, Selector, query_pairs, selector_query
 from reconciler.client.session.retry import RetryOn
 from reconciler.client.session.session import Session
-from reconciler.errors import Expired
+from reconciler.errors import Expired, InvalidResponse
 from reconciler.meta import GroupVersionKind, ResourceType, name_of, namespace_of, version_of
 from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
 from reconciler.wire import JSONObject
@@ -112,9 +112,13 @@ async def _pages(
         request = session.list_request(resource, namespace, asked, metadata_only=metadata_only)
         items, metadata = decode_page(request, await session.execute(resource, request, RetryOn.UNKNOWN))
         yield _Page(items, str(metadata.get("resourceVersion") or ""))
-        token = metadata.get("continue") or ""
+        before, token = token, metadata.get("continue") or ""
         if not token:
             return
+        if token == before:  # it would be the same page, forever
+            raise InvalidResponse(
+                f"{request.label}: two pages have the same continue token, so the server ignores it; list with limit=0"
+            )
 
 
 def _list_result(

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from reconciler.clock import held_while
 from reconciler.controller.errors import ControllerError, ReconcileCancelled
 from reconciler.controller.wake.user_code import discard
 
@@ -66,6 +67,11 @@ class ThreadBridge:
             with self._lock:
                 self._waits.discard(future)
 
+    def waits(self) -> bool:
+        """Return whether a thread of the reconcile waits for the loop; if none does, it works."""
+        with self._lock:  # a wait that is being registered has already woken the loop
+            return any(not future.done() for future in self._waits)
+
     def stop(self) -> None:
         """Make every `wait`, including those in progress, raise `ReconcileCancelled`."""
         with self._lock:
@@ -109,7 +115,8 @@ class ReconcileThreads:
         future = asyncio.wrap_future(result)
         self._waited_for.add(future)
         try:
-            return await asyncio.shield(future)
+            with held_while(lambda: bridge is None or not bridge.waits()):
+                return await asyncio.shield(future)
         except asyncio.CancelledError:
             if bridge is not None:
                 bridge.stop()

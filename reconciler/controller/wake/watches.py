@@ -95,7 +95,9 @@ def check_requests(requests: object, primary: ResourceType, *, giver: str = "a m
         ValueError: a request has a namespace although the primary kind is cluster-scoped, or the other way round.
     """
     if isinstance(requests, (str, Request)) or not isinstance(requests, Iterable):
-        raise TypeError(f"{giver} must return an iterable of Request(name, namespace), not {type(requests).__name__}")
+        raise TypeError(
+            f"{giver} must return a list, such as [Request(name, namespace)], not {type(requests).__name__}"
+        )
     found = list(requests)
     for request in found:
         if not isinstance(request, Request):

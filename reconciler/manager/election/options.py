@@ -76,9 +76,14 @@ def complete_election(
     """Return the options with namespace and identity filled in.
 
     Raises:
-        ConfigurationError: the namespace is unknown, so replicas might use different leases.
+        ConfigurationError: `election` has another type, or the namespace is unknown, so that replicas might use
+            different leases.
     """
     election = LeaderElection(election) if isinstance(election, str) else election
+    if not isinstance(election, LeaderElection):
+        raise ConfigurationError(
+            f"leader_election takes the name of the lease, such as 'my-operator', or a LeaderElection, not {election!r}"
+        )
     found = lease_namespace(namespace or election.namespace, namespaces)
     if found is None:
         raise ConfigurationError(

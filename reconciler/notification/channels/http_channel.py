@@ -25,7 +25,7 @@ WebURL = Annotated[str, Field(pattern=r"^https?://\S+$")]
 
 @dataclass(frozen=True, slots=True)
 class OutgoingRequest:
-    """The HTTP request for one message.
+    """The HTTP request for one message. Its ``repr`` shows only the method: the rest may contain secrets.
 
     Attributes:
         url: the URL.
@@ -34,9 +34,9 @@ class OutgoingRequest:
         method: the method. Default ``POST``.
     """
 
-    url: str
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    url: str = field(repr=False)
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     method: Literal["POST", "PUT"] = "POST"
 
 

@@ -252,7 +252,8 @@ class _Parser:
                 found.append((name, self._kinds[kind].model_validate(entry)))
             except ValidationError as error:
                 for each in error.errors(include_url=False, include_input=False):
-                    self._add_problem((*path, index, *each["loc"]), each["msg"])
+                    text = each["msg"] if each["type"] != "extra_forbidden" else _unknown_option(self._kinds[kind])
+                    self._add_problem((*path, index, *each["loc"]), text)
         return found
 
     # Routes
@@ -365,6 +366,10 @@ _short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
 def _quoted(value: Any) -> str:
     """Return the beginning of a value, for an error message."""
     return _short.repr(value)
+
+
+def _unknown_option(model: type[BaseModel]) -> str:
+    return f"unknown option; the options are {', '.join(sorted(model.model_fields))}"
 
 
 def _listed(names: Iterable[str]) -> str:

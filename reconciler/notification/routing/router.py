@@ -134,13 +134,15 @@ class RoutingTable:
         receivers = len(self._config.receivers) if self._config is not None else 0
         return RoutingStatistics(self._loaded, self._refused, receivers, self._digest[:12])
 
-    def load(self, text: str, *, name: str = "", again: bool = False) -> bool:
+    def load(self, text: str, *, name: str = "", again: bool = False, required: bool = False) -> bool:
         """Load a configuration; return whether it differs from the one in use.
 
         Args:
             text: the configuration as YAML.
             name: name of the file or object, for errors and logs.
             again: whether to check a configuration again that was refused before. Default False.
+            required: whether the caller ends the process after an error, so that it is not logged as well. Default
+                False.
 
         Raises:
             RoutingConfigError: the configuration is invalid; the previous one stays in use.
@@ -154,7 +156,7 @@ class RoutingTable:
         try:
             config, built = self._prepare(text, name)
         except Exception as error:
-            self._refuse(digest, error)
+            self._refuse(digest, error, required=required)
             raise
         self._channels.replace(OWNER, [channel for _, channel in built.values()])
         self._built = built
@@ -186,11 +188,13 @@ class RoutingTable:
                 built[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
         return config, built
 
-    def _refuse(self, digest: str, error: Exception) -> None:
+    def _refuse(self, digest: str, error: Exception, *, required: bool) -> None:
         before, self.problem = self.problem, error_text(error)
         if before == self.problem and self._refused_digest == digest:
             return
         self._refused_digest = digest
         self._refused += 1
+        if required:
+            return
         effect = "keeping the previous one" if self._config is not None else "requests without channels wait"
         _log.error("%s; %s", self.problem, effect)

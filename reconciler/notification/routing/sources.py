@@ -51,7 +51,7 @@ class FileSource:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigurationError(f"cannot read the routing configuration {self._path}: {reason}") from error
-        self._table.load(text, name=str(self._path))
+        self._table.load(text, name=str(self._path), required=self._table.config is None)
 
     async def run(self) -> None:
         """Reload the file on changes until cancelled; the configuration stays in use."""

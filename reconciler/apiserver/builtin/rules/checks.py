@@ -12,11 +12,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from reconciler.apiserver.builtin.rules.certificates import CERTIFICATE_CHECKS
-from reconciler.apiserver.builtin.rules.resources import RESOURCE_CHECKS
+from reconciler.apiserver.builtin.rules.kind_checks import KIND_CHECKS
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, amount, getter, old_value
 from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address
-from reconciler.apiserver.builtin.rules.webhooks import WEBHOOK_CHECKS
 from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
@@ -356,13 +354,11 @@ def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findi
 EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
 """The checks that are about missing values, too."""
 _NAMED: tuple[Check, ...] = (
+    *KIND_CHECKS,
     *(_in, _known, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),
     *(_annotations, _json, _labels, _generated, _host_ports, _indexes, _stays_terminated),
 )
 CHECKS: dict[str, Check] = {
-    **CERTIFICATE_CHECKS,
-    **RESOURCE_CHECKS,
-    **WEBHOOK_CHECKS,
     **{name: _form(problems) for name, problems in FORMS.items()},
     **{name: _tested(test, error) for name, (test, error) in _TESTS.items()},
     **{check.__name__.strip("_").replace("_", "-"): check for check in _NAMED},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from reconciler.apiserver.builtin.rules.certificates import APPROVAL, FINAL, content_of_request
+from reconciler.apiserver.builtin.rules.kind_checks import APPROVAL, FINAL, content_of_request
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.writes.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, forbidden
@@ -19,16 +19,10 @@ _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 
 
 def certificate_strategy(subresource: str, user: JSONObject, now: Callable[[], str]) -> Strategy:
-    """Return the strategy of requests.
-
-    Args:
-        subresource: what is written: ``status``, ``approval``, or empty for the request itself.
-        user: who writes it, as a ``UserInfo``.
-        now: returns the current time as a timestamp.
-    """
+    """Return the strategy of requests, or of their ``status`` or ``approval``; the user is a ``UserInfo``."""
     return Strategy(
         complete=functools.partial(_complete, subresource, user, now),
-        check=lambda doc, before: list(_check(doc, before, subresource)),
+        check=lambda doc, before: _check(doc, before, subresource),
     )
 
 

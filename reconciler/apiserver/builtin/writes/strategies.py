@@ -3,20 +3,94 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from reconciler.apiserver.builtin.kinds import KindInfo
-from reconciler.apiserver.builtin.writes.pod_resize import check_resize, complete_resize
-from reconciler.apiserver.builtin.writes.pod_validation import check_ephemeral_containers
-from reconciler.apiserver.builtin.writes.preparation import COMPLETE, FINISH, Change, complete_pod
-from reconciler.apiserver.builtin.writes.validation import validation_errors
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.builtin.rules.checks import without_empty
+from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.builtin.types import type_name
+from reconciler.apiserver.builtin.writes.expression_validation import (
+    check_policy_expressions,
+    check_webhook_expressions,
+)
+from reconciler.apiserver.builtin.writes.pod_updates import (
+    check_ephemeral_containers,
+    check_pod_update,
+    check_resize,
+    complete_resize,
+    difference,
+)
+from reconciler.apiserver.builtin.writes.preparation import COMPLETE, FINISH, Change, complete_pod, finish_job
+from reconciler.apiserver.encoding.json_documents import value_at
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.wire import JSONObject
 
 __all__ = ["Strategy", "strategy_of"]
 
-Check = Callable[[JSONObject, JSONObject | None], list[FieldError]]
+Check = Callable[[JSONObject, JSONObject | None], Iterable[FieldError]]
+UpdateCheck = Callable[[JSONObject, JSONObject], Findings]
+
+
+def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
+    spec, known = doc.get("spec") or {}, before.get("spec") or {}
+    kept = dict(spec)
+    # The volume and the storage class may be set once; a bound claim may be resized.
+    free = [key for key in ("volumeName", "storageClassName") if not known.get(key)]
+    if value_at(doc, "status.phase") == "Bound":
+        free += ["resources", "volumeAttributesClassName"]
+    for key in free:
+        kept[key] = known.get(key)
+    if without_empty(kept) != without_empty(known):
+        excepted = "spec is immutable after creation except resources.requests and volumeAttributesClassName"
+        yield FieldError.forbidden("spec", f"{excepted} for bound claims\n{difference(known, kept)}")
+    if spec.get("volumeMode") != known.get("volumeMode"):
+        yield FieldError.invalid("volumeMode", spec.get("volumeMode"), "field is immutable")
+
+
+_BESIDES_THE_SOURCE = frozenset(
+    {
+        *("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy"),
+        *("storageClassName", "volumeAttributesClassName", "volumeMode"),
+    }
+)
+
+
+def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
+    source, known = (
+        {key: value for key, value in (each.get("spec") or {}).items() if key not in _BESIDES_THE_SOURCE}
+        for each in (doc, before)
+    )
+    if without_empty(source) != without_empty(known):
+        path = "spec.persistentvolumesource"
+        yield FieldError.forbidden(path, f"{path} is immutable after creation\n{difference(known, source)}")
+
+
+_CHECKS: dict[str, Check] = {
+    "admissionregistration.v1.MutatingWebhookConfiguration": check_webhook_expressions,
+    "admissionregistration.v1.ValidatingAdmissionPolicy": check_policy_expressions,
+    "admissionregistration.v1.ValidatingWebhookConfiguration": check_webhook_expressions,
+}
+_UPDATE_CHECKS: dict[str, UpdateCheck] = {
+    "core.v1.PersistentVolume": _check_volume_update,
+    "core.v1.PersistentVolumeClaim": _check_claim_update,
+    "core.v1.Pod": check_pod_update,
+}
+
+
+def _errors(doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
+    """Return the errors of an object of a built-in kind; `before` is the stored object on an update."""
+    group, _, version = doc["apiVersion"].rpartition("/")
+    name = type_name(group, version, doc["kind"]) or ""
+    if name == "batch.v1.Job":
+        # The selector and the labels that nobody owns are set later, and are valid only together with what was sent.
+        doc = {**doc, "metadata": dict(doc["metadata"])}
+        finish_job(doc, before)
+    errors = violations(name, doc, before)
+    if name in _CHECKS:
+        errors += _CHECKS[name](doc, before)
+    if name in _UPDATE_CHECKS and before is not None:
+        errors += _UPDATE_CHECKS[name](doc, before)
+    return errors
 
 
 def _no_change(_doc: JSONObject, _before: JSONObject | None) -> None:
@@ -36,27 +110,23 @@ class Strategy:
     """
 
     complete: Change = _no_change
-    check: Check = lambda _doc, _before: []
+    check: Check = lambda _doc, _before: ()
     warn: Callable[[JSONObject], list[str]] = lambda _doc: []
     finish: Change = _no_change
 
 
 @functools.lru_cache(maxsize=256)
-def _built_in(group: str, plural: str, subresource: str) -> Strategy:
+def strategy_of(group: str, plural: str, subresource: str) -> Strategy:
+    """Return the strategy of a kind, or of a subresource that has one of its own."""
     if (plural, subresource) in _OF_SUBRESOURCES:
         return _OF_SUBRESOURCES[plural, subresource]
     kind = (group, plural)
-    return Strategy(COMPLETE.get(kind, _no_change), validation_errors, finish=FINISH.get(kind, _no_change))
+    return Strategy(COMPLETE.get(kind, _no_change), _errors, finish=FINISH.get(kind, _no_change))
 
 
 _OF_SUBRESOURCES = {
     ("pods", "ephemeralcontainers"): Strategy(
-        complete_pod, lambda doc, before: list(check_ephemeral_containers(doc, before or doc))
+        complete_pod, lambda doc, before: check_ephemeral_containers(doc, before or doc)
     ),
-    ("pods", "resize"): Strategy(complete_resize, lambda doc, before: list(check_resize(doc, before))),
+    ("pods", "resize"): Strategy(complete_resize, check_resize),
 }
-
-
-def strategy_of(info: KindInfo, subresource: str = "") -> Strategy:
-    """Return the strategy of a kind, or of a subresource that has one of its own."""
-    return _built_in(info.group, info.plural, subresource)
