@@ -331,8 +331,10 @@ def _answers(url: str, token: str, authority: Path) -> bool:
         context = ssl.create_default_context(cafile=authority)
         with urllib.request.urlopen(request, context=context, timeout=5) as answer:  # noqa: S310 - ours
             return bool(answer.status == 200)
-    except OSError:
-        # Not listening yet, not ready yet, or the certificate is incomplete.
+    except urllib.error.HTTPError as answer:  # not ready yet
+        answer.close()
+        return False
+    except OSError:  # not listening yet, or the certificate is incomplete
         return False
 
 
