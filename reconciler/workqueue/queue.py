@@ -26,8 +26,8 @@ from reconciler.workqueue.timers import Alarm, Timers
 
 __all__ = ["QueueShutDown", "WorkQueue"]
 
-_TIMERS_PER_TURN = 1000
-"""How many timers are processed before the loop may do something else."""
+_TIMERS_PER_TURN = 200
+"""How many timers are processed before the loop may do something else: about a millisecond of work."""
 
 
 _MANY_TIMERS = 1000
