@@ -276,10 +276,8 @@ class WireReader:
             _restore_identity(document, metadata, self._gvk)
             data = msgspec.json.encode(document)
             return _build(_decode_head(data).metadata, data)
-        except (
-            Exception,
-            asyncio.CancelledError,
-        ) as error:  # user code; an object that cannot be transformed must not be lost
+        except (Exception, asyncio.CancelledError) as error:
+            # User code; an object that cannot be transformed must not be lost.
             self.transform_errors += 1
             level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
             request = Request(metadata.name, metadata.namespace)

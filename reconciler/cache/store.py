@@ -102,10 +102,8 @@ class Index:
         try:
             values = self._values(cached)
             return (values,) if isinstance(values, str) else tuple(dict.fromkeys(values))
-        except (
-            Exception,
-            asyncio.CancelledError,
-        ) as error:  # user code; an object that cannot be indexed must still be cached
+        except (Exception, asyncio.CancelledError) as error:
+            # User code; an object that cannot be indexed must still be cached.
             self.errors += 1
             level = logging.WARNING if self.errors == 1 else logging.DEBUG
             text = f"{type(error).__name__}: {error_text(error)}"

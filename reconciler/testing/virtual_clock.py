@@ -1,8 +1,8 @@
 """Virtual time: an event loop and a clock that jump to the next timer whenever there is nothing else to do.
 
-A sleep of an hour then takes no time, and timers fire in order at exact times. Time does not jump while
-a thread works. Only code inside the process follows: sockets are real, so a client over sockets raises under virtual
-time.
+A sleep of an hour then takes no time, and timers fire in order at exact times. Time does not jump while the thread of a
+plain ``def`` reconcile works. Only code inside the process follows: sockets are real, so a client over sockets raises
+under virtual time.
 """
 
 from __future__ import annotations

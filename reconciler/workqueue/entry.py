@@ -32,8 +32,8 @@ class Entry(msgspec.Struct, Generic[K], eq=False, gc=False):
     * an entry is in the ready order exactly when it is ready and not the `next` of another;
     * an entry that was withdrawn or is done is in no structure at all.
 
-    The garbage collector need not track it: nothing that it refers to leads back to it. Ten thousand keys that wait for
-    a retry would be most of what a full collection examines.
+    The garbage collector does not track it: nothing that it refers to leads back to it, unless a key refers to the
+    queue. Ten thousand keys that wait for a retry would be most of what a full collection examines.
 
     Attributes:
         key: the key.

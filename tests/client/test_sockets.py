@@ -11,6 +11,7 @@ import ssl
 import struct
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,9 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, Retries
+from reconciler.client.config.kubeconfig import Entry
 from reconciler.client.transport.network import origin_of
-from reconciler.client.transport.transport import HTTPTransport
+from reconciler.client.transport.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.notification.channels.http_channel import OutgoingRequest
@@ -489,6 +491,10 @@ async def test_virtual_time_is_refused_with_a_reason() -> None:
         HTTPResponse(200, headers={"set-cookie": "hidden"}, body=b"hidden"),
         origin_of("http://user:hidden@proxy:3128"),
         OutgoingRequest("https://hooks.example.com/hidden", b"hidden", headers={"authorization": "hidden"}),
+        Handshake(
+            "https://cluster", {"authorization": "hidden"}, ssl.create_default_context(), None, "http://a:hidden@b"
+        ),
+        Entry("admin", {"token": "hidden"}, Path("config")),
     ],
     ids=lambda shown: type(shown).__name__,
 )

@@ -299,7 +299,7 @@ class _Loaded:
     settings: ClusterSettings
     credentials: Credentials
     subject: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     namespace: str = ""
     close: Callable[[], None] = lambda: None
 

@@ -6,7 +6,7 @@ import base64
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +78,13 @@ def paths_in(variable: str) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A cluster, context or user, and the file that it was read from. Relative paths start from the file's folder."""
+    """A cluster, context or user, and the file that it was read from. Relative paths start from the file's folder.
+
+    Its ``repr`` does not show the value, which may contain a token or a key.
+    """
 
     name: str
-    value: Mapping[str, Any]
+    value: Mapping[str, Any] = field(repr=False)
     path: Path
 
     @property
@@ -196,8 +199,8 @@ def _checked(entry: Entry, what: str) -> Entry:
 
 def _checked_fields(subject: str, what: str, value: Mapping[str, Any]) -> dict[str, Any]:
     fields = {key: one for key, one in value.items() if one is not None}
-    for field, kind in _FIELDS[what].items():
-        _check(f"{subject}: {field}", fields.get(field), kind)
+    for name, kind in _FIELDS[what].items():
+        _check(f"{subject}: {name}", fields.get(name), kind)
     for nested in ("exec", "auth-provider"):
         if nested in fields and nested in _FIELDS[what]:
             fields[nested] = _checked_fields(f"{subject}: {nested}", nested, fields[nested])

@@ -86,6 +86,9 @@ class Handshake(NamedTuple):
     server_name: str | None
     proxy: str | None
 
+    def __repr__(self) -> str:
+        return f"<Handshake {self.address}>"  # without the headers, and the password of the proxy
+
 
 class HTTPTransport:
     """A transport to one server, which sends each request once and keeps its connections.
