@@ -477,12 +477,12 @@ async def test_object_that_a_status_write_found_gone_is_not_reconciled_from_the_
     controller = await world.start(Slow())
     first = await world.widget()
     await quiet(5)
-    world.server.faults.add(status=503, verb="watch", times=None)
+    world.server.faults.add(stall=True, verb="watch", times=None)
     world.server.cut_watches()
     await world.foreign.delete(Widget, "w", "ns")
     second = await world.widget() if replaced else None
-    await quiet(10)
+    await quiet(6)
     controller.enqueue(Request("w", "ns"))
-    await quiet(20)
+    await quiet(12)
     assert seen[0] == first.uid
     assert set(seen[1:]) == ({second.uid} if second else set())
