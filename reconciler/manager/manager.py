@@ -290,6 +290,7 @@ class Manager:
             check: a function without parameters, plain or ``async``, that fails by raising or by returning False.
 
         Raises:
+            TypeError: the check is not a function.
             ValueError: the name is taken, empty, or contains a slash.
         """
         self._live.add(name, check)

@@ -644,6 +644,16 @@ async def test_runnable_added_while_the_controllers_start_runs(client: Client) -
     assert ran == ["outer", "inner"]
 
 
+async def test_runnable_that_is_not_async_says_what_to_write(client: Client) -> None:
+    def consume() -> int:
+        return 5
+
+    manager = Manager(client)
+    manager.add(consume)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"consume returned 5 and nothing to await: write it as 'async def'"):
+        await manager.run()
+
+
 # Several managers in one process
 
 
