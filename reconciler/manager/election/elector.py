@@ -5,7 +5,7 @@ A lease is exclusion by time; there is no fencing token. What is guaranteed, and
 1. This process stops leading at its *deadline*: the start of its last successful renewal plus the renew deadline,
    measured by a clock that also runs while the machine is suspended. Another process's lease expires by local time,
    counted from when its record was last seen to change. The times in the record are ignored, so clocks may differ, but
-   they must run at the same rate. That it was deleted changes nothing: its holder may not know that yet. An annotation
+   they must run at the same rate. A deleted lease counts as just renewed: its holder may not know yet. An annotation
    names the process that wrote the record, so another process of the same identity counts as another holder.
 2. An OS thread ends the process when the lease expires if workers have not stopped by then; see `Watchdog`. A blocked
    event loop or a hung thread therefore cannot outlive the lease by more than the scheduler's delay.
@@ -101,6 +101,7 @@ class Elector:
         self._events = events
         self._event_task: asyncio.Task[None] | None = None
         self._lease: JSONObject | None = None  # as last returned by the server
+        self._existed = False  # whether the lease has existed since this process takes part
         self._observed: JSONObject | None = None  # the record of another holder, and when it was first seen unchanged
         self._observed_at = -math.inf
         self._held_by_other = -math.inf  # until when the lease of another holder is valid, by this process's clock
@@ -234,7 +235,9 @@ class Elector:
         failure: Exception | None = None
         try:
             leads = await self._renew(self._election.renew_deadline)
-        except (Conflict, AlreadyExists):
+        except (Conflict, AlreadyExists) as error:
+            if isinstance(error, AlreadyExists):
+                self._existed, self._observed = True, {}  # not read yet
             leads = False  # another candidate was faster; the next attempt shows which
         except _FAILURES as error:
             leads, failure = False, error
@@ -264,6 +267,7 @@ class Elector:
         try:
             lease = (await self._client.get(LEASE, self._election.name, self._election.namespace)).to_dict()
         except NotFound:
+            self._observe_deletion()
             return False if self._now() < self._held_by_other else await self._create()
         self._observe_holder(lease)
         return False if self._now() < self._held_by_other else await self._write(lease)
@@ -300,6 +304,7 @@ class Elector:
 
     def _observe_holder(self, lease: JSONObject) -> None:
         record = lease.get("spec") or {}
+        self._existed = True
         if record != self._observed:
             self._observed, self._observed_at = record, self._now()
         before, self.holder = self._other_holder, str(record.get("holderIdentity") or "")
@@ -310,6 +315,17 @@ class Elector:
         self._held_by_other = self._observed_at + lasts
         if self._other_holder != before:
             _log.info("new leader elected: %s holds lease %s", self._other_holder, self.lease)
+
+    def _observe_deletion(self) -> None:
+        """Wait as for a lease that was just renewed: its last holder, perhaps one that was never seen, may still lead.
+
+        A process that has never seen the lease creates it at once, as the first process of all does.
+        """
+        if not self._existed or self.elected.is_set():
+            return
+        if self._observed is not None:
+            self._observed, self._observed_at = None, self._now()
+        self._held_by_other = self._observed_at + self._election.lease_duration
 
     def _wrote(self, lease: JSONObject) -> bool:
         """Return whether this process wrote the record: it has our identity, and no other process names itself."""
