@@ -6,7 +6,6 @@ memory as long as one of its objects lives (34 MB for 20,000 objects, measured).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import sys
@@ -17,7 +16,8 @@ import msgspec
 
 from reconciler.cache.object import CachedObject, CachedOwner
 from reconciler.cache.scope import HashRange, Transform
-from reconciler.errors import error_text
+from reconciler.cancellation import FAILURES
+from reconciler.errors import describe_error
 from reconciler.meta import (
     UNDECODABLE,
     GroupVersionKind,
@@ -276,12 +276,12 @@ class WireReader:
             _restore_identity(document, metadata, self._gvk)
             data = msgspec.json.encode(document)
             return _build(_decode_head(data).metadata, data)
-        except (Exception, asyncio.CancelledError) as error:
+        except FAILURES as error:
             # User code; an object that cannot be transformed must not be lost.
             self.transform_errors += 1
             level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
             request = Request(metadata.name, metadata.namespace)
-            text = f"{type(error).__name__}: {error_text(error)}"
+            text = describe_error(error)
             _logger.log(
                 level,
                 "%s %s: the transform failed, storing the object as received: %s",

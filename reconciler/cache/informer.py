@@ -18,8 +18,9 @@ from reconciler.cache.scope import HashRange, Scope
 from reconciler.cache.sink import StoreSink
 from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
 from reconciler.cache.watch import ReflectorStatistics
+from reconciler.cancellation import FAILURES
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import error_text
+from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
 
 __all__ = ["Informer", "InformerStatistics"]
@@ -426,9 +427,9 @@ class Informer:
         for callback in tuple(self._restart_callbacks):
             try:
                 callback()
-            except (Exception, asyncio.CancelledError) as error:
+            except FAILURES as error:
                 self._restart_errors += 1
-                text = f"{type(error).__name__}: {error_text(error)}"
+                text = describe_error(error)
                 _logger.exception("%s: an on_restart callback failed: %s", self._scope, text)
 
     def _progress(self, request: Request) -> Version | None:

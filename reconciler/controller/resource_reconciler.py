@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from abc import abstractmethod
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
+from reconciler.cancellation import FAILURES
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
 from reconciler.controller.reconcile.kstatus import record_outcome, record_retry
@@ -265,7 +265,7 @@ class _ObjectReconcile:
                     obj = self._with_unsaved(obj, status, lenient=deleted)
                 try:
                     outcome, terminal = await self._outcome_of(override, obj, status)
-                except (Exception, asyncio.CancelledError) as error:
+                except FAILURES as error:
                     if self._is_retried(error) and not deleted:
                         record_retry(status, error)
                     raise

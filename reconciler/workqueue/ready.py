@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic
 
-from reconciler.errors import error_text
+from reconciler.errors import describe_error
 from reconciler.workqueue.entry import Entry, K
 
 __all__ = ["STARVATION_LIMIT", "FairOrder", "ReadyOrder", "as_priority"]
@@ -175,7 +175,7 @@ class FairOrder(Generic[K]):
         except BaseException as error:  # noqa: BLE001 - user code
             level = logging.DEBUG if self._failed else logging.ERROR
             self._failed = True
-            text = f"{type(error).__name__}: {error_text(error)}"
+            text = describe_error(error)
             _log.log(level, "fair_by failed on %s, which is in the group None now: %s", key, text, exc_info=True)
             return None
         return name

@@ -12,8 +12,7 @@ import msgspec
 from reconciler.clock import Clock
 from reconciler.controller.reconcile.cycle import ReconcileRun
 from reconciler.controller.reconcile.outcome import Completion
-from reconciler.controller.wake.user_code import describe
-from reconciler.errors import error_text
+from reconciler.errors import describe_error, error_text
 from reconciler.meta import Request
 
 __all__ = ["FailureLog"]
@@ -80,7 +79,7 @@ class FailureLog:
             run.request,
             f" ({failures} times, same error)" if failures > 1 else "",
             "not retried" if completion.terminal else "retried with backoff",
-            describe(error),
+            describe_error(error),
             exc_info=error if traced else None,
             extra=run.log_fields(),
         )
