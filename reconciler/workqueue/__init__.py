@@ -30,7 +30,7 @@ from reconciler.workqueue.rate_limiters import (
     TokenBucket,
     WithMaxWait,
 )
-from reconciler.workqueue.ready import STARVATION_LIMIT
+from reconciler.workqueue.ready import STARVATION_LIMIT, as_priority
 from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics
 
 __all__ = [
@@ -49,4 +49,5 @@ __all__ = [
     "TokenBucket",
     "WithMaxWait",
     "WorkQueue",
+    "as_priority",
 ]
