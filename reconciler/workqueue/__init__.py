@@ -29,6 +29,7 @@ from reconciler.workqueue.rate_limiters import (
     SharedBudget,
     TokenBucket,
     WithMaxWait,
+    guarded_limiter,
 )
 from reconciler.workqueue.ready import STARVATION_LIMIT, as_priority
 from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics
@@ -50,4 +51,5 @@ __all__ = [
     "WithMaxWait",
     "WorkQueue",
     "as_priority",
+    "guarded_limiter",
 ]
