@@ -18,6 +18,7 @@ from reconciler.controller.reconcile.outcome import check_outcome, is_terminal
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
 from reconciler.controller.result import Outcome, Result
 from reconciler.errors import TerminalError, error_text
+from reconciler.hooks import check_hooks
 from reconciler.meta import Request, has_finalizer, uid_of
 from reconciler.objects import (
     InvalidObject,
@@ -43,6 +44,13 @@ CORE_GROUP = "reconciler.dev"
 R = TypeVar("R", default=Any)
 
 Override = Callable[[Any, StatusBatcher[Any]], Any]
+
+_HOOKS = {
+    "reconcile": "reconcile_object",
+    "reconcile_object": "reconcile_object",
+    "finalize": "finalize",
+    "finalize_object": "finalize",
+}
 
 
 class ResourceReconciler(Reconciler, Generic[R]):
@@ -88,6 +96,7 @@ class ResourceReconciler(Reconciler, Generic[R]):
     kstatus_conditions: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, resource: KindLike | None = None, **keywords: Any) -> None:
+        check_hooks(cls, ResourceReconciler, _HOOKS)
         super().__init_subclass__(**keywords)
         declared = resource or kind_argument(cls, ResourceReconciler)
         if declared is not None:
