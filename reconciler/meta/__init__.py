@@ -5,7 +5,9 @@ meaning, and the interface through which lower layers report to the current reco
 """
 
 from reconciler.meta.conditions import (
+    CONDITION_STRINGS,
     are_conditions,
+    check_condition,
     condition_is_true,
     find_condition,
     has_condition,
@@ -68,6 +70,7 @@ from reconciler.meta.scalars import (
 )
 
 __all__ = [
+    "CONDITION_STRINGS",
     "FORMER_FIELD_MANAGER",
     "UNDECODABLE",
     "AlreadyOwned",
@@ -79,6 +82,7 @@ __all__ = [
     "Version",
     "add_finalizer",
     "are_conditions",
+    "check_condition",
     "check_field_manager",
     "condition_is_true",
     "controller_of",

@@ -84,7 +84,7 @@ def test_finalize_that_cannot_be_called(wrong: Any, text: str) -> None:
 
 def test_misspelled_hook_in_a_mixin_is_found() -> None:
     mixin = type("Mixin", (), {"finalise": _with_object})
-    with pytest.raises(TypeError, match="finalise would never be called"):
+    with pytest.raises(TypeError, match="would never be called: did you mean 'finalize'"):
         _define("Widgets", (mixin, ResourceReconciler[Widget]), {"reconcile_object": _with_object})
 
 
