@@ -287,8 +287,13 @@ class _ObjectReconcile:
             failure = error if isinstance(error, StatusError) else batcher.failure
             if failure is error and terminal is not None:
                 error.add_note(f"the reconcile itself ended with: {error_text(terminal)}")
-            if isinstance(failure, StatusError) and not deleted:
-                self._block_unsaved(obj, failure)
+            if (
+                isinstance(failure, StatusError)
+                and not deleted
+                and self._block_unsaved(obj, failure)
+                and failure is not error
+            ):
+                _log.error("the status of %s cannot be saved: %s", self._request, failure, extra=self._log_fields())
             raise
         if has_unsaved and self._cycle is not None:
             self._cycle.unblock_unsaved()
@@ -344,21 +349,17 @@ class _ObjectReconcile:
             self._cycle.unblock_unsaved()
         return batcher
 
-    def _block_unsaved(self, obj: Any, error: StatusError) -> None:
-        """Make the next reconciles of this generation write first, if a retry cannot help; record one Event.
+    def _block_unsaved(self, obj: Any, error: StatusError) -> bool:
+        """Make the next reconciles of this generation write first, if a retry cannot help; return whether that is new.
 
-        A new generation is reconciled, with the unsaved mutations applied: it may fix the cause, and its outcome is
-        written together with them.
+        If it is, record an Event; the log line about the failed reconcile says what follows. A new generation is
+        reconciled, with the unsaved mutations applied: it may fix the cause, and its outcome is written together with
+        them.
         """
         if error.retryable or self._cycle is None or not self._cycle.block_unsaved(*_revision(obj)):
-            return
-        _log.error(
-            "the status of %s cannot be saved, so it is not reconciled until that succeeds or its spec changes: %s",
-            self._request,
-            error,
-            extra=self._log_fields(),
-        )
+            return False
         self._binding.events.warning(obj, "StatusNotSaved", error_text(error))
+        return True
 
     def _batcher(self, obj: Any) -> StatusBatcher[Any]:
         return StatusBatcher(
