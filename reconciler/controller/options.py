@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict, Unpack, get_args
 
 from reconciler.controller.permissions import Permission
+from reconciler.controller.reconcile.kstatus import has_status_field
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler, has_status_field
+from reconciler.controller.resource_reconciler import ResourceReconciler
 from reconciler.controller.wake.predicates import EventFilter
 from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds

@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 from reconciler.cancellation import FAILURES
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.kstatus import record_outcome, record_retry
+from reconciler.controller.reconcile.kstatus import record_observed_generation, record_outcome, record_retry
 from reconciler.controller.reconcile.outcome import check_outcome, is_terminal
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
 from reconciler.controller.result import Outcome, Result
@@ -32,9 +32,8 @@ from reconciler.objects import (
     to_document,
 )
 from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
-from reconciler.status.record.mutations import Set
 
-__all__ = ["ResourceReconciler", "defines_finalize", "has_status_field", "strategy_of"]
+__all__ = ["ResourceReconciler", "defines_finalize", "strategy_of"]
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -280,7 +279,7 @@ class _ObjectReconcile:
                     raise
                 self._finalized = deleted and outcome is None and terminal is None
                 if not deleted:
-                    _record_observed_generation(obj, status)
+                    record_observed_generation(obj, status)
                     if self._reconciler.kstatus_conditions:
                         record_outcome(status, outcome, terminal)
         except Exception as error:
@@ -390,25 +389,3 @@ def _revision(obj: Any) -> tuple[str, int | None]:
     """Return the uid and the generation of an object: which object it is, and which desired state it has."""
     document = original_document(obj)
     return uid_of(document), document["metadata"].get("generation")
-
-
-def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
-    """Record which generation the status is the outcome of.
-
-    Also if the status has it already: another writer may remove it before the write, which is then replayed.
-    """
-    if not isinstance(obj, Resource) or not has_status_field(obj.status_model, "observedGeneration"):
-        return
-    generation = original_document(obj)["metadata"].get("generation")
-    if generation is None:
-        return
-    if status.observed_generation is not None:
-        status.record(Set(("observedGeneration",), generation))
-    elif status.get("observedGeneration") is not None:  # written when the generation was unknown: outdated forever
-        status.remove("observedGeneration")
-
-
-@functools.lru_cache(maxsize=256)  # called in every reconcile, with the few kinds of a program
-def has_status_field(model: Any, wire_name: str) -> bool:
-    """Return whether a status model has a field of this name on the wire."""
-    return any(wire_name in (name, field.serialization_alias) for name, field in model.model_fields.items())
