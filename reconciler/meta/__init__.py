@@ -59,6 +59,7 @@ from reconciler.meta.raw_json import UNDECODABLE, json_elements, json_members
 from reconciler.meta.reference import GroupVersionKind, Request, ResourceType, path_segment
 from reconciler.meta.scalars import (
     Version,
+    encodable,
     format_micro_time,
     format_time,
     human_duration,
@@ -91,6 +92,7 @@ __all__ = [
     "default_field_manager",
     "delete_path",
     "difference_of_fields",
+    "encodable",
     "equal",
     "find_condition",
     "format_micro_time",

@@ -93,9 +93,7 @@ def _reason_of(error: BaseException) -> str:
 
 
 def _set(status: StatusBatcher[Any], type: str, reason: str, message: str) -> None:
-    # A text with half of a surrogate pair cannot be sent.
-    text = message[:_MAX_MESSAGE].encode(errors="replace").decode()
-    status.set_condition(type, True, reason=reason, message=text)
+    status.set_condition(type, True, reason=reason, message=message[:_MAX_MESSAGE])
 
 
 def _remove(status: StatusBatcher[Any], type: str) -> None:

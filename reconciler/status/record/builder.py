@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.meta import check_condition
+from reconciler.meta import check_condition, encodable
 from reconciler.status.record.conversion import to_json
 from reconciler.status.record.mutations import (
     Append,
@@ -107,6 +107,8 @@ class MutationBuilder:
     ) -> Mutation:
         """Return the mutation that sets a condition, dated now."""
         keys = self._names.path(path)
+        if isinstance(message, str):
+            message = encodable(message)  # it may be the text of an error, which names a file
         if keys == ("conditions",) and self._names.demands_api_conditions:
             check_condition(type, reason, message)
         return SetCondition(keys, type, status, reason, message, generation, self._clock.now())
