@@ -189,7 +189,8 @@ class WireReader:
     Attributes:
         elsewhere: number of objects and events dropped because their uid's hash is not in `hashes`.
         server_filters: whether the server filters those itself; None until known.
-        unexpected: number of objects dropped because they are of another kind or have no readable name.
+        unexpected: number of objects dropped because they are of another kind or have no readable name, or because the
+            type of their event is unknown.
         transform_errors: how often `transform` failed; those objects are stored as received.
     """
 
@@ -232,7 +233,7 @@ class WireReader:
             head = _decode_head_leniently(bytes(raw))
         if head.kind not in self._kinds or not head.metadata.name:
             if report:
-                self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
+                self.refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
             return None
         if self._hashes is not None and not self._hashes.contains(head.metadata.uid):
             self.elsewhere += 1
@@ -263,12 +264,11 @@ class WireReader:
             return data
         return _without_managed_fields(data, bytes(head.metadata.managed_fields), self._heads)
 
-    def _refuse(self, what: str) -> None:
+    def refuse(self, what: str, reason: str = "not an object of this kind with a name") -> None:
+        """Count what the server sent and is ignored, and log the first of it as a warning."""
         self.unexpected += 1
         level = logging.WARNING if self.unexpected == 1 else logging.DEBUG
-        _logger.log(
-            level, "%s: ignoring %s sent by the server: not an object of this kind with a name", self._gvk, what
-        )
+        _logger.log(level, "%s: ignoring %s sent by the server: %s", self._gvk, what, reason)
 
     def _transformed(self, transform: Transform, metadata: _Metadata, data: bytes) -> CachedObject:
         try:

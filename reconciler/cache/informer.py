@@ -40,7 +40,7 @@ class InformerStatistics:
         handler_errors: how often a handler failed.
         restart_errors: how often a callback of `Informer.on_restart` failed.
         stale: objects and events ignored because the store had a newer version.
-        unexpected: objects ignored because they are of another kind or unreadable.
+        unexpected: objects ignored because they are of another kind or unreadable, or their event has an unknown type.
         transform_errors: objects stored as received because the transform failed.
         reflectors: the counters of all its reflectors together.
         store: what is stored.

@@ -346,8 +346,8 @@ class Reflector:
             _logger.info("%s: the server refuses streamed lists, listing in pages instead: %s", self._action, error)
             self._streaming = False
             return True
-        silent = isinstance(error, WatchError) and error.kind == "silent"
-        if silent and self._streaming is None:
+        endless = isinstance(error, WatchError) and error.kind in ("silent", "no end")
+        if endless and self._streaming is None:
             self._streaming = False
         if isinstance(error, APIError):
             self._pages_next = not isinstance(error, (TooManyRequests, Expired)) and not is_behind(error)
