@@ -14,7 +14,7 @@ import operator
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 from reconciler.backoff import Backoff
 from reconciler.cancellation import FAILURES
@@ -368,7 +368,7 @@ def _count(given: object) -> int:
     Raises:
         ValueError: it is not an integer, 0 or more.
     """
-    if hasattr(given, "__index__") and operator.index(given) >= 0:
+    if isinstance(given, SupportsIndex) and operator.index(given) >= 0:
         return operator.index(given)
     raise ValueError(f"{given!r} is not a number of failures, 0 or more")
 
