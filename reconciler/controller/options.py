@@ -243,8 +243,8 @@ def _owned(prefix: str, entry: KindLike | Watch) -> Watch:
 def _predicates(prefix: str, predicates: Sequence[EventFilter]) -> tuple[EventFilter, ...]:
     found = tuple(_entries(prefix, "predicates", predicates, "functions of the event"))
     for predicate in found:
-        if not callable(predicate):
-            raise ConfigurationError(f"{prefix}predicates contains {predicate!r}, which is not a function")
+        if not callable(predicate) or inspect.iscoroutinefunction(predicate):
+            raise ConfigurationError(f"{prefix}predicates contains {predicate!r}, which is not a plain function")
     return found
 
 

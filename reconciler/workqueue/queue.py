@@ -57,7 +57,7 @@ class WorkQueue(Generic[K]):
             fails, the error is logged and the key is in the group None. Defaults to one group.
 
     Raises:
-        TypeError: `rate_limiter` is not a rate limiter.
+        TypeError: `rate_limiter` is not a rate limiter, or `fair_by` is a coroutine function.
     """
 
     def __init__(

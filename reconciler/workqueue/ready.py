@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import operator
 from bisect import insort
@@ -113,6 +114,9 @@ class FairOrder(Generic[K]):
     Args:
         group_of: returns the group of a key.
 
+    Raises:
+        TypeError: `group_of` is a coroutine function.
+
     Attributes:
         size: the number of entries.
     """
@@ -120,6 +124,8 @@ class FairOrder(Generic[K]):
     __slots__ = ("_failed", "_group_of", "_groups", "size")
 
     def __init__(self, group_of: Callable[[K], Hashable]) -> None:
+        if inspect.iscoroutinefunction(group_of):
+            raise TypeError(f"fair_by must be a plain function, since nothing awaits its result; {group_of!r} is async")
         self.size = 0
         self._group_of = group_of
         self._failed = False
