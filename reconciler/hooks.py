@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -33,20 +34,20 @@ def check_hooks(cls: type, base: type, hooks: Mapping[str, str]) -> None:
     missing = [hook for hook in dict.fromkeys(hooks.values()) if hook not in own]
     for name, value in own.items():
         if name in hooks and hasattr(base, name):
-            fitting = [hook for hook in missing if _takes(value, base, hook)]
-            _check_arguments(cls, name, value, _parameters(getattr(base, name)), fitting)
+            meant = hooks[name] if hooks[name] in missing and _takes(value, base, hooks[name]) else name
+            _check_arguments(cls, name, value, _parameters(getattr(base, name)), meant)
         elif missing and not name.startswith("_") and inspect.isroutine(value):
             similar = get_close_matches(_plain(name), map(_plain, hooks), n=1, cutoff=_SIMILAR)
-            meant = [hook for written, hook in hooks.items() if _plain(written) in similar]
-            if meant and meant[0] in missing and _takes(value, base, meant[0]):
+            close = [hook for written, hook in hooks.items() if _plain(written) in similar]
+            if close and close[0] in missing and _takes(value, base, close[0]):
                 raise TypeError(
-                    f"{cls.__name__}.{name} would never be called: did you mean {meant[0]!r}? "
+                    f"{cls.__name__}.{name} would never be called: did you mean {close[0]!r}? "
                     f"If it is a helper, call it '_{name}'"
                 )
 
 
-def _check_arguments(cls: type, name: str, value: Any, parameters: list[str], fitting: list[str]) -> None:
-    hint = f"; did you mean {fitting[0]!r}?" if fitting else ""
+def _check_arguments(cls: type, name: str, value: Any, parameters: Sequence[str], meant: str) -> None:
+    hint = f"; did you mean {meant!r}?" if meant != name else ""
     if not callable(value) and not hasattr(value, "__get__"):
         raise TypeError(f"{cls.__name__}.{name} must be a method, not {value!r}")
     if not _accepts(value, len(parameters)):
@@ -57,29 +58,27 @@ def _takes(value: Any, base: type, hook: str) -> bool:
     return _accepts(value, len(_parameters(getattr(base, hook))))
 
 
-def _parameters(function: Any) -> list[str]:
+def _parameters(function: Any) -> tuple[str, ...]:
     """Return the names of a method's parameters, without ``self``."""
-    return list(inspect.signature(function).parameters)[1:]
+    return tuple(function.__code__.co_varnames[1 : function.__code__.co_argcount])
 
 
 def _accepts(value: Any, arguments: int) -> bool:
     """Return whether a member of a class, called on an instance, accepts this number of positional arguments.
 
-    True for what is not a plain method, such as a ``partialmethod``, and for decorators that accept anything.
+    True for what is not a plain method, such as a ``partialmethod``, and for decorators that accept anything. Not by
+    `inspect.signature`, which reads annotations: from Python 3.14 on, they may name what exists for type checkers only.
     """
-    if isinstance(value, staticmethod):
-        value = value.__func__
-    elif isinstance(value, classmethod):
-        value, arguments = value.__func__, arguments + 1
-    elif inspect.isfunction(value):
+    if not isinstance(value, staticmethod):
         arguments += 1
-    else:
+    function = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+    if not inspect.isfunction(function):
         return True
-    try:
-        inspect.signature(value, follow_wrapped=False).bind(*[None] * arguments)
-    except TypeError:
+    code, defaults = function.__code__, function.__defaults__ or ()
+    if code.co_kwonlyargcount > len(function.__kwdefaults__ or ()):
         return False
-    return True
+    most = math.inf if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+    return code.co_argcount - len(defaults) <= arguments <= most
 
 
 def _plain(name: str) -> str:

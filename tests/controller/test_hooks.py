@@ -68,6 +68,11 @@ def test_reconcile_with_the_arguments_of_reconcile_object() -> None:
     )
 
 
+def test_reconcile_that_cannot_be_called_beside_reconcile_object() -> None:
+    with pytest.raises(TypeError, match=r"Widgets.reconcile cannot be called with its arguments \(request\)$"):
+        _resource_reconciler(reconcile=_with_object)
+
+
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
