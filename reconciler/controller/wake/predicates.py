@@ -107,7 +107,7 @@ def check_predicate(matches: object, prefix: str = "") -> None:
         )
 
 
-def _name(matches: Callable[..., bool]) -> str:
+def _name(matches: Callable[..., object]) -> str:
     return repr(matches) if isinstance(matches, Predicate) else str(getattr(matches, "__name__", "predicate"))
 
 
