@@ -169,6 +169,7 @@ class Lifecycle:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._supervisor.end()
         body, self._body = self._body, None
         if self._body_cancelled and body is not None and body.uncancel() == 0 and kind is asyncio.CancelledError:
             error = None  # raise the failure, not the cancellation that it caused
@@ -299,8 +300,7 @@ class Lifecycle:
             self._supervisor.start(f"controller {each.name}", each.finished())
 
     def _stop_reminding(self) -> None:
-        for task in self._reminders:
-            task.cancel()
+        self._supervisor.cancel(self._reminders)
 
     async def _run_controller(self, controller: Controller) -> None:
         await controller.start()
@@ -308,12 +308,14 @@ class Lifecycle:
 
     def _start_webhooks(self, webhooks: Webhooks) -> None:
         self._webhook_tasks.append(
-            self._supervisor.start(f"runnable {type(webhooks).__name__}", call_and_wait(webhooks.run))
+            self._supervisor.start(
+                f"runnable {type(webhooks).__name__}", call_and_wait(webhooks.run), may_be_cancelled=True
+            )
         )
 
     def _start_runnable(self, entry: RunnableEntry) -> None:
         group = self._leader_tasks if entry.leader_only else self._runnable_tasks
-        group.append(self._supervisor.start(f"runnable {entry.name}", call_and_wait(entry.call)))
+        group.append(self._supervisor.start(f"runnable {entry.name}", call_and_wait(entry.call), may_be_cancelled=True))
 
     async def _stop(self) -> GracePeriodExceeded | None:
         self.state = "stopping"
@@ -343,10 +345,9 @@ class Lifecycle:
     async def _stop_controllers(self, grace: float) -> list[str]:
         """Stop the controllers and the leader's runnables; return the names of those that did not stop in time."""
         if self._election_waiter is not None:
-            self._election_waiter.cancel()
+            self._supervisor.cancel([self._election_waiter])
             await asyncio.wait({self._election_waiter})
-        for task in self._leader_tasks:
-            task.cancel()
+        self._supervisor.cancel(self._leader_tasks)
         stops = [asyncio.create_task(each.stop(grace=grace), name=_describe(each)) for each in self.controllers]
         running = {task for task in (*stops, *self._leader_tasks) if not task.done()}
         cut_short = asyncio.create_task(self._grace_cut_short.wait())
@@ -376,7 +377,7 @@ class Lifecycle:
         if self._elector is None:
             return
         if self._election is not None:
-            self._election.cancel()
+            self._supervisor.cancel([self._election])
             await asyncio.wait({self._election})
         if clean:
             await self._elector.release()
@@ -385,9 +386,7 @@ class Lifecycle:
 
     async def _cancel_all(self, tasks: Collection[asyncio.Task[Any]], seconds: float) -> list[str]:
         """Cancel tasks and wait for them; return the names of those that did not end in time."""
-        running = {task for task in tasks if not task.done()}
-        for task in running:
-            task.cancel()
+        running = self._supervisor.cancel(tasks)
         if running:
             _, running = await asyncio.wait(running, timeout=seconds)
         return sorted(task.get_name() for task in running)

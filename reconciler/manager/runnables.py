@@ -96,18 +96,42 @@ class Supervisor:
     def __init__(self) -> None:
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._expected: set[asyncio.Task[Any]] = set()
+        self._ending = False
 
     @property
     def failure(self) -> BaseException | None:
         """Return the exception of the first task that failed."""
         return self.failed.result() if self.failed.done() else None
 
-    def start(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Start a coroutine as a task."""
+    def start(
+        self, name: str, coroutine: Coroutine[Any, Any, Any], *, may_be_cancelled: bool = False
+    ) -> asyncio.Task[Any]:
+        """Start a coroutine as a task.
+
+        Args:
+            name: of the task.
+            coroutine: the coroutine.
+            may_be_cancelled: whether it is no failure if others cancel the task: a runnable may cancel itself.
+        """
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
+        if may_be_cancelled:
+            self._expected.add(task)
         task.add_done_callback(self._on_end)
         return task
+
+    def cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+        """Cancel tasks, without a failure; return those that have not ended yet."""
+        running = {task for task in tasks if not task.done()}
+        self._expected |= running & self._tasks
+        for task in running:
+            task.cancel()
+        return running
+
+    def end(self) -> None:
+        """Note that the manager ends, possibly because all tasks of the event loop were cancelled."""
+        self._ending = True
 
     def record_failure(self, error: BaseException) -> None:
         """Record a failure from outside the tasks."""
@@ -115,16 +139,17 @@ class Supervisor:
             self.failed.set_result(error)
 
     def _on_end(self, task: asyncio.Task[Any]) -> None:
+        expected = self._ending or task in self._expected
         self._tasks.discard(task)
+        self._expected.discard(task)
         error: BaseException | None
         if not task.cancelled():
             error = task.exception()
-        elif not task.cancelling():
-            error = ManagerError(
-                f"{task.get_name()} was cancelled, but not by the manager: something that it awaited was cancelled"
-            )
-        else:
+        elif expected and task.cancelling():
             return
+        else:
+            cause = "" if task.cancelling() else ": something that it awaited was cancelled"
+            error = ManagerError(f"{task.get_name()} was cancelled, but not by the manager{cause}")
         if error is None:
             return
         if self.failed.done():

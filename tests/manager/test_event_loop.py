@@ -52,6 +52,12 @@ def threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "event loop watchdog"]
 
 
+@pytest.fixture(autouse=True)
+def threads_of_earlier_tests_have_ended() -> None:
+    for each in threads():  # it ends within its interval
+        each.join(LONG)
+
+
 async def test_blocking_reconcile_is_named_and_counted(client: Client, reported: Reported) -> None:
     def call_a_slow_service() -> None:
         assert reported.event.wait(LONG)

@@ -16,8 +16,8 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
 from reconciler.controller import CacheSyncTimeout, Result
-from reconciler.errors import ConfigurationError
-from reconciler.manager import GracePeriodExceeded, ManagerError
+from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.manager import GracePeriodExceeded, LeaderElection, ManagerError
 from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
@@ -624,6 +624,43 @@ async def test_a_runnable_that_is_cancelled_by_others_does_not_end_unnoticed(cli
     with pytest.raises(ManagerError, match="wait_for_another_task was cancelled, but not by the manager"):
         await during(manager, lambda: asyncio.sleep(60))
     assert now() == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "culprit"),
+    [
+        ("configmap worker 3", "the controller"),
+        ("leader election", "the manager"),
+        ("the cache", "the manager"),
+    ],
+)
+async def test_a_task_that_somebody_cancels_does_not_end_unnoticed(client: Client, name: str, culprit: str) -> None:
+    async def cancel() -> None:
+        await asyncio.sleep(5)
+        for task in asyncio.all_tasks():
+            if task.get_name().endswith(name):
+                task.cancel()
+        await asyncio.sleep(60)
+
+    manager = Manager(client, leader_election=LeaderElection("lease", "default"))
+    manager.add_controller(RecordingReconciler(), resource=KIND, workers=4)
+    with pytest.raises(ReconcilerError, match=f"{name} was cancelled, but not by {culprit}"):
+        await during(manager, cancel)
+    assert now() == 5
+
+
+async def test_all_tasks_cancelled_is_no_failure_of_the_manager(client: Client, caplog) -> None:
+    """As `asyncio.run` does with what is left when its coroutine ends."""
+    manager = Manager(client)
+    manager.add_controller(RecordingReconciler(), resource=KIND)
+    manager.add(lambda: asyncio.sleep(3600))
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(5)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_runnable_added_while_the_controllers_start_runs(client: Client) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from reconciler.controller.errors import ControllerError
 from reconciler.controller.reconcile.worker import Worker
 from reconciler.meta import Request
 from reconciler.workqueue import WorkQueue
@@ -31,6 +32,7 @@ class WorkerPool:
         self._name = name
         self._queue = queue
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
         self._hurried = asyncio.Event()
 
     def start(self, workers: Sequence[Worker]) -> None:
@@ -52,13 +54,16 @@ class WorkerPool:
 
         Raises:
             BaseException: what a task raised; the others continue.
+            ControllerError: something other than `stop` cancelled a task.
         """
-        tasks = [*self._tasks, *others]
-        if tasks:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        running = {*self._tasks, *others}
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 if not task.cancelled():
                     task.result()
+                elif not self._stopping:
+                    raise ControllerError(f"{task.get_name()} was cancelled, but not by the controller")
 
     async def stop(self, grace: float) -> None:
         """Process what is ready and in progress for the grace period, then cancel what is in progress.
@@ -69,6 +74,7 @@ class WorkerPool:
         Args:
             grace: seconds. 0 cancels at once.
         """
+        self._stopping = True
         draining = asyncio.create_task(self._queue.shutdown(drain=grace > 0))
         drained = asyncio.gather(*self._tasks, return_exceptions=True)
         hurried = asyncio.create_task(self._hurried.wait())
