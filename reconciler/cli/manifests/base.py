@@ -12,6 +12,7 @@ from reconciler.cli.manifests.installation import (
     METRICS_PORT,
     Installation,
     deployment,
+    disruption_budget,
     labels,
     metrics_service,
     new_object,
@@ -38,7 +39,10 @@ def base_files(manager: Manager, installation: Installation) -> dict[str, list[J
     files = {
         "crd.yaml": _definitions(manager, installation),
         "rbac.yaml": manager.rbac(installation.name, namespace=installation.namespace),
-        "deployment.yaml": [_deployment(installation, webhooks=bool(manager.webhooks))],
+        "deployment.yaml": [
+            _deployment(installation, webhooks=bool(manager.webhooks)),
+            disruption_budget(installation),
+        ],
         "service.yaml": [metrics_service(installation)],
         "webhooks.yaml": list(_webhooks(manager, installation)) if manager.webhooks else [],
     }
