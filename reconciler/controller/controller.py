@@ -471,10 +471,18 @@ class Controller:
         self._sources.start(primary)
 
     async def _reconcile(self, cycle: ReconcileCycle) -> object:
-        request = cycle.request
-        if self._shard_filter.sharded and not await self._shard_filter.may_reconcile(request):
-            self._forget(request)
+        if not self._shard_filter.sharded:
+            return await self._call_reconciler(cycle)
+        if not await self._shard_filter.may_reconcile(cycle.request):
+            self._forget(cycle.request)
             return None
+        try:
+            return await self._call_reconciler(cycle)
+        finally:
+            self._shard_filter.ended(cycle.request)
+
+    async def _call_reconciler(self, cycle: ReconcileCycle) -> object:
+        request = cycle.request
         stored = self._informers.stored(request)
         if stored is not None:
             cycle.set_basis(stored.uid, stored.version)

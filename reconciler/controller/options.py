@@ -12,7 +12,7 @@ from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.kstatus import has_status_field
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler
-from reconciler.controller.wake.predicates import EventFilter
+from reconciler.controller.wake.predicates import EventFilter, check_predicate
 from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
 from reconciler.controller.wake.watches import Watch, controller_owner
@@ -229,6 +229,7 @@ def _watches(prefix: str, owns: Sequence[KindLike | Watch], watches: Sequence[Wa
         _check_kind("watches", watch.kind)
     for watch in (*owned, *watches):
         check_seconds(f"{prefix}mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
+        _predicates(f"{prefix}watch of {watch.kind}: ", watch.predicates)
     return [*owned, *watches]
 
 
@@ -243,8 +244,7 @@ def _owned(prefix: str, entry: KindLike | Watch) -> Watch:
 def _predicates(prefix: str, predicates: Sequence[EventFilter]) -> tuple[EventFilter, ...]:
     found = tuple(_entries(prefix, "predicates", predicates, "functions of the event"))
     for predicate in found:
-        if not callable(predicate) or inspect.iscoroutinefunction(predicate):
-            raise ConfigurationError(f"{prefix}predicates contains {predicate!r}, which is not a plain function")
+        check_predicate(predicate, prefix)
     return found
 
 

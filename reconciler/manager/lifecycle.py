@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Any, Literal
@@ -81,6 +83,8 @@ class Lifecycle:
         self._runnable_tasks: list[asyncio.Task[Any]] = []  # runnables that run on every replica
         self._leader_tasks: list[asyncio.Task[Any]] = []  # runnables that run only on the leader
         self._webhook_tasks: list[asyncio.Task[Any]] = []
+        self._serving = False  # webhooks have started or are starting
+        self._synced = False  # runnables that run on every replica have started or are starting
         self._standby = False  # controllers watch while they wait for the election
         self._active = False  # controllers have started or are starting
         self._election_waiter: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
@@ -88,13 +92,19 @@ class Lifecycle:
         self._reminders: list[asyncio.Task[Any]] = []  # log what the start waits for, and its progress
         self._controller_stop: asyncio.Task[list[str]] | None = None  # stops the controllers
         self._stop_requested = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0  # of the loop
         self._grace_cut_short = asyncio.Event()
         self._body: asyncio.Task[Any] | None = None  # the task of the block, while a failure must cancel it
         self._body_cancelled = False
 
     def stop(self) -> None:
-        """Let `wait_for_stop` return."""
-        self._stop_requested.set()
+        """Let `wait_for_stop` return. Thread-safe."""
+        if self._loop is None or self._thread == threading.get_ident():
+            self._stop_requested.set()
+        elif self.state != "stopped":
+            with contextlib.suppress(RuntimeError):  # the loop was closed just now
+                self._loop.call_soon_threadsafe(self._stop_requested.set)
 
     async def wait_for_stop(self) -> None:
         """Wait until `stop` is called. Cancellation changes nothing."""
@@ -120,13 +130,13 @@ class Lifecycle:
     def add_runnable(self, entry: RunnableEntry) -> None:
         """Add a runnable; it starts immediately if its group has started."""
         self._runnables.append(entry)
-        if self._active if entry.leader_only else self.state == "running":
+        if self._active if entry.leader_only else self._synced:
             self._start_runnable(entry)
 
     def add_webhooks(self, webhooks: Webhooks) -> None:
-        """Add webhooks; they start before the cache, or immediately if the cache has started."""
+        """Add webhooks; they start before the cache, or immediately if the others have started."""
         self._webhooks.append(webhooks)
-        if self.state != "new":
+        if self._serving:
             self._start_webhooks(webhooks)
 
     async def __aenter__(self) -> None:
@@ -143,6 +153,7 @@ class Lifecycle:
         if self.state != "new":
             raise ManagerError(f"a manager runs only once, and this one is {self.state}: create a new Manager")
         self.state = "starting"
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._supervisor = Supervisor()
         self._supervisor.failed.add_done_callback(self._on_failure)
         self._watchdog.start()
@@ -226,6 +237,7 @@ class Lifecycle:
             self._supervisor.start("reminders of the start", waiting),
             self._supervisor.start("progress of the start", progress),
         ]
+        self._serving = True
         for webhooks in self._webhooks:
             self._start_webhooks(webhooks)
         for webhooks in self._webhooks:
@@ -233,6 +245,7 @@ class Lifecycle:
         await self._cache.start()
         self._supervisor.start("the cache", self._cache.finished())
         await self._cache.wait_synced(SYNC_TIMEOUT)
+        self._synced = True
         for entry in self._runnables:
             if not entry.leader_only:
                 self._start_runnable(entry)

@@ -292,6 +292,7 @@ class Manager:
             check: a function without parameters, plain or ``async``, that fails by raising or by returning False.
 
         Raises:
+            TypeError: the check is not a function.
             ValueError: the name is taken, empty, or contains a slash.
         """
         self._live.add(name, check)
@@ -303,9 +304,10 @@ class Manager:
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`, then drain.
 
-        A second signal exits immediately with exit code 1. Cancellation also drains, and is raised afterwards; a second
-        cancellation cuts the grace period short. While the manager runs, the garbage collector ignores the objects that
-        existed when it had started (``gc.freeze``).
+        A signal stops all managers that run in the main thread; a second one exits immediately with exit code 1. In
+        another thread signals are not handled: call `stop`. Cancellation also drains, and is raised afterwards; a
+        second cancellation cuts the grace period short. While the manager runs, the garbage collector ignores the
+        objects that existed when it had started (``gc.freeze``).
 
         Raises:
             ManagerError: the manager has run before.
@@ -334,7 +336,7 @@ class Manager:
             yield self
 
     def stop(self) -> None:
-        """Make `run` drain and return."""
+        """Make `run` drain and return. Safe to call from any thread, and before `run`."""
         self._lifecycle.stop()
 
     def check_leader(self) -> None:

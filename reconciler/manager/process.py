@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 __all__ = ["EXIT_CODE", "handled_signals", "tuned_garbage_collector"]
@@ -31,39 +32,80 @@ _THRESHOLDS = (2000, 2, 100)
 the middle one. Full collections, which take longest, become rarer than by default."""
 
 
+class _SignalHandler:
+    """The handler of SIGTERM and SIGINT while managers run in an event loop; the process has one for all of them.
+
+    Args:
+        loop: the running loop, in the main thread.
+
+    Attributes:
+        stops: the functions that stop the managers.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.stops: list[Callable[[], None]] = []
+        self._loop = loop
+        self._seen = False
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._handle, number)
+
+    def add(self, stop: Callable[[], None]) -> None:
+        """Add a manager; one that starts while the others drain is stopped at once."""
+        self.stops.append(stop)
+        if self._seen:
+            stop()
+
+    def remove(self) -> None:
+        """Restore the handlers that were set before."""
+        for number, handler in self._before.items():
+            self._loop.remove_signal_handler(number)
+            if handler is not None:
+                signal.signal(number, handler)
+
+    def _handle(self, number: signal.Signals) -> None:
+        if self._seen:
+            # Nothing here may block before the exit, so buffers are not flushed.
+            os.write(2, f"{number.name} received again: exiting immediately\n".encode())
+            os._exit(EXIT_CODE)
+        self._seen = True
+        _log.info("%s received: draining; send it again to exit immediately", number.name)
+        for stop in self.stops:
+            stop()
+
+
+_handlers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _SignalHandler] = weakref.WeakKeyDictionary()
+
+
 @contextlib.contextmanager
 def handled_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Handle SIGTERM and SIGINT until the block ends: the first signal calls `stop`, the next one exits immediately.
 
-    Outside the main thread, where Python delivers no signals, nothing is changed.
+    Blocks of several managers may overlap: a signal calls the `stop` of each, and the handlers that were set before are
+    restored at the end of the last block. Outside the main thread, where Python delivers no signals, nothing is
+    changed.
     """
     if threading.current_thread() is not threading.main_thread():
         _log.debug("not in the main thread: signals are not handled")
         yield
         return
     loop = asyncio.get_running_loop()
-    seen = False
-
-    def handle(number: signal.Signals) -> None:
-        nonlocal seen
-        if seen:
-            # Nothing here may block before the exit, so buffers are not flushed.
-            os.write(2, f"{number.name} received again: exiting immediately\n".encode())
-            os._exit(EXIT_CODE)
-        seen = True
-        _log.info("%s received: draining; send it again to exit immediately", number.name)
-        stop()
-
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, handle, number)
+    handler = _handlers.get(loop)
+    if handler is None:
+        handler = _handlers[loop] = _SignalHandler(loop)
+    handler.add(stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            if handler is not None:
-                signal.signal(number, handler)
+        handler.stops.remove(stop)
+        if not handler.stops:
+            del _handlers[loop]
+            handler.remove()
+
+
+_collector_lock = threading.Lock()
+_collector_users = 0
+_thresholds_before = (0, 0, 0)
 
 
 @contextlib.contextmanager
@@ -73,14 +115,21 @@ def tuned_garbage_collector() -> Iterator[Callable[[], None]]:
     An operator has about 50,000 functions, classes and models that live as long as the process. A full collection over
     them blocks the event loop for 20 to 100 ms, and happens every few thousand reconciles. They are not collected once
     more before: imports leave next to no garbage. The other collections become shorter, unless the program has set its
-    own thresholds. The end of the block restores all settings.
+    own thresholds. The end of the last of several overlapping blocks restores all settings.
     """
-    thresholds = gc.get_threshold()
+    global _collector_users, _thresholds_before  # noqa: PLW0603 - the collector belongs to the process as well
     gc.freeze()
+    with _collector_lock:
+        if not _collector_users:
+            _thresholds_before = gc.get_threshold()
+            if _thresholds_before in _DEFAULT_THRESHOLDS:
+                gc.set_threshold(*_THRESHOLDS)
+        _collector_users += 1
     try:
-        if thresholds in _DEFAULT_THRESHOLDS:
-            gc.set_threshold(*_THRESHOLDS)
         yield gc.freeze
     finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        with _collector_lock:
+            _collector_users -= 1
+            if not _collector_users:
+                gc.set_threshold(*_thresholds_before)
+                gc.unfreeze()

@@ -74,8 +74,16 @@ def name_and_call(runnable: object) -> tuple[str, Callable[[], Awaitable[object]
 
 
 async def call_and_wait(call: Callable[[], Awaitable[object]]) -> None:
-    """Call a function and await its result; a coroutine for a task."""
-    await call()
+    """Call a function and await its result; a coroutine for a task.
+
+    Raises:
+        TypeError: the function is not ``async``, so it has already done its work on the event loop.
+    """
+    result: object = call()
+    if not inspect.isawaitable(result):
+        name = getattr(call, "__qualname__", repr(call))
+        raise TypeError(f"runnable {name} returned {result!r} and nothing to await: write it as 'async def'")
+    await result
 
 
 class Supervisor:

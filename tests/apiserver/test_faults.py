@@ -157,6 +157,19 @@ async def test_a_stalled_request_is_never_answered(server: APIServer, api: Api) 
         await api.get(WIDGETS)
 
 
+async def test_a_stalled_request_that_is_cancelled_as_the_server_closes_is_cancelled(
+    server: APIServer, api: Api
+) -> None:
+    server.faults.add(stall=True, verb="list")
+    waiting = asyncio.create_task(api.get(WIDGETS, patience=30.0))
+    await asyncio.sleep(1)
+    closing = asyncio.create_task(server.close())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting, closing})
+    assert waiting.cancelled()
+
+
 async def test_a_stalled_watch_is_open_and_silent(server: APIServer, api: Api) -> None:
     server.faults.add(stall=True, verb="watch")
     stream = await api.watch(allowWatchBookmarks="true")

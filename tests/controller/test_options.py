@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 
-from reconciler.controller import ChannelSource, ControllerKeywords, ControllerOptions, Permission, Reconciler, Watch
+from reconciler.controller import (
+    ChannelSource,
+    ControllerKeywords,
+    ControllerOptions,
+    Permission,
+    Predicate,
+    Reconciler,
+    Watch,
+    labels_changed,
+)
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
 from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World
 
 
-async def _async(event: object) -> bool:
-    return True
+async def asking(_: object) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("make", [Predicate, Predicate.of_object, Predicate.of_update])
+def test_async_predicate_is_refused(make: Callable[[object], Predicate]) -> None:
+    with pytest.raises(ConfigurationError, match="the predicate asking is async"):
+        make(asking)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +47,14 @@ async def _async(event: object) -> bool:
         ({"watches": Watch("v1/ConfigMap")}, "watches must be a sequence of Watch"),
         ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' is not a valid kind"),
         ({"predicates": lambda event: True}, "predicates must be a sequence of functions"),
-        ({"predicates": [True]}, "which is not a plain function"),
-        ({"predicates": [_async]}, "which is not a plain function"),
+        ({"predicates": [True]}, "which is not a function"),
+        ({"predicates": [asking]}, "the predicate asking is async: predicates are plain functions of the event"),
+        (
+            {"watches": [Watch("v1/ConfigMap", predicates=[asking])]},
+            "watch of v1/ConfigMap: the predicate asking is as",
+        ),
+        ({"owns": [Watch("v1/ConfigMap", predicates=["x"])]}, "watch of v1/ConfigMap: predicates contains 'x', which"),
+        ({"watches": [Watch("v1/ConfigMap", predicates=labels_changed)]}, "predicates must be a sequence of functions"),
         ({"workers": "4"}, "workers must be 1 or more, not '4'"),
         ({"workers": 2.5}, "workers must be 1 or more, not 2.5"),
         ({"timeout": "30s"}, "timeout must be a number"),

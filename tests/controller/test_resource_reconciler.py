@@ -459,3 +459,30 @@ async def test_a_status_that_is_only_read_is_not_reported(world: World, caplog: 
     await world.foreign.patch(Widget, "a", "ns", patch={"spec": {"size": 2}})
     await quiet()
     assert not [each for each in caplog.records if each.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_object_that_a_status_write_found_gone_is_not_reconciled_from_the_cache(
+    world: World, replaced: bool
+) -> None:
+    """Otherwise an effect is repeated whose record could not be written."""
+    seen: list[str] = []
+
+    class Slow(ResourceReconciler[Widget]):
+        async def reconcile_object(self, obj, status):
+            seen.append(obj.uid)
+            await asyncio.sleep(10)
+            status.set(phase="Ready")
+
+    controller = await world.start(Slow())
+    first = await world.widget()
+    await quiet(5)
+    world.server.faults.add(stall=True, verb="watch", times=None)
+    world.server.cut_watches()
+    await world.foreign.delete(Widget, "w", "ns")
+    second = await world.widget() if replaced else None
+    await quiet(6)
+    controller.enqueue(Request("w", "ns"))
+    await quiet(12)
+    assert seen[0] == first.uid
+    assert set(seen[1:]) == ({second.uid} if second else set())

@@ -29,6 +29,7 @@ NAME, NAMESPACE = "disk-full", "default"
 
 Disturbance = tuple[float, str]
 FOREIGN = ["annotation", "label", "foreign condition", "foreign condition changed"]
+REMOVED = ["due times removed", "channels removed"]
 PROCESS = ["restart", "cut watches", "compact"]
 FAULTS = [
     "status write 409",
@@ -121,6 +122,8 @@ async def disturb(server: APIServer, client: Client, what: str, moment: float) -
             await client.patch(*address, patch={"metadata": {"labels": {"at": str(int(moment))}}})
         case "foreign condition" | "foreign condition changed":
             await write_foreign_condition(client, str(moment))
+        case "due times removed" | "channels removed":
+            await remove_from_status(client, what)
         case "cut watches":
             server.cut_watches()
         case "compact":
@@ -141,6 +144,20 @@ async def disturb(server: APIServer, client: Client, what: str, moment: float) -
 def fail_next_status_write(server: APIServer, **how: Any) -> None:
     """Make the operator's next status write fail."""
     server.faults.add(times=1, subresource="status", user_agent="the operator", **how)
+
+
+async def remove_from_status(client: Client, what: str) -> None:
+    """Remove a part of the status whose content follows from the rest."""
+    found = (await client.get(NotificationRequest, NAME, NAMESPACE)).to_dict()
+    channels = (found.get("status") or {}).get("channels") or []
+    due = ("nextAttemptTime", "delaySeconds")
+    left = [{key: value for key, value in each.items() if key not in due} for each in channels]
+    patch = {
+        "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+        "status": {"channels": left if what == "due times removed" else []},
+    }
+    with contextlib.suppress(Conflict):
+        await client.patch(NotificationRequest, NAME, NAMESPACE, patch=patch, subresource="status")
 
 
 async def write_foreign_condition(client: Client, message: str) -> None:
@@ -205,6 +222,13 @@ def test_writes_by_others_at_any_time(disturbances: list[Disturbance]) -> None:
     run(disturbances)
 
 
+@settings(max_examples=examples(40), deadline=None)
+@given(st.lists(st.tuples(moments, st.sampled_from(FOREIGN + REMOVED)), max_size=8))
+@example([(1.0, "due times removed"), (31.0, "channels removed"), (91.0, "due times removed")])
+def test_parts_of_the_status_removed_by_others(disturbances: list[Disturbance]) -> None:
+    run(disturbances)
+
+
 @settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.tuples(moments, st.sampled_from(PROCESS)), max_size=6))
 @example([(15.0, "restart"), (29.999, "restart"), (60.0, "compact"), (449.99, "restart")])
@@ -220,6 +244,6 @@ def test_status_write_fails_in_each_reconcile_in_turn(fault: str, cycle: int) ->
 
 
 @settings(max_examples=examples(40), deadline=None)
-@given(st.lists(st.tuples(moments, st.sampled_from(FOREIGN + PROCESS + FAULTS)), max_size=10))
+@given(st.lists(st.tuples(moments, st.sampled_from(FOREIGN + REMOVED + PROCESS + FAULTS)), max_size=10))
 def test_everything_at_once(disturbances: list[Disturbance]) -> None:
     run(disturbances)

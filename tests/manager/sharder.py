@@ -63,7 +63,8 @@ class Sharder:
                         self.alive = [each.name for each in leases.store.list() if await self._is_alive(each)]
                         await asyncio.gather(*map(self._assign, objects.store.list()))
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), 0.2)
+                        async with asyncio.timeout(0.2):  # `wait_for` of Python 3.11 may swallow a cancellation
+                            await self._news.wait()
 
             task = asyncio.create_task(work())
             try:

@@ -154,6 +154,14 @@ async def test_check_names_are_unique_and_contain_no_slash(client: Client) -> No
             manager.add_ready_check(name, lambda: None)
 
 
+async def test_check_that_is_not_a_function_is_refused(client: Client) -> None:
+    async def check() -> None: ...
+
+    for wrong in (None, "database", check()):
+        with pytest.raises(TypeError, match="a healthz check is a function without parameters"):
+            Manager(client).add_health_check("a", wrong)  # type: ignore[arg-type]
+
+
 async def test_manager_is_not_ready_while_starting_or_stopping(
     server: APIServer, client: Client, http: aiohttp.ClientSession
 ) -> None:

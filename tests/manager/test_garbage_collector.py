@@ -54,3 +54,18 @@ async def test_thresholds_set_by_the_program_are_kept(client: Client) -> None:
 async def test_running_block_does_not_change_the_garbage_collector(client: Client) -> None:
     async with Manager(client).running():
         assert gc.get_freeze_count() == 0
+
+
+async def test_managers_that_overlap_restore_the_garbage_collector_together(client: Client) -> None:
+    before = gc.get_threshold()
+    first, second = Manager(client), Manager(client)
+    running = [asyncio.create_task(each.run()) for each in (first, second)]
+    await asyncio.sleep(1)
+    first.stop()
+    await running[0]
+    assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] == 2_000
+    second.stop()
+    await running[1]
+    assert gc.get_freeze_count() == 0
+    assert gc.get_threshold() == before

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -323,6 +324,102 @@ async def test_leadership_is_lost_immediately_when_another_holder_is_seen(server
         await asyncio.sleep(2.1)
         assert isinstance(running.exception(), LeadershipLost)
         assert "usurper acquired it" in str(running.exception())
+
+
+async def test_processes_of_the_same_identity_do_not_lead_together(server: APIServer) -> None:
+    first, second = replica(server, "one"), replica(server, "one")
+    async with in_background(first) as running, second.running():
+        await elected(first)
+        for _ in range(300):
+            await asyncio.sleep(0.1)
+            assert not second.statistics().leading
+        assert first.statistics().leading
+        first.stop()
+        await running
+        assert await elected(second) < 5
+
+
+async def test_process_that_starts_again_waits_for_the_lease_it_left_behind(server: APIServer) -> None:
+    first = replica(server, "one")
+    async with in_background(first) as running:
+        await elected(first)
+        server.faults.add(resource="leases", stall=True, times=None)
+        await asyncio.wait({running})
+        assert isinstance(running.exception(), LeadershipLost)
+        server.faults.clear()
+    async with replica(server, "one").running() as again:
+        assert 15 <= await elected(again) <= 15 + 4.5
+
+
+async def test_a_standby_of_the_same_identity_does_not_release_the_lease(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running() as leader:
+        await elected(leader)
+        async with replica(server, "one").running():
+            server.faults.add(resource="leases", verb="get", latency=1, times=None)
+            await asyncio.sleep(4)  # its attempt is in flight when it stops
+        server.faults.clear()
+        await asyncio.sleep(5)
+        assert leader.statistics().leading
+        assert (await record(client))["leaseTransitions"] == 0
+
+
+async def test_deleted_lease_is_left_to_the_leader_that_does_not_know_yet(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running() as leader, replica(server, "two").running() as standby:
+        await elected(leader)
+        await asyncio.sleep(10)
+        server.faults.add(user_agent="one", resource="leases", stall=True)  # the leader's next renewal comes later
+        await client.delete(LEASE, "operator", "default")
+        for _ in range(200):
+            await asyncio.sleep(0.1)
+            assert not standby.statistics().leading
+        assert leader.statistics().leading
+
+
+async def test_lease_without_a_duration_is_respected(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running() as leader, replica(server, "two").running() as standby:
+        await elected(leader)
+        for _ in range(20):
+            await client.patch(LEASE, "operator", "default", patch={"spec": {"leaseDurationSeconds": None}})
+            await asyncio.sleep(1.3)
+            assert leader.statistics().leading
+            assert not standby.statistics().leading
+
+
+async def test_removed_annotations_do_not_cost_the_lead(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running() as leader:
+        await elected(leader)
+        await client.patch(LEASE, "operator", "default", patch={"metadata": {"annotations": None}})
+        await asyncio.sleep(30)
+        assert leader.statistics().leading
+    assert (await record(client))["holderIdentity"] == ""
+
+
+class RenamedHolder:
+    """A server whose responses to writes of the lease name another holder, as after a mutating webhook."""
+
+    def __init__(self, server: APIServer) -> None:
+        self.server = server
+        self.renames = True
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        response = await self.server.send(request)
+        if not self.renames or request.method == "GET" or "/leases" not in request.path or not request.body:
+            return response
+        return replace(response, body=response.body.replace(b'"one"', b'"webhook"'))
+
+
+async def test_lease_is_not_held_if_the_response_names_another_holder(server: APIServer) -> None:
+    transport = RenamedHolder(server)
+    manager = Manager(Client(transport), leader_election=election("one"))
+    async with in_background(manager) as running:
+        await asyncio.sleep(30)
+        assert not manager.statistics().leading
+        transport.renames = False
+        await elected(manager)
+        transport.renames = True
+        await asyncio.sleep(2.1)
+        assert isinstance(running.exception(), LeadershipLost)
+        assert "webhook acquired it" in str(running.exception())
 
 
 # Losing the lease

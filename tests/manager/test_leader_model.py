@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from reconciler.apiserver import APIServer
 from reconciler.client import Client, Retries
 from reconciler.clock import current_clock
+from reconciler.errors import NotFound
 from reconciler.manager import LeaderElection, LeadershipLost
 from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.watchdog import Watchdog
@@ -22,6 +23,7 @@ from tests.depth import examples
 
 PROCESSES = 3
 STEP = 0.5
+LEASE_DURATION = 15
 
 TROUBLE: dict[str, dict[str, Any]] = {
     "silence": {"stall": True},
@@ -33,11 +35,20 @@ TROUBLE: dict[str, dict[str, Any]] = {
     "conflicts": {"status": 409},
 }
 
+EDITS: dict[str, dict[str, Any] | None] = {
+    "lease deleted": None,
+    "duration removed": {"spec": {"leaseDurationSeconds": None}},
+    "annotations removed": {"metadata": {"annotations": None}},
+    "labeled": {"metadata": {"labels": {"touched": "yes"}}},
+    "transitions removed": {"spec": {"leaseTransitions": None, "acquireTime": None}},
+}
+"""Changes of the lease by others; None deletes it."""
+
 events = st.lists(
     st.tuples(
         st.floats(0.5, 25),  # seconds until the fault
         st.integers(0, PROCESSES - 1),
-        st.sampled_from([*TROUBLE, "stop", "kill"]),
+        st.sampled_from([*TROUBLE, *EDITS, "stop", "kill"]),
         st.floats(1, 30),  # duration of the fault in seconds
     ),
     max_size=8,
@@ -45,11 +56,18 @@ events = st.lists(
 
 
 class Process:
-    """A candidate that is replaced by a new process whenever it ends."""
+    """A candidate that is replaced by a new process whenever it ends.
 
-    def __init__(self, server: APIServer, number: int) -> None:
+    Args:
+        server: has the lease.
+        number: of the candidate.
+        identity: of all its processes. Default: each has its own.
+    """
+
+    def __init__(self, server: APIServer, number: int, identity: str | None = None) -> None:
         self.server = server
         self.number = number
+        self.identity = identity
         self.incarnation = 0
         self.start()
 
@@ -59,7 +77,7 @@ class Process:
         name = f"process-{self.number}-{self.incarnation}"
         self.elector = Elector(
             Client(self.server, user_agent=f"agent-{self.number}", retries=Retries(attempts=1)),
-            LeaderElection("operator", namespace="default", identity=name),
+            LeaderElection("operator", namespace="default", identity=self.identity or name),
             counters=LeaderCounters("operator"),
             clock=current_clock(),
             rng=random.Random(name),
@@ -83,19 +101,25 @@ class Process:
             self.start()
 
 
-async def play(story: list[tuple[float, int, str, float]]) -> None:
+async def edit(client: Client, patch: dict[str, Any] | None) -> None:
+    address = ("coordination.k8s.io/v1/Lease", "operator", "default")
+    with contextlib.suppress(NotFound):
+        await (client.delete(*address) if patch is None else client.patch(*address, patch=patch))
+
+
+async def play(story: list[tuple[float, int, str, float]], identity: str | None) -> None:
     loop = asyncio.get_running_loop()
-    async with APIServer() as server:
-        processes = [Process(server, number) for number in range(PROCESSES)]
+    async with APIServer() as server, Client(server) as others:
+        processes = [Process(server, number, identity) for number in range(PROCESSES)]
         violations: list[tuple[float, list[int]]] = []
 
-        async def look(seconds: float) -> None:
+        async def look(seconds: float, *, replace: bool = True) -> None:
             end = loop.time() + seconds
             while loop.time() < end:
                 leading = [process.number for process in processes if process.elector.leading]
                 if len(leading) > 1:
                     violations.append((loop.time(), leading))
-                for process in processes:
+                for process in processes if replace else ():
                     await process.replace_if_lost()
                 await asyncio.sleep(STEP)
 
@@ -104,6 +128,12 @@ async def play(story: list[tuple[float, int, str, float]]) -> None:
             if what in TROUBLE:
                 fault = server.faults.add(user_agent=f"agent-{number}", times=None, **TROUBLE[what])
                 loop.call_later(lasting, fault.remove)
+            elif what == "lease deleted":  # a process that has not seen it cannot know that there was one
+                if all(process.elector.holder for process in processes):
+                    await edit(others, None)
+                    await look(LEASE_DURATION + 5, replace=False)
+            elif what in EDITS:
+                await edit(others, EDITS[what])
             else:
                 ending = asyncio.create_task(processes[number].end(release=what == "stop"))
                 await look(1)
@@ -119,7 +149,9 @@ async def play(story: list[tuple[float, int, str, float]]) -> None:
 
 
 @settings(deadline=None, max_examples=examples(15))
-@given(events)
-def test_no_two_processes_lead_at_the_same_time(story: list[tuple[float, int, str, float]]) -> None:
+@given(events, st.sampled_from([None, "pod-0"]))
+def test_no_two_processes_lead_at_the_same_time(
+    story: list[tuple[float, int, str, float]], identity: str | None
+) -> None:
     with virtual_time():
-        asyncio.run(play(story))
+        asyncio.run(play(story, identity))

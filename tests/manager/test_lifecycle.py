@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -623,3 +624,91 @@ async def test_a_runnable_that_is_cancelled_by_others_does_not_end_unnoticed(cli
     with pytest.raises(ManagerError, match="wait_for_another_task was cancelled, but not by the manager"):
         await during(manager, lambda: asyncio.sleep(60))
     assert now() == 5
+
+
+async def test_runnable_added_while_the_controllers_start_runs(client: Client) -> None:
+    ran: list[str] = []
+
+    async def inner() -> None:
+        ran.append("inner")
+
+    async def outer() -> None:
+        ran.append("outer")
+        manager.add(inner)
+
+    manager = Manager(client)
+    manager.add_controller(RecordingReconciler(), resource=KIND)
+    manager.add(outer)
+    async with manager.running():
+        pass
+    assert ran == ["outer", "inner"]
+
+
+async def test_runnable_that_is_not_async_says_what_to_write(client: Client) -> None:
+    def consume() -> int:
+        return 5
+
+    manager = Manager(client)
+    manager.add(consume)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"consume returned 5 and nothing to await: write it as 'async def'"):
+        await manager.run()
+
+
+# Several managers in one process
+
+
+async def test_a_signal_stops_every_manager_of_the_process(client: Client) -> None:
+    managers = [Manager(client) for _ in range(3)]
+    running = [asyncio.create_task(each.run()) for each in managers]
+    await asyncio.sleep(1)
+    managers[2].stop()  # the last one to start ends first
+    await running[2]
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*running)
+
+
+async def test_a_manager_that_starts_after_the_signal_is_stopped(client: Client) -> None:
+    draining = Manager(client)
+    await client.create(config_map("a"))
+    draining.add_controller(RecordingReconciler(lambda _: asyncio.sleep(20)), resource=KIND)
+    first = asyncio.create_task(draining.run())
+    await asyncio.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(1)
+    async with asyncio.timeout(10):
+        await Manager(client).run()
+    await first
+
+
+async def test_a_refused_second_run_leaves_the_first_to_its_signals(client: Client) -> None:
+    manager = Manager(client)
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(1)
+    with pytest.raises(ManagerError, match="runs only once"):
+        await manager.run()
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(10):
+        await running
+
+
+def test_manager_is_stopped_from_another_thread() -> None:
+    started, managers = threading.Event(), list[Manager]()
+
+    async def main() -> None:
+        async with APIServer() as server, Client(server) as client:
+            manager = Manager(client)
+            managers.append(manager)
+            manager.add(mark_started)
+            await manager.run()
+
+    async def mark_started() -> None:
+        started.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main(), debug=True), daemon=True)
+    thread.start()
+    started.wait(30)
+    managers[0].stop()
+    thread.join(30)
+    assert managers[0].statistics().state == "stopped"
+    managers[0].stop()

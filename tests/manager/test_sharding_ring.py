@@ -340,6 +340,67 @@ async def test_late_drain_leaves_the_object_to_its_new_shard(server: APIServer, 
         assert working.started == ["a"]
 
 
+@pytest.mark.parametrize("seconds", [(20.0, 0.0), (0.0, 20.0), (8.0, 20.0), (20.0, 20.0)])
+async def test_drain_waits_for_every_controller_of_the_kind(
+    server: APIServer, client: Client, seconds: tuple[float, float]
+) -> None:
+    await client.create(mine("a"))
+    manager = shard(server, "one")
+    first, second = (RecordingReconciler(lambda _, each=each: asyncio.sleep(each)) for each in seconds)
+    manager.add_controller(first, resource=MAP, name="first")
+    manager.add_controller(second, resource=MAP, name="second")
+    async with manager.running():
+        await asyncio.sleep(3)
+        await label(client, "a", drain="true")
+        await asyncio.sleep(15)
+        assert SHARD in await labels_of(client, "a"), "one of them still reconciles it"
+        await asyncio.sleep(10)
+        assert (first.ended, second.ended) == (["a"], ["a"])
+        assert await labels_of(client, "a") == {}
+        assert [list(each.queue.keys()) for each in manager.controllers] == [[], []]
+
+
+async def test_no_controller_of_the_kind_begins_during_a_handover(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+    manager = shard(server, "one")
+    drained, woken = RecordingReconciler(), RecordingReconciler()
+    manager.add_controller(drained, resource=MAP, name="drained")
+    other = manager.add_controller(woken, resource=MAP, name="woken")
+    async with manager.running():
+        await asyncio.sleep(3)
+        server.faults.add(latency=5, verb="patch", user_agent="one")
+        await client.patch(MAP, "a", "default", patch={"data": {"by": "another"}})
+        await asyncio.sleep(1)
+        before = len(woken.started)
+        await label(client, "a", drain="true")
+        await asyncio.sleep(1)
+        other.enqueue(Request("a", "default"))
+        await asyncio.sleep(10)
+        assert await labels_of(client, "a") == {}
+        assert len(woken.started) == before
+
+
+async def test_drain_that_is_withdrawn_while_another_controller_reconciles(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+    manager = shard(server, "one")
+
+    async def later(_: Request) -> Result:
+        return Result(requeue_after=30)
+
+    slow, quick = RecordingReconciler(lambda _: asyncio.sleep(20)), RecordingReconciler(later)
+    manager.add_controller(slow, resource=MAP, name="slow")
+    manager.add_controller(quick, resource=MAP, name="quick", predicates=[generation_changed])
+    async with manager.running():
+        await asyncio.sleep(3)
+        await label(client, "a", drain="true")
+        await asyncio.sleep(1)
+        await label(client, "a", drain=None)
+        await asyncio.sleep(50)
+        assert await labels_of(client, "a") == {SHARD: "one"}
+        assert len(slow.ended) == 2
+        assert len(quick.ended) == 3, "at the start, when the drain is withdrawn, and after its delay"
+
+
 # Objects that move
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
-from reconciler.notification.api.types import TERMINAL_PHASES, DeliveryAttempt
+from reconciler.notification.api.types import TERMINAL_PHASES, ChannelStatus, DeliveryAttempt
 from reconciler.notification.delivery.schedule import Decision, Delivery, Verdict, channels_of, plan, settle
 from tests.depth import examples
 
@@ -347,6 +347,34 @@ def test_recorded_attempts_take_precedence_over_the_channel_state() -> None:
     found = plan(wanted, ("a", "b"), status, now=at(10))
     assert (found.due, found.needs_repair) == ((), True)
     assert decide(wanted, status, now=10).status.phase == "PartiallySent"
+
+
+REMOVED: dict[str, Callable[[NotificationRequestStatus], dict[str, object]]] = {
+    "due times": lambda status: {
+        "channels": [
+            each.model_copy(update={"next_attempt_time": None, "delay_seconds": None}) for each in status.channels
+        ]
+    },
+    "channels": lambda _: {"channels": []},
+    "all but names": lambda status: {"channels": [ChannelStatus(name=each.name) for each in status.channels]},
+    "attempts and due times": lambda status: {**REMOVED["due times"](status), "delivery_attempts": []},
+}
+
+
+@pytest.mark.parametrize("what", REMOVED)
+@pytest.mark.parametrize("failures", [1, 2, 4])
+def test_a_due_time_that_someone_removed_is_computed_again(what: str, failures: int) -> None:
+    wanted, status, now = spec("a"), NONE, 0.0
+    for _ in range(failures):
+        decision = decide(wanted, status, result("a", RETRY, now), now=now)
+        status, before = decision.status, now
+        assert decision.next_due is not None
+        now = (decision.next_due - START).total_seconds()
+    edited = status.model_copy(update=REMOVED[what](status))
+    assert due(wanted, edited, before + 1) == []
+    assert wait(wanted, edited, before + 1) == now - before - 1
+    assert due(wanted, edited, now) == ["a"]
+    assert decide(wanted, edited, result("a", RETRY, now), now=now).status.channels[0].attempts == failures + 1
 
 
 def test_settle_without_results_is_idempotent() -> None:

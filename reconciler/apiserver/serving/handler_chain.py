@@ -144,7 +144,8 @@ class HandlerChain:
         stalled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stalled[stalled] = None
         try:
-            await asyncio.wait_for(stalled, request.timeout)
+            async with asyncio.timeout(request.timeout):  # `wait_for` of Python 3.11 may swallow a cancellation
+                await stalled
         except TimeoutError:
             raise _unknown(request, f"no response within {request.timeout} s") from None
         finally:

@@ -9,6 +9,7 @@ from reconciler.client.session.answers import decode
 from reconciler.client.session.connection import JSON
 from reconciler.client.session.requests import CONTENT_TYPES, encode
 from reconciler.client.session.session import Session
+from reconciler.errors import Conflict, NotFound
 from reconciler.meta import GroupVersionKind, Request, current_cycle
 from reconciler.objects import KindLike, gvk_from
 from reconciler.wire import JSONObject
@@ -77,6 +78,8 @@ class ClientStatusWriter:
     ) -> JSONObject:
         """Send a body once and return the object in the response. A cancelled call may have been executed.
 
+        If the server refuses it because the object is newer or gone, the next read through the cache asks the server.
+
         Args:
             body: for ``"merge"`` a merge patch; for ``"update"`` the object without spec, with the whole status; for
                 ``"apply"`` the configuration to apply. It contains the resourceVersion that it requires.
@@ -108,6 +111,8 @@ class ClientStatusWriter:
             response = await session.connection.once(request)
         except BaseException as error:
             session.failed(write, error)
+            if isinstance(error, (Conflict, NotFound)):
+                session.invalidate(write)  # the cache is behind: read the server, unless the next attempt succeeds
             raise
         self.warnings = response.warnings
         answer = decode(request, response)

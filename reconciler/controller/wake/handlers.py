@@ -88,7 +88,10 @@ class PrimaryHandler:
         if gone:
             self._on_gone(key)
             self._queue.forget(key)
-        if event.new is not None and self._must_drain(event.new):
+        if event.new is not None and (
+            self._must_drain(event.new)
+            or (event.old is not None and self._must_drain(event.old))  # the drain may have dropped the key's timer
+        ):
             self._changes.note(key, self._gvk, event)
             self._queue.add(key, reason=reasons.DRAIN)
             return

@@ -7,14 +7,17 @@ another one of the same name. Predicates filter events, not memory or traffic; u
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from reconciler.cache import CachedObject, CacheEvent, EventType, LabelSelector
+from reconciler.errors import ConfigurationError
 
 __all__ = [
     "EventFilter",
     "Predicate",
     "annotations_changed",
+    "check_predicate",
     "generation_changed",
     "labels_changed",
     "labels_match",
@@ -32,15 +35,20 @@ class Predicate:
     Args:
         matches: gets the event; must be quick and do no I/O.
         name: what ``repr`` shows. Default: the function's name.
+
+    Raises:
+        ConfigurationError: it is not a plain function.
     """
 
     def __init__(self, matches: EventFilter, *, name: str | None = None) -> None:
+        check_predicate(matches)
         self._matches = matches
         self._name = name or _name(matches)
 
     @classmethod
     def of_object(cls, matches: Callable[[CachedObject], bool]) -> Predicate:
         """Return a predicate of the object: the new one of an update, the last one of a deletion."""
+        check_predicate(matches)
         return cls(lambda event: matches(event.object), name=_name(matches))
 
     @classmethod
@@ -55,6 +63,7 @@ class Predicate:
         An object with another uid has replaced the old one, so it does not count as an update. Nor does content that
         changed without a new version (`CacheEvent.rewritten`).
         """
+        check_predicate(matches)
 
         def matches_update(event: CacheEvent) -> bool:
             old, new = event.old, event.new
@@ -83,7 +92,22 @@ class Predicate:
         return self._name
 
 
-def _name(matches: Callable[..., bool]) -> str:
+def check_predicate(matches: object, prefix: str = "") -> None:
+    """Raise unless something is a plain function: an ``async`` one returns a coroutine, which is always true.
+
+    Raises:
+        ConfigurationError: it is not a function, or is an ``async`` one.
+    """
+    if not callable(matches):
+        raise ConfigurationError(f"{prefix}predicates contains {matches!r}, which is not a function")
+    if inspect.iscoroutinefunction(matches) or inspect.iscoroutinefunction(type(matches).__call__):
+        raise ConfigurationError(
+            f"{prefix}the predicate {_name(matches)} is async: predicates are plain functions of the event. Let the "
+            "reconcile ask what it must wait for"
+        )
+
+
+def _name(matches: Callable[..., object]) -> str:
     return repr(matches) if isinstance(matches, Predicate) else str(getattr(matches, "__name__", "predicate"))
 
 

@@ -41,12 +41,16 @@ class ShardFilter(Protocol):
     async def may_reconcile(self, request: Request, /) -> bool:
         """Return whether this process reconciles a key; called before each reconcile, while the key is in progress.
 
-        If False, the key is dropped: no reconcile, no retry, no timer. Cancellation may leave a handover unfinished,
-        which the next call for the key completes.
+        If False, the key is dropped: no reconcile, no retry, no timer. If True, `ended` follows. Cancellation may leave
+        a handover unfinished, which the next call for the key completes.
 
         Raises:
             Exception: it could not find out; the key is retried with backoff.
         """
+        ...
+
+    def ended(self, request: Request, /) -> None:
+        """Called when a reconcile that `may_reconcile` allowed has ended, whatever its outcome."""
         ...
 
 
@@ -67,3 +71,6 @@ class Unsharded:
     async def may_reconcile(self, request: Request, /) -> bool:  # noqa: ARG002 - every key belongs to it
         """Return True."""
         return True
+
+    def ended(self, request: Request, /) -> None:
+        """Do nothing."""

@@ -5,7 +5,8 @@ A lease is exclusion by time; there is no fencing token. What is guaranteed, and
 1. This process stops leading at its *deadline*: the start of its last successful renewal plus the renew deadline,
    measured by a clock that also runs while the machine is suspended. Another process's lease expires by local time,
    counted from when its record was last seen to change. The times in the record are ignored, so clocks may differ, but
-   they must run at the same rate.
+   they must run at the same rate. A deleted lease counts as just renewed: its holder may not know yet. An annotation
+   names the process that wrote the record, so another process of the same identity counts as another holder.
 2. An OS thread ends the process when the lease expires if workers have not stopped by then; see `Watchdog`. A blocked
    event loop or a hung thread therefore cannot outlive the lease by more than the scheduler's delay.
 3. Every write of the manager's client first calls `Elector.check`, which compares clocks and refuses the write. The
@@ -24,6 +25,7 @@ import asyncio
 import logging
 import math
 import random
+import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -33,7 +35,7 @@ from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
 from reconciler.events import EventRecorder
-from reconciler.manager.election.options import LEASE_ANNOTATIONS, LeaderElection
+from reconciler.manager.election.options import LEASE_ANNOTATIONS, PROCESS_ANNOTATION, LeaderElection
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.manager.errors import LeadershipLost, NotLeader
 from reconciler.meta import format_micro_time
@@ -99,8 +101,11 @@ class Elector:
         self._events = events
         self._event_task: asyncio.Task[None] | None = None
         self._lease: JSONObject | None = None  # as last returned by the server
+        self._existed = False  # whether the lease has existed since this process takes part
         self._observed: JSONObject | None = None  # the record of another holder, and when it was first seen unchanged
         self._observed_at = -math.inf
+        self._held_by_other = -math.inf  # until when the lease of another holder is valid, by this process's clock
+        self._process = uuid.uuid4().hex
         self._renewed_at = -math.inf  # when the last successful request began
         self._in_flight = False  # an attempt whose outcome is unknown
         self._retry_after = 0.0  # seconds that the server asked to wait when the last attempt failed
@@ -118,10 +123,9 @@ class Elector:
     @property
     def held_until(self) -> datetime | None:
         """Return the wall time at which the lease of another holder expires unless it is renewed; None if not known."""
-        if self._observed is None or self.holder in ("", self._identity):
+        if self._held_by_other == -math.inf:
             return None
-        left = self._observed_at + float(self._observed.get("leaseDurationSeconds") or 0) - self._now()
-        return self._clock.now() + timedelta(seconds=left)
+        return self._clock.now() + timedelta(seconds=self._held_by_other - self._now())
 
     def check(self) -> None:
         """Raise unless this process may act as leader now; safe to call from any thread.
@@ -211,7 +215,7 @@ class Elector:
                 raise self._lost(f"not renewed within {self._election.renew_deadline:g} s: {failure}")
             try:
                 if not await self._renew(left):
-                    raise self._lost(f"{self.holder} acquired it")
+                    raise self._lost(f"{self._other_holder} acquired it")
                 self._retry_after = 0.0
             except _FAILURES as error:
                 failure = _headline(error)
@@ -231,7 +235,9 @@ class Elector:
         failure: Exception | None = None
         try:
             leads = await self._renew(self._election.renew_deadline)
-        except (Conflict, AlreadyExists):
+        except (Conflict, AlreadyExists) as error:
+            if isinstance(error, AlreadyExists):
+                self._existed, self._observed = True, {}  # not read yet
             leads = False  # another candidate was faster; the next attempt shows which
         except _FAILURES as error:
             leads, failure = False, error
@@ -261,47 +267,79 @@ class Elector:
         try:
             lease = (await self._client.get(LEASE, self._election.name, self._election.namespace)).to_dict()
         except NotFound:
-            return await self._create()
-        record = lease.get("spec") or {}
-        self._observe_holder(str(record.get("holderIdentity") or ""))
-        if record != self._observed:
-            self._observed, self._observed_at = record, self._now()
-        if self.holder not in ("", self._identity):
-            expires = self._observed_at + float(record.get("leaseDurationSeconds") or 0)
-            if self._now() < expires:
-                return False
-        return await self._write(lease)
+            self._observe_deletion()
+            return False if self._now() < self._held_by_other else await self._create()
+        self._observe_holder(lease)
+        return False if self._now() < self._held_by_other else await self._write(lease)
 
     async def _create(self) -> bool:
         metadata: JSONObject = {"name": self._election.name, "namespace": self._election.namespace}
-        metadata["annotations"] = LEASE_ANNOTATIONS
+        metadata["annotations"] = {**LEASE_ANNOTATIONS, PROCESS_ANNOTATION: self._process}
         if self._labels:
             metadata["labels"] = self._labels
         started, stamp = self._now(), self._clock.now()
         document = {"apiVersion": API, "kind": "Lease", "metadata": metadata}
         response = await self._client.create({**document, "spec": self._lease_spec({}, stamp)})
-        self._note_renewal(response.to_dict(), started)
-        return True
+        return self._note_renewal(response.to_dict(), started)
 
     async def _write(self, lease: JSONObject) -> bool:
         started, stamp = self._now(), self._clock.now()
         metadata = dict(lease.get("metadata") or {})
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), **LEASE_ANNOTATIONS}
+        own = {**LEASE_ANNOTATIONS, PROCESS_ANNOTATION: self._process}
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **own}
         if self._labels:
             metadata["labels"] = {**(metadata.get("labels") or {}), **self._labels}
         lease = {**lease, "metadata": metadata}
         response = await self._client.update({**lease, "spec": self._lease_spec(lease.get("spec") or {}, stamp)})
-        self._note_renewal(response.to_dict(), started)
+        return self._note_renewal(response.to_dict(), started)
+
+    def _note_renewal(self, response: JSONObject, started: float) -> bool:
+        """Note the response to a write; return False if it names another holder, as a webhook may."""
+        self._observe_holder(response)
+        if self.holder != self._identity:
+            return False
+        self._lease, self._renewed_at, self._held_by_other = response, started, -math.inf
+        self._watchdog.extend(started + self._election.lease_duration)
         return True
 
-    def _note_renewal(self, response: JSONObject, started: float) -> None:
-        self._lease, self._renewed_at, self.holder = response, started, self._identity
-        self._watchdog.extend(started + self._election.lease_duration)
+    def _observe_holder(self, lease: JSONObject) -> None:
+        record = lease.get("spec") or {}
+        self._existed = True
+        if record != self._observed:
+            self._observed, self._observed_at = record, self._now()
+        before, self.holder = self._other_holder, str(record.get("holderIdentity") or "")
+        self._held_by_other = -math.inf
+        if not self.holder or self._wrote(lease):
+            return
+        lasts = float(record.get("leaseDurationSeconds") or self._election.lease_duration)
+        self._held_by_other = self._observed_at + lasts
+        if self._other_holder != before:
+            _log.info("new leader elected: %s holds lease %s", self._other_holder, self.lease)
 
-    def _observe_holder(self, holder: str) -> None:
-        if holder not in (self.holder, "", self._identity):
-            _log.info("new leader elected: %s holds lease %s", holder, self.lease)
-        self.holder = holder
+    def _observe_deletion(self) -> None:
+        """Wait as for a lease that was just renewed: its last holder, perhaps one that was never seen, may still lead.
+
+        A process that has never seen the lease creates it at once, as the first process of all does.
+        """
+        if not self._existed or self.elected.is_set():
+            return
+        if self._observed is not None:
+            self._observed, self._observed_at = None, self._now()
+        self._held_by_other = self._observed_at + self._election.lease_duration
+
+    def _wrote(self, lease: JSONObject) -> bool:
+        """Return whether this process wrote the record: it has our identity, and no other process names itself."""
+        if self.holder != self._identity:
+            return False
+        written_by = ((lease.get("metadata") or {}).get("annotations") or {}).get(PROCESS_ANNOTATION)
+        return written_by == self._process or (written_by is None and self.elected.is_set())
+
+    @property
+    def _other_holder(self) -> str:
+        """Return the name of another holder for messages; ``""`` if there is none."""
+        if self._held_by_other == -math.inf:
+            return ""
+        return self.holder if self.holder != self._identity else f"another process of the same identity {self.holder}"
 
     def _record_event(self, what: str) -> None:
         if self._events is None or self._lease is None:
@@ -335,7 +373,8 @@ class Elector:
         try:
             lease = (await self._client.get(LEASE, self._election.name, self._election.namespace)).to_dict()
             record = lease.get("spec") or {}
-            if record.get("holderIdentity") != self._identity:
+            self.holder = str(record.get("holderIdentity") or "")
+            if not self._wrote(lease):
                 return True
             now = format_micro_time(self._clock.now())
             empty = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}

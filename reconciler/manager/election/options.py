@@ -11,12 +11,15 @@ from pathlib import Path
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["LEASE_ANNOTATIONS", "LeaderElection", "complete_election", "lease_namespace"]
+__all__ = ["LEASE_ANNOTATIONS", "PROCESS_ANNOTATION", "LeaderElection", "complete_election", "lease_namespace"]
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 LEASE_ANNOTATIONS = {"app.kubernetes.io/managed-by": "kube-reconciler"}
 """The annotations of each lease, by which ``reconciler explain`` finds the leader."""
+
+PROCESS_ANNOTATION = "reconciler.dev/process"
+"""The annotation of a lease with a random id of the process that wrote it last."""
 
 _JITTER = 1.2
 """The delay between two attempts to acquire the lease is ``retry_period * (1 … 1 + _JITTER)``; client-go's number."""
@@ -29,7 +32,8 @@ class LeaderElection:
     Attributes:
         name: the lease's name; shared by all replicas of this operator, and by nothing else.
         namespace: the lease's namespace. Default: the pod's namespace, or the only namespace that the manager watches.
-        identity: the unique name of this process. Default: the host name and a random id.
+        identity: the name of this process. Default: the host name and a random id. Another process of the same identity
+            counts as another holder: one that starts again after a crash waits until its old lease expires.
         lease_duration: seconds after which others may acquire a lease that is not renewed. Default 15.
         renew_deadline: seconds after the start of its last successful renewal at which this process stops leading.
             Default 10. Its workers have until `lease_duration` to stop.

@@ -56,8 +56,16 @@ class Checks:
         """Add a check.
 
         Raises:
+            TypeError: the check is not a function.
             ValueError: the name is taken, empty, or contains a slash.
         """
+        given: object = check
+        if not callable(given):
+            if inspect.iscoroutine(given):
+                given.close()  # else Python warns that it was never awaited
+            raise TypeError(
+                f"a {self.endpoint} check is a function without parameters, not {given!r}: write it without ()"
+            )
         if not name or "/" in name:
             raise ValueError(f"{name!r} is not a valid name of a {self.endpoint} check: pass a name without '/'")
         if name in self._checks:

@@ -7,16 +7,20 @@ What is guaranteed:
   another shard is dropped: no reconcile, no timer, no backoff. A reconcile is therefore not notified that an object is
   gone; use a finalizer.
 * In a ring a reconcile runs only while this shard's Lease is held, and every write is fenced by it; see `Elector`.
-* A drain is acknowledged by a worker that took the key, instead of a reconcile, so never during a reconcile of the key.
-  The patch applies to one version of the object only. The next shard therefore starts after this shard has finished.
+* A drain is acknowledged by a worker that took the key, instead of a reconcile, and only while no other controller of
+  this process reconciles the object. So it never happens during a reconcile of the key. The patch applies to one
+  version of the object only. The next shard therefore starts after this shard has finished.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.controller import Permission
@@ -25,7 +29,7 @@ from reconciler.meta import Request
 from reconciler.objects import KindLike
 from reconciler.telemetry import ShardCounters
 
-__all__ = ["IndexShardFilter", "RingLabels", "RingShardFilter"]
+__all__ = ["IndexShardFilter", "KindInProgress", "RingLabels", "RingShardFilter"]
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -79,6 +83,39 @@ class IndexShardFilter:
             return False
         return True
 
+    def ended(self, request: Request, /) -> None:
+        """Do nothing: no object is handed over."""
+
+
+class KindInProgress:
+    """The keys of one kind that the controllers of this process reconcile, so that the last one hands an object over.
+
+    Each controller gets the event of a drain. One that finds that another one reconciles the object leaves the
+    handover to that one, which takes the key again afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._keys: Counter[Request] = Counter()
+        self._locks: WeakValueDictionary[Request, asyncio.Lock] = WeakValueDictionary()
+
+    def lock(self, request: Request) -> asyncio.Lock:
+        """Return the lock of a key, for its check: no reconcile begins while another controller hands it over."""
+        return self._locks.setdefault(request, asyncio.Lock())
+
+    def begin(self, request: Request) -> None:
+        """Record that a reconcile begins."""
+        self._keys[request] += 1
+
+    def end(self, request: Request) -> None:
+        """Record that a reconcile has ended."""
+        self._keys[request] -= 1
+        if not self._keys[request]:
+            del self._keys[request]
+
+    def __contains__(self, request: Request) -> bool:
+        """Return whether a controller reconciles the key."""
+        return request in self._keys
+
 
 class RingShardFilter:
     """A filter for a ring: this shard owns the objects labeled with its name and hands over drained ones.
@@ -90,6 +127,7 @@ class RingShardFilter:
         counters: counts skipped reconciles and handovers.
         labels: the ring's labels.
         name: the shard's name.
+        in_progress: shared by the controllers of the kind.
     """
 
     sharded = True
@@ -103,6 +141,7 @@ class RingShardFilter:
         *,
         labels: RingLabels,
         name: str,
+        in_progress: KindInProgress,
     ) -> None:
         self._controller = controller
         self._kind = kind
@@ -110,6 +149,7 @@ class RingShardFilter:
         self._counters = counters
         self._labels = labels
         self._name = name
+        self._in_progress = in_progress
 
     @property
     def permissions(self) -> Sequence[Permission]:
@@ -126,6 +166,17 @@ class RingShardFilter:
 
     async def may_reconcile(self, request: Request, /) -> bool:
         """Return whether the object belongs to this shard; if it is being drained, hand it over and return False."""
+        async with self._in_progress.lock(request):
+            if not await self._belongs(request):
+                return False
+            self._in_progress.begin(request)
+            return True
+
+    def ended(self, request: Request, /) -> None:
+        """Let the next controller that takes the key hand the object over, unless another one reconciles it."""
+        self._in_progress.end(request)
+
+    async def _belongs(self, request: Request) -> bool:
         cached = await self._client.peek(self._kind, request)
         if cached is None:
             self._counters.record_skip(self._controller)
@@ -137,6 +188,8 @@ class RingShardFilter:
                 return False
             if self._labels.drain not in labels:
                 return True
+            if request in self._in_progress:
+                return False
             try:
                 await self._hand_over(request, version)
             except Conflict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from reconciler.cache import CachedClient, HashRange, Partition
 from reconciler.controller import ShardFilter, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection, lease_namespace
-from reconciler.manager.sharding.filters import IndexShardFilter, RingLabels, RingShardFilter
+from reconciler.manager.sharding.filters import IndexShardFilter, KindInProgress, RingLabels, RingShardFilter
 from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRing
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import KindLike, gvk_from
@@ -146,6 +147,7 @@ class RingShard:
         self._labels = RingLabels(SHARD_LABEL + ring.ring, DRAIN_LABEL + ring.ring)
         self._kinds = _ShardedKinds(ring.kinds)
         self._counters = metrics.shard(ring.ring, ring.name)
+        self._in_progress: defaultdict[tuple[str, str], KindInProgress] = defaultdict(KindInProgress)
 
     def partition(self, gvk: GroupVersionKind, /) -> Partition | None:
         """Return the objects labeled with this shard's name."""
@@ -158,7 +160,16 @@ class RingShard:
         if kind is None:
             return None
         self._kinds.check(name, kind)
-        return RingShardFilter(name, kind, client, self._counters, labels=self._labels, name=self._shard)
+        gvk = gvk_from(kind)
+        return RingShardFilter(
+            name,
+            kind,
+            client,
+            self._counters,
+            labels=self._labels,
+            name=self._shard,
+            in_progress=self._in_progress[gvk.group, gvk.kind],
+        )
 
 
 class IndexShard:

@@ -250,8 +250,11 @@ def _channel_states(
     stored = {channel.name: channel for channel in status.channels}
     made: dict[str, int] = {}
     delivered: set[str] = set()
+    ended: dict[str, datetime] = {}
     for attempt in status.delivery_attempts:
         made[attempt.channel] = max(made.get(attempt.channel, 0), attempt.attempt)
+        end = attempt.timestamp + timedelta(seconds=attempt.duration_seconds)
+        ended[attempt.channel] = max(ended.get(attempt.channel, end), end)
         if attempt.result == "success":
             delivered.add(attempt.channel)
     for name in _interrupted(status):
@@ -260,13 +263,35 @@ def _channel_states(
     for name in channels:
         channel = stored.get(name) or ChannelStatus(name=name)
         if made.get(name, 0) > channel.attempts:
-            channel = channel.model_copy(update={"attempts": made[name]})
+            channel = channel.model_copy(update={"attempts": made[name], "next_attempt_time": None})
         if name in delivered and channel.state != "Delivered":
             channel = channel.model_copy(update={"state": "Delivered", "reason": "Delivered", **_NO_NEXT_ATTEMPT})
         elif channel.state in _OPEN and channel.attempts >= policy.max_attempts:
             channel = channel.model_copy(update={"state": "Failed", "reason": "AttemptsExhausted", **_NO_NEXT_ATTEMPT})
+        elif channel.state in _OPEN and channel.attempts and channel.next_attempt_time is None:
+            channel = _rescheduled(channel, ended.get(name) or channel.last_attempt_time, policy)
         result.append(channel)
     return result
+
+
+def _rescheduled(channel: ChannelStatus, ended: datetime | None, policy: RetryPolicy) -> ChannelStatus:
+    """Return a channel whose due time someone removed, with the one that its last attempt leads to, without jitter."""
+    if ended is None:
+        return channel
+    delay = timedelta(seconds=replace(_backoff(policy), jitter=0.0).delay(channel.attempts - 1))
+    return channel.model_copy(
+        update={
+            "state": "Retrying",
+            "reason": channel.reason or "AttemptFailed",
+            "last_attempt_time": ended,
+            "delay_seconds": delay.total_seconds(),
+            "next_attempt_time": ended + delay,
+        }
+    )
+
+
+def _backoff(policy: RetryPolicy) -> Backoff:
+    return Backoff(policy.initial_backoff_seconds, policy.backoff_multiplier, policy.max_backoff_seconds, policy.jitter)
 
 
 def _interrupted(status: NotificationRequestStatus) -> dict[str, Delivery]:
@@ -357,11 +382,8 @@ def _after_failure(
     made = channel.attempts + 1
     if made >= policy.max_attempts:
         return _final(channel, delivery, "Failed", "AttemptsExhausted", used=1)
-    backoff = Backoff(
-        policy.initial_backoff_seconds, policy.backoff_multiplier, policy.max_backoff_seconds, policy.jitter
-    )
     asked = min(delivery.retry_after or 0.0, MAX_RETRY_AFTER)
-    return _scheduled(channel, delivery, max(backoff.delay(made - 1, rng), asked)).model_copy(
+    return _scheduled(channel, delivery, max(_backoff(policy).delay(made - 1, rng), asked)).model_copy(
         update={
             "state": "Retrying",
             "reason": "AttemptFailed",
