@@ -15,6 +15,7 @@ from reconciler.cache.decoding import version_in
 from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer, InformerStatistics
 from reconciler.cache.scope import Partition, Scope, Transform, format_labels
+from reconciler.cache.store import DocumentValues, field_values, refuse_coroutine_function
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
@@ -89,6 +90,7 @@ class Cache:
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._informers: dict[Scope, Informer] = {}
+        self._indexes: dict[GroupVersionKind, dict[str, DocumentValues | None]] = {}
         self._lookups: dict[
             tuple[GroupVersionKind, str | None], Informer
         ] = {}  # lookups; cleared when an informer is added or removed
@@ -164,6 +166,36 @@ class Cache:
         informer.resync_every(resync if resync is not None else self._resync)
         return informer
 
+    def add_index(self, kind: KindLike, path: str, values: DocumentValues | None = None) -> None:
+        """Index a kind by a field, so that ``list(kind, field_selector="spec.tenant=acme")`` reads the cache.
+
+        It needs no informer yet, so an operator can declare its indexes beside its controllers, with
+        ``manager.cache.add_index``. Every informer with whole objects of the kind has the index. It costs one decode
+        per object and event (about 4 µs for 1.5 KB).
+
+        Args:
+            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
+            path: the field's path as in the selector, such as ``"spec.tenant"``; with `values` any name.
+            values: computes the values of one document. An object on which it fails has none. Default: the value of the
+                field, or each item if it is a list; numbers and bools as in JSON.
+
+        Raises:
+            ValueError: the kind is malformed, or it has another index of this name.
+            TypeError: `values` is a coroutine function.
+        """
+        gvk = gvk_from(kind)
+        function = field_values(path) if values is None else values
+        refuse_coroutine_function(function, "an index")
+        indexes = self._indexes.setdefault(gvk, {})
+        if path in indexes:
+            if indexes[path] is values:
+                return
+            raise ValueError(f"index {path!r} of {gvk} already exists")
+        indexes[path] = values
+        for scope, informer in self._informers.items():
+            if scope.gvk == gvk and not scope.metadata_only:
+                informer.store.add_index(path, function)
+
     async def _resource_type(self, kind: KindLike) -> ResourceType | None:
         try:
             return await self._client.resource_type(kind)
@@ -190,6 +222,8 @@ class Cache:
             rng=self._rng,
         )
         informer.on_restart(self._relist)
+        for path, values in {} if scope.metadata_only else self._indexes.get(scope.gvk, {}).items():
+            informer.store.add_index(path, values or field_values(path))
         if self.started:
             self._run(informer)
         return informer

@@ -241,8 +241,8 @@ def _by_fields(
     for path, operator, value in indexed:
         if operator != "=" or not informer.store.has_index(path):
             raise NotCached(
-                f"{informer.gvk} cannot be selected by {path}{operator}{value} in the cache: add an index so named "
-                "(informer.store.add_index) and ask for equality, or use client.live"
+                f"{informer.gvk} cannot be selected by {path}{operator}{value} in the cache: declare the index with "
+                f'manager.cache.add_index("{informer.gvk}", "{path}") and ask for equality, or use client.live'
             )
         matching = informer.overlay.by_index(path, value, namespace)
         kept = {cached.request for cached in matching}

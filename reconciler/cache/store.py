@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from reconciler.cache.object import CachedObject
 from reconciler.cancellation import FAILURES
 from reconciler.errors import describe_error
-from reconciler.meta import Request
+from reconciler.meta import Request, get_path, parse_path
 from reconciler.wire import JSONObject
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Store",
     "StoreStatistics",
     "WritableStore",
+    "field_values",
     "from_document_values",
     "owner_uids",
     "refuse_coroutine_function",
@@ -49,6 +51,18 @@ def from_document_values(values: DocumentValues) -> ObjectValues:
     """Adapt a function of the decoded document to cached objects; costs one decode per object."""
     refuse_coroutine_function(values, "an index")
     return lambda cached: values(cached.decode())
+
+
+def field_values(path: str) -> DocumentValues:
+    """Return a function that returns the value of a document's field, or each item of a list, as text."""
+    keys = parse_path(path)
+
+    def values(document: JSONObject) -> Iterable[str]:
+        found = get_path(document, keys)
+        items = found if isinstance(found, list) else () if found is None else (found,)
+        return [each if isinstance(each, str) else json.dumps(each) for each in items]
+
+    return values
 
 
 def owner_uids(cached: CachedObject) -> Iterable[str]:

@@ -389,9 +389,10 @@ def manifests(
     controllers watch, their status, finalizers and events, the Lease, and the 'permissions' of the reconcilers. Give
     the same --namespace, --leader-election and --authentication as to 'reconciler run'.
 
-    With --directory a kustomize base is written: the CRDs of the operator's own kinds, the roles, the Deployment, the
-    Services, and the configuration of its webhooks. It is kept current by running the command again. Options and target
-    can be in the table [tool.reconciler.manifests] of the pyproject.toml in the current directory.
+    With --directory a kustomize base is written: the CRDs of the operator's own kinds, the roles, the Deployment with a
+    PodDisruptionBudget, the Services, and the configuration of its webhooks. It is kept current by running the command
+    again. Options and target can be in the table [tool.reconciler.manifests] of the pyproject.toml in the current
+    directory.
     """
     from reconciler.cli.manifests.command import print_manifests, write_manifests
 

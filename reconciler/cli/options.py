@@ -331,5 +331,14 @@ def options_as_typed(**names: str) -> Iterator[None]:
 
 
 def with_console_address(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a command line with the default address after a bare ``--console``."""
-    return [f"--console={_CONSOLE_ADDRESS}" if each == "--console" else each for each in arguments]
+    """Return the arguments of a command line with the address of each ``--console`` joined to it, or the default one.
+
+    The argument after ``--console`` is its address if it ends with a port, which a MODULE:ATTR never does.
+    """
+    joined: list[str] = []
+    for each in arguments:
+        if joined[-1:] == ["--console"] and each.rpartition(":")[2].isdecimal():
+            joined[-1] += f"={each}"
+        else:
+            joined.append(each)
+    return [f"--console={_CONSOLE_ADDRESS}" if each == "--console" else each for each in joined]

@@ -9,12 +9,17 @@ from typing import Literal, get_args
 from reconciler.errors import ConfigurationError
 from reconciler.objects import KindLike, gvk_from, is_built_in, presumed_resource_type
 
-__all__ = ["AccessRule", "Permission", "Verb", "access_rules", "full_name"]
+__all__ = ["AccessRule", "Permission", "Verb", "access_rules", "full_name", "rbac_verbs"]
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "apply"]
 """A verb of RBAC. ``"apply"`` means ``create`` and ``patch``, which a server-side apply needs."""
 
 _EXPANDED = {"apply": ("create", "patch")}
+
+
+def rbac_verbs(verb: str) -> tuple[str, ...]:
+    """Return the verbs of RBAC that a verb of a `Permission` means."""
+    return _EXPANDED.get(verb, (verb,))
 
 
 class Permission:
@@ -92,7 +97,7 @@ def access_rules(permissions: Iterable[Permission]) -> list[AccessRule]:
         earlier = found.get(key)
         if earlier is None or (earlier.presumed and not presumed):
             found[key] = AccessRule(*key, (), served.namespaced, presumed=presumed)
-        verbs.setdefault(key, set()).update(*(_EXPANDED.get(verb, (verb,)) for verb in permission.verbs))
+        verbs.setdefault(key, set()).update(*map(rbac_verbs, permission.verbs))
     return [
         AccessRule(rule.group, rule.resource, tuple(sorted(verbs[key])), rule.namespaced, presumed=rule.presumed)
         for key, rule in found.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from reconciler.controller.permissions import AccessRule, Permission, full_name
+from reconciler.controller.permissions import AccessRule, Permission, full_name, rbac_verbs
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of
 from reconciler.controller.wake.watches import OwnerMapper, Watch
@@ -71,22 +71,29 @@ class PermissionCheck:
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request, covered or not."""
         access = _access_of(request)
-        if access is not None and access not in self._covered:
-            self._covered.add(access)
-            group, resource, verb = access
-            _log.warning(
-                "%s does not declare the permission to %s %s, so the role of 'reconciler manifests' will forbid it. "
-                "Add a Permission with %r to its permissions",
-                self._name,
-                verb,
-                full_name(group, resource),
-                verb,
-            )
+        if access is not None:
+            self._compare(*access)
         return await self._transport.send(request)
+
+    def _compare(self, group: str, resource: str, verb: str) -> None:
+        needed = {(group, resource, each) for each in rbac_verbs(verb)}
+        if needed <= self._covered:
+            return
+        self._covered |= needed
+        subresource = resource.partition("/")[2]
+        _log.warning(
+            "%s does not declare the permission to %s %s, so the role of 'reconciler manifests' will forbid it. "
+            "Add Permission(KIND, %r%s) to its permissions",
+            self._name,
+            verb,
+            full_name(group, resource),
+            verb,
+            f", subresource={subresource!r}" if subresource else "",
+        )
 
 
 def _access_of(request: HTTPRequest) -> tuple[str, str, str] | None:
-    """Return group, resource and verb of a request as the server's authorizer sees them; None for other paths."""
+    """Return group, resource and verb of a request as a `Permission` names them; None for other paths."""
     match request.path.strip("/").split("/"):
         case ["api", _, *rest]:
             group = ""
@@ -105,7 +112,10 @@ def _access_of(request: HTTPRequest) -> tuple[str, str, str] | None:
             resource, named = f"{plural}/{subresource}", True
         case _:
             return None
-    return group, resource, _verb(request, named=named)
+    verb = _verb(request, named=named)
+    if verb == "patch" and "/" not in resource and "apply" in request.headers.get("content-type", ""):
+        verb = "apply"  # creates the object if it does not exist
+    return group, resource, verb
 
 
 def _verb(request: HTTPRequest, *, named: bool) -> str:

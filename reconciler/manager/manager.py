@@ -173,6 +173,7 @@ class Manager:
         self._serve(metrics, health)
         self._webhook_address, self._webhook_certificates = webhooks, webhook_certificates
         self._webhook_server: WebhookServer | None = None
+        self._served_webhooks: WebhookServer | None = None
         self._webhooks: list[Webhook] = []
         self.console: Console | None = None if console is None else self._serve_console(console)
 
@@ -274,12 +275,13 @@ class Manager:
         return self._webhook_server
 
     def _add_webhook_server(self, server: WebhookServer) -> None:
-        if "webhooks" in self._ready.names:
+        if self._served_webhooks is not None:
             raise ConfigurationError(
                 "the manager already has a webhook server: add the webhooks to that one, or omit webhook_certificates"
             )
         server.observe(self.metrics.registry)
         self._lifecycle.add_webhooks(server)
+        self._served_webhooks = server
         self.add_ready_check("webhooks", server.check_started)
 
     def add_health_check(self, name: str, check: Check) -> None:
@@ -531,7 +533,9 @@ class Manager:
         return "standby" if standby and self._lifecycle.state == "running" else self._lifecycle.state
 
     def _is_running(self) -> None:
-        if self._lifecycle.state != "running":
+        # Lists need the converter, and a Service routes to ready pods only: to wait for the cache would be a deadlock.
+        converts = self._served_webhooks is not None and self._served_webhooks.converts
+        if self._lifecycle.state not in (("starting", "running") if converts else ("running",)):
             raise ManagerError(f"the manager is {self._lifecycle.state}")
 
 

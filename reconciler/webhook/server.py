@@ -100,6 +100,11 @@ class WebhookServer:
         return self._admissions
 
     @property
+    def converts(self) -> bool:
+        """Return whether there is a converter."""
+        return bool(self._conversions)
+
+    @property
     def port(self) -> int:
         """Return the port that the server listens on; the configured one while it does not listen."""
         return self._port if self._bound is None else self._bound

@@ -270,6 +270,31 @@ async def test_lists_are_selected_by_indexed_fields_including_own_writes(world: 
     assert await names("spec.colors=green") == ["a"]
 
 
+async def test_an_index_may_be_declared_before_and_after_its_informer(world: World) -> None:
+    for name, colors, size in (("a", ["red"], 1), ("b", ["red", "blue"], 2), ("c", [], 2)):
+        await world.live.create(database(name, colors=colors, size=size))
+    world.cache.add_index(Database, "spec.colors")
+    await world.cache.informer(Database, metadata_only=True)
+    await world.declare(Database)
+    world.cache.add_index("example.com/v1/Database", "spec.size")
+    world.cache.add_index(Database, "spec.size")  # two controllers may need the same one
+    world.cache.add_index(Database, "spec.missing.field")
+    world.cache.add_index(Database, "spec.parity", lambda document: [str(document["spec"]["size"] % 2)])
+
+    async def names(selector: str) -> list[str]:
+        return [one.name for one in await world.client.list(Database, field_selector=selector)]
+
+    assert await names("spec.colors=red") == ["a", "b"]
+    assert await names("spec.size=2") == ["b", "c"]
+    assert await names("spec.missing.field=2") == []
+    assert await names("spec.parity=1") == ["a"]
+    with pytest.raises(ValueError, match=r"index 'spec\.size' of example\.com/v1/Database already exists"):
+        world.cache.add_index(Database, "spec.size", lambda _: [])
+    with pytest.raises(TypeError, match="index"):
+        world.cache.add_index(Database, "spec.other", names)  # type: ignore[arg-type]
+    assert world.server.requests() == []
+
+
 async def test_a_list_has_the_version_that_the_watch_has_reached(world: World) -> None:
     made = await world.live.create(config_map("a"))
     await world.declare(MAP)

@@ -225,7 +225,11 @@ async def test_kept_data_and_the_clusters_controllers(tmp_path: Path) -> None:
 
 
 async def test_a_converter_that_is_not_called_is_named(tmp_path: Path) -> None:
-    source = OPERATOR.replace(", Validator", ", Validator, Converter").replace(
+    old = (
+        'class OldDisk(Resource[Spec], group="example.com", version="v1beta1", kind="Disk", storage=False):\n    pass\n'
+    )
+    source = OPERATOR.replace(", Validator", ", Validator, Converter").replace("class Disks(", f"{old}\nclass Disks(")
+    source = source.replace(
         "manager.add_webhooks(",
         'both = Converter("example.com", "Disk", hub="v1")\n'
         '    both.add("v1beta1", to_hub=lambda disk: None, from_hub=lambda disk: None)\n'

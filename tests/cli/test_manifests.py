@@ -15,7 +15,7 @@ import yaml
 from reconciler.cli import main
 
 OPERATOR = '''
-from reconciler import Reconciler, ResourceReconciler
+from reconciler import Model, Reconciler, Resource, ResourceReconciler
 from reconciler.controller import Permission
 
 class Maps(Reconciler):
@@ -27,6 +27,15 @@ class Nodes(ResourceReconciler, resource="v1/Node"):
     permissions = (Permission("example.com/v1/Rack", "get"), Permission("v1/Pod", "delete"))
     async def reconcile_object(self, obj, status):
         pass
+
+class RackSpec(Model):
+    units: int = 42
+
+class Rack(Resource[RackSpec], group="example.com", version="v1"):
+    """A rack."""
+
+class OldRack(Resource[RackSpec], group="example.com", version="v1beta1", kind="Rack", storage=False):
+    """A rack."""
 
 def both(manager):
     manager.add_controller(Maps(), resource="v1/ConfigMap", owns=["v1/Secret"])
@@ -50,6 +59,23 @@ def webhooked(manager):
         pass
     manager.add_controller(Nodes())
     manager.add_webhooks(Rules())
+
+def converting(manager, *versions):
+    from reconciler.webhook import Converter
+    converter = Converter("example.com", "Rack", hub="v1")
+    for version in versions:
+        converter.add(version, to_hub=lambda rack: None, from_hub=lambda rack: None)
+    manager.add_controller(Maps(), resource=Rack)
+    manager.add_webhooks(converter)
+
+def converting_more(manager):
+    converting(manager, "v1beta1", "v1alpha1")
+
+def converting_less(manager):
+    converting(manager)
+
+def converting_all(manager):
+    converting(manager, "v1beta1")
 
 def nobody(manager):
     pass
@@ -213,6 +239,26 @@ def base(capsys: pytest.CaptureFixture[str], target: str, *arguments: str) -> tu
     code, out, err = manifests(capsys, target, "--directory=base", "--name=racks", *arguments)
     assert [line for line in err.splitlines() if "reconciler: note" not in line] == []
     return code, out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (
+            "converting_more",
+            "the converter of Rack converts v1alpha1, but no class has this version: import its module",
+        ),
+        ("converting_less", "the converter of Rack does not convert v1beta1, the version of the class OldRack: add"),
+    ],
+)
+def test_a_definition_never_lacks_a_version(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, target: str, says: str
+) -> None:
+    code, _, err = manifests(capsys, f"rack_operator:{target}", "--directory=base", "--name=racks")
+    assert code == 1
+    assert says in err
+    assert list(tmp_path.glob("base")) == []
+    assert base(capsys, "rack_operator:converting_all")[0] == 0
 
 
 def test_a_base_is_written_and_kept_current(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ def test_the_manifests_fit_together(everything: Path) -> None:
     service = by_kind["ValidatingWebhookConfiguration"]["webhooks"][0]["clientConfig"]["service"]
     assert service["name"] == by_kind["Service"]["metadata"]["name"] == "web-site-operator-webhook"
     assert pod["volumes"][0]["secret"]["secretName"] == service["name"]
+    budget = by_kind["PodDisruptionBudget"]["spec"]
+    assert (budget["maxUnavailable"], budget["selector"]["matchLabels"]) == (1, labels)
 
 
 def test_kubectl_builds_the_kustomization_with_the_users_image(everything: Path) -> None:

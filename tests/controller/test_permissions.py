@@ -204,6 +204,34 @@ async def test_what_is_not_declared_is_warned_of_once_and_done(world: World, cap
     assert (await world.read("a")).status.phase == "Ready"
 
 
+@pytest.mark.parametrize("declared", [(), ("patch",), ("apply",)])
+async def test_an_apply_needs_the_permission_to_create_too(world: World, caplog, declared) -> None:
+    async def applies(reconciler, obj, status) -> Outcome:
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": obj.name, "namespace": "ns"}}
+        await reconciler.client.apply(config, owner=obj)
+        scaled = {"spec": {"replicas": 2}}
+        await reconciler.client.patch("apps/v1/Deployment", "web", "ns", patch=scaled, subresource="scale")
+        return None
+
+    class Applying(WidgetReconciler):
+        permissions = (Permission("v1/ConfigMap", *declared),) if declared else ()
+
+    await world.start(Applying(applies))
+    await world.widget()
+    await quiet()
+    warnings = warnings_of(caplog)
+    apply = next((each for each in warnings if "configmaps" in each), None)
+    if declared == ("apply",):
+        assert apply is None
+    else:
+        assert apply is not None
+        assert "to apply configmaps" in apply
+        assert "Add Permission(KIND, 'apply') to" in apply
+    (scale,) = (each for each in warnings if "scale" in each)
+    assert "to patch deployments.apps/scale" in scale
+    assert "Add Permission(KIND, 'patch', subresource='scale')" in scale
+
+
 async def test_writes_of_the_framework_need_no_declaration(world: World, caplog) -> None:
     class Finalizing(WidgetReconciler):
         permissions = ()

@@ -263,7 +263,8 @@ async def test_mapper_that_fails_is_logged_and_affects_no_other(world: World, ca
     await world.foreign.create(config_map("w"))
     await quiet()
     assert reconciler.keys == ["ns/w"]
-    assert "failed on ns/w and is retried with backoff: RuntimeError: broken" in caplog.text
+    says = "<locals>.broken of v1/ConfigMap failed on ns/w and is retried with backoff: RuntimeError: broken"
+    assert says in caplog.text
 
 
 async def test_predicates_of_a_watch_filter_its_events(world: World) -> None:

@@ -223,6 +223,7 @@ async def test_an_unknown_field_is_pruned_reported_and_not_sent_again(server, fa
     assert len(server.requests(verb="patch", name="db1")) == 1
     assert "status.extra" in caplog.text
     assert "unknown field" in caplog.text
+    assert "its schema has no such field. Write names as on the wire" in caplog.text
 
 
 async def test_a_client_created_for_each_reconcile_does_not_report_it_again(server, family, database, caplog):

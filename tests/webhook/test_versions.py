@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import trustme
 
-from reconciler import Client
+from reconciler import Client, Manager, Reconciler, Request
 from reconciler.apiserver import APIServer
 from reconciler.errors import APIError, NotFound
 from reconciler.testing.control_plane import ControlPlane
@@ -156,6 +157,37 @@ async def test_webhook_that_is_not_connected_is_named() -> None:
         await client.create(disk("v1", "new", 5))
         with pytest.raises(APIError, match=r"use connect_webhooks\('operators/disks', ...\)"):
             await client.get(OLD, "new", "default")
+
+
+async def test_a_pod_is_ready_before_its_cache_which_needs_its_converter(tmp_path: Path) -> None:
+    """A Service routes to ready pods only, so a pod that waits for its cache to be ready would wait forever."""
+    write_certificate(tmp_path, trustme.CA())
+    server, converter = webhooks(tmp_path)
+    reconciled = asyncio.Event()
+
+    class Disks(Reconciler):
+        async def reconcile(self, request: Request) -> None:
+            reconciled.set()
+
+    async with APIServer() as apiserver, Client(apiserver) as client, aiohttp.ClientSession() as http:
+        conversion = conversion_configuration(converter, service=ServiceReference("operators", "disks"))
+        await apiserver.apply(disks(conversion, storage="v1alpha1"))
+        await client.create(disk("v1alpha1", "old", "7G"))
+        manager = Manager(client, health="127.0.0.1:0")
+        manager.add_webhooks(server)
+        manager.add_controller(Disks(), resource=NEW)
+        running = asyncio.create_task(manager.run())
+        try:
+            await server.listening()
+            async with http.get(f"{manager.health_url}/readyz") as answer:
+                assert (answer.status, await answer.text()) == (200, "ok")
+            assert not reconciled.is_set()
+            apiserver.connect_webhooks("operators/disks", server)
+            async with asyncio.timeout(30):
+                await reconciled.wait()
+        finally:
+            manager.stop()
+            await running
 
 
 @pytest.mark.control_plane

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reconciler.cli.manifests.definitions import definitions_of
@@ -12,10 +12,12 @@ from reconciler.cli.manifests.installation import (
     METRICS_PORT,
     Installation,
     deployment,
+    disruption_budget,
     labels,
     metrics_service,
     new_object,
 )
+from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
 from reconciler.objects import AnyResource, Resource
 from reconciler.webhook import Converter, ServiceReference, conversion_configuration, webhook_configurations
@@ -37,7 +39,10 @@ def base_files(manager: Manager, installation: Installation) -> dict[str, list[J
     files = {
         "crd.yaml": _definitions(manager, installation),
         "rbac.yaml": manager.rbac(installation.name, namespace=installation.namespace),
-        "deployment.yaml": [_deployment(installation, webhooks=bool(manager.webhooks))],
+        "deployment.yaml": [
+            _deployment(installation, webhooks=bool(manager.webhooks)),
+            disruption_budget(installation),
+        ],
         "service.yaml": [metrics_service(installation)],
         "webhooks.yaml": list(_webhooks(manager, installation)) if manager.webhooks else [],
     }
@@ -58,13 +63,37 @@ def own_definitions(
         manager: the manager with the controllers.
         target: the target of ``reconciler run``.
         conversions: ``spec.conversion`` by group and kind. Default: none.
+
+    Raises:
+        ConfigurationError: a converter of one of these kinds has other versions than its classes.
     """
     package = target.partition(":")[0].partition(".")[0]
     groups = {controller.kind.group for controller in manager.controllers}
     classes = {cls for cls in _subclasses(Resource) if cls.__module__.partition(".")[0] == package}
     own = [cls for cls in classes if cls.gvk.group in groups and _is_current(cls)]
+    for webhook in manager.webhooks:
+        if isinstance(webhook, Converter):
+            _check_versions(
+                webhook, [cls for cls in own if (cls.gvk.group, cls.gvk.kind) == (webhook.group, webhook.kind)]
+            )
     own.sort(key=lambda cls: (cls.gvk.kind, not cls.definition.storage, cls.gvk.version))
     return definitions_of(own, conversions)
+
+
+def _check_versions(converter: Converter, classes: Sequence[type[AnyResource]]) -> None:
+    """Refuse a definition without a version whose class was not imported: its objects could not be read anymore."""
+    by_version = {cls.gvk.version: cls for cls in classes}
+    for version in converter.versions if classes else ():
+        if version not in by_version:
+            raise ConfigurationError(
+                f"the converter of {converter.kind} converts {version}, but no class has this version: import its "
+                "module where the operator is defined, or remove the conversion"
+            )
+    for version in by_version.keys() - set(converter.versions):
+        raise ConfigurationError(
+            f"the converter of {converter.kind} does not convert {version}, the version of the class "
+            f"{by_version[version].__name__}: add it with Converter.add"
+        )
 
 
 def _subclasses(cls: type[Any]) -> Iterator[type[AnyResource]]:

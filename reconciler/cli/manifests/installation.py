@@ -14,6 +14,7 @@ __all__ = [
     "METRICS_PORT",
     "Installation",
     "deployment",
+    "disruption_budget",
     "labels",
     "metrics_service",
     "new_object",
@@ -73,6 +74,12 @@ def metrics_service(installation: Installation) -> JSONObject:
     return new_object(installation, "v1", "Service", spec={"selector": labels(installation), "ports": ports})
 
 
+def disruption_budget(installation: Installation) -> JSONObject:
+    """Return a budget of one pod at a time. A minimum of one available pod would block the drain of a single one."""
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": labels(installation)}}
+    return new_object(installation, "policy/v1", "PodDisruptionBudget", spec=spec)
+
+
 def deployment(
     installation: Installation,
     arguments: Sequence[str],
@@ -98,8 +105,8 @@ def deployment(
         "image": installation.image,
         "args": list(arguments),
         "ports": [{"name": name, "containerPort": port} for name, port in every.items()],
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}},
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "timeoutSeconds": 5},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "timeoutSeconds": 5},
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,

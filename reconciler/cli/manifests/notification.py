@@ -10,6 +10,7 @@ from reconciler.cli.manifests.installation import (
     METRICS_PORT,
     Installation,
     deployment,
+    disruption_budget,
     labels,
     metrics_service,
     new_object,
@@ -50,7 +51,7 @@ def notification_manifests(manager: Manager, installation: Installation) -> list
         _configuration(installation),
         new_object(installation, "v1", "ConfigMap", "-routing", data={"routing.yaml": _ROUTING}),
         _deployment(installation),
-        _disruption_budget(installation),
+        disruption_budget(installation),
         metrics_service(installation),
         _network_policy(installation),
         _service_monitor(installation),
@@ -118,11 +119,6 @@ def _deployment(installation: Installation) -> JSONObject:
             ],
         },
     )
-
-
-def _disruption_budget(installation: Installation) -> JSONObject:
-    selector = {"matchLabels": labels(installation)}
-    return new_object(installation, "policy/v1", "PodDisruptionBudget", spec={"minAvailable": 1, "selector": selector})
 
 
 def _network_policy(installation: Installation) -> JSONObject:

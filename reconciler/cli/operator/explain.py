@@ -10,7 +10,7 @@ import msgspec
 from reconciler.cli.operator.endpoint import EndpointError, key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.printing import print_json
-from reconciler.controller.wake.reasons import described
+from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
 from reconciler.meta import human_duration
 from reconciler.wire import JSONObject
@@ -135,7 +135,7 @@ def _told(controller: JSONObject, key: JSONObject, now: datetime, document: JSON
         yield f"  This process is {document['role']}, so it does not reconcile. Ask the leader."
     if "in_progress_seconds" in key:
         seconds = human_duration(key["in_progress_seconds"])
-        yield f"  A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', ()))}."
+        yield f"  A reconcile is in progress for {seconds}, because {because(key.get('current_reasons', ()))}."
         yield from _changes(key.get("current_changes", []))
     yield from _last(key["runs"], now)
     yield from _next(key)
@@ -151,7 +151,7 @@ def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
         yield "  No reconcile of it is remembered."
         return
     run = runs[0]
-    yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {_because(run['reasons'])}."
+    yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {because(run['reasons'])}."
     yield from _changes(run.get("changes", []))
     yield f"  The reconcile took {human_duration(run['seconds'])} and {_result(run)}."
     error = run.get("error")
@@ -172,7 +172,7 @@ def _next(key: JSONObject) -> Iterator[str]:
         yield f"  It runs next in {human_duration(key['due_in_seconds'])}{at}, or when it changes."
     elif "ready_seconds" in key:
         again = "again " if "in_progress_seconds" in key else ""
-        reasons = _because(key.get("next_reasons", ()))
+        reasons = because(key.get("next_reasons", ()))
         yield f"  It is ready to run {again}since {human_duration(key['ready_seconds'])}, because {reasons}."
         yield from _changes(key.get("next_changes", []))
     elif "in_progress_seconds" not in key:
@@ -220,11 +220,6 @@ def _values(field: JSONObject) -> str:
         return f": {field['before']} → {field['after']}"
     value = field.get("after", field.get("before")) if field["change"] != "changed" else None
     return f" was {field['change']}" + ("" if value is None else f": {value}")
-
-
-def _because(reasons: list[str] | tuple[str, ...]) -> str:
-    """Return reasons as a sentence, each with its detail."""
-    return ", and ".join(map(described, reasons)) or "of an unnamed reason"
 
 
 def _result(run: JSONObject) -> str:

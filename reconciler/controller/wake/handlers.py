@@ -156,7 +156,7 @@ class MappedHandler:
         self._debounce = debounce
         self._is_async = _is_async(watch.mapper)
         self.mapper_queue = MapperQueue(
-            f"{watch.mapper!r} of {self._kind}",
+            f"{getattr(watch.mapper, '__qualname__', watch.mapper)} of {gvk}",
             self._map_and_enqueue,
             timeout=watch.mapper_timeout,
             workers=CONCURRENT_CALLS if self._is_async else 1,

@@ -7,6 +7,7 @@ labels. `EVENT` is the only one that the echo rule applies to.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 __all__ = [
     "AGAIN",
@@ -22,7 +23,7 @@ __all__ = [
     "REWRITTEN",
     "SOURCE",
     "WATCHED",
-    "described",
+    "because",
     "detailed",
     "word",
     "words",
@@ -101,7 +102,17 @@ _DESCRIPTIONS = {
 }
 
 
-def described(reason: str) -> str:
-    """Return a reason as a clause, with its detail: ``"an object that it owns changed (Deployment)"``."""
-    name, _, detail = reason.partition(": ")
-    return _DESCRIPTIONS.get(name, name) + (f" ({detail})" if detail else "")
+def because(reasons: Iterable[str]) -> str:
+    """Return reasons as a clause: ``"the object appeared or changed, and an object that it owns changed (Secret)"``.
+
+    Reasons that differ in their detail only are named once, with all details.
+    """
+    details: dict[str, list[str]] = {}
+    for reason in reasons:
+        name, _, detail = reason.partition(": ")
+        details.setdefault(name, []).extend([detail] if detail else ())
+    clauses = [
+        _DESCRIPTIONS.get(name, name) + (f" ({', '.join(each)})" if each else "") for name, each in details.items()
+    ]
+    *others, last = clauses or ["of an unnamed reason"]
+    return f"{', '.join(others)}, and {last}" if others else last

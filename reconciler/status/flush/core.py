@@ -410,8 +410,8 @@ class Flush:
         if pruned:
             self._counts["pruned"] += len(pruned)
             _logger.warning(
-                "the server did not store %s of %s (%s): add the field to the CRD. It is sent again when the status of "
-                "an object changes",
+                "the server did not store %s of %s (%s): its schema has no such field. Write names as on the wire, and "
+                "add the field to the CRD of your own kind. It is sent again when the status of an object changes",
                 ", ".join(f"status.{format_path(path)}" for path in pruned),
                 self._target.gvk,
                 "; ".join(f"Warning: {text}" for text in self._target.warnings) or "no Warning header",

@@ -9,7 +9,7 @@ from typing import Literal
 import htpy as h
 from htpy import Node
 
-from reconciler.controller.wake.reasons import described
+from reconciler.controller.wake.reasons import because
 from reconciler.manager.console.html import (
     changes_of,
     chip,
@@ -77,7 +77,7 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
         yield "warn", "The object is not in the cache: it was deleted, or is not watched."
     if "in_progress_seconds" in key:
         seconds = human_duration(key["in_progress_seconds"])
-        text = f"A reconcile is in progress for {seconds}, because {_because(key.get('current_reasons', []))}."
+        text = f"A reconcile is in progress for {seconds}, because {because(key.get('current_reasons', []))}."
         yield "busy", [text, changes_of(key.get("current_changes", []))]
     if runs:
         yield from _last(runs[0], now)
@@ -91,7 +91,7 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
 def _last(run: JSONObject, now: datetime) -> Iterator[tuple[str, Node]]:
     ago = human_duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
     error = run.get("error")
-    text = f"It ran last {ago} ago, because {_because(run['reasons'])}, and {_outcome(run)}."
+    text = f"It ran last {ago} ago, because {because(run['reasons'])}, and {_outcome(run)}."
     changes = changes_of(run.get("changes", []))
     if error is None:
         yield "good", [text, changes]
@@ -111,10 +111,6 @@ def _next_sentence(key: JSONObject, now: str) -> str:
         at = f", at {clock(key['due'], now)} UTC" if "due" in key else ""
         return f"It runs next in {human_duration(key['due_in_seconds'])}{at}, or when it changes. {waits}"
     return waits
-
-
-def _because(reasons: list[str]) -> str:
-    return ", and ".join(map(described, reasons)) or "of an unnamed reason"
 
 
 _LEGEND = (
