@@ -11,12 +11,12 @@ from reconciler.apiserver.builtin.selectable import field_reader
 from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certificate_strategy
 from reconciler.apiserver.builtin.writes.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
+from reconciler.apiserver.definitions.structural import unknown_formats
 from reconciler.apiserver.definitions.validation import check_definition
 from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, internal_error
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
 from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.definitions.structural import check_schema
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.schema.names import form_problems
-from reconciler.apiserver.schema.structural import check_schema
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
 from reconciler.wire import JSONObject
 

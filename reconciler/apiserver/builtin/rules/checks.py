@@ -128,6 +128,7 @@ _TESTS: dict[str, tuple[Test, Error]] = {
     "family": (_is_of_other_family, _invalid),
     "forbidden": (lambda _rule, _, value: value not in _EMPTY, _forbidden),
     "invalid": (lambda rule, _, value: value not in _EMPTY or rule.concerns(value), _invalid),
+    "listed": (lambda _rule, _, value: bool(value) and isinstance(value, list), _forbidden),
     "matches": (
         lambda rule, _, value: rule.concerns(value) and not re.search(rule.arguments[0], str(value or "")),
         _invalid,

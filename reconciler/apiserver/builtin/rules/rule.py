@@ -70,6 +70,8 @@ def getter(path: str) -> Callable[[Place], Any]:
     """Return the function that returns the value at a path; a list of values if the path has ``[]`` or ``{}``."""
     base, old, rest = _PATH.fullmatch(path).groups()  # type: ignore[union-attr]
     parts = _PART.findall(rest)
+    if parts == [path] and path[0] not in "[{<":
+        return lambda place: place.value.get(path)  # most paths: faster than what follows
 
     def get(place: Place) -> Any:
         place = _base(place, base)
@@ -121,11 +123,15 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _member(path: str) -> str:
+    return re.split(r"[.\[]", re.sub(r"\[\d+\]$", "", path))[-1]
+
+
 def condition(text: str) -> Callable[[Place], bool]:
     """Return the function that returns whether an object meets a condition."""
     negated, path, operator, wanted = _CONDITION.fullmatch(text).groups()  # type: ignore[union-attr]
     if path[0] == "~":
-        return lambda place: re.split(r"[.\[]", re.sub(r"\[\d+\]$", "", place.path))[-1] == path[1:]
+        return lambda place: (_member(place.path) == path[1:]) is not bool(negated)
     get = getter(path)
     if not operator:
         return lambda place: (get(place) in (None, "", [], False)) is bool(negated)

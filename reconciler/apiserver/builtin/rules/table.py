@@ -18,9 +18,9 @@ item, ``list[0]`` one of them, ``map{}`` each key, ``map<key>`` one entry, and `
 condition of one of these types whose status is True.
 
 A CONDITION is a path whose value is set, ``!path``, ``path=a|b``, ``path!=a|b``, ``path<5``, ``path>5``, or ``~member``
-for an object in that member; after ``=.`` comes the path of the other value. ``at`` is the path that the error names;
-``show`` is the value that it shows: ``none``, ``bytes`` for their number, another path, or JSON, in which members get
-their values.
+for an object in that member and ``!~member`` for one that is not; after ``=.`` comes the path of the other value.
+``at`` is the path that the error names; ``show`` is the value that it shows: ``none``, ``bytes`` for their number,
+another path, or JSON, in which members get their values.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 
 from reconciler.apiserver.cel.model import RESERVED_WORD
 from reconciler.apiserver.schema.names import form_problems, label_problems, path_name_problems, qualified_name_problems
+from reconciler.apiserver.schema.patterns import pattern_problem
 
 __all__ = ["FORMS", "parsed_address"]
 
@@ -76,6 +77,11 @@ def _time_zone(text: str) -> Iterator[str]:
         yield f"unknown time zone {text}"
 
 
+def _regular_expression(text: str) -> Iterator[str]:
+    if text and (problem := pattern_problem(text)):
+        yield f"must be a valid regular expression, but isn't: {problem}"
+
+
 _MACROS = ("@annually", "@daily", "@every", "@hourly", "@midnight", "@monthly", "@weekly", "@yearly")
 _FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
@@ -136,6 +142,7 @@ FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     "mixed-label-1035": _mixed_label,
     "path-name": path_name_problems,
     "qualified": qualified_name_problems,
+    "regular-expression": _regular_expression,
     "schedule": _schedule,
     "search-domain": lambda text: (
         [] if text == "." else form_problems("subdomain-or-underscores", text.removesuffix("."))

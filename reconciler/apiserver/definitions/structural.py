@@ -1,24 +1,23 @@
 """Validation of the schemas in CustomResourceDefinitions: they must be structural, with valid defaults.
 
-The rules are those of apiextensions/v1. The paths are those of its internal form, in which a schema that all versions
-share is called ``spec.validation``.
+The rules are those of apiextensions/v1; those about one place of a schema are in ``rules.txt``. The paths are those
+of its internal form, in which a schema that all versions share is called ``spec.validation``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
-from reconciler.apiserver.schema.patterns import pattern_problem
 from reconciler.apiserver.schema.shape import compile_schema, prune
 from reconciler.apiserver.schema.validation import SchemaValidator
 from reconciler.wire import JSONObject
 
 __all__ = ["check_schema", "unknown_formats"]
 
-_TYPES = ("array", "boolean", "integer", "number", "object", "string")
-_FORBIDDEN = ("$ref", "definitions", "dependencies", "patternProperties", "additionalItems")
+_SCHEMA = "apiextensions.v1.JSONSchemaProps"
 _STRUCTURAL = (
     "type",
     "title",
@@ -52,12 +51,10 @@ def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
 
 
 def _check(schema: JSONObject, path: str, *, root: bool = False) -> Findings:
-    for key in _FORBIDDEN:
-        if schema.get(key):
-            yield FieldError.forbidden(f"{path}.{key}", f"{key} is not supported")
-    yield from _check_type(schema, path, root=root)
-    yield from _check_values(schema, path)
-    yield from _check_extensions(schema, path)
+    yield from violations(_SCHEMA, schema, None, path)
+    items = schema.get("items")
+    if schema.get("x-kubernetes-list-type") == "map" and schema.get("type") == "array" and isinstance(items, dict):
+        yield from _check_map_list(schema.get("x-kubernetes-list-map-keys") or [], items, path)
     for step, branch in _branches(schema):
         yield from _check_branch(branch, path + step, schema)
     for step, below in _below(schema):
@@ -86,79 +83,6 @@ def _branches(schema: JSONObject) -> Iterator[tuple[str, JSONObject]]:
         yield ".not", schema["not"]
 
 
-def _check_type(schema: JSONObject, path: str, *, root: bool) -> Findings:
-    kind = schema.get("type")
-    free = (
-        schema.get("$ref")
-        or schema.get("x-kubernetes-int-or-string")
-        or schema.get("x-kubernetes-preserve-unknown-fields")
-    )
-    if not kind:
-        if not root and not free:
-            where = "array items" if path.endswith(".items") else "object fields"
-            yield FieldError.required(f"{path}.type", f"must not be empty for specified {where}")
-    elif kind not in _TYPES:
-        yield FieldError.not_supported(f"{path}.type", kind, _TYPES)
-    items = schema.get("items")
-    if isinstance(items, list):
-        yield FieldError.forbidden(f"{path}.items", "items must be a schema object and not an array")
-    elif kind == "array" and not items:
-        yield FieldError.required(f"{path}.items", "must be specified")
-    if schema.get("properties") and schema.get("additionalProperties") not in (None, False):
-        message = "additionalProperties and properties are mutual exclusive"
-        yield FieldError.forbidden(f"{path}.additionalProperties", message)
-
-
-def _check_values(schema: JSONObject, path: str) -> Findings:
-    if schema.get("uniqueItems"):
-        message = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
-        yield FieldError.forbidden(f"{path}.uniqueItems", message)
-    pattern = schema.get("pattern")
-    if pattern:
-        problem = pattern_problem(pattern)
-        if problem:
-            message = f"must be a valid regular expression, but isn't: {problem}"
-            yield FieldError.invalid(f"{path}.pattern", pattern, message)
-
-
-def _check_extensions(schema: JSONObject, path: str) -> Findings:
-    if schema.get("x-kubernetes-preserve-unknown-fields") is False:
-        yield FieldError.invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
-    if schema.get("x-kubernetes-embedded-resource"):
-        yield from _check_embedded(schema, path)
-    map_type = schema.get("x-kubernetes-map-type")
-    if map_type and schema.get("type") != "object":
-        yield _wrong_type(schema, path, "must be object if x-kubernetes-map-type is specified")
-    if map_type and map_type not in ("granular", "atomic"):
-        yield FieldError.not_supported(f"{path}.x-kubernetes-map-type", map_type, ("atomic", "granular"))
-    list_type = schema.get("x-kubernetes-list-type")
-    keys = schema.get("x-kubernetes-list-map-keys")
-    if list_type:
-        if schema.get("type") != "array":
-            yield _wrong_type(schema, path, "must be array if x-kubernetes-list-type is specified")
-        elif list_type not in ("atomic", "set", "map"):
-            yield FieldError.not_supported(f"{path}.x-kubernetes-list-type", list_type, ("atomic", "set", "map"))
-    if keys and list_type != "map":
-        message = "must be map if x-kubernetes-list-map-keys is non-empty"
-        yield FieldError.invalid(f"{path}.x-kubernetes-list-type", list_type, message)
-    items = schema.get("items")
-    if list_type == "map" and schema.get("type") == "array" and isinstance(items, dict):
-        yield from _check_map_list(keys or [], items, path)
-    if list_type == "set" and isinstance(items, dict):
-        yield from _check_set(items, path)
-
-
-def _check_embedded(schema: JSONObject, path: str) -> Findings:
-    if schema.get("type") != "object":
-        message = "must be object if x-kubernetes-embedded-resource is true"
-        yield FieldError.invalid(f"{path}.type", schema.get("type", ""), message)
-    elif not schema.get("properties") and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        message = (
-            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields"
-        )
-        yield FieldError.required(f"{path}.properties", message)
-
-
 def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Findings:
     field = f"{path}.x-kubernetes-list-map-keys"
     if not keys:
@@ -181,23 +105,15 @@ def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Findings:
             yield FieldError.required(f"{path}.items.properties[{key}].default", message)
 
 
-def _check_set(items: JSONObject, path: str) -> Findings:
-    if items.get("nullable"):
-        yield FieldError.forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is set")
-    message = "must be atomic as item of a list with x-kubernetes-list-type=set"
-    if items.get("type") == "object" and items.get("x-kubernetes-map-type") != "atomic":
-        yield FieldError.invalid(f"{path}.items.x-kubernetes-map-type", items.get("x-kubernetes-map-type"), message)
-    if items.get("type") == "array" and items.get("x-kubernetes-list-type") not in (None, "atomic"):
-        yield FieldError.invalid(f"{path}.items.x-kubernetes-list-type", items.get("x-kubernetes-list-type"), message)
-
-
 def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Findings:
     """Check a schema inside allOf, anyOf, oneOf or not: it may restrict values, but not define structure."""
     for key in _STRUCTURAL:
         if branch.get(key) is None or (key == "type" and outer.get("x-kubernetes-int-or-string")):
             continue
         yield FieldError.forbidden(f"{path}.{key}", "must be empty to be structural")
-    yield from _check_values(branch, path)
+    # The type is that of the schema outside. Of the rules, those for these members apply here, too.
+    values: JSONObject = {key: branch[key] for key in ("pattern", "uniqueItems") if key in branch}
+    yield from violations(_SCHEMA, {"type": "string", **values}, None, path)
     for name, member in (branch.get("properties") or {}).items():
         known = (outer.get("properties") or {}).get(name) or {}
         yield from _check_branch(member, f"{path}.properties[{name}]", known)
@@ -206,11 +122,6 @@ def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Findings:
         yield from _check_branch(branch["items"], f"{path}.items", outer_items if isinstance(outer_items, dict) else {})
     for step, deeper in _branches(branch):
         yield from _check_branch(deeper, path + step, outer)
-
-
-def _wrong_type(schema: JSONObject, path: str, message: str) -> FieldError:
-    kind = schema.get("type")
-    return FieldError.invalid(f"{path}.type", kind, message) if kind else FieldError.required(f"{path}.type", message)
 
 
 def _check_metadata(schema: JSONObject, path: str) -> Findings:
