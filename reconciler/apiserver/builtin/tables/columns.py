@@ -6,6 +6,7 @@ column, under ``*`` those of all kinds:
 * ``path|default``: the value at a path, or the default, which may be missing;
 * ``#path path``: the number of items of lists and maps;
 * ``path/path``: two numbers;
+* ``path ? cell : cell``: one cell if the value at a path is set, another one if it is not;
 * ``@function``: a function of `cells`, `kind_cells` or `pod_cells`, with the arguments after it.
 """
 
@@ -31,6 +32,10 @@ class Column(NamedTuple):
 
 
 def _cell(form: str) -> Cell:
+    condition, asked, choice = form.partition(" ? ")
+    if asked:
+        then, otherwise = map(_cell, choice.split(" : "))
+        return lambda doc, now: (then if value_at(doc, condition) else otherwise)(doc, now)
     if form.startswith("@"):
         return _function(*form[1:].split())
     if form.startswith("#"):

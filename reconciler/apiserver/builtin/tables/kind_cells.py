@@ -152,18 +152,6 @@ def slice_ports(doc: JSONObject, _now: datetime) -> str:
     return shortened(list(ports)) if doc.get("ports") else UNSET
 
 
-def slice_addresses(doc: JSONObject, _now: datetime) -> str:
-    """Return the first addresses of an EndpointSlice."""
-    addresses = [each for endpoint in doc.get("endpoints") or () for each in endpoint.get("addresses") or ()]
-    return shortened(addresses) if addresses else UNSET
-
-
-def ingress_hosts(doc: JSONObject, _now: datetime) -> str:
-    """Return the first hosts of an Ingress."""
-    hosts = [rule["host"] for rule in value_at(doc, "spec.rules", ()) if rule.get("host")]
-    return shortened(hosts) if hosts else "*"
-
-
 def ingress_addresses(doc: JSONObject, _now: datetime) -> str:
     """Return the addresses of an Ingress."""
     given = value_at(doc, "status.loadBalancer.ingress", ())
@@ -203,27 +191,6 @@ def class_parameters(doc: JSONObject, _now: datetime) -> str:
     return f"{found.get('kind')}{group}/{found.get('name')}" if found else NONE
 
 
-def audiences(doc: JSONObject, _now: datetime) -> str:
-    """Return the audiences of the tokens that a CSIDriver requests."""
-    found = value_at(doc, "spec.tokenRequests")
-    return UNSET if found is None else joined((each.get("audience", "") for each in found), "")
-
-
 def event_count(doc: JSONObject, _now: datetime) -> int:
     """Return how often an Event happened."""
     return int(value_at(doc, "series.count") or doc.get("count") or 1)
-
-
-def ingress_ports(doc: JSONObject, _now: datetime) -> str:
-    """Return the ports that an Ingress serves."""
-    return "80, 443" if value_at(doc, "spec.tls") else "80"
-
-
-def phase(doc: JSONObject, _now: datetime) -> str:
-    """Return the phase of a volume."""
-    return "Terminating" if value_at(doc, "metadata.deletionTimestamp") else str(value_at(doc, "status.phase", ""))
-
-
-def claim_capacity(doc: JSONObject, _now: datetime) -> str:
-    """Return the capacity of a PersistentVolumeClaim that has a volume."""
-    return str(value_at(doc, "status.capacity.storage", 0)) if value_at(doc, "spec.volumeName") else ""
