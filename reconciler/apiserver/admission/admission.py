@@ -10,14 +10,19 @@ from reconciler.apiserver.access.roles import Roles
 from reconciler.apiserver.admission.matching import GROUP, selected
 from reconciler.apiserver.admission.permissions import check_permissions, needs_permissions
 from reconciler.apiserver.admission.policies import Policy, read_policies
-from reconciler.apiserver.admission.reviews import BadResponse, denial, read_response, review_request
-from reconciler.apiserver.admission.webhooks import CallFailed, Webhook, WebhookCaller, read_webhooks
+from reconciler.apiserver.admission.webhooks import (
+    CallFailed,
+    Webhook,
+    WebhookCaller,
+    denial,
+    read_webhooks,
+    review_request,
+)
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, failed
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.requests.webhooks import review_version
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint, Resource
-from reconciler.apiserver.storage.store import Stored, encode
+from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.decoding import decode_patched
 from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
 from reconciler.apiserver.verbs.write import Admitted
@@ -150,12 +155,9 @@ class ConfiguredAdmission:
         """Return the patch of a webhook; an empty one if it could not be called and failures are ignored."""
         if write.dry_run and webhook.document.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
-        version = review_version(webhook.document.get("admissionReviewVersions") or ())
-        review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
         try:
-            body = await self._caller.call(webhook, encode(review))
-            response, patch = read_response(body, version, request["uid"], mutating=webhook.mutating)
-        except (CallFailed, BadResponse) as error:
+            response, patch = await self._caller.call(webhook, request)
+        except CallFailed as error:
             if webhook.ignores_failures:
                 return []
             raise failed(f"failed calling webhook {quoted(webhook.name)}: {error}") from None

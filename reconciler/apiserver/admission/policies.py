@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from reconciler.apiserver.admission.matching import configured, endpoint_for, selected
-from reconciler.apiserver.admission.reviews import review_request
+from reconciler.apiserver.admission.webhooks import review_request
 from reconciler.apiserver.builtin.rules.checks import selects
-from reconciler.apiserver.builtin.writes.expression_validation import policy_documents
+from reconciler.apiserver.builtin.writes.strategies import policy_documents
 from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of, policy_variables
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate, forbidden
 from reconciler.apiserver.storage.registry import Endpoint, Registry

@@ -16,9 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.apiserver.cel.engine import Function
-from reconciler.apiserver.cel.messages import Fields, change_expressions, write_message
 from reconciler.apiserver.cel.model import FORMAT_TYPES
-from reconciler.apiserver.cel.syntax_tree import Tree
+from reconciler.apiserver.cel.syntax_tree import Fields, Tree, change_expressions, write_message
 
 __all__ = ["Changes", "referenced_names", "runnable", "runtime_functions"]
 

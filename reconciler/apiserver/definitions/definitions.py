@@ -11,8 +11,7 @@ from reconciler.apiserver.builtin.selectable import field_reader
 from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certificate_strategy
 from reconciler.apiserver.builtin.writes.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
-from reconciler.apiserver.definitions.structural import unknown_formats
-from reconciler.apiserver.definitions.validation import check_definition
+from reconciler.apiserver.definitions.validation import check_definition, unknown_formats
 from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, internal_error
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey

@@ -7,7 +7,7 @@ column, under ``*`` those of all kinds:
 * ``#path path``: the number of items of lists and maps;
 * ``path/path``: two numbers;
 * ``path ? cell : cell``: one cell if the value at a path is set, another one if it is not;
-* ``@function``: a function of `cells`, `kind_cells` or `pod_cells`, with the arguments after it.
+* ``@function``: a function of `cells` or `kind_cells`, with the arguments after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.tables import cells, kind_cells, pod_cells
+from reconciler.apiserver.builtin.tables import cells, kind_cells
 from reconciler.apiserver.builtin.tables.cells import Cell
 from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.json_documents import value_at
@@ -50,7 +50,7 @@ def _cell(form: str) -> Cell:
 
 
 def _function(name: str, *arguments: str) -> Cell:
-    found = next(getattr(module, name) for module in (cells, kind_cells, pod_cells) if hasattr(module, name))
+    found = next(getattr(module, name) for module in (cells, kind_cells) if hasattr(module, name))
     plain = [each for each in arguments if "=" not in each]
     named = dict(each.split("=") for each in arguments if "=" in each)
     return lambda doc, now: found(doc, now, *plain, **named)
