@@ -1,4 +1,4 @@
-"""The list of built-in kinds, and the description of any kind.
+"""The list of built-in kinds, the description of any kind, and the fields that field selectors accept.
 
 ``kinds.json`` has what discovery does not tell: the attributes of `KindInfo` that differ from their defaults, by group
 and plural; ``*`` stands for all kinds of a group.
@@ -6,14 +6,15 @@ and plural; ``*`` stands for all kinds of a group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.wire import JSONObject
 
-__all__ = ["BUILT_IN", "REVIEWS", "KindInfo", "recorded_groups"]
+__all__ = ["BUILT_IN", "REVIEWS", "FieldReader", "KindInfo", "field_reader", "recorded_groups", "selectable_fields"]
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -149,3 +150,41 @@ def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
 
 BUILT_IN = tuple(_built_in())
 """Each built-in kind with its served versions, the preferred one first."""
+
+
+FieldReader = Callable[[JSONObject], str]
+"""Returns the text of a field of a stored document; empty if the field is missing."""
+
+
+def field_reader(path: str) -> FieldReader:
+    """Return a function that reads the text at a dotted path of a document; empty if the field is missing."""
+
+    def read(doc: JSONObject) -> str:
+        found = value_at(doc, path, "")
+        return str(found).lower() if isinstance(found, bool) else str(found)
+
+    return read
+
+
+def _first_address(doc: JSONObject) -> str:
+    addresses = value_at(doc, "status.podIPs") or [{"ip": value_at(doc, "status.podIP", "")}]
+    return str(addresses[0].get("ip") or "")
+
+
+_COMPUTED: dict[tuple[str, str], dict[str, FieldReader]] = {
+    ("", "pods"): {
+        "spec.hostNetwork": lambda doc: str(bool(value_at(doc, "spec.hostNetwork"))).lower(),
+        "status.podIP": _first_address,
+        "status.podIPs": lambda _doc: "",  # accepted, and the same for all pods
+    },
+    ("", "events"): {
+        "source": lambda doc: str(value_at(doc, "source.component") or doc.get("reportingComponent") or "")
+    },
+}
+
+
+def selectable_fields(info: KindInfo) -> dict[str, FieldReader]:
+    """Return the fields of a kind that field selectors accept, with their readers."""
+    paths = (each.partition("=") for each in info.selectable)
+    found = {field: field_reader(path or field) for field, _, path in paths}
+    return {**found, **_COMPUTED.get((info.group, info.plural), {})}

@@ -1,4 +1,8 @@
-"""The fields that documents of built-in kinds always have: structs and numbers that Go writes even if empty."""
+"""The forms of documents of built-in kinds.
+
+They have fields that Go writes even if empty: structs and numbers. Events have two forms: that of the core group, in
+which they are stored, and that of events.k8s.io.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from reconciler.apiserver.builtin.types import built_in_node
 from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.wire import JSONObject
 
-__all__ = ["filled", "shown_empty", "skeleton_of"]
+__all__ = ["filled", "from_events_group", "shown_empty", "skeleton_of", "to_events_group"]
+
 
 _EXCLUDED = frozenset({"customresourcedefinitions"})
 """The kinds whose fields are set elsewhere."""
@@ -47,3 +52,29 @@ def filled(document: JSONObject, skeleton: JSONObject) -> JSONObject:
             if whole is not value:
                 missing[key] = whole
     return {**document, **missing} if missing else document
+
+
+_NAMES = {
+    "involvedObject": "regarding",
+    "message": "note",
+    "source": "deprecatedSource",
+    "firstTimestamp": "deprecatedFirstTimestamp",
+    "lastTimestamp": "deprecatedLastTimestamp",
+    "count": "deprecatedCount",
+    "reportingComponent": "reportingController",
+}
+_BACK = {new: old for old, new in _NAMES.items()}
+
+
+def to_events_group(doc: JSONObject) -> JSONObject:
+    """Return an Event of the core group as one of events.k8s.io/v1."""
+    shown = {_NAMES.get(key, key): value for key, value in doc.items() if value != ""}
+    return {**shown, "apiVersion": "events.k8s.io/v1"}
+
+
+def from_events_group(doc: JSONObject) -> JSONObject:
+    """Return an Event of events.k8s.io/v1 as one of the core group."""
+    stored = {_BACK.get(key, key): value for key, value in doc.items()}
+    for key in ("reportingComponent", "reportingInstance"):
+        stored.setdefault(key, "")
+    return {**stored, "apiVersion": "v1"}

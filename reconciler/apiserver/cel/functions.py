@@ -26,8 +26,7 @@ from reconciler.apiserver.cel.parsers import (
 )
 from reconciler.apiserver.cel.rewriting import runtime_functions
 from reconciler.apiserver.encoding.quantities import quantity_text, read_quantity
-from reconciler.apiserver.schema.formats import FORMATS
-from reconciler.apiserver.schema.names import form_problems, label_problems, qualified_name_problems
+from reconciler.apiserver.schema.formats import FORMATS, form_problems, label_problems, qualified_name_problems
 
 __all__ = ["functions"]
 

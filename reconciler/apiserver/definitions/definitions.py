@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 
 from reconciler.apiserver.builtin.decoding import Decoding
-from reconciler.apiserver.builtin.kinds import KindInfo
-from reconciler.apiserver.builtin.selectable import field_reader
+from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
 from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certificate_strategy
 from reconciler.apiserver.builtin.writes.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of

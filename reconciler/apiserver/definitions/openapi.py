@@ -1,27 +1,88 @@
 """OpenAPI documents of the served kinds, for ``kubectl explain``, ``kubectl apply`` and code generators.
 
-Those of the built-in kinds are recorded from a real API server.
+Those of the built-in kinds are recorded from a real API server. kubectl reads definitions of OpenAPI 2 in protobuf;
+``openapi_protobuf.json`` has the number and the form of each field of the message Schema in the protocol of gnostic.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import lzma
 import re
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.encoding.data_files import data_file
-from reconciler.apiserver.encoding.openapi_protobuf import encode_definitions
+from reconciler.apiserver.encoding.data_files import data_file, recorded
+from reconciler.apiserver.encoding.protobuf_wire import write_field
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
 
-__all__ = ["OpenAPI"]
+__all__ = ["OpenAPI", "encode_definitions"]
+
+
+_EXTENSION = 31
+
+
+def encode_definitions(info: JSONObject, definitions: Mapping[str, JSONObject]) -> bytes:
+    """Return a Document with definitions and without paths; without `info`, a part that is appended to another one."""
+    named = write_field(9, _named_schemas(definitions)) if definitions else b""
+    if not info:
+        return named
+    head = _encode_text(1, str(info["title"])) + _encode_text(2, str(info["version"]))
+    return _encode_text(1, "2.0") + write_field(2, head) + named
+
+
+def _encode_text(number: int, text: str) -> bytes:
+    return write_field(number, text.encode())
+
+
+def _named_schemas(schemas: Mapping[str, JSONObject]) -> bytes:
+    encoded = (_encode_text(1, name) + write_field(2, _encode_schema(schema)) for name, schema in schemas.items())
+    return b"".join(write_field(1, each) for each in encoded)
+
+
+def _any(value: Any) -> bytes:
+    """Return a value as YAML, of which JSON is a part."""
+    return _encode_text(2, json.dumps(value) + "\n")
+
+
+def _encode_schema(schema: JSONObject) -> bytes:
+    return b"".join(_member(key, value) for key, value in schema.items())
+
+
+def _member(key: str, value: Any) -> bytes:
+    if key.startswith("x-"):
+        return write_field(_EXTENSION, _encode_text(1, key) + write_field(2, _any(value)))
+    number, form = recorded("definitions/openapi_protobuf.json").get(key, (0, ""))
+    return _ENCODERS[form](number, value) if form else b""
+
+
+def _additional(number: int, value: Any) -> bytes:
+    return write_field(number, write_field(2, 1) if value is True else write_field(1, _encode_schema(value or {})))
+
+
+_ENCODERS: dict[str, Callable[[int, Any], bytes]] = {
+    "additional": _additional,
+    "any": lambda number, value: write_field(number, _any(value)),
+    "double": lambda number, value: bytes([number << 3 | 1]) + struct.pack("<d", value),
+    "items": lambda number, value: write_field(number, write_field(1, _encode_schema(value))),
+    "number": lambda number, value: write_field(number, int(value)),
+    "properties": lambda number, value: write_field(number, _named_schemas(value)),
+    "schemas": lambda number, value: b"".join(write_field(number, _encode_schema(each)) for each in value),
+    "text": _encode_text,
+    "texts": lambda number, value: b"".join(_encode_text(number, each) for each in value),
+    "type": lambda number, value: write_field(number, _encode_text(1, value)),
+    "values": lambda number, value: b"".join(write_field(number, _any(each)) for each in value),
+}
+
 
 _REF = "#/components/schemas/"
 

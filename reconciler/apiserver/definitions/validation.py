@@ -12,8 +12,7 @@ from typing import Any
 
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
-from reconciler.apiserver.schema.names import form_problems
+from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, form_problems
 from reconciler.apiserver.schema.shape import compile_schema, prune
 from reconciler.apiserver.schema.validation import SchemaValidator
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of

@@ -11,7 +11,7 @@ from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_type, quoted
-from reconciler.apiserver.schema.names import name_problems
+from reconciler.apiserver.schema.formats import name_problems
 from reconciler.wire import JSONObject, JSONValue
 
 __all__ = [

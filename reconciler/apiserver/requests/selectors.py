@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate, bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_int, quoted
-from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
+from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = [

@@ -26,9 +26,8 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.state import DEFINITIONS, State
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.apiserver.subresources.pods import PodSubresources
-from reconciler.apiserver.subresources.reviews import Reviews
+from reconciler.apiserver.subresources.reviews import Reviews, TokenRequests
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
-from reconciler.apiserver.subresources.tokens import TokenRequests
 from reconciler.apiserver.verbs.delete import Deleter
 from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
 from reconciler.apiserver.verbs.read import Reader

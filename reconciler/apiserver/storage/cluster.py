@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from reconciler.apiserver.encoding.refusals import internal_error
-from reconciler.apiserver.schema.names import RANDOM_LETTERS
+from reconciler.apiserver.schema.formats import RANDOM_LETTERS
 from reconciler.apiserver.storage.registry import Registry, Resource
 from reconciler.apiserver.storage.store import Revisions, Stored
 from reconciler.clock import Clock

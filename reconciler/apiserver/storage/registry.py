@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding
-from reconciler.apiserver.builtin.events import from_events_group, to_events_group
-from reconciler.apiserver.builtin.kinds import BUILT_IN, KindInfo
-from reconciler.apiserver.builtin.selectable import FieldReader, selectable_fields
-from reconciler.apiserver.builtin.skeletons import skeleton_of
+from reconciler.apiserver.builtin.kinds import BUILT_IN, FieldReader, KindInfo, selectable_fields
+from reconciler.apiserver.builtin.skeletons import from_events_group, skeleton_of, to_events_group
 from reconciler.apiserver.builtin.types import built_in_node, place_of
 from reconciler.apiserver.schema.shape import Node
 from reconciler.apiserver.storage.custom_contents import CustomContents

@@ -18,7 +18,7 @@ from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address
 from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
+from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = ["CHECKS", "EAGER", "selects", "without_empty"]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule
 from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
+from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = ["APPROVAL", "FINAL", "KIND_CHECKS", "content_of_request"]

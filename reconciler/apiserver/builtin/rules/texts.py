@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from reconciler.apiserver.cel.model import RESERVED_WORD
-from reconciler.apiserver.schema.names import form_problems, label_problems, path_name_problems, qualified_name_problems
+from reconciler.apiserver.schema.formats import (
+    form_problems,
+    label_problems,
+    path_name_problems,
+    qualified_name_problems,
+)
 from reconciler.apiserver.schema.patterns import pattern_problem
 
 __all__ = ["FORMS", "parsed_address"]
