@@ -130,8 +130,9 @@ def read_value(value: Any, node: Node, place: Place) -> Any:
     if isinstance(value, dict) and (node.type == "object" or node.properties):
         return _read_object(value, node, place)
     if isinstance(value, list) and node.items is not None:
+        zero = {} if node.items.type == "object" else _zero_value(node.items)
         return [
-            read_value(_item(item, node.items), node.items, place._replace(path=f"{place.path}[{index}]"))
+            read_value(zero if item is None else item, node.items, place._replace(path=f"{place.path}[{index}]"))
             for index, item in enumerate(value)
         ]
     try:
@@ -159,13 +160,6 @@ def _read_object(value: JSONObject, node: Node, place: Place) -> JSONObject:
             if is_map or not _is_empty(kept, child):
                 decoded[key] = kept
     return decoded if node.complete is None or place.decoding.problems else node.complete(decoded)
-
-
-def _item(item: Any, node: Node) -> Any:
-    """Return an item of a list, or Go's zero value for a null."""
-    if item is None:
-        return {} if node.type == "object" else _zero_value(node)
-    return item
 
 
 def _is_empty(value: Any, node: Node) -> bool:
@@ -202,9 +196,21 @@ def _decoded(value: Any, node: Node, place: Place) -> Any:
         return _bytes_of(value, place)
     if place.decoding.restored and node.format == "int32" and isinstance(value, int) and not isinstance(value, bool):
         return (value + 2**31) % 2**32 - 2**31  # Go truncates silently
-    return _formatted(value, node.format) if _fits(value, node) else None
+    return _typed(value, node)
 
 
+def _typed(value: Any, node: Node) -> Any:
+    fits = isinstance(value, _PYTHON_TYPES.get(node.type, ()))
+    if not fits or (isinstance(value, bool) and node.type != "boolean"):
+        return None
+    if node.format == "int32" and not -(2**31) <= value < 2**31:
+        return None
+    if node.format in _TIMES:
+        return read_time(value, node.format)
+    return _read_base64(value) if node.format == "byte" else value
+
+
+_PYTHON_TYPES: dict[str, Any] = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}
 _TIMES = ("date-time", "micro-time")
 
 
@@ -252,32 +258,11 @@ def restoring_problem(value: Any, node: Node) -> str:
     return f"cannot convert {found} to {node.name or wanted}" if convertible else f"unrecognized type: {wanted}"
 
 
-def _formatted(value: Any, form: str) -> Any:
-    if form in _TIMES:
-        return read_time(value, form)
-    if form == "byte":
-        return _read_base64(value)
-    return value
-
-
 def _shown(value: Any, node: Node) -> str:
     kind = go_type(value)
     # The message shows a number that is out of range or not an integer.
     counts = node.int_or_string or node.type in ("integer", "number")
     return f"number {value}" if kind == "number" and counts else kind
-
-
-def _fits(value: Any, node: Node) -> bool:
-    kind = node.type
-    if kind == "string":
-        return isinstance(value, str)
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if isinstance(value, bool):
-        return False
-    if kind == "integer":
-        return isinstance(value, int) and (node.format != "int32" or -(2**31) <= value < 2**31)
-    return kind == "number" and isinstance(value, (int, float))
 
 
 def _read_base64(text: str) -> str:

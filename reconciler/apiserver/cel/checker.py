@@ -227,14 +227,11 @@ def _call_problems(call: Expr, types: list[str]) -> Problems:
                 yield part, f"expected type 'bool' but found '{inferred}'"
     elif not _fits(call, types):
         yield call, f"found no matching overload for '{call.name}' applied to '{_shown(call, types)}'"
-    elif call.name in _TIME_LITERALS and _is_string(call.parts[0]) and not _is_time(call):
-        yield call.parts[0], f"invalid {call.name} argument"
+    elif call.name in _TIME_LITERALS and _is_string(call.parts[0]):
+        if not _TIME_LITERALS[call.name].fullmatch(call.parts[0].text):
+            yield call.parts[0], f"invalid {call.name} argument"
     elif call.name == "matches" and _is_string(call.parts[-1]) and pattern_problem(call.parts[-1].text):
         yield call.parts[-1], "invalid matches argument"
-
-
-def _is_time(call: Expr) -> bool:
-    return _TIME_LITERALS[call.name].fullmatch(call.parts[0].text) is not None
 
 
 def instantiation_problem(root: Expr) -> str:

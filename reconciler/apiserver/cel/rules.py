@@ -7,6 +7,7 @@ from typing import Any
 
 from reconciler.apiserver.cel.compiler import CompiledRules, Rule, children
 from reconciler.apiserver.cel.model import to_cel
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
@@ -126,39 +127,20 @@ def _same_item(item: Any, before: Any, node: Node) -> Any:
 
 # Messages.
 
-_MESSAGES: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(pattern), message)
-    for pattern, message in (
-        (r'Key not found in map : "(.*)"', r"no such key: \1"),
-        (r"Key not found in map : (.*)", r"no such key: \1"),
-        (r"Index error: index=(-?\d+) size=\d+", r"index out of bounds: \1"),
-        (r"divide by zero", "division by zero"),
-        (
-            r"String to Duration conversion failed.*",
-            "type conversion error from 'string' to 'google.protobuf.Duration'",
-        ),
-        (
-            r"String to Timestamp conversion failed.*",
-            "type conversion error from 'string' to 'google.protobuf.Timestamp'",
-        ),
-        (r"cannot convert string to (\w+)", r"type conversion error from 'string' to '\1'"),
-        (r"Type conversion error from 'string' to '(\w+)'", r"type conversion error from 'string' to '\1'"),
-        (r"int64 out of uint64 range", "unsigned integer overflow"),
-        (r"No matching overloads found.*", "no such overload"),
-        (r"<string>\.charAt\(.*|<string>\.substring\(.*is greater than.*", "index out of range"),
-    )
-]
 _OVERLOAD = (
     "'no such overload': call arguments did not match a supported operator, function or macro signature for rule: "
 )
 
 
 def problem_in_words(text: str) -> str:
-    """Return an error message of the engine about an evaluation in the words of the real server."""
+    """Return an error message of the engine about an evaluation in the words of the real server, as in ``messages.json``.
+
+    It has the patterns of the engine's messages, of which the first one counts.
+    """
     problem = (text.partition(": ")[2] or text).removesuffix(" [INVALID_ARGUMENT]").removesuffix(" [UNKNOWN]")
-    for pattern, message in _MESSAGES:
-        if pattern.search(problem):
-            return pattern.sub(message, problem)
+    for pattern, message in recorded("cel/messages.json").items():
+        if re.search(pattern, problem):
+            return re.sub(pattern, message, problem)
     return problem
 
 

@@ -1,9 +1,9 @@
 """The syntax tree of a compiled CEL expression, with the positions and types of its parts.
 
 The engine gives trees away only as serialized protobuf messages, which are read and written as dicts, because it offers
-no classes for them. They are those of ``cel/expr/syntax.proto`` and ``cel/expr/checked.proto``; the table has the
-fields that are read or written here, by number. Other fields keep their number as their name, and their value on the
-wire.
+no classes for them. ``syntax.txt`` has the fields that are read or written here, of the messages of
+``cel/expr/syntax.proto`` and ``cel/expr/checked.proto``: their number, name and type, with a star for a repeated field.
+Other fields keep their number as their name, and their value on the wire.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.apiserver.encoding.protobuf_wire import read_fields, write_field
 
 __all__ = ["Expr", "Fields", "Tree", "change_expressions", "read_message", "read_tree", "write_message"]
@@ -19,37 +20,13 @@ __all__ = ["Expr", "Fields", "Tree", "change_expressions", "read_message", "read
 
 Fields = dict[str | int, Any]
 
-_TABLE = """
-Any: 1 type_url text, 2 value bytes
-Parsed: 2 expr Expr, 3 source Source
-Checked: 2 references* ReferenceEntry, 3 types* TypeEntry, 4 expr Expr, 5 source Source
-Source: 4 positions* Position
-Position: 1 key number, 2 value number
-ReferenceEntry: 1 key number, 2 value Reference
-Reference: 1 name text, 3 overloads* text
-TypeEntry: 1 key number, 2 value Type
-Type: 2 null number, 3 primitive number, 5 well_known number, 6 list ListType, 7 map MapType
-ListType: 1 items Type
-MapType: 1 keys Type, 2 values Type
-Expr: 2 id number, 3 const bytes, 4 ident Ident, 5 select Select, 6 call Call, 7 list List, 8 struct Struct, 9 loop Loop
-Constant: 1 null number, 2 bool number, 3 int number, 4 uint number, 5 double bytes, 6 string text, 7 bytes bytes
-Ident: 1 name text
-Select: 1 operand Expr, 2 field text, 3 test number
-Call: 1 target Expr, 2 function text, 3 args* Expr
-List: 1 elements* Expr
-Struct: 2 entries* Entry
-Entry: 3 key Expr, 4 value Expr
-Loop: 1 name text, 2 range Expr, 3 other text, 4 first Expr, 5 condition Expr, 6 step Expr, 7 result Expr, 8 second text
-"""
-"""The fields of each message: their number, name and type; a star stands for a repeated field."""
-
 
 def _parsed(line: str) -> dict[str, tuple[int, str, bool]]:
     fields = (field.split() for field in line.partition(": ")[2].split(", "))
     return {name.rstrip("*"): (int(number), form, name.endswith("*")) for number, name, form in fields}
 
 
-_MESSAGES = {line.partition(":")[0]: _parsed(line) for line in _TABLE.strip().splitlines()}
+_MESSAGES = {line.partition(":")[0]: _parsed(line) for line in data_file("cel/syntax.txt").decode().splitlines()}
 _FIELD_NAMES = {kind: {number: name for name, (number, _, _) in fields.items()} for kind, fields in _MESSAGES.items()}
 
 

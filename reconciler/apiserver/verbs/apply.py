@@ -62,7 +62,12 @@ def read_applied_configuration(call: Call) -> JSONObject:
         check_name(call, metadata)
     config = {**found, "metadata": metadata if isinstance(given, dict) or not given else given}
     if problem := schema_mismatch(call, config):
-        raise _schema_error(call, metadata.get("namespace"), name or "", problem)
+        namespace, endpoint = metadata.get("namespace"), call.endpoint
+        # The group of core kinds is empty, which leaves the slash.
+        version = endpoint.api_version if endpoint.info.group else f"/{endpoint.version}"
+        place = f"{namespace if isinstance(namespace, str) else ''}/{name or ''}"
+        shown = f"{place}; {version}, Kind={endpoint.info.kind}"
+        raise internal_error(f"failed to create typed patch object ({shown}): {problem}")
     return config
 
 
@@ -84,14 +89,6 @@ def _read_body(call: Call) -> JSONObject:
     if version != endpoint.api_version or kind != info.kind:
         raise bad_request(f"invalid object type: {version if '/' in version else f'/{version}'}, Kind={kind}")
     return found
-
-
-def _schema_error(call: Call, namespace: Any, name: str | None, problem: str) -> Refusal:
-    info, endpoint = call.endpoint.info, call.endpoint
-    # The group of core kinds is empty, which leaves the slash.
-    version = endpoint.api_version if info.group else f"/{endpoint.version}"
-    shown = f"{namespace if isinstance(namespace, str) else ''}/{name}; {version}, Kind={info.kind}"
-    return internal_error(f"failed to create typed patch object ({shown}): {problem}")
 
 
 def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[ManagedFieldsEntry]:
@@ -133,7 +130,9 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
         found = left_to_kubectl(call, key, before, owners.conflicts(key, live, merged, schema, reset))
         if found:
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
-    changes_unowned = _changes_server_fields(config, before) or bool(reset.changed or reset.removed)
+    asked, known = config["metadata"], before["metadata"]
+    changes_server_fields = any(key in asked and asked[key] != known.get(key) for key in _SERVER_FIELDS)
+    changes_unowned = changes_server_fields or bool(reset.changed or reset.removed)
     owners.apply(key, fields, Change(live, merged, reset, changes_unowned), schema)
     doc = _assemble(call, config, before, merged)
     record_last_applied(key, config, doc)
@@ -164,12 +163,6 @@ def _check_nulls(call: Call, content: JSONObject, doc: JSONObject, old: Stored |
         errors = contents.check(_with_defaults_for_nulls(doc, contents.node), before, call.subresource, blocked=True)
         if any(error.field != "<nil>" for error in errors):
             raise invalid(info.kind, info.group, call.name, errors)
-
-
-def _changes_server_fields(config: JSONObject, before: JSONObject) -> bool:
-    """Return whether a configuration has other values than the object for fields that only the server sets."""
-    asked, there = config["metadata"], before["metadata"]
-    return any(key in asked and asked[key] != there.get(key) for key in _SERVER_FIELDS)
 
 
 _SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")

@@ -82,7 +82,9 @@ class GarbageCollector:
             if any(other in self._uids for other in _owner_uids(current)):
                 self._remove_owner(resource, current, uid)
             else:
-                self._deleter.delete_stored(resource, current, {"propagationPolicy": _policy_of(current)})
+                held = current.doc["metadata"].get("finalizers") or ()
+                policy = "Orphan" if _ORPHAN in held else "Foreground" if _FOREGROUND in held else "Background"
+                self._deleter.delete_stored(resource, current, {"propagationPolicy": policy})
 
     def _continue_owners(self, gone: Stored) -> None:
         """Continue the deletion of owners that waited for a dependent."""
@@ -163,13 +165,6 @@ def _owner_uids(stored: Stored | None) -> set[str]:
     if stored is None:
         return set()
     return {owner["uid"] for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid")}
-
-
-def _policy_of(stored: Stored) -> str:
-    finalizers = stored.doc["metadata"].get("finalizers") or []
-    if _ORPHAN in finalizers:
-        return "Orphan"
-    return "Foreground" if _FOREGROUND in finalizers else "Background"
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:

@@ -118,7 +118,7 @@ def json_patch(document: JSONValue, operations: JSONValue) -> JSONValue:
     for operation in operations:
         if not isinstance(operation, dict):
             raise PatchFailed(f"unexpected operation: {operation}")
-        op, path = operation.get("op"), _pointer_in(operation, "path")
+        op, path = operation.get("op"), _pointer(operation, "path")
         if op == "test":
             _test(document, path, operation)
         elif op == "remove":
@@ -126,7 +126,7 @@ def json_patch(document: JSONValue, operations: JSONValue) -> JSONValue:
         elif op in ("add", "replace"):
             document = _change(document, path, op, operation.get("value"))
         elif op in ("move", "copy"):
-            source = _pointer_in(operation, "from")
+            source = _pointer(operation, "from")
             if op == "move":
                 value = _read(document, source)
                 document = _change(document, source, "remove", None)
@@ -181,20 +181,13 @@ def _json_equal(one: JSONValue, other: JSONValue) -> bool:
     return bool(one == other)
 
 
-def _pointer_in(operation: JSONObject, member: str) -> list[str]:
+def _pointer(operation: JSONObject, member: str) -> list[str]:
     text = operation.get(member)
     if not isinstance(text, str):
         raise PatchFailed(f"unexpected operation: {operation}")
-    return _pointer(text)
-
-
-def _pointer(text: str) -> list[str]:
-    if not text:
-        return []
-    _, slash, rest = text.partition("/")
-    if not slash:
+    if text and "/" not in text:
         raise PatchFailed(f"the pointer {text!r} does not begin with a slash")
-    return [part.replace("~1", "/").replace("~0", "~") for part in rest.split("/")]
+    return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
 
 
 def _read(document: JSONValue, path: list[str]) -> JSONValue:

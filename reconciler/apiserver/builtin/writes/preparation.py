@@ -231,16 +231,11 @@ def _complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
         doc["data"] = {**(doc.get("data") or {}), **data}
 
 
-def _complete_claim(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the phase of a new PersistentVolumeClaim."""
+def _complete_storage(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the phase of a new PersistentVolume or PersistentVolumeClaim."""
     if before is None:
-        doc["status"] = {"phase": "Pending"}
-
-
-def _complete_volume(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the phase of a new PersistentVolume."""
-    if before is None:
-        doc["status"] = {"phase": "Pending", "lastPhaseTransitionTime": doc["metadata"].get("creationTimestamp")}
+        since = {"lastPhaseTransitionTime": doc["metadata"].get("creationTimestamp")}
+        doc["status"] = {"phase": "Pending", **(since if doc["kind"] == "PersistentVolume" else {})}
 
 
 def _complete_api_service(doc: JSONObject, before: JSONObject | None) -> None:
@@ -266,8 +261,8 @@ def _shown(**members: str | None) -> Change:
 
 COMPLETE: dict[tuple[str, str], Change] = {
     ("", "namespaces"): _complete_namespace,
-    ("", "persistentvolumeclaims"): _complete_claim,
-    ("", "persistentvolumes"): _complete_volume,
+    ("", "persistentvolumeclaims"): _complete_storage,
+    ("", "persistentvolumes"): _complete_storage,
     ("", "pods"): complete_pod,
     ("", "replicationcontrollers"): _complete_controller,
     ("", "secrets"): _complete_secret,
