@@ -71,7 +71,6 @@ def attributes_of(request: HTTPRequest) -> Attributes:
 
 
 def _selected_name(selector: str) -> str:
-    """Return the name that a field selector requires, or an empty one."""
     for term in selector.split(","):
         field, _, value = term.partition("=")
         if field == "metadata.name":

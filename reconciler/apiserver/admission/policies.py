@@ -29,8 +29,6 @@ class _ConfigurationProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A validation that failed: its message and the reason of the refusal."""
-
     message: str
     reason: str = "Invalid"
 
@@ -97,7 +95,6 @@ class Policy:
                     yield _denial(write, where, failure)
 
     def _failures(self, binding: JSONObject, write: Admitted, request: JSONObject) -> Iterator[_Failure]:
-        """Yield the validations that fail for a write."""
         try:
             params = self._params(binding.get("paramRef"), write)
         except _ConfigurationProblem as problem:

@@ -220,7 +220,6 @@ _TIME_LITERALS = {"duration": _DURATION, "timestamp": _TIMESTAMP}
 
 
 def _call_problems(call: Expr, types: list[str]) -> Problems:
-    """Yield the errors of a call, each with the expression that it points at."""
     if call.name in ("_&&_", "_||_"):
         for part, inferred in zip(call.parts, types, strict=True):
             if inferred not in ("", "bool"):

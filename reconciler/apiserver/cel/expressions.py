@@ -67,7 +67,6 @@ def compile_expression(source: str, node: Node, *, optional_old: bool) -> Expres
 
 
 def _compiled(source: str, environment: Any, variables: Collection[str] = ()) -> Any:
-    """Return an expression as the engine compiles it."""
     compiled = _without_tests(_with_one_spelling(source, environment), variables)
     try:
         return environment.compile(compiled)
@@ -130,7 +129,6 @@ _ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
 
 
 def _in_order(text: str) -> str:
-    """Return error messages in the order of their positions."""
 
     def position(error: str) -> tuple[int, int]:
         found = _ERROR_LINE.match(error)
@@ -140,7 +138,6 @@ def _in_order(text: str) -> str:
 
 
 def _split_first(types: str) -> tuple[str, str]:
-    """Return the first of several types, and the rest."""
     depth = 0
     for at, letter in enumerate(types):
         depth += (letter == "(") - (letter == ")")
@@ -150,7 +147,6 @@ def _split_first(types: str) -> tuple[str, str]:
 
 
 def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
-    """Return error messages with the source lines that they point at."""
     lines = []
     for position, problem in problems:
         before = source[:position]
@@ -294,7 +290,6 @@ def _unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:
 
 
 def _fields_of(expr: Expr, loops: set[str]) -> _Fields | None:
-    """Return the fields of the value of an expression, or None if they are not known."""
     if expr.kind == "ident":
         return None if expr.name in loops else recorded("cel/documents.json").get(expr.name)
     if expr.kind != "select":

@@ -88,8 +88,6 @@ def referenced_names(tree: Tree) -> set[str]:
 
 
 class _Rewriter:
-    """A rewriter of expressions."""
-
     def __init__(self, changes: Changes, checked: Fields) -> None:
         self._changes = changes
         resolved = ((each.get("key", 0), each["value"].get("overloads", ())) for each in checked.get("references", ()))
@@ -124,12 +122,10 @@ def _old_as_optional(old: Fields, identity: int) -> Fields:
 
 
 def _wrapped(expression: Fields, function: str, identity: int) -> Fields:
-    """Return a call of a function with an expression as its argument."""
     return {"id": identity + _NEW_IDS, "call": {"function": function, "args": [expression]}}
 
 
 def _strings(strings: tuple[str, ...], identity: int) -> Fields:
-    """Return the expression of a list of strings."""
     items = [
         {"id": identity + index * _NEW_IDS, **_constant({"string": text})} for index, text in enumerate(strings, 1)
     ]

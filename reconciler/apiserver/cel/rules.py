@@ -133,10 +133,7 @@ _OVERLOAD = (
 
 
 def problem_in_words(text: str) -> str:
-    """Return an error message of the engine about an evaluation in the words of the real server, as in ``messages.json``.
-
-    It has the patterns of the engine's messages, of which the first one counts.
-    """
+    """Return an error message of the engine in the words of the real server; the first match in the file counts."""
     problem = (text.partition(": ")[2] or text).removesuffix(" [INVALID_ARGUMENT]").removesuffix(" [UNKNOWN]")
     for pattern, message in recorded("cel/messages.json").items():
         if re.search(pattern, problem):
@@ -145,13 +142,11 @@ def problem_in_words(text: str) -> str:
 
 
 def _failure(text: str, rule: str) -> str:
-    """Return the message for a rule that could not be evaluated."""
     problem = problem_in_words(text)
     return f"{_OVERLOAD}{rule}" if problem.startswith("no such overload") else f"{problem} evaluating rule: {rule}"
 
 
 def _violation(reason: str, value: Any, message: str) -> str:
-    """Return the message for a rule that is violated."""
     if reason == "FieldValueRequired":
         return f"Required value: {message}"
     if reason == "FieldValueForbidden":

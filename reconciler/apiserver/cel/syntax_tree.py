@@ -137,7 +137,6 @@ _WELL_KNOWN = {2: "timestamp", 3: "duration"}
 
 
 def _type(message: Fields) -> str:
-    """Return the name of a type, or an empty string for an unknown one."""
     if "null" in message:
         return "null"
     if "list" in message:

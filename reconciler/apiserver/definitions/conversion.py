@@ -140,7 +140,6 @@ def _content_key(document: JSONObject, desired: str) -> bytes:
 
 
 async def _post(address: WebhookAddress, client: JSONObject, body: bytes) -> bytes:
-    """Return the body of the response of a webhook over sockets."""
     try:
         async with asyncio.timeout(_SECONDS):
             return _body(await post_to_webhook(address.url, address.request(body, _SECONDS), client))
@@ -188,7 +187,6 @@ class _Review(msgspec.Struct):
 
 
 def _converted(body: bytes, uid: str, desired: str) -> JSONObject:
-    """Return the object in the response of a webhook."""
     try:
         response = msgspec.json.decode(body, type=_Review).response
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

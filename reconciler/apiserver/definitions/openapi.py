@@ -114,7 +114,6 @@ class OpenAPI:
     registry: Registry
 
     def _custom(self) -> dict[str, list[Endpoint]]:
-        """Return the versions of custom groups by path."""
         found: dict[str, list[Endpoint]] = {}
         for group, versions in self.registry.groups().items():
             for version, endpoints in versions.items():
@@ -156,7 +155,6 @@ class OpenAPI:
 
 
 def _document(endpoints: list[Endpoint]) -> JSONObject:
-    """Return the document of custom kinds of one group and version."""
     template, scaled = _recorded_document("template"), any("scale" in endpoint.subresources for endpoint in endpoints)
     left_out = ("example.",) if scaled else ("example.", "io.k8s.api.autoscaling.")
     schemas = {k: schema for k, schema in template["components"]["schemas"].items() if not k.startswith(left_out)}
@@ -205,7 +203,6 @@ def _identifier(name: str) -> str:
 
 
 def _schemas(endpoint: Endpoint) -> JSONObject:
-    """Return the schemas of a custom kind and of its list."""
     kind, contents = f"example.template.vtemplate.{_placeholder(endpoint)}", endpoint.contents
     known = _recorded_document("template")["components"]["schemas"]
     filled = _filled(endpoint, {name: known[name] for name in (kind, f"{kind}List")})

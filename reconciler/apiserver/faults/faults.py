@@ -274,7 +274,6 @@ _CONDITIONS = frozenset(each.name for each in fields(Match))
 
 
 def _effects(options: FaultOptions) -> list[Effect]:
-    """Return the effects that the short forms stand for."""
     after_commit, expired = options.get("after_commit", False), options.get("expired", False)
     status, latency = options.get("status"), options.get("latency")
     stale, order = options.get("stale"), options.get("event_order")

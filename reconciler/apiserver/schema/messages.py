@@ -83,7 +83,6 @@ class Translator:
         return isinstance(begins, str) and begins not in (self.schema.get("properties") or {})
 
     def _schema_of(self, error: Any) -> JSONObject:
-        """Return the part of the schema that an error comes from."""
         schema: Any = self.schema
         for step in list(error.schema_path)[:-1]:
             schema = (
@@ -140,7 +139,6 @@ _INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for l
 
 
 def _message(error: Any, name: str, field: str, pattern: str) -> FieldError:
-    """Return the error for a keyword in the table, or for an unknown one."""
     keyword, value, limit = error.kind.name, error.instance, getattr(error.kind, "limit", None)
     if "allOf" in error.schema_path and keyword in ("maximum", "minimum") and limit in _INTEGER_FORMATS:
         return _not_of_format(f"with format {_INTEGER_FORMATS[limit]}", name)

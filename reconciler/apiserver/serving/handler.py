@@ -185,7 +185,6 @@ class Handler:
             return _failure(call, error)
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
-        """Return the response to a request for discovery."""
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))

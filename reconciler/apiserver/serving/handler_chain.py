@@ -189,7 +189,6 @@ class HandlerChain:
     def _log(
         self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | str = ""
     ) -> HTTPResponse:
-        """Log a request and return its response."""
         self.answered += 1
         written = result.written
         before, after = (None, None) if written is None else (written.before, written.after)

@@ -214,7 +214,6 @@ def _headers(request: web.BaseRequest) -> dict[str, str]:
 
 
 def _refusal(error: BadBody) -> Refusal:
-    """Return the error with which kube-apiserver refuses a body that cannot be read."""
     if error.status == 413:
         return too_large(f"limit is {MAX_BODY_BYTES}")
     return Refusal(408, "Timeout", str(error)) if error.status == 408 else bad_request(str(error))

@@ -143,7 +143,6 @@ def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
 
 
 def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
-    """Return the status of a budget after one more disruption."""
     name, status = budget.doc["metadata"]["name"], budget.doc.get("status") or {}
     left, disrupted = status.get("disruptionsAllowed") or 0, status.get("disruptedPods") or {}
     if (status.get("observedGeneration") or 0) < (budget.doc["metadata"].get("generation") or 0):

@@ -147,7 +147,6 @@ class Scaler:
 
 
 def _read_update(call: Call) -> JSONObject:
-    """Return the Scale in an update."""
     try:
         scale = read_object(call.request, "Scale")
     except Refusal as refusal:
@@ -162,7 +161,6 @@ def _read_update(call: Call) -> JSONObject:
 
 
 def _apply_patch(call: Call, current: JSONObject) -> JSONObject:
-    """Return a patched Scale."""
     kind = media_type(call.request)
     if kind == APPLY_PATCH:
         found = merge_patch(current, decode_patch(call.request.body))
@@ -183,7 +181,6 @@ def _check_place(call: Call, scale: JSONObject) -> None:
 
 
 def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
-    """Check that a Scale belongs to an object."""
     _check_place(call, scale)
     info, uid = call.endpoint.info, (scale.get("metadata") or {}).get("uid")
     if not uid or uid == old.uid:
@@ -214,7 +211,6 @@ def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
 
 
 def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool = False) -> Refusal:
-    """Return the error for a document that cannot be decoded as a Scale."""
     if call.verb == "update" and call.endpoint.resource.custom:
         return bad_request(_UNKNOWN)
     if call.verb == "update":

@@ -72,7 +72,6 @@ def read_applied_configuration(call: Call) -> JSONObject:
 
 
 def _read_body(call: Call) -> JSONObject:
-    """Return the object in the body of an apply."""
     info, endpoint = call.endpoint.info, call.endpoint
     try:
         found = read_yaml(call.request.body, call.duplicates)
@@ -209,7 +208,6 @@ def _assemble(call: Call, config: JSONObject, before: JSONObject, merged: JSONOb
 
 
 def _identity(config: JSONObject) -> JSONObject:
-    """Return the fields of a configuration that identify the object."""
     metadata = config["metadata"]
     found = {key: metadata[key] for key in ("uid", "namespace") if metadata.get(key)}
     if metadata.get("resourceVersion") is not None:

@@ -146,7 +146,6 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
 def _decode_fields(
     call: Call, found: JSONObject, before: JSONObject | None, about_metadata: Decoding, decoding: Decoding
 ) -> JSONObject:
-    """Return a document with its known fields."""
     endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
     custom, info = endpoint.resource.custom, endpoint.info
     if before is not None and isinstance(raw, dict) and raw is before["metadata"]:

@@ -155,7 +155,6 @@ class Deleter:
         return WriteResult(200, document=msgspec.Raw(WHOLE.encode_list(endpoint, chosen, metadata)))
 
     async def _delete_selected(self, call: Call, stored: Stored, options: JSONObject, *, dry_run: bool) -> None:
-        """Delete one object of a collection, unless it is gone."""
         endpoint = call.endpoint
         while (current := endpoint.store.objects.get(stored.key)) is not None and current.uid == stored.uid:
             check_preconditions(call, current, options.get("preconditions") or {})
@@ -168,7 +167,6 @@ class Deleter:
 
 
 def _terminating_status(status: JSONObject, now: str) -> JSONObject:
-    """Return the status of a definition that is being deleted."""
     condition = {
         "type": "Terminating",
         "status": "True",

@@ -213,7 +213,6 @@ class Writer:
         return WriteResult(201, new, after=new, warnings=warnings)
 
     def _entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
-        """Return the ``managedFields`` of a new object."""
         endpoint, owners = call.endpoint, ManagedFields((), self.cluster.now())
         # The structs of built-in kinds exist even when they are empty, so they never count as added.
         owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
@@ -239,7 +238,6 @@ class Writer:
     def _updated_entries(
         self, call: Call, before: JSONObject, doc: JSONObject, reset: ResetFields
     ) -> list[ManagedFieldsEntry]:
-        """Return the ``managedFields`` after an update or patch."""
         sent, known = doc["metadata"].get("managedFields"), before["metadata"].get("managedFields")
         if call.subresource:
             sent = None
@@ -442,7 +440,6 @@ def _check_version(call: Call, old: Stored, metadata: JSONObject) -> None:
 
 
 def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
-    """Check that no object has the storage key of a new one."""
     taken = call.endpoint.store.objects.get(key)
     if taken is not None:
         info, deleting = call.endpoint.info, "deletionTimestamp" in taken.doc["metadata"]

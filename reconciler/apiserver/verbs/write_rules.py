@@ -168,7 +168,6 @@ def validate_contents(
 
 
 def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Findings:
-    """Yield the errors of the replicas that the Scale of a custom object has."""
     for path in () if endpoint.scale is None else endpoint.scale[:2]:
         replicas = value_at(doc, path)
         if isinstance(replicas, int) and replicas < 0:

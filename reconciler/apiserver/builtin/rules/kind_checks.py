@@ -86,7 +86,6 @@ def _certificate(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
 
 
 def _certificate_problem(pem: bytes) -> str:
-    """Return what is wrong with the certificates of a status, or nothing."""
     blocks = list(_PEM.finditer(pem))
     for block in blocks:
         if block[1] != b"CERTIFICATE":

@@ -90,7 +90,6 @@ def _has_rules(name: str) -> bool:
 
 @functools.cache
 def _plan(name: str) -> tuple[Step, ...]:
-    """Return the steps of the check of a type."""
     members, steps, done = member_types(name), [], {"metadata"}
     for line in section_lines(name):
         if line[0] == ">":
@@ -113,7 +112,6 @@ def _plan(name: str) -> tuple[Step, ...]:
 
 
 def _follow(key: str, name: str, at: str | None = None, when: str = "", *, always: bool = False) -> Step:
-    """Return the step that checks a member by the rules of its type."""
     applies = condition(when) if when else None
 
     def step(place: Place, errors: list[FieldError]) -> None:

@@ -207,7 +207,6 @@ def _statuses(doc: JSONObject, *, init: bool = False) -> list[JSONObject]:
 
 
 def _ended(state: JSONObject) -> str:
-    """Return how a container ended."""
     if state.get("reason"):
         return str(state["reason"])
     return f"Signal:{state['signal']}" if state.get("signal") else f"ExitCode:{state.get('exitCode', 0)}"

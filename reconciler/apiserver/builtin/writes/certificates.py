@@ -51,7 +51,6 @@ _OF_A_USER = ("username", "uid", "groups", "extra")
 
 
 def _with_times(condition: JSONObject, before: list[JSONObject], now: Callable[[], str]) -> JSONObject:
-    """Return a condition with the time of its update and that of its transition."""
     alike = [each for each in before if all(each.get(key) == condition.get(key) for key in ("type", "status"))]
     since = alike[0].get("lastTransitionTime") if alike else None
     return {

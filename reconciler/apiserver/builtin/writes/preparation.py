@@ -169,7 +169,6 @@ def finish_job(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _copy_pod_labels(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Copy the pod labels of an object to its missing labels."""
     labels = value_at(doc, "spec.template.metadata.labels")
     if labels and not doc["metadata"].get("labels"):
         doc["metadata"]["labels"] = labels
@@ -185,7 +184,6 @@ def _complete_controller(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _complete_autoscaler(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Set the fields that the status of a HorizontalPodAutoscaler always has."""
     doc["status"] = {"currentMetrics": None, "desiredReplicas": 0, **(doc.get("status") or {})}
 
 
@@ -214,7 +212,6 @@ def _finish_node(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _complete_namespace(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the label, the finalizer and the phase of a Namespace."""
     metadata = doc["metadata"]
     metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
     doc["spec"] = {"finalizers": ["kubernetes"]} if before is None else before.get("spec", {})

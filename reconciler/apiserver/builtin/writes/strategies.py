@@ -138,7 +138,6 @@ _UPDATE_CHECKS: dict[str, UpdateCheck] = {
 
 
 def _errors(doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
-    """Return the errors of an object of a built-in kind; `before` is the stored object on an update."""
     group, _, version = doc["apiVersion"].rpartition("/")
     name = type_name(group, version, doc["kind"]) or ""
     if name == "batch.v1.Job":
