@@ -15,7 +15,7 @@ from reconciler.apiserver.cel.costs import (
     occurrences_below,
 )
 from reconciler.apiserver.cel.engine import require_engine
-from reconciler.apiserver.cel.expressions import CompileError, compile_expression
+from reconciler.apiserver.cel.expressions import CompileError, Expression, compile_expression
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
@@ -133,14 +133,9 @@ class CompiledRules:
         source = str(rule.get("rule") or "")
         optional = rule.get("optionalOldSelf")
         self._check_texts(rule, source, node, place)
-        try:
-            compiled = compile_expression(source, node, optional_old=bool(optional))
-        except CompileError as problem:
-            self._report(place, FieldError.invalid_struct(".rule", _struct(rule), str(problem)))
-            raise
+        compiled = self._compile(rule, "rule", node, place)
         if compiled.result not in ("bool", "dyn"):
-            message = "cel expression must evaluate to a bool"
-            self._report(place, FieldError.invalid_struct(".rule", _struct(rule), message))
+            self._report_struct(rule, "rule", place, "cel expression must evaluate to a bool")
         if compiled.uses_old and not correlatable:
             message = "oldSelf cannot be used on the uncorrelatable portion of the schema within {root}" + uncorrelated
             self._report(place, FieldError.invalid(".rule", source, message))
@@ -162,19 +157,22 @@ class CompiledRules:
         )
 
     def _message_program(self, rule: JSONObject, node: Node, place: str) -> tuple[Any, int]:
-        source = str(rule.get("messageExpression") or "")
-        if not source:
+        if not rule.get("messageExpression"):
             return None, 0
         try:
-            compiled = compile_expression(source, node, optional_old=bool(rule.get("optionalOldSelf")))
-        except CompileError as problem:
-            message = f"messageExpression {problem}"
-            self._report(place, FieldError.invalid_struct(".messageExpression", _struct(rule), message))
+            compiled = self._compile(rule, "messageExpression", node, place, "messageExpression ")
+        except CompileError:
             return None, 0
         if compiled.result not in ("string", "dyn"):
-            message = "messageExpression must evaluate to a string"
-            self._report(place, FieldError.invalid_struct(".messageExpression", _struct(rule), message))
+            self._report_struct(rule, "messageExpression", place, "messageExpression must evaluate to a string")
         return compiled.program, cost_of(compiled.tree.root, node)
+
+    def _compile(self, rule: JSONObject, member: str, node: Node, place: str, prefix: str = "") -> Expression:
+        try:
+            return compile_expression(str(rule[member]), node, optional_old=bool(rule.get("optionalOldSelf")))
+        except CompileError as problem:
+            self._report_struct(rule, member, place, f"{prefix}{problem}")
+            raise
 
     def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
         if not source.strip():
@@ -194,6 +192,13 @@ class CompiledRules:
         field = rule.get("fieldPath")
         if field and not _is_path(str(field), node):
             self._report(place, FieldError.invalid(".fieldPath", field, "must be a valid path"))
+
+    def _report_struct(self, rule: JSONObject, member: str, place: str, message: str) -> None:
+        """Report an error of a member of a rule that shows the rule as a Go struct."""
+        names = ("Rule", "Message", "MessageExpression", "Reason", "FieldPath", "OptionalOldSelf")
+        shown: JSONObject = {name: rule.get(name[0].lower() + name[1:]) for name in names}
+        texts = {name: shown[name] or "" for name in ("Rule", "Message", "MessageExpression", "FieldPath")}
+        self._report(place, FieldError.invalid_struct(f".{member}", shown | texts, message))
 
     def _report(self, place: str, error: FieldError) -> None:
         self.problems.append((place, error))
@@ -230,15 +235,3 @@ def _is_path(text: str, node: Node) -> bool:
             return False
         node = found
     return True
-
-
-def _struct(rule: JSONObject) -> JSONObject:
-    """Return a rule as the Go struct that messages show."""
-    return {
-        "Rule": rule.get("rule") or "",
-        "Message": rule.get("message") or "",
-        "MessageExpression": rule.get("messageExpression") or "",
-        "Reason": rule.get("reason"),
-        "FieldPath": rule.get("fieldPath") or "",
-        "OptionalOldSelf": rule.get("optionalOldSelf"),
-    }

@@ -114,13 +114,8 @@ class OpenAPI:
     registry: Registry
 
     def _custom(self) -> dict[str, list[Endpoint]]:
-        found: dict[str, list[Endpoint]] = {}
-        for group, versions in self.registry.groups().items():
-            for version, endpoints in versions.items():
-                custom = [endpoint for endpoint in endpoints if endpoint.resource.custom]
-                if custom:
-                    found[f"apis/{group}/{version}"] = custom
-        return found
+        versions = self.registry.custom_versions().items()
+        return {f"apis/{group}/{version}": endpoints for (group, version), endpoints in versions}
 
     def index(self) -> JSONObject:
         """Return the index of the documents."""

@@ -72,17 +72,10 @@ def _number(value: float) -> str:
 
 def go_type(value: Any) -> str:
     """Return the name that encoding/json gives to the type of a JSON value."""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    if isinstance(value, list):
-        return "array"
-    return "object" if isinstance(value, dict) else "null"
+    return _JSON_TYPES.get(type(value), "null")
 
 
+_JSON_TYPES = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 GO_TYPES: Mapping[type, str] = {
     bool: "bool",
     dict: "map[string]interface {}",

@@ -210,22 +210,18 @@ def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
     validation = query.get("fieldValidation", "")
     if validation not in ("", "Ignore", "Strict", "Warn"):
         errors.append(FieldError.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
-    if len(query.get("fieldManager", "")) > 128:
+    manager = query.get("fieldManager", "")
+    if len(manager) > 128:
         errors.append(FieldError("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
-    errors += _unprintable(query.get("fieldManager", ""))
+    bad = next((index for index, letter in enumerate(manager) if not letter.isprintable()), None)
+    if bad is not None:
+        why = f"invalid character U+{ord(manager[bad]):04X} (at position {bad})"
+        errors.append(FieldError("fieldManager", f"Invalid value: {json.dumps(manager)}: {why}"))
     if call.verb == "patch":
         errors += _patch_problems(call)
     if errors:
         raise option_invalid(kind, *errors)
     return bool(dry_run)
-
-
-def _unprintable(manager: str) -> list[FieldError]:
-    for index, letter in enumerate(manager):
-        if not letter.isprintable():
-            why = f"invalid character U+{ord(letter):04X} (at position {index})"
-            return [FieldError("fieldManager", f"Invalid value: {json.dumps(manager)}: {why}")]
-    return []
 
 
 def _patch_problems(call: Call) -> list[FieldError]:

@@ -54,7 +54,7 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
             continue
         kept: Any = value
         # The content of managedFields is checked when it is used.
-        if key != "managedFields" or not _are_objects(value):
+        if key != "managedFields" or type(value) is not list or any(type(entry) is not dict for entry in value):
             place = Place(decoding, f"metadata.{key}", f"metadata.{key}" if kind else key, "ObjectMeta")
             known = len(decoding.problems)
             kept = decoding.read_member("metadata", value, node, place)
@@ -66,10 +66,6 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
         if kept or kept == 0 or key == "managedFields":
             metadata[key] = kept
     return metadata
-
-
-def _are_objects(value: JSONValue) -> bool:
-    return type(value) is list and all(type(entry) is dict for entry in value)
 
 
 def _owners(owners: list[JSONObject]) -> list[JSONObject]:

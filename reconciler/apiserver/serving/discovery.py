@@ -78,12 +78,10 @@ class Discovery:
     def _groups(self) -> list[JSONObject]:
         """Return all groups as in aggregated discovery: those of the real server, and custom ones by name."""
         custom: dict[str, JSONObject] = {}
-        for name, versions in self._registry.groups().items():
-            for version, endpoints in versions.items():
-                listed = [_resource(endpoint) for endpoint in endpoints if endpoint.resource.custom]
-                if listed:
-                    group = custom.setdefault(name, {"metadata": {"name": name}, "versions": []})
-                    group["versions"].append({"version": version, "resources": listed, "freshness": "Current"})
+        for (name, version), endpoints in self._registry.custom_versions().items():
+            group = custom.setdefault(name, {"metadata": {"name": name}, "versions": []})
+            resources = [*map(_resource, endpoints)]
+            group["versions"].append({"version": version, "resources": resources, "freshness": "Current"})
         return [*recorded_groups(), *(custom[name] for name in sorted(custom))]
 
     def _aggregated(self, *, core: bool) -> JSONObject:

@@ -223,9 +223,10 @@ class Registry:
         """Yield all kinds."""
         yield from list(self._resources.values())
 
-    def groups(self) -> dict[str, dict[str, list[Endpoint]]]:
-        """Return the endpoints by group and version, in order."""
-        found: dict[str, dict[str, list[Endpoint]]] = {}
+    def custom_versions(self) -> dict[tuple[str, str], list[Endpoint]]:
+        """Return the endpoints of custom kinds by group and version, in order."""
+        found: dict[tuple[str, str], list[Endpoint]] = {}
         for endpoint in self._endpoints.values():
-            found.setdefault(endpoint.info.group, {}).setdefault(endpoint.version, []).append(endpoint)
+            if endpoint.resource.custom:
+                found.setdefault((endpoint.info.group, endpoint.version), []).append(endpoint)
         return found

@@ -179,7 +179,10 @@ class Reader:
     def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _PageToken | None]:
         store, current = call.endpoint.store, self.cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
-        asked = _list_version(call)
+        try:
+            asked = _watch_version(call)
+        except Refusal as refusal:
+            raise bad_request(f"invalid resource version: {refusal.message}") from None
         if token:
             found = _PageToken.read(token)
             if asked:
@@ -342,13 +345,6 @@ def _watch_version(call: Call) -> int | None:
         return go_int(text, signed=False) if text else None
     except ValueError as error:
         raise internal_error(f"resourceVersion: Invalid value: {quoted(text)}: {error}") from None
-
-
-def _list_version(call: Call) -> int | None:
-    try:
-        return _watch_version(call)
-    except Refusal as refusal:
-        raise bad_request(f"invalid resource version: {refusal.message}") from None
 
 
 def _namespace_of(call: Call, selector: Selector) -> str | None:

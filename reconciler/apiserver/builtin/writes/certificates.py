@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 
 from reconciler.apiserver.builtin.rules.kind_checks import APPROVAL, FINAL, content_of_request
@@ -81,20 +82,12 @@ def _check(doc: JSONObject, before: JSONObject | None, subresource: str) -> Find
 
 
 def _check_update(status: JSONObject, before: JSONObject, subresource: str) -> Findings:
-    def counts(kind: str) -> tuple[int, int]:
-        old, new = (
-            sum(each.get("type") == kind for each in each_status.get("conditions") or ())
-            for each_status in (before, status)
-        )
-        return old, new
-
+    old, new = (Counter(each.get("type") for each in shown.get("conditions") or ()) for shown in (before, status))
     for kind in FINAL:
-        old, new = counts(kind)
-        if new < old:
+        if new[kind] < old[kind]:
             yield FieldError.forbidden("status.conditions", f'updates may not remove a condition of type "{kind}"')
     for kind in APPROVAL if subresource != "approval" else ():
-        old, new = counts(kind)
-        if new > old:
+        if new[kind] > old[kind]:
             yield FieldError.forbidden("status.conditions", f'updates may not add a condition of type "{kind}"')
     known = before.get("certificate")
     if known and status.get("certificate") != known:
