@@ -14,7 +14,7 @@ from typing import Self
 
 from reconciler.apiserver.access.tokens import Credentials
 from reconciler.apiserver.access.users import User, with_groups
-from reconciler.apiserver.faults.effects import EventOrder
+from reconciler.apiserver.faults.fault import EventOrder
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain
 from reconciler.apiserver.serving.listener import Listener, serving_certificate
@@ -23,8 +23,7 @@ from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
 from reconciler.apiserver.serving.stand_ins import IMMEDIATE, StandIns
 from reconciler.apiserver.serving.user_connection import UserConnection
-from reconciler.apiserver.storage.data_directory import DataDirectory
-from reconciler.apiserver.storage.state import read_state, snapshot_of
+from reconciler.apiserver.storage.state import DataDirectory, read_state, snapshot_of
 from reconciler.apiserver.storage.store import Store
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent

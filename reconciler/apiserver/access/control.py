@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from reconciler.apiserver.access.attributes import Attributes, attributes_of, denied
 from reconciler.apiserver.access.roles import Decision, Roles
 from reconciler.apiserver.access.tokens import InvalidToken, Tokens
 from reconciler.apiserver.access.users import (
     ADMIN,
     MASTERS,
+    Attributes,
     User,
     account_groups,
+    attributes_of,
+    denied,
     impersonated_user,
     split_account,
     with_groups,

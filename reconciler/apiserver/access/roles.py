@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from reconciler.apiserver.access.attributes import Attributes
-from reconciler.apiserver.access.users import MASTERS, User, account_name
+from reconciler.apiserver.access.users import MASTERS, Attributes, User, account_name
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate, not_found
@@ -19,7 +18,7 @@ from reconciler.apiserver.storage.registry import Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import JSONObject
 
-__all__ = ["RBAC", "Decision", "Grants", "Roles", "allows", "describe_missing", "missing_rules"]
+__all__ = ["RBAC", "Decision", "Grants", "Roles", "describe_missing", "missing_rules"]
 
 
 def _has(rule: JSONObject, member: str, value: str) -> bool:

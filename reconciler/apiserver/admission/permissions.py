@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.apiserver.access.attributes import Attributes, denied
 from reconciler.apiserver.access.roles import RBAC, Roles, describe_missing, missing_rules
-from reconciler.apiserver.access.users import MASTERS
+from reconciler.apiserver.access.users import MASTERS, Attributes, denied
 from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES
 from reconciler.apiserver.encoding.refusals import Refusal, forbidden, not_found
 from reconciler.apiserver.encoding.text import quoted

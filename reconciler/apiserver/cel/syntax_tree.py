@@ -15,7 +15,7 @@ from typing import Any
 from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.apiserver.encoding.protobuf_wire import read_fields, write_field
 
-__all__ = ["Expr", "Fields", "Tree", "change_expressions", "read_message", "read_tree", "write_message"]
+__all__ = ["Expr", "Fields", "Tree", "change_expressions", "read_tree", "write_message"]
 
 
 Fields = dict[str | int, Any]

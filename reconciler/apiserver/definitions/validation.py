@@ -18,7 +18,7 @@ from reconciler.apiserver.schema.validation import SchemaValidator
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
 from reconciler.wire import JSONObject
 
-__all__ = ["check_definition", "check_schema", "unknown_formats"]
+__all__ = ["check_definition", "unknown_formats"]
 
 
 _SCHEMA = "apiextensions.v1.JSONSchemaProps"

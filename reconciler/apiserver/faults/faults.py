@@ -8,23 +8,26 @@ from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
-from reconciler.apiserver.faults.effects import (
+from reconciler.apiserver.faults.fault import (
     CutWatches,
     Delay,
     Effect,
     EventOrder,
+    Fault,
     Lose,
+    Match,
+    OneOrMore,
     Refuse,
     ReorderEvents,
     Stale,
     Stall,
     StallWatches,
+    Strike,
 )
-from reconciler.apiserver.faults.fault import Fault, Match, OneOrMore, Strike
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
 
-__all__ = ["Chaos", "FaultOptions", "Faults", "MatchOptions", "plan"]
+__all__ = ["Chaos", "FaultOptions", "Faults"]
 
 
 _WRITES = ("create", "update", "patch", "delete")

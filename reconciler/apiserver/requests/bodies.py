@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
+from reconciler.apiserver.encoding.json_documents import InvalidJSON, InvalidYAML, OutOfRange, decode_yaml, read_json
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
@@ -21,7 +21,6 @@ from reconciler.apiserver.encoding.refusals import (
     unsupported_media_type,
 )
 from reconciler.apiserver.encoding.text import go_type, quoted, snippet
-from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, decode_yaml
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest

@@ -7,9 +7,9 @@ import random
 import weakref
 from dataclasses import replace
 
-from reconciler.apiserver.access.attributes import Denied
+from reconciler.apiserver.access.users import Denied
 from reconciler.apiserver.encoding.refusals import Refusal, internal_error
-from reconciler.apiserver.faults.effects import (
+from reconciler.apiserver.faults.fault import (
     CutWatches,
     EventOrder,
     Lose,
@@ -18,15 +18,15 @@ from reconciler.apiserver.faults.effects import (
     Stale,
     Stall,
     StallWatches,
+    Strike,
 )
-from reconciler.apiserver.faults.fault import Strike
 from reconciler.apiserver.faults.faults import Faults
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.logged_request import log_entry
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction
-from reconciler.apiserver.storage.data_directory import DataDirectory
 from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.state import DataDirectory
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.clock import Clock

@@ -9,18 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from reconciler.apiserver.access.attributes import Attributes
 from reconciler.apiserver.access.control import AccessControl
 from reconciler.apiserver.access.tokens import ISSUER, InvalidToken, Tokens
-from reconciler.apiserver.access.users import User
+from reconciler.apiserver.access.users import Attributes, User
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, invalid, not_found
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.write import WriteResult
 from reconciler.apiserver.verbs.write_rules import check_namespace
 from reconciler.wire import JSONObject
