@@ -5,6 +5,7 @@ Access control sees a request as a verb of a resource, or of a path.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -132,6 +133,7 @@ def _in_go(user: User) -> str:
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _OF_A_NAMESPACE = ("status", "finalize")
+_SELECTED_NAME = re.compile(r"(?:^|,)metadata\.name==?([^,]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +182,12 @@ def attributes_of(request: HTTPRequest) -> Attributes:
     resource, name, subresource = (*rest, "", "")[:3]
     if not name and verb == "get":
         query = dict(request.query)
-        watching = go_bool(query.get("watch", ""))
-        verb, name = "watch" if watching else "list", _selected_name(query.get("fieldSelector", ""))
+        verb = "watch" if go_bool(query.get("watch", "")) else "list"
+        selected = _SELECTED_NAME.search(query.get("fieldSelector", ""))
+        name = selected[1] if selected else ""
     elif not name and verb == "delete":
         verb = "deletecollection"
     return Attributes(verb, "", group, resource, subresource, namespace, name)
-
-
-def _selected_name(selector: str) -> str:
-    for term in selector.split(","):
-        field, _, value = term.partition("=")
-        if field == "metadata.name":
-            return value.removeprefix("=")
-    return ""
 
 
 class Denied(Refusal):

@@ -186,7 +186,9 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
     errors += [] if before else _check_approval(doc, spec)
     errors += _check_versions(doc, spec)
     versions = [version for version in spec.get("versions") or () if isinstance(version, dict)]
-    hoisted = _is_hoisted(versions)
+    # If all versions are alike, the server's internal form has their parts in one place.
+    parts = ("schema", "subresources", "additionalPrinterColumns", "selectableFields")
+    hoisted = all(_alike(versions, part) for part in parts)
     compiled: dict[str, CustomContents] = {}
     for index, version in enumerate(versions):
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
@@ -213,13 +215,6 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
             if isinstance(scale := (version.get("subresources") or {}).get("scale"), dict):
                 errors += violations(_SCALE, scale, None, f"{place}.subresources.scale")
     return errors, compiled
-
-
-def _is_hoisted(versions: list[JSONObject]) -> bool:
-    """Return whether all versions are alike; the server's internal form then has their parts in one place."""
-    return all(
-        _alike(versions, part) for part in ("schema", "subresources", "additionalPrinterColumns", "selectableFields")
-    )
 
 
 def _alike(versions: list[JSONObject], part: str) -> bool:

@@ -183,16 +183,11 @@ _EXPECTED = {
 
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
-_ESCAPED = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v", "'": "'", "\\": "\\"}
 
 
 def _character(letter: str) -> str:
-    """Return a character in quotes, as Go's strconv.Quote writes it."""
-    if letter in _ESCAPED:
-        return f"'\\{_ESCAPED[letter]}'"
-    if letter < "\x80":
-        return f"'{letter}'" if " " <= letter < "\x7f" else f"'\\x{ord(letter):02x}'"
-    return f"'{letter}'" if letter > "\xa0" else f"'\\u{ord(letter):04x}'"
+    """Return a character in single quotes, as encoding/json writes it."""
+    return {"'": "'\\''", '"': "'\"'"}.get(letter, f"'{quoted(letter)[1:-1]}'")
 
 
 def _reject_constant(name: str) -> None:

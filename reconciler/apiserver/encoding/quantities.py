@@ -11,11 +11,11 @@ __all__ = ["NOT_A_QUANTITY", "canonical_quantity", "quantity_text", "read_quanti
 NOT_A_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 """The message of resource.ErrFormatWrong."""
 
-_SUFFIXES: dict[str, Decimal] = {
-    "": Decimal(1),
-    **{name: Decimal(10) ** power for name, power in (("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9))},
-    **{name: Decimal(10) ** power for name, power in (("T", 12), ("P", 15), ("E", 18))},
-    **{name: Decimal(1024) ** (index + 1) for index, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
+_DECIMAL = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
+_BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_SUFFIXES = {
+    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(_BINARY)},
+    **{suffix: Decimal(10) ** power for power, suffix in _DECIMAL.items()},
 }
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([eEinumkKMGTP]*[-+]?[0-9]*)")
 _EXPONENT = re.compile(r"[eE][-+]?[0-9]+")
@@ -46,8 +46,6 @@ def quantity_text(number: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
-_DECIMAL = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
-_BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _IS_BINARY = re.compile(r".*[KMGTPE]i")
 _IS_EXPONENT = re.compile(r".*[eE][-+]?[0-9]+")
 _FINEST = Decimal("1e-9")

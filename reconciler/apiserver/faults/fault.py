@@ -116,6 +116,10 @@ class Delay:
 
     seconds: float | tuple[float, float]
 
+    def drawn(self, rng: random.Random) -> float:
+        """Return how long one request waits."""
+        return rng.uniform(*self.seconds) if isinstance(self.seconds, tuple) else self.seconds
+
     def __str__(self) -> str:
         return "delayed"
 
@@ -282,10 +286,7 @@ class Strike:
         self._faults = faults
         self._effects = [effect for fault in faults for effect in fault.effects]
         self.delay = sum(
-            _seconds(effect, fault.rng or rng)
-            for fault in faults
-            for effect in fault.effects
-            if isinstance(effect, Delay)
+            effect.drawn(fault.rng or rng) for fault in faults for effect in fault.effects if isinstance(effect, Delay)
         )
 
     def effect(self, kind: type[_E]) -> _E | None:
@@ -298,7 +299,3 @@ class Strike:
     def __str__(self) -> str:
         """Return the effects in a few words, for the request log."""
         return ", ".join(map(str, self._faults))
-
-
-def _seconds(delay: Delay, rng: random.Random) -> float:
-    return rng.uniform(*delay.seconds) if isinstance(delay.seconds, tuple) else delay.seconds

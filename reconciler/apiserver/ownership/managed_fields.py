@@ -112,17 +112,13 @@ def ownable_content(call: Call, doc: Mapping[str, Any]) -> JSONObject:
             return content
         untracked = untracked | {*info.fixed_in_status}
     else:
-        content = _without_metadata(call, doc)
+        excluded = {"apiVersion", "kind", "metadata", *(("status",) if "status" in call.endpoint.subresources else ())}
+        if info.plural == "namespaces":
+            excluded.add("spec")
+        content = {key: value for key, value in doc.items() if key not in excluded}
     metadata = doc.get("metadata") or {}
     content["metadata"] = {key: value for key, value in metadata.items() if key not in untracked}
     return content
-
-
-def _without_metadata(call: Call, doc: Mapping[str, Any]) -> JSONObject:
-    excluded = {"apiVersion", "kind", "metadata", *(("status",) if "status" in call.endpoint.subresources else ())}
-    if call.endpoint.info.plural == "namespaces":
-        excluded.add("spec")
-    return {key: value for key, value in doc.items() if key not in excluded}
 
 
 @dataclass(frozen=True)
