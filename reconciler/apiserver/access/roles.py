@@ -11,7 +11,7 @@ import msgspec
 from reconciler.apiserver.access.users import MASTERS, Attributes, User, account_name
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.data_files import data_file
-from reconciler.apiserver.encoding.refusals import Refusal, aggregate, not_found
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Resource
@@ -231,7 +231,7 @@ class Roles:
         stored = None if resource is None else resource.find(namespace, name)
         if stored is None:
             # The real server names the kind here, not the plural.
-            raise not_found(kind.lower(), RBAC, name)
+            raise Refusal.not_found(kind.lower(), RBAC, name)
         return stored.doc.get("rules") or []
 
 

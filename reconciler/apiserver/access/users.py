@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, qualified
+from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import go_bool, quoted
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
@@ -102,7 +102,7 @@ def impersonated_user(headers: Mapping[str, str]) -> User | None:
         return wanted
     if wanted == User(""):
         return None
-    raise bad_request(f"requested &{_in_go(wanted)} without impersonating a user name")
+    raise Refusal.bad_request(f"requested &{_in_go(wanted)} without impersonating a user name")
 
 
 def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from reconciler.apiserver.admission.webhooks import (
     read_webhooks,
     review_request,
 )
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, failed
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint, Resource
@@ -97,7 +97,7 @@ class ConfiguredAdmission:
             return None
         if write.doc is None:
             why = "attempted to modify the object, which is not supported for this operation"
-            raise failed(f"admission webhook {quoted(webhook.name)} {why}")
+            raise Refusal.failed(f"admission webhook {quoted(webhook.name)} {why}")
         return self._patched(write, endpoint, request["object"], patch)
 
     @staticmethod
@@ -107,12 +107,12 @@ class ConfiguredAdmission:
         try:
             patched = json_patch(shown, patch)
         except PatchFailed as error:
-            raise failed(str(error)) from None
+            raise Refusal.failed(str(error)) from None
         if not isinstance(patched, dict):
-            raise failed("the patch leaves no object")
+            raise Refusal.failed("the patch leaves no object")
         if write.call.subresource == "scale":
             if (patched.get("apiVersion"), patched.get("kind")) != ("autoscaling/v1", "Scale"):
-                raise failed("the patch leaves no Scale")
+                raise Refusal.failed("the patch leaves no Scale")
             return None if same_json(patched, shown) else patched
         if endpoint is not asked:
             patched = asked.to_served(endpoint.to_storage(patched))
@@ -121,7 +121,7 @@ class ConfiguredAdmission:
         try:
             doc, _ = decode_patched(call, patched, write.before)
         except Refusal as refusal:
-            raise failed(refusal.message) from None
+            raise Refusal.failed(refusal.message) from None
         return None if write.doc is not None and same_json(doc, write.doc) else doc
 
     async def validate(self, write: Admitted) -> None:
@@ -154,13 +154,13 @@ class ConfiguredAdmission:
     async def _review(self, write: Admitted, webhook: Webhook, request: JSONObject) -> list[Any]:
         """Return the patch of a webhook; an empty one if it could not be called and failures are ignored."""
         if write.dry_run and webhook.document.get("sideEffects") not in ("None", "NoneOnDryRun"):
-            raise bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
+            raise Refusal.bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
         try:
             response, patch = await self._caller.call(webhook, request)
         except CallFailed as error:
             if webhook.ignores_failures:
                 return []
-            raise failed(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
+            raise Refusal.failed(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
         write.call.warnings += response.warnings or ()
         if not response.allowed:
             raise denial(webhook.name, response)

@@ -12,7 +12,7 @@ from reconciler.apiserver.admission.webhooks import review_request
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.builtin.writes.strategies import policy_documents
 from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of, policy_variables
-from reconciler.apiserver.encoding.refusals import Refusal, aggregate, forbidden
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject
@@ -186,6 +186,6 @@ def _endpoint(match: JSONObject, write: Admitted) -> Endpoint | None:
 def _denial(write: Admitted, where: str, failure: _Failure) -> Refusal:
     message = f"ValidatingAdmissionPolicy {where} denied request: {failure.message}"
     info, reason = write.call.endpoint.info, failure.reason
-    refusal = forbidden(info.plural, info.group, write.name, message)
+    refusal = Refusal.forbidden(info.plural, info.group, write.name, message)
     details = {**(refusal.details or {}), "causes": [{"message": message}]}
     return Refusal(_CODES.get(reason, 422), reason, refusal.message, details=details)

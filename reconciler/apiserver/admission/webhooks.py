@@ -15,7 +15,7 @@ import msgspec
 
 from reconciler.apiserver.admission.matching import configured, endpoint_for
 from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of
-from reconciler.apiserver.encoding.refusals import Refusal, aggregate, forbidden
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.storage.registry import Endpoint, Registry
@@ -198,7 +198,7 @@ class Webhook:
         met, problems = outcome_of(self._conditions, documents)
         if problems and not self.ignores_failures:
             info = write.call.endpoint.info
-            raise forbidden(info.plural, info.group, write.name, aggregate(problems))
+            raise Refusal.forbidden(info.plural, info.group, write.name, aggregate(problems))
         return met and not problems
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from reconciler.apiserver.encoding.refusals import internal_error
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.storage.registry import Convert
@@ -115,7 +115,7 @@ def conversion_of(
             try:
                 return accepted(await _post(address, client, encode(review)))
             except _Failed as error:
-                raise internal_error(f"{subject} {error}") from None
+                raise Refusal.internal_error(f"{subject} {error}") from None
 
         try:
             if not remote:
@@ -126,7 +126,7 @@ def conversion_of(
                 raise ConversionNeeded(fetch, known, key)
             return _with_metadata(document, found)
         except _Failed as error:
-            raise internal_error(f"{subject} {error}") from None
+            raise Refusal.internal_error(f"{subject} {error}") from None
 
     return convert
 

@@ -12,7 +12,7 @@ from reconciler.apiserver.builtin.writes.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition, unknown_formats
 from reconciler.apiserver.encoding.json_documents import condition_of
-from reconciler.apiserver.encoding.refusals import FieldError, internal_error
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster
@@ -217,7 +217,7 @@ def _migrate(resource: Resource, storage: str) -> None:
         for stored in list(resource.store.objects.values()):
             resource.store.reshape(stored, resource.in_version(stored.doc, resource.api_version))
     except ConversionNeeded as needed:  # the write of the definition cannot be repeated
-        raise internal_error(str(needed)) from None
+        raise Refusal.internal_error(str(needed)) from None
 
 
 def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:

@@ -11,15 +11,7 @@ from typing import Any
 import msgspec
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, InvalidYAML, OutOfRange, decode_yaml, read_json
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    Refusal,
-    bad_request,
-    cannot_be_handled,
-    option_invalid,
-    too_large,
-    unsupported_media_type,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_type, quoted, snippet
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
@@ -67,14 +59,14 @@ def patch_type(call: Call) -> str:
     if kind not in accepted:
         if not custom:
             raise Refusal(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
-        raise unsupported_media_type(accepted)
+        raise Refusal.unsupported_media_type(accepted)
     return kind
 
 
 def check_size(request: HTTPRequest) -> None:
     """Raise the 413 for a body that exceeds the limit of an API server."""
     if len(request.body) > MAX_BODY_BYTES:
-        raise too_large(f"limit is {MAX_BODY_BYTES}")
+        raise Refusal.too_large(f"limit is {MAX_BODY_BYTES}")
 
 
 def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = None) -> JSONObject:
@@ -89,7 +81,7 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
             found = read_json(request.body)
         except OutOfRange as error:
             version = error.document.get("apiVersion") if isinstance(error.document, dict) else ""
-            raise cannot_be_handled(kind, str(version or "v1"), kind, str(error)) from None
+            raise Refusal.cannot_be_handled(kind, str(version or "v1"), kind, str(error)) from None
         except InvalidJSON as error:
             raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
     elif media == YAML:
@@ -99,9 +91,9 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
             found = read_protobuf(request.body)
         except Unreadable as error:
             # A custom kind, for example, has no such form.
-            raise unsupported_media_type((_JSON, YAML), f"{error}: send {kind} as application/json") from None
+            raise Refusal.unsupported_media_type((_JSON, YAML), f"{error}: send {kind} as application/json") from None
     else:
-        raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
+        raise Refusal.unsupported_media_type((_JSON, YAML, _PROTOBUF))
     if found is None:
         return {}
     if duplicates is not None and media in ("", _JSON):
@@ -114,7 +106,7 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
 
 
 def _unrecognized(kind: str, problem: str) -> Refusal:
-    return bad_request(
+    return Refusal.bad_request(
         f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {problem}"
     )
 
@@ -124,7 +116,7 @@ def decode_patch(body: bytes) -> Any:
     try:
         return read_json(body)
     except InvalidJSON as error:
-        raise bad_request(f"error decoding patch: {error}") from None
+        raise Refusal.bad_request(f"error decoding patch: {error}") from None
 
 
 def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
@@ -143,7 +135,7 @@ def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
     try:
         found, twice = decode_yaml(body)
     except InvalidYAML as error:
-        raise bad_request(f"error converting YAML to JSON: {error}") from None
+        raise Refusal.bad_request(f"error converting YAML to JSON: {error}") from None
     if duplicates is not None:
         duplicates += twice
     return found
@@ -219,7 +211,7 @@ def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
     if call.verb == "patch":
         errors += _patch_problems(call)
     if errors:
-        raise option_invalid(kind, *errors)
+        raise Refusal.option_invalid(kind, *errors)
     return bool(dry_run)
 
 

@@ -7,7 +7,7 @@ import json
 from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.data_files import recorded
-from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
@@ -42,7 +42,9 @@ class Discovery:
         document = self._document(parts)
         if document is None:
             known = len(parts) == 3 and parts[0] == "apis" and self._registry.is_built_in(parts[1], parts[2])
-            raise no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else not_served()
+            raise (
+                Refusal.no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else Refusal.not_served()
+            )
         return document, "application/json"
 
     def _openapi_document(self, path: str, accept: str) -> tuple[bytes, str]:
@@ -52,7 +54,7 @@ class Discovery:
             return encode(self._openapi.swagger() if path == "v2" else self._openapi.index()), "application/json"
         found = self._openapi.document(path.removeprefix("v3/"))
         if found is None:
-            raise not_served()
+            raise Refusal.not_served()
         return found, "application/json"
 
     def _document(self, parts: list[str]) -> JSONObject | None:

@@ -18,7 +18,7 @@ from reconciler.apiserver.admission.admission import ConfiguredAdmission
 from reconciler.apiserver.admission.webhooks import WebhookCaller
 from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
-from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed, not_found
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
@@ -186,7 +186,7 @@ class Handler:
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):
-            raise method_not_allowed()
+            raise Refusal.method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
         body = document if isinstance(document, bytes) else _line(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
@@ -302,7 +302,7 @@ class Handler:
         """
         stored = self.cluster.registry.built_in("serviceaccounts").find(namespace, name)
         if stored is None:
-            refusal = not_found("serviceaccounts", "", name)
+            refusal = Refusal.not_found("serviceaccounts", "", name)
             raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")
         return self.access.tokens.issue(stored, [ISSUER], _TOKEN_SECONDS, {})
 
@@ -331,7 +331,7 @@ def _at_once(write: Coroutine[Any, Any, object]) -> None:
 
 def _failure(call: Call | None, error: Refusal | MissingExtra) -> HandlerResult:
     if isinstance(error, MissingExtra):
-        return HandlerResult(refusal_response(internal_error(str(error))))
+        return HandlerResult(refusal_response(Refusal.internal_error(str(error))))
     warnings = [] if call is None else _warning_headers(call, call.warnings)
     return HandlerResult(refusal_response(error, warnings), error.reason)
 

@@ -8,7 +8,7 @@ import weakref
 from dataclasses import replace
 
 from reconciler.apiserver.access.users import Denied
-from reconciler.apiserver.encoding.refusals import Refusal, internal_error
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.fault import (
     CutWatches,
     EventOrder,
@@ -199,7 +199,7 @@ class HandlerChain:
             try:
                 self.log_commits("by the server", before, after)
             except ConfigurationError as error:
-                return refusal_response(internal_error(str(error)))
+                return refusal_response(Refusal.internal_error(str(error)))
         return result.response
 
     def log_commits(self, actor: str, before: Stored | None = None, after: Stored | None = None) -> None:

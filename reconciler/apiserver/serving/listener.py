@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.apiserver.access.control import AccessControl
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, too_large
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
 from reconciler.apiserver.serving.handler import refusal_response
 from reconciler.clock import Clock
@@ -215,8 +215,8 @@ def _headers(request: web.BaseRequest) -> dict[str, str]:
 
 def _refusal(error: BadBody) -> Refusal:
     if error.status == 413:
-        return too_large(f"limit is {MAX_BODY_BYTES}")
-    return Refusal(408, "Timeout", str(error)) if error.status == 408 else bad_request(str(error))
+        return Refusal.too_large(f"limit is {MAX_BODY_BYTES}")
+    return Refusal(408, "Timeout", str(error)) if error.status == 408 else Refusal.bad_request(str(error))
 
 
 def _loopback(host: str) -> str:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 
-from reconciler.apiserver.encoding.refusals import internal_error
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.schema.formats import RANDOM_LETTERS
 from reconciler.apiserver.storage.registry import Registry, Resource
 from reconciler.apiserver.storage.store import Revisions, Stored
@@ -98,7 +98,7 @@ class Cluster:
         new = Stored(key, rv, doc)
         size = new.measure(resource.api_version)
         if limit is not None and size > limit:
-            raise internal_error("etcdserver: request is too large")
+            raise Refusal.internal_error("etcdserver: request is too large")
         self.revisions.current = rv
         return new
 

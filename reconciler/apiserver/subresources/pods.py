@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
 from reconciler.apiserver.storage.cluster import Cluster
@@ -41,7 +41,7 @@ class PodSubresources:
         metadata = document.get("metadata") or {}
         check_namespace(call, metadata)
         if metadata.get("name") != call.name:
-            raise bad_request(f"name in URL does not match name in {kind} object")
+            raise Refusal.bad_request(f"name in URL does not match name in {kind} object")
         act = self._bind if kind == "Binding" else self._evict
         return act(call, document, dry_run)
 
@@ -113,7 +113,7 @@ class PodSubresources:
         spec = pod.doc.get("spec") or {}
         problem = _binding_problem(pod.doc, spec, call.name)
         if problem:
-            raise conflict("pods/binding", "", call.name, problem)
+            raise Refusal.conflict("pods/binding", "", call.name, problem)
         if dry_run:
             return WriteResult(201, document=_DONE, before=pod, after=pod)
         kept = dict(pod.doc["metadata"])
@@ -148,10 +148,10 @@ def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
     if (status.get("observedGeneration") or 0) < (budget.doc["metadata"].get("generation") or 0):
         raise _too_many(f"The disruption budget {name} is still being processed by the server.", retry_after=10)
     if left < 0:
-        raise forbidden("poddisruptionbudget", "policy", name, "pdb disruptions allowed is negative")
+        raise Refusal.forbidden("poddisruptionbudget", "policy", name, "pdb disruptions allowed is negative")
     if len(disrupted) > _MAX_DISRUPTED_PODS:
         why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
-        raise forbidden("poddisruptionbudget", "policy", name, why)
+        raise Refusal.forbidden("poddisruptionbudget", "policy", name, why)
     if left == 0:
         raise _too_many(_no_disruptions_message(name, status))
     changed = {**status, "disruptionsAllowed": left - 1, "disruptedPods": {**disrupted, pod: now}}

@@ -13,7 +13,7 @@ from reconciler.apiserver.access.control import AccessControl
 from reconciler.apiserver.access.tokens import ISSUER, InvalidToken, Tokens
 from reconciler.apiserver.access.users import Attributes, User
 from reconciler.apiserver.builtin.rules.table import violations
-from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, invalid, not_found
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
@@ -52,17 +52,17 @@ class Reviews:
         document = read_unstored_object(call.request, kind)
         spec = document.get("spec") or {}
         if kind == "TokenReview" and not spec.get("token"):
-            raise bad_request("token is required for TokenReview in authentication")
+            raise Refusal.bad_request("token is required for TokenReview in authentication")
         placed = {**document, "metadata": {"namespace": namespace}}
         if found := violations(f"{group.partition('.')[0]}.v1.{kind}", placed, None):
-            raise invalid("", group, "", found)
+            raise Refusal.invalid("", group, "", found)
         answer: JSONObject = {"kind": kind, "apiVersion": f"{group}/v1"}
         if kind == "SelfSubjectReview":
             return {**answer, "metadata": {"creationTimestamp": self.now()}, "status": {"userInfo": user.info()}}
         answer |= {"metadata": {"namespace": namespace} if namespace else {}, "spec": spec}
         if kind == "SelfSubjectRulesReview":
             if not spec.get("namespace"):
-                raise bad_request("no namespace on request")
+                raise Refusal.bad_request("no namespace on request")
             return {**answer, "spec": {}, "status": self._rules(user, spec["namespace"])}
         if kind == "TokenReview":
             return {**answer, "status": self._token(spec["token"], spec.get("audiences") or ())}
@@ -124,15 +124,19 @@ class TokenRequests:
         check_namespace(call, metadata)
         if metadata.get("name") not in (None, "", call.name):
             words = "must match the service account name if specified"
-            raise invalid(_KIND, _GROUP, call.name, [FieldError.invalid("metadata.name", metadata["name"], words)])
+            raise Refusal.invalid(
+                _KIND, _GROUP, call.name, [FieldError.invalid("metadata.name", metadata["name"], words)]
+            )
         account = call.existing()
         if metadata.get("uid") not in (None, "", account.uid):
             words = f"does not match the UID of the service account ({account.uid})"
-            raise conflict(_KIND, _GROUP, call.name, f"the UID in the token request ({metadata['uid']}) {words}")
+            raise Refusal.conflict(
+                _KIND, _GROUP, call.name, f"the UID in the token request ({metadata['uid']}) {words}"
+            )
         seconds = spec.get("expirationSeconds")
         seconds = _DEFAULT_SECONDS if seconds is None else seconds
         if found := violations("authentication.v1.TokenRequest", document, None):
-            raise invalid(_KIND, _GROUP, "", found)
+            raise Refusal.invalid(_KIND, _GROUP, "", found)
         bound = self._bound(call, spec.get("boundObjectRef"))
         audiences = spec.get("audiences") or [ISSUER]
         token = self.tokens.issue(account, audiences, seconds, bound)
@@ -158,19 +162,21 @@ class TokenRequests:
         version, kind, name = (str(reference.get(key) or "") for key in ("apiVersion", "kind", "name"))
         if version != "v1" or kind not in ("Pod", "Node", "Secret"):
             shown = version if "/" in version else f"/{version}"
-            raise bad_request(f"cannot bind token to object of type {shown}, Kind={kind}")
+            raise Refusal.bad_request(f"cannot bind token to object of type {shown}, Kind={kind}")
         found = self.cluster.registry.built_in(f"{kind.lower()}s").find(call.namespace, name)
         if found is None:
-            raise not_found(f"{kind.lower()}s", "", name)
+            raise Refusal.not_found(f"{kind.lower()}s", "", name)
         if reference.get("uid") not in (None, "", found.uid):
             words = "does not match the UID in record. The object might have been deleted and then recreated"
-            raise conflict(kind, "", name, f"the UID in the bound object reference ({reference['uid']}) {words}")
+            raise Refusal.conflict(
+                kind, "", name, f"the UID in the bound object reference ({reference['uid']}) {words}"
+            )
         bound = {kind.lower(): found}
         if kind == "Pod":
             spec = found.doc.get("spec") or {}
             if spec.get("serviceAccountName") != call.name:
                 account = f"cannot bind token for serviceaccount {quoted(call.name)}"
-                raise bad_request(f"{account} to pod running with different serviceaccount name.")
+                raise Refusal.bad_request(f"{account} to pod running with different serviceaccount name.")
             node = self.cluster.registry.built_in("nodes").store.objects.get(spec.get("nodeName") or "")
             bound |= {} if node is None else {"node": node}
         return bound

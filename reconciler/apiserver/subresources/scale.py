@@ -9,16 +9,7 @@ from typing import Any
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
 from reconciler.apiserver.builtin.types import type_node
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    Refusal,
-    bad_request,
-    cannot_be_handled,
-    conflict,
-    failed,
-    invalid,
-    not_registered,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted
 from reconciler.apiserver.ownership.field_sets import FieldSet, difference, intersection
 from reconciler.apiserver.ownership.managed_fields import ManagerKey, manager_of, sort_entries
@@ -93,7 +84,7 @@ def read_scale(endpoint: Endpoint, stored: Stored) -> JSONObject:
     """Return the Scale of a stored object for a get; raise the 500 for a custom object without replicas."""
     path = _paths(endpoint).spec
     if endpoint.resource.custom and value_at(stored.doc, path) is None:
-        raise failed(f'the spec replicas field "{path}" does not exist')
+        raise Refusal.failed(f'the spec replicas field "{path}" does not exist')
     return scale_of(endpoint, stored)
 
 
@@ -131,10 +122,10 @@ class Scaler:
             replicas, _ = _decode(call, scale)
             admitted = replace(admitted, doc=scale)
         if replicas == _UNSET_REPLICAS and custom:
-            raise bad_request(f'the spec replicas field "{path}" cannot be empty')
+            raise Refusal.bad_request(f'the spec replicas field "{path}" cannot be empty')
         if replicas < 0 and not custom:
             error = FieldError.invalid("spec.replicas", replicas, "must be greater than or equal to 0")
-            raise invalid("Scale", "autoscaling", call.name, [error])
+            raise Refusal.invalid("Scale", "autoscaling", call.name, [error])
         doc = _put(endpoint.to_served(old.doc), path.lstrip(".").split("."), replicas)
         version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
@@ -150,7 +141,9 @@ def _read_update(call: Call) -> JSONObject:
     try:
         scale = read_object(call.request, "Scale")
     except Refusal as refusal:
-        raise bad_request(_UNKNOWN) if refusal.code == 400 and call.endpoint.resource.custom else refusal from None
+        raise (
+            Refusal.bad_request(_UNKNOWN) if refusal.code == 400 and call.endpoint.resource.custom else refusal
+        ) from None
     version, kind = str(scale.get("apiVersion") or _VERSION), str(scale.get("kind") or "Scale")
     if (version, kind) != (_VERSION, "Scale"):
         found = {**scale, "apiVersion": version, "kind": kind}
@@ -167,7 +160,7 @@ def _apply_patch(call: Call, current: JSONObject) -> JSONObject:
     else:
         found = apply_patch(call, kind, current)
     if not isinstance(found, dict):
-        raise bad_request("the patch leaves no Scale")
+        raise Refusal.bad_request("the patch leaves no Scale")
     version, name = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
     if kind not in (APPLY_PATCH, STRATEGIC_PATCH) and (version, name) != (_VERSION, "Scale"):
         raise _decode_error(call, found, not_registered(name, version))
@@ -189,7 +182,7 @@ def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
         raise uid_conflict(call, uid, old.uid)
     if not call.endpoint.resource.custom:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
-        raise conflict(f"{info.plural}/scale", info.group, call.name, why)
+        raise Refusal.conflict(f"{info.plural}/scale", info.group, call.name, why)
 
 
 def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
@@ -212,11 +205,13 @@ def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
 
 def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool = False) -> Refusal:
     if call.verb == "update" and call.endpoint.resource.custom:
-        return bad_request(_UNKNOWN)
+        return Refusal.bad_request(_UNKNOWN)
     if call.verb == "update":
-        return cannot_be_handled(scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1"), "Scale", problem)
+        return Refusal.cannot_be_handled(
+            scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1"), "Scale", problem
+        )
     shown = quoted(go_value(decode_patch(call.request.body))) if restored else go_json(go_json(scale))
-    return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
+    return Refusal.invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
 
 
 def _managed_fields_after(

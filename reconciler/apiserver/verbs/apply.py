@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, read_json
-from reconciler.apiserver.encoding.refusals import Refusal, apply_conflict, bad_request, internal_error, invalid
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_json, go_type
 from reconciler.apiserver.ownership.field_sets import FieldSet, compare, difference, fields_of, paths, union
 from reconciler.apiserver.ownership.managed_fields import (
@@ -50,7 +50,7 @@ def read_applied_configuration(call: Call) -> JSONObject:
     metadata = dict(given) if isinstance(given, dict) else {}
     entries = metadata.get("managedFields")
     if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
-        raise bad_request("metadata.managedFields must be nil")
+        raise Refusal.bad_request("metadata.managedFields must be nil")
     if entries is None:
         metadata.pop("managedFields", None)
     name = metadata.setdefault("name", call.name)
@@ -67,7 +67,7 @@ def read_applied_configuration(call: Call) -> JSONObject:
         version = endpoint.api_version if endpoint.info.group else f"/{endpoint.version}"
         place = f"{namespace if isinstance(namespace, str) else ''}/{name or ''}"
         shown = f"{place}; {version}, Kind={endpoint.info.kind}"
-        raise internal_error(f"failed to create typed patch object ({shown}): {problem}")
+        raise Refusal.internal_error(f"failed to create typed patch object ({shown}): {problem}")
     return config
 
 
@@ -76,17 +76,17 @@ def _read_body(call: Call) -> JSONObject:
     try:
         found = read_yaml(call.request.body, call.duplicates)
     except Refusal as problem:
-        raise bad_request(f"error decoding YAML: {problem.message}") from None
+        raise Refusal.bad_request(f"error decoding YAML: {problem.message}") from None
     if call.duplicates and call.query.get("fieldValidation") == "Strict":
         words = f"error converting YAML to JSON: {yaml_problem(call.duplicates)}"
-        raise bad_request(f"error strict decoding YAML: {words}")
+        raise Refusal.bad_request(f"error strict decoding YAML: {words}")
     found = {} if found is None else found
     if not isinstance(found, dict):
         wanted = f"cannot unmarshal {go_type(found)} into Go value of type map[string]interface {{}}"
-        raise bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: json: {wanted}")
+        raise Refusal.bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: json: {wanted}")
     version, kind = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
     if version != endpoint.api_version or kind != info.kind:
-        raise bad_request(f"invalid object type: {version if '/' in version else f'/{version}'}, Kind={kind}")
+        raise Refusal.bad_request(f"invalid object type: {version if '/' in version else f'/{version}'}, Kind={kind}")
     return found
 
 
@@ -107,7 +107,7 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
     """
     schema, before = call.endpoint.schema, call.endpoint.to_served(old.doc)
     if needs_conversion(call, before) and (text := schema_mismatch(call, before)):
-        raise internal_error(text)
+        raise Refusal.internal_error(text)
     key = manager_key(call, "Apply")
     live, content = ownable_content(call, before), ownable_content(call, config)
     if not owners.sets and not before["metadata"].get("managedFields"):
@@ -128,7 +128,7 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
     if not go_bool(call.query.get("force", "")):
         found = left_to_kubectl(call, key, before, owners.conflicts(key, live, merged, schema, reset))
         if found:
-            raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
+            raise Refusal.apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
     asked, known = config["metadata"], before["metadata"]
     changes_server_fields = any(key in asked and asked[key] != known.get(key) for key in _SERVER_FIELDS)
     changes_unowned = changes_server_fields or bool(reset.changed or reset.removed)
@@ -161,7 +161,7 @@ def _check_nulls(call: Call, content: JSONObject, doc: JSONObject, old: Stored |
         before = None if old is None else call.endpoint.to_served(old.doc)
         errors = contents.check(_with_defaults_for_nulls(doc, contents.node), before, call.subresource, blocked=True)
         if any(error.field != "<nil>" for error in errors):
-            raise invalid(info.kind, info.group, call.name, errors)
+            raise Refusal.invalid(info.kind, info.group, call.name, errors)
 
 
 _SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")

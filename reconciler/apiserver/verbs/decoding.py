@@ -8,15 +8,7 @@ from typing import Any
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
 from reconciler.apiserver.builtin.skeletons import filled
 from reconciler.apiserver.builtin.types import built_in_node, type_name, type_node
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    Refusal,
-    bad_request,
-    cannot_be_handled,
-    internal_error,
-    invalid,
-    not_registered,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted, snippet
 from reconciler.apiserver.requests.bodies import (
     APPLY_PATCH,
@@ -59,19 +51,19 @@ def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[J
     """Return a patched document, as `read_document` does."""
     info, endpoint = call.endpoint.info, call.endpoint
     if not isinstance(found, dict):
-        raise bad_request(f"the patch leaves no object of kind {info.kind}")
+        raise Refusal.bad_request(f"the patch leaves no object of kind {info.kind}")
     version, kind = found.get("apiVersion"), found.get("kind")
     if endpoint.resource.custom and not kind:
         shown = go_json(found)
         problem = f"Invalid value: {go_json(shown)}: Object 'Kind' is missing in '{shown}'"
-        raise invalid("", "", "", [FieldError("patch", problem)])
+        raise Refusal.invalid("", "", "", [FieldError("patch", problem)])
     for key, value, wanted in (("apiVersion", version, endpoint.api_version), ("kind", kind, info.kind)):
         if value != wanted:
             if not endpoint.resource.custom:
                 raise _wrong_kind(call, str(version or ""), str(kind or ""))
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
             error = FieldError.invalid(key, str(value), f"must be {wanted}")
-            raise invalid(str(kind), group, call.name, [error])
+            raise Refusal.invalid(str(kind), group, call.name, [error])
     return _decode(call, found, before)
 
 
@@ -83,10 +75,10 @@ def _check_type(call: Call, found: JSONObject) -> None:
             text = call.request.body.decode(errors="replace")
             if call.query.get("fieldValidation") == "Ignore":
                 problem = f"Object 'Kind' is missing in '{text}'"
-                raise cannot_be_handled(info.kind, endpoint.version, info.kind, problem)
+                raise Refusal.cannot_be_handled(info.kind, endpoint.version, info.kind, problem)
             shown = text.encode().hex() if text.strip() == "null" else snippet(call.request.body)
             problem = f"Object 'Kind' is missing in '{text}' ({shown})"
-            raise bad_request(f"the object provided is unrecognized (must be of type {info.kind}): {problem}")
+            raise Refusal.bad_request(f"the object provided is unrecognized (must be of type {info.kind}): {problem}")
     elif not (version and kind):
         found["apiVersion"], found["kind"] = version or endpoint.api_version, kind or info.kind
         version, kind = found["apiVersion"], found["kind"]
@@ -95,7 +87,7 @@ def _check_type(call: Call, found: JSONObject) -> None:
             raise _wrong_kind(call, str(version), str(kind))
         return
     if version != endpoint.api_version:
-        raise bad_request(
+        raise Refusal.bad_request(
             f"the API version in the data ({version or ''}) does not match the expected API version "
             f"({endpoint.api_version})"
         )
@@ -103,7 +95,7 @@ def _check_type(call: Call, found: JSONObject) -> None:
         metadata = found.get("metadata")
         name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
         error = FieldError.invalid("kind", str(kind), f"must be {info.kind}")
-        raise invalid(str(kind), info.group, name, [error])
+        raise Refusal.invalid(str(kind), info.group, name, [error])
 
 
 def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
@@ -115,7 +107,7 @@ def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
     else:
         internal = info.group.partition(".")[0] or "core"
         problem = f"converting ({number}.{kind}) to ({internal}.{info.kind}): unknown conversion"
-    return cannot_be_handled(kind, version, info.kind, problem)
+    return Refusal.cannot_be_handled(kind, version, info.kind, problem)
 
 
 def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
@@ -176,12 +168,12 @@ def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
     """Return the error for a document that cannot be decoded; for a patch it shows the patched document."""
     if call.verb != "patch":
         kind = call.endpoint.info.kind
-        return cannot_be_handled(kind, call.endpoint.version, kind, problem)
+        return Refusal.cannot_be_handled(kind, call.endpoint.version, kind, problem)
     if media_type(call.request) == APPLY_PATCH:
         group, version = call.endpoint.info.group, call.endpoint.version
         kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"
         place = f"{(read_yaml(call.request.body).get('metadata') or {}).get('namespace', '')}/{call.name}"
-        return internal_error(
+        return Refusal.internal_error(
             f"failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object "
             f"to {kind}: {problem}"
         )
@@ -190,7 +182,7 @@ def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
         shown = quoted(go_value(decode_patch(call.request.body)))
     else:
         shown = go_json(go_json(found))
-    return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
+    return Refusal.invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
 
 
 _AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io/v1", "authorization.k8s.io/v1"
@@ -221,8 +213,8 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     if decoding.problems:
         problem = first_error(decoding.problems, list(document))
         if kind == "DeleteOptions":
-            raise bad_request(problem)
-        raise cannot_be_handled(kind, str(document.get("apiVersion") or "v1"), kind, problem)
+            raise Refusal.bad_request(problem)
+        raise Refusal.cannot_be_handled(kind, str(document.get("apiVersion") or "v1"), kind, problem)
     return found
 
 
@@ -235,4 +227,4 @@ def _check_kind(document: JSONObject, kind: str, package: str) -> None:
     problem = not_registered(given, version)
     if type_name(group, number, given) is not None or version in _VERSIONS.get(given, ()):
         problem = f"converting ({number}.{given}) to ({package}.{kind}): unknown conversion"
-    raise cannot_be_handled(given, version, kind, problem)
+    raise Refusal.cannot_be_handled(given, version, kind, problem)

@@ -6,7 +6,7 @@ import re
 from typing import cast
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, patch_rejected, too_large
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_type
 from reconciler.apiserver.requests.bodies import (
     JSON_PATCH,
@@ -39,7 +39,7 @@ def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
             return strategic_merge(before, cast("JSONObject", patch), call.endpoint.schema)
         return merge_patch(before, patch)
     except (PatchFailed, InvalidJSON):
-        raise patch_rejected() from None
+        raise Refusal.patch_rejected() from None
 
 
 def _read_patch(call: Call, kind: str) -> JSONValue:
@@ -49,18 +49,18 @@ def _read_patch(call: Call, kind: str) -> JSONValue:
         if kind != STRATEGIC_PATCH:
             raise
         # The library for strategic patches returns its message without a prefix.
-        raise bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
+        raise Refusal.bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
     if kind == MERGE_PATCH and patch is None:
-        raise bad_request("Invalid JSON Patch")
+        raise Refusal.bad_request("Invalid JSON Patch")
     if patch is None:
         # Go decodes null as an empty list or map.
         return [] if kind == JSON_PATCH else {}
     if not isinstance(patch, list if kind == JSON_PATCH else dict):
         wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
         problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
-        raise bad_request(problem if kind == STRATEGIC_PATCH else f"error decoding patch: {problem}")
+        raise Refusal.bad_request(problem if kind == STRATEGIC_PATCH else f"error decoding patch: {problem}")
     if kind == JSON_PATCH and len(patch) > MAX_OPERATIONS:
-        raise too_large(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}")
+        raise Refusal.too_large(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}")
     if kind == MERGE_PATCH:
         call.duplicates += duplicate_fields(call.request.body, patch)
     return patch

@@ -10,16 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    Refusal,
-    bad_request,
-    expired,
-    internal_error,
-    not_found,
-    option_invalid,
-    too_large_resource_version,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.selectors import (
@@ -68,9 +59,9 @@ def selector_of(call: Call) -> Selector:
     for term in terms:
         if term.path not in everywhere and term.path not in readers:
             if call.endpoint.resource.custom or readers:
-                raise bad_request(f"field label not supported: {term.path}")
+                raise Refusal.bad_request(f"field label not supported: {term.path}")
             known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
-            raise bad_request(f'"{term.path}" is not a known field selector: only {known}')
+            raise Refusal.bad_request(f'"{term.path}" is not a known field selector: only {known}')
 
     def read(doc: JSONObject, path: str) -> str:
         return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
@@ -136,7 +127,7 @@ _URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234
 
 
 def _bad_token(problem: str) -> Refusal:
-    return bad_request(f"invalid continue token: continue key is not valid: {problem}")
+    return Refusal.bad_request(f"invalid continue token: continue key is not valid: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +148,7 @@ class Reader:
             objects = self._past(endpoint.store, stale).objects
         found = objects.get(key)
         if found is None:
-            raise not_found(endpoint.info.plural, endpoint.info.group, call.name)
+            raise Refusal.not_found(endpoint.info.plural, endpoint.info.group, call.name)
         return found
 
     def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
@@ -182,11 +173,11 @@ class Reader:
         try:
             asked = _watch_version(call)
         except Refusal as refusal:
-            raise bad_request(f"invalid resource version: {refusal.message}") from None
+            raise Refusal.bad_request(f"invalid resource version: {refusal.message}") from None
         if token:
             found = _PageToken.read(token)
             if asked:
-                raise bad_request("specifying resource version is not allowed when using continue")
+                raise Refusal.bad_request("specifying resource version is not allowed when using continue")
             return self._continued(store, found)
         if asked is not None:
             self._not_in_future(asked)
@@ -195,7 +186,7 @@ class Reader:
             if asked and (match == "Exact" or (not match and paged)):
                 snapshot = store.at(asked)
                 if snapshot is None or asked < self.cluster.revisions.compacted:
-                    raise expired("The resourceVersion for the provided list is too old.")
+                    raise Refusal.expired("The resourceVersion for the provided list is too old.")
                 return snapshot, asked, None
             if asked == 0 and stale is not None:
                 return self._past(store, stale), self._past_version(store, stale), None
@@ -206,7 +197,7 @@ class Reader:
             return store.now, self.cluster.revisions.current, token
         snapshot = store.at(token.rv)
         if snapshot is None or token.rv < self.cluster.revisions.compacted:
-            raise expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, token.start).text()})
+            raise Refusal.expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, token.start).text()})
         return snapshot, token.rv, token
 
     def _page(
@@ -242,12 +233,14 @@ class Reader:
         initial: list[Stored] = []
         failure: Refusal | None = None
         if asked is not None and asked > current:
-            failure = too_large_resource_version(asked, current) if initial_events else None
+            failure = Refusal.too_large_resource_version(asked, current) if initial_events else None
         elif initial_events or (initial_events is None and not asked):
             position, initial = self._initial(call, selector, asked, stale)
         elif asked:
             found = store.position(asked)
-            failure = None if found is not None else expired(f"too old resource version: {asked} ({store.floor})")
+            failure = (
+                None if found is not None else Refusal.expired(f"too old resource version: {asked} ({store.floor})")
+            )
             position = position if found is None else found
         bookmarks = go_bool(call.query.get("allowWatchBookmarks", ""))
         ends = bookmarks and (initial_events or (initial_events is None and not asked))
@@ -284,7 +277,7 @@ class Reader:
     def _not_in_future(self, asked: int) -> None:
         current = self.cluster.revisions.current
         if asked > current:
-            raise too_large_resource_version(asked, current)
+            raise Refusal.too_large_resource_version(asked, current)
 
     def _past_version(self, store: Store, seconds: float) -> int:
         before = self.cluster.clock.monotonic() - seconds
@@ -309,7 +302,7 @@ def _initial_events(call: Call) -> bool | None:
     if call.query.get("continue"):
         errors.append(_no_match("resourceVersionMatch is forbidden when continue is provided"))
     if errors:
-        raise option_invalid("ListOptions", *errors)
+        raise Refusal.option_invalid("ListOptions", *errors)
     return None if text is None else go_bool(text)
 
 
@@ -336,7 +329,7 @@ def _check_match(call: Call) -> None:
     if "sendInitialEvents" in call.query:
         errors.append(FieldError.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     if errors:
-        raise option_invalid("ListOptions", *errors)
+        raise Refusal.option_invalid("ListOptions", *errors)
 
 
 def _watch_version(call: Call) -> int | None:
@@ -344,7 +337,7 @@ def _watch_version(call: Call) -> int | None:
     try:
         return go_int(text, signed=False) if text else None
     except ValueError as error:
-        raise internal_error(f"resourceVersion: Invalid value: {quoted(text)}: {error}") from None
+        raise Refusal.internal_error(f"resourceVersion: Invalid value: {quoted(text)}: {error}") from None
 
 
 def _namespace_of(call: Call, selector: Selector) -> str | None:
@@ -369,4 +362,4 @@ def _number(text: str) -> int:
     try:
         return go_int(text) if text else 0
     except ValueError as error:
-        raise bad_request(str(error)) from None
+        raise Refusal.bad_request(str(error)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver.encoding.refusals import bad_request, internal_error
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_value
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
@@ -28,7 +28,7 @@ def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
-        raise internal_error(f"unknown patch type: {directive} in map: {go_value(patch)}")
+        raise Refusal.internal_error(f"unknown patch type: {directive} in map: {go_value(patch)}")
     merged = _retained(dict(target) if isinstance(target, dict) else {}, patch)
     for key, value in patch.items():
         if key in (_DIRECTIVE, _RETAIN) or key.startswith((_ORDER, _DELETE)):
@@ -49,12 +49,12 @@ def _retained(members: JSONObject, patch: JSONObject) -> JSONObject:
     retained = patch.get(_RETAIN)
     if retained is not None:
         if not isinstance(retained, list):
-            raise bad_request("invalid patch format of retainKeys")
+            raise Refusal.bad_request("invalid patch format of retainKeys")
         members = {key: value for key, value in members.items() if key in retained}
     for key, gone in patch.items():
         name = key.removeprefix(_DELETE)
         if key.startswith(_ORDER) and not isinstance(gone, list):
-            raise internal_error(f"expected a []interface {{}}, but received a {GO_TYPES[type(gone)]}")
+            raise Refusal.internal_error(f"expected a []interface {{}}, but received a {GO_TYPES[type(gone)]}")
         if name != key and isinstance(gone, list) and isinstance(members.get(name), list):
             unwanted = set(map(go_json, gone))
             members[name] = [item for item in members[name] if go_json(item) not in unwanted]
@@ -80,7 +80,7 @@ def _are_objects(old: list[Any], new: list[Any]) -> bool:
     """Return whether lists contain objects, which merge by key."""
     kinds = {type(item) for item in (*old, *new)}
     if old and len(kinds) > 1:
-        raise internal_error(f"list element types are not identical: {go_value([old, new])}")
+        raise Refusal.internal_error(f"list element types are not identical: {go_value([old, new])}")
     return kinds <= {dict}
 
 
@@ -91,7 +91,7 @@ def _merge_objects(old: list[Any], new: list[Any], node: Node, order: Any) -> li
 
     def name(item: Any) -> str:
         if not isinstance(item, dict) or key not in item:
-            raise internal_error(f"map: {go_value(item)} does not contain declared merge key: {key}")
+            raise Refusal.internal_error(f"map: {go_value(item)} does not contain declared merge key: {key}")
         return go_json(item[key])
 
     by_name: dict[str, list[Any]] = {}
@@ -116,7 +116,7 @@ def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str
     """Check that the patched items are in the order of ``$setElementOrder``."""
     listed = iter([name(item) for item in order])
     if not all(name(item) in listed for item in changed):
-        raise internal_error(
+        raise Refusal.internal_error(
             f"The order in patch list:\n{go_value(changed)}\n doesn't match $setElementOrder list:\n{go_value(order)}\n"
         )
 

@@ -10,7 +10,7 @@ import msgspec
 
 from reconciler.apiserver.builtin.tables.cells import show_age
 from reconciler.apiserver.builtin.tables.columns import built_in_columns
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error, not_acceptable
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored, encode
@@ -239,7 +239,7 @@ def negotiate(
     if not refused:
         offered = f"Available representations: {', '.join(_WRITTEN)}"
         raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
-    raise not_acceptable(_WRITTEN)
+    raise Refusal.not_acceptable(_WRITTEN)
 
 
 def _view(
@@ -253,7 +253,7 @@ def _view(
     if form == "Table":
         if include not in ("", "Metadata", "Object", "None"):
             problem = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
-            raise bad_request(f"Unable to convert to Table as requested: {problem}")
+            raise Refusal.bad_request(f"Unable to convert to Table as requested: {problem}")
         return TableView(include or "Metadata", clock)
     if form == "PartialObjectMetadata" and many:
         what = f"but the requested object is a list (*{kind})"
@@ -261,7 +261,7 @@ def _view(
     if form == "PartialObjectMetadataList" and not many:
         what = f"but the requested object is not a list (*{kind})"
         if custom:
-            raise internal_error("content is not a list")
+            raise Refusal.internal_error("content is not a list")
         raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadataList, {what}")
     return _METADATA if form in ("PartialObjectMetadata", "PartialObjectMetadataList") else None
 

@@ -14,16 +14,7 @@ from typing import Any, Literal, Protocol
 
 from reconciler.apiserver.builtin.skeletons import filled
 from reconciler.apiserver.builtin.writes.strategies import Strategy
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    already_exists,
-    conflict,
-    forbidden,
-    internal_error,
-    invalid,
-    no_such_resource,
-    not_found,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.ownership.managed_fields import (
     NO_RESET_FIELDS,
     ManagedFields,
@@ -190,9 +181,9 @@ class Writer:
         errors += strategy.check(doc, None)
         errors += validate_contents(call, doc, None, errors)
         if errors:
-            raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
+            raise Refusal.invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
         if version.isdecimal() and version.strip("0") and not dry_run:
-            raise internal_error("resourceVersion should not be set on objects to be created")
+            raise Refusal.internal_error("resourceVersion should not be set on objects to be created")
         call.warnings = warnings = warnings + strategy.warn(doc)
         if admitted is not None:
             await self.admission.validate(replace(admitted, doc=doc))
@@ -272,7 +263,7 @@ class Writer:
         if not call.endpoint.served:  # its definition was deleted, or changed and kept the objects
             kind = self.cluster.registry.resource(info.group, info.plural)
             if kind is None or kind.store is not call.endpoint.store:
-                raise no_such_resource()
+                raise Refusal.no_such_resource()
         if not info.namespaced or namespace is None:
             return
         namespaces = self.cluster.registry.built_in("namespaces").store.objects
@@ -281,13 +272,13 @@ class Writer:
                 await self.provide_namespace(namespace)
         found = namespaces.get(namespace)
         if found is None:
-            raise not_found("namespaces", "", namespace)
+            raise Refusal.not_found("namespaces", "", namespace)
         if found.doc["metadata"].get("deletionTimestamp"):
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             cause = FieldError(
                 "metadata.namespace", f"namespace {namespace} is being terminated", "NamespaceTerminating"
             )
-            raise forbidden(info.plural, info.group, name, why, causes=[cause])
+            raise Refusal.forbidden(info.plural, info.group, name, why, causes=[cause])
 
     async def update(self, call: Call) -> WriteResult:
         """Replace an object, or its status."""
@@ -303,7 +294,7 @@ class Writer:
                     raise uid_conflict(call, metadata["uid"], "")
                 drop_resource_version(metadata, dry_run=dry_run)
                 return await self._create(call, doc, warnings, dry_run=dry_run)
-            raise not_found(info.plural, info.group, call.name)
+            raise Refusal.not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
             raise uid_conflict(call, uid, old.uid)
@@ -325,7 +316,7 @@ class Writer:
     async def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> WriteResult:
         info = call.endpoint.info
         if old is None and call.subresource:
-            raise not_found(info.plural, info.group, call.name)
+            raise Refusal.not_found(info.plural, info.group, call.name)
         config = read_applied_configuration(call)
         owners = ManagedFields(managed_fields_of(old), self.cluster.now())
         if old is None:
@@ -335,7 +326,7 @@ class Writer:
             doc, warnings = decode_patched(call, config, None)
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-                raise conflict(info.plural, info.group, call.name, why)
+                raise Refusal.conflict(info.plural, info.group, call.name, why)
             return await self._create(call, doc, warnings, dry_run=dry_run, owned=True)
         before = call.endpoint.to_served(old.doc)
         applied = apply_to_stored(call, config, old, owners)
@@ -435,7 +426,7 @@ def _check_version(call: Call, old: Stored, metadata: JSONObject) -> None:
     """Check that a change names the stored version, or none if its kind allows that."""
     info = call.endpoint.info
     if not metadata.get("resourceVersion") and not info.unconditional:
-        raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+        raise Refusal.invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
     check_resource_version(call, old, metadata)
 
 
@@ -444,7 +435,7 @@ def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
     if taken is not None:
         info, deleting = call.endpoint.info, "deletionTimestamp" in taken.doc["metadata"]
         generated = bool(metadata.get("generateName"))
-        raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
+        raise Refusal.already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
 
 
 def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject) -> None:
@@ -460,4 +451,4 @@ def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONO
     errors += strategy.check(doc, before)
     errors += validate_contents(call, doc, before, errors)
     if errors:
-        raise invalid(info.kind, info.internal_group, name, errors)
+        raise Refusal.invalid(info.kind, info.internal_group, name, errors)

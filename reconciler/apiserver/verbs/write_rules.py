@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal, bad_request, conflict, internal_error
+from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
 from reconciler.apiserver.requests.routing import Call
@@ -130,7 +130,7 @@ def check_name_given(call: Call, metadata: JSONObject) -> None:
     """Check that a document has a name."""
     if not metadata.get("name"):
         problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
-        raise bad_request(problem)
+        raise Refusal.bad_request(problem)
 
 
 def check_name_and_namespace(call: Call, metadata: JSONObject) -> None:
@@ -143,7 +143,7 @@ def check_name(call: Call, metadata: JSONObject) -> None:
     """Check the name of a document against the path."""
     name = metadata.get("name")
     if call.name and name and name != call.name:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
+        raise Refusal.bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
 
 
 def check_namespace(call: Call, metadata: JSONObject) -> None:
@@ -152,7 +152,9 @@ def check_namespace(call: Call, metadata: JSONObject) -> None:
         metadata.pop("namespace", None)
         return
     if (metadata.get("namespace") or call.namespace) != call.namespace:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        raise Refusal.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
     metadata["namespace"] = call.namespace
 
 
@@ -204,7 +206,7 @@ def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> Non
         return
     number = _number(asked)
     if number != old.rv and (number or not info.unconditional):
-        raise conflict(info.plural, info.group, call.name)
+        raise Refusal.conflict(info.plural, info.group, call.name)
 
 
 def drop_resource_version(metadata: JSONObject, *, dry_run: bool) -> None:
@@ -220,7 +222,7 @@ def _number(version: str) -> int:
     try:
         return go_int(version, signed=False)
     except ValueError as error:
-        raise internal_error(str(error)) from None
+        raise Refusal.internal_error(str(error)) from None
 
 
 def uid_conflict(call: Call, uid: str, stored: str) -> Refusal:
@@ -235,7 +237,7 @@ def uid_conflict(call: Call, uid: str, stored: str) -> Refusal:
         f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
         f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
     )
-    return conflict(info.plural, info.group, call.name, why)
+    return Refusal.conflict(info.plural, info.group, call.name, why)
 
 
 _WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}

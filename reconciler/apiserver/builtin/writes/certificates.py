@@ -9,7 +9,7 @@ from collections.abc import Callable
 from reconciler.apiserver.builtin.rules.kind_checks import APPROVAL, FINAL, content_of_request
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.writes.strategies import Strategy
-from reconciler.apiserver.encoding.refusals import FieldError, Findings, forbidden
+from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.wire import JSONObject
 
 __all__ = ["CERTIFICATES", "certificate_strategy"]
@@ -78,7 +78,7 @@ def _check(doc: JSONObject, before: JSONObject | None, subresource: str) -> Find
         yield from _check_update(doc.get("status") or {}, before.get("status") or {}, subresource)
     elif spec.get("signerName") == _CLIENT_SIGNER and b"system:masters" in content_of_request(spec.get("request")):
         words = f"use of {_CLIENT_SIGNER} signer with system:masters group is not allowed"
-        raise forbidden(_PLURAL, CERTIFICATES, str(doc["metadata"].get("name", "")), words)
+        raise Refusal.forbidden(_PLURAL, CERTIFICATES, str(doc["metadata"].get("name", "")), words)
 
 
 def _check_update(status: JSONObject, before: JSONObject, subresource: str) -> Findings:
