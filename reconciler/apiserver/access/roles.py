@@ -13,8 +13,7 @@ from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.cluster import Cluster, Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import JSONObject
 

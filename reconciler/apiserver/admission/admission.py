@@ -20,8 +20,7 @@ from reconciler.apiserver.admission.webhooks import (
 )
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Endpoint, Resource
+from reconciler.apiserver.storage.cluster import Cluster, Endpoint, Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.decoding import decode_patched
 from reconciler.apiserver.verbs.patches import PatchFailed, json_patch

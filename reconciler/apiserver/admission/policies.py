@@ -11,9 +11,9 @@ from reconciler.apiserver.admission.matching import configured, endpoint_for, se
 from reconciler.apiserver.admission.webhooks import review_request
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.builtin.writes.strategies import policy_documents
-from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of, policy_variables
+from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of, policy_variables
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
-from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.wire import JSONObject
 

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 
 from reconciler.apiserver.admission.matching import configured, endpoint_for
-from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of
+from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
-from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.apiserver.verbs.write import Admitted
 from reconciler.clock import Clock

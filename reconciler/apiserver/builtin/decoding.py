@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.encoding.quantities import NOT_A_QUANTITY, canonical_quantity
-from reconciler.apiserver.encoding.text import go_type
+from reconciler.apiserver.encoding.text import NOT_A_QUANTITY, canonical_quantity, go_type
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 

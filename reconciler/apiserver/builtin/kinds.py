@@ -1,7 +1,9 @@
-"""The list of built-in kinds, the description of any kind, and the fields that field selectors accept.
+"""The built-in kinds: their list and descriptions, the fields that field selectors accept, and the forms of documents.
 
 ``kinds.json`` has what discovery does not tell: the attributes of `KindInfo` that differ from their defaults, by group
-and plural; ``*`` stands for all kinds of a group.
+and plural; ``*`` stands for all kinds of a group. ``skeletons.json`` has the fields that Go writes even if they are
+empty: structs and numbers. Events have two forms: that of the core group, in which they are stored, and that of
+events.k8s.io.
 """
 
 from __future__ import annotations
@@ -10,11 +12,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver.builtin.types import built_in_node
 from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.wire import JSONObject
 
-__all__ = ["BUILT_IN", "REVIEWS", "FieldReader", "KindInfo", "field_reader", "recorded_groups", "selectable_fields"]
+__all__ = [
+    "BUILT_IN",
+    "REVIEWS",
+    "FieldReader",
+    "KindInfo",
+    "field_reader",
+    "filled",
+    "from_events_group",
+    "recorded_groups",
+    "selectable_fields",
+    "shown_empty",
+    "skeleton_of",
+    "to_events_group",
+]
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -188,3 +204,69 @@ def selectable_fields(info: KindInfo) -> dict[str, FieldReader]:
     paths = (each.partition("=") for each in info.selectable)
     found = {field: field_reader(path or field) for field, _, path in paths}
     return {**found, **_COMPUTED.get((info.group, info.plural), {})}
+
+
+_EXCLUDED = frozenset({"customresourcedefinitions"})
+"""The kinds whose fields are set elsewhere."""
+
+
+def skeleton_of(info: KindInfo, version: str) -> JSONObject:
+    """Return the fields that an empty document of a built-in kind has besides its type; a required field is None."""
+    node = None if info.plural in _EXCLUDED else built_in_node(info.group, version, info.kind)
+    found: JSONObject = {"metadata": {}}
+    for key in ("spec", "status"):
+        child = node.properties.get(key) if node is not None else None
+        if child is not None and child.properties:
+            found[key] = {}
+    always: JSONObject = recorded("builtin/skeletons.json").get(f"{info.group}/{info.plural}", {})
+    return found | always
+
+
+def shown_empty(info: KindInfo, skeleton: JSONObject) -> JSONObject:
+    """Return the fields of the object in a bookmark, besides its metadata."""
+    shown = {key: value for key, value in skeleton.items() if key != "metadata"}
+    if info.replicas_in_bookmarks:
+        shown["spec"] = {"replicas": 0, **shown["spec"]}
+    return shown
+
+
+def filled(document: JSONObject, skeleton: JSONObject) -> JSONObject:
+    """Return a document with the missing fields of a skeleton added, except nulls; complete parts are shared."""
+    missing = {}
+    for key, empty in skeleton.items():
+        if empty is None:
+            continue
+        value = document.get(key)
+        if value is None:
+            missing[key] = filled({}, empty) if isinstance(empty, dict) else empty
+        elif isinstance(empty, dict) and isinstance(value, dict):
+            whole = filled(value, empty)
+            if whole is not value:
+                missing[key] = whole
+    return {**document, **missing} if missing else document
+
+
+_NAMES = {
+    "involvedObject": "regarding",
+    "message": "note",
+    "source": "deprecatedSource",
+    "firstTimestamp": "deprecatedFirstTimestamp",
+    "lastTimestamp": "deprecatedLastTimestamp",
+    "count": "deprecatedCount",
+    "reportingComponent": "reportingController",
+}
+_BACK = {new: old for old, new in _NAMES.items()}
+
+
+def to_events_group(doc: JSONObject) -> JSONObject:
+    """Return an Event of the core group as one of events.k8s.io/v1."""
+    shown = {_NAMES.get(key, key): value for key, value in doc.items() if value != ""}
+    return {**shown, "apiVersion": "events.k8s.io/v1"}
+
+
+def from_events_group(doc: JSONObject) -> JSONObject:
+    """Return an Event of events.k8s.io/v1 as one of the core group."""
+    stored = {_BACK.get(key, key): value for key, value in doc.items()}
+    for key in ("reportingComponent", "reportingInstance"):
+        stored.setdefault(key, "")
+    return {**stored, "apiVersion": "v1"}

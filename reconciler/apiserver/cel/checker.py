@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from reconciler.apiserver.cel.engine import named_types
 from reconciler.apiserver.cel.model import FORMAT_TYPES, member_of, type_of
 from reconciler.apiserver.cel.syntax_tree import Expr, Tree
-from reconciler.apiserver.schema.patterns import pattern_problem
+from reconciler.apiserver.schema.formats import pattern_problem
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 
 __all__ = ["Checked", "check_expression", "instantiation_problem"]

@@ -25,7 +25,7 @@ from reconciler.apiserver.cel.parsers import (
     version_order,
 )
 from reconciler.apiserver.cel.rewriting import runtime_functions
-from reconciler.apiserver.encoding.quantities import quantity_text, read_quantity
+from reconciler.apiserver.encoding.text import quantity_text, read_quantity
 from reconciler.apiserver.schema.formats import FORMATS, form_problems, label_problems, qualified_name_problems
 
 __all__ = ["functions"]

@@ -16,7 +16,7 @@ import msgspec
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
-from reconciler.apiserver.storage.registry import Convert
+from reconciler.apiserver.storage.cluster import Convert
 from reconciler.apiserver.storage.store import encode
 from reconciler.http import HTTPResponse, Transport
 from reconciler.wire import JSONObject

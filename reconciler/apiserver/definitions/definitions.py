@@ -15,9 +15,8 @@ from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.cluster import Cluster, Endpoint, Resource, ScalePaths
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
-from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import Transport
 from reconciler.wire import Condition, JSONObject

@@ -18,7 +18,7 @@ _MODIFIED = "the object has been modified; please apply your changes to the late
 
 
 class Refusal(Exception):
-    """The error response to a request.
+    """The error response to a request. The other constructors make those of an API server.
 
     Args:
         code: the HTTP status code.
@@ -27,8 +27,6 @@ class Refusal(Exception):
         details: the Status's details; ``{}`` is written, None is omitted.
         metadata: the Status's metadata, such as a new ``continue`` token.
         text: a plain-text body to send instead of a Status.
-
-    The other constructors are those of the refusals of an API server.
     """
 
     def __init__(

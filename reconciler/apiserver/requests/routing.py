@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from reconciler.apiserver.access.users import ADMIN, User
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool
-from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
 

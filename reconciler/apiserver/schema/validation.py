@@ -17,8 +17,7 @@ from typing import Any
 from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
-from reconciler.apiserver.schema.patterns import ecma_pattern
+from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, ecma_pattern
 from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.errors import MissingExtra
 from reconciler.wire import JSONObject

@@ -25,7 +25,7 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.logged_request import log_entry
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction
-from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.cluster import Resource
 from reconciler.apiserver.storage.state import DataDirectory
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.watch import Watch

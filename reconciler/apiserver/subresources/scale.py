@@ -24,7 +24,7 @@ from reconciler.apiserver.requests.bodies import (
 )
 from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
+from reconciler.apiserver.storage.cluster import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.decoding import sort_by_document
 from reconciler.apiserver.verbs.patches import apply_patch, merge_patch

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
-from reconciler.apiserver.builtin.skeletons import filled
+from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.types import built_in_node, type_name, type_node
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted, snippet

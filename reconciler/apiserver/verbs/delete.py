@@ -14,8 +14,7 @@ from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_regi
 from reconciler.apiserver.encoding.text import go_bool, go_int
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Cluster, timestamp
-from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.cluster import Cluster, Resource, timestamp
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.read import selector_of

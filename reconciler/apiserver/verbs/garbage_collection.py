@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.cluster import Cluster, Resource
 from reconciler.apiserver.storage.store import Store, Stored
 from reconciler.apiserver.verbs.delete import Deleter
 

@@ -12,7 +12,7 @@ from reconciler.apiserver.builtin.tables.cells import show_age
 from reconciler.apiserver.builtin.tables.columns import built_in_columns
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_json
-from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.cluster import Endpoint
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.clock import Clock
 from reconciler.wire import JSONObject

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from reconciler.apiserver.builtin.skeletons import filled
+from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.writes.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.ownership.managed_fields import (

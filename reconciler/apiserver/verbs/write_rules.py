@@ -11,8 +11,8 @@ from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.storage.cluster import Endpoint, Resource
 from reconciler.apiserver.storage.custom_contents import BLOCKING, CustomContents
-from reconciler.apiserver.storage.registry import Endpoint, Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 

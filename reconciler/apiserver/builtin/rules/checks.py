@@ -15,9 +15,8 @@ from typing import Any
 from reconciler.apiserver.builtin.rules.kind_checks import KIND_CHECKS
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, amount, getter, old_value
 from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address
-from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.encoding.text import quoted, read_quantity
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule
-from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
+from reconciler.apiserver.encoding.text import read_quantity
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import go_json, quoted
+from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity
 from reconciler.wire import JSONObject
 
 __all__ = ["Check", "Place", "Rule", "amount", "condition", "getter", "named", "old_value", "read_rule"]

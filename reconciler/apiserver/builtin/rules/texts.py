@@ -14,9 +14,9 @@ from reconciler.apiserver.schema.formats import (
     form_problems,
     label_problems,
     path_name_problems,
+    pattern_problem,
     qualified_name_problems,
 )
-from reconciler.apiserver.schema.patterns import pattern_problem
 
 __all__ = ["FORMS", "parsed_address"]
 

@@ -17,8 +17,8 @@ from reconciler.apiserver.builtin.writes.pod_updates import (
     difference,
 )
 from reconciler.apiserver.builtin.writes.preparation import COMPLETE, FINISH, Change, complete_pod, finish_job
-from reconciler.apiserver.cel.conditions import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.cel.expressions import CompileError
+from reconciler.apiserver.cel.rules import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.wire import JSONObject
