@@ -22,9 +22,9 @@ from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.storage.cluster import Cluster, Endpoint, Resource
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.apiserver.verbs.decoding import decode_patched
 from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
-from reconciler.apiserver.verbs.write import Admitted
 from reconciler.apiserver.verbs.write_rules import same_json
 from reconciler.wire import JSONObject
 

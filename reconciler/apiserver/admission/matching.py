@@ -8,7 +8,7 @@ from typing import Any
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.storage.cluster import Endpoint, Registry
-from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.wire import JSONObject
 
 __all__ = ["GROUP", "configured", "endpoint_for", "selected"]

@@ -9,7 +9,7 @@ from reconciler.apiserver.access.users import MASTERS, Attributes, denied
 from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.wire import JSONObject
 
 __all__ = ["check_permissions", "needs_permissions"]

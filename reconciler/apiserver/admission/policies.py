@@ -14,7 +14,7 @@ from reconciler.apiserver.builtin.writes.strategies import policy_documents
 from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of, policy_variables
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.storage.cluster import Endpoint, Registry
-from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.wire import JSONObject
 
 __all__ = ["Policy", "read_policies"]

@@ -20,7 +20,7 @@ from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
-from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport

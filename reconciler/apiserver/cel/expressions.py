@@ -54,7 +54,9 @@ def compile_expression(source: str, node: Node, *, optional_old: bool) -> Expres
     Raises:
         CompileError: it does not compile.
     """
-    kind = cel_type(_type_name(node))
+    of_object = "map(string, dyn)"
+    known = type_of(node).replace("object", of_object)
+    kind = cel_type(known or (of_object if node.type == "object" else "dyn"))
     variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
     expression = _compiled(source, checking_environment(variables, functions))
     tree = read_tree(expression.serialize())
@@ -154,12 +156,6 @@ def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
         shown = source.split("\n")[line]
         lines.append(f"ERROR: <input>:{line + 1}:{column + 1}: {problem}\n | {shown}\n | {'.' * column}^")
     return "compilation failed: " + "\n".join(lines)
-
-
-def _type_name(node: Node) -> str:
-    if node.type == "object" and not type_of(node):
-        return "map(string, dyn)"
-    return type_of(node).replace("object", "map(string, dyn)") or "dyn"
 
 
 # Expressions about documents of any type.

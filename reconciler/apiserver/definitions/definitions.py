@@ -237,7 +237,9 @@ def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
 
 
 def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents) -> Endpoint:
-    fields = version.get("selectableFields") or ()
+    fields, subresources = version.get("selectableFields") or (), version.get("subresources") or {}
+    scale = subresources.get("scale") or {}
+    paths = (scale.get(f"{name}Path") or "" for name in ("specReplicas", "statusReplicas", "labelSelector"))
     warning = ""
     if version.get("deprecated"):
         default = f"{resource.info.group}/{version['name']} {resource.info.kind} is deprecated"
@@ -245,20 +247,13 @@ def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents)
     return Endpoint(
         resource,
         version["name"],
-        frozenset(name for name, value in (version.get("subresources") or {}).items() if value is not None),
+        frozenset(name for name, value in subresources.items() if value is not None),
         {field["jsonPath"].lstrip("."): field_reader(field["jsonPath"]) for field in fields},
         contents,
         tuple(version.get("additionalPrinterColumns") or ()),
         warning,
-        _scale_paths(version),
+        ScalePaths(*paths) if scale else None,
     )
-
-
-def _scale_paths(version: JSONObject) -> ScalePaths | None:
-    scale = (version.get("subresources") or {}).get("scale")
-    if not scale:
-        return None
-    return ScalePaths(scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath") or "")
 
 
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")

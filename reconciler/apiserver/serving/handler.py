@@ -28,12 +28,13 @@ from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.apiserver.subresources.pods import PodSubresources
 from reconciler.apiserver.subresources.reviews import Reviews, TokenRequests
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
+from reconciler.apiserver.verbs.admitted import Outdated, WriteResult
 from reconciler.apiserver.verbs.delete import Deleter
 from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
 from reconciler.apiserver.verbs.read import Reader
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch
-from reconciler.apiserver.verbs.write import Outdated, Writer, WriteResult
+from reconciler.apiserver.verbs.write import Writer
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reconciler.apiserver.access.users import Denied
 from reconciler.apiserver.encoding.refusals import Refusal
@@ -33,9 +33,30 @@ from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["HandlerChain"]
+__all__ = ["HandlerChain", "ServerStatistics"]
 
 _LATE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """The size of a server, and what it has dropped.
+
+    Attributes:
+        objects: stored objects.
+        resource_version: the newest resourceVersion.
+        watches: open watches.
+        requests: answered requests.
+        requests_dropped: how many of them the log no longer holds.
+        events_dropped: watch events that the history no longer holds.
+    """
+
+    objects: int
+    resource_version: int
+    watches: int
+    requests: int
+    requests_dropped: int
+    events_dropped: int
 
 
 class HandlerChain:
@@ -45,7 +66,6 @@ class HandlerChain:
         handler: the handler; replaced when the server loses its data.
         faults: the faults.
         log: the request log.
-        answered: how many requests were answered.
         data: where commits are kept beyond the process, or None.
     """
 
@@ -54,7 +74,7 @@ class HandlerChain:
     ) -> None:
         self.faults = Faults(rng)
         self.log = RequestLog(log)
-        self.answered = 0
+        self._answered = 0
         self.data: DataDirectory | None = None
         self._clock = clock
         self._rng = rng
@@ -172,7 +192,9 @@ class HandlerChain:
             raise _unknown(request, "the server restarted before it answered")
         response = self._log(request, call, result, strike)
         if order == "before" and store.end != position:
-            await _let_readers_run()
+            # A reader needs a few iterations of the event loop to take a frame and act on it.
+            for _ in range(8):
+                await asyncio.sleep(0)
         return response
 
     async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
@@ -189,7 +211,7 @@ class HandlerChain:
     def _log(
         self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | str = ""
     ) -> HTTPResponse:
-        self.answered += 1
+        self._answered += 1
         written = result.written
         before, after = (None, None) if written is None else (written.before, written.after)
         status, now = result.response.status, self._clock.now()
@@ -226,10 +248,18 @@ class HandlerChain:
 
     # watches, and what happens besides requests
 
-    @property
-    def watches(self) -> int:
-        """Return how many watches are open."""
-        return sum(1 for watch in self._watches if not watch.closed)
+    def statistics(self) -> ServerStatistics:
+        """Return the current counts."""
+        cluster = self.handler.cluster
+        stores = {resource.store for resource in cluster.registry.resources()}
+        return ServerStatistics(
+            objects=sum(len(store.objects) for store in stores),
+            resource_version=cluster.revisions.current,
+            watches=len(self._open_watches(None)),
+            requests=self._answered,
+            requests_dropped=self.log.dropped,
+            events_dropped=sum(store.dropped for store in stores),
+        )
 
     def cut_watches(self, resource: str | None = None) -> int:
         """Break off watches and return how many."""
@@ -280,12 +310,6 @@ class HandlerChain:
 
 def _unknown(request: HTTPRequest, why: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"{request.method} {request.path}: {why}")
-
-
-async def _let_readers_run() -> None:
-    # A reader needs a few iterations of the event loop to take a frame and act on it.
-    for _ in range(8):
-        await asyncio.sleep(0)
 
 
 def _without_surrogates(request: HTTPRequest) -> HTTPRequest:

@@ -19,8 +19,8 @@ from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.admitted import WriteResult
 from reconciler.apiserver.verbs.decoding import read_unstored_object
-from reconciler.apiserver.verbs.write import WriteResult
 from reconciler.apiserver.verbs.write_rules import check_namespace
 from reconciler.wire import JSONObject
 

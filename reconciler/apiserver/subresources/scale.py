@@ -26,9 +26,10 @@ from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.admitted import Admitted, WriteResult
 from reconciler.apiserver.verbs.decoding import sort_by_document
 from reconciler.apiserver.verbs.patches import apply_patch, merge_patch
-from reconciler.apiserver.verbs.write import Admitted, Writer, WriteResult
+from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import (
     check_name_and_namespace,
     check_name_given,

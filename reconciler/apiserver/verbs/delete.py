@@ -16,10 +16,10 @@ from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster, Resource, timestamp
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.admitted import Admission, Admitted, Outdated, WriteResult
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE
-from reconciler.apiserver.verbs.write import Admission, Admitted, Outdated, WriteResult
 from reconciler.apiserver.verbs.write_rules import is_removable
 from reconciler.wire import JSONObject
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
 
 from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.writes.strategies import Strategy
@@ -32,6 +31,7 @@ from reconciler.apiserver.requests.metadata import (
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.admitted import Admission, Admitted, Outdated, WriteResult
 from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
 from reconciler.apiserver.verbs.decoding import decode_patched, read_document
 from reconciler.apiserver.verbs.patches import apply_patch
@@ -56,76 +56,9 @@ from reconciler.apiserver.verbs.write_rules import (
 from reconciler.errors import APIError
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = ["Admission", "Admitted", "Outdated", "WriteResult", "Writer"]
+__all__ = ["Writer"]
 
 _MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-
-
-@dataclass(slots=True)
-class WriteResult:
-    """The result of a write.
-
-    Attributes:
-        code: the HTTP status.
-        stored: the version to return; None to return `document`.
-        document: another document to return.
-        before: the version before, if there was one.
-        after: the version after; the same object as `before` if nothing changed.
-        warnings: texts for Warning headers.
-    """
-
-    code: int
-    stored: Stored | None = None
-    document: Any = None
-    before: Stored | None = None
-    after: Stored | None = None
-    warnings: list[str] = field(default_factory=list)
-
-
-class Outdated(Exception):
-    """The object changed while webhooks were called: the write must be made again on its new version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A write that is up for admission.
-
-    Attributes:
-        call: the request.
-        operation: what is done to the object.
-        name: its name; empty if the server generates it.
-        doc: the new object in the version of the request; None for a deletion.
-        before: the stored object in the version of the request; None for a new one.
-        dry_run: whether nothing will be stored.
-        options: the options of a deletion.
-    """
-
-    call: Call
-    operation: Literal["CREATE", "UPDATE", "DELETE"]
-    name: str
-    doc: JSONObject | None
-    before: JSONObject | None
-    dry_run: bool
-    options: JSONObject = field(default_factory=dict)
-
-
-class Admission(Protocol):
-    """The admission of writes, after their documents are decoded and before they are committed."""
-
-    active: bool
-    """Whether anyone is asked about any write."""
-
-    def applies(self, write: Admitted, /) -> bool:
-        """Return whether anyone is asked about writes of this kind."""
-        ...
-
-    async def mutate(self, write: Admitted, /) -> JSONObject | None:
-        """Return the object, changed or not, which the caller owns; raise a `Refusal` if the write is denied."""
-        ...
-
-    async def validate(self, write: Admitted, /) -> None:
-        """Return if the write is allowed; raise a `Refusal` if it is denied."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
