@@ -189,23 +189,14 @@ def _if_string(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
 
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_LONG_UNITS: Mapping[str, str] = {
-    "nan": "ns",
-    "mic": "us",
-    "mil": "ms",
-    "sec": "s",
-    "min": "m",
-    "hou": "h",
-    "day": "d",
-    "wee": "w",
-}
-"""The short units, by the first three letters of the long ones."""
+_SECONDS |= {"nan": 1e-9, "mic": 1e-6, "mil": 1e-3, "sec": 1, "min": 60, "hou": 3600, "day": 86400, "wee": 604800}
+"""The seconds of units; of a long one, by its first three letters."""
 
 
 def _duration(text: str) -> timedelta:
     seconds = 0.0
     for number, unit in _DURATION_PART.findall(text.lstrip("+-")):
-        seconds += float(number) * _SECONDS[_LONG_UNITS.get(unit[:3], unit)]
+        seconds += float(number) * _SECONDS[unit[:3]]
     return timedelta(seconds=-seconds if text.startswith("-") else seconds)
 
 

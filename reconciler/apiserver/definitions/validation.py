@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, form_problems
 from reconciler.apiserver.schema.shape import compile_schema, prune
@@ -22,22 +23,6 @@ __all__ = ["check_definition", "unknown_formats"]
 
 
 _SCHEMA = "apiextensions.v1.JSONSchemaProps"
-_STRUCTURAL = (
-    "type",
-    "title",
-    "description",
-    "default",
-    "nullable",
-    "additionalProperties",
-    "x-kubernetes-preserve-unknown-fields",
-    "x-kubernetes-embedded-resource",
-    "x-kubernetes-int-or-string",
-    "x-kubernetes-list-type",
-    "x-kubernetes-list-map-keys",
-    "x-kubernetes-map-type",
-    "x-kubernetes-validations",
-)
-"""The keywords that are forbidden inside allOf, anyOf, oneOf and not."""
 
 
 def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
@@ -111,7 +96,7 @@ def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Findings:
 
 def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Findings:
     """Check a schema inside allOf, anyOf, oneOf or not: it may restrict values, but not define structure."""
-    for key in _STRUCTURAL:
+    for key in recorded("schema/keywords.json")["structural"]:
         if branch.get(key) is None or (key == "type" and outer.get("x-kubernetes-int-or-string")):
             continue
         yield FieldError.forbidden(f"{path}.{key}", "must be empty to be structural")

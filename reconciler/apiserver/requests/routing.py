@@ -62,12 +62,8 @@ class Call:
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _ACTION = {"POST": "create"}
-ACTIONS = {
-    "binding": {"kind": "Binding"},
-    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
-    "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
-}
-"""The subresources that support create only, with their kinds in discovery."""
+ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}
+"""The subresources that support create only, with their kinds."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 
 

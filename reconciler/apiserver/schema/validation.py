@@ -204,24 +204,6 @@ _COMPUTED: dict[str, Callable[[Any, str, str], Findings]] = {
 }
 
 
-_KEPT = (
-    "enum",
-    "exclusiveMaximum",
-    "exclusiveMinimum",
-    "maxItems",
-    "maxLength",
-    "maxProperties",
-    "maximum",
-    "minItems",
-    "minLength",
-    "minProperties",
-    "minimum",
-    "multipleOf",
-    "pattern",
-    "required",
-)
-
-
 class SchemaValidator:
     """A validator of values by one schema.
 
@@ -287,7 +269,8 @@ def _plain_schema(schema: JSONObject) -> JSONObject:
 
 def _kept(schema: JSONObject) -> JSONObject:
     """Return the keywords that have the same meaning in JSON Schema."""
-    plain = {key: schema[key] for key in _KEPT if key in schema and _is_usable(key, schema[key])}
+    kept = recorded("schema/keywords.json")["validating"]
+    plain = {key: schema[key] for key in kept if key in schema and _is_usable(key, schema[key])}
     if "pattern" in plain:
         plain |= {"pattern": ecma_pattern(schema["pattern"]), WRITTEN_PATTERN: schema["pattern"]}
     return plain

@@ -35,7 +35,7 @@ class PodSubresources:
 
     def create(self, call: Call) -> WriteResult:
         """Evict or bind a pod."""
-        kind = str(ACTIONS[call.subresource]["kind"])
+        kind = ACTIONS[call.subresource]
         dry_run = check_write_options(call)
         document = read_unstored_object(call.request, kind)
         metadata = document.get("metadata") or {}

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
-from reconciler.apiserver.builtin.kinds import filled
+from reconciler.apiserver.builtin.kinds import BUILT_IN, REVIEWS, filled
 from reconciler.apiserver.builtin.types import built_in_node, type_name, type_node
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted, snippet
@@ -185,17 +185,15 @@ def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
     return Refusal.invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
 
 
-_AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io/v1", "authorization.k8s.io/v1"
 _VERSIONS = {
+    **{
+        info.kind: tuple(f"{info.group}/{each}" for each in versions)
+        for info, versions in BUILT_IN
+        if info.group in REVIEWS
+    },
     "Binding": ("v1",),
     "Eviction": ("policy/v1", "policy/v1beta1"),
-    "LocalSubjectAccessReview": (_AUTHORIZATION,),
-    "SelfSubjectAccessReview": (_AUTHORIZATION,),
-    "SelfSubjectReview": (_AUTHENTICATION,),
-    "SelfSubjectRulesReview": (_AUTHORIZATION,),
-    "SubjectAccessReview": (_AUTHORIZATION,),
-    "TokenRequest": (_AUTHENTICATION,),
-    "TokenReview": (_AUTHENTICATION,),
+    "TokenRequest": ("authentication.k8s.io/v1",),
 }
 """The versions of each kind besides options; the first one is the default."""
 

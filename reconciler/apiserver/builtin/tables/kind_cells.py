@@ -35,15 +35,6 @@ def endpoints(doc: JSONObject, _now: datetime) -> str:
     return shortened(found)
 
 
-_METRICS = {
-    "External": "external",
-    "Pods": "pods",
-    "Object": "object",
-    "Resource": "resource",
-    "ContainerResource": "containerResource",
-}
-
-
 def hpa_targets(doc: JSONObject, _now: datetime) -> str:
     """Return the metrics of a HorizontalPodAutoscaler with their current and target values."""
     now = value_at(doc, "status.currentMetrics", ())
@@ -52,7 +43,8 @@ def hpa_targets(doc: JSONObject, _now: datetime) -> str:
 
 
 def _metric(metric: JSONObject, status: JSONObject) -> str:
-    member = _METRICS.get(str(metric.get("type")), "")
+    kind = str(metric.get("type"))
+    member = kind[:1].lower() + kind[1:]
     spec, current = metric.get(member) or {}, value_at(status, f"{member}.current", {})
     target = spec.get("target") or {}
     named_first = member in ("resource", "containerResource")
