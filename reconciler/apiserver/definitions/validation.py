@@ -247,17 +247,10 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Findings:
 
 
 def _internal(version: JSONObject) -> JSONObject:
-    return {
-        "Name": version.get("name", ""),
-        "Served": bool(version.get("served")),
-        "Storage": bool(version.get("storage")),
-        "Deprecated": bool(version.get("deprecated")),
-        "DeprecationWarning": version.get("deprecationWarning"),
-        "Schema": None,
-        "Subresources": None,
-        "AdditionalPrinterColumns": None,
-        "SelectableFields": None,
-    }
+    """Return a version as the Go struct that messages show."""
+    flags = {name: bool(version.get(name.lower())) for name in ("Served", "Storage", "Deprecated")}
+    shown = {"Name": version.get("name", ""), **flags, "DeprecationWarning": version.get("deprecationWarning")}
+    return shown | dict.fromkeys(("Schema", "Subresources", "AdditionalPrinterColumns", "SelectableFields"))
 
 
 def _check_selectable(version: JSONObject, schema: JSONObject, place: str) -> Findings:

@@ -2,8 +2,9 @@
 
 The forms of names are in ``names.json``: a pattern, the maximum length (0 for none) and its unit, and the message, in
 which braces stand for the pattern; or it has a message for each pattern of what a text must not contain. The rules of
-formats are those of the API server's own format registry, which are laxer than the RFCs in places. Patterns are regular
-expressions in Go's syntax; ``patterns.json`` has the POSIX classes, and Go's messages by those of RE2.
+formats are those of the API server's own format registry, which are laxer than the RFCs in places; ``formats.json`` has
+those that are a pattern. Patterns of users are regular expressions in Go's syntax; ``patterns.json`` has the POSIX
+classes, and Go's messages by those of RE2.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -139,45 +140,38 @@ def log_entry(
 ) -> LoggedRequest:
     """Return the log entry of a request, whose path belongs to no kind if it makes no call."""
     headers = request.headers
-    agent, content = headers.get("user-agent", "")[:_MAX_CHARACTERS], headers.get("content-type", "")[:_MAX_CHARACTERS]
-    if call is None:
-        return LoggedRequest(
-            time,
-            request.method[:_MAX_CHARACTERS].lower(),
-            request.method[:_MAX_CHARACTERS],
-            request.path[:_MAX_CHARACTERS],
-            status=status,
-            reason=reason,
-            user_agent=agent,
-            content_type=content,
-            fault=fault,
-        )
-    info = call.endpoint.info
-    effective = after is not None and after is not before
+    texts: dict[str, Any] = {
+        "verb": request.method.lower(),
+        "method": request.method,
+        "path": request.path,
+        "user_agent": headers.get("user-agent", ""),
+        "content_type": headers.get("content-type", ""),
+    }
+    if call is not None:
+        info = call.endpoint.info
+        texts |= {
+            "verb": call.verb,
+            "group": info.group,
+            "version": call.endpoint.version,
+            "resource": info.plural,
+            "kind": info.kind,
+            "namespace": call.namespace,
+            "name": call.name or _name_of_created(request, call, after),
+            "subresource": call.subresource,
+            "field_manager": manager_of(call) if call.verb in WRITES else "",
+            "cycle": headers.get(CYCLE_HEADER, ""),
+            "user": "" if call.user is ADMIN else call.user.name,
+        }
     return LoggedRequest(
         time,
-        call.verb,
-        request.method,
-        request.path[:_MAX_CHARACTERS],
-        info.group,
-        call.endpoint.version,
-        info.plural,
-        info.kind,
-        None if call.namespace is None else call.namespace[:_MAX_CHARACTERS],
-        call.name[:_MAX_CHARACTERS] or _name_of_created(request, call, after),
-        call.subresource[:_MAX_CHARACTERS],
-        status,
-        reason,
-        before.rv if before is not None else None,
-        after.rv if after is not None else None,
-        effective,
-        changed_paths(before.doc, after.doc) if effective and before is not None and after is not None else (),
-        agent,
-        content,
-        manager_of(call)[:_MAX_CHARACTERS] if call.verb in WRITES else "",
-        headers.get(CYCLE_HEADER, "")[:_MAX_CHARACTERS],
-        fault,
-        "" if call.user is ADMIN else call.user.name[:_MAX_CHARACTERS],
+        status=status,
+        reason=reason,
+        before=None if before is None else before.rv,
+        after=None if after is None else after.rv,
+        effective=after is not None and after is not before,
+        changed=() if before is None or after is None else changed_paths(before.doc, after.doc),
+        fault=fault,
+        **{name: text and text[:_MAX_CHARACTERS] for name, text in texts.items()},
     )
 
 
@@ -191,7 +185,7 @@ def _name_of_created(request: HTTPRequest, call: Call, after: Stored | None) -> 
         asked = msgspec.json.decode(request.body, type=_Body).metadata.name
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    return asked[:_MAX_CHARACTERS]
+    return asked
 
 
 class _BodyMetadata(msgspec.Struct):

@@ -186,11 +186,7 @@ def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
 
 
 _VERSIONS = {
-    **{
-        info.kind: tuple(f"{info.group}/{each}" for each in versions)
-        for info, versions in BUILT_IN
-        if info.group in REVIEWS
-    },
+    **{info.kind: (f"{info.group}/{versions[0]}",) for info, versions in BUILT_IN if info.group in REVIEWS},
     "Binding": ("v1",),
     "Eviction": ("policy/v1", "policy/v1beta1"),
     "TokenRequest": ("authentication.k8s.io/v1",),
