@@ -100,16 +100,13 @@ class GarbageCollector:
                 self._remove_owner(other, dependent, stored.uid)
             self._remove_finalizer(resource, stored, _ORPHAN)
         elif _FOREGROUND in finalizers:
-            self._foreground(resource, stored)
+            for other, dependent in self._dependents_of(stored.uid):
+                if not dependent.doc["metadata"].get("deletionTimestamp"):
+                    self._deleter.delete_stored(other, dependent, {"propagationPolicy": "Foreground"})
+            if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
+                self._remove_finalizer(resource, stored, _FOREGROUND)
         elif resource.info.plural == "namespaces" and not resource.info.group and self._namespaces:
             self._empty_namespace(stored)
-
-    def _foreground(self, resource: Resource, stored: Stored) -> None:
-        for other, dependent in self._dependents_of(stored.uid):
-            if not dependent.doc["metadata"].get("deletionTimestamp"):
-                self._deleter.delete_stored(other, dependent, {"propagationPolicy": "Foreground"})
-        if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
-            self._remove_finalizer(resource, stored, _FOREGROUND)
 
     def _remove_owner(self, resource: Resource, stored: Stored, uid: str) -> None:
         owners = [owner for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid") != uid]

@@ -178,7 +178,12 @@ class Reader:
             found = _PageToken.read(token)
             if asked:
                 raise Refusal.bad_request("specifying resource version is not allowed when using continue")
-            return self._continued(store, found)
+            if found.rv < 0:
+                return store.now, current, found
+            snapshot = store.at(found.rv)
+            if snapshot is None or found.rv < self.cluster.revisions.compacted:
+                raise Refusal.expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, found.start).text()})
+            return snapshot, found.rv, found
         if asked is not None:
             self._not_in_future(asked)
             # With a limit but no match, the real server reads the exact version, except for a single object.
@@ -191,14 +196,6 @@ class Reader:
             if asked == 0 and stale is not None:
                 return self._past(store, stale), self._past_version(store, stale), None
         return store.now, current, None
-
-    def _continued(self, store: Store, token: _PageToken) -> tuple[Snapshot, int, _PageToken]:
-        if token.rv < 0:
-            return store.now, self.cluster.revisions.current, token
-        snapshot = store.at(token.rv)
-        if snapshot is None or token.rv < self.cluster.revisions.compacted:
-            raise Refusal.expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, token.start).text()})
-        return snapshot, token.rv, token
 
     def _page(
         self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _PageToken | None

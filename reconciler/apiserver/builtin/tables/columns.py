@@ -34,7 +34,7 @@ class Column(NamedTuple):
 def _cell(form: str) -> Cell:
     condition, asked, choice = form.partition(" ? ")
     if asked:
-        then, otherwise = map(_cell, choice.split(" : "))
+        then, otherwise = map(_cell, choice.split(" : ", 1))
         return lambda doc, now: (then if value_at(doc, condition) else otherwise)(doc, now)
     if form.startswith("@"):
         return _function(*form[1:].split())
@@ -45,7 +45,7 @@ def _cell(form: str) -> Cell:
     if slash:
         return lambda doc, _now: f"{value_at(doc, left, 0)}/{value_at(doc, right, 0)}"
     path, _, text = form.partition("|")
-    default: Any = {"0": 0, "false": False, "true": True}.get(text, text)
+    default: Any = {"0": 0, "1": 1, "false": False, "true": True}.get(text, text)
     return lambda doc, _now: default if (found := value_at(doc, path)) in (None, "") else found
 
 

@@ -183,11 +183,6 @@ def class_parameters(doc: JSONObject, _now: datetime) -> str:
     return f"{found.get('kind')}{group}/{found.get('name')}" if found else NONE
 
 
-def event_count(doc: JSONObject, _now: datetime) -> int:
-    """Return how often an Event happened."""
-    return int(value_at(doc, "series.count") or doc.get("count") or 1)
-
-
 def _sidecars(doc: JSONObject) -> set[str]:
     """Return the names of the init containers that keep running."""
     containers = value_at(doc, "spec.initContainers", ())
