@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Mapping
@@ -47,6 +48,9 @@ __all__ = [
 
 
 _MANAGED_FIELDS = b'"managedFields":'
+
+_LABEL_SETS = 1024
+"""Maximum label sets that are remembered to be shared. Lists are in the order of names, so equal ones come together."""
 
 _logger = logging.getLogger("reconciler.cache")
 
@@ -349,8 +353,14 @@ def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> Cach
         deletion_timestamp=metadata.deletion_timestamp,
         creation_timestamp=metadata.creation_timestamp,
         problem=problem,
-        _labels=metadata.labels,
+        _labels=_shared_labels(tuple(metadata.labels.items())) if metadata.labels else None,
     )
+
+
+@functools.lru_cache(maxsize=_LABEL_SETS)
+def _shared_labels(labels: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Return the same dict for the same labels: those of a ReplicaSet's Pods, for example, are stored once."""
+    return dict(labels)
 
 
 def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...]) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import logging
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -100,6 +101,21 @@ def test_a_cached_object_is_immutable() -> None:
 
 def test_the_collector_does_not_track_cached_objects() -> None:
     assert not gc.is_tracked(cached("a", 7))
+
+
+def test_equal_labels_of_many_objects_are_stored_once() -> None:
+    labels = {f"example.com/label-{number}": f"value of the label {number}" for number in range(20)}
+    lines = [raw(document(f"o{number}", 1, metadata={"labels": labels})) for number in range(200)]
+    reader = WireReader(GVK)
+    reader.read(lines[0])
+    tracemalloc.start()
+    try:
+        found = [reader.read(line) for line in lines]
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(each is not None and each.labels == labels for each in found)
+    assert size / len(lines) < len(lines[0]) + 600  # decoded labels of its own would add about 3 KB to each object
 
 
 def test_an_object_does_not_keep_its_response_in_memory() -> None:
