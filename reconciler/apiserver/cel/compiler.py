@@ -6,14 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.cel.costs import (
-    RULE_COST_LIMIT,
-    TOTAL_COST_LIMIT,
-    cost_of,
-    excess_factor,
-    occurrences,
-    occurrences_below,
-)
+from reconciler.apiserver.cel import costs
 from reconciler.apiserver.cel.engine import require_engine
 from reconciler.apiserver.cel.expressions import CompileError, Expression, compile_expression
 from reconciler.apiserver.encoding.refusals import FieldError
@@ -112,7 +105,7 @@ class CompiledRules:
             still = correlatable and (step != ".items" or node.list_type == "map")
             if child.has_checks:
                 lost = uncorrelated if still or uncorrelated else path
-                more = times if step.startswith(".properties") else occurrences_below(times, node)
+                more = times if step.startswith(".properties") else costs.occurrences_below(times, node)
                 here = self._place(child, path + step, correlatable=still, uncorrelated=lost, times=more) or here
         self.relevant[id(node)] = here
         return here
@@ -124,7 +117,7 @@ class CompiledRules:
                 rule = self._rule(written, node, place, correlatable, uncorrelated)
             except CompileError:
                 continue
-            times_checked = occurrences(node, times)
+            times_checked = costs.occurrences(node, times)
             self._costs.append((rule.cost * times_checked, place, "rule"))
             self._costs.append((rule.message_cost * times_checked, place, "messageExpression"))
             yield rule
@@ -152,7 +145,7 @@ class CompiledRules:
             str(rule.get("fieldPath") or ""),
             compiled.uses_old,
             bool(optional),
-            cost_of(compiled.tree.root, node),
+            costs.cost_of(compiled.tree.root, node),
             message_cost,
         )
 
@@ -165,7 +158,7 @@ class CompiledRules:
             return None, 0
         if compiled.result not in ("string", "dyn"):
             self._report_struct(rule, "messageExpression", place, "messageExpression must evaluate to a string")
-        return compiled.program, cost_of(compiled.tree.root, node)
+        return compiled.program, costs.cost_of(compiled.tree.root, node)
 
     def _compile(self, rule: JSONObject, member: str, node: Node, place: str, prefix: str = "") -> Expression:
         try:
@@ -210,18 +203,18 @@ class CompiledRules:
             "strings are declared"
         )
         for cost, place, part in self._costs:
-            if cost > RULE_COST_LIMIT:
-                by = excess_factor(cost, RULE_COST_LIMIT)
+            if cost > costs.RULE_COST_LIMIT:
+                by = costs.excess_factor(cost, costs.RULE_COST_LIMIT)
                 message = f"estimated {part} cost exceeds budget by factor of {by} ({advice})"
                 self._report(place, FieldError.forbidden(f".{part}", message))
         total = sum(cost for cost, *_ in self._costs)
-        if total <= TOTAL_COST_LIMIT:
+        if total <= costs.TOTAL_COST_LIMIT:
             return
         for cost, place, part in sorted(self._costs, reverse=True)[:4]:
-            if cost > TOTAL_COST_LIMIT // 100:
+            if cost > costs.TOTAL_COST_LIMIT // 100:
                 message = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
                 self._report(place, FieldError.forbidden(f".{part}", message))
-        by = excess_factor(total, TOTAL_COST_LIMIT)
+        by = costs.excess_factor(total, costs.TOTAL_COST_LIMIT)
         whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
         self._report("", FieldError.forbidden("", f"{whole} by factor of {by} ({advice})"))
 

@@ -8,14 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from reconciler.apiserver.cel import engine
 from reconciler.apiserver.cel.checker import check_expression, instantiation_problem
-from reconciler.apiserver.cel.engine import (
-    cel_type,
-    checking_environment,
-    named_types,
-    require_engine,
-    running_environment,
-)
 from reconciler.apiserver.cel.functions import functions
 from reconciler.apiserver.cel.model import type_of
 from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
@@ -56,13 +50,13 @@ def compile_expression(source: str, node: Node, *, optional_old: bool) -> Expres
     """
     of_object = "map(string, dyn)"
     known = type_of(node).replace("object", of_object)
-    kind = cel_type(known or (of_object if node.type == "object" else "dyn"))
-    variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
-    expression = _compiled(source, checking_environment(variables, functions))
+    kind = engine.cel_type(known or (of_object if node.type == "object" else "dyn"))
+    variables = {"self": kind, "oldSelf": engine.cel_type("dyn") if optional_old else kind}
+    expression = _compiled(source, engine.checking_environment(variables, functions))
     tree = read_tree(expression.serialize())
     checked = check_expression(tree, node, optional_old=optional_old)
     _check_tree(source, tree, checked.problems)
-    program = running_environment(functions).deserialize(
+    program = engine.running_environment(functions).deserialize(
         runnable(tree, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
     )
     return Expression(program, checked.result or expression.return_type().name().lower(), tree, checked.uses_old)
@@ -124,7 +118,7 @@ def _as_real_server(text: str, compiled: str, source: str) -> str:
         first, rest = _split_first(found[5])
         return f"{found[1]}{first}.({rest})'"
 
-    return _MISMATCH.sub(receiver_first, named_types(_in_order(text)))
+    return _MISMATCH.sub(receiver_first, engine.named_types(_in_order(text)))
 
 
 _ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
@@ -192,10 +186,10 @@ def check_condition(
         CompileError: it does not compile, or its result has another type.
         MissingExtra: the CEL engine is not installed.
     """
-    require_engine()
-    dyn = cel_type("dyn")
+    engine.require_engine()
+    dyn = engine.cel_type("dyn")
     declared = {_VARIABLE + name: kind or dyn for name, kind in (variables or {}).items()}
-    environment = checking_environment({**dict.fromkeys(documents, dyn), **declared}, functions)
+    environment = engine.checking_environment({**dict.fromkeys(documents, dyn), **declared}, functions)
     try:
         expression = _compiled(source, environment, variables or ())
     except CompileError as error:
@@ -224,7 +218,7 @@ def compile_condition(checked: CheckedCondition, variables: Mapping[str, Checked
     bound = [(_VARIABLE + name, each.tree) for name, each in variables.items()]
     changes = Changes(_runs_as(), {}, {}, False)
     try:
-        return running_environment(functions).deserialize(runnable(checked.tree, changes, bound))
+        return engine.running_environment(functions).deserialize(runnable(checked.tree, changes, bound))
     except RuntimeError:
         raise CompileError(f"compilation failed: the expression uses too many variables: {len(bound)}") from None
 

@@ -13,17 +13,8 @@ from datetime import timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
+from reconciler.apiserver.cel import parsers
 from reconciler.apiserver.cel.engine import Function
-from reconciler.apiserver.cel.parsers import (
-    check_request_uri,
-    is_global_unicast,
-    is_link_local_multicast,
-    read_address,
-    read_network,
-    read_url,
-    read_version,
-    version_order,
-)
 from reconciler.apiserver.cel.rewriting import runtime_functions
 from reconciler.apiserver.encoding.text import quantity_text, read_quantity
 from reconciler.apiserver.schema.formats import FORMATS, form_problems, label_problems, qualified_name_problems
@@ -153,7 +144,7 @@ def _compare(one: Tagged, other: Tagged) -> int:
 
 
 def _order(value: Tagged) -> Any:
-    return _number(value) if "quantity" in value else version_order(value["semver"])
+    return _number(value) if "quantity" in value else parsers.version_order(value["semver"])
 
 
 def _comparisons(kind: str) -> list[Function]:
@@ -165,11 +156,11 @@ def _comparisons(kind: str) -> list[Function]:
     ]
 
 
-_version = _tagged("semver", lambda text, normalize=False: read_version(text, normalize=normalize))
+_version = _tagged("semver", lambda text, normalize=False: parsers.read_version(text, normalize=normalize))
 
 
 def _part(index: int) -> Callable[[Tagged], int]:
-    return lambda value: int(version_order(value["semver"])[index])
+    return lambda value: int(parsers.version_order(value["semver"])[index])
 
 
 # URLs, addresses and networks.
@@ -177,14 +168,15 @@ def _part(index: int) -> Callable[[Tagged], int]:
 
 def _url(text: str) -> Tagged:
     try:
-        read_url(text)
+        parsers.read_url(text)
     except ValueError as error:
         raise ValueError(f"URL parse error during conversion from string: {error}") from None
     return {"url": text}
 
 
-_ip, _cidr = _tagged("ip", read_address), _tagged("cidr", read_network)
-_of_url, _of_ip, _of_cidr = _reading("url", read_url), _reading("ip", read_address), _reading("cidr", read_network)
+_ip, _cidr = _tagged("ip", parsers.read_address), _tagged("cidr", parsers.read_network)
+_of_url, _of_ip = _reading("url", parsers.read_url), _reading("ip", parsers.read_address)
+_of_cidr = _reading("cidr", parsers.read_network)
 
 
 def _text(value: Tagged) -> str:
@@ -202,11 +194,11 @@ def _given(value: Any, read: Callable[[str], Any]) -> Any:
 
 
 def _contains_ip(value: Tagged, other: Any) -> bool:
-    return _given(other, read_address) in read_network(value["cidr"]).network
+    return _given(other, parsers.read_address) in parsers.read_network(value["cidr"]).network
 
 
 def _contains_cidr(value: Tagged, other: Any) -> bool:
-    outer, inner = read_network(value["cidr"]).network, _given(other, read_network).network
+    outer, inner = parsers.read_network(value["cidr"]).network, _given(other, parsers.read_network).network
     return outer.version == inner.version and bool(inner.subnet_of(outer))
 
 
@@ -227,7 +219,7 @@ def _prefix(problems: Problems) -> Problems:
 
 def _uri(text: str) -> list[str]:
     try:
-        check_request_uri(text)
+        parsers.check_request_uri(text)
     except ValueError as error:
         return [str(error)]
     return []
@@ -292,7 +284,7 @@ def functions() -> list[Function]:
         *(Function(name, "int", version, _part(index)) for index, name in enumerate(("major", "minor", "patch"))),
         *_comparisons(_VERSION),
         # URLs
-        Function("isURL", "bool", text, _is(check_request_uri), False),
+        Function("isURL", "bool", text, _is(parsers.check_request_uri), False),
         Function("url", _URL, text, _url, False),
         Function("getScheme", "string", url, _of_url(lambda url: url.scheme)),
         Function("getHost", "string", url, _of_url(lambda url: url.host)),
@@ -303,14 +295,14 @@ def functions() -> list[Function]:
         # addresses
         Function("isIP", "bool", text, _is(_ip), False),
         Function("ip", _IP, text, _ip, False),
-        Function("ip.isCanonical", "bool", text, lambda text: str(read_address(text)) == text, False),
+        Function("ip.isCanonical", "bool", text, lambda text: str(parsers.read_address(text)) == text, False),
         Function("string", "string", address, _text, False),
         Function("family", "int", address, _of_ip(lambda address: address.version)),
         Function("isUnspecified", "bool", address, _of_ip(lambda address: address.is_unspecified)),
         Function("isLoopback", "bool", address, _of_ip(lambda address: address.is_loopback)),
-        Function("isLinkLocalMulticast", "bool", address, _of_ip(is_link_local_multicast)),
+        Function("isLinkLocalMulticast", "bool", address, _of_ip(parsers.is_link_local_multicast)),
         Function("isLinkLocalUnicast", "bool", address, _of_ip(lambda address: address.is_link_local)),
-        Function("isGlobalUnicast", "bool", address, _of_ip(is_global_unicast)),
+        Function("isGlobalUnicast", "bool", address, _of_ip(parsers.is_global_unicast)),
         # networks
         Function("isCIDR", "bool", text, _is(_cidr), False),
         Function("cidr", _CIDR, text, _cidr, False),

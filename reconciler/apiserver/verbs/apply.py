@@ -24,13 +24,7 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.verbs.write_rules import (
-    check_name,
-    check_name_given,
-    check_resource_version,
-    needs_conversion,
-    schema_mismatch,
-)
+from reconciler.apiserver.verbs import write_rules
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["apply_to_new", "apply_to_stored", "left_to_kubectl", "read_applied_configuration", "record_last_applied"]
@@ -58,10 +52,10 @@ def read_applied_configuration(call: Call) -> JSONObject:
     if (given and not isinstance(given, dict)) or (name is not None and not isinstance(name, str)):
         name = ""
     else:
-        check_name_given(call, metadata)
-        check_name(call, metadata)
+        write_rules.check_name_given(call, metadata)
+        write_rules.check_name(call, metadata)
     config = {**found, "metadata": metadata if isinstance(given, dict) or not given else given}
-    if problem := schema_mismatch(call, config):
+    if problem := write_rules.schema_mismatch(call, config):
         namespace, endpoint = metadata.get("namespace"), call.endpoint
         # The group of core kinds is empty, which leaves the slash.
         version = endpoint.api_version if endpoint.info.group else f"/{endpoint.version}"
@@ -106,7 +100,7 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
             for nulls that the schema does not allow; 500 for a stored object that cannot be converted.
     """
     schema, before = call.endpoint.schema, call.endpoint.to_served(old.doc)
-    if needs_conversion(call, before) and (text := schema_mismatch(call, before)):
+    if write_rules.needs_conversion(call, before) and (text := write_rules.schema_mismatch(call, before)):
         raise Refusal.internal_error(text)
     key = manager_key(call, "Apply")
     live, content = ownable_content(call, before), ownable_content(call, config)
@@ -157,7 +151,7 @@ def _check_nulls(call: Call, content: JSONObject, doc: JSONObject, old: Stored |
         and _holds_null(_with_defaults_for_nulls(own, contents.node))
     ):
         if old is not None:
-            check_resource_version(call, old, doc["metadata"])
+            write_rules.check_resource_version(call, old, doc["metadata"])
         before = None if old is None else call.endpoint.to_served(old.doc)
         errors = contents.check(_with_defaults_for_nulls(doc, contents.node), before, call.subresource, blocked=True)
         if any(error.field != "<nil>" for error in errors):

@@ -10,18 +10,7 @@ from reconciler.apiserver.builtin.kinds import BUILT_IN, REVIEWS, filled
 from reconciler.apiserver.builtin.types import built_in_node, type_name, type_node
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted, snippet
-from reconciler.apiserver.requests.bodies import (
-    APPLY_PATCH,
-    JSON_PATCH,
-    MERGE_PATCH,
-    STRATEGIC_PATCH,
-    YAML,
-    decode_patch,
-    media_type,
-    read_object,
-    read_yaml,
-    yaml_problem,
-)
+from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.metadata import decode_metadata, metadata_warnings
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
@@ -42,7 +31,7 @@ def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObj
         Refusal: 400, 415 or 422, the body is not a document of the kind.
     """
     info = call.endpoint.info
-    found = read_object(call.request, info.kind, call.duplicates)
+    found = bodies.read_object(call.request, info.kind, call.duplicates)
     _check_type(call, found)
     return _decode(call, found, before)
 
@@ -113,7 +102,7 @@ def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
 def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
     earlier_metadata: JSONObject | None = before["metadata"] if before is not None else None
     raw, custom = found.get("metadata"), call.endpoint.resource.custom
-    restored = not custom and media_type(call.request) in (STRATEGIC_PATCH, APPLY_PATCH)
+    restored = not custom and bodies.media_type(call.request) in (bodies.STRATEGIC_PATCH, bodies.APPLY_PATCH)
     about_metadata, decoding = Decoding(restored), Decoding(restored)
     document = _decode_fields(call, found, before, about_metadata, decoding)
     problems = list(call.duplicates)
@@ -126,8 +115,8 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
     problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
-        if call.duplicates and media_type(call.request) == YAML:
-            problems[: len(call.duplicates)] = [yaml_problem(call.duplicates)]
+        if call.duplicates and bodies.media_type(call.request) == bodies.YAML:
+            problems[: len(call.duplicates)] = [bodies.yaml_problem(call.duplicates)]
         raise _decode_error(call, found, f"strict decoding error: {', '.join(problems)}")
     warnings = problems if validation != "Ignore" else []
     call.warnings = warnings
@@ -140,14 +129,14 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
 def _decode_fields(
     call: Call, found: JSONObject, before: JSONObject | None, about_metadata: Decoding, decoding: Decoding
 ) -> JSONObject:
-    endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
+    endpoint, media, raw = call.endpoint, bodies.media_type(call.request), found.get("metadata")
     custom, info = endpoint.resource.custom, endpoint.info
     if before is not None and isinstance(raw, dict) and raw is before["metadata"]:
         metadata = dict(raw)
     else:
-        lenient = custom and media == APPLY_PATCH
+        lenient = custom and media == bodies.APPLY_PATCH
         metadata = decode_metadata(raw, about_metadata, kind="" if custom else info.kind, lenient=lenient)
-    if media in (MERGE_PATCH, JSON_PATCH):
+    if media in (bodies.MERGE_PATCH, bodies.JSON_PATCH):
         found = dict(sorted(found.items()))
     whole, contents = filled(found, endpoint.skeleton), endpoint.contents
     document = whole if contents is None else contents.decode(whole, before, decoding)
@@ -169,17 +158,17 @@ def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
     if call.verb != "patch":
         kind = call.endpoint.info.kind
         return Refusal.cannot_be_handled(kind, call.endpoint.version, kind, problem)
-    if media_type(call.request) == APPLY_PATCH:
+    if bodies.media_type(call.request) == bodies.APPLY_PATCH:
         group, version = call.endpoint.info.group, call.endpoint.version
         kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"
-        place = f"{(read_yaml(call.request.body).get('metadata') or {}).get('namespace', '')}/{call.name}"
+        place = f"{(bodies.read_yaml(call.request.body).get('metadata') or {}).get('namespace', '')}/{call.name}"
         return Refusal.internal_error(
             f"failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object "
             f"to {kind}: {problem}"
         )
-    if media_type(call.request) == STRATEGIC_PATCH:
+    if bodies.media_type(call.request) == bodies.STRATEGIC_PATCH:
         # The library for strategic patches shows the patch itself.
-        shown = quoted(go_value(decode_patch(call.request.body)))
+        shown = quoted(go_value(bodies.decode_patch(call.request.body)))
     else:
         shown = go_json(go_json(found))
     return Refusal.invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
@@ -196,7 +185,7 @@ _VERSIONS = {
 
 def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     """Return the document in a request, with its known fields; raise the 400 or 415 for any other body."""
-    document, package = read_object(request, kind), "meta"
+    document, package = bodies.read_object(request, kind), "meta"
     if kind in _VERSIONS:
         package = _VERSIONS[kind][0].rpartition("/")[0].partition(".")[0] or "core"  # the group as Go names it
         _check_kind(document, kind, package)
