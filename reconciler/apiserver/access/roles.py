@@ -19,6 +19,17 @@ from reconciler.wire import JSONObject
 
 __all__ = ["RBAC", "Decision", "Grants", "Roles", "describe_missing", "missing_rules"]
 
+_MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
+_SHOWN = {
+    "apiGroups": "APIGroups",
+    "resources": "Resources",
+    "nonResourceURLs": "NonResourceURLs",
+    "resourceNames": "ResourceNames",
+    "verbs": "Verbs",
+}
+RBAC = "rbac.authorization.k8s.io"
+_KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+
 
 def _has(rule: JSONObject, member: str, value: str) -> bool:
     values = rule.get(member) or ()
@@ -67,9 +78,6 @@ def _covers(held: JSONObject, part: JSONObject) -> bool:
     return allows(held, Attributes(verb, path, group, resource, name=name))
 
 
-_MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
-
-
 def describe_missing(missing: Iterable[JSONObject]) -> str:
     """Return the lines about rules that a user does not have; the verbs of a resource are on one line."""
     merged: dict[tuple[str, ...], JSONObject] = {}
@@ -82,22 +90,9 @@ def describe_missing(missing: Iterable[JSONObject]) -> str:
     return "\n".join(sorted({_shown_rule(rule) for rule in merged.values()}))
 
 
-_SHOWN = {
-    "apiGroups": "APIGroups",
-    "resources": "Resources",
-    "nonResourceURLs": "NonResourceURLs",
-    "resourceNames": "ResourceNames",
-    "verbs": "Verbs",
-}
-
-
 def _shown_rule(rule: JSONObject) -> str:
     parts = (f"{name}:[{' '.join(map(quoted, rule[key]))}]" for key, name in _SHOWN.items() if rule.get(key))
     return f"{{{', '.join(parts)}}}"
-
-
-RBAC = "rbac.authorization.k8s.io"
-_KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
 
 
 class Decision(NamedTuple):

@@ -37,6 +37,9 @@ MASTERS = "system:masters"
 """The group whose members may do everything."""
 _ACCOUNT = "system:serviceaccount:"
 _ANONYMOUS = "system:anonymous"
+_VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_OF_A_NAMESPACE = ("status", "finalize")
+_SELECTED_NAME = re.compile(r"(?:^|,)metadata\.name==?([^,]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +132,6 @@ def _in_go(user: User) -> str:
     shown = f"map[string][]string{{{extra}}}" if extra else "map[string][]string(nil)"
     name, uid = quoted(user.name), quoted(user.uid)
     return f"user.DefaultInfo{{Name:{name}, UID:{uid}, Groups:{groups}, Extra:{shown}}}"
-
-
-_VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_OF_A_NAMESPACE = ("status", "finalize")
-_SELECTED_NAME = re.compile(r"(?:^|,)metadata\.name==?([^,]*)")
 
 
 @dataclass(frozen=True, slots=True)

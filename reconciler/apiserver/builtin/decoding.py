@@ -20,6 +20,16 @@ from reconciler.wire import JSONObject
 
 __all__ = ["BuiltInContents", "Decoding", "Malformed", "Place", "first_error", "read_time", "restoring_problem"]
 
+_ABSENT = object()
+_PYTHON_TYPES: dict[str, Any] = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}
+_TIMES = ("date-time", "micro-time")
+_BYTE = 256
+_OCTET = Node("integer", "uint8")
+_REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
+_NUMBERS = frozenset({"int64", "float64"})
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n")
+_FRACTION = re.compile(r"\.(\d+)")
+
 
 class Malformed(Exception):
     """A document that cannot be decoded.
@@ -119,9 +129,6 @@ class BuiltInContents:
         return decoded if self.node.complete is None or decoding.problems else self.node.complete(decoded)
 
 
-_ABSENT = object()
-
-
 def read_value(value: Any, node: Node, place: Place) -> Any:
     """Return a value as its type decodes it, and record what is unknown or has a wrong type."""
     if node is ANYTHING or (type(value) is str and node.type == "string" and not node.format):
@@ -209,10 +216,6 @@ def _typed(value: Any, node: Node) -> Any:
     return _read_base64(value) if node.format == "byte" else value
 
 
-_PYTHON_TYPES: dict[str, Any] = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}
-_TIMES = ("date-time", "micro-time")
-
-
 def _zero_value(node: Node) -> Any:
     """Return the value of a map entry that is null, or None if the entry is dropped."""
     if node.format == "quantity":
@@ -230,12 +233,6 @@ def _bytes_of(items: Sequence[Any], place: Place) -> str:
             raise Malformed(place.problem(_shown(number, _OCTET), "uint8"), restoring_problem(number, _OCTET))
         found.append(number % _BYTE)
     return base64.b64encode(found).decode()
-
-
-_BYTE = 256
-_OCTET = Node("integer", "uint8")
-_REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
-_NUMBERS = frozenset({"int64", "float64"})
 
 
 def restoring_problem(value: Any, node: Node) -> str:
@@ -272,10 +269,6 @@ def _read_base64(text: str) -> str:
         at = next((index for index, letter in enumerate(text) if letter not in _BASE64), len(text) // 4 * 4)
         problem = f"illegal base64 data at input byte {at}"
         raise Malformed(problem, f"error decoding from json: {problem}") from None
-
-
-_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n")
-_FRACTION = re.compile(r"\.(\d+)")
 
 
 def read_time(text: str, form: str) -> str:

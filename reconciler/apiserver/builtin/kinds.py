@@ -34,6 +34,13 @@ __all__ = [
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
+REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
+"""The groups of kinds that are answered and never stored."""
+FieldReader = Callable[[JSONObject], str]
+"""Returns the text of a field of a stored document; empty if the field is missing."""
+_EXCLUDED = frozenset({"customresourcedefinitions"})
+"""The kinds whose fields are set elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +129,6 @@ def recorded_groups() -> list[JSONObject]:
     return groups
 
 
-_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
-REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
-"""The groups of kinds that are answered and never stored."""
-
-
 def _kind(group: str, resource: JSONObject) -> KindInfo:
     plural = str(resource["resource"])
     subresources = {each["subresource"] for each in resource.get("subresources", ())}
@@ -168,10 +170,6 @@ BUILT_IN = tuple(_built_in())
 """Each built-in kind with its served versions, the preferred one first."""
 
 
-FieldReader = Callable[[JSONObject], str]
-"""Returns the text of a field of a stored document; empty if the field is missing."""
-
-
 def field_reader(path: str) -> FieldReader:
     """Return a function that reads the text at a dotted path of a document; empty if the field is missing."""
 
@@ -204,10 +202,6 @@ def selectable_fields(info: KindInfo) -> dict[str, FieldReader]:
     paths = (each.partition("=") for each in info.selectable)
     found = {field: field_reader(path or field) for field, _, path in paths}
     return {**found, **_COMPUTED.get((info.group, info.plural), {})}
-
-
-_EXCLUDED = frozenset({"customresourcedefinitions"})
-"""The kinds whose fields are set elsewhere."""
 
 
 def skeleton_of(info: KindInfo, version: str) -> JSONObject:

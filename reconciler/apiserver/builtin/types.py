@@ -23,6 +23,23 @@ __all__ = ["built_in_node", "member_types", "metadata_node", "place_of", "type_n
 
 
 Completion = Callable[[JSONObject], JSONObject]
+_SCALARS = {
+    "s": ("string", "", "string"),
+    "t": ("string", "date-time", "v1.Time"),
+    "u": ("string", "micro-time", "v1.MicroTime"),
+    "y": ("string", "byte", "[]uint8"),
+    "i": ("integer", "int32", "int32"),
+    "l": ("integer", "int64", "int64"),
+    "n": ("number", "", "float64"),
+    "b": ("boolean", "", "bool"),
+    "q": ("", "quantity", ""),
+    "o": ("", "int-or-string", "int32"),
+}
+"""The type, the format and the Go type of scalars, by their short form."""
+_NODES: dict[str, Node] = {}
+_WITH_UIDS = ("core.", "meta.")
+"""The groups in which ``uid`` is the uid of an object; elsewhere it is that of a user."""
+_OBJECTS = re.compile(r"\[?@([\w.]+)")
 
 
 def _with(value: JSONObject, defaults: JSONObject) -> JSONObject:
@@ -129,21 +146,6 @@ def completion_of(name: str) -> Completion | None:
     return steps[0] if len(steps) == 1 else complete if steps else None
 
 
-_SCALARS = {
-    "s": ("string", "", "string"),
-    "t": ("string", "date-time", "v1.Time"),
-    "u": ("string", "micro-time", "v1.MicroTime"),
-    "y": ("string", "byte", "[]uint8"),
-    "i": ("integer", "int32", "int32"),
-    "l": ("integer", "int64", "int64"),
-    "n": ("number", "", "float64"),
-    "b": ("boolean", "", "bool"),
-    "q": ("", "quantity", ""),
-    "o": ("", "int-or-string", "int32"),
-}
-"""The type, the format and the Go type of scalars, by their short form."""
-
-
 def _table() -> dict[str, JSONObject]:
     table: dict[str, JSONObject] = recorded("builtin/types.json")
     return table
@@ -171,11 +173,6 @@ def type_node(name: str) -> Node:
             # The protocol is part of an item's key even if the item does not set it.
             node.properties["protocol"].default = "TCP"
     return node
-
-
-_NODES: dict[str, Node] = {}
-_WITH_UIDS = ("core.", "meta.")
-"""The groups in which ``uid`` is the uid of an object; elsewhere it is that of a user."""
 
 
 def _member(text: str) -> Node:
@@ -230,9 +227,6 @@ def member_types(name: str) -> dict[str, str]:
     """Return the members of a type that are objects, or lists of them, with the names of their types."""
     found = ((key, _OBJECTS.match(text)) for key, text in _table()["types"].get(name, {}).items())
     return {key: match[1] for key, match in found if match is not None}
-
-
-_OBJECTS = re.compile(r"\[?@([\w.]+)")
 
 
 def metadata_node() -> Node:

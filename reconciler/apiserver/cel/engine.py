@@ -40,6 +40,8 @@ _ADDED_TYPES = {
     "net.IP": "string",
 }
 """The types that Kubernetes adds, each a map of strings to maps of booleans to values of this type."""
+_PLAIN = re.compile(r"map\(string, map\(bool, (\w+)\)\)")
+_NAMES = {inner: name for name, inner in _ADDED_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,6 @@ def cel_type(name: str) -> CelType:
         key, _, value = name[4:-1].partition(", ")
         return cel.Type.Map(cel_type(key), cel_type(value))
     return getattr(cel.Type, name.upper())
-
-
-_PLAIN = re.compile(r"map\(string, map\(bool, (\w+)\)\)")
-_NAMES = {inner: name for name, inner in _ADDED_TYPES.items()}
 
 
 def named_types(message: str) -> str:

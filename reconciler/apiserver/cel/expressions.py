@@ -26,6 +26,19 @@ __all__ = [
     "compile_expression",
 ]
 
+_EXISTS_ONE = re.compile(r"\bexists_one\b")
+_MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
+_ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
+_VARIABLE = "variables."
+_UNDECLARABLE = ("optional_type", "type")
+"""The types of values that the engine does not accept for a variable."""
+_UNDEFINED = re.compile(r"undeclared reference to 'variables\.(\w+)[\w.]*' \(in container ''\)")
+_TEST = re.compile(r"\bhas\s*\(\s*variables\s*\.\s*(\w+)\s*\)")
+_UNDECLARED = re.compile(
+    r"<input>:(\d+):(\d+): undeclared reference to '(\w+)\.[\w.]+' \(in container ''\)\n \| (.*)\n \| \.*\^"
+)
+_Fields = Mapping[str, "_Fields | None"]
+
 
 class CompileError(Exception):
     """An expression that does not compile."""
@@ -82,9 +95,6 @@ def _runs_as() -> Mapping[str, str]:
     return {function.runs_as: function.runs_as for function in functions() if function.runs_as}
 
 
-_EXISTS_ONE = re.compile(r"\bexists_one\b")
-
-
 def _with_one_spelling(source: str, environment: Any) -> str:
     """Return an expression with ``exists_one`` with two variables spelled ``existsOne``, as the engine spells it."""
     if "exists_one" not in source:
@@ -99,9 +109,6 @@ def _with_one_spelling(source: str, environment: Any) -> str:
             if at:
                 source = f"{source[: at[-1]]}existsOne {source[at[-1] + len('exists_one') :]}"
     return source
-
-
-_MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
 
 
 def _as_real_server(text: str, compiled: str, source: str) -> str:
@@ -119,9 +126,6 @@ def _as_real_server(text: str, compiled: str, source: str) -> str:
         return f"{found[1]}{first}.({rest})'"
 
     return _MISMATCH.sub(receiver_first, engine.named_types(_in_order(text)))
-
-
-_ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
 
 
 def _in_order(text: str) -> str:
@@ -223,15 +227,6 @@ def compile_condition(checked: CheckedCondition, variables: Mapping[str, Checked
         raise CompileError(f"compilation failed: the expression uses too many variables: {len(bound)}") from None
 
 
-_VARIABLE = "variables."
-_UNDECLARABLE = ("optional_type", "type")
-"""The types of values that the engine does not accept for a variable."""
-_UNDEFINED = re.compile(r"undeclared reference to 'variables\.(\w+)[\w.]*' \(in container ''\)")
-
-
-_TEST = re.compile(r"\bhas\s*\(\s*variables\s*\.\s*(\w+)\s*\)")
-
-
 def _without_tests(source: str, variables: Collection[str]) -> str:
     """Return an expression with ``true`` for the test of whether a variable exists, which the engine takes for its use.
 
@@ -243,11 +238,6 @@ def _without_tests(source: str, variables: Collection[str]) -> str:
         return f"true{rest}" if found[1] in variables and "\n" not in found[0][:4] else found[0]
 
     return _TEST.sub(known, source)
-
-
-_UNDECLARED = re.compile(
-    r"<input>:(\d+):(\d+): undeclared reference to '(\w+)\.[\w.]+' \(in container ''\)\n \| (.*)\n \| \.*\^"
-)
 
 
 def _first_names(text: str) -> str:
@@ -264,8 +254,6 @@ def _first_names(text: str) -> str:
 
 # The fields of ``request`` and ``namespaceObject``, the documents of conditions whose types are known, are in
 # ``documents.json``.
-
-_Fields = Mapping[str, "_Fields | None"]
 
 
 def _unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:

@@ -24,6 +24,9 @@ __all__ = ["functions"]
 Tagged = dict[str, Any]
 _QUANTITY, _VERSION, _URL = "kubernetes.Quantity", "kubernetes.Semver", "kubernetes.URL"
 _FORMAT, _IP, _CIDR = "kubernetes.NamedFormat", "net.IP", "net.CIDR"
+_ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
+Problems = Callable[[str], list[str]]
+_LABEL_1035, _SUBDOMAIN = (functools.partial(form_problems, form) for form in ("label-1035", "subdomain"))
 
 
 def _is(read: Callable[..., Any]) -> Callable[..., bool]:
@@ -50,9 +53,6 @@ def _reading(tag: str, read: Callable[[str], Any]) -> Callable[[Callable[[Any], 
 
 
 # Lists.
-
-
-_ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
 
 
 def _apart(name: str, kind: str) -> str:
@@ -205,9 +205,6 @@ def _contains_cidr(value: Tagged, other: Any) -> bool:
 # Named formats. Rewriting turns the results into optionals.
 
 
-Problems = Callable[[str], list[str]]
-
-
 def _or(message: str, fits: Callable[[str], bool]) -> Problems:
     return lambda text: [] if fits(text) else [message]
 
@@ -225,7 +222,6 @@ def _uri(text: str) -> list[str]:
     return []
 
 
-_LABEL_1035, _SUBDOMAIN = (functools.partial(form_problems, form) for form in ("label-1035", "subdomain"))
 _NAMED_FORMATS: dict[str, Problems] = {
     "byte": _or("invalid base64", lambda text: bool(text) and FORMATS["byte"](text)),
     "date": _or("invalid date", FORMATS["date"]),

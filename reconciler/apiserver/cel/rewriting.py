@@ -33,6 +33,9 @@ _FORMAT_FUNCTIONS = {"date-time": "timestamp"}
 
 _UNORDERED = {"_!=_": "@differ", "_+_": "@join", "_==_": "@same"}
 """The functions for lists of type set or map, by the operator that they replace."""
+_CHECKED = "type.googleapis.com/cel.expr.CheckedExpr"
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,6 @@ def runnable(tree: Tree, changes: Changes, bound: Sequence[tuple[str, Tree]] = (
         value = _Rewriter(changes, other.message).expression(other.message["expr"])
         message["expr"] = _let(name, value, message["expr"])
     return write_message({"type_url": _CHECKED, "value": write_message(message, "Checked")}, "Any")
-
-
-_CHECKED = "type.googleapis.com/cel.expr.CheckedExpr"
 
 
 def _let(name: str, value: Fields, result: Fields) -> Fields:
@@ -187,8 +187,6 @@ def _if_string(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
     return lambda value: convert(value) if isinstance(value, str) else value
 
 
-_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SECONDS |= {"nan": 1e-9, "mic": 1e-6, "mil": 1e-3, "sec": 1, "min": 60, "hou": 3600, "day": 86400, "wee": 604800}
 """The seconds of units; of a long one, by its first three letters."""
 

@@ -25,6 +25,11 @@ __all__ = ["CONDITION_VARIABLES", "Condition", "RuleSet", "match_conditions", "o
 
 
 _ABSENT = object()
+_OVERLOAD = (
+    "'no such overload': call arguments did not match a supported operator, function or macro signature for rule: "
+)
+CONDITION_VARIABLES = ("object", "oldObject", "request")
+"""The documents that a match condition of a webhook is about."""
 
 
 class RuleSet:
@@ -135,10 +140,6 @@ def _same_item(item: Any, before: Any, node: Node) -> Any:
 
 # Messages.
 
-_OVERLOAD = (
-    "'no such overload': call arguments did not match a supported operator, function or macro signature for rule: "
-)
-
 
 def problem_in_words(text: str) -> str:
     """Return an error message of the engine in the words of the real server; the first match in the file counts."""
@@ -173,10 +174,6 @@ def _shown(value: Any) -> str:
 def _shown_in_failure(value: Any) -> str:
     """Return a value as the message of a failed evaluation shows it: objects and lists by their type alone."""
     return '"object"' if isinstance(value, dict) else '"array"' if isinstance(value, list) else quoted(value)
-
-
-CONDITION_VARIABLES = ("object", "oldObject", "request")
-"""The documents that a match condition of a webhook is about."""
 
 
 @dataclass(frozen=True)

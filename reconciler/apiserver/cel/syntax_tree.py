@@ -19,6 +19,11 @@ __all__ = ["Expr", "Fields", "Tree", "change_expressions", "read_tree", "write_m
 
 
 Fields = dict[str | int, Any]
+_PRIMITIVE = {1: "bool", 2: "int", 3: "uint", 4: "double", 5: "string", 6: "bytes"}
+_WELL_KNOWN = {2: "timestamp", 3: "duration"}
+_KINDS = ("const", "ident", "select", "call", "list", "struct", "loop")
+_NAMES = {"ident": "name", "select": "field", "call": "function", "loop": "name"}
+_PARTS = ("operand", "target", "args", "elements", "range", "first", "condition", "step", "result")
 
 
 def _parsed(line: str) -> dict[str, tuple[int, str, bool]]:
@@ -132,10 +137,6 @@ def read_tree(serialized: bytes) -> Tree:
     return Tree(_expr(found["expr"]), positions, types, found)
 
 
-_PRIMITIVE = {1: "bool", 2: "int", 3: "uint", 4: "double", 5: "string", 6: "bytes"}
-_WELL_KNOWN = {2: "timestamp", 3: "duration"}
-
-
 def _type(message: Fields) -> str:
     if "null" in message:
         return "null"
@@ -146,11 +147,6 @@ def _type(message: Fields) -> str:
         keys, values = (_type(message["map"].get(part, {})) for part in ("keys", "values"))
         return f"map({keys}, {values})" if keys and values else ""
     return _PRIMITIVE.get(message.get("primitive", 0)) or _WELL_KNOWN.get(message.get("well_known", 0), "")
-
-
-_KINDS = ("const", "ident", "select", "call", "list", "struct", "loop")
-_NAMES = {"ident": "name", "select": "field", "call": "function", "loop": "name"}
-_PARTS = ("operand", "target", "args", "elements", "range", "first", "condition", "step", "result")
 
 
 def _expr(message: Fields) -> Expr:

@@ -28,6 +28,7 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 
 _CONTROLLER = ManagerKey("kube-apiserver", "Update", "apiextensions.k8s.io/v1", "status")
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
 class Definitions:
@@ -254,9 +255,6 @@ def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents)
         warning,
         ScalePaths(*paths) if scale else None,
     )
-
-
-_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
 def _priority(version: str) -> tuple[int, int, int]:

@@ -29,6 +29,9 @@ __all__ = ["OpenAPI", "encode_definitions"]
 
 
 _EXTENSION = 31
+_REF = "#/components/schemas/"
+_GVK = "x-kubernetes-group-version-kind"
+_ONLY_IN_V3 = frozenset({"default", "nullable", "oneOf", "anyOf", "not", "x-kubernetes-validations"})
 
 
 def encode_definitions(info: JSONObject, definitions: Mapping[str, JSONObject]) -> bytes:
@@ -82,9 +85,6 @@ _ENCODERS: dict[str, Callable[[int, Any], bytes]] = {
     "type": lambda number, value: write_field(number, _encode_text(1, value)),
     "values": lambda number, value: b"".join(write_field(number, _any(each)) for each in value),
 }
-
-
-_REF = "#/components/schemas/"
 
 
 @functools.cache
@@ -206,10 +206,6 @@ def _schemas(endpoint: Endpoint) -> JSONObject:
     properties = {**(whole.get("properties") or {}), **filled[name]["properties"]}
     schema = {**whole, "properties": _sorted(properties), _GVK: filled[name][_GVK]}
     return {name: schema, of_list: filled[of_list]}
-
-
-_GVK = "x-kubernetes-group-version-kind"
-_ONLY_IN_V3 = frozenset({"default", "nullable", "oneOf", "anyOf", "not", "x-kubernetes-validations"})
 
 
 def _downgraded(schema: Any) -> Any:

@@ -23,6 +23,12 @@ __all__ = ["check_definition", "unknown_formats"]
 
 
 _SCHEMA = "apiextensions.v1.JSONSchemaProps"
+_IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")
+_NUMBER_FORMATS = frozenset({*INTEGER_RANGES, "float", "double", "int-or-string", ""})
+_VERSION = "apiextensions.v1.CustomResourceDefinitionVersion"
+_COLUMN = "apiextensions.v1.CustomResourceColumnDefinition"
+_SCALE = "apiextensions.v1.CustomResourceSubresourceScale"
+_PROTECTED = re.compile(r"(^|\.)(k8s|kubernetes)\.io$")
 
 
 def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
@@ -49,9 +55,6 @@ def _check(schema: JSONObject, path: str, *, root: bool = False) -> Findings:
     for step, below in _below(schema):
         if not (root and step in _IMPLICIT):
             yield from _check(below, path + step)
-
-
-_IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")
 
 
 def _below(schema: JSONObject) -> Iterator[tuple[str, JSONObject]]:
@@ -149,15 +152,6 @@ def unknown_formats(schema: JSONObject) -> list[str]:
     for _, below in _below(schema):
         found |= dict.fromkeys(unknown_formats(below))
     return list(found)
-
-
-_NUMBER_FORMATS = frozenset({*INTEGER_RANGES, "float", "double", "int-or-string", ""})
-
-
-_VERSION = "apiextensions.v1.CustomResourceDefinitionVersion"
-_COLUMN = "apiextensions.v1.CustomResourceColumnDefinition"
-_SCALE = "apiextensions.v1.CustomResourceSubresourceScale"
-_PROTECTED = re.compile(r"(^|\.)(k8s|kubernetes)\.io$")
 
 
 def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[FieldError], dict[str, CustomContents]]:

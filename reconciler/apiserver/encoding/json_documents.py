@@ -37,6 +37,22 @@ _ESCAPE = re.compile(
 )
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _LARGE_NUMBER = re.compile(rb"[0-9]{309}|[eE]\+?[0-9]{3}")
+_VALUE = "looking for beginning of value"
+_KEY = "looking for beginning of object key string"
+_EXPECTED = {
+    "Expecting property name": (0, _KEY),
+    "Expecting ':' delimiter": (0, "after object key"),
+    "Illegal trailing comma before end of object": (1, _KEY),  # Python 3.13 and newer; at the comma
+    "Illegal trailing comma before end of array": (1, _VALUE),
+    "Invalid control character": (0, "in string literal"),
+    "Invalid \\escape": (1, "in string escape code"),
+    "Invalid \\uXXXX": (0, "in \\u hexadecimal character escape"),
+}
+"""Beginnings of Python's messages: how far after Python's position Go's decoder stops, and what it expects there."""
+_LITERALS = {"t": "true", "f": "false", "n": "null"}
+_CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
+_ALLOWED_ALIASES, _SMALL_DOCUMENT = 100, 1000
+_STRICTER_FROM, _STRICTEST_FROM = 400_000, 4_000_000
 
 
 class InvalidJSON(ValueError):
@@ -168,23 +184,6 @@ def _problem_at(text: str, error: json.JSONDecodeError) -> str:
     return f"invalid character {_character(rest[0])} {expected}"
 
 
-_VALUE = "looking for beginning of value"
-_KEY = "looking for beginning of object key string"
-_EXPECTED = {
-    "Expecting property name": (0, _KEY),
-    "Expecting ':' delimiter": (0, "after object key"),
-    "Illegal trailing comma before end of object": (1, _KEY),  # Python 3.13 and newer; at the comma
-    "Illegal trailing comma before end of array": (1, _VALUE),
-    "Invalid control character": (0, "in string literal"),
-    "Invalid \\escape": (1, "in string escape code"),
-    "Invalid \\uXXXX": (0, "in \\u hexadecimal character escape"),
-}
-"""Beginnings of Python's messages: how far after Python's position Go's decoder stops, and what it expects there."""
-
-_LITERALS = {"t": "true", "f": "false", "n": "null"}
-_CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
-
-
 def _character(letter: str) -> str:
     """Return a character in single quotes, as encoding/json writes it."""
     return {"'": "'\\''", '"': "'\"'"}.get(letter, f"'{quoted(letter)[1:-1]}'")
@@ -205,10 +204,6 @@ def value_at(doc: Any, path: str, default: Any = None) -> Any:
 def condition_of(doc: JSONObject, kind: str) -> JSONObject:
     """Return the condition of a type in the status of an object; an empty one if it has none."""
     return next((each for each in value_at(doc, "status.conditions", ()) if each.get("type") == kind), {})
-
-
-_ALLOWED_ALIASES, _SMALL_DOCUMENT = 100, 1000
-_STRICTER_FROM, _STRICTEST_FROM = 400_000, 4_000_000
 
 
 class InvalidYAML(ValueError):

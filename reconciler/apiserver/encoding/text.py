@@ -29,6 +29,39 @@ __all__ = [
     "snippet",
 ]
 
+_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_UNPRINTABLE = re.compile(r"\\u00([01][0-9a-f])|(?!\\)[^ -~\xa1-\u1fff\u2070-\u20cf\u2c00-\ud7ff]")
+_LETTERS = {"07": "a", "0b": "v"}
+_JSON_TYPES = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+GO_TYPES: Mapping[type, str] = {
+    bool: "bool",
+    dict: "map[string]interface {}",
+    float: "float64",
+    int: "int64",
+    list: "[]interface {}",
+    str: "string",
+    type(None): "<nil>",
+}
+"""The Go types of decoded JSON values."""
+_DIGITS = re.compile(r"[0-9]+")
+_INT64 = 2**63
+NOT_A_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+"""The message of resource.ErrFormatWrong."""
+_DECIMAL = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
+_BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_SUFFIXES = {
+    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(_BINARY)},
+    **{suffix: Decimal(10) ** power for power, suffix in _DECIMAL.items()},
+}
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([eEinumkKMGTP]*[-+]?[0-9]*)")
+_EXPONENT = re.compile(r"[eE][-+]?[0-9]+")
+_PRECISION = 100
+_IS_BINARY = re.compile(r".*[KMGTPE]i")
+_IS_EXPONENT = re.compile(r".*[eE][-+]?[0-9]+")
+_FINEST = Decimal("1e-9")
+_LARGEST = 2**63 - 1
+
 
 def go_json(value: Any, *, sort: bool = True) -> str:
     """Return compact JSON with HTML characters escaped, and with sorted keys unless the value is a Go struct."""
@@ -36,10 +69,6 @@ def go_json(value: Any, *, sort: bool = True) -> str:
     if "<" not in text and ">" not in text and "&" not in text:
         return text
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-_AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def quoted(value: Any) -> str:
@@ -53,10 +82,6 @@ def quoted(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     return go_json(value)
-
-
-_UNPRINTABLE = re.compile(r"\\u00([01][0-9a-f])|(?!\\)[^ -~\xa1-\u1fff\u2070-\u20cf\u2c00-\ud7ff]")
-_LETTERS = {"07": "a", "0b": "v"}
 
 
 def _go_escape(found: re.Match[str]) -> str:
@@ -82,19 +107,6 @@ def _number(value: float) -> str:
 def go_type(value: Any) -> str:
     """Return the name that encoding/json gives to the type of a JSON value."""
     return _JSON_TYPES.get(type(value), "null")
-
-
-_JSON_TYPES = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-GO_TYPES: Mapping[type, str] = {
-    bool: "bool",
-    dict: "map[string]interface {}",
-    float: "float64",
-    int: "int64",
-    list: "[]interface {}",
-    str: "string",
-    type(None): "<nil>",
-}
-"""The Go types of decoded JSON values."""
 
 
 def go_value(value: Any) -> str:
@@ -127,10 +139,6 @@ def snippet(body: bytes) -> str:
     return f"{text} ..." if len(body) > 30 else text
 
 
-_DIGITS = re.compile(r"[0-9]+")
-_INT64 = 2**63
-
-
 def is_int64(value: Any) -> bool:
     """Return whether a JSON value is a signed 64-bit integer."""
     return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
@@ -152,20 +160,6 @@ def go_int(text: str, *, signed: bool = True) -> int:
     if not (-_INT64 <= value < _INT64 if signed else value < 2**64):
         raise ValueError(f"strconv.{function}: parsing {quoted(text)}: value out of range")
     return value
-
-
-NOT_A_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-"""The message of resource.ErrFormatWrong."""
-
-_DECIMAL = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
-_BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
-_SUFFIXES = {
-    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(_BINARY)},
-    **{suffix: Decimal(10) ** power for power, suffix in _DECIMAL.items()},
-}
-_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([eEinumkKMGTP]*[-+]?[0-9]*)")
-_EXPONENT = re.compile(r"[eE][-+]?[0-9]+")
-_PRECISION = 100
 
 
 @functools.lru_cache(maxsize=1024)
@@ -190,12 +184,6 @@ def quantity_text(number: Decimal) -> str:
     text = format(number, "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text in ("-0", "") else text
-
-
-_IS_BINARY = re.compile(r".*[KMGTPE]i")
-_IS_EXPONENT = re.compile(r".*[eE][-+]?[0-9]+")
-_FINEST = Decimal("1e-9")
-_LARGEST = 2**63 - 1
 
 
 @functools.lru_cache(maxsize=1024)

@@ -37,6 +37,10 @@ __all__ = [
 
 EventOrder = Literal["before", "after", "late", "seeded"]
 """When watches receive the event of a write, relative to its response; see `ReorderEvents`."""
+_WHEN = {False: "", True: " after it took effect"}
+OneOrMore: TypeAlias = str | Collection[str]
+"""A value, or several of which any matches."""
+_E = TypeVar("_E")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +175,8 @@ class ReorderEvents:
         return "event late" if self.order == "late" else f"event {self.order} the response"
 
 
-_WHEN = {False: "", True: " after it took effect"}
-
 Effect: TypeAlias = Refuse | Lose | Stall | Delay | CutWatches | StallWatches | Stale | ReorderEvents
 """What a fault does to a request or a watch."""
-
-
-OneOrMore: TypeAlias = str | Collection[str]
-"""A value, or several of which any matches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,9 +268,6 @@ class Fault:
     def __str__(self) -> str:
         """Return its effects in a few words."""
         return ", ".join(map(str, self.effects))
-
-
-_E = TypeVar("_E")
 
 
 class Strike:

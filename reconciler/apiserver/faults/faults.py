@@ -50,6 +50,7 @@ _IRREGULARITIES: Mapping[str, tuple[Effect, tuple[str, ...] | None]] = {
     "event order": (ReorderEvents("seeded"), _WRITES),
 }
 """What a healthy server does as well, so that it may happen more often."""
+_CONDITIONS = frozenset(each.name for each in fields(Match))
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,9 +272,6 @@ class Faults:
             found.append(fault)
             answered = answered or fault.answers
         return Strike(found, self._rng) if found else self._no_strike
-
-
-_CONDITIONS = frozenset(each.name for each in fields(Match))
 
 
 def _effects(options: FaultOptions) -> list[Effect]:

@@ -44,6 +44,9 @@ APPLY_PATCH = "application/apply-patch+yaml"
 YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
 MAX_BODY_BYTES = 3 * 1024 * 1024
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Escapes of surrogates, which JSON allows and YAML does not."""
+_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 
 
 def media_type(request: HTTPRequest) -> str:
@@ -141,10 +144,6 @@ def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
     return found
 
 
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-"""Escapes of surrogates, which JSON allows and YAML does not."""
-
-
 def yaml_problem(duplicates: list[str]) -> str:
     """Return the error of a strict decoder for a YAML document with duplicate keys."""
     return "\n  ".join(["yaml: unmarshal errors:", *duplicates])
@@ -181,9 +180,6 @@ def _duplicates(value: Any, path: str) -> Iterator[str]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _duplicates(item, f"{path}[{index}]")
-
-
-_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 
 
 def check_write_options(call: Call, options: JSONObject | None = None) -> bool:

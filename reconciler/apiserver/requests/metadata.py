@@ -25,6 +25,9 @@ __all__ = [
 
 OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 """The fields of an owner reference, in the order of Go's struct."""
+_MAX_ANNOTATIONS = 256 * 1024
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+_CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 
 
 def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", lenient: bool = False) -> JSONObject:
@@ -106,9 +109,6 @@ def metadata_warnings(found: JSONObject, before: JSONObject, *, custom: bool) ->
     return warnings
 
 
-_MAX_ANNOTATIONS = 256 * 1024
-
-
 def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
     """Return what is wrong with the metadata of an object to be created."""
     name, errors = metadata.get("name", ""), _validate_prefix(metadata, info.names)
@@ -151,9 +151,6 @@ def _validate_standard_finalizers(info: KindInfo, metadata: JSONObject, subresou
     ]
 
 
-_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
-
-
 def _validate_maps(metadata: JSONObject) -> list[FieldError]:
     if metadata.keys().isdisjoint(_CHECKED):
         return []
@@ -163,9 +160,6 @@ def _validate_maps(metadata: JSONObject) -> list[FieldError]:
         message = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
         errors.append(FieldError("metadata.annotations", message, "FieldValueTooLong"))
     return errors + _validate_owners(metadata.get("ownerReferences") or [])
-
-
-_CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 
 
 def _validate_owners(owners: list[JSONObject]) -> list[FieldError]:

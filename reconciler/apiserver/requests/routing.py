@@ -16,6 +16,17 @@ from reconciler.http import HTTPRequest
 
 __all__ = ["ACTIONS", "Call", "route"]
 
+_COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
+_OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_ACTION = {"POST": "create"}
+ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}
+"""The subresources that support create only, with their kinds."""
+_SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
+_INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
+"""Subresources that a kubelet serves behind the real server."""
+_UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
+
 
 @dataclass(slots=True)
 class Call:
@@ -59,17 +70,6 @@ class Call:
         return found
 
 
-_COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
-_OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_ACTION = {"POST": "create"}
-ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}
-"""The subresources that support create only, with their kinds."""
-_SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
-
-
-_INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
-
-
 def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
     """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
 
@@ -100,10 +100,6 @@ def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
     verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
     call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
     return call
-
-
-_OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
-"""Subresources that a kubelet serves behind the real server."""
 
 
 def _built_in_verb(call: Call) -> str:
@@ -144,9 +140,6 @@ def _custom_verb(call: Call) -> str:
     if verb is None:
         raise Refusal.method_not_allowed()
     return verb
-
-
-_UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
 
 
 def _table(call: Call) -> Mapping[str, str]:

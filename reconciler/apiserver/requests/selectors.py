@@ -24,6 +24,11 @@ LabelTerm = Callable[[Mapping[str, str]], bool]
 
 _TOKEN = re.compile(r"(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
 _MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
+_CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
+_LITERAL = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+_HEX = frozenset("0123456789abcdef")
+_FULL = "0x1" + "0" * 16
+_FIELDS = ("object.metadata.uid", "object.metadata.namespace")
 
 
 class FieldTerm(NamedTuple):
@@ -225,13 +230,6 @@ def parse_field_selector(text: str) -> list[FieldTerm]:
         else:
             raise Refusal.bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
     return found
-
-
-_CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
-_LITERAL = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-_HEX = frozenset("0123456789abcdef")
-_FULL = "0x1" + "0" * 16
-_FIELDS = ("object.metadata.uid", "object.metadata.namespace")
 
 
 class ShardSelector:

@@ -36,6 +36,29 @@ __all__ = [
 
 RANDOM_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """The alphabet of the suffixes of generated names."""
+_QUALIFIED_MESSAGE = (
+    "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+    "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' "
+    "(e.g. 'example.com/MyName')"
+)
+INTEGER_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+"""The least and greatest number of each integer format."""
+_DATE = re.compile(r"[0-9]{4}-([0-9]{2})-([0-9]{2})")
+_TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})")
+_DURATION = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+|0")
+_LONG_DURATION = re.compile(r"([0-9]+)\s*([A-Za-zµ]+)")
+_UNIT = re.compile(r"ns|nano.*|us|µs|micro.*|ms|milli.*|s|sec.*|m|min.*|h|hr|hour.*|d|day.*|w|wk|week.*")
+_UUID = re.compile(r"(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{12}")
+_RGB = re.compile(r"rgb\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)")
+_LEADING = re.compile(r"(?<![0-9])0+([0-9])")
+_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_GO_SYNTAX = re.compile(
+    r"\\Q(?P<literal>.*?)(?:\\E|\Z)|\\x\{(?P<point>[0-9A-Fa-f]+)\}|"
+    r"\\(?P<property>[pP])(?P<letter>[A-Z])|\\(?P<escaped>.)|(?P<named>\(\?P<)|\[:(?P<class>\w+):\]",
+    re.DOTALL,
+)
+_FLAGS = re.compile(r"(\^?)\(\?([ims]+)\)")
 
 
 def form_problems(form: str, text: str) -> list[str]:
@@ -82,28 +105,6 @@ def qualified_name_problems(key: str) -> list[str]:
         problems.append("name part must be non-empty")
     found = form_problems("name-part", name)
     return problems + [problem if problem.startswith("name part") else f"name part {problem}" for problem in found]
-
-
-_QUALIFIED_MESSAGE = (
-    "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
-    "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' "
-    "(e.g. 'example.com/MyName')"
-)
-
-
-INTEGER_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
-"""The least and greatest number of each integer format."""
-
-_DATE = re.compile(r"[0-9]{4}-([0-9]{2})-([0-9]{2})")
-_TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})")
-_DURATION = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+|0")
-_LONG_DURATION = re.compile(r"([0-9]+)\s*([A-Za-zµ]+)")
-_UNIT = re.compile(r"ns|nano.*|us|µs|micro.*|ms|milli.*|s|sec.*|m|min.*|h|hr|hour.*|d|day.*|w|wk|week.*")
-_UUID = re.compile(r"(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{12}")
-_RGB = re.compile(r"rgb\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)")
-_LEADING = re.compile(r"(?<![0-9])0+([0-9])")
-_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 def _matches(pattern: str) -> Callable[[str], bool]:
@@ -237,14 +238,6 @@ FORMATS: dict[str, Callable[[str], bool]] = {
     "uuid5": _is_uuid("5"),
 }
 """The formats that are checked, by name; other formats are ignored."""
-
-
-_GO_SYNTAX = re.compile(
-    r"\\Q(?P<literal>.*?)(?:\\E|\Z)|\\x\{(?P<point>[0-9A-Fa-f]+)\}|"
-    r"\\(?P<property>[pP])(?P<letter>[A-Z])|\\(?P<escaped>.)|(?P<named>\(\?P<)|\[:(?P<class>\w+):\]",
-    re.DOTALL,
-)
-_FLAGS = re.compile(r"(\^?)\(\?([ims]+)\)")
 
 
 def ecma_pattern(pattern: str) -> str:

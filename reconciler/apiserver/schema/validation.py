@@ -27,6 +27,8 @@ __all__ = ["Finding", "SchemaValidator", "duplicates", "item_key", "untouched"]
 
 WRITTEN_PATTERN = "x-written-pattern"
 """The keyword under which a schema keeps a pattern as written, since ``pattern`` holds its translation."""
+_STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
+_INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +138,6 @@ def _json_type(value: Any) -> str:
     if isinstance(value, int):
         return "integer" if -(2**63) <= value < 2**63 else "number"
     return {float: "number", str: "string", list: "array", dict: "object"}.get(type(value), "null")
-
-
-_STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
-_INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
 
 
 def _message(error: Any, name: str, field: str, pattern: str) -> FieldError:

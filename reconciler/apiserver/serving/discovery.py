@@ -18,6 +18,12 @@ __all__ = ["Discovery"]
 _VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_ROOT = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
+_APIS = {
+    "kind": "APIVersions",
+    "versions": ["v1"],
+    "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
+}
 
 
 class Discovery:
@@ -93,14 +99,6 @@ class Discovery:
             "metadata": {},
             "items": [_aggregated(group) for group in self._groups() if ("name" in group["metadata"]) is not core],
         }
-
-
-_ROOT = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
-_APIS = {
-    "kind": "APIVersions",
-    "versions": ["v1"],
-    "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
-}
 
 
 def _aggregated(group: JSONObject) -> JSONObject:

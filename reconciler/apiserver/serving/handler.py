@@ -49,6 +49,7 @@ _SERVICE = {
     "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
 }
 """The Service of the API server itself, which every cluster has in the namespace ``default``."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(slots=True)
@@ -369,6 +370,3 @@ def _warning_headers(call: Call, texts: list[str]) -> list[str]:
     # The real server too drops texts that a header cannot hold.
     sent = [text for text in texts if not _CONTROL.search(text)]
     return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -26,6 +26,8 @@ _MAX_CHARACTERS = 256
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 CYCLE_HEADER = "x-reconcile-id"
 """The header with which a client marks the requests of one reconcile; the server only logs it."""
+_BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +198,6 @@ class _Body(msgspec.Struct):
     metadata: _BodyMetadata = msgspec.field(default_factory=_BodyMetadata)
 
 
-_BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})
-
-
 def changed_paths(before: JSONValue, after: JSONValue) -> tuple[str, ...]:
     """Return the JSON pointers at which two documents differ, lists as wholes; shared parts are not compared."""
     found: list[str] = []
@@ -221,6 +220,3 @@ def _differences(before: object, after: object, path: str) -> Iterator[str]:
         old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if old is not new and (old != new or type(old) is not type(new)):
             yield from _differences(old, new, f"{path}/{key.replace('~', '~0').replace('/', '~1')}")
-
-
-_ABSENT = object()

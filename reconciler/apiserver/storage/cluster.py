@@ -36,6 +36,8 @@ __all__ = ["Cluster", "CommitHook", "Convert", "Endpoint", "Registry", "Resource
 
 Convert = Callable[[JSONObject, str], JSONObject]
 """Returns a document in another version, ``group/version``."""
+_MAX_BYTES = 1_572_864
+"""etcd's limit for one object, 1.5 MiB."""
 
 
 @dataclass(slots=True, eq=False)
@@ -255,10 +257,6 @@ CommitHook = Callable[[Resource, Stored | None, Stored | None], None]
 def timestamp(moment: datetime) -> str:
     """Return a time in the format of metav1.Time: whole seconds, UTC."""
     return f"{moment.isoformat()[:19]}Z"
-
-
-_MAX_BYTES = 1_572_864
-"""etcd's limit for one object, 1.5 MiB."""
 
 
 class Cluster:

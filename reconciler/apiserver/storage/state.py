@@ -31,6 +31,9 @@ _FORMAT = "kube-reconciler state, version 1"
 _MAX_VERSION = 2**62
 """The newest version to start at: clients and etcd count with 64 bits, and the writes after it need room."""
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_TOKEN = re.compile("[0-9a-f]{32}")
+_MIN_RECORDS = 10_000
+"""How many records a file has at least before a new snapshot replaces it."""
 
 
 class State(NamedTuple):
@@ -153,11 +156,6 @@ def _replay(objects: dict[str, dict[str, Any]], record: _Record) -> int:
     metadata = msgspec.convert(record.object, _Object).metadata
     found[f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name] = record.object
     return int(metadata.resource_version)
-
-
-_TOKEN = re.compile("[0-9a-f]{32}")
-_MIN_RECORDS = 10_000
-"""How many records a file has at least before a new snapshot replaces it."""
 
 
 class DataDirectory:

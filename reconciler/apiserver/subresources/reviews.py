@@ -33,6 +33,8 @@ _EVERYTHING = {
     "incomplete": False,
 }
 _RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
+_KIND, _GROUP = "TokenRequest", "authentication.k8s.io"
+_DEFAULT_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,6 @@ def _attributes(spec: JSONObject) -> Attributes:
         return Attributes(asked.get("verb") or "", asked.get("path") or "")
     members = ("group", "resource", "subresource", "namespace", "name")
     return Attributes(asked.get("verb") or "", "", *(asked.get(member) or "" for member in members))
-
-
-_KIND, _GROUP = "TokenRequest", "authentication.k8s.io"
-_DEFAULT_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)

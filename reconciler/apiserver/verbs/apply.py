@@ -31,6 +31,11 @@ __all__ = ["apply_to_new", "apply_to_stored", "left_to_kubectl", "read_applied_c
 
 _UNOWNED = "before-first-apply"
 """The manager of fields that were set before the object had managedFields."""
+_SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")
+"""The fields of metadata that only the server sets and nobody owns."""
+_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
+_KUBECTL = "kubectl"
+"""The field manager of ``kubectl apply --server-side``; other managers leave the annotation alone."""
 
 
 def read_applied_configuration(call: Call) -> JSONObject:
@@ -158,10 +163,6 @@ def _check_nulls(call: Call, content: JSONObject, doc: JSONObject, old: Stored |
             raise Refusal.invalid(info.kind, info.group, call.name, errors)
 
 
-_SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")
-"""The fields of metadata that only the server sets and nobody owns."""
-
-
 def _applied_fields(content: JSONObject, schema: Node) -> FieldSet:
     """Return the fields that a configuration owns: not its metadata if that is empty."""
     owned = {key: value for key, value in content.items() if key != "metadata" or value}
@@ -207,11 +208,6 @@ def _identity(config: JSONObject) -> JSONObject:
     if metadata.get("resourceVersion") is not None:
         found["resourceVersion"] = metadata["resourceVersion"]
     return found
-
-
-_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
-_KUBECTL = "kubectl"
-"""The field manager of ``kubectl apply --server-side``; other managers leave the annotation alone."""
 
 
 def _annotation(doc: JSONObject) -> Any:

@@ -20,6 +20,13 @@ __all__ = ["decode_patched", "read_document", "read_unstored_object", "sort_by_d
 
 
 _ROOT = re.compile(r"[.\[]")
+_VERSIONS = {
+    **{info.kind: (f"{info.group}/{versions[0]}",) for info, versions in BUILT_IN if info.group in REVIEWS},
+    "Binding": ("v1",),
+    "Eviction": ("policy/v1", "policy/v1beta1"),
+    "TokenRequest": ("authentication.k8s.io/v1",),
+}
+"""The versions of each kind besides options; the first one is the default."""
 
 
 def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObject, list[str]]:
@@ -172,15 +179,6 @@ def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
     else:
         shown = go_json(go_json(found))
     return Refusal.invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
-
-
-_VERSIONS = {
-    **{info.kind: (f"{info.group}/{versions[0]}",) for info, versions in BUILT_IN if info.group in REVIEWS},
-    "Binding": ("v1",),
-    "Eviction": ("policy/v1", "policy/v1beta1"),
-    "TokenRequest": ("authentication.k8s.io/v1",),
-}
-"""The versions of each kind besides options; the first one is the default."""
 
 
 def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:

@@ -29,6 +29,8 @@ _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _READERS_RUN_AFTER = 32
 """Deletions of a collection after which watches get a turn, so that their readers do not fall behind the history."""
 _POLICIES = ("Foreground", "Background", "Orphan")
+_EXPECTED = re.compile(r"^the object provided is unrecognized \(must be of type DeleteOptions\): ")
+_SHOWN = re.compile(r" \([^()]*\)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +205,6 @@ def _decode_options(call: Call) -> JSONObject:
         # The real server decodes the options without naming the expected type.
         words = _EXPECTED.sub("", _SHOWN.sub("", refusal.message))
         raise Refusal(refusal.code, refusal.reason, words, details=refusal.details) from None
-
-
-_EXPECTED = re.compile(r"^the object provided is unrecognized \(must be of type DeleteOptions\): ")
-_SHOWN = re.compile(r" \([^()]*\)$")
 
 
 def _check_policy(options: JSONObject) -> None:

@@ -20,6 +20,14 @@ from reconciler.wire import JSONObject, JSONValue
 
 __all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch", "strategic_merge"]
 
+MAX_OPERATIONS = 10_000
+"""Operations of a JSON patch, as in kube-apiserver."""
+MAX_COPIED_BYTES = 3 * 1024 * 1024
+"""Bytes that the copy operations of a JSON patch may add, as in kube-apiserver."""
+_INDEX = re.compile("0|-?[1-9][0-9]{0,8}|-0")
+_DIRECTIVE, _RETAIN = "$patch", "$retainKeys"
+_ORDER, _DELETE = "$setElementOrder/", "$deleteFromPrimitiveList/"
+
 
 def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
     """Return the result of applying a request's patch, which is not that of an apply, to a document.
@@ -62,15 +70,6 @@ def _read_patch(call: Call, kind: str) -> JSONValue:
     if kind == bodies.MERGE_PATCH:
         call.duplicates += bodies.duplicate_fields(call.request.body, patch)
     return patch
-
-
-MAX_OPERATIONS = 10_000
-"""Operations of a JSON patch, as in kube-apiserver."""
-
-MAX_COPIED_BYTES = 3 * 1024 * 1024
-"""Bytes that the copy operations of a JSON patch may add, as in kube-apiserver."""
-
-_INDEX = re.compile("0|-?[1-9][0-9]{0,8}|-0")
 
 
 class PatchFailed(Exception):
@@ -234,10 +233,6 @@ def _change(document: JSONValue, path: list[str], op: str, value: JSONValue) -> 
     else:
         raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
     return document
-
-
-_DIRECTIVE, _RETAIN = "$patch", "$retainKeys"
-_ORDER, _DELETE = "$setElementOrder/", "$deleteFromPrimitiveList/"
 
 
 def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:

@@ -33,6 +33,8 @@ _CONTINUE_EXPIRED = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
+_URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+_MATCH = "resourceVersionMatch"
 
 
 def selector_of(call: Call) -> Selector:
@@ -121,9 +123,6 @@ class _PageToken:
 
 def _mistyped(shown: str, field: str, wanted: str) -> str:
     return f"json: cannot unmarshal {shown} into Go struct field continueToken.{field} of type {wanted}"
-
-
-_URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def _bad_token(problem: str) -> Refusal:
@@ -301,9 +300,6 @@ def _initial_events(call: Call) -> bool | None:
     if errors:
         raise Refusal.option_invalid("ListOptions", *errors)
     return None if text is None else go_bool(text)
-
-
-_MATCH = "resourceVersionMatch"
 
 
 def _no_match(why: str) -> FieldError:

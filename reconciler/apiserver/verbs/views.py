@@ -21,6 +21,10 @@ __all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_y
 
 _WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _META = "meta.k8s.io/v1"
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_STEP = re.compile(
+    r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
+)
 
 
 class WholeView:
@@ -180,9 +184,6 @@ def _table(
     return {"kind": "Table", "apiVersion": _META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
 
 
-_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
-
-
 def _definition(column: Mapping[str, Any]) -> JSONObject:
     described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
     return {
@@ -192,11 +193,6 @@ def _definition(column: Mapping[str, Any]) -> JSONObject:
         "description": column.get("description") or described,
         "priority": column.get("priority") or 0,
     }
-
-
-_STEP = re.compile(
-    r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
-)
 
 
 def _json_path(doc: Any, path: str) -> Any:

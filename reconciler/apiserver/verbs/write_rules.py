@@ -47,6 +47,10 @@ SYSTEM_METADATA = (
     "selfLink",
 )
 """The fields of metadata that only the server changes."""
+_TYPE_META = ("apiVersion", "kind")
+_MAX_REPLICAS = 2**31 - 1
+_WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}
+"""The member of an object that a subresource writes."""
 
 
 def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
@@ -65,9 +69,6 @@ def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
         ignored = {"status": doc["status"]} if "status" in doc else {}
     ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
     return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.schema))
-
-
-_TYPE_META = ("apiVersion", "kind")
 
 
 def needs_conversion(call: Call, before: JSONObject) -> bool:
@@ -178,9 +179,6 @@ def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Findings:
             yield FieldError.invalid(path, replicas, f"should be less than or equal to {_MAX_REPLICAS}")
 
 
-_MAX_REPLICAS = 2**31 - 1
-
-
 def _taken(endpoint: Endpoint, doc: JSONObject) -> Findings:
     """Yield the errors of a Service about addresses and ports that another one has."""
     spec = doc.get("spec") or {}
@@ -238,10 +236,6 @@ def uid_conflict(call: Call, uid: str, stored: str) -> Refusal:
         f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
     )
     return Refusal.conflict(info.plural, info.group, call.name, why)
-
-
-_WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}
-"""The member of an object that a subresource writes."""
 
 
 def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> JSONObject:

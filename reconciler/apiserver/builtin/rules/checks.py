@@ -25,6 +25,8 @@ __all__ = ["CHECKS", "EAGER", "selects", "without_empty"]
 Error = Callable[[Rule, Place, Any, str], FieldError]
 Test = Callable[[Rule, Place, Any], bool]
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
+"""The checks that are about missing values, too."""
 
 
 def selects(selector: JSONObject, labels: dict[str, str]) -> bool:
@@ -351,8 +353,6 @@ def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findi
             yield FieldError.forbidden(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
 
 
-EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
-"""The checks that are about missing values, too."""
 _NAMED: tuple[Check, ...] = (
     *KIND_CHECKS,
     *(_in, _known, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),

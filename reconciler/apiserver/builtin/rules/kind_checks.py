@@ -24,6 +24,29 @@ FINAL = (*APPROVAL, "Failed")
 """The conditions that cannot be taken back."""
 _SIGNER_FORM = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\n(?P<headers>(?:[^\n:]+: [^\n]*\n)*\n?)([^-]*)-----END \1-----")
+_COMPUTE = {"cpu", "memory", "ephemeral-storage"}
+_COUNTED = {
+    *("configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets"),
+    *("services", "services.loadbalancers", "services.nodeports"),
+}
+_KNOWN = {
+    "containers": _COMPUTE,
+    "quota": _COMPUTE
+    | _COUNTED
+    | {"requests.storage", *(f"{part}.{name}" for part in ("requests", "limits") for name in _COMPUTE)},
+}
+_NOT_NEGATIVE = "must be greater than or equal to 0"
+_ORDER = (
+    ("min", "max", "min", "min"),
+    ("min", "defaultRequest", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "max", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "default", "defaultRequest", "defaultRequest"),
+    ("min", "default", "default", "min"),
+    ("default", "max", "default", "max"),
+)
+"""Amounts of a limit of which the first is at most the second, the one that errors name, and the one that they show."""
+_CALLED = {"defaultRequest": "default request"}
+_SCOPED = {"BestEffort": {"pods"}}
 
 
 def content_of_request(text: str | None) -> bytes:
@@ -97,19 +120,6 @@ def _certificate_problem(pem: bytes) -> str:
 
 # Resources, their amounts and their limits.
 
-_COMPUTE = {"cpu", "memory", "ephemeral-storage"}
-_COUNTED = {
-    *("configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets"),
-    *("services", "services.loadbalancers", "services.nodeports"),
-}
-_KNOWN = {
-    "containers": _COMPUTE,
-    "quota": _COMPUTE
-    | _COUNTED
-    | {"requests.storage", *(f"{part}.{name}" for part in ("requests", "limits") for name in _COMPUTE)},
-}
-_NOT_NEGATIVE = "must be greater than or equal to 0"
-
 
 def _is_extended(name: str) -> bool:
     """Return whether a resource is not one of Kubernetes itself."""
@@ -166,18 +176,6 @@ def _limited(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         yield FieldError.forbidden(path, "HugePages require cpu or memory")
 
 
-_ORDER = (
-    ("min", "max", "min", "min"),
-    ("min", "defaultRequest", "defaultRequest", "defaultRequest"),
-    ("defaultRequest", "max", "defaultRequest", "defaultRequest"),
-    ("defaultRequest", "default", "defaultRequest", "defaultRequest"),
-    ("min", "default", "default", "min"),
-    ("default", "max", "default", "max"),
-)
-"""Amounts of a limit of which the first is at most the second, the one that errors name, and the one that they show."""
-_CALLED = {"defaultRequest": "default request"}
-
-
 def _limit_range(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
     """Check the order of the amounts of a limit."""
     amounts = {key: value.get(key) or {} for key in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")}
@@ -192,9 +190,6 @@ def _limit_range(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         if ratio and read_quantity(ratio) < 1:
             where = f"{path}.maxLimitRequestRatio[{name}]"
             yield FieldError.invalid(where, ratio, f"ratio {ratio} is less than 1")
-
-
-_SCOPED = {"BestEffort": {"pods"}}
 
 
 def _scoped(_rule: Rule, place: Place, value: Any, _path: str) -> Findings:

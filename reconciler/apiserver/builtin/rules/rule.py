@@ -16,6 +16,13 @@ from reconciler.wire import JSONObject
 
 __all__ = ["Check", "Place", "Rule", "amount", "condition", "getter", "named", "old_value", "read_rule"]
 
+_PATH = re.compile(r"(/|\^*)(@?)(.*)")
+_PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
+_RULE = re.compile(
+    r"(?P<paths>\S+) (?P<check>[\w-]+)(?P<strict>[!?]?)(?P<arguments>.*?)(?: if (?P<when>.+?))?(?:: (?P<say>.+))?"
+)
+_CONDITION = re.compile(r"(!?)((?:[^=!<>]|<[^>]*[a-z]>)*)(?:(!?=|<|>)(.*))?")
+
 
 class Place(NamedTuple):
     """An object that is checked, the stored one on an update, its path, and the object around it."""
@@ -27,13 +34,6 @@ class Place(NamedTuple):
 
 
 Check = Callable[["Rule", Place, Any, str], Findings]
-
-_PATH = re.compile(r"(/|\^*)(@?)(.*)")
-_PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
-_RULE = re.compile(
-    r"(?P<paths>\S+) (?P<check>[\w-]+)(?P<strict>[!?]?)(?P<arguments>.*?)(?: if (?P<when>.+?))?(?:: (?P<say>.+))?"
-)
-_CONDITION = re.compile(r"(!?)((?:[^=!<>]|<[^>]*[a-z]>)*)(?:(!?=|<|>)(.*))?")
 
 
 def _walk(value: Any, parts: list[str], path: str) -> Iterator[tuple[Any, str]]:

@@ -21,6 +21,18 @@ from reconciler.apiserver.schema.formats import (
 __all__ = ["FORMS", "parsed_address"]
 
 _PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
+_NOT_ENDPOINTS = {
+    "unspecified": "may not be unspecified ({})",
+    "loopback": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+    "link_local": "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+}
+_MACROS = ("@annually", "@daily", "@every", "@hourly", "@midnight", "@monthly", "@weekly", "@yearly")
+_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+_IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_OF_NAMES = (
+    *("condition-reason", "descending", "env-name", "header", "label-1035", "label-value", "no-backstep", "port-name"),
+    *("subdomain", "sysctl", "trimmed", "url-path"),
+)
 
 
 def parsed_address(text: str) -> Any:
@@ -45,13 +57,6 @@ def _endpoint(text: str) -> list[str]:
     """Return why the address of an endpoint is not allowed; what is not an address is found elsewhere."""
     found = parsed_address(text)
     return [message.format(text) for kind, message in _NOT_ENDPOINTS.items() if getattr(found, f"is_{kind}", False)]
-
-
-_NOT_ENDPOINTS = {
-    "unspecified": "may not be unspecified ({})",
-    "loopback": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-    "link_local": "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
-}
 
 
 def _endpoint_or_name(text: str) -> Iterator[str]:
@@ -85,10 +90,6 @@ def _time_zone(text: str) -> Iterator[str]:
 def _regular_expression(text: str) -> Iterator[str]:
     if text and (problem := pattern_problem(text)):
         yield f"must be a valid regular expression, but isn't: {problem}"
-
-
-_MACROS = ("@annually", "@daily", "@every", "@hourly", "@midnight", "@monthly", "@weekly", "@yearly")
-_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
 
 def _schedule(text: str) -> Iterator[str]:
@@ -127,11 +128,6 @@ def _mixed_label(text: str) -> list[str]:
     return [f"{words}{problem}" for problem in form_problems("label-1035", text.lower())]
 
 
-_IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
-_OF_NAMES = (
-    *("condition-reason", "descending", "env-name", "header", "label-1035", "label-value", "no-backstep", "port-name"),
-    *("subdomain", "sysctl", "trimmed", "url-path"),
-)
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     **{form: functools.partial(form_problems, form) for form in _OF_NAMES},
     "cel-identifier": lambda text: () if _IDENTIFIER.fullmatch(text) and not RESERVED_WORD.fullmatch(text) else ("",),

@@ -15,6 +15,7 @@ __all__ = ["NONE", "UNKNOWN", "UNSET", "Cell", "joined", "selector", "shortened"
 Cell = Callable[[JSONObject, datetime], Any]
 
 NONE, UNSET, UNKNOWN = "<none>", "<unset>", "<unknown>"
+_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
 
 def show_age(text: str, now: datetime) -> str:
@@ -138,9 +139,6 @@ def first(doc: JSONObject, _now: datetime, path: str, key: str, kind: str = "") 
     """Return a member of the first item of a list, or of the first one of a type."""
     items = (each for each in value_at(doc, path, ()) if not kind or each.get("type") == kind)
     return next((str(each.get(key)) for each in items), NONE)
-
-
-_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
 
 def modes(doc: JSONObject, _now: datetime, path: str) -> str:

@@ -17,6 +17,7 @@ __all__ = ["CERTIFICATES", "certificate_strategy"]
 CERTIFICATES = "certificates.k8s.io"
 _PLURAL = "certificatesigningrequests"
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
+_OF_A_USER = ("username", "uid", "groups", "extra")
 
 
 def certificate_strategy(subresource: str, user: JSONObject, now: Callable[[], str]) -> Strategy:
@@ -46,9 +47,6 @@ def _complete(
         status = known
     status = {**{key: value for key, value in status.items() if key != "conditions"}}
     doc["status"] = {**status, **({"conditions": conditions} if conditions else {})}
-
-
-_OF_A_USER = ("username", "uid", "groups", "extra")
 
 
 def _with_times(condition: JSONObject, before: list[JSONObject], now: Callable[[], str]) -> JSONObject:

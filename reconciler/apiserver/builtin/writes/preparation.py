@@ -19,6 +19,21 @@ _ANY_FAMILIES = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualS
 """Those of a headless Service without a selector, whose endpoints may be of any family."""
 _NODE_PORTS = (30000, 2768)
 """The first node port and the number of node ports, as in the default of ``--service-node-port-range``."""
+_OF_TYPES = {
+    **dict.fromkeys(("clusterIP", "clusterIPs", *_IP_FAMILIES), ("ClusterIP", "NodePort", "LoadBalancer")),
+    **dict.fromkeys(("externalTrafficPolicy", "nodePort"), ("NodePort", "LoadBalancer")),
+    **dict.fromkeys(("allocateLoadBalancerNodePorts", "healthCheckNodePort", "loadBalancerClass"), ("LoadBalancer",)),
+}
+"""The types of Services that have a field."""
+_GATED: JSONObject = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
+_UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 def _finish_service(doc: JSONObject, before: JSONObject | None) -> None:
@@ -48,14 +63,6 @@ def _finish_service(doc: JSONObject, before: JSONObject | None) -> None:
         doc["spec"] = spec
 
 
-_OF_TYPES = {
-    **dict.fromkeys(("clusterIP", "clusterIPs", *_IP_FAMILIES), ("ClusterIP", "NodePort", "LoadBalancer")),
-    **dict.fromkeys(("externalTrafficPolicy", "nodePort"), ("NodePort", "LoadBalancer")),
-    **dict.fromkeys(("allocateLoadBalancerNodePorts", "healthCheckNodePort", "loadBalancerClass"), ("LoadBalancer",)),
-}
-"""The types of Services that have a field."""
-
-
 def _complete_service(doc: JSONObject, before: JSONObject | None) -> None:
     """Remove the fields that a Service of a new type does not have, unless they changed, too, and its addresses."""
     spec, known = doc.get("spec") or {}, (before or {}).get("spec") or {}
@@ -76,16 +83,6 @@ def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObj
     same = [old for old in known.get("ports") or () if old.get("port") == port.get("port") and old.get("nodePort")]
     first, count = _NODE_PORTS
     return {**port, "nodePort": same[0]["nodePort"] if same else first + number % count}
-
-
-_GATED: JSONObject = {
-    "type": "PodScheduled",
-    "status": "False",
-    "lastProbeTime": None,
-    "reason": "SchedulingGated",
-    "message": "Scheduling is blocked due to non-empty scheduling gates",
-}
-_UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
@@ -185,9 +182,6 @@ def _complete_controller(doc: JSONObject, before: JSONObject | None) -> None:
 
 def _complete_autoscaler(doc: JSONObject, _before: JSONObject | None) -> None:
     doc["status"] = {"currentMetrics": None, "desiredReplicas": 0, **(doc.get("status") or {})}
-
-
-_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 def _complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:

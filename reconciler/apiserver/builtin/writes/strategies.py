@@ -19,6 +19,21 @@ from reconciler.wire import JSONObject
 
 __all__ = ["Strategy", "check_policy_expressions", "check_webhook_expressions", "policy_documents", "strategy_of"]
 
+_EXPRESSIONS = (
+    ("validations", "expression", ("bool",)),
+    ("validations", "messageExpression", ("string",)),
+    ("auditAnnotations", "valueExpression", ("string", "null_type")),
+)
+"""The expressions of a policy with the types of their values."""
+Check = Callable[[JSONObject, JSONObject | None], Iterable[FieldError]]
+UpdateCheck = Callable[[JSONObject, JSONObject], Findings]
+_BESIDES_THE_SOURCE = frozenset(
+    {
+        *("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy"),
+        *("storageClassName", "volumeAttributesClassName", "volumeMode"),
+    }
+)
+
 
 def policy_documents(spec: JSONObject) -> tuple[str, ...]:
     """Return the names of the documents that the expressions of a policy may use, besides its variables."""
@@ -64,14 +79,6 @@ def check_policy_expressions(doc: JSONObject, before: JSONObject | None) -> Find
             yield from _check(condition, f"spec.{member}[{index}].{key}")
 
 
-_EXPRESSIONS = (
-    ("validations", "expression", ("bool",)),
-    ("validations", "messageExpression", ("string",)),
-    ("auditAnnotations", "valueExpression", ("string", "null_type")),
-)
-"""The expressions of a policy with the types of their values."""
-
-
 def _check(condition: Condition, path: str) -> Findings:
     """Yield the error of an expression that does not compile, or whose value has another type."""
     try:
@@ -79,10 +86,6 @@ def _check(condition: Condition, path: str) -> Findings:
             condition.check()
     except CompileError as error:
         yield FieldError.invalid(path, condition.source, str(error))
-
-
-Check = Callable[[JSONObject, JSONObject | None], Iterable[FieldError]]
-UpdateCheck = Callable[[JSONObject, JSONObject], Findings]
 
 
 def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
@@ -99,14 +102,6 @@ def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
         yield FieldError.forbidden("spec", f"{excepted} for bound claims\n{pod_updates.difference(known, kept)}")
     if spec.get("volumeMode") != known.get("volumeMode"):
         yield FieldError.invalid("volumeMode", spec.get("volumeMode"), "field is immutable")
-
-
-_BESIDES_THE_SOURCE = frozenset(
-    {
-        *("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy"),
-        *("storageClassName", "volumeAttributesClassName", "volumeMode"),
-    }
-)
 
 
 def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
