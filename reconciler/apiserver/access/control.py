@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from reconciler.apiserver.access import users
 from reconciler.apiserver.access.roles import Decision, Roles
 from reconciler.apiserver.access.tokens import InvalidToken, Tokens
-from reconciler.apiserver.access.users import (
-    ADMIN,
-    MASTERS,
-    Attributes,
-    User,
-    account_groups,
-    attributes_of,
-    denied,
-    impersonated_user,
-    split_account,
-    with_groups,
-)
+from reconciler.apiserver.access.users import Attributes, User
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.http import HTTPRequest
 
@@ -52,13 +42,13 @@ class AccessControl:
             Refusal: 401, the token is not valid; 400, the impersonation is not; 403, the user may not do this.
         """
         headers = request.headers
-        user = self.authenticated(headers["authorization"]) if "authorization" in headers else ADMIN
+        user = self.authenticated(headers["authorization"]) if "authorization" in headers else users.ADMIN
         if "impersonate-" in " ".join(headers):
-            wanted = impersonated_user(headers)
+            wanted = users.impersonated_user(headers)
             if wanted is not None:
-                user = self._impersonate(user, wanted, attributes_of(request))
-        if self.roles is not None and MASTERS not in user.groups:
-            self._require(user, attributes_of(request))
+                user = self._impersonate(user, wanted, users.attributes_of(request))
+        if self.roles is not None and users.MASTERS not in user.groups:
+            self._require(user, users.attributes_of(request))
         return user
 
     def authenticated(self, authorization: str) -> User:
@@ -86,12 +76,12 @@ class AccessControl:
     def _require(self, user: User, asked: Attributes) -> None:
         decision = self.decide(user, asked)
         if not decision.allowed:
-            raise denied(user, asked, decision.reason)
+            raise users.denied(user, asked, decision.reason)
 
     def _impersonate(self, user: User, wanted: User, asked: Attributes) -> User:
         """Return the impersonated user if any of the modes of impersonation that exist for it is allowed."""
-        account = split_account(wanted.name)
-        fixed = account_groups(account[0]) if account is not None else ()
+        account = users.split_account(wanted.name)
+        fixed = users.account_groups(account[0]) if account is not None else ()
         refusals: list[Refusal] = []
         for mode in _modes(wanted):
             try:
@@ -102,17 +92,17 @@ class AccessControl:
             except Refusal as refusal:
                 refusals.append(refusal)
             else:
-                return with_groups(wanted, ("system:nodes",) if mode == "arbitrary-node" else fixed)
+                return users.with_groups(wanted, ("system:nodes",) if mode == "arbitrary-node" else fixed)
         raise refusals[0]
 
 
 def _modes(wanted: User) -> Iterator[str]:
     """Yield the modes in which a user can be impersonated; the last one, without a name, is the unconstrained one."""
     alone = wanted == User(wanted.name)
-    if wanted.name.startswith(_NODE) or split_account(wanted.name) is not None:
+    if wanted.name.startswith(_NODE) or users.split_account(wanted.name) is not None:
         if alone:
             yield "arbitrary-node" if wanted.name.startswith(_NODE) else "serviceaccount"
-    elif MASTERS not in wanted.groups:
+    elif users.MASTERS not in wanted.groups:
         yield "user-info"
     yield ""
 
@@ -120,7 +110,7 @@ def _modes(wanted: User) -> Iterator[str]:
 def _impersonations(wanted: User, mode: str) -> Iterator[Attributes]:
     """Yield what must be allowed to impersonate a user: each part of it."""
     verb, group = f"impersonate:{mode}" if mode else "impersonate", _AUTHENTICATION if mode else ""
-    account = split_account(wanted.name)
+    account = users.split_account(wanted.name)
     if account is not None:
         yield Attributes(verb, group=group, resource="serviceaccounts", namespace=account[0], name=account[1])
     elif mode == "arbitrary-node":

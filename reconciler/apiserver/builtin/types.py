@@ -1,10 +1,12 @@
 """The types of the built-in kinds, as compiled schemas with defaults.
 
-They are read from ``types.json``, which is generated from the OpenAPI documents of a real API server. The defaults are
-those of the functions ``SetDefaults_*`` of Kubernetes 1.36, as its responses show them. ``defaults.json`` has the
-values of missing members by type, or several steps of such values, each with conditions in the form of those of
-``rules.txt``. A dotted name stands for a member of a member, which is added if it is missing, and a null for a time
-that Go writes even if it is not set.
+They are read from ``types.json``, which is generated from the OpenAPI documents of a real API server; ``scalars.json``
+has the type, the format and the Go type of scalars, by their short form there.
+
+The defaults are those of the functions ``SetDefaults_*`` of Kubernetes 1.36, as its responses show them.
+``defaults.json`` has the values of missing members by type, or several steps of such values, each with conditions in
+the form of those of ``rules.txt``. A dotted name stands for a member of a member, which is added if it is missing, and
+a null for a time that Go writes even if it is not set.
 """
 
 from __future__ import annotations
@@ -23,19 +25,6 @@ __all__ = ["built_in_node", "member_types", "metadata_node", "place_of", "type_n
 
 
 Completion = Callable[[JSONObject], JSONObject]
-_SCALARS = {
-    "s": ("string", "", "string"),
-    "t": ("string", "date-time", "v1.Time"),
-    "u": ("string", "micro-time", "v1.MicroTime"),
-    "y": ("string", "byte", "[]uint8"),
-    "i": ("integer", "int32", "int32"),
-    "l": ("integer", "int64", "int64"),
-    "n": ("number", "", "float64"),
-    "b": ("boolean", "", "bool"),
-    "q": ("", "quantity", ""),
-    "o": ("", "int-or-string", "int32"),
-}
-"""The type, the format and the Go type of scalars, by their short form."""
 _NODES: dict[str, Node] = {}
 _WITH_UIDS = ("core.", "meta.")
 """The groups in which ``uid`` is the uid of an object; elsewhere it is that of a user."""
@@ -206,7 +195,7 @@ def _form(form: str) -> Node:
     if form.startswith("{"):
         values = _form(form[1:-1])
         return Node("object", additional=values, name=f"map[string]{values.name or 'interface {}'}")
-    kind, node_format, go_type = _SCALARS[form]
+    kind, node_format, go_type = recorded("builtin/scalars.json")[form]
     return Node(kind, node_format, int_or_string=form == "o", name=go_type)
 
 

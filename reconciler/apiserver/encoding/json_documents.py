@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.serving import MAX_LEVELS, exceeds_max_levels
 from reconciler.wire import JSONObject
@@ -38,17 +39,6 @@ _ESCAPE = re.compile(
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _LARGE_NUMBER = re.compile(rb"[0-9]{309}|[eE]\+?[0-9]{3}")
 _VALUE = "looking for beginning of value"
-_KEY = "looking for beginning of object key string"
-_EXPECTED = {
-    "Expecting property name": (0, _KEY),
-    "Expecting ':' delimiter": (0, "after object key"),
-    "Illegal trailing comma before end of object": (1, _KEY),  # Python 3.13 and newer; at the comma
-    "Illegal trailing comma before end of array": (1, _VALUE),
-    "Invalid control character": (0, "in string literal"),
-    "Invalid \\escape": (1, "in string escape code"),
-    "Invalid \\uXXXX": (0, "in \\u hexadecimal character escape"),
-}
-"""Beginnings of Python's messages: how far after Python's position Go's decoder stops, and what it expects there."""
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
 _ALLOWED_ALIASES, _SMALL_DOCUMENT = 100, 1000
@@ -162,7 +152,9 @@ def _parse_problem(body: bytes) -> str:
 
 
 def _problem_at(text: str, error: json.JSONDecodeError) -> str:
-    skipped, expected = next((value for start, value in _EXPECTED.items() if error.msg.startswith(start)), (0, _VALUE))
+    # By the beginnings of Python's messages: how far after Python's position Go's decoder stops, and what it expects.
+    known_errors = recorded("encoding/json_errors.json").items()
+    skipped, expected = next((value for start, value in known_errors if error.msg.startswith(start)), (0, _VALUE))
     at = error.pos + skipped
     if error.msg.startswith("Expecting value") and text[at : at + 1] in _LITERALS:
         word = _LITERALS[text[at]]

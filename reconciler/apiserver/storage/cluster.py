@@ -12,16 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from reconciler.apiserver.builtin import kinds
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding
-from reconciler.apiserver.builtin.kinds import (
-    BUILT_IN,
-    FieldReader,
-    KindInfo,
-    from_events_group,
-    selectable_fields,
-    skeleton_of,
-    to_events_group,
-)
 from reconciler.apiserver.builtin.types import built_in_node, place_of
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.schema.formats import RANDOM_LETTERS
@@ -53,7 +45,7 @@ class Resource:
         convert: converts documents between the versions; None if only their apiVersion differs.
     """
 
-    info: KindInfo
+    info: kinds.KindInfo
     store: Store
     storage: str
     custom: bool = False
@@ -108,7 +100,7 @@ class Endpoint:
     resource: Resource
     version: str
     subresources: frozenset[str] = frozenset()
-    selectable: Mapping[str, FieldReader] = field(default_factory=dict)
+    selectable: Mapping[str, kinds.FieldReader] = field(default_factory=dict)
     contents: CustomContents | BuiltInContents | None = None
     columns: tuple[Mapping[str, Any], ...] = ()
     warning: str = ""
@@ -123,7 +115,7 @@ class Endpoint:
         self.schema = place_of(None if self.contents is None else self.contents.node)
 
     @property
-    def info(self) -> KindInfo:
+    def info(self) -> kinds.KindInfo:
         """Return the description of the kind."""
         return self.resource.info
 
@@ -137,7 +129,7 @@ class Endpoint:
         if self.api_version == self.resource.api_version:
             return doc
         if self.info.stored_as is not None:
-            return to_events_group(doc)
+            return kinds.to_events_group(doc)
         found = self.resource.in_version(doc, self.api_version)
         return self.contents.pruned(found) if isinstance(self.contents, CustomContents) else found
 
@@ -146,7 +138,7 @@ class Endpoint:
         if self.api_version == self.resource.api_version:
             return doc
         if self.info.stored_as is not None:
-            return from_events_group(doc)
+            return kinds.from_events_group(doc)
         stored = self.resource.in_version(doc, self.resource.api_version)
         other = self.resource.endpoints.get(self.resource.storage)
         # A stored document has the fields and the defaults of the storage version.
@@ -170,11 +162,11 @@ class Registry:
         self._history = history
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._resources: dict[tuple[str, str], Resource] = {}
-        self._built_in = {info.group for info, _ in BUILT_IN}
-        for info, versions in BUILT_IN:
+        self._built_in = {info.group for info, _ in kinds.BUILT_IN}
+        for info, versions in kinds.BUILT_IN:
             self._serve_built_in(info, versions)
 
-    def _serve_built_in(self, info: KindInfo, versions: tuple[str, ...]) -> None:
+    def _serve_built_in(self, info: kinds.KindInfo, versions: tuple[str, ...]) -> None:
         if info.stored_as is None:
             resource = self.add(info, storage=versions[0])
         else:
@@ -184,12 +176,12 @@ class Registry:
         for version in versions:
             node = built_in_node(info.group, version, info.kind)
             contents = None if node is None else BuiltInContents(node)
-            fields, skeleton = selectable_fields(info), skeleton_of(info, version)
+            fields, skeleton = kinds.selectable_fields(info), kinds.skeleton_of(info, version)
             self.serve(
                 Endpoint(resource, version, subresources, fields, contents, warning=info.warning, skeleton=skeleton)
             )
 
-    def add(self, info: KindInfo, *, storage: str, custom: bool = False) -> Resource:
+    def add(self, info: kinds.KindInfo, *, storage: str, custom: bool = False) -> Resource:
         """Register a kind and create its store."""
         store = Store(self._revisions, self._now, capacity=self._history)
         resource = Resource(info, store, storage, custom)

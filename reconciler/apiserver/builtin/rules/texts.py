@@ -10,13 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from reconciler.apiserver.cel.model import RESERVED_WORD
-from reconciler.apiserver.schema.formats import (
-    form_problems,
-    label_problems,
-    path_name_problems,
-    pattern_problem,
-    qualified_name_problems,
-)
+from reconciler.apiserver.schema import formats
 
 __all__ = ["FORMS", "parsed_address"]
 
@@ -69,7 +63,7 @@ def _domain_path(text: str) -> Iterator[str]:
     if not domain or not path:
         yield 'must be a domain-prefixed path (such as "acme.io/foo")'
         return
-    yield from form_problems("subdomain", domain)
+    yield from formats.form_problems("subdomain", domain)
     if not re.fullmatch(_PATH, path):
         yield f"Invalid path (regex used for validation is '{_PATH}')"
 
@@ -77,7 +71,7 @@ def _domain_path(text: str) -> Iterator[str]:
 def _host(text: str) -> Iterable[str]:
     if parsed_address(text) is not None:
         return ("must be a DNS name, not an IP address",)
-    return form_problems("wildcard" if "*" in text else "subdomain", text)
+    return formats.form_problems("wildcard" if "*" in text else "subdomain", text)
 
 
 def _time_zone(text: str) -> Iterator[str]:
@@ -88,7 +82,7 @@ def _time_zone(text: str) -> Iterator[str]:
 
 
 def _regular_expression(text: str) -> Iterator[str]:
-    if text and (problem := pattern_problem(text)):
+    if text and (problem := formats.pattern_problem(text)):
         yield f"must be a valid regular expression, but isn't: {problem}"
 
 
@@ -117,7 +111,7 @@ def _field(text: str, low: int, high: int) -> Iterator[str]:
 
 
 def _three_segments(text: str) -> Iterator[str]:
-    if problems := form_problems("subdomain", text):
+    if problems := formats.form_problems("subdomain", text):
         yield ",".join(problems)
     elif text.count(".") < 2:
         yield "should be a domain with at least three segments separated by dots"
@@ -125,28 +119,30 @@ def _three_segments(text: str) -> Iterator[str]:
 
 def _mixed_label(text: str) -> list[str]:
     words = "may have mixed case, but should otherwise match: "
-    return [f"{words}{problem}" for problem in form_problems("label-1035", text.lower())]
+    return [f"{words}{problem}" for problem in formats.form_problems("label-1035", text.lower())]
 
 
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
-    **{form: functools.partial(form_problems, form) for form in _OF_NAMES},
+    **{form: functools.partial(formats.form_problems, form) for form in _OF_NAMES},
     "cel-identifier": lambda text: () if _IDENTIFIER.fullmatch(text) and not RESERVED_WORD.fullmatch(text) else ("",),
     "cidr": _cidr,
-    "config-key": lambda text: [f"must not be '{text}'"] if text in (".", "..") else form_problems("config-key", text),
-    "domain": lambda text: form_problems("subdomain", text.removesuffix(".")),
+    "config-key": lambda text: (
+        [f"must not be '{text}'"] if text in (".", "..") else formats.form_problems("config-key", text)
+    ),
+    "domain": lambda text: formats.form_problems("subdomain", text.removesuffix(".")),
     "domain-path": _domain_path,
     "endpoint-ip": _endpoint,
     "endpoint-ip-or-name": _endpoint_or_name,
     "host": _host,
     "ip": _ip,
-    "label": label_problems,
+    "label": formats.label_problems,
     "mixed-label-1035": _mixed_label,
-    "path-name": path_name_problems,
-    "qualified": qualified_name_problems,
+    "path-name": formats.path_name_problems,
+    "qualified": formats.qualified_name_problems,
     "regular-expression": _regular_expression,
     "schedule": _schedule,
     "search-domain": lambda text: (
-        [] if text == "." else form_problems("subdomain-or-underscores", text.removesuffix("."))
+        [] if text == "." else formats.form_problems("subdomain-or-underscores", text.removesuffix("."))
     ),
     "three-segments": _three_segments,
     "time-zone": _time_zone,
