@@ -25,9 +25,9 @@ from reconciler.apiserver.faults.fault import (
 from reconciler.apiserver.faults.faults import Chaos, FaultOptions, Faults
 from reconciler.apiserver.server import APIServer
 from reconciler.apiserver.serving.handler_chain import ServerStatistics
+from reconciler.apiserver.serving.listener import UserConnection
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.request_log import LoggedWrites, RequestLog, ServerAction
-from reconciler.apiserver.serving.user_connection import UserConnection
 
 __all__ = [
     "APIServer",

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from reconciler.apiserver.access.roles import Roles
+from reconciler.apiserver.access.control import Roles
 from reconciler.apiserver.admission.matching import GROUP, selected
 from reconciler.apiserver.admission.permissions import check_permissions, needs_permissions
 from reconciler.apiserver.admission.policies import Policy, read_policies

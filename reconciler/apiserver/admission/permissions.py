@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.apiserver.access.roles import RBAC, Roles, describe_missing, missing_rules
+from reconciler.apiserver.access.control import RBAC, Roles, describe_missing, missing_rules
 from reconciler.apiserver.access.users import MASTERS, Attributes, denied
 from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES
 from reconciler.apiserver.encoding.refusals import Refusal

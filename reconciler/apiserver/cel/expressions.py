@@ -257,7 +257,6 @@ def _first_names(text: str) -> str:
 
 
 def _unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield the selections of fields that these documents do not have: the id of the expression, and the name."""
     every = list(tree.root.walk())
     loops = {name for each in every if each.kind == "loop" for name in (each.name, each.second)}
     for each in every:

@@ -184,7 +184,6 @@ def _text(value: Tagged) -> str:
 
 
 def _given(value: Any, read: Callable[[str], Any]) -> Any:
-    """Return an argument that may be a value or a string."""
     if not isinstance(value, str):
         return read(_text(value))
     try:

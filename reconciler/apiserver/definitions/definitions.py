@@ -209,7 +209,6 @@ def _warn(doc: JSONObject) -> list[str]:
 
 
 def _migrate(resource: Resource, storage: str) -> None:
-    """Change the version of stored documents when the storage version changes."""
     if resource.storage == storage:
         return
     resource.storage = storage

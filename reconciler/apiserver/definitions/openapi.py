@@ -174,7 +174,6 @@ def _serves(endpoint: Endpoint, path: str) -> bool:
 
 
 def _filled(endpoint: Endpoint, part: JSONObject) -> JSONObject:
-    """Return a part of the template with the names of a kind."""
     info, version, kind, text = endpoint.info, endpoint.version, _placeholder(endpoint), encode(part).decode()
     group = info.group.removesuffix(".k8s.io")
     for placeholder, name in (

@@ -114,7 +114,6 @@ def _depth_problem(body: bytes) -> str:
 
 
 def _check_numbers(body: bytes) -> None:
-    """Raise `OutOfRange` for a number that does not fit into a float64."""
     beyond: list[str] = []
 
     def read(text: str) -> float:

@@ -67,7 +67,6 @@ def read_protobuf(body: bytes) -> JSONObject:
 
 
 def _open_envelope(envelope: bytes) -> tuple[str, str, bytes]:
-    """Return apiVersion, kind and content of the envelope around every object."""
     version = kind = ""
     raw = b""
     for number, value in read_fields(envelope):

@@ -115,7 +115,6 @@ def _all_of(error: Any) -> tuple[Any, ...] | None:
 
 
 def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldError]:
-    """Return the errors for a value that has another type than its format requires."""
     shown = "" if isinstance(value, bool) else {int: "int64", float: "float64"}.get(type(value), "")
     message = f'Invalid value: "{shown}": {name} in body must be of type {form}: "{shown}"'
     found = [FieldError(field, message, "FieldValueTypeInvalid")]

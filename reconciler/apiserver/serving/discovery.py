@@ -153,7 +153,6 @@ def _resource_list(group: str, version: JSONObject) -> JSONObject:
 
 
 def _resource(endpoint: Endpoint) -> JSONObject:
-    """Return a custom kind as in aggregated discovery."""
     info = endpoint.info
     kind = {"group": info.group, "version": endpoint.version, "kind": info.kind}
     entry: JSONObject = {

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from reconciler.apiserver.access.control import AccessControl
-from reconciler.apiserver.access.roles import Roles
+from reconciler.apiserver.access.control import AccessControl, Roles
 from reconciler.apiserver.access.tokens import ISSUER, Credentials, Tokens
 from reconciler.apiserver.access.users import User
 from reconciler.apiserver.admission.admission import ConfiguredAdmission

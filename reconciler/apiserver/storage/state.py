@@ -276,7 +276,6 @@ def _locked(path: Path) -> BinaryIO:
 
 
 def _private(path: Path) -> BinaryIO:
-    """Return a new file that only its owner can read."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

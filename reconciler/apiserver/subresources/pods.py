@@ -161,7 +161,6 @@ def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
 
 
 def _insufficient_pods(status: JSONObject, now: str) -> list[JSONObject]:
-    """Return the conditions of a budget that has no disruptions left."""
     conditions = list(status.get("conditions") or ())
     old = condition_of({"status": status}, "DisruptionAllowed")
     changed = {

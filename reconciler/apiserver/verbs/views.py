@@ -156,7 +156,6 @@ class TableView(WholeView):
         return _table(definitions, cells, [self._object(endpoint, doc) for doc in docs], metadata)
 
     def _built_in(self, group: str, plural: str, docs: list[JSONObject]) -> tuple[list[JSONObject], list[list[Any]]]:
-        """Return the columns of a built-in kind, and the cells of each object."""
         known, now = built_in_columns(group, plural), self._clock.now()
         return [column.definition for column in known], [[column.cell(doc, now) for column in known] for doc in docs]
 

@@ -359,7 +359,6 @@ def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
 
 
 def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject) -> None:
-    """Complete the new content of an object, and check that the change is valid."""
     info, custom, metadata = call.endpoint.info, call.endpoint.resource.custom, doc["metadata"]
     name = metadata.get("name", "")
     writes_metadata = not call.subresource or (call.subresource == "status" and not custom)

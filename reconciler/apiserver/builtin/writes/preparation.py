@@ -197,7 +197,6 @@ def _complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _finish_node(doc: JSONObject, before: JSONObject | None) -> None:
-    """Taint a new node as not ready."""
     taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
     spec = doc.get("spec") or {}
     taints = spec.get("taints") or []
@@ -223,7 +222,6 @@ def _complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
 
 
 def _complete_storage(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the phase of a new PersistentVolume or PersistentVolumeClaim."""
     if before is None:
         since = {"lastPhaseTransitionTime": doc["metadata"].get("creationTimestamp")}
         doc["status"] = {"phase": "Pending", **(since if doc["kind"] == "PersistentVolume" else {})}
