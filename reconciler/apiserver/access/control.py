@@ -24,16 +24,13 @@ from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 
-__all__ = ["RBAC", "AccessControl", "Decision", "Grants", "Roles", "describe_missing", "missing_rules", "unauthorized"]
+__all__ = ["RBAC", "AccessControl", "Decision", "Grants", "Roles", "describe_missing", "missing_rules"]
 
 
 _MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
 _SHOWN = {
     "apiGroups": "APIGroups",
-    "resources": "Resources",
-    "nonResourceURLs": "NonResourceURLs",
-    "resourceNames": "ResourceNames",
-    "verbs": "Verbs",
+    **{key: key[0].upper() + key[1:] for key in ("resources", "nonResourceURLs", "resourceNames", "verbs")},
 }
 RBAC = "rbac.authorization.k8s.io"
 _KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
@@ -264,11 +261,6 @@ _AUTHENTICATION = "authentication.k8s.io"
 _NODE = "system:node:"
 
 
-def unauthorized() -> Refusal:
-    """Return the 401 for a request whose credentials are not valid."""
-    return Refusal(401, "Unauthorized", "Unauthorized")
-
-
 @dataclass(frozen=True, slots=True)
 class AccessControl:
     """The access control of a server.
@@ -293,7 +285,7 @@ class AccessControl:
             wanted = users.impersonated_user(headers)
             if wanted is not None:
                 user = self._impersonate(user, wanted, users.attributes_of(request))
-        if self.roles is not None and users.MASTERS not in user.groups:
+        if self.roles is not None and MASTERS not in user.groups:
             self._require(user, users.attributes_of(request))
         return user
 
@@ -305,7 +297,7 @@ class AccessControl:
                 raise InvalidToken(scheme)
             return self.tokens.authenticate(token.strip()).user
         except InvalidToken:
-            raise unauthorized() from None
+            raise Refusal(401, "Unauthorized", "Unauthorized") from None
 
     def is_token(self, text: str) -> bool:
         """Return whether a string is a valid token."""
@@ -348,7 +340,7 @@ def _modes(wanted: User) -> Iterator[str]:
     if wanted.name.startswith(_NODE) or users.split_account(wanted.name) is not None:
         if alone:
             yield "arbitrary-node" if wanted.name.startswith(_NODE) else "serviceaccount"
-    elif users.MASTERS not in wanted.groups:
+    elif MASTERS not in wanted.groups:
         yield "user-info"
     yield ""
 

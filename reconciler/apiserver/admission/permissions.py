@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reconciler.apiserver.access.control import RBAC, Roles, describe_missing, missing_rules
 from reconciler.apiserver.access.users import MASTERS, Attributes, denied
-from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES
+from reconciler.apiserver.builtin.writes.strategies import CERTIFICATES
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.verbs.admitted import Admitted

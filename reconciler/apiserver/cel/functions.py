@@ -64,10 +64,6 @@ def _is_sorted(items: list[Any]) -> bool:
     return all(one <= other for one, other in itertools.pairwise(items))
 
 
-def _sum_durations(items: list[timedelta]) -> timedelta:
-    return sum(items, timedelta())
-
-
 def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
     def of(items: list[Any]) -> Any:
         if not items:
@@ -75,10 +71,6 @@ def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[An
         return choose(items)
 
     return of
-
-
-def _index(items: list[Any], item: Any) -> int:
-    return items.index(item) if item in items else -1
 
 
 def _last_index(items: list[Any], item: Any) -> int:
@@ -253,8 +245,8 @@ def functions() -> list[Function]:
             for name, choose in (("min", min), ("max", max))
         ),
         *(Function("sum", kind, (f"list({kind})",), sum) for kind in ("int", "uint", "double")),
-        Function("sum", "duration", ("list(duration)",), _sum_durations, runs_as="sum_duration"),
-        Function("indexOf", "int", ("list(dyn)", "dyn"), _index),
+        Function("sum", "duration", ("list(duration)",), lambda items: sum(items, timedelta()), runs_as="sum_duration"),
+        Function("indexOf", "int", ("list(dyn)", "dyn"), lambda items, one: items.index(one) if one in items else -1),
         Function("lastIndexOf", "int", ("list(dyn)", "dyn"), _last_index),
         # regular expressions
         Function("find", "string", two_texts, _find),

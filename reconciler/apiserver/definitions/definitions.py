@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
-from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certificate_strategy
-from reconciler.apiserver.builtin.writes.strategies import Strategy, strategy_of
+from reconciler.apiserver.builtin.writes.strategies import CERTIFICATES, Strategy, certificate_strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition, unknown_formats
 from reconciler.apiserver.encoding.json_documents import condition_of

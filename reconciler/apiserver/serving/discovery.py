@@ -18,12 +18,6 @@ __all__ = ["Discovery"]
 _VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-_ROOT = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
-_APIS = {
-    "kind": "APIVersions",
-    "versions": ["v1"],
-    "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
-}
 
 
 class Discovery:
@@ -41,7 +35,7 @@ class Discovery:
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             return b"ok", "text/plain; charset=utf-8"
         if parts in ([], ["version"]):
-            shown = recorded("serving/version.json") if parts else {"paths": list(_ROOT)}
+            shown = recorded("serving/discovery.json")["version" if parts else "root"]
             return json.dumps(shown, indent=2).encode(), "application/json"
         if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
@@ -65,7 +59,8 @@ class Discovery:
 
     def _document(self, parts: list[str]) -> JSONObject | None:
         if parts == ["api"]:
-            return _APIS
+            apis: JSONObject = recorded("serving/discovery.json")["api"]
+            return apis
         groups = {str(group["metadata"].get("name", "")): group for group in self._groups()}
         if parts == ["apis"]:
             return {

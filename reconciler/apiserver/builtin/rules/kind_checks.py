@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import read_quantity
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
@@ -24,17 +25,8 @@ FINAL = (*APPROVAL, "Failed")
 """The conditions that cannot be taken back."""
 _SIGNER_FORM = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\n(?P<headers>(?:[^\n:]+: [^\n]*\n)*\n?)([^-]*)-----END \1-----")
-_COMPUTE = {"cpu", "memory", "ephemeral-storage"}
-_COUNTED = {
-    *("configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets"),
-    *("services", "services.loadbalancers", "services.nodeports"),
-}
-_KNOWN = {
-    "containers": _COMPUTE,
-    "quota": _COMPUTE
-    | _COUNTED
-    | {"requests.storage", *(f"{part}.{name}" for part in ("requests", "limits") for name in _COMPUTE)},
-}
+_KNOWN = {of: frozenset(names) for of, names in recorded("builtin/rules/resources.json").items()}
+"""The standard resources of containers and of quotas, and those that are counted."""
 _NOT_NEGATIVE = "must be greater than or equal to 0"
 _ORDER = (
     ("min", "max", "min", "min"),
@@ -149,7 +141,7 @@ def _resources(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         yield from (FieldError.invalid(where, name, problem) for problem in _name_problems(name, of))
         if not only and number < 0:
             yield FieldError.invalid(where, text, _NOT_NEGATIVE)
-        if not only and number % 1 and (name in _COUNTED or _is_extended(name) or name.startswith("count/")):
+        if not only and number % 1 and (name in _KNOWN["counted"] or _is_extended(name) or name.startswith("count/")):
             yield FieldError.invalid(where, text, "must be an integer")
 
 
@@ -196,7 +188,7 @@ def _scoped(_rule: Rule, place: Place, value: Any, _path: str) -> Findings:
     """Check that a resource of a quota can have its scopes."""
     scopes = place.value.get("scopes") or ()
     for scope in scopes:
-        allowed = _SCOPED.get(scope, _KNOWN["quota"] - _COUNTED | {"pods"})
+        allowed = _SCOPED.get(scope, _KNOWN["quota"] - _KNOWN["counted"] | {"pods"})
         if value in _KNOWN["quota"] - allowed:
             yield FieldError.invalid(f"{place.path}.scopes", scopes, "unsupported scope applied to resource")
 
