@@ -66,6 +66,7 @@ __all__ = [
     "TransportError",
     "Unauthorized",
     "UnsupportedMediaType",
+    "describe_error",
     "error_from_response",
     "error_text",
 ]
@@ -83,6 +84,12 @@ def error_text(error: BaseException) -> str:
         return str(error) or type(error).__name__
     except Exception:  # noqa: BLE001 - foreign code
         return type(error).__name__
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type and the text of an exception for a log line; only the type if the text is empty."""
+    name, text = type(error).__name__, error_text(error)
+    return name if text == name else f"{name}: {text}"
 
 
 class ReconcilerError(Exception):

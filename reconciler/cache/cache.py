@@ -17,7 +17,7 @@ from reconciler.cache.informer import Informer, InformerStatistics
 from reconciler.cache.scope import Partition, Scope, Transform, format_labels
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import ConfigurationError, ReconcilerError, error_text
+from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
 
@@ -303,7 +303,7 @@ class Cache:
             return
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        text = f"{type(error).__name__}: {error_text(error)}"
+        text = describe_error(error)
         _logger.error("the %s has ended, so its objects are outdated from now on: %s", task.get_name(), text)
         self._failure = self._failure or error
         self._finished.set()

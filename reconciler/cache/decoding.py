@@ -6,7 +6,6 @@ memory as long as one of its objects lives (34 MB for 20,000 objects, measured).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import logging
@@ -18,7 +17,8 @@ import msgspec
 
 from reconciler.cache.object import CachedObject, CachedOwner
 from reconciler.cache.scope import HashRange, Transform
-from reconciler.errors import error_text
+from reconciler.cancellation import FAILURES
+from reconciler.errors import describe_error
 from reconciler.meta import (
     UNDECODABLE,
     GroupVersionKind,
@@ -193,7 +193,8 @@ class WireReader:
     Attributes:
         elsewhere: number of objects and events dropped because their uid's hash is not in `hashes`.
         server_filters: whether the server filters those itself; None until known.
-        unexpected: number of objects dropped because they are of another kind or have no readable name.
+        unexpected: number of objects dropped because they are of another kind or have no readable name, or because the
+            type of their event is unknown.
         transform_errors: how often `transform` failed; those objects are stored as received.
     """
 
@@ -236,7 +237,7 @@ class WireReader:
             head = _decode_head_leniently(bytes(raw))
         if head.kind not in self._kinds or not head.metadata.name:
             if report:
-                self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
+                self.refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
             return None
         if self._hashes is not None and not self._hashes.contains(head.metadata.uid):
             self.elsewhere += 1
@@ -267,12 +268,11 @@ class WireReader:
             return data
         return _without_managed_fields(data, bytes(head.metadata.managed_fields), self._heads)
 
-    def _refuse(self, what: str) -> None:
+    def refuse(self, what: str, reason: str = "not an object of this kind with a name") -> None:
+        """Count what the server sent and is ignored, and log the first of it as a warning."""
         self.unexpected += 1
         level = logging.WARNING if self.unexpected == 1 else logging.DEBUG
-        _logger.log(
-            level, "%s: ignoring %s sent by the server: not an object of this kind with a name", self._gvk, what
-        )
+        _logger.log(level, "%s: ignoring %s sent by the server: %s", self._gvk, what, reason)
 
     def _transformed(self, transform: Transform, metadata: _Metadata, data: bytes) -> CachedObject:
         try:
@@ -280,12 +280,12 @@ class WireReader:
             _restore_identity(document, metadata, self._gvk)
             data = msgspec.json.encode(document)
             return _build(_decode_head(data).metadata, data)
-        except (Exception, asyncio.CancelledError) as error:
+        except FAILURES as error:
             # User code; an object that cannot be transformed must not be lost.
             self.transform_errors += 1
             level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
             request = Request(metadata.name, metadata.namespace)
-            text = f"{type(error).__name__}: {error_text(error)}"
+            text = describe_error(error)
             _logger.log(
                 level,
                 "%s %s: the transform failed, storing the object as received: %s",

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 
 from reconciler.cache.object import CachedObject, CacheEvent, EventType
 from reconciler.cache.store import Store
-from reconciler.errors import error_text
+from reconciler.cancellation import FAILURES
+from reconciler.errors import describe_error
 
 __all__ = ["Handler", "HandlerRegistration", "Handlers", "Resync", "unchanged"]
 
@@ -50,11 +51,11 @@ class HandlerRegistration:
         """Call the handler; its exceptions are logged and counted."""
         try:
             self._handler(event)
-        except (Exception, asyncio.CancelledError) as error:  # nobody can cancel a plain call: it raised this itself
+        except FAILURES as error:
             self.errors += 1
             self._handlers.errors += 1
             level = logging.ERROR if self.errors == 1 else logging.DEBUG
-            text = f"{type(error).__name__}: {error_text(error)}"
+            text = describe_error(error)
             _logger.log(level, "handler failed on %s of %r: %s", event.type.value, event.object, text, exc_info=True)
 
 

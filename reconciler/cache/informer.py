@@ -18,8 +18,9 @@ from reconciler.cache.scope import HashRange, Scope
 from reconciler.cache.sink import StoreSink
 from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
 from reconciler.cache.watch import ReflectorStatistics
+from reconciler.cancellation import FAILURES
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import error_text
+from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
 
 __all__ = ["Informer", "InformerStatistics"]
@@ -39,7 +40,7 @@ class InformerStatistics:
         handler_errors: how often a handler failed.
         restart_errors: how often a callback of `Informer.on_restart` failed.
         stale: objects and events ignored because the store had a newer version.
-        unexpected: objects ignored because they are of another kind or unreadable.
+        unexpected: objects ignored because they are of another kind or unreadable, or their event has an unknown type.
         transform_errors: objects stored as received because the transform failed.
         reflectors: the counters of all its reflectors together.
         store: what is stored.
@@ -426,9 +427,9 @@ class Informer:
         for callback in tuple(self._restart_callbacks):
             try:
                 callback()
-            except (Exception, asyncio.CancelledError) as error:
+            except FAILURES as error:
                 self._restart_errors += 1
-                text = f"{type(error).__name__}: {error_text(error)}"
+                text = describe_error(error)
                 _logger.exception("%s: an on_restart callback failed: %s", self._scope, text)
 
     def _progress(self, request: Request) -> Version | None:

@@ -30,6 +30,7 @@ from reconciler.cache.errors import BackoffManager, Failure, WatchError, action_
 from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink
 from reconciler.cache.watch import OnListed, Position, ReflectorStatistics, WatchStream, read_lines
+from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     APIError,
@@ -156,7 +157,7 @@ class Reflector:
             try:
                 await self._step()
             except asyncio.CancelledError:
-                if self._task is None or self._task.cancelling():
+                if is_cancelled():
                     raise
                 text = "it was cancelled, but not by the cache: something that it awaited was cancelled"
                 delay = self._handle_failure(WatchError(text, kind="cancelled"))
@@ -345,8 +346,8 @@ class Reflector:
             _logger.info("%s: the server refuses streamed lists, listing in pages instead: %s", self._action, error)
             self._streaming = False
             return True
-        silent = isinstance(error, WatchError) and error.kind == "silent"
-        if silent and self._streaming is None:
+        endless = isinstance(error, WatchError) and error.kind in ("silent", "no end")
+        if endless and self._streaming is None:
             self._streaming = False
         if isinstance(error, APIError):
             self._pages_next = not isinstance(error, (TooManyRequests, Expired)) and not is_behind(error)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reconciler.cache.object import CachedObject
-from reconciler.errors import error_text
+from reconciler.cancellation import FAILURES
+from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.wire import JSONObject
 
@@ -102,11 +102,11 @@ class Index:
         try:
             values = self._values(cached)
             return (values,) if isinstance(values, str) else tuple(dict.fromkeys(values))
-        except (Exception, asyncio.CancelledError) as error:
+        except FAILURES as error:
             # User code; an object that cannot be indexed must still be cached.
             self.errors += 1
             level = logging.WARNING if self.errors == 1 else logging.DEBUG
-            text = f"{type(error).__name__}: {error_text(error)}"
+            text = describe_error(error)
             _logger.log(
                 level, "index %r failed on %r, not indexing the object: %s", self.name, cached, text, exc_info=True
             )

@@ -29,9 +29,11 @@ BOOKMARK_SILENCE = 180.0
 (60.1 s apart), so three are missing."""
 
 INITIAL_SILENCE = 10.0
-"""Seconds of silence before the end of the initial events after which a server is assumed not to support streamed
-lists. client-go starts to warn at that point."""
+"""Seconds before the end of the initial events, of silence or of changes, after which a server is assumed not to
+support streamed lists. client-go starts to warn after this time of silence."""
 
+
+_CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 
 OnListed = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
 """Called with a complete list and its version."""
@@ -138,6 +140,7 @@ class WatchStream:
         self.opened = False
         self.timeout = timeout
         self._on_listed = on_listed
+        self._changes_since: float | None = None  # when the first change came before the end of the initial events
         self._position = position
         self._sink = sink
         self._reader = reader
@@ -166,7 +169,11 @@ class WatchStream:
             raise WatchError(f"malformed watch event: {error}", kind="malformed", must_relist=True) from None
         if event.type == "ERROR":
             raise self._error(event.object)
-        cached = self._reader.read(event.object)
+        cached = None
+        if event.type in _CHANGES:
+            cached = self._reader.read(event.object)
+        else:  # as in client-go's reflector
+            self._reader.refuse(f"an event of the type {event.type[:100]!r}", "the type is unknown")
         if cached is not None:
             self._change(event.type, cached, event.object)
         elif self.initial is None and (version := self._reader.version_of(event.object)) is not None:
@@ -178,10 +185,27 @@ class WatchStream:
         if self.initial is None:
             self._position.advance(cached.version)
             self._sink.apply(type, cached, received)
-        elif type == "DELETED":
+            return
+        if type != "ADDED":
+            self._check_end()
+        if type == "DELETED":
             self.initial.pop(cached.request, None)
         else:
             self.initial[cached.request] = cached
+
+    def _check_end(self) -> None:
+        """Raise if changes, which follow the initial events, have come for long without the mark of their end.
+
+        A server that ignores ``sendInitialEvents`` sends changes only; while they come, it is never silent. One that
+        supports it sends the mark as soon as it has caught up with the changes up to the start of the watch.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._changes_since is None:
+            self._changes_since = now
+        if now - self._changes_since > INITIAL_SILENCE:
+            raise WatchError(
+                f"changes have come for {INITIAL_SILENCE:.0f} s, but not the end of the initial events", kind="no end"
+            )
 
     def _bookmark(self, bookmark: Bookmark) -> Awaitable[None] | None:
         self._counts.bookmarks += 1

@@ -163,7 +163,7 @@ class Controller:
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
         recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
         self._recorder = recorder if events is None else None  # the controller runs its own only
-        self._failure_log = FailureLog(clock=clock)
+        self._failure_log = FailureLog(clock=clock, blocked=self._unsaved.blocks)
         self._failures = FailureEvents(
             gvk_from(checked.kind),
             events=recorder,

@@ -6,11 +6,12 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
+from typing import Any, TypedDict, Unpack, get_args
 
 from reconciler.controller.permissions import Permission
+from reconciler.controller.reconcile.kstatus import has_status_field
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler, has_status_field
+from reconciler.controller.resource_reconciler import ResourceReconciler
 from reconciler.controller.wake.predicates import EventFilter
 from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
@@ -18,9 +19,7 @@ from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
 from reconciler.objects import KindLike, Resource, gvk_from
 from reconciler.status import Strategy, check_options
-
-if TYPE_CHECKING:
-    from reconciler.workqueue import RateLimiter
+from reconciler.workqueue import RateLimiter, guarded_limiter
 
 __all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions"]
 
@@ -118,6 +117,10 @@ class ControllerOptions:
         for option, seconds in (("timeout", self.timeout), ("debounce", self.debounce)):
             if seconds is not None:
                 check_seconds(prefix + option, seconds)
+        try:
+            guarded_limiter(self.rate_limiter)
+        except TypeError as error:
+            raise ConfigurationError(f"{prefix}rate_limiter: {error}") from None
         _check_status(prefix, reconciler, kind)
         _check_permissions(prefix, reconciler)
         return CheckedOptions(
@@ -240,8 +243,8 @@ def _owned(prefix: str, entry: KindLike | Watch) -> Watch:
 def _predicates(prefix: str, predicates: Sequence[EventFilter]) -> tuple[EventFilter, ...]:
     found = tuple(_entries(prefix, "predicates", predicates, "functions of the event"))
     for predicate in found:
-        if not callable(predicate):
-            raise ConfigurationError(f"{prefix}predicates contains {predicate!r}, which is not a function")
+        if not callable(predicate) or inspect.iscoroutinefunction(predicate):
+            raise ConfigurationError(f"{prefix}predicates contains {predicate!r}, which is not a plain function")
     return found
 
 

@@ -18,6 +18,7 @@ from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, 
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import Outcome
 from reconciler.controller.wake.user_code import discard
+from reconciler.hooks import check_hooks
 from reconciler.meta import Request, ResourceType
 
 if TYPE_CHECKING:
@@ -86,11 +87,19 @@ class Reconciler(abc.ABC):
         permissions: what it does to objects beyond what its watches and its status need, as `Permission` objects. The
             roles of ``reconciler manifests`` include them, and a request that they do not cover is logged as a warning.
             Default None: nothing is declared, and requests are not checked.
+
+    Raises:
+        TypeError: where a subclass is defined: a method looks like a misspelled one of those that the controller calls,
+            or cannot be called with its arguments.
     """
 
     permissions: ClassVar[Sequence[Permission] | None] = None
 
     _binding: Binding | None = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        check_hooks(cls, Reconciler, {name: name for name in ("reconcile", "fair_by", "pool_size")})
 
     @abc.abstractmethod
     def reconcile(self, request: Request, /) -> Outcome | Awaitable[Outcome]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from abc import abstractmethod
@@ -11,13 +10,15 @@ from typing import Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
+from reconciler.cancellation import FAILURES
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.kstatus import record_outcome, record_retry
+from reconciler.controller.reconcile.kstatus import record_observed_generation, record_outcome, record_retry
 from reconciler.controller.reconcile.outcome import check_outcome, is_terminal
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
 from reconciler.controller.result import Outcome, Result
 from reconciler.errors import TerminalError, error_text
+from reconciler.hooks import check_hooks
 from reconciler.meta import Request, has_finalizer, uid_of
 from reconciler.objects import (
     InvalidObject,
@@ -31,9 +32,8 @@ from reconciler.objects import (
     to_document,
 )
 from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
-from reconciler.status.record.mutations import Set
 
-__all__ = ["ResourceReconciler", "defines_finalize", "has_status_field", "strategy_of"]
+__all__ = ["ResourceReconciler", "defines_finalize", "strategy_of"]
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -43,6 +43,13 @@ CORE_GROUP = "reconciler.dev"
 R = TypeVar("R", default=Any)
 
 Override = Callable[[Any, StatusBatcher[Any]], Any]
+
+_HOOKS = {
+    "reconcile": "reconcile_object",
+    "reconcile_object": "reconcile_object",
+    "finalize": "finalize",
+    "finalize_object": "finalize",
+}
 
 
 class ResourceReconciler(Reconciler, Generic[R]):
@@ -88,6 +95,7 @@ class ResourceReconciler(Reconciler, Generic[R]):
     kstatus_conditions: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, resource: KindLike | None = None, **keywords: Any) -> None:
+        check_hooks(cls, ResourceReconciler, _HOOKS)
         super().__init_subclass__(**keywords)
         declared = resource or kind_argument(cls, ResourceReconciler)
         if declared is not None:
@@ -265,21 +273,26 @@ class _ObjectReconcile:
                     obj = self._with_unsaved(obj, status, lenient=deleted)
                 try:
                     outcome, terminal = await self._outcome_of(override, obj, status)
-                except (Exception, asyncio.CancelledError) as error:
+                except FAILURES as error:
                     if self._is_retried(error) and not deleted:
                         record_retry(status, error)
                     raise
                 self._finalized = deleted and outcome is None and terminal is None
                 if not deleted:
-                    _record_observed_generation(obj, status)
+                    record_observed_generation(obj, status)
                     if self._reconciler.kstatus_conditions:
                         record_outcome(status, outcome, terminal)
         except Exception as error:
             failure = error if isinstance(error, StatusError) else batcher.failure
             if failure is error and terminal is not None:
                 error.add_note(f"the reconcile itself ended with: {error_text(terminal)}")
-            if isinstance(failure, StatusError) and not deleted:
-                self._block_unsaved(obj, failure)
+            if (
+                isinstance(failure, StatusError)
+                and not deleted
+                and self._block_unsaved(obj, failure)
+                and failure is not error
+            ):
+                _log.error("the status of %s cannot be saved: %s", self._request, failure, extra=self._log_fields())
             raise
         if has_unsaved and self._cycle is not None:
             self._cycle.unblock_unsaved()
@@ -335,21 +348,17 @@ class _ObjectReconcile:
             self._cycle.unblock_unsaved()
         return batcher
 
-    def _block_unsaved(self, obj: Any, error: StatusError) -> None:
-        """Make the next reconciles of this generation write first, if a retry cannot help; record one Event.
+    def _block_unsaved(self, obj: Any, error: StatusError) -> bool:
+        """Make the next reconciles of this generation write first, if a retry cannot help; return whether that is new.
 
-        A new generation is reconciled, with the unsaved mutations applied: it may fix the cause, and its outcome is
-        written together with them.
+        If it is, record an Event; the log line about the failed reconcile says what follows. A new generation is
+        reconciled, with the unsaved mutations applied: it may fix the cause, and its outcome is written together with
+        them.
         """
         if error.retryable or self._cycle is None or not self._cycle.block_unsaved(*_revision(obj)):
-            return
-        _log.error(
-            "the status of %s cannot be saved, so it is not reconciled until that succeeds or its spec changes: %s",
-            self._request,
-            error,
-            extra=self._log_fields(),
-        )
+            return False
         self._binding.events.warning(obj, "StatusNotSaved", error_text(error))
+        return True
 
     def _batcher(self, obj: Any) -> StatusBatcher[Any]:
         return StatusBatcher(
@@ -380,25 +389,3 @@ def _revision(obj: Any) -> tuple[str, int | None]:
     """Return the uid and the generation of an object: which object it is, and which desired state it has."""
     document = original_document(obj)
     return uid_of(document), document["metadata"].get("generation")
-
-
-def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
-    """Record which generation the status is the outcome of.
-
-    Also if the status has it already: another writer may remove it before the write, which is then replayed.
-    """
-    if not isinstance(obj, Resource) or not has_status_field(obj.status_model, "observedGeneration"):
-        return
-    generation = original_document(obj)["metadata"].get("generation")
-    if generation is None:
-        return
-    if status.observed_generation is not None:
-        status.record(Set(("observedGeneration",), generation))
-    elif status.get("observedGeneration") is not None:  # written when the generation was unknown: outdated forever
-        status.remove("observedGeneration")
-
-
-@functools.lru_cache(maxsize=256)  # called in every reconcile, with the few kinds of a program
-def has_status_field(model: Any, wire_name: str) -> bool:
-    """Return whether a status model has a field of this name on the wire."""
-    return any(wire_name in (name, field.serialization_alias) for name, field in model.model_fields.items())

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 
-from reconciler.workqueue.ready import as_priority
+from reconciler.workqueue import as_priority
 
 __all__ = ["Outcome", "Result"]
 

@@ -24,7 +24,7 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.events.correlator import Correlator, Decision, Occurrence, Subject
-from reconciler.meta import format_time, gvk_of, name_of, namespace_of, uid_of, version_of
+from reconciler.meta import encodable, format_time, gvk_of, name_of, namespace_of, uid_of, version_of
 from reconciler.objects import Resource, to_document
 from reconciler.wire import JSONObject
 
@@ -136,7 +136,7 @@ class EventRecorder:
         Args:
             obj: a Resource, an Unstructured, a dict or a model object, with kind and name.
             reason: a machine-readable reason in CamelCase.
-            message: a human-readable message; truncated to 1024 bytes.
+            message: a human-readable message; truncated to 1024 bytes. A lone surrogate in it is sent as ``?``.
 
         Raises:
             ValueError: `reason` is empty, or `obj` has no kind or name.
@@ -209,7 +209,8 @@ class EventRecorder:
         if not reason:
             raise ValueError("an event needs a reason in CamelCase")
         now = self._clock.now()
-        occurrence = Occurrence(_subject_of(obj), type, reason, _truncate(message), now, self._clock.monotonic())
+        texts = encodable(reason), _truncate(message)
+        occurrence = Occurrence(_subject_of(obj), type, *texts, now, self._clock.monotonic())
         with self._lock:
             self._recorded += 1
             accepted = not self._closed and len(self._queue) < QUEUE_SIZE
@@ -359,7 +360,7 @@ def _subject_of(obj: object) -> Subject:
 
 def _truncate(message: str) -> str:
     """Return the message, truncated to `MESSAGE_LIMIT` bytes at a character boundary."""
-    encoded = message.encode(errors="replace")
+    encoded = encodable(message).encode()
     if len(encoded) <= MESSAGE_LIMIT:
         return encoded.decode()
     return encoded[: MESSAGE_LIMIT - len(_ELLIPSIS.encode())].decode(errors="ignore") + _ELLIPSIS

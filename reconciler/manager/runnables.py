@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
-from reconciler.errors import error_text
+from reconciler.errors import describe_error
 from reconciler.manager.errors import ManagerError
 
 __all__ = ["Runnable", "RunnableEntry", "Supervisor", "Webhooks", "call_and_wait", "first_failure", "name_and_call"]
@@ -120,11 +120,9 @@ class Supervisor:
         if error is None:
             return
         if self.failed.done():
-            _log.error(
-                "%s failed too: %s: %s", task.get_name(), type(error).__name__, error_text(error), exc_info=error
-            )
+            _log.error("%s failed too: %s", task.get_name(), describe_error(error), exc_info=error)
         else:
-            _log.error("%s failed, stopping: %s: %s", task.get_name(), type(error).__name__, error_text(error))
+            _log.error("%s failed, stopping: %s", task.get_name(), describe_error(error))
             self.failed.set_result(error)
 
 

@@ -5,7 +5,9 @@ meaning, and the interface through which lower layers report to the current reco
 """
 
 from reconciler.meta.conditions import (
+    CONDITION_STRINGS,
     are_conditions,
+    check_condition,
     condition_is_true,
     find_condition,
     has_condition,
@@ -57,6 +59,7 @@ from reconciler.meta.raw_json import UNDECODABLE, json_elements, json_members
 from reconciler.meta.reference import GroupVersionKind, Request, ResourceType, path_segment
 from reconciler.meta.scalars import (
     Version,
+    encodable,
     format_micro_time,
     format_time,
     human_duration,
@@ -68,6 +71,7 @@ from reconciler.meta.scalars import (
 )
 
 __all__ = [
+    "CONDITION_STRINGS",
     "FORMER_FIELD_MANAGER",
     "UNDECODABLE",
     "AlreadyOwned",
@@ -79,6 +83,7 @@ __all__ = [
     "Version",
     "add_finalizer",
     "are_conditions",
+    "check_condition",
     "check_field_manager",
     "condition_is_true",
     "controller_of",
@@ -87,6 +92,7 @@ __all__ = [
     "default_field_manager",
     "delete_path",
     "difference_of_fields",
+    "encodable",
     "equal",
     "find_condition",
     "format_micro_time",

@@ -5,8 +5,11 @@ There is one entry per type, and ``lastTransitionTime`` changes only when ``stat
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from reconciler.meta.documents import is_object
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
     from reconciler.wire import JSONObject
 
 __all__ = [
+    "CONDITION_STRINGS",
     "are_conditions",
+    "check_condition",
     "condition_is_true",
     "find_condition",
     "has_condition",
@@ -24,6 +29,52 @@ __all__ = [
     "remove_condition",
     "set_condition",
 ]
+
+_NAME = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+_PREFIX = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/"
+
+CONDITION_STRINGS: Mapping[str, JSONObject] = {
+    "type": {"type": "string", "maxLength": 316, "pattern": rf"^({_PREFIX})?({_NAME})$"},
+    "reason": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 1024,
+        "pattern": r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+    },
+    "message": {"type": "string", "maxLength": 32768},
+}
+"""The schemas of a condition's strings, which are those of metav1.Condition."""
+
+_RULES = {
+    "type": "a qualified name of at most 316 characters, such as 'Ready' or 'example.com/Ready'",
+    "reason": "a word of 1 to 1024 letters, digits, '_', ',' and ':' that begins with a letter and does not end with "
+    "',' or ':', such as 'NotReady'",
+}
+
+
+def check_condition(type: object, reason: object, message: object) -> None:
+    """Check the strings of a condition whose schema is that of metav1.Condition.
+
+    Raises:
+        ValueError: the API server would refuse one of them. The message has the field, the rule and the value; of
+            `message` only the length, since it may contain anything.
+    """
+    _check_words(type, reason)
+    limit = CONDITION_STRINGS["message"]["maxLength"]
+    if not isinstance(message, str) or len(message) > limit:
+        shown = f"one of {len(message)}" if isinstance(message, str) else repr(message)
+        raise ValueError(f"message of condition {type!r} must be a string of at most {limit} characters, not {shown}")
+
+
+@functools.lru_cache(maxsize=1024)  # a program uses few, each in every reconcile
+def _check_words(type: object, reason: object) -> None:
+    for name, given in (("type", type), ("reason", reason)):
+        schema = CONDITION_STRINGS[name]
+        text = given.value if isinstance(given, Enum) else given
+        if isinstance(text, str) and len(text) <= schema["maxLength"] and re.fullmatch(schema["pattern"], text):
+            continue
+        of = "a condition" if name == "type" else f"condition {type!r:.100}"
+        raise ValueError(f"{name} of {of} must be {_RULES[name]}, not {given!r:.100}")
 
 
 def are_conditions(value: Any) -> TypeGuard[list[JSONObject]]:

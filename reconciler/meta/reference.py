@@ -13,7 +13,7 @@ __all__ = ["GroupVersionKind", "Request", "ResourceType", "path_segment"]
 
 _LONGEST_SEGMENT = 253
 _is_plain = re.compile(r"[a-z0-9][a-z0-9.:-]{0,252}").fullmatch  # matches almost every name and namespace
-_changes_path = re.compile(r"[/?#%\x00-\x1f\x7f]").search
+_changes_path = re.compile(r"[/?#%\x00-\x1f\x7f\ud800-\udfff]").search
 
 
 def path_segment(text: str, what: str) -> str:
@@ -25,8 +25,8 @@ def path_segment(text: str, what: str) -> str:
 
     Raises:
         TypeError: it is not a string.
-        ValueError: it would name something else: it is empty, ``.`` or ``..``, contains ``/``, ``?``, ``#``, ``%`` or a
-            control character, or is longer than 253 characters.
+        ValueError: it would name something else: it is empty, ``.`` or ``..``, contains ``/``, ``?``, ``#``, ``%``, a
+            control character or a lone surrogate, or is longer than 253 characters.
     """
     if not isinstance(text, str):
         raise TypeError(f"{what} must be a string, not {text!r}")
@@ -34,8 +34,8 @@ def path_segment(text: str, what: str) -> str:
         return text
     if text in ("", ".", "..") or _changes_path(text):
         raise ValueError(
-            f"{what} {text[:80]!r} is not valid: it must not be empty, '.' or '..', nor contain '/', '?', '#', '%' or "
-            "control characters"
+            f"{what} {text[:80]!r} is not valid: it must not be empty, '.' or '..', nor contain '/', '?', '#', '%', "
+            "control characters or lone surrogates"
         )
     if len(text) > _LONGEST_SEGMENT:
         raise ValueError(f"{what} {text[:40]!r}… is not valid: it is longer than {_LONGEST_SEGMENT} characters")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Version",
+    "encodable",
     "format_micro_time",
     "format_time",
     "human_duration",
@@ -25,6 +26,14 @@ __all__ = [
     "parse_time",
     "parse_version",
 ]
+
+
+def encodable(text: str) -> str:
+    """Return a text for people with ``?`` for each lone surrogate, which UTF-8, and so the API, cannot represent.
+
+    Python has them in the names of files that are not valid UTF-8.
+    """
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def format_time(moment: datetime) -> str:

@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from reconciler.meta import CONDITION_STRINGS
 from reconciler.objects.markers import PrinterColumn, schema_extra
 from reconciler.wire import JSONObject
 
@@ -98,23 +99,15 @@ class ObjectMeta(Model):
         return data
 
 
-_CONDITION_TYPE = (
-    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
-)
 _CONDITION_SCHEMA: JsonSchemaValue = {
     "type": "object",
     "description": "One aspect of the object's state, in the form of metav1.Condition.",
     "required": ["lastTransitionTime", "message", "reason", "status", "type"],
     "properties": {
-        "type": {"type": "string", "maxLength": 316, "pattern": _CONDITION_TYPE},
+        "type": CONDITION_STRINGS["type"],
         "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-        "reason": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 1024,
-            "pattern": r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
-        },
-        "message": {"type": "string", "maxLength": 32768},
+        "reason": CONDITION_STRINGS["reason"],
+        "message": CONDITION_STRINGS["message"],
         "lastTransitionTime": {"type": "string", "format": "date-time"},
         "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
     },

@@ -234,6 +234,11 @@ class _Connection(web.RequestHandler):
             self._head.cancel()
             self._head = None
 
+    def force_close(self) -> None:
+        if self.is_closing:
+            self.transport = None  # closed twice, a TLS transport of asyncio waits for its client, even when aborted
+        super().force_close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._socket = cast("asyncio.Transport", transport)  # by its methods: uvloop's are of another class

@@ -396,7 +396,8 @@ class StatusBatcher(Generic[S]):
         Raises:
             UnknownStatusField: the kind's status model has no such field.
             TypeError: the current value is not a list of objects.
-            ValueError: the status is invalid, or the reason is empty.
+            ValueError: the status is invalid, or the reason is empty; or, for a kind whose class has conditions of the
+                library's class `Condition`, the API server would refuse the type, the reason or the message.
         """
         self._block.record(
             self._build.set_condition(

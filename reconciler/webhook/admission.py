@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic
 from typing_extensions import TypeVar
 
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
+from reconciler.hooks import check_hooks
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
 from reconciler.webhook.json_patch import json_patch, same
@@ -125,6 +126,10 @@ class Validator(Admission[R]):
 
     verb: ClassVar[str] = "validate"
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        check_hooks(cls, Validator, {f"validate_{verb}": f"validate_{verb}" for verb in ("create", "update", "delete")})
+        super().__init_subclass__(**keywords)
+
     def validate_create(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:  # noqa: ARG002
         """Validate the creation of an object; allowed by default."""
         return None
@@ -164,6 +169,10 @@ class Defaulter(Admission[R]):
     """
 
     verb: ClassVar[str] = "mutate"
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        check_hooks(cls, Defaulter, {"default": "default"})
+        super().__init_subclass__(**keywords)
 
     def default(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:
         """Set defaults in place. It must be idempotent: the API server may send the same object again.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec.json
 
+from reconciler.cancellation import is_cancelled
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
 from reconciler.webhook.json_patch import apply_json_patch
@@ -88,9 +88,9 @@ class AdmissionEndpoint:
         for reviewer in self._reviewers:
             try:
                 verdict = await reviewer.review(_with_patch(request, patch))
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - user code; the API server needs a response
+            except BaseException as error:  # user code; the API server needs a response
+                if is_cancelled():
+                    raise
                 _log.exception("%s failed on %s %r", type(reviewer).__name__, request.operation, request.name)
                 denial = _internal_error(f"{type(reviewer).__name__} failed: {type(error).__name__}")
                 return replace(denial, warnings=warnings), True

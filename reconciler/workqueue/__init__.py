@@ -29,8 +29,9 @@ from reconciler.workqueue.rate_limiters import (
     SharedBudget,
     TokenBucket,
     WithMaxWait,
+    guarded_limiter,
 )
-from reconciler.workqueue.ready import STARVATION_LIMIT
+from reconciler.workqueue.ready import STARVATION_LIMIT, as_priority
 from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics
 
 __all__ = [
@@ -49,4 +50,6 @@ __all__ = [
     "TokenBucket",
     "WithMaxWait",
     "WorkQueue",
+    "as_priority",
+    "guarded_limiter",
 ]

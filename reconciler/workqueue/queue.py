@@ -19,7 +19,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
 from reconciler.workqueue.entry import Entry, K, due_reasons, named, without_reason
 from reconciler.workqueue.loop import Inbox, Waiters
-from reconciler.workqueue.rate_limiters import ExponentialBackoff, RateLimiter, when_duplicate
+from reconciler.workqueue.rate_limiters import RateLimiter, guarded_limiter, when_duplicate
 from reconciler.workqueue.ready import FairOrder, ReadyOrder, as_priority
 from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics, explain
 from reconciler.workqueue.timers import Alarm, Timers
@@ -55,6 +55,9 @@ class WorkQueue(Generic[K]):
         fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one key per
             turn, and priorities count within a group. It is called once each time that a key becomes ready; if it
             fails, the error is logged and the key is in the group None. Defaults to one group.
+
+    Raises:
+        TypeError: `rate_limiter` is not a rate limiter, or `fair_by` is a coroutine function.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class WorkQueue(Generic[K]):
         fair_by: Callable[[K], Hashable] | None = None,
     ) -> None:
         self._name = name
-        self._limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
+        self._limiter = guarded_limiter(rate_limiter)
         self._now = (clock or current_clock()).monotonic
         self._observe_wait = None if metrics is None else metrics.observe_queue_duration
         self._observe_work = None if metrics is None else metrics.observe_work_duration
@@ -159,7 +162,6 @@ class WorkQueue(Generic[K]):
             at_least: the minimum delay in seconds, whatever the rate limiter returns. Defaults to 0.
 
         Raises:
-            ValueError: the rate limiter returned a delay that is not finite.
             RuntimeError: called outside the thread of the queue's event loop.
         """
         self._check_thread()

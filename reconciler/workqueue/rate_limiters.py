@@ -6,14 +6,20 @@ TokenBucket(10, 100))``. controller-runtime's default, and ours, is the first of
 
 from __future__ import annotations
 
+import functools
+import inspect
+import logging
 import math
+import operator
 import random
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Hashable
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 from reconciler.backoff import Backoff
+from reconciler.cancellation import FAILURES
 from reconciler.clock import Clock, current_clock
+from reconciler.errors import describe_error
 
 __all__ = [
     "ExponentialBackoff",
@@ -23,15 +29,22 @@ __all__ = [
     "SharedBudget",
     "TokenBucket",
     "WithMaxWait",
+    "guarded_limiter",
     "when_duplicate",
 ]
 
+_log = logging.getLogger("reconciler.workqueue")
+
 
 class RateLimiter(Protocol):
-    """A rate limiter: computes the delay of a key from its history, such as its failures."""
+    """A rate limiter: computes the delay of a key from its history, such as its failures.
+
+    If a method of your own class raises, or returns what is not a number, the error is logged, and the key has the
+    default backoff instead (``ExponentialBackoff(0.005, 1000)``, from its number of failures). So no key is lost.
+    """
 
     def when(self, key: Hashable, /) -> float:
-        """Count one failure of a key; return the delay in seconds before it may be processed again."""
+        """Count one failure of a key; return the delay in seconds, 0 or more, before it may be processed again."""
         ...
 
     def forget(self, key: Hashable, /) -> None:
@@ -193,12 +206,13 @@ class MaxOf:
 
     Raises:
         ValueError: no limiter was given.
+        TypeError: one is not a rate limiter.
     """
 
     def __init__(self, *limiters: RateLimiter) -> None:
         if not limiters:
             raise ValueError("MaxOf needs at least one limiter")
-        self._limiters = limiters
+        self._limiters = [guarded_limiter(limiter) for limiter in limiters]
 
     def when(self, key: Hashable, /) -> float:
         """Count one failure of a key in each limiter; return the longest delay in seconds."""
@@ -227,10 +241,11 @@ class WithMaxWait:
 
     Raises:
         ValueError: the maximum is negative or not finite.
+        TypeError: the other one is not a rate limiter.
     """
 
     def __init__(self, limiter: RateLimiter, maximum: float) -> None:
-        self._limiter = limiter
+        self._limiter = guarded_limiter(limiter)
         self._maximum = _seconds("maximum", maximum)
 
     def when(self, key: Hashable, /) -> float:
@@ -248,6 +263,114 @@ class WithMaxWait:
     def retries(self, key: Hashable, /) -> int:
         """Return the other limiter's count."""
         return self._limiter.retries(key)
+
+
+class _Guarded:
+    """A rate limiter of the user, with the default backoff for what it fails to compute; see `RateLimiter`.
+
+    The first failure of each method is logged as an error, further ones at level DEBUG: there may be one per reconcile.
+    """
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter = limiter
+        self._default = ExponentialBackoff(0.005, 1000)
+        self._failed: set[str] = set()
+
+    def when(self, key: Hashable, /) -> float:
+        """Count one failure of a key; return its delay in seconds."""
+        return self._delay(key, self._limiter.when)
+
+    def when_duplicate(self, key: Hashable, /) -> float:
+        """Return the delay as `when` does, without a charge to shared budgets."""
+        return self._delay(key, functools.partial(when_duplicate, self._limiter))
+
+    def forget(self, key: Hashable, /) -> None:
+        """Forget the key."""
+        self._default.forget(key)
+        try:
+            self._limiter.forget(key)
+        except FAILURES as error:
+            self._report("forget", key, error)
+
+    def retries(self, key: Hashable, /) -> int:
+        """Return the other limiter's count."""
+        try:
+            return _count(self._limiter.retries(key))
+        except FAILURES as error:
+            self._report("retries", key, error)
+            return self._default.retries(key)
+
+    def _delay(self, key: Hashable, when: Callable[[Hashable], object]) -> float:
+        default = self._default.when(key)  # counts the failure, even if it is not needed now
+        try:
+            return _delay(when(key))
+        except FAILURES as error:
+            self._report("when", key, error)
+            return default
+
+    def _report(self, method: str, key: Hashable, error: BaseException) -> None:
+        level = logging.DEBUG if method in self._failed else logging.ERROR
+        self._failed.add(method)
+        _log.log(
+            level,
+            "rate limiter %s: %s failed on %s, which has the default backoff instead: %s",
+            type(self._limiter).__name__,
+            method,
+            key,
+            describe_error(error),
+            exc_info=error,
+        )
+
+
+_SAFE = (ExponentialBackoff, FastSlow, TokenBucket, MaxOf, WithMaxWait)
+
+
+def guarded_limiter(limiter: RateLimiter | None) -> RateLimiter:
+    """Return a rate limiter that does not raise: the default one, one of this module, or a guarded one of the user.
+
+    Args:
+        limiter: the rate limiter; None for the default, ``ExponentialBackoff(0.005, 1000)``.
+
+    Raises:
+        TypeError: it is not a rate limiter.
+    """
+    if limiter is None:
+        return ExponentialBackoff(0.005, 1000)
+    if type(limiter) in _SAFE:
+        return limiter
+    for name in ("when", "forget", "retries"):
+        method = getattr(limiter, name, None)
+        if isinstance(limiter, type) or not callable(method) or inspect.iscoroutinefunction(method):
+            raise TypeError(
+                f"{limiter!r} is not a rate limiter: pass an instance of a class with the plain methods "
+                "when, forget and retries"
+            )
+    return _Guarded(limiter)
+
+
+def _delay(given: object) -> float:
+    """Return a delay that a limiter has computed.
+
+    Raises:
+        ValueError: it is not a finite number, 0 or more.
+    """
+    try:
+        if math.isfinite(given) and given >= 0:  # type: ignore[arg-type, operator]
+            return float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{given!r} is not a finite number of seconds, 0 or more")
+
+
+def _count(given: object) -> int:
+    """Return a number of failures that a limiter has counted.
+
+    Raises:
+        ValueError: it is not an integer, 0 or more.
+    """
+    if isinstance(given, SupportsIndex) and operator.index(given) >= 0:
+        return operator.index(given)
+    raise ValueError(f"{given!r} is not a number of failures, 0 or more")
 
 
 def _seconds(name: str, value: float) -> float:

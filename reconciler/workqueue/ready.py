@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import operator
 from bisect import insort
@@ -9,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic
 
-from reconciler.errors import error_text
+from reconciler.errors import describe_error
 from reconciler.workqueue.entry import Entry, K
 
 __all__ = ["STARVATION_LIMIT", "FairOrder", "ReadyOrder", "as_priority"]
@@ -113,6 +114,9 @@ class FairOrder(Generic[K]):
     Args:
         group_of: returns the group of a key.
 
+    Raises:
+        TypeError: `group_of` is a coroutine function.
+
     Attributes:
         size: the number of entries.
     """
@@ -120,6 +124,8 @@ class FairOrder(Generic[K]):
     __slots__ = ("_failed", "_group_of", "_groups", "size")
 
     def __init__(self, group_of: Callable[[K], Hashable]) -> None:
+        if inspect.iscoroutinefunction(group_of):
+            raise TypeError(f"fair_by must be a plain function, since nothing awaits its result; {group_of!r} is async")
         self.size = 0
         self._group_of = group_of
         self._failed = False
@@ -175,7 +181,7 @@ class FairOrder(Generic[K]):
         except BaseException as error:  # noqa: BLE001 - user code
             level = logging.DEBUG if self._failed else logging.ERROR
             self._failed = True
-            text = f"{type(error).__name__}: {error_text(error)}"
+            text = describe_error(error)
             _log.log(level, "fair_by failed on %s, which is in the group None now: %s", key, text, exc_info=True)
             return None
         return name

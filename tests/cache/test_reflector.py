@@ -680,6 +680,20 @@ async def test_objects_of_another_kind_are_ignored(script: Script) -> None:
     assert mirror.told == [("list", ["a"], 7), ("MODIFIED", "a", 9)]
 
 
+async def test_events_of_an_unknown_type_are_ignored(script: Script, caplog: pytest.LogCaptureFixture) -> None:
+    unknown = [line("RENAMED", document("a", version)) for version in (8, 9)]
+    script.streamed("a", version=7, then=[*unknown, 2.0])
+    script.watch(modified("a", 10), HOLD)
+    reader = WireReader(GVK)
+    mirror = Mirror(script, reader=reader)
+    await mirror.run(5)
+    assert mirror.told == [("list", ["a"], 7), ("BOOKMARK", 8), ("BOOKMARK", 9), ("MODIFIED", "a", 10)]
+    assert script.asked[1].version == "9"  # they are not asked for again
+    assert reader.unexpected == 2
+    assert "ignoring an event of the type 'RENAMED' sent by the server: the type is unknown" in caplog.text
+    assert len(caplog.records) == 1
+
+
 async def test_a_watch_that_ends_immediately_without_an_event_is_a_failure(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     for _ in range(100):
@@ -729,6 +743,29 @@ async def test_the_backoff_is_reset_after_two_healthy_minutes(script: Script) ->
 
 
 # silence
+
+
+async def test_a_busy_kind_of_a_server_that_ignores_the_request_for_initial_events_is_listed(script: Script) -> None:
+    """It sends changes only, from now on, and is never silent."""
+    changes = [part for version in range(10, 100) for part in (1.0, modified("a", version))]
+    script.watch(*changes)
+    script.list(document("a", 21), document("b", 2), version=21)
+    script.watch(modified("a", 22), HOLD)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a", "b"], 21), ("MODIFIED", "a", 22)]
+    assert [asked.verb for asked in script.asked] == ["watch", "list", "watch"]
+    assert 12 <= script.asked[1].at - script.asked[0].at < 15
+    assert not script.asked[2].streams
+
+
+async def test_a_long_streamed_list_is_not_given_up(script: Script) -> None:
+    initial = [part for number in range(1, 40) for part in (9.0, added(f"n{number}", number))]
+    script.watch(*initial, modified("n1", 40), 9.0, modified("n1", 41), bookmark(41, ends_initial=True), HOLD)
+    mirror = Mirror(script)
+    await mirror.run(500)
+    assert [told[0] for told in mirror.told] == ["list"]
+    assert len(script.asked) == 1
 
 
 async def test_a_silent_watch_is_reopened_soon_after_its_timeout(script: Script) -> None:

@@ -120,7 +120,7 @@ async def developing(directory: Path, *options: str, source: str = OPERATOR) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_the_operator_restarts_on_a_change_and_the_objects_stay(tmp_path: Path) -> None:
     async with developing(tmp_path) as dev:
-        begin = await dev.until("started controllers")
+        begin = await dev.until(f"watching {tmp_path}; Ctrl-C ends everything")
         assert f"export KUBECONFIG={tmp_path / 'reconciler.kubeconfig'}" in begin
         (console,) = re.findall("In a browser: (http://127.0.0.1:[0-9]+)", begin)
         async with aiohttp.ClientSession() as session, session.get(console) as response:

@@ -194,6 +194,13 @@ async def test_an_invalid_event_is_an_error(script: Any, client: Client) -> None
             pass
 
 
+async def test_an_event_of_an_unknown_type_is_an_error(script: Any, client: Client) -> None:
+    script.streams(line("RENAMED", item("a")))
+    with pytest.raises(APIError, match="invalid watch event: unknown type 'RENAMED'"):
+        async for _ in client.watch(Database):
+            pass
+
+
 async def test_a_broken_watch_is_an_unknown_outcome(script: Any, client: Client) -> None:
     script.streams(line("ADDED", item("a")), then=OutcomeUnknown("reset"))
     seen: list[WatchEvent[Database]] = []

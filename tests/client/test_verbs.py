@@ -532,3 +532,21 @@ async def test_apply_to_a_subresource_is_forced_unless_told_otherwise(script: An
         await client.apply_subresource("apps/v1/Deployment", "d", "prod", subresource="scale", body=scale, force=force)
         assert (script.last.method, script.query.get("force")) == ("PATCH", "true" if force else None)
         assert script.last.headers["content-type"] == "application/apply-patch+yaml"
+
+
+@pytest.mark.parametrize(
+    ("patch", "path"),
+    [
+        ({"spec": {"note": "a\ud800b"}}, "spec.note"),
+        ({"spec": {"notes": ["a", {"text": "é\udcff"}]}}, "spec.notes.1.text"),
+        ({"spec": {"\udcff": 1}}, "spec"),
+    ],
+)
+async def test_a_text_that_cannot_be_encoded_is_named(script: Any, client: Client, patch: Any, path: str) -> None:
+    with pytest.raises(ValueError, match=f"^{path} cannot be sent: it contains a lone surrogate, which UTF-8 cannot"):
+        await client.patch(Database, "main", "prod", patch=patch)
+
+
+async def test_a_name_that_cannot_be_encoded_is_refused(script: Any, client: Client) -> None:
+    with pytest.raises(ValueError, match="is not valid: it must not be empty"):
+        await client.get(Database, "a\udcff", "prod")

@@ -174,7 +174,7 @@ def test_memory_of_a_failing_key_does_not_depend_on_its_stack(caplog: pytest.Log
         fail(100)
     except TerminalError as error:
         completion = Completion(error=error)
-    log = FailureLog(clock=current_clock())
+    log = FailureLog(clock=current_clock(), blocked=lambda key: False)
     for number in range(10):
         log.report(run_of(number), completion)
     runs = [run_of(number) for number in range(10, 510)]

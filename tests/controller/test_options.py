@@ -14,6 +14,10 @@ from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World
 
 
+async def _async(event: object) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -27,7 +31,8 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
         ({"watches": Watch("v1/ConfigMap")}, "watches must be a sequence of Watch"),
         ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' is not a valid kind"),
         ({"predicates": lambda event: True}, "predicates must be a sequence of functions"),
-        ({"predicates": [True]}, "which is not a function"),
+        ({"predicates": [True]}, "which is not a plain function"),
+        ({"predicates": [_async]}, "which is not a plain function"),
         ({"workers": "4"}, "workers must be 1 or more, not '4'"),
         ({"workers": 2.5}, "workers must be 1 or more, not 2.5"),
         ({"timeout": "30s"}, "timeout must be a number"),

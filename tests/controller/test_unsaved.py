@@ -128,7 +128,46 @@ async def test_refused_status_becomes_one_warning_event_and_a_log_line(world: Wo
     assert len(events) == 1
     assert events[0]["type"] == "Warning"
     assert "phase" in events[0]["message"]
-    assert len([r for r in caplog.records if "not reconciled until" in r.message]) == 1
+    lines = [r.message for r in caplog.records if r.levelname == "ERROR"]
+    assert lines[0].startswith(
+        "widget failed on ns/w and is not reconciled until its status can be saved, which is retried with backoff, "
+        "or its spec changes: StatusRejected: "
+    )
+    assert all("on ns/w" in line and "is not reconciled until" in line for line in lines)
+
+
+@pytest.mark.virtual_time
+async def test_error_of_the_body_and_refused_status_are_both_in_the_log(world: World, caplog) -> None:
+    async def body(reconciler, obj, status):
+        status.increment("runs")
+        raise RuntimeError("no disk")
+
+    world.server.faults.add(subresource="status", status=403, times=None)
+    await world.start(WidgetReconciler(body))
+    await world.widget()
+    await quiet(0.001)
+    first, second = [r.message for r in caplog.records if r.levelname == "ERROR"]
+    assert first.startswith("the status of ns/w cannot be saved: ")
+    assert second == (
+        "widget failed on ns/w and is not reconciled until its status can be saved, which is retried with backoff, "
+        "or its spec changes: RuntimeError: no disk"
+    )
+
+
+@pytest.mark.virtual_time
+async def test_new_spec_is_reconciled_and_its_failure_is_retried(world: World, caplog) -> None:
+    async def body(reconciler, obj, status):
+        if obj.spec.size == 2:
+            raise RuntimeError("no disk")
+
+    fault = world.server.faults.add(subresource="status", status=403, times=None)
+    await world.start(WidgetReconciler(body))
+    await world.widget()
+    await quiet(0.001)
+    fault.remove()
+    await world.resize(2)
+    await quiet(0.001)
+    assert caplog.records[-1].message == "widget failed on ns/w and is retried with backoff: RuntimeError: no disk"
 
 
 @pytest.mark.virtual_time

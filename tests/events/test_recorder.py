@@ -245,6 +245,12 @@ async def test_message_that_is_not_valid_utf8_is_repaired(events: EventRecorder,
     assert server.only()["message"] == "a?b"
 
 
+async def test_reason_that_is_not_valid_utf8_is_repaired(events: EventRecorder, server: Server) -> None:
+    events.normal(POD, "No\ud800File", "m")
+    await settle()
+    assert server.only()["reason"] == "No?File"
+
+
 @pytest.mark.parametrize("letter", ["x", "é", "😀"])
 async def test_message_is_truncated_to_1024_bytes_at_a_character_boundary(
     events: EventRecorder, server: Server, letter: str

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import ssl
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.utils import format_datetime
@@ -199,6 +200,16 @@ async def test_a_certificate_of_a_configured_private_authority_is_trusted(tmp_pa
     assert type(error) is RetryableDeliveryError
     assert "certificate is not trusted" in str(error)
     assert len(target.requests) == 1
+
+
+async def test_the_certificate_of_the_receiver_itself_is_trusted_if_it_is_configured(tmp_path: Path) -> None:
+    """As kubectl does, and in every version of Python."""
+    issued = trustme.CA().issue_cert("127.0.0.1", "localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "ca.pem")
+    async with receiver(tls=context) as target:
+        assert await sent(webhook(target, ca_file=str(tmp_path / "ca.pem"))) is None
 
 
 async def test_an_expired_or_foreign_certificate_gets_no_message(tmp_path: Path) -> None:

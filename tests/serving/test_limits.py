@@ -6,7 +6,9 @@ The limits are small here. A test waits until the server closes the connection, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import select
 import socket
 import ssl
@@ -270,6 +272,29 @@ async def test_the_servers_of_a_manager_disconnect_slow_clients(monkeypatch: pyt
                 writer.write(b"GET /")
                 assert await end(reader) == b""
                 writer.close()
+
+
+async def test_closing_the_server_ends_a_tls_connection_whose_client_does_not_end_it() -> None:
+    ca = trustme.CA()
+    context, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    ca.issue_cert("localhost").configure_cert(context)
+    ca.configure_trust(trusting)
+    server = HTTPServer(echo, Limits(**LONG))
+    await server.start("127.0.0.1", 0, context=context)
+
+    def ask() -> ssl.SSLSocket:
+        plain = socket.create_connection(server.addresses[0])
+        client = trusting.wrap_socket(plain, server_hostname="localhost")
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert client.recv(1).startswith(b"H")
+        return client
+
+    with await asyncio.to_thread(ask) as client:
+        await server.close(0.01)
+        client.setblocking(False)
+        with contextlib.suppress(ConnectionResetError):
+            while os.read(client.fileno(), 65_536):  # raises a BlockingIOError if the connection is still open
+                pass
 
 
 # Event loops

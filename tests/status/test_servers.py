@@ -103,6 +103,43 @@ async def test_a_stale_version_is_refused_and_the_mutations_replayed(cluster, ob
     assert status.statistics().conflicts == 1
 
 
+CONDITIONS = [
+    # type, reason, message, what the error names; None where the server accepts it
+    ("Ready", "Done", "", None),
+    ("example.com/Ready-1_2.3", "A1_b,c:d", "one\n\ntwo", None),
+    ("R" * 63, "r" * 1024, "m" * 32768, None),
+    ("Ready", "not ready!", "", "reason of condition 'Ready' must be a word of 1 to 1024 letters"),
+    ("Ready", "1st", "", "not '1st'"),
+    ("Ready", "Done:", "", "not 'Done:'"),
+    ("Ready", "Done\n", "", r"not 'Done\\n'"),
+    ("Ready", "r" * 1025, "", "reason of condition 'Ready'"),
+    ("Ready", "Done", "m" * 32769, "message of condition 'Ready' must be .* 32768 characters, not one of 32769"),
+    ("is ready", "Done", "", "type of a condition must be a qualified name .*, not 'is ready'"),
+    ("", "Done", "", "type of a condition"),
+    ("t" * 317, "Done", "", "type of a condition"),
+    ("a/b/c", "Done", "", "type of a condition"),
+]
+
+
+@pytest.mark.parametrize(("type", "reason", "message", "refused"), CONDITIONS)
+async def test_condition_that_the_server_would_refuse_is_refused_where_it_is_set(
+    cluster, obj, type: str, reason: str, message: str, refused: str | None
+):
+    untyped = StatusBatcher(cluster.client, obj)
+    typed = StatusBatcher(cluster.client, Database.from_dict(obj))
+    if refused is None:
+        async with typed as status:
+            status.set_condition(type, True, reason=reason, message=message)
+        assert (await fresh(cluster))["status"]["conditions"][0]["reason"] == reason
+        return
+    async with typed as status:
+        with pytest.raises(ValueError, match=refused):
+            status.set_condition(type, True, reason=reason, message=message)
+    with pytest.raises(StatusInvalid):  # without a class, only the server knows the definition
+        async with untyped as status:
+            status.set_condition(type, True, reason=reason, message=message)
+
+
 # Strategy "update": the same by PUT.
 
 

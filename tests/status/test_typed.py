@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from reconciler.meta import PathError
-from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
+from reconciler.objects import Condition, ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
 from reconciler.status import StatusBatcher, StatusError, UnknownStatusField
 from tests.status.scripted import ScriptedServer
 
@@ -175,3 +175,39 @@ def test_a_model_of_another_kind_is_checked(server):
 
     with opened(server) as status, pytest.raises(UnknownStatusField):
         status.set(Other(fase="Ready"))
+
+
+class LooseCondition(Condition):
+    """A condition of another project's kind."""
+
+    severity: str = ""
+
+
+class LooseStatus(Model):
+    conditions: list[LooseCondition] = []
+
+
+class Loose(Resource[DatabaseSpec, LooseStatus], group="example.com", version="v1", kind="Database"):
+    """A kind whose conditions are not metav1.Conditions."""
+
+
+class Claim(Resource[DatabaseSpec, ConditionedStatus], group="resource.k8s.io", version="v1"):
+    """A built-in kind."""
+
+
+@pytest.mark.parametrize("kind", [Loose, Claim, Unstructured])
+def test_condition_of_a_kind_with_other_conditions_is_left_to_the_server(server, kind):
+    writer = server.blocking_writer()
+    if kind is not Unstructured:
+        writer.gvk = kind.gvk
+    document = {**server.document(), "apiVersion": writer.gvk.api_version, "kind": writer.gvk.kind}
+    obj = Unstructured(document) if kind is Unstructured else kind.from_dict(document)
+    with StatusBatcher(writer, obj) as status:
+        status.set_condition("is ready", True, reason="not ready!", message="m" * 40000)
+    assert server.status["conditions"][0]["reason"] == "not ready!"
+
+
+@pytest.mark.parametrize("kind", [Database, Plain, Open])
+def test_condition_of_a_kind_with_the_generated_definition_is_checked(server, kind):
+    with opened(server, kind) as status, pytest.raises(ValueError, match="not 'not ready!'"):
+        status.set_condition("Ready", True, reason="not ready!")

@@ -394,6 +394,11 @@ def test_a_condition_of_a_kind_without_a_generation_has_none():
     assert "observedGeneration" not in server.status["conditions"][0]
 
 
+def test_message_of_a_condition_that_cannot_be_encoded_is_repaired():
+    made = recorded({}, lambda s: s.set_condition("Ready", False, reason="No", message="no file \udcff.txt, é"))
+    assert made["conditions"][0]["message"] == "no file ?.txt, é"
+
+
 def test_conditions_may_be_elsewhere():
     status = recorded({}, lambda s: s.set_condition("Ready", True, reason="Done", path="parts.conditions"))
     assert [condition["type"] for condition in status["parts"]["conditions"]] == ["Ready"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -94,6 +95,15 @@ async def test_failing_validator_denies_without_revealing_the_exception_text(cap
     assert response["status"]["code"] == 500
     assert response["status"]["message"] == "Rules failed: RuntimeError"
     assert "a secret inside" in caplog.text
+
+
+async def test_validator_that_raises_a_cancellation_itself_denies() -> None:
+    class Impatient(Validator[Database]):
+        def validate_create(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
+            raise asyncio.CancelledError
+
+    response = await response_to(review("CREATE", database("db1", 5)), Impatient())
+    assert response["status"]["message"] == "Impatient failed: CancelledError"
 
 
 async def test_typed_api_error_denies_with_its_code() -> None:

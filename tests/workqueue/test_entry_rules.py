@@ -667,6 +667,14 @@ async def test_a_key_whose_group_cannot_be_found_is_not_lost(after: float | None
     assert "fair_by failed on b, which is in the group None now: KeyError: 'b'" in caplog.text
 
 
+def test_groups_of_a_coroutine_function_are_refused() -> None:
+    async def group_of(key: str) -> str:
+        return key
+
+    with pytest.raises(TypeError, match="fair_by must be a plain function"):
+        WorkQueue(fair_by=group_of)
+
+
 async def test_a_group_may_change_while_its_key_is_ready() -> None:
     group = "before"
     queue: WorkQueue[str] = WorkQueue(fair_by=lambda _: group)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http.tls import client_tls_context
 from reconciler.wire import JSONObject
 
 __all__ = ["WebhookAddress", "post_to_webhook", "review_version", "webhook_address"]
@@ -70,12 +71,9 @@ async def post_to_webhook(url: str, request: HTTPRequest, client: JSONObject) ->
 
     bundle = str(client.get("caBundle") or "")
     try:
-        context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode() if bundle else None)
+        context = client_tls_context(cadata=base64.b64decode(bundle).decode() if bundle else None)
     except (ssl.SSLError, ValueError) as error:
         raise OSError(f"the caBundle is not valid: {error}") from None
-    # As in Go: a bundle may contain the certificate of the server itself, as that of envtest does.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     try:
         async with (
             ClientSession(auto_decompress=False) as session,

@@ -132,6 +132,7 @@ def _process_options(target: str, options: DevOptions, certificates: Path) -> Pr
         webhooks=f"127.0.0.1:{_free_port(9443)}",
         certificates=str(certificates),
         conversions=options.control_plane,
+        started=f"watching {Path.cwd()}; Ctrl-C ends everything",
     )
 
 
@@ -154,7 +155,6 @@ async def _restart_on_changes(running: _Operator, options: ProcessOptions, kubec
         hidden = any(part in _IGNORED or part.startswith(".") for part in parts)
         return not hidden and place.suffix in _SUFFIXES and place != ignored
 
-    print(f"watching {root}; Ctrl-C ends everything", flush=True)
     await running.start(options)
     async for changes in awatch(root, watch_filter=matters):
         files = sorted({str(Path(path).relative_to(root)) for _, path in changes})

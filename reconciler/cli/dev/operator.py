@@ -44,6 +44,7 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
         webhooks: ``host:port`` for webhooks.
         certificates: the directory with their certificate, and that of its CA.
         conversions: whether the server calls conversion webhooks of another process.
+        started: a line that is printed when everything listens and is configured.
     """
 
     target: str
@@ -57,6 +58,7 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: str
     certificates: str
     conversions: bool
+    started: str
 
 
 def main(text: str) -> int:
@@ -66,6 +68,10 @@ def main(text: str) -> int:
 
     async def install(manager: Manager) -> None:
         await _install(manager, options)
+        manager.add(tell_started, leader_only=False)  # it runs when the webhooks listen and the cache is synced
+
+    async def tell_started() -> None:
+        print(options.started, flush=True)
 
     return run_target(
         options.target,

@@ -16,6 +16,7 @@ import msgspec
 
 from reconciler.cli.options import AccessFlags
 from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.http.tls import client_tls_context
 from reconciler.manager.endpoints.security import read_token
 from reconciler.serving import exceeds_max_levels
 from reconciler.wire import JSONObject
@@ -203,14 +204,10 @@ def _read_token(file: Path) -> str:
 
 def _tls_context(access: AccessFlags) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=access.ca_file)
+        return client_tls_context(access.ca_file, verify=not access.insecure_skip_tls_verify)
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "not a PEM file"
         raise ConfigurationError(f"--ca-file {access.ca_file}: cannot read the certificates: {reason}") from error
-    if access.insecure_skip_tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _refused(status: int, body: bytes, access: AccessFlags) -> str:

@@ -23,6 +23,7 @@ from reconciler.client.transport.redaction import without_password
 from reconciler.client.transport.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http.tls import client_tls_context
 
 __all__ = ["ConfiguredTransport", "context_namespace"]
 
@@ -375,7 +376,7 @@ def _pod_namespace() -> str:
 
 def _tls_problem(settings: ClusterSettings) -> str:
     try:
-        ssl.create_default_context(cafile=settings.ssl_ca_cert)
+        client_tls_context(settings.ssl_ca_cert)
     except (ssl.SSLError, OSError):
         return "the certificate authority cannot be used: it must be a certificate in PEM form"
     return "the client certificate cannot be used: certificate and key must be in PEM form and belong together"

@@ -8,7 +8,15 @@ from typing import Any, Literal, Protocol, TypedDict, get_args
 import msgspec
 from pydantic import BaseModel
 
-from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of, set_controller_reference
+from reconciler.meta import (
+    GroupVersionKind,
+    Request,
+    ResourceType,
+    encodable,
+    gvk_of,
+    request_of,
+    set_controller_reference,
+)
 from reconciler.objects import KindLike, TypedObject, Unstructured, is_built_in_object, to_document
 from reconciler.objects import Resource as _Resource
 from reconciler.wire import JSONObject
@@ -231,8 +239,30 @@ def encode(value: object) -> bytes:
 
     Raises:
         TypeError: a value cannot be written as JSON.
+        ValueError: a text contains a lone surrogate; the message has its path.
     """
-    return _encoder.encode(value)
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:
+        path = ".".join(_path_of_surrogate(msgspec.to_builtins(value, enc_hook=_plain)) or ["the body"])
+        raise ValueError(
+            f"{path} cannot be sent: it contains a lone surrogate, which UTF-8 cannot represent. Replace it, for "
+            "example with text.encode(errors='replace').decode()"
+        ) from None
+
+
+def _path_of_surrogate(value: object) -> list[str] | None:
+    """Return the path of the first text with a lone surrogate; for a key that has one, the path of its object."""
+    if isinstance(value, str):
+        return None if encodable(value) == value else []
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in members:
+        if _path_of_surrogate(key) is not None:
+            return []
+        found = _path_of_surrogate(member)
+        if found is not None:
+            return [str(key), *found]
+    return None
 
 
 def answer_kind(obj: TypedObject | ObjectLike, document: Mapping[str, Any]) -> KindLike:

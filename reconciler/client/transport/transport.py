@@ -15,6 +15,7 @@ from reconciler.client.transport.pool import MAX_STREAMS, Budgets, Pool, Proxy
 from reconciler.client.transport.redaction import without_password
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http.tls import client_tls_context
 
 __all__ = ["HTTPTransport", "Handshake", "Settings", "tls_context"]
 
@@ -56,16 +57,9 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     Raises:
         OSError, ssl.SSLError, ValueError: a certificate cannot be used.
     """
-    context = ssl.create_default_context(cafile=settings.ssl_ca_cert)
+    context = client_tls_context(settings.ssl_ca_cert, verify=settings.verify_ssl)
     if settings.cert_file:
         context.load_cert_chain(settings.cert_file, keyfile=settings.key_file)
-    if not settings.verify_ssl:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    # As in Go, and the same in every version of Python: 3.13 made both flags the default. Authorities of clusters often
-    # lack the extensions that the strict check demands.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 

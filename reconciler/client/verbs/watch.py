@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import msgspec
 
@@ -87,6 +87,9 @@ def _event(request: HTTPRequest, line: bytes) -> tuple[EventType, JSONObject]:
     if event.type == "ERROR":
         code = event.object.get("code")
         raise error_from_response(code if isinstance(code, int) else 500, event.object, request=f"watch {request.path}")
+    if event.type not in get_args(EventType):
+        text = f"invalid watch event: unknown type {event.type[:100]!r}"
+        raise APIError(text, status=200, request=f"watch {request.path}")
     return cast("EventType", event.type), event.object
 
 

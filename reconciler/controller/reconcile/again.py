@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from reconciler.workqueue import ExponentialBackoff, RateLimiter, SharedBudget
+from reconciler.workqueue import RateLimiter, SharedBudget, guarded_limiter
 
 __all__ = ["AgainLimiter"]
 
@@ -25,7 +25,7 @@ class AgainLimiter:
     """
 
     def __init__(self, limiter: RateLimiter | None = None) -> None:
-        self._limiter = limiter or ExponentialBackoff(0.005, 1000)
+        self._limiter = guarded_limiter(limiter)
         self._again: set[Hashable] = set()  # the keys whose last reconcile returned `again`
         self._mixed: dict[Hashable, int] = {}  # those that failed before an `again`: what is recorded of them up to it
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller.reconcile.cycle import ReconcileRun
 from reconciler.controller.reconcile.outcome import Completion
-from reconciler.controller.wake.user_code import describe
-from reconciler.errors import error_text
+from reconciler.errors import describe_error, error_text
 from reconciler.meta import Request
 
 __all__ = ["FailureLog"]
@@ -53,10 +52,12 @@ class FailureLog:
 
     Args:
         clock: source of monotonic time.
+        blocked: returns whether only the status write of a key is retried, because the server refuses it.
     """
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, blocked: Callable[[Request], bool]) -> None:
         self._clock = clock
+        self._blocked = blocked
         self._failing: OrderedDict[Request, _Failing] = OrderedDict()
         self._traced: OrderedDict[Hashable, float] = OrderedDict()  # when an error was logged with its traceback
 
@@ -79,11 +80,18 @@ class FailureLog:
             " again" if failures > 1 else "",
             run.request,
             f" ({failures} times, same error)" if failures > 1 else "",
-            "not retried" if completion.terminal else "retried with backoff",
-            describe(error),
+            self._what_follows(run.request, completion),
+            describe_error(error),
             exc_info=error if traced else None,
             extra=run.log_fields(),
         )
+
+    def _what_follows(self, key: Request, completion: Completion) -> str:
+        if completion.terminal:
+            return "not retried"
+        if self._blocked(key):
+            return "not reconciled until its status can be saved, which is retried with backoff, or its spec changes"
+        return "retried with backoff"
 
     def _is_due(self, identity: Hashable, now: float) -> bool:
         """Return whether the traceback of an error must be logged, and note that it is."""

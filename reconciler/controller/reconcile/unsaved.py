@@ -74,10 +74,18 @@ class UnsavedStore:
     def is_blocked(self, request: Request, uid: str, generation: int | None) -> bool:
         """Return whether the server refused the mutations of an object at this generation.
 
-        A new generation may fix the cause, so it is reconciled.
+        A new generation may fix the cause, so it is reconciled, and is not blocked until the server refuses it, too.
         """
         with self._lock:
-            return request in self._entries and self._blocked.get(request) == (uid, generation)
+            if request not in self._entries:
+                return False
+            if self._blocked.get(request) != (uid, generation):
+                self._blocked.pop(request, None)
+            return request in self._blocked
+
+    def blocks(self, request: Request) -> bool:
+        """Return whether the object of a key is not reconciled, because the server refuses its mutations."""
+        return request in self._blocked
 
     def take(self, request: Request, uid: str) -> object | None:
         """Return, once, the mutations of an object; those of an earlier object of the same name are dropped."""

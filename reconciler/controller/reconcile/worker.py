@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.cache import CachedObject
+from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock
 from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.errors import ControllerError
@@ -186,8 +187,7 @@ class Worker:
         try:
             return await task
         except asyncio.CancelledError as cancellation:
-            worker = asyncio.current_task()
-            if worker is not None and worker.cancelling():
+            if is_cancelled():
                 raise
             error = ControllerError(
                 "the reconcile was cancelled, but not by the controller: something that it awaited was cancelled"

@@ -7,7 +7,6 @@ run inside the cache's event delivery, so they only compute keys. A slow or fail
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from reconciler.cache import CachedObject, CacheEvent, EventType
+from reconciler.cancellation import FAILURES
 from reconciler.clock import Clock
 from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.metrics import ControllerMetrics
@@ -23,8 +23,9 @@ from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueue
 from reconciler.controller.wake.predicates import EventFilter, passes_all
-from reconciler.controller.wake.user_code import describe, discard
+from reconciler.controller.wake.user_code import discard
 from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests
+from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
 from reconciler.wire import JSONObject
@@ -206,8 +207,10 @@ class MappedHandler:
 def _matters(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
     try:
         return passes_all(predicates, event)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - dropping the event could lose work
-        _log.exception("a predicate failed on %s, so the event is not filtered: %s", event.object, describe(error))
+    except FAILURES as error:  # dropping the event could lose work
+        _log.exception(
+            "a predicate failed on %s, so the event is not filtered: %s", event.object, describe_error(error)
+        )
         return True
 
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.clock import Clock
 from reconciler.controller.metrics import ControllerMetrics
-from reconciler.controller.wake.user_code import describe, wait_at_most
+from reconciler.controller.wake.user_code import wait_at_most
+from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
@@ -213,7 +214,7 @@ class MapperQueue:
                 "mapper %s failed on %s and is retried with backoff: %s",
                 self._name,
                 key,
-                describe(error),
+                describe_error(error),
                 exc_info=error,
             )
         if now - pending.since < RETRY_TIMEOUT:
@@ -234,7 +235,7 @@ class MapperQueue:
             key,
             failed_for,
             "the object" if number == 1 else f"its last {number} versions",
-            describe(error),
+            describe_error(error),
         )
 
     def _keep(self, obj: CachedObject, priority: int, event: CacheEvent) -> None:

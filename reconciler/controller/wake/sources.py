@@ -12,11 +12,12 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from reconciler.cancellation import FAILURES, is_cancelled
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.user_code import check_seconds, describe, is_cancelled, wait_at_most
+from reconciler.controller.wake.user_code import check_seconds, wait_at_most
 from reconciler.controller.wake.watches import check_requests
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, describe_error
 from reconciler.meta import Request, ResourceType, request_of
 from reconciler.objects import to_document
 from reconciler.workqueue import WorkQueue
@@ -110,14 +111,14 @@ class ChannelSource:
                     mapped = await wait_at_most(self._timeout, mapped)
                 for request in mapped:
                     enqueue(request)
-            except (Exception, asyncio.CancelledError) as error:
+            except FAILURES as error:
                 if is_cancelled():
                     raise
                 _log.exception(
                     "source %r failed on %s, so the keys of this item are not enqueued: %s",
                     self.name,
                     item,
-                    describe(error),
+                    describe_error(error),
                 )
 
 
@@ -171,7 +172,9 @@ class SourceRunner:
             _log.exception("source %r of %s failed, so the controller stops: %s", name, self._name, error)
             raise error from cancellation
         except Exception as error:
-            _log.exception("source %r of %s failed, so the controller stops: %s", name, self._name, describe(error))
+            _log.exception(
+                "source %r of %s failed, so the controller stops: %s", name, self._name, describe_error(error)
+            )
             raise
         _log.info("source %r of %s has ended and enqueues no more keys", name, self._name)
 

@@ -1,4 +1,4 @@
-"""Calls of user code: time limits, cancellation, awaitables that are not awaited, errors in log lines."""
+"""Calls of user code: time limits, cancellation, awaitables that are not awaited."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from reconciler.controller.errors import ControllerError
-from reconciler.errors import ConfigurationError, error_text
+from reconciler.errors import ConfigurationError
 
-__all__ = ["check_seconds", "describe", "discard", "is_cancelled", "wait_at_most"]
+__all__ = ["check_seconds", "discard", "wait_at_most"]
 
 T = TypeVar("T")
 
@@ -40,22 +40,10 @@ async def wait_at_most(seconds: float, awaitable: Awaitable[T]) -> T:
     return call.result()
 
 
-def is_cancelled() -> bool:
-    """Return whether the current task was cancelled; False for a CancelledError that the code in it raised itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def discard(awaitable: Awaitable[Any]) -> None:
     """Drop an awaitable that will not be awaited, without Python's warning about it."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()
-
-
-def describe(error: BaseException) -> str:
-    """Return the type and the message of an error for a log line; only the type if the message is empty."""
-    name, text = type(error).__name__, error_text(error)
-    return name if text == name else f"{name}: {text}"
 
 
 def check_seconds(name: str, seconds: object) -> None:

@@ -28,9 +28,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from reconciler.backoff import longest_retry_after, retry_after_delay
+from reconciler.cancellation import is_cancelled
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
-from reconciler.controller.wake.user_code import is_cancelled
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
 from reconciler.events import EventRecorder
 from reconciler.manager.election.options import LEASE_ANNOTATIONS, LeaderElection

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from reconciler.errors import error_text
+from reconciler.cancellation import is_cancelled
+from reconciler.errors import describe_error
 
 __all__ = ["Check", "CheckResult", "Checks", "report"]
 
@@ -81,9 +82,9 @@ class Checks:
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
-            reason = f"{type(error).__name__}: {error_text(error)}"
+            reason = describe_error(error)
         self._log_change(name, reason)
         return CheckResult(name, reason)
 
@@ -95,12 +96,6 @@ class Checks:
         elif reason is None and name in self._failing:
             self._failing.discard(name)
             _log.info("%s check %s passes again", self.endpoint, name)
-
-
-def _is_cancelled() -> bool:
-    """Return whether this task was cancelled, and not something that it waited for, such as a task of the user."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def report(endpoint: str, results: Sequence[CheckResult], excluded: Collection[str]) -> str:

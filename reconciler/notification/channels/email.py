@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
+from reconciler.http.tls import client_tls_context
 from reconciler.notification.channels.address_guard import check_mail_server
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
@@ -254,7 +255,7 @@ def _footer(message: Message) -> str:
 
 
 def _context(config: EmailConfig) -> ssl.SSLContext | None:
-    return None if config.security == "none" else ssl.create_default_context(cafile=config.ca_file)
+    return None if config.security == "none" else client_tls_context(config.ca_file)
 
 
 def _failure(error: Any, message: Message, config: EmailConfig) -> DeliveryError:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment, proxy_bypass
 
 from reconciler.clock import current_clock
+from reconciler.http.tls import client_tls_context
 from reconciler.notification.channels.address_guard import (
     canonical_host,
     check_literal,
@@ -164,7 +165,7 @@ class HTTPSender:
         trace.on_request_headers_sent.append(_mark_sent)
         guarded = guarded and not self._options.allow_local_addresses
         connector = aiohttp.TCPConnector(
-            ssl=ssl.create_default_context(cafile=self._options.ca_file),
+            ssl=client_tls_context(self._options.ca_file),
             resolver=guarded_resolver() if guarded else None,
             socket_factory=checked_socket if guarded else None,
         )

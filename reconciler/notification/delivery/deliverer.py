@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
 from reconciler.notification.api.types import ChannelStatus, NotificationRequest
 from reconciler.notification.channel import Channel, ChannelRegistry
@@ -173,7 +174,7 @@ class Deliverer:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # a channel may raise anything; other channels continue
-            if _is_task_cancelled():
+            if is_cancelled():
                 raise asyncio.CancelledError from error
             if scope.expired():
                 return Verdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
@@ -196,12 +197,6 @@ class Deliverer:
             + ("" if complete else "; the channels of the routing configuration are not loaded yet"),
             retry_after=_UNREGISTERED_RETRY if complete else _EXPECTED_RETRY,
         )
-
-
-def _is_task_cancelled() -> bool:
-    """Return whether the current task was cancelled, as opposed to a channel that raised CancelledError by itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _verdict(error: BaseException) -> Verdict:

@@ -23,6 +23,7 @@ from reconciler.errors import (
     NotSent,
     OutcomeUnknown,
     TransportError,
+    describe_error,
     error_from_response,
     error_text,
 )
@@ -337,7 +338,7 @@ def _from_aiohttp(request: str, error: Exception) -> TransportError | None:
     if names & _AIOHTTP_NOT_SENT:
         return NotSent(f"{request}: {error_text(error)}")
     if isinstance(error, OSError) or "ClientError" in names:
-        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error_text(error)}")
+        return OutcomeUnknown(f"{request}: {describe_error(error)}")
     return None
 
 
@@ -348,7 +349,7 @@ def _from_urllib3(request: str, error: Exception) -> TransportError | None:
     if names & _URLLIB3_NOT_SENT or bad_certificate:
         return NotSent(f"{request}: {error_text(error)}")
     if isinstance(error, OSError) or "HTTPError" in names:
-        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error_text(error)}")
+        return OutcomeUnknown(f"{request}: {describe_error(error)}")
     return None
 
 

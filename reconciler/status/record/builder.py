@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.meta import check_condition, encodable
 from reconciler.status.record.conversion import to_json
 from reconciler.status.record.mutations import (
     Append,
@@ -105,7 +106,12 @@ class MutationBuilder:
         self, type: str, status: bool | str, *, reason: str, message: str, path: PathLike, generation: int | None
     ) -> Mutation:
         """Return the mutation that sets a condition, dated now."""
-        return SetCondition(self._names.path(path), type, status, reason, message, generation, self._clock.now())
+        keys = self._names.path(path)
+        if isinstance(message, str):
+            message = encodable(message)  # it may be the text of an error, which names a file
+        if keys == ("conditions",) and self._names.demands_api_conditions:
+            check_condition(type, reason, message)
+        return SetCondition(keys, type, status, reason, message, generation, self._clock.now())
 
     @staticmethod
     def mutate(function: Callable[[JSONObject], object]) -> Mutation:

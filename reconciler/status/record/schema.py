@@ -46,11 +46,16 @@ class FieldNames:
     Args:
         model: the status model of a typed kind; None accepts every name as it is.
         kind: the kind, for messages.
+
+    Attributes:
+        demands_api_conditions: whether the definition that is generated for the kind accepts only conditions that are a
+            metav1.Condition. Other definitions, and those of kinds without a class, are not known here.
     """
 
     def __init__(self, model: Any, kind: object) -> None:
         self._model = model if hasattr(model, "model_fields") else None
         self._kind = kind
+        self.demands_api_conditions = self._model is not None and _demands_api_conditions(model, kind)
 
     @classmethod
     def of(cls, obj_or_kind: object, kind: object) -> FieldNames:
@@ -115,6 +120,16 @@ def _member_name(model: Any, kind: object, key: str, path: Path) -> str | None:
         f"{kind} has no status field {format_path(path)!r}, so the server would drop it; "
         f"{model.__name__} has {known}. Add the field to the model, and its CRD to the cluster."
     )
+
+
+def _demands_api_conditions(model: Any, kind: object) -> bool:
+    group = str(getattr(kind, "group", ""))
+    if "." not in group or group.endswith(".k8s.io"):  # Kubernetes' own, whose conditions differ
+        return False
+    conditions = _declared(model, "conditions")[0]
+    item = _resolved(_inner(_resolved(conditions, "", None)[0]), "", None)[0]
+    is_own = _name_of(item) == "Condition" and item.__module__.startswith("reconciler.objects")
+    return conditions is None or is_own  # a model without the field has it in the definition
 
 
 def _wire_name(model: Any, name: str) -> str:

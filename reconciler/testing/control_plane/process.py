@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import tempfile
 import threading
@@ -21,6 +20,7 @@ import msgspec
 
 from reconciler.clock import current_clock
 from reconciler.errors import ReconcilerError
+from reconciler.http.tls import client_tls_context
 from reconciler.testing.control_plane.binaries import BinariesMissing
 from reconciler.testing.control_plane.commands import (
     ETCD_DATA,
@@ -328,7 +328,7 @@ def _answers(url: str, token: str, authority: Path) -> bool:
         return False
     request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})  # noqa: S310 - ours
     try:
-        context = ssl.create_default_context(cafile=authority)
+        context = client_tls_context(authority)
         with urllib.request.urlopen(request, context=context, timeout=5) as answer:  # noqa: S310 - ours
             return bool(answer.status == 200)
     except urllib.error.HTTPError as answer:  # not ready yet

@@ -1,0 +1,85 @@
+"""Checks of the methods that users override: a misspelled one would never be called, a wrong one fails when it is."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+__all__ = ["check_hooks"]
+
+_SIMILAR = 0.85
+"""The similarity from which a name counts as a misspelled one: ``finalise`` and ``finalize_`` do, ``finalize_all`` does
+not. Names are compared without underscores and case."""
+
+
+def check_hooks(cls: type, base: type, hooks: Mapping[str, str]) -> None:
+    """Check the methods of a subclass that the library is to call.
+
+    A method with a similar name is a mistake only if the class does not override the hook, and if the method takes the
+    hook's arguments. Private methods are never mistakes.
+
+    Args:
+        cls: the subclass, in its ``__init_subclass__``.
+        base: the class of the library that defines the hooks.
+        hooks: the names that users may write, each with the hook that is meant by it.
+
+    Raises:
+        TypeError: a method seems to be a misspelled hook, or a hook cannot be called with its arguments.
+    """
+    subclasses = [each for each in reversed(cls.__mro__) if each not in base.__mro__]
+    own = {name: value for each in subclasses for name, value in vars(each).items()}
+    missing = [hook for hook in dict.fromkeys(hooks.values()) if hook not in own]
+    for name, value in own.items():
+        if name in hooks and hasattr(base, name):
+            meant = hooks[name] if hooks[name] in missing and _takes(value, base, hooks[name]) else name
+            _check_arguments(cls, name, value, _parameters(getattr(base, name)), meant)
+        elif missing and not name.startswith("_") and inspect.isroutine(value):
+            similar = get_close_matches(_plain(name), map(_plain, hooks), n=1, cutoff=_SIMILAR)
+            close = [hook for written, hook in hooks.items() if _plain(written) in similar]
+            if close and close[0] in missing and _takes(value, base, close[0]):
+                raise TypeError(
+                    f"{cls.__name__}.{name} would never be called: did you mean {close[0]!r}? "
+                    f"If it is a helper, call it '_{name}'"
+                )
+
+
+def _check_arguments(cls: type, name: str, value: Any, parameters: Sequence[str], meant: str) -> None:
+    hint = f"; did you mean {meant!r}?" if meant != name else ""
+    if not callable(value) and not hasattr(value, "__get__"):
+        raise TypeError(f"{cls.__name__}.{name} must be a method, not {value!r}")
+    if not _accepts(value, len(parameters)):
+        raise TypeError(f"{cls.__name__}.{name} cannot be called with its arguments ({', '.join(parameters)}){hint}")
+
+
+def _takes(value: Any, base: type, hook: str) -> bool:
+    return _accepts(value, len(_parameters(getattr(base, hook))))
+
+
+def _parameters(function: Any) -> tuple[str, ...]:
+    """Return the names of a method's parameters, without ``self``."""
+    return tuple(function.__code__.co_varnames[1 : function.__code__.co_argcount])
+
+
+def _accepts(value: Any, arguments: int) -> bool:
+    """Return whether a member of a class, called on an instance, accepts this number of positional arguments.
+
+    True for what is not a plain method, such as a ``partialmethod``, and for decorators that accept anything. Not by
+    `inspect.signature`, which reads annotations: from Python 3.14 on, they may name what exists for type checkers only.
+    """
+    if not isinstance(value, staticmethod):
+        arguments += 1
+    function = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+    if not inspect.isfunction(function):
+        return True
+    code, defaults = function.__code__, function.__defaults__ or ()
+    if code.co_kwonlyargcount > len(function.__kwdefaults__ or ()):
+        return False
+    most = math.inf if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+    return code.co_argcount - len(defaults) <= arguments <= most
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
