@@ -206,8 +206,8 @@ def _decoded(value: Any, node: Node, place: Place) -> Any:
 
 
 def _typed(value: Any, node: Node) -> Any:
-    fits = isinstance(value, _PYTHON_TYPES.get(node.type, ()))
-    if not fits or (isinstance(value, bool) and node.type != "boolean"):
+    is_bool = type(value) is bool
+    if not isinstance(value, _PYTHON_TYPES.get(node.type, ())) or is_bool is not (node.type == "boolean"):
         return None
     if node.format == "int32" and not -(2**31) <= value < 2**31:
         return None
