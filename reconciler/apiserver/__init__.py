@@ -8,25 +8,26 @@ Guarantees: a response follows from the requests before it, the seed and the clo
 grow with the number of requests before it. What is kept of the past is bounded, and what is dropped is counted.
 """
 
-from reconciler.apiserver.faults.chaos import Chaos
-from reconciler.apiserver.faults.effects import (
+from reconciler.apiserver.faults.fault import (
     CutWatches,
     Delay,
     Effect,
     EventOrder,
+    Fault,
     Lose,
+    Match,
     Refuse,
     ReorderEvents,
     Stale,
     Stall,
     StallWatches,
 )
-from reconciler.apiserver.faults.fault import Fault, Match
-from reconciler.apiserver.faults.faults import FaultOptions, Faults
-from reconciler.apiserver.server import APIServer, ServerStatistics
+from reconciler.apiserver.faults.faults import Chaos, FaultOptions, Faults
+from reconciler.apiserver.server import APIServer
+from reconciler.apiserver.serving.handler_chain import ServerStatistics
+from reconciler.apiserver.serving.listener import UserConnection
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.request_log import LoggedWrites, RequestLog, ServerAction
-from reconciler.apiserver.serving.user_connection import UserConnection
 
 __all__ = [
     "APIServer",

@@ -7,52 +7,27 @@ import functools
 import os
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from reconciler.apiserver.access.tokens import Credentials
 from reconciler.apiserver.access.users import User, with_groups
-from reconciler.apiserver.faults.effects import EventOrder
+from reconciler.apiserver.faults.fault import EventOrder
 from reconciler.apiserver.serving.handler import Handler
-from reconciler.apiserver.serving.handler_chain import HandlerChain
-from reconciler.apiserver.serving.listener import Listener, serving_certificate
+from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
+from reconciler.apiserver.serving.listener import Listener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
 from reconciler.apiserver.serving.stand_ins import IMMEDIATE, StandIns
-from reconciler.apiserver.serving.user_connection import UserConnection
-from reconciler.apiserver.storage.data_directory import DataDirectory
-from reconciler.apiserver.storage.state import read_state, snapshot_of
-from reconciler.apiserver.storage.store import Store
+from reconciler.apiserver.storage.state import DataDirectory, read_state, snapshot_of
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
-__all__ = ["APIServer", "ServerStatistics"]
-
-
-@dataclass(frozen=True, slots=True)
-class ServerStatistics:
-    """The size of a server, and what it has dropped.
-
-    Attributes:
-        objects: stored objects.
-        resource_version: the newest resourceVersion.
-        watches: open watches.
-        requests: answered requests.
-        requests_dropped: how many of them the log no longer holds.
-        events_dropped: watch events that the history no longer holds.
-    """
-
-    objects: int
-    resource_version: int
-    watches: int
-    requests: int
-    requests_dropped: int
-    events_dropped: int
+__all__ = ["APIServer"]
 
 
 class APIServer:
@@ -338,16 +313,7 @@ class APIServer:
 
     def statistics(self) -> ServerStatistics:
         """Return the current counts."""
-        cluster = self._handler_chain.handler.cluster
-        stores: set[Store] = {resource.store for resource in cluster.registry.resources()}
-        return ServerStatistics(
-            objects=sum(len(store.objects) for store in stores),
-            resource_version=cluster.revisions.current,
-            watches=self._handler_chain.watches,
-            requests=self._handler_chain.answered,
-            requests_dropped=self.log.dropped,
-            events_dropped=sum(store.dropped for store in stores),
-        )
+        return self._handler_chain.statistics()
 
     # content
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from reconciler import Client, ConditionedStatus, Model, ObjectMeta, Resource, StatusBatcher
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.encoding.quantities import canonical_quantity
+from reconciler.apiserver.encoding.text import canonical_quantity
 from reconciler.objects import Duration, Quantity, format_duration
 
 

@@ -1,34 +1,264 @@
-"""Access control: the user of each request, and whether it may make it."""
+"""Access control: the user of each request, and whether its roles let it make the request.
+
+The rules of roles say what they allow, and which rules others cover.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from typing import NamedTuple
 
-from reconciler.apiserver.access.attributes import Attributes, attributes_of, denied
-from reconciler.apiserver.access.roles import Decision, Roles
+import msgspec
+
+from reconciler.apiserver.access import users
 from reconciler.apiserver.access.tokens import InvalidToken, Tokens
-from reconciler.apiserver.access.users import (
-    ADMIN,
-    MASTERS,
-    User,
-    account_groups,
-    impersonated_user,
-    split_account,
-    with_groups,
-)
-from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.access.users import MASTERS, Attributes, User, account_name
+from reconciler.apiserver.builtin.rules.checks import selects
+from reconciler.apiserver.encoding.data_files import data_file
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.storage.cluster import Cluster, Resource
+from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
+from reconciler.wire import JSONObject
 
-__all__ = ["AccessControl", "unauthorized"]
+__all__ = ["RBAC", "AccessControl", "Decision", "Grants", "Roles", "describe_missing", "missing_rules"]
+
+
+_MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
+_SHOWN = {
+    "apiGroups": "APIGroups",
+    **{key: key[0].upper() + key[1:] for key in ("resources", "nonResourceURLs", "resourceNames", "verbs")},
+}
+RBAC = "rbac.authorization.k8s.io"
+_KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+
+
+def _has(rule: JSONObject, member: str, value: str) -> bool:
+    values = rule.get(member) or ()
+    return "*" in values or value in values
+
+
+def allows(rule: JSONObject, asked: Attributes) -> bool:
+    """Return whether a rule allows a request."""
+    if not _has(rule, "verbs", asked.verb):
+        return False
+    if not asked.resource:
+        return any(_path_covers(each, asked.path) for each in rule.get("nonResourceURLs") or ())
+    names = rule.get("resourceNames")
+    return (
+        _has(rule, "apiGroups", asked.group)
+        and _covers_resource(rule, asked.full_resource)
+        and (not names or asked.name in names)
+    )
+
+
+def _covers_resource(rule: JSONObject, resource: str) -> bool:
+    _, slash, subresource = resource.partition("/")
+    return _has(rule, "resources", resource) or (bool(slash) and f"*/{subresource}" in rule["resources"])
+
+
+def _path_covers(pattern: str, path: str) -> bool:
+    return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern.rstrip("*")))
+
+
+def missing_rules(held: Sequence[JSONObject], wanted: Iterable[JSONObject]) -> list[JSONObject]:
+    """Return the parts of rules that no held rule covers; each has one verb, and one resource or path."""
+    return [part for rule in wanted for part in _parts(rule) if not any(_covers(each, part) for each in held)]
+
+
+def _parts(rule: JSONObject) -> Iterator[JSONObject]:
+    names: list[list[str]] = [[name] for name in rule.get("resourceNames") or ()] or [[]]
+    resources = (rule.get(member) or () for member in ("apiGroups", "resources", "verbs"))
+    for group, resource, verb, name in product(*resources, names):
+        yield {"apiGroups": [group], "resources": [resource], "resourceNames": name, "verbs": [verb]}
+    for path, verb in product(rule.get("nonResourceURLs") or (), rule.get("verbs") or ()):
+        yield {"nonResourceURLs": [path], "verbs": [verb]}
+
+
+def _covers(held: JSONObject, part: JSONObject) -> bool:
+    verb, path, group, resource, name = ("".join(part.get(member) or ()) for member in _MEMBERS)
+    return allows(held, Attributes(verb, path, group, resource, name=name))
+
+
+def describe_missing(missing: Iterable[JSONObject]) -> str:
+    """Return the lines about rules that a user does not have; the verbs of a resource are on one line."""
+    merged: dict[tuple[str, ...], JSONObject] = {}
+    for part in missing:
+        key = tuple(str(part.get(member)) for member in ("apiGroups", "resources", "resourceNames"))
+        if "nonResourceURLs" in part or key not in merged:
+            merged[(*key, str(len(merged))) if "nonResourceURLs" in part else key] = {**part}
+        else:
+            merged[key]["verbs"] = merged[key]["verbs"] + part["verbs"]
+    return "\n".join(sorted({_shown_rule(rule) for rule in merged.values()}))
+
+
+def _shown_rule(rule: JSONObject) -> str:
+    parts = (f"{name}:[{' '.join(map(quoted, rule[key]))}]" for key, name in _SHOWN.items() if rule.get(key))
+    return f"{{{', '.join(parts)}}}"
+
+
+class Decision(NamedTuple):
+    """The decision about a request, and the reason that a review gives."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Grants(NamedTuple):
+    """The rules that a user has in a namespace.
+
+    Attributes:
+        rules: each rule with the binding that grants it, as reviews name it.
+        problems: messages about bindings whose roles do not exist.
+    """
+
+    rules: list[tuple[str, JSONObject]]
+    problems: list[str]
+
+
+class Roles:
+    """The authorizer for the roles and bindings that a cluster stores."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._grants: dict[tuple[str, tuple[str, ...], str], Grants] = {}
+        self._resources = {kind: cluster.registry.built_in(f"{kind.lower()}s", RBAC) for kind in _KINDS}
+        self._aggregating = False  # updating roles commits, too
+
+    def bootstrap(self) -> None:
+        """Store those roles and bindings of a real server that are missing, and follow changes from now on."""
+        for document in msgspec.json.decode(data_file("access/bootstrap.json"), type=list[JSONObject]):
+            self._add(document)
+        self._aggregate()
+        self._cluster.commit_hooks.append(self._committed)
+
+    def _add(self, document: JSONObject) -> None:
+        metadata, resource = document["metadata"], self._resources[document["kind"]]
+        key = resource.key(metadata.get("namespace"), metadata["name"])
+        if key in resource.store.objects:
+            return
+        metadata |= {
+            "uid": self._cluster.uid(),
+            "creationTimestamp": self._cluster.now(),
+            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults", **(metadata.get("labels") or {})},
+            "annotations": {f"{RBAC.replace('k8s', 'kubernetes')}/autoupdate": "true"},
+        }
+        if document["kind"].endswith("Role"):
+            document.setdefault("rules", None)
+        self._cluster.insert(resource, key, {"apiVersion": resource.api_version, **document})
+
+    def _committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
+        """Forget what users may do if a role or binding has changed; a commit hook."""
+        if resource.info.group == RBAC:
+            self._grants.clear()
+            if resource is self._resources["ClusterRole"] and not self._aggregating:
+                self._aggregate()
+
+    def _aggregate(self) -> None:
+        """Update the rules of aggregated roles until none changes, as the controller of a cluster does."""
+        self._aggregating = True
+        while self._aggregate_once():
+            pass
+        self._aggregating = False
+
+    def _aggregate_once(self) -> bool:
+        """Update each aggregated role; return whether one changed, since others may gather it."""
+        resource = self._resources["ClusterRole"]
+        stored, changed = resource.store.objects, False
+        for key in sorted(stored):
+            selectors = (stored[key].doc.get("aggregationRule") or {}).get("clusterRoleSelectors")
+            if not selectors:
+                continue
+            rules: list[JSONObject] = []
+            for selector in selectors:
+                for other in sorted(stored):
+                    gathered = stored[other].doc.get("rules") or ()
+                    labels = stored[other].doc["metadata"].get("labels") or {}
+                    if gathered and other != key and selects(selector, labels):
+                        rules += [rule for rule in gathered if rule not in rules]
+            old = stored[key]
+            if rules != (old.doc.get("rules") or []):
+                self._cluster.replace(resource, old, {**old.doc, "metadata": dict(old.doc["metadata"]), "rules": rules})
+                changed = True
+        return changed
+
+    def decide(self, user: User, asked: Attributes) -> Decision:
+        """Return whether a user may make a request."""
+        if MASTERS in user.groups:
+            return Decision(allowed=True)
+        found = self.grants(user, asked.namespace)
+        for source, rule in found.rules:
+            if allows(rule, asked):
+                return Decision(True, f"RBAC: allowed by {source}")
+        return Decision(False, f"RBAC: {aggregate(found.problems)}" if found.problems else "")
+
+    def grants(self, user: User, namespace: str) -> Grants:
+        """Return the rules that a user has in a namespace, or everywhere if it is empty."""
+        key = (user.name, user.groups, namespace)
+        if key not in self._grants:
+            found = self._grants[key] = Grants([], [])
+            for binding, subject in self._bindings(user, namespace):
+                try:
+                    rules = self.rules_of(binding.get("roleRef") or {}, binding["metadata"].get("namespace") or "")
+                except Refusal as missing:
+                    found.problems.append(missing.message)
+                else:
+                    source = _described(binding, subject)
+                    found.rules.extend((source, rule) for rule in rules)
+        return self._grants[key]
+
+    def _bindings(self, user: User, namespace: str) -> Iterator[tuple[JSONObject, JSONObject]]:
+        """Yield the bindings that apply to a user, each with the subject that does."""
+        everywhere, local = self._resources["ClusterRoleBinding"].store, self._resources["RoleBinding"].store
+        documents = [everywhere.objects[key].doc for key in everywhere.keys(None)]
+        if namespace:
+            documents += [local.objects[key].doc for key in local.keys(namespace)]
+        for binding in documents:
+            place = binding["metadata"].get("namespace") or ""
+            for subject in binding.get("subjects") or ():
+                if _is(user, subject, place):
+                    yield binding, subject
+                    break
+
+    def rules_of(self, reference: JSONObject, namespace: str) -> list[JSONObject]:
+        """Return the rules of the role that a binding names; raise the 404 if there is no such role."""
+        kind, name = str(reference.get("kind", "")), str(reference.get("name", ""))
+        resource = self._resources.get(kind)
+        stored = None if resource is None else resource.find(namespace, name)
+        if stored is None:
+            # The real server names the kind here, not the plural.
+            raise Refusal.not_found(kind.lower(), RBAC, name)
+        return stored.doc.get("rules") or []
+
+
+def _is(user: User, subject: JSONObject, namespace: str) -> bool:
+    """Return whether a subject of a binding in a namespace is a user."""
+    kind, name = subject.get("kind"), subject.get("name", "")
+    if kind == "User":
+        return bool(user.name == name)
+    if kind == "Group":
+        return name in user.groups
+    place = subject.get("namespace") or namespace
+    return kind == "ServiceAccount" and bool(place) and user.name == account_name(place, name)
+
+
+def _described(binding: JSONObject, subject: JSONObject) -> str:
+    metadata, role = binding["metadata"], binding.get("roleRef") or {}
+    place = f"/{metadata['namespace']}" if metadata.get("namespace") else ""
+    who = subject.get("name", "")
+    if subject.get("kind") == "ServiceAccount":
+        who = f"{who}/{subject.get('namespace') or metadata.get('namespace', '')}"
+    return (
+        f"{binding['kind']} {quoted(metadata['name'] + place)} of {role.get('kind')} {quoted(role.get('name'))} "
+        f"to {subject.get('kind')} {quoted(who)}"
+    )
+
 
 _AUTHENTICATION = "authentication.k8s.io"
 _NODE = "system:node:"
-
-
-def unauthorized() -> Refusal:
-    """Return the 401 for a request whose credentials are not valid."""
-    return Refusal(401, "Unauthorized", "Unauthorized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +280,13 @@ class AccessControl:
             Refusal: 401, the token is not valid; 400, the impersonation is not; 403, the user may not do this.
         """
         headers = request.headers
-        user = self.authenticated(headers["authorization"]) if "authorization" in headers else ADMIN
+        user = self.authenticated(headers["authorization"]) if "authorization" in headers else users.ADMIN
         if "impersonate-" in " ".join(headers):
-            wanted = impersonated_user(headers)
+            wanted = users.impersonated_user(headers)
             if wanted is not None:
-                user = self._impersonate(user, wanted, attributes_of(request))
+                user = self._impersonate(user, wanted, users.attributes_of(request))
         if self.roles is not None and MASTERS not in user.groups:
-            self._require(user, attributes_of(request))
+            self._require(user, users.attributes_of(request))
         return user
 
     def authenticated(self, authorization: str) -> User:
@@ -67,7 +297,7 @@ class AccessControl:
                 raise InvalidToken(scheme)
             return self.tokens.authenticate(token.strip()).user
         except InvalidToken:
-            raise unauthorized() from None
+            raise Refusal(401, "Unauthorized", "Unauthorized") from None
 
     def is_token(self, text: str) -> bool:
         """Return whether a string is a valid token."""
@@ -84,12 +314,12 @@ class AccessControl:
     def _require(self, user: User, asked: Attributes) -> None:
         decision = self.decide(user, asked)
         if not decision.allowed:
-            raise denied(user, asked, decision.reason)
+            raise users.denied(user, asked, decision.reason)
 
     def _impersonate(self, user: User, wanted: User, asked: Attributes) -> User:
         """Return the impersonated user if any of the modes of impersonation that exist for it is allowed."""
-        account = split_account(wanted.name)
-        fixed = account_groups(account[0]) if account is not None else ()
+        account = users.split_account(wanted.name)
+        fixed = users.account_groups(account[0]) if account is not None else ()
         refusals: list[Refusal] = []
         for mode in _modes(wanted):
             try:
@@ -100,14 +330,14 @@ class AccessControl:
             except Refusal as refusal:
                 refusals.append(refusal)
             else:
-                return with_groups(wanted, ("system:nodes",) if mode == "arbitrary-node" else fixed)
+                return users.with_groups(wanted, ("system:nodes",) if mode == "arbitrary-node" else fixed)
         raise refusals[0]
 
 
 def _modes(wanted: User) -> Iterator[str]:
     """Yield the modes in which a user can be impersonated; the last one, without a name, is the unconstrained one."""
     alone = wanted == User(wanted.name)
-    if wanted.name.startswith(_NODE) or split_account(wanted.name) is not None:
+    if wanted.name.startswith(_NODE) or users.split_account(wanted.name) is not None:
         if alone:
             yield "arbitrary-node" if wanted.name.startswith(_NODE) else "serviceaccount"
     elif MASTERS not in wanted.groups:
@@ -118,7 +348,7 @@ def _modes(wanted: User) -> Iterator[str]:
 def _impersonations(wanted: User, mode: str) -> Iterator[Attributes]:
     """Yield what must be allowed to impersonate a user: each part of it."""
     verb, group = f"impersonate:{mode}" if mode else "impersonate", _AUTHENTICATION if mode else ""
-    account = split_account(wanted.name)
+    account = users.split_account(wanted.name)
     if account is not None:
         yield Attributes(verb, group=group, resource="serviceaccounts", namespace=account[0], name=account[1])
     elif mode == "arbitrary-node":

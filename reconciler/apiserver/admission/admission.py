@@ -6,21 +6,25 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from reconciler.apiserver.access.roles import Roles
+from reconciler.apiserver.access.control import Roles
 from reconciler.apiserver.admission.matching import GROUP, selected
 from reconciler.apiserver.admission.permissions import check_permissions, needs_permissions
 from reconciler.apiserver.admission.policies import Policy, read_policies
-from reconciler.apiserver.admission.reviews import BadResponse, denial, read_response, review_request
-from reconciler.apiserver.admission.webhooks import CallFailed, Webhook, WebhookCaller, read_webhooks
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, failed
+from reconciler.apiserver.admission.webhooks import (
+    CallFailed,
+    Webhook,
+    WebhookCaller,
+    denial,
+    read_webhooks,
+    review_request,
+)
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.requests.webhooks import review_version
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Endpoint, Resource
-from reconciler.apiserver.storage.store import Stored, encode
+from reconciler.apiserver.storage.cluster import Cluster, Endpoint, Resource
+from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.apiserver.verbs.decoding import decode_patched
 from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
-from reconciler.apiserver.verbs.write import Admitted
 from reconciler.apiserver.verbs.write_rules import same_json
 from reconciler.wire import JSONObject
 
@@ -92,7 +96,7 @@ class ConfiguredAdmission:
             return None
         if write.doc is None:
             why = "attempted to modify the object, which is not supported for this operation"
-            raise failed(f"admission webhook {quoted(webhook.name)} {why}")
+            raise Refusal.failed(f"admission webhook {quoted(webhook.name)} {why}")
         return self._patched(write, endpoint, request["object"], patch)
 
     @staticmethod
@@ -102,12 +106,12 @@ class ConfiguredAdmission:
         try:
             patched = json_patch(shown, patch)
         except PatchFailed as error:
-            raise failed(str(error)) from None
+            raise Refusal.failed(str(error)) from None
         if not isinstance(patched, dict):
-            raise failed("the patch leaves no object")
+            raise Refusal.failed("the patch leaves no object")
         if write.call.subresource == "scale":
             if (patched.get("apiVersion"), patched.get("kind")) != ("autoscaling/v1", "Scale"):
-                raise failed("the patch leaves no Scale")
+                raise Refusal.failed("the patch leaves no Scale")
             return None if same_json(patched, shown) else patched
         if endpoint is not asked:
             patched = asked.to_served(endpoint.to_storage(patched))
@@ -116,7 +120,7 @@ class ConfiguredAdmission:
         try:
             doc, _ = decode_patched(call, patched, write.before)
         except Refusal as refusal:
-            raise failed(refusal.message) from None
+            raise Refusal.failed(refusal.message) from None
         return None if write.doc is not None and same_json(doc, write.doc) else doc
 
     async def validate(self, write: Admitted) -> None:
@@ -149,16 +153,13 @@ class ConfiguredAdmission:
     async def _review(self, write: Admitted, webhook: Webhook, request: JSONObject) -> list[Any]:
         """Return the patch of a webhook; an empty one if it could not be called and failures are ignored."""
         if write.dry_run and webhook.document.get("sideEffects") not in ("None", "NoneOnDryRun"):
-            raise bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
-        version = review_version(webhook.document.get("admissionReviewVersions") or ())
-        review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
+            raise Refusal.bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
         try:
-            body = await self._caller.call(webhook, encode(review))
-            response, patch = read_response(body, version, request["uid"], mutating=webhook.mutating)
-        except (CallFailed, BadResponse) as error:
+            response, patch = await self._caller.call(webhook, request)
+        except CallFailed as error:
             if webhook.ignores_failures:
                 return []
-            raise failed(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
+            raise Refusal.failed(f"failed calling webhook {quoted(webhook.name)}: {error}") from None
         write.call.warnings += response.warnings or ()
         if not response.allowed:
             raise denial(webhook.name, response)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.checks import selects
-from reconciler.apiserver.encoding.refusals import not_found
-from reconciler.apiserver.storage.registry import Endpoint, Registry
-from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.wire import JSONObject
 
 __all__ = ["GROUP", "configured", "endpoint_for", "selected"]
@@ -71,7 +71,7 @@ def selected(match: JSONObject, write: Admitted, registry: Registry) -> bool:
         if namespace:
             found = registry.built_in("namespaces").store.objects.get(namespace)
             if found is None:
-                raise not_found("namespaces", "", namespace)
+                raise Refusal.not_found("namespaces", "", namespace)
             document = found.doc
         if not selects(wanted, _labels_of(document)):
             return False

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.apiserver.access.attributes import Attributes, denied
-from reconciler.apiserver.access.roles import RBAC, Roles
-from reconciler.apiserver.access.rules import describe_missing, missing_rules
-from reconciler.apiserver.access.users import MASTERS
-from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES
-from reconciler.apiserver.encoding.refusals import Refusal, forbidden, not_found
+from reconciler.apiserver.access.control import RBAC, Roles, describe_missing, missing_rules
+from reconciler.apiserver.access.users import MASTERS, Attributes, denied
+from reconciler.apiserver.builtin.writes.strategies import CERTIFICATES
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.wire import JSONObject
 
 __all__ = ["check_permissions", "needs_permissions"]
@@ -59,7 +57,7 @@ def _check_signer(write: Admitted, doc: JSONObject, before: JSONObject, roles: R
         if roles.decide(call.user, Attributes(verb, "", CERTIFICATES, "signers", "", "", name)).allowed:
             return
     words = f"user not permitted to {verb} requests with signerName {quoted(signer)}"
-    raise forbidden(call.endpoint.info.plural, CERTIFICATES, write.name, words)
+    raise Refusal.forbidden(call.endpoint.info.plural, CERTIFICATES, write.name, words)
 
 
 def _outcome(doc: JSONObject) -> tuple[object, object]:
@@ -86,7 +84,7 @@ def _check_escalation(write: Admitted, doc: JSONObject, roles: Roles) -> None:
         try:
             granted = roles.rules_of(role, namespace)
         except Refusal:
-            raise not_found(plural, RBAC, role.get("name", "")) from None
+            raise Refusal.not_found(plural, RBAC, role.get("name", "")) from None
     _require(write, roles, granted)
     if doc.get("aggregationRule") or (write.before or {}).get("aggregationRule"):
         words = "must have cluster-admin privileges to use the aggregationRule"
@@ -104,7 +102,7 @@ def _require(write: Admitted, roles: Roles, granted: Sequence[JSONObject], words
         words = f"{who} is attempting to grant RBAC permissions not currently held:\n{describe_missing(missing)}"
         if held.problems:
             words += f"; resolution errors: [{' '.join(held.problems)}]"
-    raise forbidden(call.endpoint.info.plural, RBAC, write.name, words)
+    raise Refusal.forbidden(call.endpoint.info.plural, RBAC, write.name, words)
 
 
 def _only_for_garbage_collection(doc: JSONObject, before: JSONObject | None) -> bool:

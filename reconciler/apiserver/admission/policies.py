@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from reconciler.apiserver.admission.matching import configured, endpoint_for, selected
-from reconciler.apiserver.admission.reviews import review_request
+from reconciler.apiserver.admission.webhooks import review_request
 from reconciler.apiserver.builtin.rules.checks import selects
-from reconciler.apiserver.builtin.writes.expression_validation import policy_documents
-from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of, policy_variables
-from reconciler.apiserver.encoding.refusals import Refusal, aggregate, forbidden
-from reconciler.apiserver.storage.registry import Endpoint, Registry
-from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.builtin.writes.strategies import policy_documents
+from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of, policy_variables
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.wire import JSONObject
 
 __all__ = ["Policy", "read_policies"]
@@ -29,8 +29,6 @@ class _ConfigurationProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A validation that failed: its message and the reason of the refusal."""
-
     message: str
     reason: str = "Invalid"
 
@@ -97,7 +95,6 @@ class Policy:
                     yield _denial(write, where, failure)
 
     def _failures(self, binding: JSONObject, write: Admitted, request: JSONObject) -> Iterator[_Failure]:
-        """Yield the validations that fail for a write."""
         try:
             params = self._params(binding.get("paramRef"), write)
         except _ConfigurationProblem as problem:
@@ -189,6 +186,6 @@ def _endpoint(match: JSONObject, write: Admitted) -> Endpoint | None:
 def _denial(write: Admitted, where: str, failure: _Failure) -> Refusal:
     message = f"ValidatingAdmissionPolicy {where} denied request: {failure.message}"
     info, reason = write.call.endpoint.info, failure.reason
-    refusal = forbidden(info.plural, info.group, write.name, message)
+    refusal = Refusal.forbidden(info.plural, info.group, write.name, message)
     details = {**(refusal.details or {}), "causes": [{"message": message}]}
     return Refusal(_CODES.get(reason, 422), reason, refusal.message, details=details)

@@ -1,4 +1,7 @@
-"""The configured webhooks: which writes they match, and their calls in the same process or over sockets."""
+"""The configured webhooks: which writes they match, their calls in the same process or over sockets, and the reviews.
+
+A webhook gets the request of an AdmissionReview and returns its response.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,153 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import msgspec
 
 from reconciler.apiserver.admission.matching import configured, endpoint_for
-from reconciler.apiserver.cel.conditions import Condition, match_conditions, outcome_of
-from reconciler.apiserver.encoding.refusals import aggregate, forbidden
+from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, webhook_address
-from reconciler.apiserver.storage.registry import Endpoint, Registry
-from reconciler.apiserver.verbs.write import Admitted
+from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
+from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.verbs.admitted import Admitted
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
-__all__ = ["CallFailed", "Webhook", "WebhookCaller", "read_webhooks"]
+__all__ = ["CallFailed", "Webhook", "WebhookCaller", "denial", "read_webhooks", "review_request"]
+
+
+_OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
+
+
+def review_request(write: Admitted, endpoint: Endpoint, uid: str) -> JSONObject:
+    """Return the ``request`` of an AdmissionReview, with objects in the version that the webhook's rule names."""
+    call, asked = write.call, write.call.endpoint
+    request: JSONObject = {
+        "uid": uid,
+        "kind": _kind(endpoint, call.subresource),
+        "resource": _resource(endpoint),
+        "requestKind": _kind(asked, call.subresource),
+        "requestResource": _resource(asked),
+        "operation": write.operation,
+        "userInfo": call.user.info(),
+        "object": _in_version(write.doc, asked, endpoint),
+        "oldObject": _in_version(write.before, asked, endpoint),
+        "dryRun": write.dry_run,
+        "options": _options(write),
+    }
+    if write.name:
+        request["name"] = write.name
+    namespace = write.name if asked.info.plural == "namespaces" and not asked.info.group else call.namespace
+    if namespace:
+        request["namespace"] = namespace
+    if call.subresource:
+        request["subResource"] = request["requestSubResource"] = call.subresource
+    return request
+
+
+def _kind(endpoint: Endpoint, subresource: str) -> JSONObject:
+    if subresource == "scale":
+        return {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+    return {"group": endpoint.info.group, "version": endpoint.version, "kind": endpoint.info.kind}
+
+
+def _resource(endpoint: Endpoint) -> JSONObject:
+    return {"group": endpoint.info.group, "version": endpoint.version, "resource": endpoint.info.plural}
+
+
+def _in_version(document: JSONObject | None, asked: Endpoint, wanted: Endpoint) -> JSONObject | None:
+    if document is None or asked is wanted or document["kind"] == "Scale":
+        return document
+    return wanted.to_served(asked.to_storage(document))
+
+
+def _options(write: Admitted) -> JSONObject:
+    options: JSONObject = {"kind": _OPTIONS[write.operation], "apiVersion": "meta.k8s.io/v1"}
+    if write.operation == "DELETE":
+        return {**options, **{key: value for key, value in write.options.items() if key not in ("kind", "apiVersion")}}
+    query = write.call.query
+    options |= {key: query[key] for key in ("fieldManager", "fieldValidation") if query.get(key)}
+    if write.dry_run:
+        options["dryRun"] = ["All"]
+    return options
+
+
+class ReviewResponse(msgspec.Struct, rename="camel"):
+    """The response of a webhook, as an AdmissionReview has it."""
+
+    uid: str = ""
+    allowed: bool = False
+    status: JSONObject | None = None
+    patch: bytes | None = None
+    patch_type: str | None = None
+    warnings: list[str] | None = None
+
+
+class _Review(msgspec.Struct, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    response: ReviewResponse | None = None
+
+
+def _read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> tuple[ReviewResponse, list[Any]]:
+    try:
+        review = msgspec.json.decode(body, type=_Review | None) or _Review()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CallFailed(f"failed to call webhook: the body is not an AdmissionReview: {error}") from None
+    response = review.response
+    if response is None:
+        raise CallFailed("received invalid webhook response: webhook response was absent")
+    problem = _problem(review, response, uid, mutating=mutating) if version == "v1" else ""
+    if problem:
+        raise CallFailed(f"received invalid webhook response: {problem}")
+    operations = _operations(response.patch) if mutating and response.patch else []
+    if operations and version == "v1" and response.patch_type != "JSONPatch":
+        raise CallFailed(f"unsupported patch type {quoted(response.patch_type)}")
+    return response, operations
+
+
+def _problem(review: _Review, response: ReviewResponse, uid: str, *, mutating: bool) -> str:
+    """Return what the real server finds wrong in a response of version v1, or an empty string."""
+    if response.uid != uid:
+        return f"expected response.uid={quoted(uid)}, got {quoted(response.uid)}"
+    if (review.api_version, review.kind) != ("admission.k8s.io/v1", "AdmissionReview"):
+        got = f"{review.api_version}, Kind={review.kind}"
+        return f"expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got {got}"
+    if not mutating:
+        sent = "patch" if response.patch else "patchType" if response.patch_type else ""
+        return f"validating webhook may not return response.{sent}" if sent else ""
+    if response.patch and response.patch_type is None:
+        return "webhook returned response.patch but not response.patchType"
+    if response.patch_type is not None and not response.patch:
+        return "webhook returned response.patchType but not response.patch"
+    return ""
+
+
+def _operations(patch: bytes) -> list[Any]:
+    try:
+        return msgspec.json.decode(patch, type=list[Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CallFailed(f"received undecodable patch in webhook response: {error}") from None
+
+
+def denial(name: str, response: ReviewResponse) -> Refusal:
+    """Return the error response for a write that a webhook denies."""
+    status = response.status or {}
+    code, reason, why = status.get("code"), str(status.get("reason") or ""), str(status.get("message") or "")
+    denied = f"admission webhook {quoted(name)} denied the request"
+    message = f"{denied}: {why or reason}" if why or reason else f"{denied} without explanation"
+    details = status.get("details")
+    return Refusal(
+        code if isinstance(code, int) and code >= 400 else 400,
+        reason,
+        message,
+        details=details if isinstance(details, dict) else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -62,7 +198,7 @@ class Webhook:
         met, problems = outcome_of(self._conditions, documents)
         if problems and not self.ignores_failures:
             info = write.call.endpoint.info
-            raise forbidden(info.plural, info.group, write.name, aggregate(problems))
+            raise Refusal.forbidden(info.plural, info.group, write.name, aggregate(problems))
         return met and not problems
 
 
@@ -75,10 +211,7 @@ def read_webhooks(registry: Registry, *, mutating: bool) -> Iterator[Webhook]:
 
 
 class CallFailed(Exception):
-    """A webhook could not be called; the message says why, in the words of the real server."""
-
-    def __str__(self) -> str:
-        return f"failed to call webhook: {super().__str__()}"
+    """A webhook could not be called, or its response is not valid; the message has the words of the real server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +227,21 @@ class WebhookCaller:
     clock: Clock
     in_process: Mapping[str, Transport]
 
-    async def call(self, webhook: Webhook, body: bytes) -> bytes:
-        """Return the body of a webhook's response; raise `CallFailed` if there is none, or its status is not 200."""
+    async def call(self, webhook: Webhook, request: JSONObject) -> tuple[ReviewResponse, list[Any]]:
+        """Return the response of a webhook to the request of a review, and the operations of its patch.
+
+        Raises:
+            CallFailed: there is no response, its status is not 200, or it is not valid.
+        """
+        version = review_version(webhook.document.get("admissionReviewVersions") or ())
+        review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
+        try:
+            body = await self._response(webhook, encode(review))
+        except OSError as error:
+            raise CallFailed(f"failed to call webhook: {error}") from None
+        return _read_response(body, version, request["uid"], mutating=webhook.mutating)
+
+    async def _response(self, webhook: Webhook, body: bytes) -> bytes:
         client = webhook.document["clientConfig"]
         timeout = webhook.document.get("timeoutSeconds") or 10
         address = webhook_address(client)
@@ -103,15 +249,13 @@ class WebhookCaller:
             async with asyncio.timeout(timeout):
                 response = await self._post(client, address, address.request(body, timeout))
         except TimeoutError:
-            problem = "context deadline exceeded"
+            raise OSError(address.failure(timeout, "context deadline exceeded")) from None
         except (OSError, ReconcilerError) as error:
-            problem = str(error)
-        else:
-            if response.status == 200:
-                return response.body
-            text = response.body[:1024].decode(errors="replace").strip()
-            raise CallFailed(f"the server responded with status {response.status}: {quoted(text)}")
-        raise CallFailed(address.failure(timeout, problem))
+            raise OSError(address.failure(timeout, str(error))) from None
+        if response.status == 200:
+            return response.body
+        text = response.body[:1024].decode(errors="replace").strip()
+        raise OSError(f"the server responded with status {response.status}: {quoted(text)}")
 
     async def _post(self, client: JSONObject, address: WebhookAddress, request: HTTPRequest) -> HTTPResponse:
         transport = self.in_process.get(address.origin)
@@ -120,5 +264,6 @@ class WebhookCaller:
         if address.service:
             raise OSError(f'service "{address.service}" not found')
         if getattr(self.clock, "virtual", False):
-            raise CallFailed(f"{address.origin} cannot be called under virtual time: use connect_webhooks()")
+            why = "cannot be called under virtual time: use connect_webhooks()"
+            raise CallFailed(f"failed to call webhook: {address.origin} {why}")
         return await post_to_webhook(address.url, request, client)

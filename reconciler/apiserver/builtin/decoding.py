@@ -14,12 +14,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.encoding.quantities import NOT_A_QUANTITY, canonical_quantity
-from reconciler.apiserver.encoding.text import go_type
+from reconciler.apiserver.encoding.text import NOT_A_QUANTITY, canonical_quantity, go_type
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
 __all__ = ["BuiltInContents", "Decoding", "Malformed", "Place", "first_error", "read_time", "restoring_problem"]
+
+_ABSENT = object()
+_PYTHON_TYPES: dict[str, Any] = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}
+_TIMES = ("date-time", "micro-time")
+_BYTE = 256
+_OCTET = Node("integer", "uint8")
+_REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
+_NUMBERS = frozenset({"int64", "float64"})
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n")
+_FRACTION = re.compile(r"\.(\d+)")
 
 
 class Malformed(Exception):
@@ -120,9 +129,6 @@ class BuiltInContents:
         return decoded if self.node.complete is None or decoding.problems else self.node.complete(decoded)
 
 
-_ABSENT = object()
-
-
 def read_value(value: Any, node: Node, place: Place) -> Any:
     """Return a value as its type decodes it, and record what is unknown or has a wrong type."""
     if node is ANYTHING or (type(value) is str and node.type == "string" and not node.format):
@@ -130,8 +136,9 @@ def read_value(value: Any, node: Node, place: Place) -> Any:
     if isinstance(value, dict) and (node.type == "object" or node.properties):
         return _read_object(value, node, place)
     if isinstance(value, list) and node.items is not None:
+        zero = {} if node.items.type == "object" else _zero_value(node.items)
         return [
-            read_value(_item(item, node.items), node.items, place._replace(path=f"{place.path}[{index}]"))
+            read_value(zero if item is None else item, node.items, place._replace(path=f"{place.path}[{index}]"))
             for index, item in enumerate(value)
         ]
     try:
@@ -159,13 +166,6 @@ def _read_object(value: JSONObject, node: Node, place: Place) -> JSONObject:
             if is_map or not _is_empty(kept, child):
                 decoded[key] = kept
     return decoded if node.complete is None or place.decoding.problems else node.complete(decoded)
-
-
-def _item(item: Any, node: Node) -> Any:
-    """Return an item of a list, or Go's zero value for a null."""
-    if item is None:
-        return {} if node.type == "object" else _zero_value(node)
-    return item
 
 
 def _is_empty(value: Any, node: Node) -> bool:
@@ -202,10 +202,18 @@ def _decoded(value: Any, node: Node, place: Place) -> Any:
         return _bytes_of(value, place)
     if place.decoding.restored and node.format == "int32" and isinstance(value, int) and not isinstance(value, bool):
         return (value + 2**31) % 2**32 - 2**31  # Go truncates silently
-    return _formatted(value, node.format) if _fits(value, node) else None
+    return _typed(value, node)
 
 
-_TIMES = ("date-time", "micro-time")
+def _typed(value: Any, node: Node) -> Any:
+    is_bool = type(value) is bool
+    if not isinstance(value, _PYTHON_TYPES.get(node.type, ())) or is_bool is not (node.type == "boolean"):
+        return None
+    if node.format == "int32" and not -(2**31) <= value < 2**31:
+        return None
+    if node.format in _TIMES:
+        return read_time(value, node.format)
+    return _read_base64(value) if node.format == "byte" else value
 
 
 def _zero_value(node: Node) -> Any:
@@ -227,12 +235,6 @@ def _bytes_of(items: Sequence[Any], place: Place) -> str:
     return base64.b64encode(found).decode()
 
 
-_BYTE = 256
-_OCTET = Node("integer", "uint8")
-_REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
-_NUMBERS = frozenset({"int64", "float64"})
-
-
 def restoring_problem(value: Any, node: Node) -> str:
     """Return the error for a value that cannot be restored, or an empty string."""
     found = _REFLECTED.get(type(value), "nil")
@@ -252,32 +254,11 @@ def restoring_problem(value: Any, node: Node) -> str:
     return f"cannot convert {found} to {node.name or wanted}" if convertible else f"unrecognized type: {wanted}"
 
 
-def _formatted(value: Any, form: str) -> Any:
-    if form in _TIMES:
-        return read_time(value, form)
-    if form == "byte":
-        return _read_base64(value)
-    return value
-
-
 def _shown(value: Any, node: Node) -> str:
     kind = go_type(value)
     # The message shows a number that is out of range or not an integer.
     counts = node.int_or_string or node.type in ("integer", "number")
     return f"number {value}" if kind == "number" and counts else kind
-
-
-def _fits(value: Any, node: Node) -> bool:
-    kind = node.type
-    if kind == "string":
-        return isinstance(value, str)
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if isinstance(value, bool):
-        return False
-    if kind == "integer":
-        return isinstance(value, int) and (node.format != "int32" or -(2**31) <= value < 2**31)
-    return kind == "number" and isinstance(value, (int, float))
 
 
 def _read_base64(text: str) -> str:
@@ -288,10 +269,6 @@ def _read_base64(text: str) -> str:
         at = next((index for index, letter in enumerate(text) if letter not in _BASE64), len(text) // 4 * 4)
         problem = f"illegal base64 data at input byte {at}"
         raise Malformed(problem, f"error decoding from json: {problem}") from None
-
-
-_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n")
-_FRACTION = re.compile(r"\.(\d+)")
 
 
 def read_time(text: str, form: str) -> str:

@@ -1,22 +1,46 @@
-"""The list of built-in kinds, and the description of any kind.
+"""The built-in kinds: their list and descriptions, the fields that field selectors accept, and the forms of documents.
 
 ``kinds.json`` has what discovery does not tell: the attributes of `KindInfo` that differ from their defaults, by group
-and plural; ``*`` stands for all kinds of a group.
+and plural; ``*`` stands for all kinds of a group. ``skeletons.json`` has the fields that Go writes even if they are
+empty: structs and numbers. Events have two forms: that of the core group, in which they are stored, and that of
+events.k8s.io.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver.builtin.types import built_in_node
 from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.wire import JSONObject
 
-__all__ = ["BUILT_IN", "REVIEWS", "KindInfo", "recorded_groups"]
+__all__ = [
+    "BUILT_IN",
+    "REVIEWS",
+    "FieldReader",
+    "KindInfo",
+    "field_reader",
+    "filled",
+    "from_events_group",
+    "recorded_groups",
+    "selectable_fields",
+    "shown_empty",
+    "skeleton_of",
+    "to_events_group",
+]
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
+REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
+"""The groups of kinds that are answered and never stored."""
+FieldReader = Callable[[JSONObject], str]
+"""Returns the text of a field of a stored document; empty if the field is missing."""
+_EXCLUDED = frozenset({"customresourcedefinitions"})
+"""The kinds whose fields are set elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +129,6 @@ def recorded_groups() -> list[JSONObject]:
     return groups
 
 
-_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
-REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
-"""The groups of kinds that are answered and never stored."""
-
-
 def _kind(group: str, resource: JSONObject) -> KindInfo:
     plural = str(resource["resource"])
     subresources = {each["subresource"] for each in resource.get("subresources", ())}
@@ -149,3 +168,89 @@ def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
 
 BUILT_IN = tuple(_built_in())
 """Each built-in kind with its served versions, the preferred one first."""
+
+
+def field_reader(path: str) -> FieldReader:
+    """Return a function that reads the text at a dotted path of a document; empty if the field is missing."""
+
+    def read(doc: JSONObject) -> str:
+        found = value_at(doc, path, "")
+        return str(found).lower() if isinstance(found, bool) else str(found)
+
+    return read
+
+
+def _first_address(doc: JSONObject) -> str:
+    addresses = value_at(doc, "status.podIPs") or [{"ip": value_at(doc, "status.podIP", "")}]
+    return str(addresses[0].get("ip") or "")
+
+
+_COMPUTED: dict[tuple[str, str], dict[str, FieldReader]] = {
+    ("", "pods"): {
+        "spec.hostNetwork": lambda doc: str(bool(value_at(doc, "spec.hostNetwork"))).lower(),
+        "status.podIP": _first_address,
+        "status.podIPs": lambda _doc: "",  # accepted, and the same for all pods
+    },
+    ("", "events"): {
+        "source": lambda doc: str(value_at(doc, "source.component") or doc.get("reportingComponent") or "")
+    },
+}
+
+
+def selectable_fields(info: KindInfo) -> dict[str, FieldReader]:
+    """Return the fields of a kind that field selectors accept, with their readers."""
+    paths = (each.partition("=") for each in info.selectable)
+    found = {field: field_reader(path or field) for field, _, path in paths}
+    return {**found, **_COMPUTED.get((info.group, info.plural), {})}
+
+
+def skeleton_of(info: KindInfo, version: str) -> JSONObject:
+    """Return the fields that an empty document of a built-in kind has besides its type; a required field is None."""
+    node = None if info.plural in _EXCLUDED else built_in_node(info.group, version, info.kind)
+    found: JSONObject = {"metadata": {}}
+    for key in ("spec", "status"):
+        child = node.properties.get(key) if node is not None else None
+        if child is not None and child.properties:
+            found[key] = {}
+    always: JSONObject = recorded("builtin/skeletons.json").get(f"{info.group}/{info.plural}", {})
+    return found | always
+
+
+def shown_empty(info: KindInfo, skeleton: JSONObject) -> JSONObject:
+    """Return the fields of the object in a bookmark, besides its metadata."""
+    shown = {key: value for key, value in skeleton.items() if key != "metadata"}
+    if info.replicas_in_bookmarks:
+        shown["spec"] = {"replicas": 0, **shown["spec"]}
+    return shown
+
+
+def filled(document: JSONObject, skeleton: JSONObject) -> JSONObject:
+    """Return a document with the missing fields of a skeleton added, except nulls; complete parts are shared."""
+    missing = {}
+    for key, empty in skeleton.items():
+        if empty is None:
+            continue
+        value = document.get(key)
+        if value is None:
+            missing[key] = filled({}, empty) if isinstance(empty, dict) else empty
+        elif isinstance(empty, dict) and isinstance(value, dict):
+            whole = filled(value, empty)
+            if whole is not value:
+                missing[key] = whole
+    return {**document, **missing} if missing else document
+
+
+def to_events_group(doc: JSONObject) -> JSONObject:
+    """Return an Event of the core group as one of events.k8s.io/v1."""
+    names = recorded("builtin/events.json")
+    shown = {names.get(key, key): value for key, value in doc.items() if value != ""}
+    return {**shown, "apiVersion": "events.k8s.io/v1"}
+
+
+def from_events_group(doc: JSONObject) -> JSONObject:
+    """Return an Event of events.k8s.io/v1 as one of the core group."""
+    names = {new: old for old, new in recorded("builtin/events.json").items()}
+    stored = {names.get(key, key): value for key, value in doc.items()}
+    for key in ("reportingComponent", "reportingInstance"):
+        stored.setdefault(key, "")
+    return {**stored, "apiVersion": "v1"}

@@ -16,10 +16,44 @@ from dataclasses import dataclass, field
 from reconciler.apiserver.cel.engine import named_types
 from reconciler.apiserver.cel.model import FORMAT_TYPES, member_of, type_of
 from reconciler.apiserver.cel.syntax_tree import Expr, Tree
-from reconciler.apiserver.schema.patterns import pattern_problem
+from reconciler.apiserver.schema.formats import pattern_problem
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 
 __all__ = ["Checked", "check_expression", "instantiation_problem"]
+
+_OPTIONAL = {"format.named": "optional_type(kubernetes.NamedFormat)", "validate": "optional_type(list(string))"}
+"""The functions whose results are optionals, which the engine's compiler cannot express, with their types."""
+_RETURN_OPTIONALS = frozenset({"_?._", "_[?_]", "optional.of", "or"})
+_READ_VALUES = frozenset({"_[_]", "orValue", "value"})
+"""The functions whose results are values of the document, possibly taken out of an optional."""
+Scope = Mapping[str, Node | None]
+_INDEX, _KEY = Node("integer"), Node("string")
+_TEXT = Node("string")
+_NAMES = Node("object", properties={"generateName": _TEXT, "name": _TEXT})
+_OBJECT_MEMBERS = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": _NAMES}
+"""The places that rules see in every whole object, besides the members in its schema."""
+Problems = Iterator[tuple[Expr, str]]
+_SCALARS = frozenset({"bool", "bytes", "double", "duration", "int", "string", "timestamp", "uint"})
+_NUMBERS = frozenset({"double", "int", "uint"})
+_ORDERED = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
+_EQUAL = frozenset({"_==_", "_!=_"})
+_COMPUTED = frozenset({"_+_", "_-_", "_*_", "_/_", "_%_"})
+_STRING_METHOD = re.compile(
+    "charAt|contains|endsWith|find|findAll|lowerAscii|matches|replace|split|startsWith|substring|trim|upperAscii"
+)
+_DURATION = re.compile(r"[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.,][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
+_TIME_LITERALS = {"duration": _DURATION, "timestamp": _TIMESTAMP}
+_CONVERSIONS = {
+    "bool": re.compile("1|t|T|true|TRUE|True|0|f|F|false|FALSE|False"),
+    "double": re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE),
+    "int": re.compile(r"[+-]?[0-9]+"),
+    "uint": re.compile(r"[0-9]+"),
+}
+"""The strings that can be converted to another type."""
+_FIRST_OPERAND = {"!_": ("bool",), "-_": ("int", "double", "duration"), "_?_:_": ("bool",)}
+"""The operators whose first operand must be of certain types."""
+_WITHOUT_SIZE = frozenset({"bool", "double", "duration", "int", "object", "timestamp", "uint"})
 
 
 @dataclass(slots=True)
@@ -56,16 +90,6 @@ def check_expression(tree: Tree, node: Node, *, optional_old: bool) -> Checked:
     walker.found.uses_old = any(expr.kind == "ident" and expr.name == "oldSelf" for expr in tree.root.walk())
     walker.found.problems.sort(key=lambda problem: problem[0])
     return walker.found
-
-
-_OPTIONAL = {"format.named": "optional_type(kubernetes.NamedFormat)", "validate": "optional_type(list(string))"}
-"""The functions whose results are optionals, which the engine's compiler cannot express, with their types."""
-
-_RETURN_OPTIONALS = frozenset({"_?._", "_[?_]", "optional.of", "or"})
-_READ_VALUES = frozenset({"_[_]", "orValue", "value"})
-"""The functions whose results are values of the document, possibly taken out of an optional."""
-
-Scope = Mapping[str, Node | None]
 
 
 class _Walker:
@@ -171,9 +195,6 @@ class _Walker:
         return first if expr.name in ("optional.of", "or", "orValue", "value") else None
 
 
-_INDEX, _KEY = Node("integer"), Node("string")
-
-
 def _variables(expr: Expr, over: Node | None) -> dict[str, Node | None]:
     """Return the places of a comprehension's variables: an item or a key, or with two variables both of them."""
     if over is None:
@@ -181,12 +202,6 @@ def _variables(expr: Expr, over: Node | None) -> dict[str, Node | None]:
     if expr.second:
         return {expr.name: _KEY if over.items is None else _INDEX, expr.second: over.items or over.additional}
     return {expr.name: over.items if over.items is not None else _KEY if over.additional is not None else None}
-
-
-_TEXT = Node("string")
-_NAMES = Node("object", properties={"generateName": _TEXT, "name": _TEXT})
-_OBJECT_MEMBERS = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": _NAMES}
-"""The places that rules see in every whole object, besides the members in its schema."""
 
 
 def _copied(node: Node, copies: dict[int, Node]) -> Node:
@@ -205,36 +220,19 @@ def _copied(node: Node, copies: dict[int, Node]) -> Node:
 
 # The checks of single expressions.
 
-Problems = Iterator[tuple[Expr, str]]
-_SCALARS = frozenset({"bool", "bytes", "double", "duration", "int", "string", "timestamp", "uint"})
-_NUMBERS = frozenset({"double", "int", "uint"})
-_ORDERED = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
-_EQUAL = frozenset({"_==_", "_!=_"})
-_COMPUTED = frozenset({"_+_", "_-_", "_*_", "_/_", "_%_"})
-_STRING_METHOD = re.compile(
-    "charAt|contains|endsWith|find|findAll|lowerAscii|matches|replace|split|startsWith|substring|trim|upperAscii"
-)
-_DURATION = re.compile(r"[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
-_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.,][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
-_TIME_LITERALS = {"duration": _DURATION, "timestamp": _TIMESTAMP}
-
 
 def _call_problems(call: Expr, types: list[str]) -> Problems:
-    """Yield the errors of a call, each with the expression that it points at."""
     if call.name in ("_&&_", "_||_"):
         for part, inferred in zip(call.parts, types, strict=True):
             if inferred not in ("", "bool"):
                 yield part, f"expected type 'bool' but found '{inferred}'"
     elif not _fits(call, types):
         yield call, f"found no matching overload for '{call.name}' applied to '{_shown(call, types)}'"
-    elif call.name in _TIME_LITERALS and _is_string(call.parts[0]) and not _is_time(call):
-        yield call.parts[0], f"invalid {call.name} argument"
+    elif call.name in _TIME_LITERALS and _is_string(call.parts[0]):
+        if not _TIME_LITERALS[call.name].fullmatch(call.parts[0].text):
+            yield call.parts[0], f"invalid {call.name} argument"
     elif call.name == "matches" and _is_string(call.parts[-1]) and pattern_problem(call.parts[-1].text):
         yield call.parts[-1], "invalid matches argument"
-
-
-def _is_time(call: Expr) -> bool:
-    return _TIME_LITERALS[call.name].fullmatch(call.parts[0].text) is not None
 
 
 def instantiation_problem(root: Expr) -> str:
@@ -254,15 +252,6 @@ def instantiation_problem(root: Expr) -> str:
 
 def _is_string(expr: Expr) -> bool:
     return expr.kind == "const" and expr.name == "string"
-
-
-_CONVERSIONS = {
-    "bool": re.compile("1|t|T|true|TRUE|True|0|f|F|false|FALSE|False"),
-    "double": re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE),
-    "int": re.compile(r"[+-]?[0-9]+"),
-    "uint": re.compile(r"[0-9]+"),
-}
-"""The strings that can be converted to another type."""
 
 
 def _literal_problems(literal: Expr, types: list[str]) -> Problems:
@@ -295,11 +284,6 @@ def _fits(call: Expr, types: list[str]) -> bool:
     if call.name in ("_[_]", "_[?_]") and receiver == "object":
         return False
     return len(types) != 2 or not all(types) or _both_fit(call, *types)
-
-
-_FIRST_OPERAND = {"!_": ("bool",), "-_": ("int", "double", "duration"), "_?_:_": ("bool",)}
-"""The operators whose first operand must be of certain types."""
-_WITHOUT_SIZE = frozenset({"bool", "double", "duration", "int", "object", "timestamp", "uint"})
 
 
 def _both_fit(call: Expr, one: str, other: str) -> bool:

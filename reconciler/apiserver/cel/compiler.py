@@ -6,16 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.cel.costs import (
-    RULE_COST_LIMIT,
-    TOTAL_COST_LIMIT,
-    cost_of,
-    excess_factor,
-    occurrences,
-    occurrences_below,
-)
+from reconciler.apiserver.cel import costs
 from reconciler.apiserver.cel.engine import require_engine
-from reconciler.apiserver.cel.expressions import CompileError, compile_expression
+from reconciler.apiserver.cel.expressions import CompileError, Expression, compile_expression
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
@@ -112,7 +105,7 @@ class CompiledRules:
             still = correlatable and (step != ".items" or node.list_type == "map")
             if child.has_checks:
                 lost = uncorrelated if still or uncorrelated else path
-                more = times if step.startswith(".properties") else occurrences_below(times, node)
+                more = times if step.startswith(".properties") else costs.occurrences_below(times, node)
                 here = self._place(child, path + step, correlatable=still, uncorrelated=lost, times=more) or here
         self.relevant[id(node)] = here
         return here
@@ -124,7 +117,7 @@ class CompiledRules:
                 rule = self._rule(written, node, place, correlatable, uncorrelated)
             except CompileError:
                 continue
-            times_checked = occurrences(node, times)
+            times_checked = costs.occurrences(node, times)
             self._costs.append((rule.cost * times_checked, place, "rule"))
             self._costs.append((rule.message_cost * times_checked, place, "messageExpression"))
             yield rule
@@ -133,14 +126,9 @@ class CompiledRules:
         source = str(rule.get("rule") or "")
         optional = rule.get("optionalOldSelf")
         self._check_texts(rule, source, node, place)
-        try:
-            compiled = compile_expression(source, node, optional_old=bool(optional))
-        except CompileError as problem:
-            self._report(place, FieldError.invalid_struct(".rule", _struct(rule), str(problem)))
-            raise
+        compiled = self._compile(rule, "rule", node, place)
         if compiled.result not in ("bool", "dyn"):
-            message = "cel expression must evaluate to a bool"
-            self._report(place, FieldError.invalid_struct(".rule", _struct(rule), message))
+            self._report_struct(rule, "rule", place, "cel expression must evaluate to a bool")
         if compiled.uses_old and not correlatable:
             message = "oldSelf cannot be used on the uncorrelatable portion of the schema within {root}" + uncorrelated
             self._report(place, FieldError.invalid(".rule", source, message))
@@ -157,24 +145,27 @@ class CompiledRules:
             str(rule.get("fieldPath") or ""),
             compiled.uses_old,
             bool(optional),
-            cost_of(compiled.tree.root, node),
+            costs.cost_of(compiled.tree.root, node),
             message_cost,
         )
 
     def _message_program(self, rule: JSONObject, node: Node, place: str) -> tuple[Any, int]:
-        source = str(rule.get("messageExpression") or "")
-        if not source:
+        if not rule.get("messageExpression"):
             return None, 0
         try:
-            compiled = compile_expression(source, node, optional_old=bool(rule.get("optionalOldSelf")))
-        except CompileError as problem:
-            message = f"messageExpression {problem}"
-            self._report(place, FieldError.invalid_struct(".messageExpression", _struct(rule), message))
+            compiled = self._compile(rule, "messageExpression", node, place, "messageExpression ")
+        except CompileError:
             return None, 0
         if compiled.result not in ("string", "dyn"):
-            message = "messageExpression must evaluate to a string"
-            self._report(place, FieldError.invalid_struct(".messageExpression", _struct(rule), message))
-        return compiled.program, cost_of(compiled.tree.root, node)
+            self._report_struct(rule, "messageExpression", place, "messageExpression must evaluate to a string")
+        return compiled.program, costs.cost_of(compiled.tree.root, node)
+
+    def _compile(self, rule: JSONObject, member: str, node: Node, place: str, prefix: str = "") -> Expression:
+        try:
+            return compile_expression(str(rule[member]), node, optional_old=bool(rule.get("optionalOldSelf")))
+        except CompileError as problem:
+            self._report_struct(rule, member, place, f"{prefix}{problem}")
+            raise
 
     def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
         if not source.strip():
@@ -195,6 +186,13 @@ class CompiledRules:
         if field and not _is_path(str(field), node):
             self._report(place, FieldError.invalid(".fieldPath", field, "must be a valid path"))
 
+    def _report_struct(self, rule: JSONObject, member: str, place: str, message: str) -> None:
+        """Report an error of a member of a rule that shows the rule as a Go struct."""
+        names = ("Rule", "Message", "MessageExpression", "Reason", "FieldPath", "OptionalOldSelf")
+        shown: JSONObject = {name: rule.get(name[0].lower() + name[1:]) for name in names}
+        texts = {name: shown[name] or "" for name in ("Rule", "Message", "MessageExpression", "FieldPath")}
+        self._report(place, FieldError.invalid_struct(f".{member}", shown | texts, message))
+
     def _report(self, place: str, error: FieldError) -> None:
         self.problems.append((place, error))
 
@@ -205,18 +203,18 @@ class CompiledRules:
             "strings are declared"
         )
         for cost, place, part in self._costs:
-            if cost > RULE_COST_LIMIT:
-                by = excess_factor(cost, RULE_COST_LIMIT)
+            if cost > costs.RULE_COST_LIMIT:
+                by = costs.excess_factor(cost, costs.RULE_COST_LIMIT)
                 message = f"estimated {part} cost exceeds budget by factor of {by} ({advice})"
                 self._report(place, FieldError.forbidden(f".{part}", message))
         total = sum(cost for cost, *_ in self._costs)
-        if total <= TOTAL_COST_LIMIT:
+        if total <= costs.TOTAL_COST_LIMIT:
             return
         for cost, place, part in sorted(self._costs, reverse=True)[:4]:
-            if cost > TOTAL_COST_LIMIT // 100:
+            if cost > costs.TOTAL_COST_LIMIT // 100:
                 message = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
                 self._report(place, FieldError.forbidden(f".{part}", message))
-        by = excess_factor(total, TOTAL_COST_LIMIT)
+        by = costs.excess_factor(total, costs.TOTAL_COST_LIMIT)
         whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
         self._report("", FieldError.forbidden("", f"{whole} by factor of {by} ({advice})"))
 
@@ -230,15 +228,3 @@ def _is_path(text: str, node: Node) -> bool:
             return False
         node = found
     return True
-
-
-def _struct(rule: JSONObject) -> JSONObject:
-    """Return a rule as the Go struct that messages show."""
-    return {
-        "Rule": rule.get("rule") or "",
-        "Message": rule.get("message") or "",
-        "MessageExpression": rule.get("messageExpression") or "",
-        "Reason": rule.get("reason"),
-        "FieldPath": rule.get("fieldPath") or "",
-        "OptionalOldSelf": rule.get("optionalOldSelf"),
-    }

@@ -27,6 +27,7 @@ _LARGEST_REQUEST = 3 * 1024 * 1024
 _MAX_LENGTHS = {"date": 10, "date-time": 35, "datetime": 35, "duration": 32, "uuid": 36, "ipv4": 15, "ipv6": 45}
 _MIN_LENGTHS = {"date": 12, "date-time": 22, "duration": 4}
 _STRING_FUNCTIONS = frozenset({"contains", "matches", "find", "split", "replace", "lowerAscii", "upperAscii"})
+Scope = Mapping[str, Node | None]
 
 
 def _max_size(node: Node) -> int:
@@ -73,9 +74,6 @@ def excess_factor(cost: int, most: int) -> str:
     """Return the factor by which a cost exceeds its limit, as messages show it."""
     times = cost / most
     return "more than 100x" if times > 100 else f"{times:.6f}".rstrip("0").rstrip(".") + "x"
-
-
-Scope = Mapping[str, Node | None]
 
 
 def _cost(expr: Expr, scope: Scope) -> tuple[int, Node | None]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.errors import MissingExtra
 
 __all__ = [
@@ -28,16 +29,6 @@ __all__ = [
 CelType = Any
 """A type of the engine, whose stubs are not typed."""
 
-_CONFIG = """
-name: kubernetes
-extensions:
-- name: lists
-- name: optional
-- name: sets
-- name: strings
-  version: 2
-- name: two-var-comprehensions
-"""
 _DECLARED_RESULTS = ("bytes", "duration", "timestamp")
 """The result types that the engine must know when it runs an expression."""
 _ADDED_TYPES = {
@@ -49,6 +40,8 @@ _ADDED_TYPES = {
     "net.IP": "string",
 }
 """The types that Kubernetes adds, each a map of strings to maps of booleans to values of this type."""
+_PLAIN = re.compile(r"map\(string, map\(bool, (\w+)\)\)")
+_NAMES = {inner: name for name, inner in _ADDED_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +88,6 @@ def cel_type(name: str) -> CelType:
     return getattr(cel.Type, name.upper())
 
 
-_PLAIN = re.compile(r"map\(string, map\(bool, (\w+)\)\)")
-_NAMES = {inner: name for name, inner in _ADDED_TYPES.items()}
-
-
 def named_types(message: str) -> str:
     """Return an error message of the engine with the types that Kubernetes adds under their own names."""
     return _PLAIN.sub(lambda found: _NAMES.get(found[1], found[0]), message)
@@ -118,7 +107,7 @@ def running_environment(functions: Callable[[], Sequence[Function]]) -> Any:
 def _new_environment(variables: Mapping[str, CelType], extension: Any) -> Any:
     from cel_expr_python import cel
 
-    config = cel.NewEnvConfigFromYaml(_CONFIG)
+    config = cel.NewEnvConfigFromYaml(data_file("cel/environment.yaml").decode())
     return cel.NewEnv(config=config, variables=variables, extensions=[extension])
 
 

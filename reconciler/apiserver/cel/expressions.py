@@ -8,14 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from reconciler.apiserver.cel import engine
 from reconciler.apiserver.cel.checker import check_expression, instantiation_problem
-from reconciler.apiserver.cel.engine import (
-    cel_type,
-    checking_environment,
-    named_types,
-    require_engine,
-    running_environment,
-)
 from reconciler.apiserver.cel.functions import functions
 from reconciler.apiserver.cel.model import type_of
 from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
@@ -31,6 +25,19 @@ __all__ = [
     "compile_condition",
     "compile_expression",
 ]
+
+_EXISTS_ONE = re.compile(r"\bexists_one\b")
+_MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
+_ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
+_VARIABLE = "variables."
+_UNDECLARABLE = ("optional_type", "type")
+"""The types of values that the engine does not accept for a variable."""
+_UNDEFINED = re.compile(r"undeclared reference to 'variables\.(\w+)[\w.]*' \(in container ''\)")
+_TEST = re.compile(r"\bhas\s*\(\s*variables\s*\.\s*(\w+)\s*\)")
+_UNDECLARED = re.compile(
+    r"<input>:(\d+):(\d+): undeclared reference to '(\w+)\.[\w.]+' \(in container ''\)\n \| (.*)\n \| \.*\^"
+)
+_Fields = Mapping[str, "_Fields | None"]
 
 
 class CompileError(Exception):
@@ -54,20 +61,21 @@ def compile_expression(source: str, node: Node, *, optional_old: bool) -> Expres
     Raises:
         CompileError: it does not compile.
     """
-    kind = cel_type(_type_name(node))
-    variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
-    expression = _compiled(source, checking_environment(variables, functions))
+    of_object = "map(string, dyn)"
+    known = type_of(node).replace("object", of_object)
+    kind = engine.cel_type(known or (of_object if node.type == "object" else "dyn"))
+    variables = {"self": kind, "oldSelf": engine.cel_type("dyn") if optional_old else kind}
+    expression = _compiled(source, engine.checking_environment(variables, functions))
     tree = read_tree(expression.serialize())
     checked = check_expression(tree, node, optional_old=optional_old)
     _check_tree(source, tree, checked.problems)
-    program = running_environment(functions).deserialize(
+    program = engine.running_environment(functions).deserialize(
         runnable(tree, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
     )
     return Expression(program, checked.result or expression.return_type().name().lower(), tree, checked.uses_old)
 
 
 def _compiled(source: str, environment: Any, variables: Collection[str] = ()) -> Any:
-    """Return an expression as the engine compiles it."""
     compiled = _without_tests(_with_one_spelling(source, environment), variables)
     try:
         return environment.compile(compiled)
@@ -87,9 +95,6 @@ def _runs_as() -> Mapping[str, str]:
     return {function.runs_as: function.runs_as for function in functions() if function.runs_as}
 
 
-_EXISTS_ONE = re.compile(r"\bexists_one\b")
-
-
 def _with_one_spelling(source: str, environment: Any) -> str:
     """Return an expression with ``exists_one`` with two variables spelled ``existsOne``, as the engine spells it."""
     if "exists_one" not in source:
@@ -106,9 +111,6 @@ def _with_one_spelling(source: str, environment: Any) -> str:
     return source
 
 
-_MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
-
-
 def _as_real_server(text: str, compiled: str, source: str) -> str:
     """Return an error message of the engine as the real server words it, with the receiver of a call apart."""
     text = text.removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
@@ -123,14 +125,10 @@ def _as_real_server(text: str, compiled: str, source: str) -> str:
         first, rest = _split_first(found[5])
         return f"{found[1]}{first}.({rest})'"
 
-    return _MISMATCH.sub(receiver_first, named_types(_in_order(text)))
-
-
-_ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
+    return _MISMATCH.sub(receiver_first, engine.named_types(_in_order(text)))
 
 
 def _in_order(text: str) -> str:
-    """Return error messages in the order of their positions."""
 
     def position(error: str) -> tuple[int, int]:
         found = _ERROR_LINE.match(error)
@@ -140,7 +138,6 @@ def _in_order(text: str) -> str:
 
 
 def _split_first(types: str) -> tuple[str, str]:
-    """Return the first of several types, and the rest."""
     depth = 0
     for at, letter in enumerate(types):
         depth += (letter == "(") - (letter == ")")
@@ -150,7 +147,6 @@ def _split_first(types: str) -> tuple[str, str]:
 
 
 def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
-    """Return error messages with the source lines that they point at."""
     lines = []
     for position, problem in problems:
         before = source[:position]
@@ -158,12 +154,6 @@ def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
         shown = source.split("\n")[line]
         lines.append(f"ERROR: <input>:{line + 1}:{column + 1}: {problem}\n | {shown}\n | {'.' * column}^")
     return "compilation failed: " + "\n".join(lines)
-
-
-def _type_name(node: Node) -> str:
-    if node.type == "object" and not type_of(node):
-        return "map(string, dyn)"
-    return type_of(node).replace("object", "map(string, dyn)") or "dyn"
 
 
 # Expressions about documents of any type.
@@ -200,10 +190,10 @@ def check_condition(
         CompileError: it does not compile, or its result has another type.
         MissingExtra: the CEL engine is not installed.
     """
-    require_engine()
-    dyn = cel_type("dyn")
+    engine.require_engine()
+    dyn = engine.cel_type("dyn")
     declared = {_VARIABLE + name: kind or dyn for name, kind in (variables or {}).items()}
-    environment = checking_environment({**dict.fromkeys(documents, dyn), **declared}, functions)
+    environment = engine.checking_environment({**dict.fromkeys(documents, dyn), **declared}, functions)
     try:
         expression = _compiled(source, environment, variables or ())
     except CompileError as error:
@@ -232,18 +222,9 @@ def compile_condition(checked: CheckedCondition, variables: Mapping[str, Checked
     bound = [(_VARIABLE + name, each.tree) for name, each in variables.items()]
     changes = Changes(_runs_as(), {}, {}, False)
     try:
-        return running_environment(functions).deserialize(runnable(checked.tree, changes, bound))
+        return engine.running_environment(functions).deserialize(runnable(checked.tree, changes, bound))
     except RuntimeError:
         raise CompileError(f"compilation failed: the expression uses too many variables: {len(bound)}") from None
-
-
-_VARIABLE = "variables."
-_UNDECLARABLE = ("optional_type", "type")
-"""The types of values that the engine does not accept for a variable."""
-_UNDEFINED = re.compile(r"undeclared reference to 'variables\.(\w+)[\w.]*' \(in container ''\)")
-
-
-_TEST = re.compile(r"\bhas\s*\(\s*variables\s*\.\s*(\w+)\s*\)")
 
 
 def _without_tests(source: str, variables: Collection[str]) -> str:
@@ -257,11 +238,6 @@ def _without_tests(source: str, variables: Collection[str]) -> str:
         return f"true{rest}" if found[1] in variables and "\n" not in found[0][:4] else found[0]
 
     return _TEST.sub(known, source)
-
-
-_UNDECLARED = re.compile(
-    r"<input>:(\d+):(\d+): undeclared reference to '(\w+)\.[\w.]+' \(in container ''\)\n \| (.*)\n \| \.*\^"
-)
 
 
 def _first_names(text: str) -> str:
@@ -279,11 +255,8 @@ def _first_names(text: str) -> str:
 # The fields of ``request`` and ``namespaceObject``, the documents of conditions whose types are known, are in
 # ``documents.json``.
 
-_Fields = Mapping[str, "_Fields | None"]
-
 
 def _unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield the selections of fields that these documents do not have: the id of the expression, and the name."""
     every = list(tree.root.walk())
     loops = {name for each in every if each.kind == "loop" for name in (each.name, each.second)}
     for each in every:
@@ -294,7 +267,6 @@ def _unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:
 
 
 def _fields_of(expr: Expr, loops: set[str]) -> _Fields | None:
-    """Return the fields of the value of an expression, or None if they are not known."""
     if expr.kind == "ident":
         return None if expr.name in loops else recorded("cel/documents.json").get(expr.name)
     if expr.kind != "select":

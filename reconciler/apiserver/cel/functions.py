@@ -13,27 +13,20 @@ from datetime import timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
+from reconciler.apiserver.cel import parsers
 from reconciler.apiserver.cel.engine import Function
-from reconciler.apiserver.cel.parsers import (
-    check_request_uri,
-    is_global_unicast,
-    is_link_local_multicast,
-    read_address,
-    read_network,
-    read_url,
-    read_version,
-    version_order,
-)
 from reconciler.apiserver.cel.rewriting import runtime_functions
-from reconciler.apiserver.encoding.quantities import quantity_text, read_quantity
-from reconciler.apiserver.schema.formats import FORMATS
-from reconciler.apiserver.schema.names import form_problems, label_problems, qualified_name_problems
+from reconciler.apiserver.encoding.text import quantity_text, read_quantity
+from reconciler.apiserver.schema.formats import FORMATS, form_problems, label_problems, qualified_name_problems
 
 __all__ = ["functions"]
 
 Tagged = dict[str, Any]
 _QUANTITY, _VERSION, _URL = "kubernetes.Quantity", "kubernetes.Semver", "kubernetes.URL"
 _FORMAT, _IP, _CIDR = "kubernetes.NamedFormat", "net.IP", "net.CIDR"
+_ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
+Problems = Callable[[str], list[str]]
+_LABEL_1035, _SUBDOMAIN = (functools.partial(form_problems, form) for form in ("label-1035", "subdomain"))
 
 
 def _is(read: Callable[..., Any]) -> Callable[..., bool]:
@@ -62,9 +55,6 @@ def _reading(tag: str, read: Callable[[str], Any]) -> Callable[[Callable[[Any], 
 # Lists.
 
 
-_ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
-
-
 def _apart(name: str, kind: str) -> str:
     """Return the name of an implementation of its own, which a type that the engine must know needs."""
     return f"{name}_{kind}" if kind in ("duration", "timestamp") else ""
@@ -74,10 +64,6 @@ def _is_sorted(items: list[Any]) -> bool:
     return all(one <= other for one, other in itertools.pairwise(items))
 
 
-def _sum_durations(items: list[timedelta]) -> timedelta:
-    return sum(items, timedelta())
-
-
 def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
     def of(items: list[Any]) -> Any:
         if not items:
@@ -85,10 +71,6 @@ def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[An
         return choose(items)
 
     return of
-
-
-def _index(items: list[Any], item: Any) -> int:
-    return items.index(item) if item in items else -1
 
 
 def _last_index(items: list[Any], item: Any) -> int:
@@ -154,7 +136,7 @@ def _compare(one: Tagged, other: Tagged) -> int:
 
 
 def _order(value: Tagged) -> Any:
-    return _number(value) if "quantity" in value else version_order(value["semver"])
+    return _number(value) if "quantity" in value else parsers.version_order(value["semver"])
 
 
 def _comparisons(kind: str) -> list[Function]:
@@ -166,11 +148,11 @@ def _comparisons(kind: str) -> list[Function]:
     ]
 
 
-_version = _tagged("semver", lambda text, normalize=False: read_version(text, normalize=normalize))
+_version = _tagged("semver", lambda text, normalize=False: parsers.read_version(text, normalize=normalize))
 
 
 def _part(index: int) -> Callable[[Tagged], int]:
-    return lambda value: int(version_order(value["semver"])[index])
+    return lambda value: int(parsers.version_order(value["semver"])[index])
 
 
 # URLs, addresses and networks.
@@ -178,14 +160,15 @@ def _part(index: int) -> Callable[[Tagged], int]:
 
 def _url(text: str) -> Tagged:
     try:
-        read_url(text)
+        parsers.read_url(text)
     except ValueError as error:
         raise ValueError(f"URL parse error during conversion from string: {error}") from None
     return {"url": text}
 
 
-_ip, _cidr = _tagged("ip", read_address), _tagged("cidr", read_network)
-_of_url, _of_ip, _of_cidr = _reading("url", read_url), _reading("ip", read_address), _reading("cidr", read_network)
+_ip, _cidr = _tagged("ip", parsers.read_address), _tagged("cidr", parsers.read_network)
+_of_url, _of_ip = _reading("url", parsers.read_url), _reading("ip", parsers.read_address)
+_of_cidr = _reading("cidr", parsers.read_network)
 
 
 def _text(value: Tagged) -> str:
@@ -193,7 +176,6 @@ def _text(value: Tagged) -> str:
 
 
 def _given(value: Any, read: Callable[[str], Any]) -> Any:
-    """Return an argument that may be a value or a string."""
     if not isinstance(value, str):
         return read(_text(value))
     try:
@@ -203,18 +185,15 @@ def _given(value: Any, read: Callable[[str], Any]) -> Any:
 
 
 def _contains_ip(value: Tagged, other: Any) -> bool:
-    return _given(other, read_address) in read_network(value["cidr"]).network
+    return _given(other, parsers.read_address) in parsers.read_network(value["cidr"]).network
 
 
 def _contains_cidr(value: Tagged, other: Any) -> bool:
-    outer, inner = read_network(value["cidr"]).network, _given(other, read_network).network
+    outer, inner = parsers.read_network(value["cidr"]).network, _given(other, parsers.read_network).network
     return outer.version == inner.version and bool(inner.subnet_of(outer))
 
 
 # Named formats. Rewriting turns the results into optionals.
-
-
-Problems = Callable[[str], list[str]]
 
 
 def _or(message: str, fits: Callable[[str], bool]) -> Problems:
@@ -228,13 +207,12 @@ def _prefix(problems: Problems) -> Problems:
 
 def _uri(text: str) -> list[str]:
     try:
-        check_request_uri(text)
+        parsers.check_request_uri(text)
     except ValueError as error:
         return [str(error)]
     return []
 
 
-_LABEL_1035, _SUBDOMAIN = (functools.partial(form_problems, form) for form in ("label-1035", "subdomain"))
 _NAMED_FORMATS: dict[str, Problems] = {
     "byte": _or("invalid base64", lambda text: bool(text) and FORMATS["byte"](text)),
     "date": _or("invalid date", FORMATS["date"]),
@@ -267,8 +245,8 @@ def functions() -> list[Function]:
             for name, choose in (("min", min), ("max", max))
         ),
         *(Function("sum", kind, (f"list({kind})",), sum) for kind in ("int", "uint", "double")),
-        Function("sum", "duration", ("list(duration)",), _sum_durations, runs_as="sum_duration"),
-        Function("indexOf", "int", ("list(dyn)", "dyn"), _index),
+        Function("sum", "duration", ("list(duration)",), lambda items: sum(items, timedelta()), runs_as="sum_duration"),
+        Function("indexOf", "int", ("list(dyn)", "dyn"), lambda items, one: items.index(one) if one in items else -1),
         Function("lastIndexOf", "int", ("list(dyn)", "dyn"), _last_index),
         # regular expressions
         Function("find", "string", two_texts, _find),
@@ -293,7 +271,7 @@ def functions() -> list[Function]:
         *(Function(name, "int", version, _part(index)) for index, name in enumerate(("major", "minor", "patch"))),
         *_comparisons(_VERSION),
         # URLs
-        Function("isURL", "bool", text, _is(check_request_uri), False),
+        Function("isURL", "bool", text, _is(parsers.check_request_uri), False),
         Function("url", _URL, text, _url, False),
         Function("getScheme", "string", url, _of_url(lambda url: url.scheme)),
         Function("getHost", "string", url, _of_url(lambda url: url.host)),
@@ -304,14 +282,14 @@ def functions() -> list[Function]:
         # addresses
         Function("isIP", "bool", text, _is(_ip), False),
         Function("ip", _IP, text, _ip, False),
-        Function("ip.isCanonical", "bool", text, lambda text: str(read_address(text)) == text, False),
+        Function("ip.isCanonical", "bool", text, lambda text: str(parsers.read_address(text)) == text, False),
         Function("string", "string", address, _text, False),
         Function("family", "int", address, _of_ip(lambda address: address.version)),
         Function("isUnspecified", "bool", address, _of_ip(lambda address: address.is_unspecified)),
         Function("isLoopback", "bool", address, _of_ip(lambda address: address.is_loopback)),
-        Function("isLinkLocalMulticast", "bool", address, _of_ip(is_link_local_multicast)),
+        Function("isLinkLocalMulticast", "bool", address, _of_ip(parsers.is_link_local_multicast)),
         Function("isLinkLocalUnicast", "bool", address, _of_ip(lambda address: address.is_link_local)),
-        Function("isGlobalUnicast", "bool", address, _of_ip(is_global_unicast)),
+        Function("isGlobalUnicast", "bool", address, _of_ip(parsers.is_global_unicast)),
         # networks
         Function("isCIDR", "bool", text, _is(_cidr), False),
         Function("cidr", _CIDR, text, _cidr, False),

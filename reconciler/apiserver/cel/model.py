@@ -14,6 +14,9 @@ RESERVED_WORD = re.compile(
     "true|false|null|in|as|break|const|continue|else|for|function|if|import|let|loop|package|namespace|return|var|void|while"
 )
 """The words that are not identifiers."""
+FORMAT_TYPES = {"byte": "bytes", "date": "timestamp", "date-time": "timestamp", "duration": "duration"}
+"""The types of strings that rules see as something else, by format."""
+_SCALARS = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
 
 
 def _cel_name(key: str) -> str | None:
@@ -30,12 +33,6 @@ def _cel_names(key: str) -> tuple[str, ...]:
     """Return all names of a member in rules: a reserved word can also be selected as it is."""
     name = _cel_name(key)
     return () if name is None else (name, key) if name == f"__{key}__" else (name,)
-
-
-FORMAT_TYPES = {"byte": "bytes", "date": "timestamp", "date-time": "timestamp", "duration": "duration"}
-"""The types of strings that rules see as something else, by format."""
-
-_SCALARS = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
 
 
 def type_of(place: Node | None) -> str:

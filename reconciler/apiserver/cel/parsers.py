@@ -33,6 +33,13 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 _BITS = re.compile(r"0|[1-9][0-9]{0,2}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
+_BAD_IN_HOST = re.compile(r"[\s\\^`{}|]")
+_PORT = re.compile(r":[0-9]*")
+_PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9\-_.~!$&'()*+,;=:@/\[\]]|%[0-9A-Fa-f]{2})*")
+_IDENTIFIER = re.compile(r"[0-9A-Za-z-]+")
 
 
 @functools.lru_cache(maxsize=256)
@@ -142,14 +149,6 @@ def _parse_network(text: str) -> Network:
         raise ValueError(f"{prefix}prefix length out of range")
     found: Any = ipaddress.ip_interface((address.packed, int(bits)))
     return found  # type: ignore[no-any-return]
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
-_BAD_IN_HOST = re.compile(r"[\s\\^`{}|]")
-_PORT = re.compile(r":[0-9]*")
-_PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9\-_.~!$&'()*+,;=:@/\[\]]|%[0-9A-Fa-f]{2})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +289,6 @@ def _check_number(name: str, number: str) -> None:
         raise ValueError(f"{name.capitalize()} number must not contain leading zeroes {quoted(number)}")
     if not number:
         raise ValueError('strconv.ParseUint: parsing "": invalid syntax')
-
-
-_IDENTIFIER = re.compile(r"[0-9A-Za-z-]+")
 
 
 def _check_identifiers(text: str, empty: str, name: str, *, numbers: bool) -> None:

@@ -16,9 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.apiserver.cel.engine import Function
-from reconciler.apiserver.cel.messages import Fields, change_expressions, write_message
 from reconciler.apiserver.cel.model import FORMAT_TYPES
-from reconciler.apiserver.cel.syntax_tree import Tree
+from reconciler.apiserver.cel.syntax_tree import Fields, Tree, change_expressions, write_message
 
 __all__ = ["Changes", "referenced_names", "runnable", "runtime_functions"]
 
@@ -34,6 +33,9 @@ _FORMAT_FUNCTIONS = {"date-time": "timestamp"}
 
 _UNORDERED = {"_!=_": "@differ", "_+_": "@join", "_==_": "@same"}
 """The functions for lists of type set or map, by the operator that they replace."""
+_CHECKED = "type.googleapis.com/cel.expr.CheckedExpr"
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,6 @@ def runnable(tree: Tree, changes: Changes, bound: Sequence[tuple[str, Tree]] = (
     return write_message({"type_url": _CHECKED, "value": write_message(message, "Checked")}, "Any")
 
 
-_CHECKED = "type.googleapis.com/cel.expr.CheckedExpr"
-
-
 def _let(name: str, value: Fields, result: Fields) -> Fields:
     """Return ``cel.bind(name, value, result)``, with its macro expanded."""
     loop: Fields = {"name": "#unused", "range": {"list": {}}, "other": name, "first": value}
@@ -89,8 +88,6 @@ def referenced_names(tree: Tree) -> set[str]:
 
 
 class _Rewriter:
-    """A rewriter of expressions."""
-
     def __init__(self, changes: Changes, checked: Fields) -> None:
         self._changes = changes
         resolved = ((each.get("key", 0), each["value"].get("overloads", ())) for each in checked.get("references", ()))
@@ -125,12 +122,10 @@ def _old_as_optional(old: Fields, identity: int) -> Fields:
 
 
 def _wrapped(expression: Fields, function: str, identity: int) -> Fields:
-    """Return a call of a function with an expression as its argument."""
     return {"id": identity + _NEW_IDS, "call": {"function": function, "args": [expression]}}
 
 
 def _strings(strings: tuple[str, ...], identity: int) -> Fields:
-    """Return the expression of a list of strings."""
     items = [
         {"id": identity + index * _NEW_IDS, **_constant({"string": text})} for index, text in enumerate(strings, 1)
     ]
@@ -192,25 +187,14 @@ def _if_string(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
     return lambda value: convert(value) if isinstance(value, str) else value
 
 
-_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_LONG_UNITS: Mapping[str, str] = {
-    "nan": "ns",
-    "mic": "us",
-    "mil": "ms",
-    "sec": "s",
-    "min": "m",
-    "hou": "h",
-    "day": "d",
-    "wee": "w",
-}
-"""The short units, by the first three letters of the long ones."""
+_SECONDS |= {"nan": 1e-9, "mic": 1e-6, "mil": 1e-3, "sec": 1, "min": 60, "hou": 3600, "day": 86400, "wee": 604800}
+"""The seconds of units; of a long one, by its first three letters."""
 
 
 def _duration(text: str) -> timedelta:
     seconds = 0.0
     for number, unit in _DURATION_PART.findall(text.lstrip("+-")):
-        seconds += float(number) * _SECONDS[_LONG_UNITS.get(unit[:3], unit)]
+        seconds += float(number) * _SECONDS[unit[:3]]
     return timedelta(seconds=-seconds if text.startswith("-") else seconds)
 
 

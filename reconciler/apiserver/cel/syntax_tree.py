@@ -1,16 +1,82 @@
 """The syntax tree of a compiled CEL expression, with the positions and types of its parts.
 
-The engine gives trees away only as serialized protobuf messages.
+The engine gives trees away only as serialized protobuf messages, which are read and written as dicts, because it offers
+no classes for them. ``syntax.txt`` has the fields that are read or written here, of the messages of
+``cel/expr/syntax.proto`` and ``cel/expr/checked.proto``: their number, name and type, with a star for a repeated field.
+Other fields keep their number as their name, and their value on the wire.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from reconciler.apiserver.cel.messages import Fields, read_message
+from reconciler.apiserver.encoding.data_files import data_file
+from reconciler.apiserver.encoding.protobuf_wire import read_fields, write_field
 
-__all__ = ["Expr", "Tree", "read_tree"]
+__all__ = ["Expr", "Fields", "Tree", "change_expressions", "read_tree", "write_message"]
+
+
+Fields = dict[str | int, Any]
+_PRIMITIVE = {1: "bool", 2: "int", 3: "uint", 4: "double", 5: "string", 6: "bytes"}
+_WELL_KNOWN = {2: "timestamp", 3: "duration"}
+_KINDS = ("const", "ident", "select", "call", "list", "struct", "loop")
+_NAMES = {"ident": "name", "select": "field", "call": "function", "loop": "name"}
+_PARTS = ("operand", "target", "args", "elements", "range", "first", "condition", "step", "result")
+
+
+def _parsed(line: str) -> dict[str, tuple[int, str, bool]]:
+    fields = (field.split() for field in line.partition(": ")[2].split(", "))
+    return {name.rstrip("*"): (int(number), form, name.endswith("*")) for number, name, form in fields}
+
+
+_MESSAGES = {line.partition(":")[0]: _parsed(line) for line in data_file("cel/syntax.txt").decode().splitlines()}
+_FIELD_NAMES = {kind: {number: name for name, (number, _, _) in fields.items()} for kind, fields in _MESSAGES.items()}
+
+
+def read_message(encoded: bytes, kind: str) -> Fields:
+    """Return a message of a kind; fields that are not set are missing."""
+    found: Fields = {}
+    for number, value in read_fields(encoded):
+        name = _FIELD_NAMES[kind].get(number)
+        if name is None:
+            found.setdefault(number, []).append(value)
+            continue
+        _, form, repeated = _MESSAGES[kind][name]
+        read: Any = value
+        if isinstance(value, bytes) and form != "bytes":
+            read = value.decode() if form == "text" else read_message(value, form)
+        if repeated:
+            found.setdefault(name, []).append(read)
+        else:
+            found[name] = read
+    return found
+
+
+def write_message(message: Fields, kind: str) -> bytes:
+    """Return a message of a kind on the wire."""
+    written = b""
+    for name, value in message.items():
+        number, form, repeated = _MESSAGES[kind][name] if isinstance(name, str) else (name, "bytes", True)
+        for each in value if repeated else [value]:
+            encoded = each.encode() if form == "text" else write_message(each, form) if form in _MESSAGES else each
+            written += write_field(number, encoded)
+    return written
+
+
+def change_expressions(message: Fields, kind: str, change: Callable[[Fields], Fields]) -> Fields:
+    """Return a message with the expressions in it changed, but not those inside of them."""
+
+    def changed(value: Fields, form: str) -> Fields:
+        return change(value) if form == "Expr" else change_expressions(value, form, change)
+
+    found = dict(message)
+    for name, (_, form, repeated) in _MESSAGES[kind].items():
+        if name in message and form in _MESSAGES:
+            value = message[name]
+            found[name] = [changed(each, form) for each in value] if repeated else changed(value, form)
+    return found
 
 
 @dataclass(slots=True)
@@ -71,12 +137,7 @@ def read_tree(serialized: bytes) -> Tree:
     return Tree(_expr(found["expr"]), positions, types, found)
 
 
-_PRIMITIVE = {1: "bool", 2: "int", 3: "uint", 4: "double", 5: "string", 6: "bytes"}
-_WELL_KNOWN = {2: "timestamp", 3: "duration"}
-
-
 def _type(message: Fields) -> str:
-    """Return the name of a type, or an empty string for an unknown one."""
     if "null" in message:
         return "null"
     if "list" in message:
@@ -86,11 +147,6 @@ def _type(message: Fields) -> str:
         keys, values = (_type(message["map"].get(part, {})) for part in ("keys", "values"))
         return f"map({keys}, {values})" if keys and values else ""
     return _PRIMITIVE.get(message.get("primitive", 0)) or _WELL_KNOWN.get(message.get("well_known", 0), "")
-
-
-_KINDS = ("const", "ident", "select", "call", "list", "struct", "loop")
-_NAMES = {"ident": "name", "select": "field", "call": "function", "loop": "name"}
-_PARTS = ("operand", "target", "args", "elements", "range", "first", "condition", "step", "result")
 
 
 def _expr(message: Fields) -> Expr:

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from reconciler.apiserver.encoding.refusals import internal_error
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
-from reconciler.apiserver.storage.registry import Convert
+from reconciler.apiserver.storage.cluster import Convert
 from reconciler.apiserver.storage.store import encode
 from reconciler.http import HTTPResponse, Transport
 from reconciler.wire import JSONObject
@@ -115,7 +115,7 @@ def conversion_of(
             try:
                 return accepted(await _post(address, client, encode(review)))
             except _Failed as error:
-                raise internal_error(f"{subject} {error}") from None
+                raise Refusal.internal_error(f"{subject} {error}") from None
 
         try:
             if not remote:
@@ -126,7 +126,7 @@ def conversion_of(
                 raise ConversionNeeded(fetch, known, key)
             return _with_metadata(document, found)
         except _Failed as error:
-            raise internal_error(f"{subject} {error}") from None
+            raise Refusal.internal_error(f"{subject} {error}") from None
 
     return convert
 
@@ -140,7 +140,6 @@ def _content_key(document: JSONObject, desired: str) -> bytes:
 
 
 async def _post(address: WebhookAddress, client: JSONObject, body: bytes) -> bytes:
-    """Return the body of the response of a webhook over sockets."""
     try:
         async with asyncio.timeout(_SECONDS):
             return _body(await post_to_webhook(address.url, address.request(body, _SECONDS), client))
@@ -188,7 +187,6 @@ class _Review(msgspec.Struct):
 
 
 def _converted(body: bytes, uid: str, desired: str) -> JSONObject:
-    """Return the object in the response of a webhook."""
     try:
         response = msgspec.json.decode(body, type=_Review).response
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -6,20 +6,16 @@ import re
 from collections.abc import Mapping
 
 from reconciler.apiserver.builtin.decoding import Decoding
-from reconciler.apiserver.builtin.kinds import KindInfo
-from reconciler.apiserver.builtin.selectable import field_reader
-from reconciler.apiserver.builtin.writes.certificates import CERTIFICATES, certificate_strategy
-from reconciler.apiserver.builtin.writes.strategies import Strategy, strategy_of
+from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
+from reconciler.apiserver.builtin.writes.strategies import CERTIFICATES, Strategy, certificate_strategy, strategy_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
-from reconciler.apiserver.definitions.validation import check_definition
+from reconciler.apiserver.definitions.validation import check_definition, unknown_formats
 from reconciler.apiserver.encoding.json_documents import condition_of
-from reconciler.apiserver.encoding.refusals import FieldError, internal_error
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema.structural import unknown_formats
-from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.cluster import Cluster, Endpoint, Resource, ScalePaths
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
-from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import Transport
 from reconciler.wire import Condition, JSONObject
@@ -31,6 +27,7 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 
 _CONTROLLER = ManagerKey("kube-apiserver", "Update", "apiextensions.k8s.io/v1", "status")
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
 class Definitions:
@@ -211,7 +208,6 @@ def _warn(doc: JSONObject) -> list[str]:
 
 
 def _migrate(resource: Resource, storage: str) -> None:
-    """Change the version of stored documents when the storage version changes."""
     if resource.storage == storage:
         return
     resource.storage = storage
@@ -219,7 +215,7 @@ def _migrate(resource: Resource, storage: str) -> None:
         for stored in list(resource.store.objects.values()):
             resource.store.reshape(stored, resource.in_version(stored.doc, resource.api_version))
     except ConversionNeeded as needed:  # the write of the definition cannot be repeated
-        raise internal_error(str(needed)) from None
+        raise Refusal.internal_error(str(needed)) from None
 
 
 def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
@@ -240,7 +236,9 @@ def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
 
 
 def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents) -> Endpoint:
-    fields = version.get("selectableFields") or ()
+    fields, subresources = version.get("selectableFields") or (), version.get("subresources") or {}
+    scale = subresources.get("scale") or {}
+    paths = (scale.get(f"{name}Path") or "" for name in ("specReplicas", "statusReplicas", "labelSelector"))
     warning = ""
     if version.get("deprecated"):
         default = f"{resource.info.group}/{version['name']} {resource.info.kind} is deprecated"
@@ -248,23 +246,13 @@ def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents)
     return Endpoint(
         resource,
         version["name"],
-        frozenset(name for name, value in (version.get("subresources") or {}).items() if value is not None),
+        frozenset(name for name, value in subresources.items() if value is not None),
         {field["jsonPath"].lstrip("."): field_reader(field["jsonPath"]) for field in fields},
         contents,
         tuple(version.get("additionalPrinterColumns") or ()),
         warning,
-        _scale_paths(version),
+        ScalePaths(*paths) if scale else None,
     )
-
-
-def _scale_paths(version: JSONObject) -> ScalePaths | None:
-    scale = (version.get("subresources") or {}).get("scale")
-    if not scale:
-        return None
-    return ScalePaths(scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath") or "")
-
-
-_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
 def _priority(version: str) -> tuple[int, int, int]:

@@ -1,29 +1,90 @@
 """OpenAPI documents of the served kinds, for ``kubectl explain``, ``kubectl apply`` and code generators.
 
-Those of the built-in kinds are recorded from a real API server.
+Those of the built-in kinds are recorded from a real API server. kubectl reads definitions of OpenAPI 2 in protobuf;
+``openapi_protobuf.json`` has the number and the form of each field of the message Schema in the protocol of gnostic.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import lzma
 import re
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.encoding.data_files import data_file
-from reconciler.apiserver.encoding.openapi_protobuf import encode_definitions
+from reconciler.apiserver.encoding.data_files import data_file, recorded
+from reconciler.apiserver.encoding.protobuf_wire import write_field
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.storage.custom_contents import CustomContents
-from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
 
-__all__ = ["OpenAPI"]
+__all__ = ["OpenAPI", "encode_definitions"]
 
+
+_EXTENSION = 31
 _REF = "#/components/schemas/"
+_GVK = "x-kubernetes-group-version-kind"
+_ONLY_IN_V3 = frozenset({"default", "nullable", "oneOf", "anyOf", "not", "x-kubernetes-validations"})
+
+
+def encode_definitions(info: JSONObject, definitions: Mapping[str, JSONObject]) -> bytes:
+    """Return a Document with definitions and without paths; without `info`, a part that is appended to another one."""
+    named = write_field(9, _named_schemas(definitions)) if definitions else b""
+    if not info:
+        return named
+    head = _encode_text(1, str(info["title"])) + _encode_text(2, str(info["version"]))
+    return _encode_text(1, "2.0") + write_field(2, head) + named
+
+
+def _encode_text(number: int, text: str) -> bytes:
+    return write_field(number, text.encode())
+
+
+def _named_schemas(schemas: Mapping[str, JSONObject]) -> bytes:
+    encoded = (_encode_text(1, name) + write_field(2, _encode_schema(schema)) for name, schema in schemas.items())
+    return b"".join(write_field(1, each) for each in encoded)
+
+
+def _any(value: Any) -> bytes:
+    """Return a value as YAML, of which JSON is a part."""
+    return _encode_text(2, json.dumps(value) + "\n")
+
+
+def _encode_schema(schema: JSONObject) -> bytes:
+    return b"".join(_member(key, value) for key, value in schema.items())
+
+
+def _member(key: str, value: Any) -> bytes:
+    if key.startswith("x-"):
+        return write_field(_EXTENSION, _encode_text(1, key) + write_field(2, _any(value)))
+    number, form = recorded("definitions/openapi_protobuf.json").get(key, (0, ""))
+    return _ENCODERS[form](number, value) if form else b""
+
+
+def _additional(number: int, value: Any) -> bytes:
+    return write_field(number, write_field(2, 1) if value is True else write_field(1, _encode_schema(value or {})))
+
+
+_ENCODERS: dict[str, Callable[[int, Any], bytes]] = {
+    "additional": _additional,
+    "any": lambda number, value: write_field(number, _any(value)),
+    "double": lambda number, value: bytes([number << 3 | 1]) + struct.pack("<d", value),
+    "items": lambda number, value: write_field(number, write_field(1, _encode_schema(value))),
+    "number": lambda number, value: write_field(number, int(value)),
+    "properties": lambda number, value: write_field(number, _named_schemas(value)),
+    "schemas": lambda number, value: b"".join(write_field(number, _encode_schema(each)) for each in value),
+    "text": _encode_text,
+    "texts": lambda number, value: b"".join(_encode_text(number, each) for each in value),
+    "type": lambda number, value: write_field(number, _encode_text(1, value)),
+    "values": lambda number, value: b"".join(write_field(number, _any(each)) for each in value),
+}
 
 
 @functools.cache
@@ -53,14 +114,8 @@ class OpenAPI:
     registry: Registry
 
     def _custom(self) -> dict[str, list[Endpoint]]:
-        """Return the versions of custom groups by path."""
-        found: dict[str, list[Endpoint]] = {}
-        for group, versions in self.registry.groups().items():
-            for version, endpoints in versions.items():
-                custom = [endpoint for endpoint in endpoints if endpoint.resource.custom]
-                if custom:
-                    found[f"apis/{group}/{version}"] = custom
-        return found
+        versions = self.registry.custom_versions().items()
+        return {f"apis/{group}/{version}": endpoints for (group, version), endpoints in versions}
 
     def index(self) -> JSONObject:
         """Return the index of the documents."""
@@ -95,7 +150,6 @@ class OpenAPI:
 
 
 def _document(endpoints: list[Endpoint]) -> JSONObject:
-    """Return the document of custom kinds of one group and version."""
     template, scaled = _recorded_document("template"), any("scale" in endpoint.subresources for endpoint in endpoints)
     left_out = ("example.",) if scaled else ("example.", "io.k8s.api.autoscaling.")
     schemas = {k: schema for k, schema in template["components"]["schemas"].items() if not k.startswith(left_out)}
@@ -120,7 +174,6 @@ def _serves(endpoint: Endpoint, path: str) -> bool:
 
 
 def _filled(endpoint: Endpoint, part: JSONObject) -> JSONObject:
-    """Return a part of the template with the names of a kind."""
     info, version, kind, text = endpoint.info, endpoint.version, _placeholder(endpoint), encode(part).decode()
     group = info.group.removesuffix(".k8s.io")
     for placeholder, name in (
@@ -144,7 +197,6 @@ def _identifier(name: str) -> str:
 
 
 def _schemas(endpoint: Endpoint) -> JSONObject:
-    """Return the schemas of a custom kind and of its list."""
     kind, contents = f"example.template.vtemplate.{_placeholder(endpoint)}", endpoint.contents
     known = _recorded_document("template")["components"]["schemas"]
     filled = _filled(endpoint, {name: known[name] for name in (kind, f"{kind}List")})
@@ -153,10 +205,6 @@ def _schemas(endpoint: Endpoint) -> JSONObject:
     properties = {**(whole.get("properties") or {}), **filled[name]["properties"]}
     schema = {**whole, "properties": _sorted(properties), _GVK: filled[name][_GVK]}
     return {name: schema, of_list: filled[of_list]}
-
-
-_GVK = "x-kubernetes-group-version-kind"
-_ONLY_IN_V3 = frozenset({"default", "nullable", "oneOf", "anyOf", "not", "x-kubernetes-validations"})
 
 
 def _downgraded(schema: Any) -> Any:

@@ -1,23 +1,157 @@
-"""Validation of CustomResourceDefinitions, as apiextensions/v1 does it."""
+"""Validation of CustomResourceDefinitions, as apiextensions/v1 does it: their schemas must be structural.
+
+Most rules are in ``rules.txt``, also those about one place of a schema. The paths are those of the internal form, in
+which a schema that all versions share is called ``spec.validation``.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.schema.names import form_problems
-from reconciler.apiserver.schema.structural import check_schema
+from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, form_problems
+from reconciler.apiserver.schema.shape import compile_schema, prune
+from reconciler.apiserver.schema.validation import SchemaValidator
 from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
 from reconciler.wire import JSONObject
 
-__all__ = ["check_definition"]
+__all__ = ["check_definition", "unknown_formats"]
 
+
+_SCHEMA = "apiextensions.v1.JSONSchemaProps"
+_IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")
+_NUMBER_FORMATS = frozenset({*INTEGER_RANGES, "float", "double", "int-or-string", ""})
 _VERSION = "apiextensions.v1.CustomResourceDefinitionVersion"
 _COLUMN = "apiextensions.v1.CustomResourceColumnDefinition"
 _SCALE = "apiextensions.v1.CustomResourceSubresourceScale"
 _PROTECTED = re.compile(r"(^|\.)(k8s|kubernetes)\.io$")
+
+
+def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
+    """Return the errors of an ``openAPIV3Schema``; their fields begin with the path."""
+    kind = schema.get("type")
+    errors: list[FieldError] = []
+    if not kind:
+        errors.append(FieldError.required(f"{path}.type", "must not be empty at the root"))
+    elif kind != "object":
+        errors.append(FieldError.invalid(f"{path}.type", kind, "must be object at the root"))
+    errors += _check(schema, path, root=True)
+    errors += _check_metadata(schema, path)
+    # Defaults can be validated only with a valid schema.
+    return errors or list(_check_defaults(schema, path))
+
+
+def _check(schema: JSONObject, path: str, *, root: bool = False) -> Findings:
+    yield from violations(_SCHEMA, schema, None, path)
+    items = schema.get("items")
+    if schema.get("x-kubernetes-list-type") == "map" and schema.get("type") == "array" and isinstance(items, dict):
+        yield from _check_map_list(schema.get("x-kubernetes-list-map-keys") or [], items, path)
+    for step, branch in _branches(schema):
+        yield from _check_branch(branch, path + step, schema)
+    for step, below in _below(schema):
+        if not (root and step in _IMPLICIT):
+            yield from _check(below, path + step)
+
+
+def _below(schema: JSONObject) -> Iterator[tuple[str, JSONObject]]:
+    """Yield the schemas of members and items, each with its step in the path."""
+    for name, member in (schema.get("properties") or {}).items():
+        yield f".properties[{name}]", member
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield f".{key}", schema[key]
+
+
+def _branches(schema: JSONObject) -> Iterator[tuple[str, JSONObject]]:
+    """Yield the schemas in allOf, anyOf, oneOf and not, each with its step in the path."""
+    for key in ("allOf", "anyOf", "oneOf"):
+        for index, branch in enumerate(schema.get(key) or ()):
+            yield f".{key}[{index}]", branch
+    if schema.get("not"):
+        yield ".not", schema["not"]
+
+
+def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Findings:
+    field = f"{path}.x-kubernetes-list-map-keys"
+    if not keys:
+        yield FieldError.required(field, "must not be empty if x-kubernetes-list-type is map")
+    if items.get("type") != "object":
+        message = "must be object if parent array's x-kubernetes-list-type is map"
+        yield FieldError.invalid(f"{path}.items.type", items.get("type", ""), message)
+    if items.get("nullable"):
+        yield FieldError.forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is map")
+    properties = items.get("properties") or {}
+    if any(key not in properties for key in keys):
+        yield FieldError.invalid(field, keys, "entries must all be names of item properties")
+    elif any(properties[key].get("type") in ("array", "object") for key in keys):
+        yield FieldError.invalid(field, keys, "entries must be scalar")
+    for key in keys:
+        if key in properties and key not in (items.get("required") or ()) and "default" not in properties[key]:
+            message = (
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+            )
+            yield FieldError.required(f"{path}.items.properties[{key}].default", message)
+
+
+def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Findings:
+    """Check a schema inside allOf, anyOf, oneOf or not: it may restrict values, but not define structure."""
+    for key in recorded("schema/keywords.json")["structural"]:
+        if branch.get(key) is None or (key == "type" and outer.get("x-kubernetes-int-or-string")):
+            continue
+        yield FieldError.forbidden(f"{path}.{key}", "must be empty to be structural")
+    # The type is that of the schema outside. Of the rules, those for these members apply here, too.
+    values: JSONObject = {key: branch[key] for key in ("pattern", "uniqueItems") if key in branch}
+    yield from violations(_SCHEMA, {"type": "string", **values}, None, path)
+    for name, member in (branch.get("properties") or {}).items():
+        known = (outer.get("properties") or {}).get(name) or {}
+        yield from _check_branch(member, f"{path}.properties[{name}]", known)
+    if isinstance(branch.get("items"), dict):
+        outer_items = outer.get("items")
+        yield from _check_branch(branch["items"], f"{path}.items", outer_items if isinstance(outer_items, dict) else {})
+    for step, deeper in _branches(branch):
+        yield from _check_branch(deeper, path + step, outer)
+
+
+def _check_metadata(schema: JSONObject, path: str) -> Findings:
+    metadata = (schema.get("properties") or {}).get("metadata") or {}
+    named = set(metadata.get("properties") or {})
+    if named - {"name", "generateName"} or metadata.keys() - {"type", "properties", "description"}:
+        message = "must not specify anything other than name and generateName, but metadata is implicitly specified"
+        yield FieldError.forbidden(f"{path}.properties[metadata]", message)
+
+
+def _check_defaults(schema: JSONObject, path: str) -> Findings:
+    if "default" in schema:
+        yield from _check_default(schema, path)
+    for step, below in _below(schema):
+        yield from _check_defaults(below, path + step)
+
+
+def _check_default(schema: JSONObject, path: str) -> Findings:
+    default = schema["default"]
+    if default is None and not schema.get("nullable"):
+        return
+    if prune(default, compile_schema(schema)) != default:
+        yield FieldError.invalid(f"{path}.default", default, "must not have unknown fields")
+        return
+    # As on the real server, the defaults inside a default are not filled in here, and duplicate items are not found.
+    for found in SchemaValidator(schema).findings(default):
+        field = f"{path}.default.{found.error.field}" if found.error.field else f"{path}.default"
+        yield FieldError(field, found.error.message, found.error.reason)
+
+
+def unknown_formats(schema: JSONObject) -> list[str]:
+    """Return the formats in a schema that the server ignores, each once."""
+    form = schema.get("format")
+    unknown = isinstance(form, str) and form not in FORMATS and form not in _NUMBER_FORMATS
+    found = dict.fromkeys([str(form)] if unknown else ())
+    for _, below in _below(schema):
+        found |= dict.fromkeys(unknown_formats(below))
+    return list(found)
 
 
 def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[FieldError], dict[str, CustomContents]]:
@@ -31,7 +165,9 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
     errors += [] if before else _check_approval(doc, spec)
     errors += _check_versions(doc, spec)
     versions = [version for version in spec.get("versions") or () if isinstance(version, dict)]
-    hoisted = _is_hoisted(versions)
+    # If all versions are alike, the server's internal form has their parts in one place.
+    parts = ("schema", "subresources", "additionalPrinterColumns", "selectableFields")
+    hoisted = all(_alike(versions, part) for part in parts)
     compiled: dict[str, CustomContents] = {}
     for index, version in enumerate(versions):
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
@@ -58,13 +194,6 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
             if isinstance(scale := (version.get("subresources") or {}).get("scale"), dict):
                 errors += violations(_SCALE, scale, None, f"{place}.subresources.scale")
     return errors, compiled
-
-
-def _is_hoisted(versions: list[JSONObject]) -> bool:
-    """Return whether all versions are alike; the server's internal form then has their parts in one place."""
-    return all(
-        _alike(versions, part) for part in ("schema", "subresources", "additionalPrinterColumns", "selectableFields")
-    )
 
 
 def _alike(versions: list[JSONObject], part: str) -> bool:
@@ -112,17 +241,10 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Findings:
 
 
 def _internal(version: JSONObject) -> JSONObject:
-    return {
-        "Name": version.get("name", ""),
-        "Served": bool(version.get("served")),
-        "Storage": bool(version.get("storage")),
-        "Deprecated": bool(version.get("deprecated")),
-        "DeprecationWarning": version.get("deprecationWarning"),
-        "Schema": None,
-        "Subresources": None,
-        "AdditionalPrinterColumns": None,
-        "SelectableFields": None,
-    }
+    """Return a version as the Go struct that messages show."""
+    flags = {name: bool(version.get(name.lower())) for name in ("Served", "Storage", "Deprecated")}
+    shown = {"Name": version.get("name", ""), **flags, "DeprecationWarning": version.get("deprecationWarning")}
+    return shown | dict.fromkeys(("Schema", "Subresources", "AdditionalPrinterColumns", "SelectableFields"))
 
 
 def _check_selectable(version: JSONObject, schema: JSONObject, place: str) -> Findings:

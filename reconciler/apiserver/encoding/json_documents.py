@@ -1,7 +1,11 @@
-"""JSON in request bodies, decoded as kube-apiserver decodes it, with a limit on nesting; members of documents."""
+"""JSON and YAML in request bodies, decoded as kube-apiserver decodes it, with limits; members of documents.
+
+The limits are on nesting, and in YAML on aliases.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -9,10 +13,22 @@ from typing import Any
 
 import msgspec
 
+from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.encoding.text import quoted
 from reconciler.serving import MAX_LEVELS, exceeds_max_levels
 from reconciler.wire import JSONObject
 
-__all__ = ["InvalidJSON", "OutOfRange", "check_value", "condition_of", "read_json", "value_at"]
+__all__ = [
+    "InvalidJSON",
+    "InvalidYAML",
+    "OutOfRange",
+    "check_value",
+    "condition_of",
+    "decode_yaml",
+    "read_json",
+    "value_at",
+]
+
 
 _INT64 = 2**63
 _TOO_DEEP = "exceeded max depth"
@@ -22,6 +38,11 @@ _ESCAPE = re.compile(
 )
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _LARGE_NUMBER = re.compile(rb"[0-9]{309}|[eE]\+?[0-9]{3}")
+_VALUE = "looking for beginning of value"
+_LITERALS = {"t": "true", "f": "false", "n": "null"}
+_CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
+_ALLOWED_ALIASES, _SMALL_DOCUMENT = 100, 1000
+_STRICTER_FROM, _STRICTEST_FROM = 400_000, 4_000_000
 
 
 class InvalidJSON(ValueError):
@@ -93,7 +114,6 @@ def _depth_problem(body: bytes) -> str:
 
 
 def _check_numbers(body: bytes) -> None:
-    """Raise `OutOfRange` for a number that does not fit into a float64."""
     beyond: list[str] = []
 
     def read(text: str) -> float:
@@ -131,7 +151,9 @@ def _parse_problem(body: bytes) -> str:
 
 
 def _problem_at(text: str, error: json.JSONDecodeError) -> str:
-    skipped, expected = next((value for start, value in _EXPECTED.items() if error.msg.startswith(start)), (0, _VALUE))
+    # By the beginnings of Python's messages: how far after Python's position Go's decoder stops, and what it expects.
+    known_errors = recorded("encoding/json_errors.json").items()
+    skipped, expected = next((value for start, value in known_errors if error.msg.startswith(start)), (0, _VALUE))
     at = error.pos + skipped
     if error.msg.startswith("Expecting value") and text[at : at + 1] in _LITERALS:
         word = _LITERALS[text[at]]
@@ -153,31 +175,9 @@ def _problem_at(text: str, error: json.JSONDecodeError) -> str:
     return f"invalid character {_character(rest[0])} {expected}"
 
 
-_VALUE = "looking for beginning of value"
-_KEY = "looking for beginning of object key string"
-_EXPECTED = {
-    "Expecting property name": (0, _KEY),
-    "Expecting ':' delimiter": (0, "after object key"),
-    "Illegal trailing comma before end of object": (1, _KEY),  # Python 3.13 and newer; at the comma
-    "Illegal trailing comma before end of array": (1, _VALUE),
-    "Invalid control character": (0, "in string literal"),
-    "Invalid \\escape": (1, "in string escape code"),
-    "Invalid \\uXXXX": (0, "in \\u hexadecimal character escape"),
-}
-"""Beginnings of Python's messages: how far after Python's position Go's decoder stops, and what it expects there."""
-
-_LITERALS = {"t": "true", "f": "false", "n": "null"}
-_CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
-_ESCAPED = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v", "'": "'", "\\": "\\"}
-
-
 def _character(letter: str) -> str:
-    """Return a character in quotes, as Go's strconv.Quote writes it."""
-    if letter in _ESCAPED:
-        return f"'\\{_ESCAPED[letter]}'"
-    if letter < "\x80":
-        return f"'{letter}'" if " " <= letter < "\x7f" else f"'\\x{ord(letter):02x}'"
-    return f"'{letter}'" if letter > "\xa0" else f"'\\u{ord(letter):04x}'"
+    """Return a character in single quotes, as encoding/json writes it."""
+    return {"'": "'\\''", '"': "'\"'"}.get(letter, f"'{quoted(letter)[1:-1]}'")
 
 
 def _reject_constant(name: str) -> None:
@@ -195,3 +195,145 @@ def value_at(doc: Any, path: str, default: Any = None) -> Any:
 def condition_of(doc: JSONObject, kind: str) -> JSONObject:
     """Return the condition of a type in the status of an object; an empty one if it has none."""
     return next((each for each in value_at(doc, "status.conditions", ()) if each.get("type") == kind), {})
+
+
+class InvalidYAML(ValueError):
+    """Malformed YAML, or YAML that JSON cannot express."""
+
+
+def decode_yaml(body: bytes) -> tuple[Any, list[str]]:
+    """Decode a YAML document; return its value and a warning for each duplicate key.
+
+    Raises:
+        InvalidYAML: the body is not valid YAML, is nested too deeply, or is expanded excessively by aliases.
+    """
+    import yaml
+
+    try:
+        loader = _loader()(body)
+        return _plain(loader.get_single_data()), loader.duplicate_keys
+    except InvalidYAML:
+        raise
+    except yaml.YAMLError as error:
+        raise InvalidYAML(str(error)) from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML's constructors raise any of these for a scalar that does not fit its tag.
+        raise InvalidYAML(f"yaml: {error}") from None
+
+
+@functools.cache
+def _loader() -> type[Any]:
+    """Return a loader class that keeps dates as strings, as Kubernetes does, and records duplicate keys."""
+    import yaml
+    from yaml.composer import Composer
+    from yaml.constructor import SafeConstructor
+    from yaml.resolver import Resolver
+
+    # The C parser is several times faster. Its own composer is not used: it recurses without a limit.
+    parser: Any = getattr(yaml, "cyaml").CParser if yaml.__with_libyaml__ else None  # noqa: B009 - it is not in the stubs
+    bases = (yaml.SafeLoader,) if parser is None else (Composer, parser, SafeConstructor, Resolver)
+
+    class Loader(*bases):  # type: ignore[misc]
+        def __init__(self, body: bytes) -> None:
+            for base in bases:
+                base.__init__(self, *([body] if base in (parser, yaml.SafeLoader) else ()))
+            self.duplicate_keys: list[str] = []
+            self.open: list[str | None] = []
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            if event.anchor is not None and event.anchor in self.open and isinstance(event, yaml.AliasEvent):
+                raise InvalidYAML(f"yaml: anchor '{event.anchor}' value contains itself")
+            self.open.append(event.anchor)
+            if len(self.open) > MAX_LEVELS + 1:
+                raise InvalidYAML("yaml: exceeded max depth")
+            node = super().compose_node(parent, index)
+            self.open.pop()
+            return node
+
+        def get_single_node(self) -> Any:
+            node = super().get_single_node()
+            if node is not None:
+                _check_aliases(node)
+            return node
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    self.duplicate_keys.append(f'line {line}: key "{key.value}" already set in map')
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+        yaml_implicit_resolvers = {  # noqa: RUF012 - the base class's attribute
+            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    return Loader
+
+
+def _check_aliases(root: Any) -> None:
+    """Reject a document that is nested too deeply through aliases or consists mostly of repetition.
+
+    The limits on repetition are those of go-yaml.
+    """
+    known: dict[int, tuple[int, int]] = {}
+
+    def measure(node: Any) -> tuple[int, int]:
+        """Return the number of nodes and levels that a node expands to."""
+        if id(node) not in known:
+            inner = node.value if isinstance(node.value, list) else ()
+            parts = [measure(part) for each in inner for part in (each if isinstance(each, tuple) else (each,))]
+            levels = max([below for _, below in parts], default=0) + isinstance(node.value, list)
+            if levels > MAX_LEVELS:
+                raise InvalidYAML("yaml: exceeded max depth")
+            known[id(node)] = 1 + sum(count for count, _ in parts), levels
+        return known[id(node)]
+
+    nodes, _ = measure(root)
+    repeated = nodes - len(known)
+    share = 0.99 - 0.89 * min(1.0, max(0.0, (nodes - _STRICTER_FROM) / (_STRICTEST_FROM - _STRICTER_FROM)))
+    if repeated > _ALLOWED_ALIASES and nodes > _SMALL_DOCUMENT and repeated > share * nodes:
+        raise InvalidYAML("yaml: document contains excessive aliasing")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value made of JSON types; values shared by aliases are copied."""
+    if isinstance(value, dict):
+        return {_key(key, member): _plain(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidYAML(f"json: unsupported value: {_non_finite(value)}")
+        return int(value) if value.is_integer() and abs(value) < 2**63 else value
+    if isinstance(value, int) and value.bit_length() > 1024:
+        raise InvalidYAML("yaml: the number is out of range")
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, str):
+        value.encode()  # raises ValueError for a lone surrogate, which only the Python parser accepts
+    if value is None or isinstance(value, (str, int)):
+        return value
+    raise InvalidYAML(f"yaml: a {type(value).__name__} has no form in JSON")
+
+
+def _key(key: Any, member: Any) -> str:
+    if isinstance(key, str):
+        return str(_plain(key))
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, int) and key.bit_length() <= 1024:
+        return str(key)
+    if isinstance(key, float):
+        return f"{key:g}" if math.isfinite(key) else f"{_non_finite(key).lower().replace('+', '').replace('-', '-.')}"
+    kind = "%!s(<nil>), key: <nil>" if key is None else f"{type(key).__name__}, key: {key}"
+    raise InvalidYAML(f"unsupported map key of type: {kind}, value: {quoted(_plain(member))}")
+
+
+def _non_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

@@ -1,14 +1,21 @@
-"""Values as Go writes them in JSON and in error messages, which clients and tests compare."""
+"""Values as Go writes them in JSON and in error messages, which clients and tests compare, and resource quantities.
+
+A quantity, such as ``100m`` or ``1Gi``, is written in its canonical form.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
+from decimal import ROUND_UP, Decimal, InvalidOperation, localcontext
 from typing import Any
 
 __all__ = [
     "GO_TYPES",
+    "NOT_A_QUANTITY",
+    "canonical_quantity",
     "go_bool",
     "go_int",
     "go_json",
@@ -16,9 +23,44 @@ __all__ = [
     "go_type",
     "go_value",
     "is_int64",
+    "quantity_text",
     "quoted",
+    "read_quantity",
     "snippet",
 ]
+
+_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_UNPRINTABLE = re.compile(r"\\u00([01][0-9a-f])|(?!\\)[^ -~\xa1-\u1fff\u2070-\u20cf\u2c00-\ud7ff]")
+_LETTERS = {"07": "a", "0b": "v"}
+_JSON_TYPES = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+GO_TYPES: Mapping[type, str] = {
+    bool: "bool",
+    dict: "map[string]interface {}",
+    float: "float64",
+    int: "int64",
+    list: "[]interface {}",
+    str: "string",
+    type(None): "<nil>",
+}
+"""The Go types of decoded JSON values."""
+_DIGITS = re.compile(r"[0-9]+")
+_INT64 = 2**63
+NOT_A_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+"""The message of resource.ErrFormatWrong."""
+_DECIMAL = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
+_BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_SUFFIXES = {
+    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(_BINARY)},
+    **{suffix: Decimal(10) ** power for power, suffix in _DECIMAL.items()},
+}
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([eEinumkKMGTP]*[-+]?[0-9]*)")
+_EXPONENT = re.compile(r"[eE][-+]?[0-9]+")
+_PRECISION = 100
+_IS_BINARY = re.compile(r".*[KMGTPE]i")
+_IS_EXPONENT = re.compile(r".*[eE][-+]?[0-9]+")
+_FINEST = Decimal("1e-9")
+_LARGEST = 2**63 - 1
 
 
 def go_json(value: Any, *, sort: bool = True) -> str:
@@ -27,10 +69,6 @@ def go_json(value: Any, *, sort: bool = True) -> str:
     if "<" not in text and ">" not in text and "&" not in text:
         return text
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-_AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def quoted(value: Any) -> str:
@@ -44,10 +82,6 @@ def quoted(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     return go_json(value)
-
-
-_UNPRINTABLE = re.compile(r"\\u00([01][0-9a-f])|(?!\\)[^ -~\xa1-\u1fff\u2070-\u20cf\u2c00-\ud7ff]")
-_LETTERS = {"07": "a", "0b": "v"}
 
 
 def _go_escape(found: re.Match[str]) -> str:
@@ -72,27 +106,7 @@ def _number(value: float) -> str:
 
 def go_type(value: Any) -> str:
     """Return the name that encoding/json gives to the type of a JSON value."""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    if isinstance(value, list):
-        return "array"
-    return "object" if isinstance(value, dict) else "null"
-
-
-GO_TYPES: Mapping[type, str] = {
-    bool: "bool",
-    dict: "map[string]interface {}",
-    float: "float64",
-    int: "int64",
-    list: "[]interface {}",
-    str: "string",
-    type(None): "<nil>",
-}
-"""The Go types of decoded JSON values."""
+    return _JSON_TYPES.get(type(value), "null")
 
 
 def go_value(value: Any) -> str:
@@ -125,10 +139,6 @@ def snippet(body: bytes) -> str:
     return f"{text} ..." if len(body) > 30 else text
 
 
-_DIGITS = re.compile(r"[0-9]+")
-_INT64 = 2**63
-
-
 def is_int64(value: Any) -> bool:
     """Return whether a JSON value is a signed 64-bit integer."""
     return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
@@ -150,3 +160,58 @@ def go_int(text: str, *, signed: bool = True) -> int:
     if not (-_INT64 <= value < _INT64 if signed else value < 2**64):
         raise ValueError(f"strconv.{function}: parsing {quoted(text)}: value out of range")
     return value
+
+
+@functools.lru_cache(maxsize=1024)
+def read_quantity(text: str) -> Decimal:
+    """Return the number that a quantity stands for; raise `ValueError` with the real server's message otherwise."""
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise ValueError(NOT_A_QUANTITY)
+    digits, suffix = match.groups()
+    with localcontext() as context:
+        context.prec = _PRECISION
+        try:
+            if _EXPONENT.fullmatch(suffix):
+                return Decimal(digits + suffix)
+            return Decimal(digits) * _SUFFIXES[suffix]
+        except (InvalidOperation, KeyError):
+            raise ValueError("unable to parse quantity's suffix") from None
+
+
+def quantity_text(number: Decimal) -> str:
+    """Return a number as plain decimal digits, so that equal quantities are equal texts."""
+    text = format(number, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text
+
+
+@functools.lru_cache(maxsize=1024)
+def canonical_quantity(text: str, *, places: int = 9) -> str:
+    """Return a quantity in its canonical form, rounded up to some decimal places: 3 in resource lists."""
+    with localcontext() as context:
+        context.prec = _PRECISION
+        number = read_quantity(text).quantize(Decimal(1).scaleb(-places), ROUND_UP)
+    if _IS_BINARY.fullmatch(text):
+        number = min(number, Decimal(_LARGEST))
+        if abs(number) >= 1024 and number == int(number):
+            return _binary(int(number))
+    return _decimal(number, exponential=bool(_IS_EXPONENT.fullmatch(text)))
+
+
+def _binary(whole: int) -> str:
+    power = 0
+    while whole % 1024 == 0 and power < len(_BINARY) - 1:
+        whole, power = whole // 1024, power + 1
+    return f"{whole}{_BINARY[power]}"
+
+
+def _decimal(number: Decimal, *, exponential: bool) -> str:
+    whole, power = int(number / _FINEST), -9
+    if not whole:
+        return "0"
+    while whole % 1000 == 0 and power < 18:
+        whole, power = whole // 1000, power + 3
+    if exponential:
+        return f"{whole}e{power}" if power else str(whole)
+    return f"{whole}{_DECIMAL[power]}"

@@ -33,6 +33,7 @@ __all__ = [
 FieldSet: TypeAlias = dict[str, "FieldSet"]
 
 _SELF = "."
+_LEAF: FieldSet = {}
 
 
 def _parts(fields: FieldSet) -> tuple[bool, FieldSet]:
@@ -176,9 +177,6 @@ def fields_of(value: JSONValue, node: Node, *, whole: bool) -> FieldSet:
         counts = whole or schema is ANYTHING or not element.startswith("f:")
         found[element] = {_SELF: {}, **inner} if inner and counts else inner
     return found
-
-
-_LEAF: FieldSet = {}
 
 
 def compare(before: JSONValue, after: JSONValue, node: Node) -> tuple[FieldSet, FieldSet]:

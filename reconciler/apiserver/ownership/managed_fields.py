@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from reconciler.apiserver.ownership.field_sets import FieldSet, compare, difference, intersection, union
 from reconciler.apiserver.requests.routing import Call
@@ -48,12 +48,7 @@ class ManagerKey:
     @classmethod
     def of(cls, entry: ManagedFieldsEntry) -> ManagerKey:
         """Return the identity of the manager of an entry."""
-        return cls(
-            str(entry.get("manager") or ""),
-            str(entry.get("operation") or ""),
-            str(entry.get("apiVersion") or ""),
-            str(entry.get("subresource") or ""),
-        )
+        return cls(*(str(entry.get(name) or "") for name in ("manager", "operation", "apiVersion", "subresource")))
 
     def _identity(self) -> tuple[str, str, str, str]:
         version = "" if self.operation == "Apply" else self.api_version
@@ -75,7 +70,7 @@ class ManagerKey:
 
     def entry(self, fields: FieldSet, time: str) -> ManagedFieldsEntry:
         """Return the entry for ``managedFields``, without a time if `time` is empty."""
-        entry: dict[str, Any] = {
+        entry = {
             "manager": self.manager,
             "operation": self.operation,
             "apiVersion": self.api_version,
@@ -84,9 +79,7 @@ class ManagerKey:
             "fieldsV1": fields,
             "subresource": self.subresource,
         }
-        present: Any = {name: value for name, value in entry.items() if value != ""}
-        found: ManagedFieldsEntry = present
-        return found
+        return cast("ManagedFieldsEntry", {name: value for name, value in entry.items() if value != ""})
 
 
 def manager_of(call: Call) -> str:
@@ -119,17 +112,13 @@ def ownable_content(call: Call, doc: Mapping[str, Any]) -> JSONObject:
             return content
         untracked = untracked | {*info.fixed_in_status}
     else:
-        content = _without_metadata(call, doc)
+        excluded = {"apiVersion", "kind", "metadata", *(("status",) if "status" in call.endpoint.subresources else ())}
+        if info.plural == "namespaces":
+            excluded.add("spec")
+        content = {key: value for key, value in doc.items() if key not in excluded}
     metadata = doc.get("metadata") or {}
     content["metadata"] = {key: value for key, value in metadata.items() if key not in untracked}
     return content
-
-
-def _without_metadata(call: Call, doc: Mapping[str, Any]) -> JSONObject:
-    excluded = {"apiVersion", "kind", "metadata", *(("status",) if "status" in call.endpoint.subresources else ())}
-    if call.endpoint.info.plural == "namespaces":
-        excluded.add("spec")
-    return {key: value for key, value in doc.items() if key not in excluded}
 
 
 @dataclass(frozen=True)
@@ -264,16 +253,8 @@ class ManagedFields:
 
 def sort_entries(entries: Iterable[ManagedFieldsEntry]) -> list[ManagedFieldsEntry]:
     """Return entries in the order of ``managedFields``."""
-    return sorted(
-        entries,
-        key=lambda entry: (
-            entry.get("operation", ""),
-            entry.get("time", ""),
-            entry.get("manager", ""),
-            entry.get("apiVersion", ""),
-            entry.get("subresource", ""),
-        ),
-    )
+    order = ("operation", "time", "manager", "apiVersion", "subresource")
+    return sorted(entries, key=lambda entry: [entry.get(name, "") for name in order])
 
 
 def _capped(entries: list[ManagedFieldsEntry], now: str) -> list[ManagedFieldsEntry]:

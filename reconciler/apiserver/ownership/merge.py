@@ -12,6 +12,12 @@ from reconciler.wire import JSONObject, JSONValue
 
 __all__ = ["merge", "prune", "type_errors"]
 
+_NO_KEY: Mapping[type, str] = {
+    dict: "associative list without keys has an element that's a map type",
+    list: "not supported: associative list with lists as elements",
+    type(None): "associative list without keys has an element that's an explicit null",
+}
+
 
 def merge(live: JSONValue, config: JSONValue, node: Node) -> JSONValue:
     """Return a value with an applied one merged into it; unchanged parts are shared.
@@ -169,13 +175,6 @@ def _key_error(item: JSONValue, node: Node) -> str:
         f"associative list with keys has an element that omits all key fields {keys} (and doesn't have default values "
         "for any key fields)"
     )
-
-
-_NO_KEY: Mapping[type, str] = {
-    dict: "associative list without keys has an element that's a map type",
-    list: "not supported: associative list with lists as elements",
-    type(None): "associative list without keys has an element that's an explicit null",
-}
 
 
 def _bracketed(item: JSONValue, node: Node) -> str:

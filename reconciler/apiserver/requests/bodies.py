@@ -10,18 +10,9 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    Refusal,
-    bad_request,
-    cannot_be_handled,
-    option_invalid,
-    too_large,
-    unsupported_media_type,
-)
+from reconciler.apiserver.encoding.json_documents import InvalidJSON, InvalidYAML, OutOfRange, decode_yaml, read_json
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_type, quoted, snippet
-from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, decode_yaml
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
@@ -53,6 +44,9 @@ APPLY_PATCH = "application/apply-patch+yaml"
 YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
 MAX_BODY_BYTES = 3 * 1024 * 1024
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Escapes of surrogates, which JSON allows and YAML does not."""
+_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 
 
 def media_type(request: HTTPRequest) -> str:
@@ -68,14 +62,14 @@ def patch_type(call: Call) -> str:
     if kind not in accepted:
         if not custom:
             raise Refusal(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
-        raise unsupported_media_type(accepted)
+        raise Refusal.unsupported_media_type(accepted)
     return kind
 
 
 def check_size(request: HTTPRequest) -> None:
     """Raise the 413 for a body that exceeds the limit of an API server."""
     if len(request.body) > MAX_BODY_BYTES:
-        raise too_large(f"limit is {MAX_BODY_BYTES}")
+        raise Refusal.too_large(f"limit is {MAX_BODY_BYTES}")
 
 
 def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = None) -> JSONObject:
@@ -90,7 +84,7 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
             found = read_json(request.body)
         except OutOfRange as error:
             version = error.document.get("apiVersion") if isinstance(error.document, dict) else ""
-            raise cannot_be_handled(kind, str(version or "v1"), kind, str(error)) from None
+            raise Refusal.cannot_be_handled(kind, str(version or "v1"), kind, str(error)) from None
         except InvalidJSON as error:
             raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
     elif media == YAML:
@@ -100,9 +94,9 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
             found = read_protobuf(request.body)
         except Unreadable as error:
             # A custom kind, for example, has no such form.
-            raise unsupported_media_type((_JSON, YAML), f"{error}: send {kind} as application/json") from None
+            raise Refusal.unsupported_media_type((_JSON, YAML), f"{error}: send {kind} as application/json") from None
     else:
-        raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
+        raise Refusal.unsupported_media_type((_JSON, YAML, _PROTOBUF))
     if found is None:
         return {}
     if duplicates is not None and media in ("", _JSON):
@@ -115,7 +109,7 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
 
 
 def _unrecognized(kind: str, problem: str) -> Refusal:
-    return bad_request(
+    return Refusal.bad_request(
         f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {problem}"
     )
 
@@ -125,7 +119,7 @@ def decode_patch(body: bytes) -> Any:
     try:
         return read_json(body)
     except InvalidJSON as error:
-        raise bad_request(f"error decoding patch: {error}") from None
+        raise Refusal.bad_request(f"error decoding patch: {error}") from None
 
 
 def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
@@ -144,14 +138,10 @@ def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
     try:
         found, twice = decode_yaml(body)
     except InvalidYAML as error:
-        raise bad_request(f"error converting YAML to JSON: {error}") from None
+        raise Refusal.bad_request(f"error converting YAML to JSON: {error}") from None
     if duplicates is not None:
         duplicates += twice
     return found
-
-
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-"""Escapes of surrogates, which JSON allows and YAML does not."""
 
 
 def yaml_problem(duplicates: list[str]) -> str:
@@ -192,9 +182,6 @@ def _duplicates(value: Any, path: str) -> Iterator[str]:
             yield from _duplicates(item, f"{path}[{index}]")
 
 
-_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
-
-
 def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
     """Check the parameters that all writes share; return whether the request asks for a dry run.
 
@@ -210,22 +197,18 @@ def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
     validation = query.get("fieldValidation", "")
     if validation not in ("", "Ignore", "Strict", "Warn"):
         errors.append(FieldError.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
-    if len(query.get("fieldManager", "")) > 128:
+    manager = query.get("fieldManager", "")
+    if len(manager) > 128:
         errors.append(FieldError("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
-    errors += _unprintable(query.get("fieldManager", ""))
+    bad = next((index for index, letter in enumerate(manager) if not letter.isprintable()), None)
+    if bad is not None:
+        why = f"invalid character U+{ord(manager[bad]):04X} (at position {bad})"
+        errors.append(FieldError("fieldManager", f"Invalid value: {json.dumps(manager)}: {why}"))
     if call.verb == "patch":
         errors += _patch_problems(call)
     if errors:
-        raise option_invalid(kind, *errors)
+        raise Refusal.option_invalid(kind, *errors)
     return bool(dry_run)
-
-
-def _unprintable(manager: str) -> list[FieldError]:
-    for index, letter in enumerate(manager):
-        if not letter.isprintable():
-            why = f"invalid character U+{ord(letter):04X} (at position {index})"
-            return [FieldError("fieldManager", f"Invalid value: {json.dumps(manager)}: {why}")]
-    return []
 
 
 def _patch_problems(call: Call) -> list[FieldError]:

@@ -11,7 +11,7 @@ from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_type, quoted
-from reconciler.apiserver.schema.names import name_problems
+from reconciler.apiserver.schema.formats import name_problems
 from reconciler.wire import JSONObject, JSONValue
 
 __all__ = [
@@ -25,6 +25,9 @@ __all__ = [
 
 OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 """The fields of an owner reference, in the order of Go's struct."""
+_MAX_ANNOTATIONS = 256 * 1024
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+_CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 
 
 def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", lenient: bool = False) -> JSONObject:
@@ -54,7 +57,7 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
             continue
         kept: Any = value
         # The content of managedFields is checked when it is used.
-        if key != "managedFields" or not _are_objects(value):
+        if key != "managedFields" or type(value) is not list or any(type(entry) is not dict for entry in value):
             place = Place(decoding, f"metadata.{key}", f"metadata.{key}" if kind else key, "ObjectMeta")
             known = len(decoding.problems)
             kept = decoding.read_member("metadata", value, node, place)
@@ -66,10 +69,6 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
         if kept or kept == 0 or key == "managedFields":
             metadata[key] = kept
     return metadata
-
-
-def _are_objects(value: JSONValue) -> bool:
-    return type(value) is list and all(type(entry) is dict for entry in value)
 
 
 def _owners(owners: list[JSONObject]) -> list[JSONObject]:
@@ -108,9 +107,6 @@ def metadata_warnings(found: JSONObject, before: JSONObject, *, custom: bool) ->
                 + ", ".join(twice)
             )
     return warnings
-
-
-_MAX_ANNOTATIONS = 256 * 1024
 
 
 def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
@@ -155,9 +151,6 @@ def _validate_standard_finalizers(info: KindInfo, metadata: JSONObject, subresou
     ]
 
 
-_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
-
-
 def _validate_maps(metadata: JSONObject) -> list[FieldError]:
     if metadata.keys().isdisjoint(_CHECKED):
         return []
@@ -167,9 +160,6 @@ def _validate_maps(metadata: JSONObject) -> list[FieldError]:
         message = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
         errors.append(FieldError("metadata.annotations", message, "FieldValueTooLong"))
     return errors + _validate_owners(metadata.get("ownerReferences") or [])
-
-
-_CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 
 
 def _validate_owners(owners: list[JSONObject]) -> list[FieldError]:

@@ -39,15 +39,10 @@ class _Member(NamedTuple):
     form: str
 
 
-def _messages() -> dict[str, dict[str, str]]:
-    table: dict[str, dict[str, str]] = recorded("requests/protobuf.json")
-    return table
-
-
 @functools.cache
 def _members(name: str) -> dict[int, _Member]:
     found = {}
-    for number, text in _messages()[name].items():
+    for number, text in recorded("requests/protobuf.json")[name].items():
         label, _, form = text.partition(":")
         bare = form.strip("[]{}")
         found[int(number)] = _Member(label.lstrip("*"), label[:1] == "*", form[:1] == "[", form[:1] == "{", bare)
@@ -64,7 +59,7 @@ def read_protobuf(body: bytes) -> JSONObject:
         name = _BESIDE.get(kind) or type_name(group, number, kind)
         if name is None:  # a review or an eviction: answered, never stored, so not in the table of kinds
             name = f"{group.removesuffix('.k8s.io') or 'core'}.{number}.{kind}"
-        if name not in _messages():
+        if name not in recorded("requests/protobuf.json"):
             raise Unreadable(f'no kind "{kind}" in version "{version}" is read from protobuf')
         return {"apiVersion": version, "kind": kind, **_object(raw, name)}
     except (Truncated, UnicodeDecodeError, struct.error, OverflowError, msgspec.DecodeError) as error:
@@ -72,7 +67,6 @@ def read_protobuf(body: bytes) -> JSONObject:
 
 
 def _open_envelope(envelope: bytes) -> tuple[str, str, bytes]:
-    """Return apiVersion, kind and content of the envelope around every object."""
     version = kind = ""
     raw = b""
     for number, value in read_fields(envelope):

@@ -8,22 +8,24 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from reconciler.apiserver.access.users import ADMIN, User
-from reconciler.apiserver.encoding.refusals import (
-    Refusal,
-    bad_request,
-    method_not_allowed,
-    needs_a_node,
-    no_such_resource,
-    not_found,
-    not_served,
-    verb_not_supported,
-)
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool
-from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
 
 __all__ = ["ACTIONS", "Call", "route"]
+
+_COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
+_OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_ACTION = {"POST": "create"}
+ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}
+"""The subresources that support create only, with their kinds."""
+_SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
+_INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
+"""Subresources that a kubelet serves behind the real server."""
+_UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
 
 
 @dataclass(slots=True)
@@ -64,23 +66,8 @@ class Call:
         """Return the stored object that the request names; raise the 404 if there is none."""
         found = self.find()
         if found is None:
-            raise not_found(self.endpoint.info.plural, self.endpoint.info.group, self.name)
+            raise Refusal.not_found(self.endpoint.info.plural, self.endpoint.info.group, self.name)
         return found
-
-
-_COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
-_OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_ACTION = {"POST": "create"}
-ACTIONS = {
-    "binding": {"kind": "Binding"},
-    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
-    "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
-}
-"""The subresources that support create only, with their kinds in discovery."""
-_SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
-
-
-_INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
@@ -108,33 +95,29 @@ def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
     plural, name, subresource = rest[0], rest[1] if len(rest) > 1 else "", "/".join(rest[2:])
     endpoint = registry.endpoint(group, version, plural)
     if endpoint is None:
-        raise no_such_resource() if registry.is_built_in(group, version) else not_served()
+        raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()
     call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
     verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
     call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
     return call
 
 
-_OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
-"""Subresources that a kubelet serves behind the real server."""
-
-
 def _built_in_verb(call: Call) -> str:
     """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
     info = call.endpoint.info
     if call.subresource in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
-        raise needs_a_node(info.plural, call.name, call.subresource)
+        raise Refusal.needs_a_node(info.plural, call.name, call.subresource)
     stored = "list" in info.verbs
     has_collections = info.namespaced and stored  # over all namespaces
     misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not has_collections)
     if misplaced or (call.name and not stored):
-        raise no_such_resource()
+        raise Refusal.no_such_resource()
     if call.subresource and call.subresource not in call.endpoint.subresources:
-        raise no_such_resource()
+        raise Refusal.no_such_resource()
     verb = _table(call).get(call.request.method)
     over_all = info.namespaced and call.namespace is None
     if verb is None or (over_all and verb != "list") or not (stored or verb in info.verbs):
-        raise method_not_allowed()
+        raise Refusal.method_not_allowed()
     return verb
 
 
@@ -142,24 +125,21 @@ def _custom_verb(call: Call) -> str:
     """Return the verb of a request to a custom kind, for which one handler serves all paths."""
     info, method = call.endpoint.info, call.request.method
     if info.namespaced != (call.namespace is not None) and not (info.namespaced and method == "GET" and not call.name):
-        raise not_served()
+        raise Refusal.not_served()
     if call.subresource:
         if call.subresource not in call.endpoint.subresources:
-            raise not_found(info.plural, info.group, call.name)
+            raise Refusal.not_found(info.plural, info.group, call.name)
         if method in _UNSUPPORTED:
-            raise verb_not_supported(_UNSUPPORTED[method], info.plural, info.group)
+            raise Refusal.verb_not_supported(_UNSUPPORTED[method], info.plural, info.group)
     if not call.name and method in ("PUT", "PATCH"):
-        raise bad_request("name must be provided")
+        raise Refusal.bad_request("name must be provided")
     if call.name and method == "POST":
         # The name of a created object comes from the document alone.
         call.name = ""
     verb = _table(call).get(method)
     if verb is None:
-        raise method_not_allowed()
+        raise Refusal.method_not_allowed()
     return verb
-
-
-_UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
 
 
 def _table(call: Call) -> Mapping[str, str]:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from reconciler.apiserver.encoding.refusals import Refusal, aggregate, bad_request, internal_error
+from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import go_int, quoted
-from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
+from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = [
@@ -24,6 +24,11 @@ LabelTerm = Callable[[Mapping[str, str]], bool]
 
 _TOKEN = re.compile(r"(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
 _MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
+_CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
+_LITERAL = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+_HEX = frozenset("0123456789abcdef")
+_FULL = "0x1" + "0" * 16
+_FIELDS = ("object.metadata.uid", "object.metadata.namespace")
 
 
 class FieldTerm(NamedTuple):
@@ -98,14 +103,14 @@ class _LabelParser:
         found = []
         while True:
             if self._peek() not in ("!", "") and self._peek() in _MARKS:
-                raise bad_request(f"found '{self._peek()}', expected: !, identifier, or 'end of string'")
+                raise Refusal.bad_request(f"found '{self._peek()}', expected: !, identifier, or 'end of string'")
             found.append(self._term())
             if not self._peek():
                 return found
             if self._take() != ",":
-                raise bad_request(f"found '{self._tokens[self._at - 1]}', expected: ',' or 'end of string'")
+                raise Refusal.bad_request(f"found '{self._tokens[self._at - 1]}', expected: ',' or 'end of string'")
             if self._peek() != "!" and (not self._peek() or self._peek() in _MARKS):
-                raise bad_request(f"found '{self._peek()}', expected: identifier after ','")
+                raise Refusal.bad_request(f"found '{self._peek()}', expected: identifier after ','")
 
     def _peek(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""
@@ -204,7 +209,7 @@ class _LabelParser:
 
 
 def _requirement(problem: str) -> Refusal:
-    return bad_request(f"unable to parse requirement: {problem}")
+    return Refusal.bad_request(f"unable to parse requirement: {problem}")
 
 
 def parse_field_selector(text: str) -> list[FieldTerm]:
@@ -220,18 +225,11 @@ def parse_field_selector(text: str) -> list[FieldTerm]:
                     break
                 found.append(FieldTerm(path, re.sub(r"\\([\\,=])", r"\1", value), negated))
                 if re.search(r"(?<!\\)=", value):
-                    raise bad_request(f"invalid field selector: unescaped character in value: {ord('=')}")
+                    raise Refusal.bad_request(f"invalid field selector: unescaped character in value: {ord('=')}")
                 break
         else:
-            raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
+            raise Refusal.bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
     return found
-
-
-_CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
-_LITERAL = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-_HEX = frozenset("0123456789abcdef")
-_FULL = "0x1" + "0" * 16
-_FIELDS = ("object.metadata.uid", "object.metadata.namespace")
 
 
 class ShardSelector:
@@ -306,4 +304,4 @@ def _hash(text: str) -> int:
 
 
 def _invalid(problem: str) -> Refusal:
-    return internal_error(f"invalid shard selector: {problem}")
+    return Refusal.internal_error(f"invalid shard selector: {problem}")

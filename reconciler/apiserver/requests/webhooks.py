@@ -15,6 +15,9 @@ from reconciler.wire import JSONObject
 
 __all__ = ["WebhookAddress", "post_to_webhook", "review_version", "webhook_address"]
 
+_LARGEST = 16 * 1024 * 1024
+"""Bytes of a response that are read: more than five objects of the largest size that etcd accepts."""
+
 
 class WebhookAddress(NamedTuple):
     """The address of a webhook.
@@ -56,10 +59,6 @@ def webhook_address(client: JSONObject) -> WebhookAddress:
     parts = urlsplit(str(client["url"]))
     origin, path = f"{parts.scheme}://{parts.netloc}", posixpath.normpath("/" + parts.path.lstrip("/"))
     return WebhookAddress(origin + path, path, origin, "")
-
-
-_LARGEST = 16 * 1024 * 1024
-"""Bytes of a response that are read: more than five objects of the largest size that etcd accepts."""
 
 
 async def post_to_webhook(url: str, request: HTTPRequest, client: JSONObject) -> HTTPResponse:

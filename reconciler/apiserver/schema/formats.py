@@ -1,41 +1,115 @@
-"""String formats that a structural schema may name.
+"""Forms of strings: names, label keys and label values, the formats that a structural schema may name, and patterns.
 
-The rules are those of the API server's own format registry, which are laxer than the RFCs in places.
+The forms of names are in ``names.json``: a pattern, the maximum length (0 for none) and its unit, and the message, in
+which braces stand for the pattern; or it has a message for each pattern of what a text must not contain. The rules of
+formats are those of the API server's own format registry, which are laxer than the RFCs in places; ``formats.json`` has
+those that are a pattern. Patterns of users are regular expressions in Go's syntax; ``patterns.json`` has the POSIX
+classes, and Go's messages by those of RE2.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import ipaddress
-import math
 import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
-from reconciler.apiserver.schema.names import form_problems
+from reconciler.apiserver.encoding.data_files import recorded
 
-__all__ = ["FORMATS", "INTEGER_RANGES"]
+__all__ = [
+    "FORMATS",
+    "INTEGER_RANGES",
+    "RANDOM_LETTERS",
+    "ecma_pattern",
+    "form_problems",
+    "label_problems",
+    "name_problems",
+    "path_name_problems",
+    "pattern_problem",
+    "qualified_name_problems",
+]
 
+
+RANDOM_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""The alphabet of the suffixes of generated names."""
+_QUALIFIED_MESSAGE = (
+    "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+    "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' "
+    "(e.g. 'example.com/MyName')"
+)
 INTEGER_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 """The least and greatest number of each integer format."""
-
 _DATE = re.compile(r"[0-9]{4}-([0-9]{2})-([0-9]{2})")
 _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})")
 _DURATION = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+|0")
 _LONG_DURATION = re.compile(r"([0-9]+)\s*([A-Za-zµ]+)")
 _UNIT = re.compile(r"ns|nano.*|us|µs|micro.*|ms|milli.*|s|sec.*|m|min.*|h|hr|hour.*|d|day.*|w|wk|week.*")
-_HOSTNAME = r"[a-zA-Z0-9](-?[a-zA-Z0-9]{0,62})?|([a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}"
-_MAC = r"([0-9A-Fa-f]{2}[:-]){5,7}[0-9A-Fa-f]{2}|([0-9A-Fa-f]{4}\.){2,3}[0-9A-Fa-f]{4}"
 _UUID = re.compile(r"(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{12}")
 _RGB = re.compile(r"rgb\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)")
 _LEADING = re.compile(r"(?<![0-9])0+([0-9])")
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_GO_SYNTAX = re.compile(
+    r"\\Q(?P<literal>.*?)(?:\\E|\Z)|\\x\{(?P<point>[0-9A-Fa-f]+)\}|"
+    r"\\(?P<property>[pP])(?P<letter>[A-Z])|\\(?P<escaped>.)|(?P<named>\(\?P<)|\[:(?P<class>\w+):\]",
+    re.DOTALL,
+)
+_FLAGS = re.compile(r"(\^?)\(\?([ims]+)\)")
 
 
-def _matches(pattern: str, most: float = math.inf) -> Callable[[str], bool]:
+def form_problems(form: str, text: str) -> list[str]:
+    """Return why a string does not have a form of ``names.json``."""
+    found = recorded("schema/names.json")[form]
+    if isinstance(found, dict):
+        return [message for pattern, message in found.items() if re.search(pattern, text)]
+    pattern, most, unit, message = found
+    problems = [f"must be no more than {most} {unit}"] if most and len(text.encode()) > most else []
+    return problems if re.fullmatch(pattern, text) else [*problems, message.replace("{}", pattern)]
+
+
+def label_problems(text: str) -> list[str]:
+    """Return why a string is not an RFC 1123 label."""
+    problems = form_problems("label", text)
+    if "." in text and re.fullmatch(recorded("schema/names.json")["subdomain"][0], text):
+        problems[-1] = "must not contain dots"
+    return problems
+
+
+def name_problems(name: str, rule: str) -> list[str]:
+    """Return why an object's name is invalid by one of the rules of `KindInfo.names`."""
+    if rule == "path":
+        return path_name_problems(name)
+    return ["must not contain dots"] if rule != "subdomain" and "." in name else form_problems(rule, name)
+
+
+def path_name_problems(name: str) -> list[str]:
+    """Return why a name cannot be a segment of a path: it is ``.`` or ``..``, or contains ``/`` or ``%``."""
+    if name in (".", ".."):
+        return [f"may not be '{name}'"]
+    return [f"may not contain '{mark}'" for mark in ("/", "%") if mark in name]
+
+
+def qualified_name_problems(key: str) -> list[str]:
+    """Return why a string is not a valid label key, annotation key or finalizer."""
+    prefix, slash, name = key.rpartition("/")
+    if "/" in prefix:
+        return [_QUALIFIED_MESSAGE]
+    problems = [f"prefix part {problem}" for problem in form_problems("subdomain", prefix)[-1:]] if slash else []
+    if slash and not prefix:
+        problems = ["prefix part must be non-empty"]
+    if not name:
+        problems.append("name part must be non-empty")
+    found = form_problems("name-part", name)
+    return problems + [problem if problem.startswith("name part") else f"name part {problem}" for problem in found]
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
     expression = re.compile(pattern)
-    return lambda text: len(text) <= most and expression.fullmatch(text) is not None
+    return lambda text: expression.fullmatch(text) is not None
 
 
 def _is_date(text: str) -> bool:
@@ -140,7 +214,7 @@ def _is_card(text: str) -> bool:
 
 
 FORMATS: dict[str, Callable[[str], bool]] = {
-    "bsonobjectid": _matches(r"[0-9a-fA-F]{24}"),
+    **{name: _matches(pattern) for name, pattern in recorded("schema/formats.json").items()},
     "byte": _is_base64,
     "cidr": _is_cidr,
     "creditcard": _is_card,
@@ -148,9 +222,6 @@ FORMATS: dict[str, Callable[[str], bool]] = {
     "date-time": _is_date_time,
     "datetime": _is_date_time,
     "duration": _is_duration,
-    "email": _matches(r"[^@\s]+@[^@\s]+"),
-    "hexcolor": _matches(r"#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})"),
-    "hostname": _matches(_HOSTNAME, most=255),
     "ipv4": lambda text: _is_address(text, 4),
     "ipv6": lambda text: _is_address(text, 6),
     "isbn": _is_isbn(0),
@@ -158,10 +229,8 @@ FORMATS: dict[str, Callable[[str], bool]] = {
     "isbn13": _is_isbn(13),
     "k8s-long-name": lambda text: not form_problems("subdomain", text),
     "k8s-short-name": lambda text: not form_problems("label", text),
-    "mac": _matches(_MAC),
     "password": lambda _text: True,
     "rgbcolor": _is_rgb,
-    "ssn": _matches(r"\d{3}[- ]\d{2}[- ]\d{4}"),
     "uri": _is_uri,
     "uuid": _is_uuid(""),
     "uuid3": _is_uuid("3"),
@@ -169,3 +238,61 @@ FORMATS: dict[str, Callable[[str], bool]] = {
     "uuid5": _is_uuid("5"),
 }
 """The formats that are checked, by name; other formats are ignored."""
+
+
+def ecma_pattern(pattern: str) -> str:
+    """Return a pattern in the syntax of ECMAScript, which JSON Schema uses."""
+    pattern = _GO_SYNTAX.sub(_to_ecma, pattern)
+    flags = _FLAGS.match(pattern)
+    return f"{flags[1]}(?{flags[2]}:{pattern[flags.end() :]})" if flags else pattern
+
+
+def _to_ecma(found: re.Match[str]) -> str:
+    if found["literal"] is not None:
+        return re.sub(r"[\\^$.*+?()\[\]{}|/-]", r"\\\g<0>", found["literal"])
+    if found["point"]:
+        return f"\\u{{{found['point']}}}"
+    if found["letter"]:
+        return f"\\{found['property']}{{{found['letter']}}}"
+    if found["named"]:
+        return "(?<"
+    if found["class"]:
+        return str(recorded("schema/patterns.json")["classes"].get(found["class"], found[0]))
+    return {"A": "^", "z": "$"}.get(found["escaped"], found[0])
+
+
+def pattern_problem(pattern: str) -> str:
+    """Return the error of Go's parser for a pattern, or an empty string if it is valid.
+
+    RE2, which the CEL engine contains, finds the error. Without the engine, an optional dependency, Python's parser
+    does, with fewer of Go's messages.
+    """
+    try:
+        outcome = _matcher().eval(data={"pattern": pattern})
+    except ModuleNotFoundError:
+        return _problem_without_engine(pattern)
+    if outcome.type().name() != "ERROR":
+        return ""
+    problem, _, part = str(outcome.value()).partition("invalid regular expression: ")[2].partition(": ")
+    if part.startswith("(?<"):
+        problem, part = "invalid named capture", pattern[pattern.index("(?<") :]
+    return f"error parsing regexp: {recorded('schema/patterns.json')['messages'].get(problem, problem)}: `{part}`"
+
+
+@functools.cache
+def _matcher() -> Any:
+    from cel_expr_python import cel  # type: ignore[import-untyped]
+
+    return cel.NewEnv(variables={"pattern": cel.Type.STRING}).compile("''.matches(pattern)")
+
+
+def _problem_without_engine(pattern: str) -> str:
+    try:
+        re.compile(ecma_pattern(pattern).replace("(?<", "(?P<").replace("(?P<=", "(?<=").replace("(?P<!", "(?<!"))
+    except re.error as error:
+        if "missing )" in error.msg or "unterminated subpattern" in error.msg:
+            return f"error parsing regexp: missing closing ): `{pattern}`"
+        if "unterminated character set" in error.msg:
+            return f"error parsing regexp: missing closing ]: `{pattern[error.pos or 0 :]}`"
+        return f"error parsing regexp: {error.msg}: `{pattern}`"
+    return ""

@@ -18,6 +18,7 @@ __all__ = ["ANYTHING", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_a
 
 NO_DEFAULT: Any = object()
 """The absence of a default; None is not used, since null can be a default."""
+_EMPTY: JSONObject = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -227,6 +228,3 @@ def _embedded_metadata(metadata: JSONObject, path: str, unknown: list[str]) -> J
     foreign = [key for key in metadata if key not in known]
     unknown.extend(f"{path}.{key}" for key in foreign)
     return {key: value for key, value in metadata.items() if key not in foreign} if foreign else metadata
-
-
-_EMPTY: JSONObject = {}

@@ -1,40 +1,204 @@
 """Validation of values by a structural schema, with the error messages of kube-apiserver.
 
-jsonschema-rs validates; a `Translator` turns its errors into the messages that users see through ``kubectl``.
+jsonschema-rs validates; a `Translator` turns its errors into the messages that users see through ``kubectl``. Most are
+in ``messages.json``: the reason and the message of each keyword. A message that begins with an empty value concerns no
+field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
-from reconciler.apiserver.schema.messages import WRITTEN_PATTERN, Finding, Translator, path_of
-from reconciler.apiserver.schema.patterns import ecma_pattern
+from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, ecma_pattern
 from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.errors import MissingExtra
 from reconciler.wire import JSONObject
 
-__all__ = ["SchemaValidator", "duplicates", "item_key", "untouched"]
+__all__ = ["Finding", "SchemaValidator", "duplicates", "item_key", "untouched"]
 
-_KEPT = (
-    "enum",
-    "exclusiveMaximum",
-    "exclusiveMinimum",
-    "maxItems",
-    "maxLength",
-    "maxProperties",
-    "maximum",
-    "minItems",
-    "minLength",
-    "minProperties",
-    "minimum",
-    "multipleOf",
-    "pattern",
-    "required",
-)
+
+WRITTEN_PATTERN = "x-written-pattern"
+"""The keyword under which a schema keeps a pattern as written, since ``pattern`` holds its translation."""
+_STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
+_INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A field error and the path of the value that it is about."""
+
+    path: tuple[str | int, ...]
+    error: FieldError
+
+
+@dataclass(frozen=True, slots=True)
+class Translator:
+    """A translator of errors of values that were validated with a schema; `root` is their path in the object."""
+
+    schema: JSONObject
+    root: str
+
+    def findings(self, errors: Iterable[Any]) -> Iterator[Finding]:
+        """Yield the field errors for errors of jsonschema-rs."""
+        wrong_lengths: set[tuple[Any, ...]] = set()
+        for place, group in itertools.groupby(errors, key=_all_of):
+            branches: set[Any] = set()
+            for error in group:
+                branches.add(None if place is None else list(error.schema_path)[len(place[0])])
+                yield from self._one(error, wrong_lengths)
+            if place is not None:
+                yield self._not_all(place, branches)
+
+    def _one(self, error: Any, wrong_lengths: set[tuple[Any, ...]]) -> Iterator[Finding]:
+        name, path = path_of(error.instance_path), tuple(error.instance_path)
+        checked = (path, tuple(error.schema_path)[:-1])
+        if error.kind.name in ("maxLength", "minLength"):
+            wrong_lengths.add(checked)
+        elif error.kind.name == "pattern" and checked in wrong_lengths:
+            # The real server does not match a string of the wrong length.
+            return
+        schema, field, keyword = self._schema_of(error), self._field(name), error.kind.name
+        if self._is_map_key(path) and keyword != "pattern":
+            name = f".{name}"
+        if keyword == "type" and schema.get("format") and not isinstance(error.instance, (str, list, type(None))):
+            found: Iterable[FieldError] = _wrong_format(error.instance, schema["format"], name, field)
+        elif keyword in _COMPUTED:
+            found = _COMPUTED[keyword](error, name, field)
+        else:
+            found = (_message(error, name, field, schema.get(WRITTEN_PATTERN, "")),)
+        yield from (Finding(path, each) for each in found)
+        if error.kind.name in ("oneOf", "anyOf"):
+            # The real server adds the errors of the branch that came closest.
+            branches: list[list[Any]] = sorted(error.kind.context, key=len)
+            yield from self.findings(branches[0])
+
+    def _field(self, name: str) -> str:
+        return f"{self.root}.{name}" if self.root and name else self.root or name
+
+    def _is_map_key(self, path: tuple[str | int, ...]) -> bool:
+        """Return whether a path begins with a key of a map that is validated alone: its name begins with a dot."""
+        begins = path[0] if self.root and path else 0
+        return isinstance(begins, str) and begins not in (self.schema.get("properties") or {})
+
+    def _schema_of(self, error: Any) -> JSONObject:
+        schema: Any = self.schema
+        for step in list(error.schema_path)[:-1]:
+            schema = (
+                schema.get(step) if isinstance(schema, dict) else schema[step] if isinstance(schema, list) else None
+            )
+        return schema if isinstance(schema, dict) else {}
+
+    def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> Finding:
+        schema_path, path = place
+        schema: Any = functools.reduce(operator.getitem, schema_path, self.schema)
+        # The last part may be the range of an integer format, which is not a branch as written.
+        none = "" if len(branches) < len(schema) else ". None validated"
+        message = f'Invalid value: "": "{path_of(path)}" must validate all the schemas (allOf){none}'
+        return Finding(path, FieldError("<nil>", message))
+
+
+def _all_of(error: Any) -> tuple[Any, ...] | None:
+    """Return the paths, in the schema and in the value, of the innermost allOf around an error; None without one."""
+    steps = list(error.schema_path)
+    if "allOf" not in steps or getattr(error.kind, "limit", None) in _INTEGER_FORMATS:
+        return None
+    at = len(steps) - 1 - steps[::-1].index("allOf")
+    return tuple(steps[: at + 1]), tuple(error.instance_path)
+
+
+def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldError]:
+    shown = "" if isinstance(value, bool) else {int: "int64", float: "float64"}.get(type(value), "")
+    message = f'Invalid value: "{shown}": {name} in body must be of type {form}: "{shown}"'
+    found = [FieldError(field, message, "FieldValueTypeInvalid")]
+    if shown and form in INTEGER_RANGES:
+        found.append(_not_of_format(f"with format {form}", name))
+    return found
+
+
+def path_of(parts: Sequence[str | int]) -> str:
+    """Return the path of a value as kube-apiserver writes it."""
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer" if -(2**63) <= value < 2**63 else "number"
+    return {float: "number", str: "string", list: "array", dict: "object"}.get(type(value), "null")
+
+
+def _message(error: Any, name: str, field: str, pattern: str) -> FieldError:
+    keyword, value, limit = error.kind.name, error.instance, getattr(error.kind, "limit", None)
+    if "allOf" in error.schema_path and keyword in ("maximum", "minimum") and limit in _INTEGER_FORMATS:
+        return _not_of_format(f"with format {_INTEGER_FORMATS[limit]}", name)
+    reason, text = recorded("schema/messages.json").get(
+        keyword, ("Invalid", "{value}: {name} in body is not valid: {message}")
+    )
+    shown = text.format(
+        kind=error.kind,
+        name=name,
+        message=error.message,
+        pattern=pattern,
+        factor=quoted(getattr(error.kind, "multiple_of", None)),
+        value=quoted(value),
+        limit=quoted(limit),
+        count=len(value) if isinstance(value, (dict, list)) else 0,
+        items="item" if limit == 1 else "items",
+    )
+    where = "<nil>" if text.startswith('"":') else field
+    return FieldError(where, f"{_STARTS.get(reason, 'Invalid value')}: {shown}", f"FieldValue{reason}")
+
+
+def _not_of_format(form: str, name: str) -> FieldError:
+    message = f'Invalid value: "": Checked value must be of type integer {form} in {name}'
+    return FieldError("<nil>", message)
+
+
+def _type(error: Any, name: str, field: str) -> Findings:
+    found = _json_type(error.instance)
+    kinds = [kind for kind in error.kind.types if kind != "null"]
+    # A string with a format accepts lists, which the message does not mention.
+    wanted = ",".join(kind for kind in kinds if kind != "array" or len(kinds) == 1)
+    message = f'Invalid value: "{found}": {name} in body must be of type {wanted}: "{found}"'
+    yield FieldError(field, message, "FieldValueTypeInvalid")
+    if wanted == "integer" and found == "number":
+        yield _not_of_format("(default format)", name)
+
+
+def _required(error: Any, _name: str, field: str) -> Findings:
+    missing = error.kind.property
+    yield FieldError.required(f"{field}.{missing}" if field else missing)
+
+
+def _enum(error: Any, _name: str, field: str) -> Findings:
+    options = (option[1:-1] if option.startswith('"') else option for option in map(quoted, error.kind.options))
+    yield FieldError.not_supported(field, error.instance, options)
+
+
+def _one_of(error: Any, name: str, _field: str) -> Findings:
+    valid = sum(not branch for branch in error.kind.context)
+    found = f"Found {valid} valid alternatives" if valid else "Found none valid"
+    yield FieldError("<nil>", f'Invalid value: "": "{name}" must validate one and only one schema (oneOf). {found}')
+
+
+_COMPUTED: dict[str, Callable[[Any, str, str], Findings]] = {
+    "enum": _enum,
+    "oneOf": _one_of,
+    "required": _required,
+    "type": _type,
+}
 
 
 class SchemaValidator:
@@ -102,7 +266,8 @@ def _plain_schema(schema: JSONObject) -> JSONObject:
 
 def _kept(schema: JSONObject) -> JSONObject:
     """Return the keywords that have the same meaning in JSON Schema."""
-    plain = {key: schema[key] for key in _KEPT if key in schema and _is_usable(key, schema[key])}
+    kept = recorded("schema/keywords.json")["validating"]
+    plain = {key: schema[key] for key in kept if key in schema and _is_usable(key, schema[key])}
     if "pattern" in plain:
         plain |= {"pattern": ecma_pattern(schema["pattern"]), WRITTEN_PATTERN: schema["pattern"]}
     return plain

@@ -7,8 +7,8 @@ import json
 from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.data_files import recorded
-from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
-from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
 
@@ -35,14 +35,16 @@ class Discovery:
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             return b"ok", "text/plain; charset=utf-8"
         if parts in ([], ["version"]):
-            shown = recorded("serving/version.json") if parts else {"paths": list(_ROOT)}
+            shown = recorded("serving/discovery.json")["version" if parts else "root"]
             return json.dumps(shown, indent=2).encode(), "application/json"
         if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
         document = self._document(parts)
         if document is None:
             known = len(parts) == 3 and parts[0] == "apis" and self._registry.is_built_in(parts[1], parts[2])
-            raise no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else not_served()
+            raise (
+                Refusal.no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else Refusal.not_served()
+            )
         return document, "application/json"
 
     def _openapi_document(self, path: str, accept: str) -> tuple[bytes, str]:
@@ -52,12 +54,13 @@ class Discovery:
             return encode(self._openapi.swagger() if path == "v2" else self._openapi.index()), "application/json"
         found = self._openapi.document(path.removeprefix("v3/"))
         if found is None:
-            raise not_served()
+            raise Refusal.not_served()
         return found, "application/json"
 
     def _document(self, parts: list[str]) -> JSONObject | None:
         if parts == ["api"]:
-            return _APIS
+            apis: JSONObject = recorded("serving/discovery.json")["api"]
+            return apis
         groups = {str(group["metadata"].get("name", "")): group for group in self._groups()}
         if parts == ["apis"]:
             return {
@@ -78,12 +81,10 @@ class Discovery:
     def _groups(self) -> list[JSONObject]:
         """Return all groups as in aggregated discovery: those of the real server, and custom ones by name."""
         custom: dict[str, JSONObject] = {}
-        for name, versions in self._registry.groups().items():
-            for version, endpoints in versions.items():
-                listed = [_resource(endpoint) for endpoint in endpoints if endpoint.resource.custom]
-                if listed:
-                    group = custom.setdefault(name, {"metadata": {"name": name}, "versions": []})
-                    group["versions"].append({"version": version, "resources": listed, "freshness": "Current"})
+        for (name, version), endpoints in self._registry.custom_versions().items():
+            group = custom.setdefault(name, {"metadata": {"name": name}, "versions": []})
+            resources = [*map(_resource, endpoints)]
+            group["versions"].append({"version": version, "resources": resources, "freshness": "Current"})
         return [*recorded_groups(), *(custom[name] for name in sorted(custom))]
 
     def _aggregated(self, *, core: bool) -> JSONObject:
@@ -93,14 +94,6 @@ class Discovery:
             "metadata": {},
             "items": [_aggregated(group) for group in self._groups() if ("name" in group["metadata"]) is not core],
         }
-
-
-_ROOT = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
-_APIS = {
-    "kind": "APIVersions",
-    "versions": ["v1"],
-    "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
-}
 
 
 def _aggregated(group: JSONObject) -> JSONObject:
@@ -155,7 +148,6 @@ def _resource_list(group: str, version: JSONObject) -> JSONObject:
 
 
 def _resource(endpoint: Endpoint) -> JSONObject:
-    """Return a custom kind as in aggregated discovery."""
     info = endpoint.info
     kind = {"group": info.group, "version": endpoint.version, "kind": info.kind}
     entry: JSONObject = {

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from reconciler.apiserver.access.control import AccessControl
-from reconciler.apiserver.access.roles import Roles
+from reconciler.apiserver.access.control import AccessControl, Roles
 from reconciler.apiserver.access.tokens import ISSUER, Credentials, Tokens
 from reconciler.apiserver.access.users import User
 from reconciler.apiserver.admission.admission import ConfiguredAdmission
 from reconciler.apiserver.admission.webhooks import WebhookCaller
 from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
-from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed, not_found
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
@@ -26,15 +25,15 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.state import DEFINITIONS, State
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.apiserver.subresources.pods import PodSubresources
-from reconciler.apiserver.subresources.reviews import Reviews
+from reconciler.apiserver.subresources.reviews import Reviews, TokenRequests
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
-from reconciler.apiserver.subresources.tokens import TokenRequests
+from reconciler.apiserver.verbs.admitted import Outdated, WriteResult
 from reconciler.apiserver.verbs.delete import Deleter
 from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
 from reconciler.apiserver.verbs.read import Reader
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch
-from reconciler.apiserver.verbs.write import Outdated, Writer, WriteResult
+from reconciler.apiserver.verbs.write import Writer
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -49,6 +48,7 @@ _SERVICE = {
     "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
 }
 """The Service of the API server itself, which every cluster has in the namespace ``default``."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(slots=True)
@@ -186,9 +186,8 @@ class Handler:
             return _failure(call, error)
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
-        """Return the response to a request for discovery."""
         if request.method not in ("GET", "HEAD"):
-            raise method_not_allowed()
+            raise Refusal.method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
         body = document if isinstance(document, bytes) else _line(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
@@ -304,7 +303,7 @@ class Handler:
         """
         stored = self.cluster.registry.built_in("serviceaccounts").find(namespace, name)
         if stored is None:
-            refusal = not_found("serviceaccounts", "", name)
+            refusal = Refusal.not_found("serviceaccounts", "", name)
             raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")
         return self.access.tokens.issue(stored, [ISSUER], _TOKEN_SECONDS, {})
 
@@ -333,7 +332,7 @@ def _at_once(write: Coroutine[Any, Any, object]) -> None:
 
 def _failure(call: Call | None, error: Refusal | MissingExtra) -> HandlerResult:
     if isinstance(error, MissingExtra):
-        return HandlerResult(refusal_response(internal_error(str(error))))
+        return HandlerResult(refusal_response(Refusal.internal_error(str(error))))
     warnings = [] if call is None else _warning_headers(call, call.warnings)
     return HandlerResult(refusal_response(error, warnings), error.reason)
 
@@ -370,6 +369,3 @@ def _warning_headers(call: Call, texts: list[str]) -> list[str]:
     # The real server too drops texts that a header cannot hold.
     sent = [text for text in texts if not _CONTROL.search(text)]
     return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")

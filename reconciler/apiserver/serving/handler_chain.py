@@ -5,37 +5,48 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from reconciler.apiserver.access.attributes import Denied
-from reconciler.apiserver.encoding.refusals import Refusal, internal_error
-from reconciler.apiserver.faults.effects import (
-    CutWatches,
-    EventOrder,
-    Lose,
-    Refuse,
-    ReorderEvents,
-    Stale,
-    Stall,
-    StallWatches,
-)
-from reconciler.apiserver.faults.fault import Strike
+from reconciler.apiserver.access.users import Denied
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.faults import fault
 from reconciler.apiserver.faults.faults import Faults
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.logged_request import log_entry
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction
-from reconciler.apiserver.storage.data_directory import DataDirectory
-from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.cluster import Resource
+from reconciler.apiserver.storage.state import DataDirectory
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["HandlerChain"]
+__all__ = ["HandlerChain", "ServerStatistics"]
 
 _LATE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """The size of a server, and what it has dropped.
+
+    Attributes:
+        objects: stored objects.
+        resource_version: the newest resourceVersion.
+        watches: open watches.
+        requests: answered requests.
+        requests_dropped: how many of them the log no longer holds.
+        events_dropped: watch events that the history no longer holds.
+    """
+
+    objects: int
+    resource_version: int
+    watches: int
+    requests: int
+    requests_dropped: int
+    events_dropped: int
 
 
 class HandlerChain:
@@ -45,20 +56,19 @@ class HandlerChain:
         handler: the handler; replaced when the server loses its data.
         faults: the faults.
         log: the request log.
-        answered: how many requests were answered.
         data: where commits are kept beyond the process, or None.
     """
 
     def __init__(
-        self, handler: Handler, clock: Clock, rng: random.Random, *, log: int, event_order: EventOrder
+        self, handler: Handler, clock: Clock, rng: random.Random, *, log: int, event_order: fault.EventOrder
     ) -> None:
         self.faults = Faults(rng)
         self.log = RequestLog(log)
-        self.answered = 0
+        self._answered = 0
         self.data: DataDirectory | None = None
         self._clock = clock
         self._rng = rng
-        self._event_order: EventOrder = event_order
+        self._event_order: fault.EventOrder = event_order
         # Dicts rather than sets: watches are cut in the order of arrival, so that a seed repeats the same run.
         self._watches: weakref.WeakKeyDictionary[Watch, None] = weakref.WeakKeyDictionary()
         self._stalled: dict[asyncio.Future[None], None] = {}
@@ -106,13 +116,13 @@ class HandlerChain:
         handle = self._handle_with_faults if strike else self._handle_in_order
         return await handle(request, call, strike)
 
-    async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
+    async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
         watching = call is not None and call.verb == "watch"
-        if strike.effect(Stall) and not watching:
+        if strike.effect(fault.Stall) and not watching:
             await self._stall(request, call, strike)
-        lose, refuse = strike.effect(Lose), strike.effect(Refuse)
+        lose, refuse = strike.effect(fault.Lose), strike.effect(fault.Refuse)
         if not (watching and refuse is not None and refuse.as_event):
             if lose is not None and not lose.after_commit:
                 self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
@@ -123,9 +133,9 @@ class HandlerChain:
         response = await self._handle_in_order(request, call, strike)
         if call is not None:
             plural = call.endpoint.info.plural
-            if strike.effect(CutWatches):
+            if strike.effect(fault.CutWatches):
                 self.cut_watches(plural)
-            if strike.effect(StallWatches):
+            if strike.effect(fault.StallWatches):
                 self.stall_watches(plural)
         if lose is not None and lose.after_commit:
             raise _unknown(request, "a fault withheld the response")
@@ -133,14 +143,14 @@ class HandlerChain:
             return refusal_response(refuse.refusal(call))
         return response
 
-    async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
+    async def _delay(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> None:
         if request.timeout is not None and request.timeout < strike.delay:
             await asyncio.sleep(request.timeout)
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
             raise _unknown(request, f"no response within {request.timeout} s")
         await asyncio.sleep(strike.delay)
 
-    async def _stall(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
+    async def _stall(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> None:
         stalled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stalled[stalled] = None
         try:
@@ -153,12 +163,12 @@ class HandlerChain:
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
         raise _unknown(request, "the server was closed before it answered")
 
-    async def _handle_in_order(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
+    async def _handle_in_order(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> HTTPResponse:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return await self._read(request, call, strike)
-        reorder = strike.effect(ReorderEvents)
-        order: EventOrder = self._event_order if reorder is None else reorder.order
+        reorder = strike.effect(fault.ReorderEvents)
+        order: fault.EventOrder = self._event_order if reorder is None else reorder.order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
         store = call.endpoint.store
@@ -173,25 +183,26 @@ class HandlerChain:
             raise _unknown(request, "the server restarted before it answered")
         response = self._log(request, call, result, strike)
         if order == "before" and store.end != position:
-            await _let_readers_run()
+            # A reader needs a few iterations of the event loop to take a frame and act on it.
+            for _ in range(8):
+                await asyncio.sleep(0)
         return response
 
-    async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
-        refuse, stale = strike.effect(Refuse), strike.effect(Stale)
+    async def _read(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> HTTPResponse:
+        refuse, stale = strike.effect(fault.Refuse), strike.effect(fault.Stale)
         as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
         expired = refuse.refusal(call) if refuse is not None and as_event else None
         seconds = None if stale is None else stale.seconds
         result = await self.handler.read(request, call, stale=seconds, expired=expired)
         if result.watch is not None:
-            result.watch.stalled = strike.effect(Stall) is not None
+            result.watch.stalled = strike.effect(fault.Stall) is not None
             self._watches[result.watch] = None
         return self._log(request, call, result, strike)
 
     def _log(
-        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | str = ""
+        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: fault.Strike | str = ""
     ) -> HTTPResponse:
-        """Log a request and return its response."""
-        self.answered += 1
+        self._answered += 1
         written = result.written
         before, after = (None, None) if written is None else (written.before, written.after)
         status, now = result.response.status, self._clock.now()
@@ -201,7 +212,7 @@ class HandlerChain:
             try:
                 self.log_commits("by the server", before, after)
             except ConfigurationError as error:
-                return refusal_response(internal_error(str(error)))
+                return refusal_response(Refusal.internal_error(str(error)))
         return result.response
 
     def log_commits(self, actor: str, before: Stored | None = None, after: Stored | None = None) -> None:
@@ -228,10 +239,18 @@ class HandlerChain:
 
     # watches, and what happens besides requests
 
-    @property
-    def watches(self) -> int:
-        """Return how many watches are open."""
-        return sum(1 for watch in self._watches if not watch.closed)
+    def statistics(self) -> ServerStatistics:
+        """Return the current counts."""
+        cluster = self.handler.cluster
+        stores = {resource.store for resource in cluster.registry.resources()}
+        return ServerStatistics(
+            objects=sum(len(store.objects) for store in stores),
+            resource_version=cluster.revisions.current,
+            watches=len(self._open_watches(None)),
+            requests=self._answered,
+            requests_dropped=self.log.dropped,
+            events_dropped=sum(store.dropped for store in stores),
+        )
 
     def cut_watches(self, resource: str | None = None) -> int:
         """Break off watches and return how many."""
@@ -282,12 +301,6 @@ class HandlerChain:
 
 def _unknown(request: HTTPRequest, why: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"{request.method} {request.path}: {why}")
-
-
-async def _let_readers_run() -> None:
-    # A reader needs a few iterations of the event loop to take a frame and act on it.
-    for _ in range(8):
-        await asyncio.sleep(0)
 
 
 def _without_surrogates(request: HTTPRequest) -> HTTPRequest:

@@ -1,4 +1,4 @@
-"""The HTTP listener of a server, on loopback only.
+"""The HTTP listener of a server, on loopback only, and a server as one of its users sees it.
 
 A token may be the first part of a request's path: kubectl and client-go send no credentials without TLS, so the server
 of a kubeconfig without TLS ends with the token.
@@ -13,16 +13,22 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.apiserver.access.control import AccessControl
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, too_large
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
 from reconciler.apiserver.serving.handler import refusal_response
+from reconciler.apiserver.storage.store import encode
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.serving import BadBody, Limits
+from reconciler.wire import JSONObject
+
+__all__ = ["UserConnection"]
+
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -214,10 +220,9 @@ def _headers(request: web.BaseRequest) -> dict[str, str]:
 
 
 def _refusal(error: BadBody) -> Refusal:
-    """Return the error with which kube-apiserver refuses a body that cannot be read."""
     if error.status == 413:
-        return too_large(f"limit is {MAX_BODY_BYTES}")
-    return Refusal(408, "Timeout", str(error)) if error.status == 408 else bad_request(str(error))
+        return Refusal.too_large(f"limit is {MAX_BODY_BYTES}")
+    return Refusal(408, "Timeout", str(error)) if error.status == 408 else Refusal.bad_request(str(error))
 
 
 def _loopback(host: str) -> str:
@@ -285,3 +290,64 @@ def serving_certificate() -> tuple[ssl.SSLContext, str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "::1", "localhost").configure_cert(context)
     return context, base64.b64encode(authority.cert_pem.bytes()).decode()
+
+
+class UserConnection:
+    """A connection of one user to a server.
+
+    It is a `Transport`: hand it to a client, or give other programs its kubeconfig.
+
+    Args:
+        token: the user's token.
+        send: sends a request to the server.
+        url: returns the server's URL.
+        authority: the CA of the server's certificate, in base64; empty without TLS.
+
+    Attributes:
+        token: the user's bearer token.
+    """
+
+    def __init__(
+        self, token: str, send: Callable[[HTTPRequest], Awaitable[HTTPResponse]], url: Callable[[], str], authority: str
+    ) -> None:
+        self.token = token
+        self._send = send
+        self._url = url
+        self._authority = authority
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Return the response to a request of the user; as `APIServer.send`. A cancelled call may have taken effect.
+
+        Raises:
+            NotSent: the server is not running.
+            OutcomeUnknown: a fault withheld the response, or the request's timeout passed.
+        """
+        headers = {**request.headers, "authorization": f"Bearer {self.token}"}
+        return await self._send(replace(request, headers=headers))
+
+    def kubeconfig(self) -> JSONObject:
+        """Return a kubeconfig of the user; as `APIServer.kubeconfig`."""
+        name, tls = "reconciler", {"certificate-authority-data": self._authority}
+        cluster = {"server": self._url(), **tls} if self._authority else {"server": f"{self._url()}/{self.token}"}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": cluster}],
+            "users": [{"name": name, "user": {"token": self.token}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
+            "current-context": name,
+        }
+
+    def write_kubeconfig(self, path: str | Path) -> Path:
+        """Write the kubeconfig to a file that only its owner can read, and return its path.
+
+        Raises:
+            OSError: the file cannot be written.
+            ConfigurationError: as for `APIServer.url`.
+        """
+        place = Path(path)
+        content = encode(self.kubeconfig())
+        place.touch(mode=0o600)
+        place.chmod(0o600)
+        place.write_bytes(content + b"\n")
+        return place

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,8 @@ _MAX_CHARACTERS = 256
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 CYCLE_HEADER = "x-reconcile-id"
 """The header with which a client marks the requests of one reconcile; the server only logs it."""
+_BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,45 +142,38 @@ def log_entry(
 ) -> LoggedRequest:
     """Return the log entry of a request, whose path belongs to no kind if it makes no call."""
     headers = request.headers
-    agent, content = headers.get("user-agent", "")[:_MAX_CHARACTERS], headers.get("content-type", "")[:_MAX_CHARACTERS]
-    if call is None:
-        return LoggedRequest(
-            time,
-            request.method[:_MAX_CHARACTERS].lower(),
-            request.method[:_MAX_CHARACTERS],
-            request.path[:_MAX_CHARACTERS],
-            status=status,
-            reason=reason,
-            user_agent=agent,
-            content_type=content,
-            fault=fault,
-        )
-    info = call.endpoint.info
-    effective = after is not None and after is not before
+    texts: dict[str, Any] = {
+        "verb": request.method.lower(),
+        "method": request.method,
+        "path": request.path,
+        "user_agent": headers.get("user-agent", ""),
+        "content_type": headers.get("content-type", ""),
+    }
+    if call is not None:
+        info = call.endpoint.info
+        texts |= {
+            "verb": call.verb,
+            "group": info.group,
+            "version": call.endpoint.version,
+            "resource": info.plural,
+            "kind": info.kind,
+            "namespace": call.namespace,
+            "name": call.name or _name_of_created(request, call, after),
+            "subresource": call.subresource,
+            "field_manager": manager_of(call) if call.verb in WRITES else "",
+            "cycle": headers.get(CYCLE_HEADER, ""),
+            "user": "" if call.user is ADMIN else call.user.name,
+        }
     return LoggedRequest(
         time,
-        call.verb,
-        request.method,
-        request.path[:_MAX_CHARACTERS],
-        info.group,
-        call.endpoint.version,
-        info.plural,
-        info.kind,
-        None if call.namespace is None else call.namespace[:_MAX_CHARACTERS],
-        call.name[:_MAX_CHARACTERS] or _name_of_created(request, call, after),
-        call.subresource[:_MAX_CHARACTERS],
-        status,
-        reason,
-        before.rv if before is not None else None,
-        after.rv if after is not None else None,
-        effective,
-        changed_paths(before.doc, after.doc) if effective and before is not None and after is not None else (),
-        agent,
-        content,
-        manager_of(call)[:_MAX_CHARACTERS] if call.verb in WRITES else "",
-        headers.get(CYCLE_HEADER, "")[:_MAX_CHARACTERS],
-        fault,
-        "" if call.user is ADMIN else call.user.name[:_MAX_CHARACTERS],
+        status=status,
+        reason=reason,
+        before=None if before is None else before.rv,
+        after=None if after is None else after.rv,
+        effective=after is not None and after is not before,
+        changed=() if before is None or after is None else changed_paths(before.doc, after.doc),
+        fault=fault,
+        **{name: text and text[:_MAX_CHARACTERS] for name, text in texts.items()},
     )
 
 
@@ -191,7 +187,7 @@ def _name_of_created(request: HTTPRequest, call: Call, after: Stored | None) -> 
         asked = msgspec.json.decode(request.body, type=_Body).metadata.name
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    return asked[:_MAX_CHARACTERS]
+    return asked
 
 
 class _BodyMetadata(msgspec.Struct):
@@ -200,9 +196,6 @@ class _BodyMetadata(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     metadata: _BodyMetadata = msgspec.field(default_factory=_BodyMetadata)
-
-
-_BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})
 
 
 def changed_paths(before: JSONValue, after: JSONValue) -> tuple[str, ...]:
@@ -227,6 +220,3 @@ def _differences(before: object, after: object, path: str) -> Iterator[str]:
         old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if old is not new and (old != new or type(old) is not type(new)):
             yield from _differences(old, new, f"{path}/{key.replace('~', '~0').replace('/', '~1')}")
-
-
-_ABSENT = object()

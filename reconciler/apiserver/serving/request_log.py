@@ -244,7 +244,6 @@ def _filter(kind: object, name: str | None, namespace: str | None) -> Callable[[
 
 
 def _parts_of_kind(kind: object) -> tuple[str | None, str | None, str | None]:
-    """Return the kind or plural, the group and the version."""
     if kind is None:
         return None, None, None
     if isinstance(kind, Defined):

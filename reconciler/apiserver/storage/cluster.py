@@ -1,4 +1,4 @@
-"""The commits of a cluster: they assign versions and uids and run the commit hooks.
+"""The served kinds of a cluster, each with its store, and the commits, which assign versions and run the commit hooks.
 
 Every commit is complete when the call returns; half of a write is never visible.
 """
@@ -7,17 +7,240 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, NamedTuple
 
-from reconciler.apiserver.encoding.refusals import internal_error
-from reconciler.apiserver.schema.names import RANDOM_LETTERS
-from reconciler.apiserver.storage.registry import Registry, Resource
-from reconciler.apiserver.storage.store import Revisions, Stored
+from reconciler.apiserver.builtin import kinds
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding
+from reconciler.apiserver.builtin.types import built_in_node, place_of
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.schema.formats import RANDOM_LETTERS
+from reconciler.apiserver.schema.shape import Node
+from reconciler.apiserver.storage.custom_contents import CustomContents
+from reconciler.apiserver.storage.store import Revisions, Store, Stored
 from reconciler.clock import Clock
 from reconciler.wire import JSONObject
 
-__all__ = ["Cluster", "CommitHook", "timestamp"]
+__all__ = ["Cluster", "CommitHook", "Convert", "Endpoint", "Registry", "Resource", "ScalePaths", "timestamp"]
+
+
+Convert = Callable[[JSONObject, str], JSONObject]
+"""Returns a document in another version, ``group/version``."""
+_MAX_BYTES = 1_572_864
+"""etcd's limit for one object, 1.5 MiB."""
+
+
+@dataclass(slots=True, eq=False)
+class Resource:
+    """A kind, with its store and its served versions.
+
+    Attributes:
+        info: the description.
+        store: the objects, shared by all versions.
+        storage: the storage version.
+        custom: whether a CustomResourceDefinition defines it.
+        endpoints: the served versions by name, in order of preference.
+        convert: converts documents between the versions; None if only their apiVersion differs.
+    """
+
+    info: kinds.KindInfo
+    store: Store
+    storage: str
+    custom: bool = False
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    convert: Convert | None = None
+
+    def key(self, namespace: str | None, name: str) -> str:
+        """Return the storage key of an object."""
+        return f"{namespace}/{name}" if self.info.namespaced else name
+
+    def find(self, namespace: str | None, name: str) -> Stored | None:
+        """Return a stored object, or None."""
+        return self.store.objects.get(self.key(namespace, name))
+
+    def in_version(self, doc: JSONObject, api_version: str) -> JSONObject:
+        """Return a document in another version; raise the 500 if the conversion failed."""
+        return {**doc, "apiVersion": api_version} if self.convert is None else self.convert(doc, api_version)
+
+    @property
+    def api_version(self) -> str:
+        """Return the apiVersion of stored documents."""
+        return _api_version(self.info.internal_group, self.storage)
+
+
+class ScalePaths(NamedTuple):
+    """The dotted paths of a Scale's fields in an object; the selector's may be empty."""
+
+    spec: str
+    status: str
+    selector: str
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """A kind in one served version.
+
+    Attributes:
+        resource: the kind.
+        version: the version's name.
+        subresources: such as ``{"status"}``.
+        selectable: the fields that field selectors may use, besides name and namespace, by dotted path, and their
+            readers.
+        contents: the schema and validation of the version; None if it has none.
+        columns: the columns of a table besides the name, as in ``additionalPrinterColumns``.
+        schema: the schema of whole documents, for field ownership.
+        warning: the warning for clients that use a deprecated version; empty for none.
+        scale: the paths of a Scale in a custom object; None for built-in kinds, and for kinds without ``/scale``.
+        served: False once it is no longer served, which ends its watches.
+        skeleton: the fields that a document has even when they are empty.
+    """
+
+    resource: Resource
+    version: str
+    subresources: frozenset[str] = frozenset()
+    selectable: Mapping[str, kinds.FieldReader] = field(default_factory=dict)
+    contents: CustomContents | BuiltInContents | None = None
+    columns: tuple[Mapping[str, Any], ...] = ()
+    warning: str = ""
+    scale: ScalePaths | None = None
+    served: bool = True
+    skeleton: JSONObject = field(default_factory=lambda: {"metadata": {}})
+    api_version: str = field(init=False)
+    schema: Node = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.api_version = _api_version(self.resource.info.group, self.version)
+        self.schema = place_of(None if self.contents is None else self.contents.node)
+
+    @property
+    def info(self) -> kinds.KindInfo:
+        """Return the description of the kind."""
+        return self.resource.info
+
+    @property
+    def store(self) -> Store:
+        """Return the store of the kind."""
+        return self.resource.store
+
+    def to_served(self, doc: JSONObject) -> JSONObject:
+        """Return a stored document in this version."""
+        if self.api_version == self.resource.api_version:
+            return doc
+        if self.info.stored_as is not None:
+            return kinds.to_events_group(doc)
+        found = self.resource.in_version(doc, self.api_version)
+        return self.contents.pruned(found) if isinstance(self.contents, CustomContents) else found
+
+    def to_storage(self, doc: JSONObject) -> JSONObject:
+        """Return a document of this version in the storage version."""
+        if self.api_version == self.resource.api_version:
+            return doc
+        if self.info.stored_as is not None:
+            return kinds.from_events_group(doc)
+        stored = self.resource.in_version(doc, self.resource.api_version)
+        other = self.resource.endpoints.get(self.resource.storage)
+        # A stored document has the fields and the defaults of the storage version.
+        return stored if other is None or other.contents is None else other.contents.decode(stored, None, Decoding())
+
+    def encode(self, stored: Stored) -> bytes:
+        """Return the JSON of a stored object in this version."""
+        return stored.encoded(self.api_version, self.to_served)
+
+
+def _api_version(group: str, version: str) -> str:
+    return f"{group}/{version}" if group else version
+
+
+class Registry:
+    """The served kinds, by path and by name."""
+
+    def __init__(self, revisions: Revisions, now: Callable[[], float], *, history: int) -> None:
+        self._revisions = revisions
+        self._now = now
+        self._history = history
+        self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        self._resources: dict[tuple[str, str], Resource] = {}
+        self._built_in = {info.group for info, _ in kinds.BUILT_IN}
+        for info, versions in kinds.BUILT_IN:
+            self._serve_built_in(info, versions)
+
+    def _serve_built_in(self, info: kinds.KindInfo, versions: tuple[str, ...]) -> None:
+        if info.stored_as is None:
+            resource = self.add(info, storage=versions[0])
+        else:
+            origin = self._resources[info.stored_as, info.plural]
+            resource = Resource(info, origin.store, origin.storage)
+        subresources = frozenset((*(("status",) if info.status else ()), *info.extra_subresources))
+        for version in versions:
+            node = built_in_node(info.group, version, info.kind)
+            contents = None if node is None else BuiltInContents(node)
+            fields, skeleton = kinds.selectable_fields(info), kinds.skeleton_of(info, version)
+            self.serve(
+                Endpoint(resource, version, subresources, fields, contents, warning=info.warning, skeleton=skeleton)
+            )
+
+    def add(self, info: kinds.KindInfo, *, storage: str, custom: bool = False) -> Resource:
+        """Register a kind and create its store."""
+        store = Store(self._revisions, self._now, capacity=self._history)
+        resource = Resource(info, store, storage, custom)
+        self._resources[info.group, info.plural] = resource
+        return resource
+
+    def serve(self, endpoint: Endpoint) -> None:
+        """Serve a kind in one version."""
+        endpoint.resource.endpoints[endpoint.version] = endpoint
+        self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural] = endpoint
+
+    def unserve(self, endpoint: Endpoint) -> None:
+        """Stop serving a kind in one version; its watches end after the events so far."""
+        endpoint.served = False
+        endpoint.store.wake()
+        del endpoint.resource.endpoints[endpoint.version]
+        del self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural]
+
+    def remove(self, resource: Resource) -> None:
+        """Unregister a kind."""
+        for endpoint in list(resource.endpoints.values()):
+            self.unserve(endpoint)
+        del self._resources[resource.info.group, resource.info.plural]
+
+    def endpoint(self, group: str, version: str, plural: str) -> Endpoint | None:
+        """Return the endpoint of a plural name, or None."""
+        return self._endpoints.get((group, version, plural))
+
+    def is_built_in(self, group: str, version: str) -> bool:
+        """Return whether a group belongs to the server itself; of the core group only version v1 exists."""
+        return group in self._built_in and (bool(group) or version == "v1")
+
+    def resource(self, group: str, plural: str) -> Resource | None:
+        """Return a kind by its plural name, or None."""
+        return self._resources.get((group, plural))
+
+    def built_in(self, plural: str, group: str = "") -> Resource:
+        """Return a built-in kind, by default of the core group."""
+        return self._resources[group, plural]
+
+    def by_kind(self, api_version: str, kind: str) -> Endpoint | None:
+        """Return the endpoint of a kind in a version, or None."""
+        for endpoint in self._endpoints.values():
+            if endpoint.info.kind == kind and endpoint.api_version == api_version:
+                return endpoint
+        return None
+
+    def resources(self) -> Iterator[Resource]:
+        """Yield all kinds."""
+        yield from list(self._resources.values())
+
+    def custom_versions(self) -> dict[tuple[str, str], list[Endpoint]]:
+        """Return the endpoints of custom kinds by group and version, in order."""
+        found: dict[tuple[str, str], list[Endpoint]] = {}
+        for endpoint in self._endpoints.values():
+            if endpoint.resource.custom:
+                found.setdefault((endpoint.info.group, endpoint.version), []).append(endpoint)
+        return found
+
 
 CommitHook = Callable[[Resource, Stored | None, Stored | None], None]
 """Called after a commit with the kind, the version before (None: created) and the version after (None: removed)."""
@@ -26,10 +249,6 @@ CommitHook = Callable[[Resource, Stored | None, Stored | None], None]
 def timestamp(moment: datetime) -> str:
     """Return a time in the format of metav1.Time: whole seconds, UTC."""
     return f"{moment.isoformat()[:19]}Z"
-
-
-_MAX_BYTES = 1_572_864
-"""etcd's limit for one object, 1.5 MiB."""
 
 
 class Cluster:
@@ -98,7 +317,7 @@ class Cluster:
         new = Stored(key, rv, doc)
         size = new.measure(resource.api_version)
         if limit is not None and size > limit:
-            raise internal_error("etcdserver: request is too large")
+            raise Refusal.internal_error("etcdserver: request is too large")
         self.revisions.current = rv
         return new
 

@@ -20,6 +20,11 @@ BLOCKING = frozenset(
     {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
 )
 """Reasons of findings after which CEL rules are not evaluated."""
+_NOT_EVALUATED = FieldError(
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
+    "errors to complete validation",
+)
 
 
 class CustomContents:
@@ -85,10 +90,3 @@ def contents_of(schema: JSONObject) -> CustomContents:
 @functools.lru_cache(maxsize=256)
 def _compiled(schema: bytes) -> CustomContents:
     return CustomContents(msgspec.json.decode(schema))
-
-
-_NOT_EVALUATED = FieldError(
-    "<nil>",
-    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
-    "errors to complete validation",
-)

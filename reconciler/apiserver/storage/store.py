@@ -28,6 +28,8 @@ encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 _MAX_BYTES = 64 * 1024 * 1024
 """The bytes of earlier versions that are kept for watches and paged lists, for each kind."""
+_MAX_SNAPSHOTS = 2
+"""How many past snapshots are kept for the next pages of lists."""
 
 
 class Revisions:
@@ -107,10 +109,6 @@ class Snapshot(NamedTuple):
             return 0, len(self.keys)
         # "0" follows "/" in ASCII, so it ends the range of keys that start with "namespace/".
         return bisect.bisect_left(self.keys, f"{namespace}/"), bisect.bisect_left(self.keys, f"{namespace}0")
-
-
-_MAX_SNAPSHOTS = 2
-"""How many past snapshots are kept for the next pages of lists."""
 
 
 class Store:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from reconciler.apiserver.builtin.rules.checks import selects
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
-from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.admitted import WriteResult
+from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
-from reconciler.apiserver.verbs.write import WriteResult
 from reconciler.apiserver.verbs.write_rules import check_namespace, uid_conflict
 from reconciler.wire import JSONObject
 
@@ -35,13 +35,13 @@ class PodSubresources:
 
     def create(self, call: Call) -> WriteResult:
         """Evict or bind a pod."""
-        kind = str(ACTIONS[call.subresource]["kind"])
+        kind = ACTIONS[call.subresource]
         dry_run = check_write_options(call)
         document = read_unstored_object(call.request, kind)
         metadata = document.get("metadata") or {}
         check_namespace(call, metadata)
         if metadata.get("name") != call.name:
-            raise bad_request(f"name in URL does not match name in {kind} object")
+            raise Refusal.bad_request(f"name in URL does not match name in {kind} object")
         act = self._bind if kind == "Binding" else self._evict
         return act(call, document, dry_run)
 
@@ -113,7 +113,7 @@ class PodSubresources:
         spec = pod.doc.get("spec") or {}
         problem = _binding_problem(pod.doc, spec, call.name)
         if problem:
-            raise conflict("pods/binding", "", call.name, problem)
+            raise Refusal.conflict("pods/binding", "", call.name, problem)
         if dry_run:
             return WriteResult(201, document=_DONE, before=pod, after=pod)
         kept = dict(pod.doc["metadata"])
@@ -143,16 +143,15 @@ def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
 
 
 def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
-    """Return the status of a budget after one more disruption."""
     name, status = budget.doc["metadata"]["name"], budget.doc.get("status") or {}
     left, disrupted = status.get("disruptionsAllowed") or 0, status.get("disruptedPods") or {}
     if (status.get("observedGeneration") or 0) < (budget.doc["metadata"].get("generation") or 0):
         raise _too_many(f"The disruption budget {name} is still being processed by the server.", retry_after=10)
     if left < 0:
-        raise forbidden("poddisruptionbudget", "policy", name, "pdb disruptions allowed is negative")
+        raise Refusal.forbidden("poddisruptionbudget", "policy", name, "pdb disruptions allowed is negative")
     if len(disrupted) > _MAX_DISRUPTED_PODS:
         why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
-        raise forbidden("poddisruptionbudget", "policy", name, why)
+        raise Refusal.forbidden("poddisruptionbudget", "policy", name, why)
     if left == 0:
         raise _too_many(_no_disruptions_message(name, status))
     changed = {**status, "disruptionsAllowed": left - 1, "disruptedPods": {**disrupted, pod: now}}
@@ -162,7 +161,6 @@ def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
 
 
 def _insufficient_pods(status: JSONObject, now: str) -> list[JSONObject]:
-    """Return the conditions of a budget that has no disruptions left."""
     conditions = list(status.get("conditions") or ())
     old = condition_of({"status": status}, "DisruptionAllowed")
     changed = {

@@ -9,41 +9,20 @@ from typing import Any
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
 from reconciler.apiserver.builtin.types import type_node
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    Refusal,
-    bad_request,
-    cannot_be_handled,
-    conflict,
-    failed,
-    invalid,
-    not_registered,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted
 from reconciler.apiserver.ownership.field_sets import FieldSet, difference, intersection
 from reconciler.apiserver.ownership.managed_fields import ManagerKey, manager_of, sort_entries
-from reconciler.apiserver.requests.bodies import (
-    APPLY_PATCH,
-    STRATEGIC_PATCH,
-    check_write_options,
-    decode_patch,
-    media_type,
-    patch_type,
-    read_object,
-)
+from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
+from reconciler.apiserver.storage.cluster import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs import write_rules
+from reconciler.apiserver.verbs.admitted import Admitted, WriteResult
 from reconciler.apiserver.verbs.decoding import sort_by_document
 from reconciler.apiserver.verbs.patches import apply_patch, merge_patch
-from reconciler.apiserver.verbs.write import Admitted, Writer, WriteResult
-from reconciler.apiserver.verbs.write_rules import (
-    check_name_and_namespace,
-    check_name_given,
-    managed_fields_of,
-    uid_conflict,
-)
+from reconciler.apiserver.verbs.write import Writer
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["Scaler", "read_scale"]
@@ -93,7 +72,7 @@ def read_scale(endpoint: Endpoint, stored: Stored) -> JSONObject:
     """Return the Scale of a stored object for a get; raise the 500 for a custom object without replicas."""
     path = _paths(endpoint).spec
     if endpoint.resource.custom and value_at(stored.doc, path) is None:
-        raise failed(f'the spec replicas field "{path}" does not exist')
+        raise Refusal.failed(f'the spec replicas field "{path}" does not exist')
     return scale_of(endpoint, stored)
 
 
@@ -113,8 +92,8 @@ class Scaler:
         """Update or patch a Scale."""
         endpoint = call.endpoint
         if call.verb == "patch":
-            patch_type(call)
-        dry_run = check_write_options(call)
+            bodies.patch_type(call)
+        dry_run = bodies.check_write_options(call)
         sent = _read_update(call) if call.verb == "update" else None
         old = call.existing()
         current = scale_of(endpoint, old)
@@ -131,15 +110,16 @@ class Scaler:
             replicas, _ = _decode(call, scale)
             admitted = replace(admitted, doc=scale)
         if replicas == _UNSET_REPLICAS and custom:
-            raise bad_request(f'the spec replicas field "{path}" cannot be empty')
+            raise Refusal.bad_request(f'the spec replicas field "{path}" cannot be empty')
         if replicas < 0 and not custom:
             error = FieldError.invalid("spec.replicas", replicas, "must be greater than or equal to 0")
-            raise invalid("Scale", "autoscaling", call.name, [error])
+            raise Refusal.invalid("Scale", "autoscaling", call.name, [error])
         doc = _put(endpoint.to_served(old.doc), path.lstrip(".").split("."), replicas)
         version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
         before = current["spec"].get("replicas", 0)
-        entries = _managed_fields_after(call, managed_fields_of(old), path=path, before=before, after=replicas)
+        known = write_rules.managed_fields_of(old)
+        entries = _managed_fields_after(call, known, path=path, before=before, after=replicas)
         written = await self.writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, scale=admitted)
         if written.stored is not None:
             written.document, written.stored = scale_of(endpoint, written.stored), None
@@ -147,11 +127,12 @@ class Scaler:
 
 
 def _read_update(call: Call) -> JSONObject:
-    """Return the Scale in an update."""
     try:
-        scale = read_object(call.request, "Scale")
+        scale = bodies.read_object(call.request, "Scale")
     except Refusal as refusal:
-        raise bad_request(_UNKNOWN) if refusal.code == 400 and call.endpoint.resource.custom else refusal from None
+        raise (
+            Refusal.bad_request(_UNKNOWN) if refusal.code == 400 and call.endpoint.resource.custom else refusal
+        ) from None
     version, kind = str(scale.get("apiVersion") or _VERSION), str(scale.get("kind") or "Scale")
     if (version, kind) != (_VERSION, "Scale"):
         found = {**scale, "apiVersion": version, "kind": kind}
@@ -162,42 +143,40 @@ def _read_update(call: Call) -> JSONObject:
 
 
 def _apply_patch(call: Call, current: JSONObject) -> JSONObject:
-    """Return a patched Scale."""
-    kind = media_type(call.request)
-    if kind == APPLY_PATCH:
-        found = merge_patch(current, decode_patch(call.request.body))
+    kind = bodies.media_type(call.request)
+    if kind == bodies.APPLY_PATCH:
+        found = merge_patch(current, bodies.decode_patch(call.request.body))
     else:
         found = apply_patch(call, kind, current)
     if not isinstance(found, dict):
-        raise bad_request("the patch leaves no Scale")
+        raise Refusal.bad_request("the patch leaves no Scale")
     version, name = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
-    if kind not in (APPLY_PATCH, STRATEGIC_PATCH) and (version, name) != (_VERSION, "Scale"):
+    if kind not in (bodies.APPLY_PATCH, bodies.STRATEGIC_PATCH) and (version, name) != (_VERSION, "Scale"):
         raise _decode_error(call, found, not_registered(name, version))
     return found
 
 
 def _check_place(call: Call, scale: JSONObject) -> None:
     metadata = dict(scale.get("metadata") or {})
-    check_name_given(call, metadata)
-    check_name_and_namespace(call, metadata)
+    write_rules.check_name_given(call, metadata)
+    write_rules.check_name_and_namespace(call, metadata)
 
 
 def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
-    """Check that a Scale belongs to an object."""
     _check_place(call, scale)
     info, uid = call.endpoint.info, (scale.get("metadata") or {}).get("uid")
     if not uid or uid == old.uid:
         return
     if call.verb == "update":
-        raise uid_conflict(call, uid, old.uid)
+        raise write_rules.uid_conflict(call, uid, old.uid)
     if not call.endpoint.resource.custom:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
-        raise conflict(f"{info.plural}/scale", info.group, call.name, why)
+        raise Refusal.conflict(f"{info.plural}/scale", info.group, call.name, why)
 
 
 def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
     """Return the replicas of a Scale, and warnings about unknown fields."""
-    restored = call.verb == "patch" and media_type(call.request) == STRATEGIC_PATCH
+    restored = call.verb == "patch" and bodies.media_type(call.request) == bodies.STRATEGIC_PATCH
     found = dict(sorted(scale.items())) if call.verb == "patch" else scale
     decoding = Decoding(restored)
     decode_metadata(found.get("metadata"), decoding, kind="Scale")
@@ -214,13 +193,14 @@ def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
 
 
 def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool = False) -> Refusal:
-    """Return the error for a document that cannot be decoded as a Scale."""
     if call.verb == "update" and call.endpoint.resource.custom:
-        return bad_request(_UNKNOWN)
+        return Refusal.bad_request(_UNKNOWN)
     if call.verb == "update":
-        return cannot_be_handled(scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1"), "Scale", problem)
-    shown = quoted(go_value(decode_patch(call.request.body))) if restored else go_json(go_json(scale))
-    return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
+        return Refusal.cannot_be_handled(
+            scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1"), "Scale", problem
+        )
+    shown = quoted(go_value(bodies.decode_patch(call.request.body))) if restored else go_json(go_json(scale))
+    return Refusal.invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
 
 
 def _managed_fields_after(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, read_json
-from reconciler.apiserver.encoding.refusals import Refusal, apply_conflict, bad_request, internal_error, invalid
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_json, go_type
 from reconciler.apiserver.ownership.field_sets import FieldSet, compare, difference, fields_of, paths, union
 from reconciler.apiserver.ownership.managed_fields import (
@@ -24,19 +24,18 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.verbs.write_rules import (
-    check_name,
-    check_name_given,
-    check_resource_version,
-    needs_conversion,
-    schema_mismatch,
-)
+from reconciler.apiserver.verbs import write_rules
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["apply_to_new", "apply_to_stored", "left_to_kubectl", "read_applied_configuration", "record_last_applied"]
 
 _UNOWNED = "before-first-apply"
 """The manager of fields that were set before the object had managedFields."""
+_SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")
+"""The fields of metadata that only the server sets and nobody owns."""
+_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
+_KUBECTL = "kubectl"
+"""The field manager of ``kubectl apply --server-side``; other managers leave the annotation alone."""
 
 
 def read_applied_configuration(call: Call) -> JSONObject:
@@ -50,7 +49,7 @@ def read_applied_configuration(call: Call) -> JSONObject:
     metadata = dict(given) if isinstance(given, dict) else {}
     entries = metadata.get("managedFields")
     if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
-        raise bad_request("metadata.managedFields must be nil")
+        raise Refusal.bad_request("metadata.managedFields must be nil")
     if entries is None:
         metadata.pop("managedFields", None)
     name = metadata.setdefault("name", call.name)
@@ -58,40 +57,36 @@ def read_applied_configuration(call: Call) -> JSONObject:
     if (given and not isinstance(given, dict)) or (name is not None and not isinstance(name, str)):
         name = ""
     else:
-        check_name_given(call, metadata)
-        check_name(call, metadata)
+        write_rules.check_name_given(call, metadata)
+        write_rules.check_name(call, metadata)
     config = {**found, "metadata": metadata if isinstance(given, dict) or not given else given}
-    if problem := schema_mismatch(call, config):
-        raise _schema_error(call, metadata.get("namespace"), name or "", problem)
+    if problem := write_rules.schema_mismatch(call, config):
+        namespace, endpoint = metadata.get("namespace"), call.endpoint
+        # The group of core kinds is empty, which leaves the slash.
+        version = endpoint.api_version if endpoint.info.group else f"/{endpoint.version}"
+        place = f"{namespace if isinstance(namespace, str) else ''}/{name or ''}"
+        shown = f"{place}; {version}, Kind={endpoint.info.kind}"
+        raise Refusal.internal_error(f"failed to create typed patch object ({shown}): {problem}")
     return config
 
 
 def _read_body(call: Call) -> JSONObject:
-    """Return the object in the body of an apply."""
     info, endpoint = call.endpoint.info, call.endpoint
     try:
         found = read_yaml(call.request.body, call.duplicates)
     except Refusal as problem:
-        raise bad_request(f"error decoding YAML: {problem.message}") from None
+        raise Refusal.bad_request(f"error decoding YAML: {problem.message}") from None
     if call.duplicates and call.query.get("fieldValidation") == "Strict":
         words = f"error converting YAML to JSON: {yaml_problem(call.duplicates)}"
-        raise bad_request(f"error strict decoding YAML: {words}")
+        raise Refusal.bad_request(f"error strict decoding YAML: {words}")
     found = {} if found is None else found
     if not isinstance(found, dict):
         wanted = f"cannot unmarshal {go_type(found)} into Go value of type map[string]interface {{}}"
-        raise bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: json: {wanted}")
+        raise Refusal.bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: json: {wanted}")
     version, kind = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
     if version != endpoint.api_version or kind != info.kind:
-        raise bad_request(f"invalid object type: {version if '/' in version else f'/{version}'}, Kind={kind}")
+        raise Refusal.bad_request(f"invalid object type: {version if '/' in version else f'/{version}'}, Kind={kind}")
     return found
-
-
-def _schema_error(call: Call, namespace: Any, name: str | None, problem: str) -> Refusal:
-    info, endpoint = call.endpoint.info, call.endpoint
-    # The group of core kinds is empty, which leaves the slash.
-    version = endpoint.api_version if info.group else f"/{endpoint.version}"
-    shown = f"{namespace if isinstance(namespace, str) else ''}/{name}; {version}, Kind={info.kind}"
-    return internal_error(f"failed to create typed patch object ({shown}): {problem}")
 
 
 def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[ManagedFieldsEntry]:
@@ -110,8 +105,8 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
             for nulls that the schema does not allow; 500 for a stored object that cannot be converted.
     """
     schema, before = call.endpoint.schema, call.endpoint.to_served(old.doc)
-    if needs_conversion(call, before) and (text := schema_mismatch(call, before)):
-        raise internal_error(text)
+    if write_rules.needs_conversion(call, before) and (text := write_rules.schema_mismatch(call, before)):
+        raise Refusal.internal_error(text)
     key = manager_key(call, "Apply")
     live, content = ownable_content(call, before), ownable_content(call, config)
     if not owners.sets and not before["metadata"].get("managedFields"):
@@ -132,8 +127,10 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
     if not go_bool(call.query.get("force", "")):
         found = left_to_kubectl(call, key, before, owners.conflicts(key, live, merged, schema, reset))
         if found:
-            raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
-    changes_unowned = _changes_server_fields(config, before) or bool(reset.changed or reset.removed)
+            raise Refusal.apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
+    asked, known = config["metadata"], before["metadata"]
+    changes_server_fields = any(key in asked and asked[key] != known.get(key) for key in _SERVER_FIELDS)
+    changes_unowned = changes_server_fields or bool(reset.changed or reset.removed)
     owners.apply(key, fields, Change(live, merged, reset, changes_unowned), schema)
     doc = _assemble(call, config, before, merged)
     record_last_applied(key, config, doc)
@@ -159,21 +156,11 @@ def _check_nulls(call: Call, content: JSONObject, doc: JSONObject, old: Stored |
         and _holds_null(_with_defaults_for_nulls(own, contents.node))
     ):
         if old is not None:
-            check_resource_version(call, old, doc["metadata"])
+            write_rules.check_resource_version(call, old, doc["metadata"])
         before = None if old is None else call.endpoint.to_served(old.doc)
         errors = contents.check(_with_defaults_for_nulls(doc, contents.node), before, call.subresource, blocked=True)
         if any(error.field != "<nil>" for error in errors):
-            raise invalid(info.kind, info.group, call.name, errors)
-
-
-def _changes_server_fields(config: JSONObject, before: JSONObject) -> bool:
-    """Return whether a configuration has other values than the object for fields that only the server sets."""
-    asked, there = config["metadata"], before["metadata"]
-    return any(key in asked and asked[key] != there.get(key) for key in _SERVER_FIELDS)
-
-
-_SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")
-"""The fields of metadata that only the server sets and nobody owns."""
+            raise Refusal.invalid(info.kind, info.group, call.name, errors)
 
 
 def _applied_fields(content: JSONObject, schema: Node) -> FieldSet:
@@ -216,17 +203,11 @@ def _assemble(call: Call, config: JSONObject, before: JSONObject, merged: JSONOb
 
 
 def _identity(config: JSONObject) -> JSONObject:
-    """Return the fields of a configuration that identify the object."""
     metadata = config["metadata"]
     found = {key: metadata[key] for key in ("uid", "namespace") if metadata.get(key)}
     if metadata.get("resourceVersion") is not None:
         found["resourceVersion"] = metadata["resourceVersion"]
     return found
-
-
-_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
-_KUBECTL = "kubectl"
-"""The field manager of ``kubectl apply --server-side``; other managers leave the annotation alone."""
 
 
 def _annotation(doc: JSONObject) -> Any:

@@ -10,25 +10,16 @@ from datetime import timedelta
 import msgspec
 
 from reconciler.apiserver.definitions.definitions import CLEANUP
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    Refusal,
-    bad_request,
-    conflict,
-    forbidden,
-    not_registered,
-    option_invalid,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_bool, go_int
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
-from reconciler.apiserver.storage.cluster import Cluster, timestamp
-from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.cluster import Cluster, Resource, timestamp
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.admitted import Admission, Admitted, Outdated, WriteResult
+from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE
-from reconciler.apiserver.verbs.write import Admission, Admitted, Outdated, WriteResult
 from reconciler.apiserver.verbs.write_rules import is_removable
 from reconciler.wire import JSONObject
 
@@ -38,6 +29,8 @@ _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _READERS_RUN_AFTER = 32
 """Deletions of a collection after which watches get a turn, so that their readers do not fall behind the history."""
 _POLICIES = ("Foreground", "Background", "Orphan")
+_EXPECTED = re.compile(r"^the object provided is unrecognized \(must be of type DeleteOptions\): ")
+_SHOWN = re.compile(r" \([^()]*\)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ class Deleter:
         info, old = call.endpoint.info, call.existing()
         check_preconditions(call, old, options.get("preconditions") or {})
         if info.plural == "namespaces" and not info.group and call.name in _IMMORTAL:
-            raise forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")
+            raise Refusal.forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")
         await self._admit(call, old, options, dry_run=dry_run)
         written = self.delete_stored(call.endpoint.resource, old, options, dry_run=dry_run)
         if written.stored is None and info.deleted_whole:
@@ -155,7 +148,6 @@ class Deleter:
         return WriteResult(200, document=msgspec.Raw(WHOLE.encode_list(endpoint, chosen, metadata)))
 
     async def _delete_selected(self, call: Call, stored: Stored, options: JSONObject, *, dry_run: bool) -> None:
-        """Delete one object of a collection, unless it is gone."""
         endpoint = call.endpoint
         while (current := endpoint.store.objects.get(stored.key)) is not None and current.uid == stored.uid:
             check_preconditions(call, current, options.get("preconditions") or {})
@@ -168,7 +160,6 @@ class Deleter:
 
 
 def _terminating_status(status: JSONObject, now: str) -> JSONObject:
-    """Return the status of a definition that is being deleted."""
     condition = {
         "type": "Terminating",
         "status": "True",
@@ -186,9 +177,9 @@ def _delete_options(call: Call) -> JSONObject:
         options = _decode_options(call)
         kind = options.get("kind")
         if kind == "Status":
-            raise bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
+            raise Refusal.bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
         if kind not in (None, "", "DeleteOptions"):
-            raise bad_request(not_registered(kind, options.get("apiVersion", "")))
+            raise Refusal.bad_request(not_registered(kind, options.get("apiVersion", "")))
     query = {} if call.request.body else call.query
     if "propagationPolicy" in query:
         options["propagationPolicy"] = query["propagationPolicy"]
@@ -196,7 +187,7 @@ def _delete_options(call: Call) -> JSONObject:
         try:
             options["gracePeriodSeconds"] = go_int(query["gracePeriodSeconds"])
         except ValueError as error:
-            raise bad_request(str(error)) from None
+            raise Refusal.bad_request(str(error)) from None
     # A resourceVersion in the query is a precondition of a deletion too.
     conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
     if conditions:
@@ -216,18 +207,14 @@ def _decode_options(call: Call) -> JSONObject:
         raise Refusal(refusal.code, refusal.reason, words, details=refusal.details) from None
 
 
-_EXPECTED = re.compile(r"^the object provided is unrecognized \(must be of type DeleteOptions\): ")
-_SHOWN = re.compile(r" \([^()]*\)$")
-
-
 def _check_policy(options: JSONObject) -> None:
     policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
     if policy is not None and orphan is not None:
         message = "orphanDependents and deletionPropagation cannot be both set"
-        raise option_invalid("DeleteOptions", FieldError.invalid("propagationPolicy", policy, message))
+        raise Refusal.option_invalid("DeleteOptions", FieldError.invalid("propagationPolicy", policy, message))
     if policy is not None and policy not in _POLICIES:
         error = FieldError.not_supported("propagationPolicy", policy, (*_POLICIES, "nil"))
-        raise option_invalid("DeleteOptions", error)
+        raise Refusal.option_invalid("DeleteOptions", error)
     if orphan is not None:
         options["propagationPolicy"] = "Orphan" if orphan else "Background"
 
@@ -247,8 +234,8 @@ def check_preconditions(call: Call, old: Stored, preconditions: JSONObject) -> N
             )
             if info.plural == "namespaces" and not info.group and key == "uid":
                 why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {stored}"
-                raise conflict(info.plural, info.group, call.name, why)
-            raise conflict(info.kind, info.group, old.doc["metadata"]["name"], why)
+                raise Refusal.conflict(info.plural, info.group, call.name, why)
+            raise Refusal.conflict(info.kind, info.group, old.doc["metadata"]["name"], why)
 
 
 def _finalizers_for_policy(finalizers: list[str], options: JSONObject) -> list[str]:

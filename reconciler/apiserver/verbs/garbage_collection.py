@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.cluster import Cluster, Resource
 from reconciler.apiserver.storage.store import Store, Stored
 from reconciler.apiserver.verbs.delete import Deleter
 
@@ -82,7 +81,9 @@ class GarbageCollector:
             if any(other in self._uids for other in _owner_uids(current)):
                 self._remove_owner(resource, current, uid)
             else:
-                self._deleter.delete_stored(resource, current, {"propagationPolicy": _policy_of(current)})
+                held = current.doc["metadata"].get("finalizers") or ()
+                policy = "Orphan" if _ORPHAN in held else "Foreground" if _FOREGROUND in held else "Background"
+                self._deleter.delete_stored(resource, current, {"propagationPolicy": policy})
 
     def _continue_owners(self, gone: Stored) -> None:
         """Continue the deletion of owners that waited for a dependent."""
@@ -99,16 +100,13 @@ class GarbageCollector:
                 self._remove_owner(other, dependent, stored.uid)
             self._remove_finalizer(resource, stored, _ORPHAN)
         elif _FOREGROUND in finalizers:
-            self._foreground(resource, stored)
+            for other, dependent in self._dependents_of(stored.uid):
+                if not dependent.doc["metadata"].get("deletionTimestamp"):
+                    self._deleter.delete_stored(other, dependent, {"propagationPolicy": "Foreground"})
+            if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
+                self._remove_finalizer(resource, stored, _FOREGROUND)
         elif resource.info.plural == "namespaces" and not resource.info.group and self._namespaces:
             self._empty_namespace(stored)
-
-    def _foreground(self, resource: Resource, stored: Stored) -> None:
-        for other, dependent in self._dependents_of(stored.uid):
-            if not dependent.doc["metadata"].get("deletionTimestamp"):
-                self._deleter.delete_stored(other, dependent, {"propagationPolicy": "Foreground"})
-        if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
-            self._remove_finalizer(resource, stored, _FOREGROUND)
 
     def _remove_owner(self, resource: Resource, stored: Stored, uid: str) -> None:
         owners = [owner for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid") != uid]
@@ -163,13 +161,6 @@ def _owner_uids(stored: Stored | None) -> set[str]:
     if stored is None:
         return set()
     return {owner["uid"] for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid")}
-
-
-def _policy_of(stored: Stored) -> str:
-    finalizers = stored.doc["metadata"].get("finalizers") or []
-    if _ORPHAN in finalizers:
-        return "Orphan"
-    return "Foreground" if _FOREGROUND in finalizers else "Background"
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:

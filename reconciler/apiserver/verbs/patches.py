@@ -1,26 +1,32 @@
-"""Patches: JSON patch, JSON merge patch and strategic merge patch, applied to a copy of the document."""
+"""Patches: JSON patch, JSON merge patch and strategic merge patch, applied to a copy of the document.
+
+In a strategic merge patch, lists of built-in kinds merge by the keys that their types declare.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, patch_rejected, too_large
-from reconciler.apiserver.encoding.text import go_type
-from reconciler.apiserver.requests.bodies import (
-    JSON_PATCH,
-    MERGE_PATCH,
-    STRATEGIC_PATCH,
-    decode_patch,
-    duplicate_fields,
-)
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_type, go_value
+from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.storage.store import encode
-from reconciler.apiserver.verbs.strategic_patch import strategic_merge
 from reconciler.wire import JSONObject, JSONValue
 
-__all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch"]
+__all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch", "strategic_merge"]
+
+MAX_OPERATIONS = 10_000
+"""Operations of a JSON patch, as in kube-apiserver."""
+MAX_COPIED_BYTES = 3 * 1024 * 1024
+"""Bytes that the copy operations of a JSON patch may add, as in kube-apiserver."""
+_INDEX = re.compile("0|-?[1-9][0-9]{0,8}|-0")
+_DIRECTIVE, _RETAIN = "$patch", "$retainKeys"
+_ORDER, _DELETE = "$setElementOrder/", "$deleteFromPrimitiveList/"
 
 
 def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
@@ -31,48 +37,39 @@ def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
     """
     patch = _read_patch(call, kind)
     try:
-        if kind == JSON_PATCH:
+        if kind == bodies.JSON_PATCH:
             found = json_patch(before, patch)
             check_value(found)
             return found
-        if kind == STRATEGIC_PATCH:
+        if kind == bodies.STRATEGIC_PATCH:
             return strategic_merge(before, cast("JSONObject", patch), call.endpoint.schema)
         return merge_patch(before, patch)
     except (PatchFailed, InvalidJSON):
-        raise patch_rejected() from None
+        raise Refusal.patch_rejected() from None
 
 
 def _read_patch(call: Call, kind: str) -> JSONValue:
     try:
-        patch: JSONValue = decode_patch(call.request.body)
+        patch: JSONValue = bodies.decode_patch(call.request.body)
     except Refusal as refusal:
-        if kind != STRATEGIC_PATCH:
+        if kind != bodies.STRATEGIC_PATCH:
             raise
         # The library for strategic patches returns its message without a prefix.
-        raise bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
-    if kind == MERGE_PATCH and patch is None:
-        raise bad_request("Invalid JSON Patch")
+        raise Refusal.bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
+    if kind == bodies.MERGE_PATCH and patch is None:
+        raise Refusal.bad_request("Invalid JSON Patch")
     if patch is None:
         # Go decodes null as an empty list or map.
-        return [] if kind == JSON_PATCH else {}
-    if not isinstance(patch, list if kind == JSON_PATCH else dict):
-        wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
+        return [] if kind == bodies.JSON_PATCH else {}
+    if not isinstance(patch, list if kind == bodies.JSON_PATCH else dict):
+        wanted = "[]handlers.jsonPatchOp" if kind == bodies.JSON_PATCH else "map[string]interface {}"
         problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
-        raise bad_request(problem if kind == STRATEGIC_PATCH else f"error decoding patch: {problem}")
-    if kind == JSON_PATCH and len(patch) > MAX_OPERATIONS:
-        raise too_large(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}")
-    if kind == MERGE_PATCH:
-        call.duplicates += duplicate_fields(call.request.body, patch)
+        raise Refusal.bad_request(problem if kind == bodies.STRATEGIC_PATCH else f"error decoding patch: {problem}")
+    if kind == bodies.JSON_PATCH and len(patch) > MAX_OPERATIONS:
+        raise Refusal.too_large(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}")
+    if kind == bodies.MERGE_PATCH:
+        call.duplicates += bodies.duplicate_fields(call.request.body, patch)
     return patch
-
-
-MAX_OPERATIONS = 10_000
-"""Operations of a JSON patch, as in kube-apiserver."""
-
-MAX_COPIED_BYTES = 3 * 1024 * 1024
-"""Bytes that the copy operations of a JSON patch may add, as in kube-apiserver."""
-
-_INDEX = re.compile("0|-?[1-9][0-9]{0,8}|-0")
 
 
 class PatchFailed(Exception):
@@ -118,7 +115,7 @@ def json_patch(document: JSONValue, operations: JSONValue) -> JSONValue:
     for operation in operations:
         if not isinstance(operation, dict):
             raise PatchFailed(f"unexpected operation: {operation}")
-        op, path = operation.get("op"), _pointer_in(operation, "path")
+        op, path = operation.get("op"), _pointer(operation, "path")
         if op == "test":
             _test(document, path, operation)
         elif op == "remove":
@@ -126,7 +123,7 @@ def json_patch(document: JSONValue, operations: JSONValue) -> JSONValue:
         elif op in ("add", "replace"):
             document = _change(document, path, op, operation.get("value"))
         elif op in ("move", "copy"):
-            source = _pointer_in(operation, "from")
+            source = _pointer(operation, "from")
             if op == "move":
                 value = _read(document, source)
                 document = _change(document, source, "remove", None)
@@ -181,20 +178,13 @@ def _json_equal(one: JSONValue, other: JSONValue) -> bool:
     return bool(one == other)
 
 
-def _pointer_in(operation: JSONObject, member: str) -> list[str]:
+def _pointer(operation: JSONObject, member: str) -> list[str]:
     text = operation.get(member)
     if not isinstance(text, str):
         raise PatchFailed(f"unexpected operation: {operation}")
-    return _pointer(text)
-
-
-def _pointer(text: str) -> list[str]:
-    if not text:
-        return []
-    _, slash, rest = text.partition("/")
-    if not slash:
+    if text and "/" not in text:
         raise PatchFailed(f"the pointer {text!r} does not begin with a slash")
-    return [part.replace("~1", "/").replace("~0", "~") for part in rest.split("/")]
+    return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
 
 
 def _read(document: JSONValue, path: list[str]) -> JSONValue:
@@ -243,3 +233,131 @@ def _change(document: JSONValue, path: list[str], op: str, value: JSONValue) -> 
     else:
         raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
     return document
+
+
+def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
+    """Return an object with a strategic merge patch applied; unchanged parts are shared.
+
+    Raises:
+        Refusal: 400 or 500, as the real server, for an invalid directive or an item without its merge key.
+    """
+    directive = patch.get(_DIRECTIVE)
+    if directive == "replace":
+        return {key: value for key, value in patch.items() if key != _DIRECTIVE}
+    if directive == "delete":
+        return {}
+    if directive not in (None, "merge"):
+        raise Refusal.internal_error(f"unknown patch type: {directive} in map: {go_value(patch)}")
+    merged = _retained(dict(target) if isinstance(target, dict) else {}, patch)
+    for key, value in patch.items():
+        if key in (_DIRECTIVE, _RETAIN) or key.startswith((_ORDER, _DELETE)):
+            continue
+        if value is None:
+            merged.pop(key, None)
+        else:
+            if key not in merged and isinstance(value, dict) and _DIRECTIVE in value:
+                # New values are added unmerged, and one with a directive is not added at all.
+                continue
+            child = node.child(key) or ANYTHING
+            merged[key] = _merge_member(merged.get(key), value, child, patch.get(_ORDER + key))
+    return merged
+
+
+def _retained(members: JSONObject, patch: JSONObject) -> JSONObject:
+    """Return the fields of an object that a patch keeps, before the merge."""
+    retained = patch.get(_RETAIN)
+    if retained is not None:
+        if not isinstance(retained, list):
+            raise Refusal.bad_request("invalid patch format of retainKeys")
+        members = {key: value for key, value in members.items() if key in retained}
+    for key, gone in patch.items():
+        name = key.removeprefix(_DELETE)
+        if key.startswith(_ORDER) and not isinstance(gone, list):
+            raise Refusal.internal_error(f"expected a []interface {{}}, but received a {GO_TYPES[type(gone)]}")
+        if name != key and isinstance(gone, list) and isinstance(members.get(name), list):
+            unwanted = set(map(go_json, gone))
+            members[name] = [item for item in members[name] if go_json(item) not in unwanted]
+            if not members[name] and name not in patch:
+                del members[name]
+    return members
+
+
+def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:
+    if isinstance(new, dict):
+        return strategic_merge(old, new, node)
+    if isinstance(new, list) and node.merge:
+        items = old if isinstance(old, list) else []
+        if node.merge_key and _are_objects(items, new):
+            return _merge_objects(items, new, node, order)
+        # Scalars are unique in a merged list.
+        merged = _in_order(list({go_json(item): item for item in (*items, *new)}.values()), new, items, go_json)
+        return merged if order is None else _in_order(merged, order, items, go_json)
+    return new
+
+
+def _are_objects(old: list[Any], new: list[Any]) -> bool:
+    """Return whether lists contain objects, which merge by key."""
+    kinds = {type(item) for item in (*old, *new)}
+    if old and len(kinds) > 1:
+        raise Refusal.internal_error(f"list element types are not identical: {go_value([old, new])}")
+    return kinds <= {dict}
+
+
+def _merge_objects(old: list[Any], new: list[Any], node: Node, order: Any) -> list[Any]:
+    key = node.merge_key
+    if any(item == {_DIRECTIVE: "replace"} for item in new):
+        return [item for item in new if item != {_DIRECTIVE: "replace"}]
+
+    def name(item: Any) -> str:
+        if not isinstance(item, dict) or key not in item:
+            raise Refusal.internal_error(f"map: {go_value(item)} does not contain declared merge key: {key}")
+        return go_json(item[key])
+
+    by_name: dict[str, list[Any]] = {}
+    for item in old:
+        by_name.setdefault(name(item), []).append(item)
+    changed = []
+    for item in new:
+        known = by_name.get(name(item), [])
+        if item.get(_DIRECTIVE) == "delete":
+            by_name.pop(name(item), None)
+            continue
+        changed.append(item)
+        by_name[name(item)] = [strategic_merge(known[0] if known else {}, item, node.items or ANYTHING), *known[1:]]
+    merged = [item for items in by_name.values() for item in items]
+    if order is not None:
+        _check_order(changed, order, name)
+    wanted = changed if order is None else order
+    return _in_order(merged, wanted, old, name)
+
+
+def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str]) -> None:
+    """Check that the patched items are in the order of ``$setElementOrder``."""
+    listed = iter([name(item) for item in order])
+    if not all(name(item) in listed for item in changed):
+        raise Refusal.internal_error(
+            f"The order in patch list:\n{go_value(changed)}\n doesn't match $setElementOrder list:\n{go_value(order)}\n"
+        )
+
+
+def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Callable[[Any], str]) -> list[Any]:
+    """Order items: the listed ones in their order, the others where they were, new ones first.
+
+    Items with one key stay together.
+    """
+    by_name: dict[str, list[Any]] = {}
+    for item in items:
+        by_name.setdefault(name(item), []).append(item)
+    known = {name(item): index for index, item in enumerate(before)}
+    left = [text for text in dict.fromkeys(map(name, wanted)) if text in by_name]
+    listed = set(left)
+    right = [text for text in by_name if text not in listed]
+    found: list[str] = []
+    left.reverse()
+    right.reverse()
+    while left or right:
+        if not right or (left and known.get(left[-1], -1) < known.get(right[-1], len(known))):
+            found.append(left.pop())
+        else:
+            found.append(right.pop())
+    return [item for text in found for item in by_name[text]]

@@ -10,16 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    Refusal,
-    bad_request,
-    expired,
-    internal_error,
-    not_found,
-    option_invalid,
-    too_large_resource_version,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.requests.selectors import (
@@ -42,6 +33,8 @@ _CONTINUE_EXPIRED = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
+_URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+_MATCH = "resourceVersionMatch"
 
 
 def selector_of(call: Call) -> Selector:
@@ -68,9 +61,9 @@ def selector_of(call: Call) -> Selector:
     for term in terms:
         if term.path not in everywhere and term.path not in readers:
             if call.endpoint.resource.custom or readers:
-                raise bad_request(f"field label not supported: {term.path}")
+                raise Refusal.bad_request(f"field label not supported: {term.path}")
             known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
-            raise bad_request(f'"{term.path}" is not a known field selector: only {known}')
+            raise Refusal.bad_request(f'"{term.path}" is not a known field selector: only {known}')
 
     def read(doc: JSONObject, path: str) -> str:
         return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
@@ -132,11 +125,8 @@ def _mistyped(shown: str, field: str, wanted: str) -> str:
     return f"json: cannot unmarshal {shown} into Go struct field continueToken.{field} of type {wanted}"
 
 
-_URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-
-
 def _bad_token(problem: str) -> Refusal:
-    return bad_request(f"invalid continue token: continue key is not valid: {problem}")
+    return Refusal.bad_request(f"invalid continue token: continue key is not valid: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +147,7 @@ class Reader:
             objects = self._past(endpoint.store, stale).objects
         found = objects.get(key)
         if found is None:
-            raise not_found(endpoint.info.plural, endpoint.info.group, call.name)
+            raise Refusal.not_found(endpoint.info.plural, endpoint.info.group, call.name)
         return found
 
     def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
@@ -179,12 +169,20 @@ class Reader:
     def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _PageToken | None]:
         store, current = call.endpoint.store, self.cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
-        asked = _list_version(call)
+        try:
+            asked = _watch_version(call)
+        except Refusal as refusal:
+            raise Refusal.bad_request(f"invalid resource version: {refusal.message}") from None
         if token:
             found = _PageToken.read(token)
             if asked:
-                raise bad_request("specifying resource version is not allowed when using continue")
-            return self._continued(store, found)
+                raise Refusal.bad_request("specifying resource version is not allowed when using continue")
+            if found.rv < 0:
+                return store.now, current, found
+            snapshot = store.at(found.rv)
+            if snapshot is None or found.rv < self.cluster.revisions.compacted:
+                raise Refusal.expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, found.start).text()})
+            return snapshot, found.rv, found
         if asked is not None:
             self._not_in_future(asked)
             # With a limit but no match, the real server reads the exact version, except for a single object.
@@ -192,19 +190,11 @@ class Reader:
             if asked and (match == "Exact" or (not match and paged)):
                 snapshot = store.at(asked)
                 if snapshot is None or asked < self.cluster.revisions.compacted:
-                    raise expired("The resourceVersion for the provided list is too old.")
+                    raise Refusal.expired("The resourceVersion for the provided list is too old.")
                 return snapshot, asked, None
             if asked == 0 and stale is not None:
                 return self._past(store, stale), self._past_version(store, stale), None
         return store.now, current, None
-
-    def _continued(self, store: Store, token: _PageToken) -> tuple[Snapshot, int, _PageToken]:
-        if token.rv < 0:
-            return store.now, self.cluster.revisions.current, token
-        snapshot = store.at(token.rv)
-        if snapshot is None or token.rv < self.cluster.revisions.compacted:
-            raise expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, token.start).text()})
-        return snapshot, token.rv, token
 
     def _page(
         self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _PageToken | None
@@ -239,12 +229,14 @@ class Reader:
         initial: list[Stored] = []
         failure: Refusal | None = None
         if asked is not None and asked > current:
-            failure = too_large_resource_version(asked, current) if initial_events else None
+            failure = Refusal.too_large_resource_version(asked, current) if initial_events else None
         elif initial_events or (initial_events is None and not asked):
             position, initial = self._initial(call, selector, asked, stale)
         elif asked:
             found = store.position(asked)
-            failure = None if found is not None else expired(f"too old resource version: {asked} ({store.floor})")
+            failure = (
+                None if found is not None else Refusal.expired(f"too old resource version: {asked} ({store.floor})")
+            )
             position = position if found is None else found
         bookmarks = go_bool(call.query.get("allowWatchBookmarks", ""))
         ends = bookmarks and (initial_events or (initial_events is None and not asked))
@@ -281,7 +273,7 @@ class Reader:
     def _not_in_future(self, asked: int) -> None:
         current = self.cluster.revisions.current
         if asked > current:
-            raise too_large_resource_version(asked, current)
+            raise Refusal.too_large_resource_version(asked, current)
 
     def _past_version(self, store: Store, seconds: float) -> int:
         before = self.cluster.clock.monotonic() - seconds
@@ -306,11 +298,8 @@ def _initial_events(call: Call) -> bool | None:
     if call.query.get("continue"):
         errors.append(_no_match("resourceVersionMatch is forbidden when continue is provided"))
     if errors:
-        raise option_invalid("ListOptions", *errors)
+        raise Refusal.option_invalid("ListOptions", *errors)
     return None if text is None else go_bool(text)
-
-
-_MATCH = "resourceVersionMatch"
 
 
 def _no_match(why: str) -> FieldError:
@@ -333,7 +322,7 @@ def _check_match(call: Call) -> None:
     if "sendInitialEvents" in call.query:
         errors.append(FieldError.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     if errors:
-        raise option_invalid("ListOptions", *errors)
+        raise Refusal.option_invalid("ListOptions", *errors)
 
 
 def _watch_version(call: Call) -> int | None:
@@ -341,14 +330,7 @@ def _watch_version(call: Call) -> int | None:
     try:
         return go_int(text, signed=False) if text else None
     except ValueError as error:
-        raise internal_error(f"resourceVersion: Invalid value: {quoted(text)}: {error}") from None
-
-
-def _list_version(call: Call) -> int | None:
-    try:
-        return _watch_version(call)
-    except Refusal as refusal:
-        raise bad_request(f"invalid resource version: {refusal.message}") from None
+        raise Refusal.internal_error(f"resourceVersion: Invalid value: {quoted(text)}: {error}") from None
 
 
 def _namespace_of(call: Call, selector: Selector) -> str | None:
@@ -373,4 +355,4 @@ def _number(text: str) -> int:
     try:
         return go_int(text) if text else 0
     except ValueError as error:
-        raise bad_request(str(error)) from None
+        raise Refusal.bad_request(str(error)) from None

@@ -10,9 +10,9 @@ import msgspec
 
 from reconciler.apiserver.builtin.tables.cells import show_age
 from reconciler.apiserver.builtin.tables.columns import built_in_columns
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error, not_acceptable
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_json
-from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.cluster import Endpoint
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.clock import Clock
 from reconciler.wire import JSONObject
@@ -21,6 +21,10 @@ __all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_y
 
 _WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _META = "meta.k8s.io/v1"
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_STEP = re.compile(
+    r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
+)
 
 
 class WholeView:
@@ -152,7 +156,6 @@ class TableView(WholeView):
         return _table(definitions, cells, [self._object(endpoint, doc) for doc in docs], metadata)
 
     def _built_in(self, group: str, plural: str, docs: list[JSONObject]) -> tuple[list[JSONObject], list[list[Any]]]:
-        """Return the columns of a built-in kind, and the cells of each object."""
         known, now = built_in_columns(group, plural), self._clock.now()
         return [column.definition for column in known], [[column.cell(doc, now) for column in known] for doc in docs]
 
@@ -180,9 +183,6 @@ def _table(
     return {"kind": "Table", "apiVersion": _META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
 
 
-_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
-
-
 def _definition(column: Mapping[str, Any]) -> JSONObject:
     described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
     return {
@@ -192,11 +192,6 @@ def _definition(column: Mapping[str, Any]) -> JSONObject:
         "description": column.get("description") or described,
         "priority": column.get("priority") or 0,
     }
-
-
-_STEP = re.compile(
-    r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
-)
 
 
 def _json_path(doc: Any, path: str) -> Any:
@@ -239,7 +234,7 @@ def negotiate(
     if not refused:
         offered = f"Available representations: {', '.join(_WRITTEN)}"
         raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
-    raise not_acceptable(_WRITTEN)
+    raise Refusal.not_acceptable(_WRITTEN)
 
 
 def _view(
@@ -253,7 +248,7 @@ def _view(
     if form == "Table":
         if include not in ("", "Metadata", "Object", "None"):
             problem = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
-            raise bad_request(f"Unable to convert to Table as requested: {problem}")
+            raise Refusal.bad_request(f"Unable to convert to Table as requested: {problem}")
         return TableView(include or "Metadata", clock)
     if form == "PartialObjectMetadata" and many:
         what = f"but the requested object is a list (*{kind})"
@@ -261,7 +256,7 @@ def _view(
     if form == "PartialObjectMetadataList" and not many:
         what = f"but the requested object is not a list (*{kind})"
         if custom:
-            raise internal_error("content is not a list")
+            raise Refusal.internal_error("content is not a list")
         raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadataList, {what}")
     return _METADATA if form in ("PartialObjectMetadata", "PartialObjectMetadataList") else None
 

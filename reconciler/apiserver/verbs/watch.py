@@ -12,11 +12,11 @@ import weakref
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
-from reconciler.apiserver.builtin.skeletons import shown_empty
+from reconciler.apiserver.builtin.kinds import shown_empty
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
-from reconciler.apiserver.encoding.refusals import Refusal, expired
+from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.selectors import Selector
-from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.cluster import Endpoint
 from reconciler.apiserver.storage.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.errors import OutcomeUnknown
@@ -173,7 +173,7 @@ class Watch:
             events = self._store.events(self.position, stop)
             if events is None:
                 self._ending, self.position = b"", self._store.end
-                return error_frame(expired("The resourceVersion for the provided watch is too old."))
+                return error_frame(Refusal.expired("The resourceVersion for the provided watch is too old."))
             self.position = stop
             for event in events:
                 frame = self._frame_of(event)

@@ -9,21 +9,11 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
 
-from reconciler.apiserver.builtin.skeletons import filled
+from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.writes.strategies import Strategy
-from reconciler.apiserver.encoding.refusals import (
-    FieldError,
-    already_exists,
-    conflict,
-    forbidden,
-    internal_error,
-    invalid,
-    no_such_resource,
-    not_found,
-)
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.ownership.managed_fields import (
     NO_RESET_FIELDS,
     ManagedFields,
@@ -41,100 +31,17 @@ from reconciler.apiserver.requests.metadata import (
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs import write_rules
+from reconciler.apiserver.verbs.admitted import Admission, Admitted, Outdated, WriteResult
 from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
 from reconciler.apiserver.verbs.decoding import decode_patched, read_document
 from reconciler.apiserver.verbs.patches import apply_patch
-from reconciler.apiserver.verbs.write_rules import (
-    SYSTEM_METADATA,
-    bumps_generation,
-    can_track_owners,
-    check_name_and_namespace,
-    check_name_given,
-    check_namespace,
-    check_resource_version,
-    differs_only_in_times,
-    drop_resource_version,
-    is_removable,
-    managed_fields_of,
-    restore,
-    restrict_to_subresource,
-    same_json,
-    uid_conflict,
-    validate_contents,
-)
 from reconciler.errors import APIError
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = ["Admission", "Admitted", "Outdated", "WriteResult", "Writer"]
+__all__ = ["Writer"]
 
 _MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-
-
-@dataclass(slots=True)
-class WriteResult:
-    """The result of a write.
-
-    Attributes:
-        code: the HTTP status.
-        stored: the version to return; None to return `document`.
-        document: another document to return.
-        before: the version before, if there was one.
-        after: the version after; the same object as `before` if nothing changed.
-        warnings: texts for Warning headers.
-    """
-
-    code: int
-    stored: Stored | None = None
-    document: Any = None
-    before: Stored | None = None
-    after: Stored | None = None
-    warnings: list[str] = field(default_factory=list)
-
-
-class Outdated(Exception):
-    """The object changed while webhooks were called: the write must be made again on its new version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A write that is up for admission.
-
-    Attributes:
-        call: the request.
-        operation: what is done to the object.
-        name: its name; empty if the server generates it.
-        doc: the new object in the version of the request; None for a deletion.
-        before: the stored object in the version of the request; None for a new one.
-        dry_run: whether nothing will be stored.
-        options: the options of a deletion.
-    """
-
-    call: Call
-    operation: Literal["CREATE", "UPDATE", "DELETE"]
-    name: str
-    doc: JSONObject | None
-    before: JSONObject | None
-    dry_run: bool
-    options: JSONObject = field(default_factory=dict)
-
-
-class Admission(Protocol):
-    """The admission of writes, after their documents are decoded and before they are committed."""
-
-    active: bool
-    """Whether anyone is asked about any write."""
-
-    def applies(self, write: Admitted, /) -> bool:
-        """Return whether anyone is asked about writes of this kind."""
-        ...
-
-    async def mutate(self, write: Admitted, /) -> JSONObject | None:
-        """Return the object, changed or not, which the caller owns; raise a `Refusal` if the write is denied."""
-        ...
-
-    async def validate(self, write: Admitted, /) -> None:
-        """Return if the write is allowed; raise a `Refusal` if it is denied."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +73,17 @@ class Writer:
         """Check and commit a new object; `owned` if its managedFields are set already."""
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
-        check_name_and_namespace(call, metadata)
+        write_rules.check_name_and_namespace(call, metadata)
         await self._require_place(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
-        trackable = can_track_owners(call, doc, {})
+        trackable = write_rules.can_track_owners(call, doc, {})
         admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
         if admitted is not None:
             if not owned and trackable:
                 metadata["managedFields"], owned = self._first_entries(call, doc), True
             doc, warnings = await self.mutate(admitted, warnings)
             metadata = doc["metadata"]
-            check_namespace(call, metadata)
+            write_rules.check_namespace(call, metadata)
             added = str(metadata.pop("resourceVersion", ""))
             version = version or (added if call.verb == "create" else "")
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
@@ -188,11 +95,11 @@ class Writer:
         if not endpoint.resource.custom:
             errors += validate_built_in_metadata(info, metadata, "", new=True)
         errors += strategy.check(doc, None)
-        errors += validate_contents(call, doc, None, errors)
+        errors += write_rules.validate_contents(call, doc, None, errors)
         if errors:
-            raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
+            raise Refusal.invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
         if version.isdecimal() and version.strip("0") and not dry_run:
-            raise internal_error("resourceVersion should not be set on objects to be created")
+            raise Refusal.internal_error("resourceVersion should not be set on objects to be created")
         call.warnings = warnings = warnings + strategy.warn(doc)
         if admitted is not None:
             await self.admission.validate(replace(admitted, doc=doc))
@@ -213,7 +120,6 @@ class Writer:
         return WriteResult(201, new, after=new, warnings=warnings)
 
     def _entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
-        """Return the ``managedFields`` of a new object."""
         endpoint, owners = call.endpoint, ManagedFields((), self.cluster.now())
         # The structs of built-in kinds exist even when they are empty, so they never count as added.
         owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
@@ -239,7 +145,6 @@ class Writer:
     def _updated_entries(
         self, call: Call, before: JSONObject, doc: JSONObject, reset: ResetFields
     ) -> list[ManagedFieldsEntry]:
-        """Return the ``managedFields`` after an update or patch."""
         sent, known = doc["metadata"].get("managedFields"), before["metadata"].get("managedFields")
         if call.subresource:
             sent = None
@@ -255,7 +160,7 @@ class Writer:
         return owners.entries()
 
     def _stamp(self, call: Call, doc: JSONObject, metadata: JSONObject) -> None:
-        for key in SYSTEM_METADATA:
+        for key in write_rules.SYSTEM_METADATA:
             # A kind without generations keeps the one that it is created with.
             if key != "generation" or call.endpoint.info.generation:
                 metadata.pop(key, None)
@@ -274,7 +179,7 @@ class Writer:
         if not call.endpoint.served:  # its definition was deleted, or changed and kept the objects
             kind = self.cluster.registry.resource(info.group, info.plural)
             if kind is None or kind.store is not call.endpoint.store:
-                raise no_such_resource()
+                raise Refusal.no_such_resource()
         if not info.namespaced or namespace is None:
             return
         namespaces = self.cluster.registry.built_in("namespaces").store.objects
@@ -283,13 +188,13 @@ class Writer:
                 await self.provide_namespace(namespace)
         found = namespaces.get(namespace)
         if found is None:
-            raise not_found("namespaces", "", namespace)
+            raise Refusal.not_found("namespaces", "", namespace)
         if found.doc["metadata"].get("deletionTimestamp"):
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             cause = FieldError(
                 "metadata.namespace", f"namespace {namespace} is being terminated", "NamespaceTerminating"
             )
-            raise forbidden(info.plural, info.group, name, why, causes=[cause])
+            raise Refusal.forbidden(info.plural, info.group, name, why, causes=[cause])
 
     async def update(self, call: Call) -> WriteResult:
         """Replace an object, or its status."""
@@ -297,18 +202,18 @@ class Writer:
         old = call.find()
         doc, warnings = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
-        check_name_given(call, metadata)
-        check_name_and_namespace(call, metadata)
+        write_rules.check_name_given(call, metadata)
+        write_rules.check_name_and_namespace(call, metadata)
         if old is None:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
-                    raise uid_conflict(call, metadata["uid"], "")
-                drop_resource_version(metadata, dry_run=dry_run)
+                    raise write_rules.uid_conflict(call, metadata["uid"], "")
+                write_rules.drop_resource_version(metadata, dry_run=dry_run)
                 return await self._create(call, doc, warnings, dry_run=dry_run)
-            raise not_found(info.plural, info.group, call.name)
+            raise Refusal.not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
-            raise uid_conflict(call, uid, old.uid)
+            raise write_rules.uid_conflict(call, uid, old.uid)
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def patch(self, call: Call) -> WriteResult:
@@ -320,29 +225,29 @@ class Writer:
         old = call.existing()
         before = call.endpoint.to_served(old.doc)
         doc, warnings = decode_patched(call, apply_patch(call, kind, before), before)
-        check_name_given(call, doc["metadata"])
-        check_name_and_namespace(call, doc["metadata"])
+        write_rules.check_name_given(call, doc["metadata"])
+        write_rules.check_name_and_namespace(call, doc["metadata"])
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> WriteResult:
         info = call.endpoint.info
         if old is None and call.subresource:
-            raise not_found(info.plural, info.group, call.name)
+            raise Refusal.not_found(info.plural, info.group, call.name)
         config = read_applied_configuration(call)
-        owners = ManagedFields(managed_fields_of(old), self.cluster.now())
+        owners = ManagedFields(write_rules.managed_fields_of(old), self.cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_to_new(call, config, owners)
-            drop_resource_version(config["metadata"], dry_run=dry_run)
+            write_rules.drop_resource_version(config["metadata"], dry_run=dry_run)
             doc, warnings = decode_patched(call, config, None)
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-                raise conflict(info.plural, info.group, call.name, why)
+                raise Refusal.conflict(info.plural, info.group, call.name, why)
             return await self._create(call, doc, warnings, dry_run=dry_run, owned=True)
         before = call.endpoint.to_served(old.doc)
         applied = apply_to_stored(call, config, old, owners)
         doc, warnings = decode_patched(call, applied, before)
-        check_name_and_namespace(call, doc["metadata"])
+        write_rules.check_name_and_namespace(call, doc["metadata"])
         return await self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
 
     def if_applies(self, write: Admitted) -> Admitted | None:
@@ -381,19 +286,19 @@ class Writer:
         endpoint = call.endpoint
         before = endpoint.to_served(old.doc)
         _check_version(call, old, doc["metadata"])
-        trackable = entries is not None or can_track_owners(call, doc, before)
+        trackable = entries is not None or write_rules.can_track_owners(call, doc, before)
         reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
         write = Admitted(call, "UPDATE", call.name, doc, before, dry_run)
         admitted = None if call.subresource == "scale" else self.if_applies(write)
         if admitted is not None:
             if trackable and entries is None:
-                sent = restrict_to_subresource(call, before, copy.deepcopy(doc))
+                sent = write_rules.restrict_to_subresource(call, before, copy.deepcopy(doc))
                 entries = self._updated_entries(call, before, sent, reset)
             doc, warnings = await self.mutate(admitted, warnings)
             self.check_current(call, old)
-            check_namespace(call, doc["metadata"])
+            write_rules.check_namespace(call, doc["metadata"])
             _check_version(call, old, doc["metadata"])
-        doc = restrict_to_subresource(call, before, doc)
+        doc = write_rules.restrict_to_subresource(call, before, doc)
         strategy, metadata = self.strategies(call), doc["metadata"]
         _check_change(call, strategy, doc, before)
         call.warnings = warnings = warnings + strategy.warn(doc)
@@ -410,16 +315,20 @@ class Writer:
             metadata["managedFields"] = known if entries == known else entries
         strategy.finish(doc, before)
         stored_form = endpoint.to_storage(doc)
-        if same_json(doc, before) or same_json(stored_form, old.doc) or differs_only_in_times(stored_form, old.doc):
+        if (
+            write_rules.same_json(doc, before)
+            or write_rules.same_json(stored_form, old.doc)
+            or write_rules.differs_only_in_times(stored_form, old.doc)
+        ):
             return WriteResult(200, old, before=old, after=old, warnings=warnings)
-        if endpoint.info.generation and bumps_generation(call, old.doc, stored_form):
+        if endpoint.info.generation and write_rules.bumps_generation(call, old.doc, stored_form):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         if dry_run:
             return WriteResult(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
         if (
             metadata.get("deletionTimestamp")
             and not metadata.get("finalizers")
-            and is_removable(endpoint.resource, stored_form)
+            and write_rules.is_removable(endpoint.resource, stored_form)
         ):
             # The response shows the removed object with its last version; watches show what was stored.
             shown = Stored(old.key, old.rv, stored_form)
@@ -437,30 +346,28 @@ def _check_version(call: Call, old: Stored, metadata: JSONObject) -> None:
     """Check that a change names the stored version, or none if its kind allows that."""
     info = call.endpoint.info
     if not metadata.get("resourceVersion") and not info.unconditional:
-        raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
-    check_resource_version(call, old, metadata)
+        raise Refusal.invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+    write_rules.check_resource_version(call, old, metadata)
 
 
 def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
-    """Check that no object has the storage key of a new one."""
     taken = call.endpoint.store.objects.get(key)
     if taken is not None:
         info, deleting = call.endpoint.info, "deletionTimestamp" in taken.doc["metadata"]
         generated = bool(metadata.get("generateName"))
-        raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
+        raise Refusal.already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
 
 
 def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject) -> None:
-    """Complete the new content of an object, and check that the change is valid."""
     info, custom, metadata = call.endpoint.info, call.endpoint.resource.custom, doc["metadata"]
     name = metadata.get("name", "")
     writes_metadata = not call.subresource or (call.subresource == "status" and not custom)
     errors = validate_metadata_update(info, metadata, before["metadata"]) if writes_metadata else []
     if not custom and writes_metadata:
         errors += validate_built_in_metadata(info, metadata, call.subresource, new=False)
-    restore(metadata, before["metadata"], SYSTEM_METADATA)
+    write_rules.restore(metadata, before["metadata"], write_rules.SYSTEM_METADATA)
     strategy.complete(doc, before)
     errors += strategy.check(doc, before)
-    errors += validate_contents(call, doc, before, errors)
+    errors += write_rules.validate_contents(call, doc, before, errors)
     if errors:
-        raise invalid(info.kind, info.internal_group, name, errors)
+        raise Refusal.invalid(info.kind, info.internal_group, name, errors)

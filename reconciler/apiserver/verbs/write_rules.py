@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import msgspec
 
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal, bad_request, conflict, internal_error
+from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.ownership.merge import type_errors
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.storage.cluster import Endpoint, Resource
 from reconciler.apiserver.storage.custom_contents import BLOCKING, CustomContents
-from reconciler.apiserver.storage.registry import Endpoint, Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
@@ -47,6 +47,10 @@ SYSTEM_METADATA = (
     "selfLink",
 )
 """The fields of metadata that only the server changes."""
+_TYPE_META = ("apiVersion", "kind")
+_MAX_REPLICAS = 2**31 - 1
+_WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}
+"""The member of an object that a subresource writes."""
 
 
 def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
@@ -65,9 +69,6 @@ def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
         ignored = {"status": doc["status"]} if "status" in doc else {}
     ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
     return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.schema))
-
-
-_TYPE_META = ("apiVersion", "kind")
 
 
 def needs_conversion(call: Call, before: JSONObject) -> bool:
@@ -130,7 +131,7 @@ def check_name_given(call: Call, metadata: JSONObject) -> None:
     """Check that a document has a name."""
     if not metadata.get("name"):
         problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
-        raise bad_request(problem)
+        raise Refusal.bad_request(problem)
 
 
 def check_name_and_namespace(call: Call, metadata: JSONObject) -> None:
@@ -143,7 +144,7 @@ def check_name(call: Call, metadata: JSONObject) -> None:
     """Check the name of a document against the path."""
     name = metadata.get("name")
     if call.name and name and name != call.name:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
+        raise Refusal.bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
 
 
 def check_namespace(call: Call, metadata: JSONObject) -> None:
@@ -152,7 +153,9 @@ def check_namespace(call: Call, metadata: JSONObject) -> None:
         metadata.pop("namespace", None)
         return
     if (metadata.get("namespace") or call.namespace) != call.namespace:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        raise Refusal.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
     metadata["namespace"] = call.namespace
 
 
@@ -168,16 +171,12 @@ def validate_contents(
 
 
 def _replicas_errors(endpoint: Endpoint, doc: JSONObject) -> Findings:
-    """Yield the errors of the replicas that the Scale of a custom object has."""
     for path in () if endpoint.scale is None else endpoint.scale[:2]:
         replicas = value_at(doc, path)
         if isinstance(replicas, int) and replicas < 0:
             yield FieldError.invalid(path, replicas, "should be a non-negative integer")
         elif isinstance(replicas, int) and replicas > _MAX_REPLICAS:
             yield FieldError.invalid(path, replicas, f"should be less than or equal to {_MAX_REPLICAS}")
-
-
-_MAX_REPLICAS = 2**31 - 1
 
 
 def _taken(endpoint: Endpoint, doc: JSONObject) -> Findings:
@@ -205,7 +204,7 @@ def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> Non
         return
     number = _number(asked)
     if number != old.rv and (number or not info.unconditional):
-        raise conflict(info.plural, info.group, call.name)
+        raise Refusal.conflict(info.plural, info.group, call.name)
 
 
 def drop_resource_version(metadata: JSONObject, *, dry_run: bool) -> None:
@@ -221,7 +220,7 @@ def _number(version: str) -> int:
     try:
         return go_int(version, signed=False)
     except ValueError as error:
-        raise internal_error(str(error)) from None
+        raise Refusal.internal_error(str(error)) from None
 
 
 def uid_conflict(call: Call, uid: str, stored: str) -> Refusal:
@@ -236,11 +235,7 @@ def uid_conflict(call: Call, uid: str, stored: str) -> Refusal:
         f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
         f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
     )
-    return conflict(info.plural, info.group, call.name, why)
-
-
-_WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}
-"""The member of an object that a subresource writes."""
+    return Refusal.conflict(info.plural, info.group, call.name, why)
 
 
 def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> JSONObject:

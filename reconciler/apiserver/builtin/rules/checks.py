@@ -15,10 +15,9 @@ from typing import Any
 from reconciler.apiserver.builtin.rules.kind_checks import KIND_CHECKS
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, amount, getter, old_value
 from reconciler.apiserver.builtin.rules.texts import FORMS, parsed_address
-from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
+from reconciler.apiserver.encoding.text import quoted, read_quantity
+from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = ["CHECKS", "EAGER", "selects", "without_empty"]
@@ -26,6 +25,8 @@ __all__ = ["CHECKS", "EAGER", "selects", "without_empty"]
 Error = Callable[[Rule, Place, Any, str], FieldError]
 Test = Callable[[Rule, Place, Any], bool]
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
+"""The checks that are about missing values, too."""
 
 
 def selects(selector: JSONObject, labels: dict[str, str]) -> bool:
@@ -128,6 +129,7 @@ _TESTS: dict[str, tuple[Test, Error]] = {
     "family": (_is_of_other_family, _invalid),
     "forbidden": (lambda _rule, _, value: value not in _EMPTY, _forbidden),
     "invalid": (lambda rule, _, value: value not in _EMPTY or rule.concerns(value), _invalid),
+    "listed": (lambda _rule, _, value: bool(value) and isinstance(value, list), _forbidden),
     "matches": (
         lambda rule, _, value: rule.concerns(value) and not re.search(rule.arguments[0], str(value or "")),
         _invalid,
@@ -351,8 +353,6 @@ def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findi
             yield FieldError.forbidden(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
 
 
-EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
-"""The checks that are about missing values, too."""
 _NAMED: tuple[Check, ...] = (
     *KIND_CHECKS,
     *(_in, _known, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),

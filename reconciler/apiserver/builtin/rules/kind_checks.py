@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule
-from reconciler.apiserver.encoding.quantities import read_quantity
+from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.schema.names import form_problems, qualified_name_problems
+from reconciler.apiserver.encoding.text import read_quantity
+from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
 __all__ = ["APPROVAL", "FINAL", "KIND_CHECKS", "content_of_request"]
@@ -24,6 +25,20 @@ FINAL = (*APPROVAL, "Failed")
 """The conditions that cannot be taken back."""
 _SIGNER_FORM = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\n(?P<headers>(?:[^\n:]+: [^\n]*\n)*\n?)([^-]*)-----END \1-----")
+_KNOWN = {of: frozenset(names) for of, names in recorded("builtin/rules/resources.json").items()}
+"""The standard resources of containers and of quotas, and those that are counted."""
+_NOT_NEGATIVE = "must be greater than or equal to 0"
+_ORDER = (
+    ("min", "max", "min", "min"),
+    ("min", "defaultRequest", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "max", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "default", "defaultRequest", "defaultRequest"),
+    ("min", "default", "default", "min"),
+    ("default", "max", "default", "max"),
+)
+"""Amounts of a limit of which the first is at most the second, the one that errors name, and the one that they show."""
+_CALLED = {"defaultRequest": "default request"}
+_SCOPED = {"BestEffort": {"pods"}}
 
 
 def content_of_request(text: str | None) -> bytes:
@@ -86,7 +101,6 @@ def _certificate(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
 
 
 def _certificate_problem(pem: bytes) -> str:
-    """Return what is wrong with the certificates of a status, or nothing."""
     blocks = list(_PEM.finditer(pem))
     for block in blocks:
         if block[1] != b"CERTIFICATE":
@@ -97,19 +111,6 @@ def _certificate_problem(pem: bytes) -> str:
 
 
 # Resources, their amounts and their limits.
-
-_COMPUTE = {"cpu", "memory", "ephemeral-storage"}
-_COUNTED = {
-    *("configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets"),
-    *("services", "services.loadbalancers", "services.nodeports"),
-}
-_KNOWN = {
-    "containers": _COMPUTE,
-    "quota": _COMPUTE
-    | _COUNTED
-    | {"requests.storage", *(f"{part}.{name}" for part in ("requests", "limits") for name in _COMPUTE)},
-}
-_NOT_NEGATIVE = "must be greater than or equal to 0"
 
 
 def _is_extended(name: str) -> bool:
@@ -140,7 +141,7 @@ def _resources(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         yield from (FieldError.invalid(where, name, problem) for problem in _name_problems(name, of))
         if not only and number < 0:
             yield FieldError.invalid(where, text, _NOT_NEGATIVE)
-        if not only and number % 1 and (name in _COUNTED or _is_extended(name) or name.startswith("count/")):
+        if not only and number % 1 and (name in _KNOWN["counted"] or _is_extended(name) or name.startswith("count/")):
             yield FieldError.invalid(where, text, "must be an integer")
 
 
@@ -167,18 +168,6 @@ def _limited(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         yield FieldError.forbidden(path, "HugePages require cpu or memory")
 
 
-_ORDER = (
-    ("min", "max", "min", "min"),
-    ("min", "defaultRequest", "defaultRequest", "defaultRequest"),
-    ("defaultRequest", "max", "defaultRequest", "defaultRequest"),
-    ("defaultRequest", "default", "defaultRequest", "defaultRequest"),
-    ("min", "default", "default", "min"),
-    ("default", "max", "default", "max"),
-)
-"""Amounts of a limit of which the first is at most the second, the one that errors name, and the one that they show."""
-_CALLED = {"defaultRequest": "default request"}
-
-
 def _limit_range(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
     """Check the order of the amounts of a limit."""
     amounts = {key: value.get(key) or {} for key in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")}
@@ -195,14 +184,11 @@ def _limit_range(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
             yield FieldError.invalid(where, ratio, f"ratio {ratio} is less than 1")
 
 
-_SCOPED = {"BestEffort": {"pods"}}
-
-
 def _scoped(_rule: Rule, place: Place, value: Any, _path: str) -> Findings:
     """Check that a resource of a quota can have its scopes."""
     scopes = place.value.get("scopes") or ()
     for scope in scopes:
-        allowed = _SCOPED.get(scope, _KNOWN["quota"] - _COUNTED | {"pods"})
+        allowed = _SCOPED.get(scope, _KNOWN["quota"] - _KNOWN["counted"] | {"pods"})
         if value in _KNOWN["quota"] - allowed:
             yield FieldError.invalid(f"{place.path}.scopes", scopes, "unsupported scope applied to resource")
 

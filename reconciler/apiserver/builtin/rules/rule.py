@@ -10,12 +10,18 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.encoding.quantities import read_quantity
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import go_json, quoted
+from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity
 from reconciler.wire import JSONObject
 
 __all__ = ["Check", "Place", "Rule", "amount", "condition", "getter", "named", "old_value", "read_rule"]
+
+_PATH = re.compile(r"(/|\^*)(@?)(.*)")
+_PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
+_RULE = re.compile(
+    r"(?P<paths>\S+) (?P<check>[\w-]+)(?P<strict>[!?]?)(?P<arguments>.*?)(?: if (?P<when>.+?))?(?:: (?P<say>.+))?"
+)
+_CONDITION = re.compile(r"(!?)((?:[^=!<>]|<[^>]*[a-z]>)*)(?:(!?=|<|>)(.*))?")
 
 
 class Place(NamedTuple):
@@ -28,13 +34,6 @@ class Place(NamedTuple):
 
 
 Check = Callable[["Rule", Place, Any, str], Findings]
-
-_PATH = re.compile(r"(/|\^*)(@?)(.*)")
-_PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
-_RULE = re.compile(
-    r"(?P<paths>\S+) (?P<check>[\w-]+)(?P<strict>[!?]?)(?P<arguments>.*?)(?: if (?P<when>.+?))?(?:: (?P<say>.+))?"
-)
-_CONDITION = re.compile(r"(!?)((?:[^=!<>]|<[^>]*[a-z]>)*)(?:(!?=|<|>)(.*))?")
 
 
 def _walk(value: Any, parts: list[str], path: str) -> Iterator[tuple[Any, str]]:
@@ -70,6 +69,8 @@ def getter(path: str) -> Callable[[Place], Any]:
     """Return the function that returns the value at a path; a list of values if the path has ``[]`` or ``{}``."""
     base, old, rest = _PATH.fullmatch(path).groups()  # type: ignore[union-attr]
     parts = _PART.findall(rest)
+    if parts == [path] and path[0] not in "[{<":
+        return lambda place: place.value.get(path)  # most paths: faster than what follows
 
     def get(place: Place) -> Any:
         place = _base(place, base)
@@ -121,11 +122,15 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _member(path: str) -> str:
+    return re.split(r"[.\[]", re.sub(r"\[\d+\]$", "", path))[-1]
+
+
 def condition(text: str) -> Callable[[Place], bool]:
     """Return the function that returns whether an object meets a condition."""
     negated, path, operator, wanted = _CONDITION.fullmatch(text).groups()  # type: ignore[union-attr]
     if path[0] == "~":
-        return lambda place: re.split(r"[.\[]", re.sub(r"\[\d+\]$", "", place.path))[-1] == path[1:]
+        return lambda place: (_member(place.path) == path[1:]) is not bool(negated)
     get = getter(path)
     if not operator:
         return lambda place: (get(place) in (None, "", [], False)) is bool(negated)

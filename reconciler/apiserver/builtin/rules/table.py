@@ -18,9 +18,9 @@ item, ``list[0]`` one of them, ``map{}`` each key, ``map<key>`` one entry, and `
 condition of one of these types whose status is True.
 
 A CONDITION is a path whose value is set, ``!path``, ``path=a|b``, ``path!=a|b``, ``path<5``, ``path>5``, or ``~member``
-for an object in that member; after ``=.`` comes the path of the other value. ``at`` is the path that the error names;
-``show`` is the value that it shows: ``none``, ``bytes`` for their number, another path, or JSON, in which members get
-their values.
+for an object in that member and ``!~member`` for one that is not; after ``=.`` comes the path of the other value.
+``at`` is the path that the error names; ``show`` is the value that it shows: ``none``, ``bytes`` for their number,
+another path, or JSON, in which members get their values.
 """
 
 from __future__ import annotations
@@ -90,7 +90,6 @@ def _has_rules(name: str) -> bool:
 
 @functools.cache
 def _plan(name: str) -> tuple[Step, ...]:
-    """Return the steps of the check of a type."""
     members, steps, done = member_types(name), [], {"metadata"}
     for line in section_lines(name):
         if line[0] == ">":
@@ -113,7 +112,6 @@ def _plan(name: str) -> tuple[Step, ...]:
 
 
 def _follow(key: str, name: str, at: str | None = None, when: str = "", *, always: bool = False) -> Step:
-    """Return the step that checks a member by the rules of its type."""
     applies = condition(when) if when else None
 
     def step(place: Place, errors: list[FieldError]) -> None:

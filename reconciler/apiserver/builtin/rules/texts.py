@@ -10,11 +10,23 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from reconciler.apiserver.cel.model import RESERVED_WORD
-from reconciler.apiserver.schema.names import form_problems, label_problems, path_name_problems, qualified_name_problems
+from reconciler.apiserver.schema import formats
 
 __all__ = ["FORMS", "parsed_address"]
 
 _PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
+_NOT_ENDPOINTS = {
+    "unspecified": "may not be unspecified ({})",
+    "loopback": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+    "link_local": "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+}
+_MACROS = ("@annually", "@daily", "@every", "@hourly", "@midnight", "@monthly", "@weekly", "@yearly")
+_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+_IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_OF_NAMES = (
+    *("condition-reason", "descending", "env-name", "header", "label-1035", "label-value", "no-backstep", "port-name"),
+    *("subdomain", "sysctl", "trimmed", "url-path"),
+)
 
 
 def parsed_address(text: str) -> Any:
@@ -41,13 +53,6 @@ def _endpoint(text: str) -> list[str]:
     return [message.format(text) for kind, message in _NOT_ENDPOINTS.items() if getattr(found, f"is_{kind}", False)]
 
 
-_NOT_ENDPOINTS = {
-    "unspecified": "may not be unspecified ({})",
-    "loopback": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-    "link_local": "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
-}
-
-
 def _endpoint_or_name(text: str) -> Iterator[str]:
     yield from (problem.partition(",")[0] for problem in _ip(text))
     yield from _endpoint(text)
@@ -58,7 +63,7 @@ def _domain_path(text: str) -> Iterator[str]:
     if not domain or not path:
         yield 'must be a domain-prefixed path (such as "acme.io/foo")'
         return
-    yield from form_problems("subdomain", domain)
+    yield from formats.form_problems("subdomain", domain)
     if not re.fullmatch(_PATH, path):
         yield f"Invalid path (regex used for validation is '{_PATH}')"
 
@@ -66,7 +71,7 @@ def _domain_path(text: str) -> Iterator[str]:
 def _host(text: str) -> Iterable[str]:
     if parsed_address(text) is not None:
         return ("must be a DNS name, not an IP address",)
-    return form_problems("wildcard" if "*" in text else "subdomain", text)
+    return formats.form_problems("wildcard" if "*" in text else "subdomain", text)
 
 
 def _time_zone(text: str) -> Iterator[str]:
@@ -76,8 +81,9 @@ def _time_zone(text: str) -> Iterator[str]:
         yield f"unknown time zone {text}"
 
 
-_MACROS = ("@annually", "@daily", "@every", "@hourly", "@midnight", "@monthly", "@weekly", "@yearly")
-_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+def _regular_expression(text: str) -> Iterator[str]:
+    if text and (problem := formats.pattern_problem(text)):
+        yield f"must be a valid regular expression, but isn't: {problem}"
 
 
 def _schedule(text: str) -> Iterator[str]:
@@ -105,7 +111,7 @@ def _field(text: str, low: int, high: int) -> Iterator[str]:
 
 
 def _three_segments(text: str) -> Iterator[str]:
-    if problems := form_problems("subdomain", text):
+    if problems := formats.form_problems("subdomain", text):
         yield ",".join(problems)
     elif text.count(".") < 2:
         yield "should be a domain with at least three segments separated by dots"
@@ -113,32 +119,30 @@ def _three_segments(text: str) -> Iterator[str]:
 
 def _mixed_label(text: str) -> list[str]:
     words = "may have mixed case, but should otherwise match: "
-    return [f"{words}{problem}" for problem in form_problems("label-1035", text.lower())]
+    return [f"{words}{problem}" for problem in formats.form_problems("label-1035", text.lower())]
 
 
-_IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
-_OF_NAMES = (
-    *("condition-reason", "descending", "env-name", "header", "label-1035", "label-value", "no-backstep", "port-name"),
-    *("subdomain", "sysctl", "trimmed", "url-path"),
-)
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
-    **{form: functools.partial(form_problems, form) for form in _OF_NAMES},
+    **{form: functools.partial(formats.form_problems, form) for form in _OF_NAMES},
     "cel-identifier": lambda text: () if _IDENTIFIER.fullmatch(text) and not RESERVED_WORD.fullmatch(text) else ("",),
     "cidr": _cidr,
-    "config-key": lambda text: [f"must not be '{text}'"] if text in (".", "..") else form_problems("config-key", text),
-    "domain": lambda text: form_problems("subdomain", text.removesuffix(".")),
+    "config-key": lambda text: (
+        [f"must not be '{text}'"] if text in (".", "..") else formats.form_problems("config-key", text)
+    ),
+    "domain": lambda text: formats.form_problems("subdomain", text.removesuffix(".")),
     "domain-path": _domain_path,
     "endpoint-ip": _endpoint,
     "endpoint-ip-or-name": _endpoint_or_name,
     "host": _host,
     "ip": _ip,
-    "label": label_problems,
+    "label": formats.label_problems,
     "mixed-label-1035": _mixed_label,
-    "path-name": path_name_problems,
-    "qualified": qualified_name_problems,
+    "path-name": formats.path_name_problems,
+    "qualified": formats.qualified_name_problems,
+    "regular-expression": _regular_expression,
     "schedule": _schedule,
     "search-domain": lambda text: (
-        [] if text == "." else form_problems("subdomain-or-underscores", text.removesuffix("."))
+        [] if text == "." else formats.form_problems("subdomain-or-underscores", text.removesuffix("."))
     ),
     "three-segments": _three_segments,
     "time-zone": _time_zone,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from reconciler.apiserver.builtin.rules.rule import Place, getter
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.wire import JSONObject
 
@@ -14,6 +15,7 @@ __all__ = ["NONE", "UNKNOWN", "UNSET", "Cell", "joined", "selector", "shortened"
 Cell = Callable[[JSONObject, datetime], Any]
 
 NONE, UNSET, UNKNOWN = "<none>", "<unset>", "<unknown>"
+_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
 
 def show_age(text: str, now: datetime) -> str:
@@ -72,11 +74,6 @@ def event_age(doc: JSONObject, now: datetime, *paths: str) -> str:
     return next((show_age(str(value), now) for path in paths if (value := value_at(doc, path))), UNKNOWN)
 
 
-def containers(doc: JSONObject, _now: datetime, path: str, key: str) -> str:
-    """Return the names or images of the containers of a pod spec."""
-    return joined((each.get(key, "") for each in value_at(doc, f"{path}.containers", ())), "")
-
-
 def selector(doc: JSONObject, _now: datetime, path: str) -> str:
     """Return a map of labels, or a label selector."""
     found = value_at(doc, path, {})
@@ -124,22 +121,24 @@ def text(doc: JSONObject, _now: datetime, path: str, default: str = "") -> str:
 
 
 def listed(doc: JSONObject, _now: datetime, path: str, default: str = "") -> str:
-    """Return the values of a list."""
-    return joined(value_at(doc, path, ()), default)
+    """Return the values at a path with ``[]``."""
+    return joined(_values(doc, path), default)
+
+
+def some(doc: JSONObject, _now: datetime, path: str, default: str) -> str:
+    """Return the first values at a path with ``[]``, and how many more there are."""
+    found = list(filter(None, _values(doc, path)))
+    return shortened(found) if found else default
+
+
+def _values(doc: JSONObject, path: str) -> list[Any]:
+    return ["" if value is None else value for value in getter(path)(Place(doc, None, ""))]
 
 
 def first(doc: JSONObject, _now: datetime, path: str, key: str, kind: str = "") -> str:
     """Return a member of the first item of a list, or of the first one of a type."""
     items = (each for each in value_at(doc, path, ()) if not kind or each.get("type") == kind)
     return next((str(each.get(key)) for each in items), NONE)
-
-
-def flag(doc: JSONObject, _now: datetime, path: str) -> str:
-    """Return a boolean as text."""
-    return str(bool(value_at(doc, path)))
-
-
-_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
 
 def modes(doc: JSONObject, _now: datetime, path: str) -> str:

@@ -6,7 +6,8 @@ column, under ``*`` those of all kinds:
 * ``path|default``: the value at a path, or the default, which may be missing;
 * ``#path path``: the number of items of lists and maps;
 * ``path/path``: two numbers;
-* ``@function``: a function of `cells`, `kind_cells` or `pod_cells`, with the arguments after it.
+* ``path ? cell : cell``: one cell if the value at a path is set, another one if it is not;
+* ``@function``: a function of `cells` or `kind_cells`, with the arguments after it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.tables import cells, kind_cells, pod_cells
+from reconciler.apiserver.builtin.tables import cells, kind_cells
 from reconciler.apiserver.builtin.tables.cells import Cell
 from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.json_documents import value_at
@@ -31,6 +32,10 @@ class Column(NamedTuple):
 
 
 def _cell(form: str) -> Cell:
+    condition, asked, choice = form.partition(" ? ")
+    if asked:
+        then, otherwise = map(_cell, choice.split(" : ", 1))
+        return lambda doc, now: (then if value_at(doc, condition) else otherwise)(doc, now)
     if form.startswith("@"):
         return _function(*form[1:].split())
     if form.startswith("#"):
@@ -40,12 +45,12 @@ def _cell(form: str) -> Cell:
     if slash:
         return lambda doc, _now: f"{value_at(doc, left, 0)}/{value_at(doc, right, 0)}"
     path, _, text = form.partition("|")
-    default: Any = {"0": 0, "false": False, "true": True}.get(text, text)
+    default: Any = {"0": 0, "1": 1, "false": False, "true": True}.get(text, text)
     return lambda doc, _now: default if (found := value_at(doc, path)) in (None, "") else found
 
 
 def _function(name: str, *arguments: str) -> Cell:
-    found = next(getattr(module, name) for module in (cells, kind_cells, pod_cells) if hasattr(module, name))
+    found = next(getattr(module, name) for module in (cells, kind_cells) if hasattr(module, name))
     plain = [each for each in arguments if "=" not in each]
     named = dict(each.split("=") for each in arguments if "=" in each)
     return lambda doc, now: found(doc, now, *plain, **named)

@@ -19,6 +19,21 @@ _ANY_FAMILIES = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualS
 """Those of a headless Service without a selector, whose endpoints may be of any family."""
 _NODE_PORTS = (30000, 2768)
 """The first node port and the number of node ports, as in the default of ``--service-node-port-range``."""
+_OF_TYPES = {
+    **dict.fromkeys(("clusterIP", "clusterIPs", *_IP_FAMILIES), ("ClusterIP", "NodePort", "LoadBalancer")),
+    **dict.fromkeys(("externalTrafficPolicy", "nodePort"), ("NodePort", "LoadBalancer")),
+    **dict.fromkeys(("allocateLoadBalancerNodePorts", "healthCheckNodePort", "loadBalancerClass"), ("LoadBalancer",)),
+}
+"""The types of Services that have a field."""
+_GATED: JSONObject = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
+_UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 def _finish_service(doc: JSONObject, before: JSONObject | None) -> None:
@@ -48,14 +63,6 @@ def _finish_service(doc: JSONObject, before: JSONObject | None) -> None:
         doc["spec"] = spec
 
 
-_OF_TYPES = {
-    **dict.fromkeys(("clusterIP", "clusterIPs", *_IP_FAMILIES), ("ClusterIP", "NodePort", "LoadBalancer")),
-    **dict.fromkeys(("externalTrafficPolicy", "nodePort"), ("NodePort", "LoadBalancer")),
-    **dict.fromkeys(("allocateLoadBalancerNodePorts", "healthCheckNodePort", "loadBalancerClass"), ("LoadBalancer",)),
-}
-"""The types of Services that have a field."""
-
-
 def _complete_service(doc: JSONObject, before: JSONObject | None) -> None:
     """Remove the fields that a Service of a new type does not have, unless they changed, too, and its addresses."""
     spec, known = doc.get("spec") or {}, (before or {}).get("spec") or {}
@@ -76,16 +83,6 @@ def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObj
     same = [old for old in known.get("ports") or () if old.get("port") == port.get("port") and old.get("nodePort")]
     first, count = _NODE_PORTS
     return {**port, "nodePort": same[0]["nodePort"] if same else first + number % count}
-
-
-_GATED: JSONObject = {
-    "type": "PodScheduled",
-    "status": "False",
-    "lastProbeTime": None,
-    "reason": "SchedulingGated",
-    "message": "Scheduling is blocked due to non-empty scheduling gates",
-}
-_UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
@@ -169,7 +166,6 @@ def finish_job(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _copy_pod_labels(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Copy the pod labels of an object to its missing labels."""
     labels = value_at(doc, "spec.template.metadata.labels")
     if labels and not doc["metadata"].get("labels"):
         doc["metadata"]["labels"] = labels
@@ -185,11 +181,7 @@ def _complete_controller(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _complete_autoscaler(doc: JSONObject, _before: JSONObject | None) -> None:
-    """Set the fields that the status of a HorizontalPodAutoscaler always has."""
     doc["status"] = {"currentMetrics": None, "desiredReplicas": 0, **(doc.get("status") or {})}
-
-
-_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 def _complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:
@@ -205,7 +197,6 @@ def _complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _finish_node(doc: JSONObject, before: JSONObject | None) -> None:
-    """Taint a new node as not ready."""
     taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
     spec = doc.get("spec") or {}
     taints = spec.get("taints") or []
@@ -214,7 +205,6 @@ def _finish_node(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _complete_namespace(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the label, the finalizer and the phase of a Namespace."""
     metadata = doc["metadata"]
     metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
     doc["spec"] = {"finalizers": ["kubernetes"]} if before is None else before.get("spec", {})
@@ -231,16 +221,10 @@ def _complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
         doc["data"] = {**(doc.get("data") or {}), **data}
 
 
-def _complete_claim(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the phase of a new PersistentVolumeClaim."""
+def _complete_storage(doc: JSONObject, before: JSONObject | None) -> None:
     if before is None:
-        doc["status"] = {"phase": "Pending"}
-
-
-def _complete_volume(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set the phase of a new PersistentVolume."""
-    if before is None:
-        doc["status"] = {"phase": "Pending", "lastPhaseTransitionTime": doc["metadata"].get("creationTimestamp")}
+        since = {"lastPhaseTransitionTime": doc["metadata"].get("creationTimestamp")}
+        doc["status"] = {"phase": "Pending", **(since if doc["kind"] == "PersistentVolume" else {})}
 
 
 def _complete_api_service(doc: JSONObject, before: JSONObject | None) -> None:
@@ -266,8 +250,8 @@ def _shown(**members: str | None) -> Change:
 
 COMPLETE: dict[tuple[str, str], Change] = {
     ("", "namespaces"): _complete_namespace,
-    ("", "persistentvolumeclaims"): _complete_claim,
-    ("", "persistentvolumes"): _complete_volume,
+    ("", "persistentvolumeclaims"): _complete_storage,
+    ("", "persistentvolumes"): _complete_storage,
     ("", "pods"): complete_pod,
     ("", "replicationcontrollers"): _complete_controller,
     ("", "secrets"): _complete_secret,

@@ -1,34 +1,95 @@
-"""The strategies of the built-in kinds: how the server completes, validates and finishes their objects."""
+"""The strategies of the built-in kinds: how the server completes, validates and finishes their objects.
+
+Most rules are in ``rules.txt``; here are those of CEL expressions, of updates, and of CertificateSigningRequests.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.apiserver.builtin.rules.checks import without_empty
+from reconciler.apiserver.builtin.rules.kind_checks import APPROVAL, FINAL, content_of_request
 from reconciler.apiserver.builtin.rules.table import violations
 from reconciler.apiserver.builtin.types import type_name
-from reconciler.apiserver.builtin.writes.expression_validation import (
-    check_policy_expressions,
-    check_webhook_expressions,
-)
-from reconciler.apiserver.builtin.writes.pod_updates import (
-    check_ephemeral_containers,
-    check_pod_update,
-    check_resize,
-    complete_resize,
-    difference,
-)
+from reconciler.apiserver.builtin.writes import pod_updates
 from reconciler.apiserver.builtin.writes.preparation import COMPLETE, FINISH, Change, complete_pod, finish_job
+from reconciler.apiserver.cel.expressions import CompileError
+from reconciler.apiserver.cel.rules import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.encoding.json_documents import value_at
-from reconciler.apiserver.encoding.refusals import FieldError, Findings
+from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.wire import JSONObject
 
-__all__ = ["Strategy", "strategy_of"]
+__all__ = ["CERTIFICATES", "Strategy", "certificate_strategy", "policy_documents", "strategy_of"]
 
+
+_EXPRESSIONS = (
+    ("validations", "expression", ("bool",)),
+    ("validations", "messageExpression", ("string",)),
+    ("auditAnnotations", "valueExpression", ("string", "null_type")),
+)
+"""The expressions of a policy with the types of their values."""
 Check = Callable[[JSONObject, JSONObject | None], Iterable[FieldError]]
 UpdateCheck = Callable[[JSONObject, JSONObject], Findings]
+_BESIDES_THE_SOURCE = {
+    *("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy"),
+    *("storageClassName", "volumeAttributesClassName", "volumeMode"),
+}
+
+
+def policy_documents(spec: JSONObject) -> tuple[str, ...]:
+    """Return the names of the documents that the expressions of a policy may use, besides its variables."""
+    params = ("params",) if spec.get("paramKind") else ()
+    return (*CONDITION_VARIABLES, "namespaceObject", *params)
+
+
+def check_webhook_expressions(doc: JSONObject, before: JSONObject | None) -> Findings:
+    """Yield the errors of the match conditions of a configuration, except those that the stored one has already."""
+    known = {
+        condition.get("expression")
+        for hook in (before or {}).get("webhooks") or ()
+        for condition in hook.get("matchConditions") or ()
+    }
+    for index, hook in enumerate(doc.get("webhooks") or ()):
+        yield from _check_conditions(hook, f"webhooks[{index}]", CONDITION_VARIABLES, known)
+
+
+def _check_conditions(
+    holder: JSONObject, path: str, documents: Sequence[str], known: Collection[str | None] = ()
+) -> Findings:
+    for index, condition in enumerate(holder.get("matchConditions") or ()):
+        if condition.get("expression") not in known:
+            source = str(condition.get("expression") or "").strip()
+            yield from _check(Condition(source, documents), f"{path}.matchConditions[{index}].expression")
+
+
+def check_policy_expressions(doc: JSONObject, before: JSONObject | None) -> Findings:
+    """Yield the errors of the expressions of a ValidatingAdmissionPolicy."""
+    spec = doc.get("spec") or {}
+    if before is not None and spec == before.get("spec"):
+        return
+    documents = policy_documents(spec)
+    yield from _check_conditions(spec, "spec", [name for name in documents if name != "namespaceObject"])
+    variables: dict[str, Condition] | None = {} if spec.get("variables") else None
+    for index, variable in enumerate(spec.get("variables") or ()):
+        condition = Condition(variable.get("expression") or "", documents, (), variables)
+        yield from _check(condition, f"spec.variables[{index}].expression")
+        variables = {**(variables or {}), variable.get("name") or "": condition}
+    for member, key, results in _EXPRESSIONS:
+        for index, item in enumerate(spec.get(member) or ()):
+            condition = Condition(item.get(key) or "", documents, results, variables)
+            yield from _check(condition, f"spec.{member}[{index}].{key}")
+
+
+def _check(condition: Condition, path: str) -> Findings:
+    """Yield the error of an expression that does not compile, or whose value has another type."""
+    try:
+        if condition.source.strip():
+            condition.check()
+    except CompileError as error:
+        yield FieldError.invalid(path, condition.source, str(error))
 
 
 def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
@@ -42,17 +103,9 @@ def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
         kept[key] = known.get(key)
     if without_empty(kept) != without_empty(known):
         excepted = "spec is immutable after creation except resources.requests and volumeAttributesClassName"
-        yield FieldError.forbidden("spec", f"{excepted} for bound claims\n{difference(known, kept)}")
+        yield FieldError.forbidden("spec", f"{excepted} for bound claims\n{pod_updates.difference(known, kept)}")
     if spec.get("volumeMode") != known.get("volumeMode"):
         yield FieldError.invalid("volumeMode", spec.get("volumeMode"), "field is immutable")
-
-
-_BESIDES_THE_SOURCE = frozenset(
-    {
-        *("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy"),
-        *("storageClassName", "volumeAttributesClassName", "volumeMode"),
-    }
-)
 
 
 def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
@@ -62,7 +115,7 @@ def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
     )
     if without_empty(source) != without_empty(known):
         path = "spec.persistentvolumesource"
-        yield FieldError.forbidden(path, f"{path} is immutable after creation\n{difference(known, source)}")
+        yield FieldError.forbidden(path, f"{path} is immutable after creation\n{pod_updates.difference(known, source)}")
 
 
 _CHECKS: dict[str, Check] = {
@@ -73,12 +126,11 @@ _CHECKS: dict[str, Check] = {
 _UPDATE_CHECKS: dict[str, UpdateCheck] = {
     "core.v1.PersistentVolume": _check_volume_update,
     "core.v1.PersistentVolumeClaim": _check_claim_update,
-    "core.v1.Pod": check_pod_update,
+    "core.v1.Pod": pod_updates.check_pod_update,
 }
 
 
 def _errors(doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
-    """Return the errors of an object of a built-in kind; `before` is the stored object on an update."""
     group, _, version = doc["apiVersion"].rpartition("/")
     name = type_name(group, version, doc["kind"]) or ""
     if name == "batch.v1.Job":
@@ -126,7 +178,85 @@ def strategy_of(group: str, plural: str, subresource: str) -> Strategy:
 
 _OF_SUBRESOURCES = {
     ("pods", "ephemeralcontainers"): Strategy(
-        complete_pod, lambda doc, before: check_ephemeral_containers(doc, before or doc)
+        complete_pod, lambda doc, before: pod_updates.check_ephemeral_containers(doc, before or doc)
     ),
-    ("pods", "resize"): Strategy(complete_resize, check_resize),
+    ("pods", "resize"): Strategy(pod_updates.complete_resize, pod_updates.check_resize),
 }
+
+
+CERTIFICATES = "certificates.k8s.io"
+_PLURAL = "certificatesigningrequests"
+_CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
+_OF_A_USER = ("username", "uid", "groups", "extra")
+
+
+def certificate_strategy(subresource: str, user: JSONObject, now: Callable[[], str]) -> Strategy:
+    """Return the strategy of requests, or of their ``status`` or ``approval``; the user is a ``UserInfo``."""
+    return Strategy(
+        complete=functools.partial(_complete_certificate, subresource, user, now),
+        check=lambda doc, before: _check_certificate(doc, before, subresource),
+    )
+
+
+def _complete_certificate(
+    subresource: str, user: JSONObject, now: Callable[[], str], doc: JSONObject, before: JSONObject | None
+) -> None:
+    if before is None:
+        spec = {key: value for key, value in (doc.get("spec") or {}).items() if key not in _OF_A_USER}
+        doc["spec"], doc["status"] = {**spec, **user}, {}
+        return
+    doc["spec"] = before.get("spec")
+    if not subresource:
+        return
+    status, known = doc.get("status") or {}, before.get("status") or {}
+    old: list[JSONObject] = known.get("conditions") or []
+    conditions = [_with_times(each, old, now) for each in status.get("conditions") or ()]
+    if subresource == "status":
+        conditions = _with_approval(conditions, old)
+    else:
+        status = known
+    status = {**{key: value for key, value in status.items() if key != "conditions"}}
+    doc["status"] = {**status, **({"conditions": conditions} if conditions else {})}
+
+
+def _with_times(condition: JSONObject, before: list[JSONObject], now: Callable[[], str]) -> JSONObject:
+    alike = [each for each in before if all(each.get(key) == condition.get(key) for key in ("type", "status"))]
+    since = alike[0].get("lastTransitionTime") if alike else None
+    return {
+        **condition,
+        "lastUpdateTime": condition.get("lastUpdateTime") or now(),
+        "lastTransitionTime": condition.get("lastTransitionTime") or since or now(),
+    }
+
+
+def _with_approval(conditions: list[JSONObject], before: list[JSONObject]) -> list[JSONObject]:
+    """Return conditions with the known ones about the approval, unless some were added or removed."""
+    for kind in APPROVAL:
+        old, new = ([each for each in listed if each.get("type") == kind] for listed in (before, conditions))
+        if len(old) == len(new):
+            kept = iter(old)
+            conditions = [next(kept) if each.get("type") == kind else each for each in conditions]
+    return conditions
+
+
+def _check_certificate(doc: JSONObject, before: JSONObject | None, subresource: str) -> Findings:
+    spec = doc.get("spec") or {}
+    yield from violations("certificates.v1.CertificateSigningRequest", doc, None)
+    if before is not None:
+        yield from _check_update(doc.get("status") or {}, before.get("status") or {}, subresource)
+    elif spec.get("signerName") == _CLIENT_SIGNER and b"system:masters" in content_of_request(spec.get("request")):
+        words = f"use of {_CLIENT_SIGNER} signer with system:masters group is not allowed"
+        raise Refusal.forbidden(_PLURAL, CERTIFICATES, str(doc["metadata"].get("name", "")), words)
+
+
+def _check_update(status: JSONObject, before: JSONObject, subresource: str) -> Findings:
+    old, new = (Counter(each.get("type") for each in shown.get("conditions") or ()) for shown in (before, status))
+    for kind in FINAL:
+        if new[kind] < old[kind]:
+            yield FieldError.forbidden("status.conditions", f'updates may not remove a condition of type "{kind}"')
+    for kind in APPROVAL if subresource != "approval" else ():
+        if new[kind] > old[kind]:
+            yield FieldError.forbidden("status.conditions", f'updates may not add a condition of type "{kind}"')
+    known = before.get("certificate")
+    if known and status.get("certificate") != known:
+        yield FieldError.forbidden("status.certificate", "updates may not modify existing certificate content")
