@@ -87,6 +87,7 @@ class Lifecycle:
         self._synced = False  # runnables that run on every replica have started or are starting
         self._standby = False  # controllers watch while they wait for the election
         self._active = False  # controllers have started or are starting
+        self._warm_ups: list[asyncio.Task[Any]] = []  # of a standby's controllers
         self._election_waiter: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
         self._election: asyncio.Task[Any] | None = None
         self._reminders: list[asyncio.Task[Any]] = []  # log what the start waits for, and its progress
@@ -97,6 +98,11 @@ class Lifecycle:
         self._grace_cut_short = asyncio.Event()
         self._body: asyncio.Task[Any] | None = None  # the task of the block, while a failure must cancel it
         self._body_cancelled = False
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the start is complete: the controllers have started, or watch until this process is elected."""
+        return self.state == "running" and all(task.done() for task in self._warm_ups)
 
     def stop(self) -> None:
         """Let `wait_for_stop` return. Thread-safe."""
@@ -268,7 +274,8 @@ class Lifecycle:
         await self._start_controllers()
 
     def _start_warm_up(self, controller: Controller) -> None:
-        self._supervisor.start(f"warm-up of controller {controller.name}", controller.warm_up())
+        name = f"warm-up of controller {controller.name}"
+        self._warm_ups.append(self._supervisor.start(name, controller.warm_up()))
 
     async def _catch_up(self) -> None:
         """Bring the informers up to the previous leader's last write, by consistent lists.

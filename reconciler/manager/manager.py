@@ -535,8 +535,9 @@ class Manager:
     def _is_running(self) -> None:
         # Lists need the converter, and a Service routes to ready pods only: to wait for the cache would be a deadlock.
         converts = self._served_webhooks is not None and self._served_webhooks.converts
-        if self._lifecycle.state not in (("starting", "running") if converts else ("running",)):
-            raise ManagerError(f"the manager is {self._lifecycle.state}")
+        state = self._lifecycle.state
+        if not (self._lifecycle.complete or (converts and state in ("starting", "running"))):
+            raise ManagerError(f"the manager is {'warming up' if state == 'running' else state}")
 
 
 def _check_client(client: object) -> None:

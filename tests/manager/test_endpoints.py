@@ -20,6 +20,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.controller import Result
 from reconciler.errors import ConfigurationError
+from reconciler.manager import LeaderElection
 from reconciler.telemetry import MetricsRegistry
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
@@ -190,6 +191,23 @@ async def test_manager_is_not_ready_while_starting_or_stopping(
     assert (await get(http, f"{url}/healthz"))[0] == 200
     go_on.set()
     await running
+
+
+async def test_standby_is_ready_when_its_caches_are_listed(
+    server: APIServer, client: Client, http: aiohttp.ClientSession
+) -> None:
+    fault = server.faults.add(verb={"list", "watch"}, resource="configmaps", status=503, times=None)
+    spec = {"holderIdentity": "another", "leaseDurationSeconds": 3600}
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+    await client.create({**lease, "metadata": {"name": "lease", "namespace": "default"}, "spec": spec})
+    manager = Manager(client, health="127.0.0.1:0", leader_election=LeaderElection("lease", "default"))
+    manager.add_controller(RecordingReconciler(), resource=KIND)
+    async with manager.running():
+        assert (await get(http, f"{manager.health_url}/readyz"))[0] == 500
+        fault.remove()
+        while (await get(http, f"{manager.health_url}/readyz"))[0] == 500:
+            await asyncio.sleep(0.01)
+        assert manager.statistics().leading is False
 
 
 # Metrics
