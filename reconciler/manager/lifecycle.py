@@ -101,7 +101,7 @@ class Lifecycle:
 
     @property
     def complete(self) -> bool:
-        """Return whether the start is complete: the controllers have started, or watch until this process is elected."""
+        """Return whether the start is complete: the controllers have started, or watch and wait for the election."""
         return self.state == "running" and all(task.done() for task in self._warm_ups)
 
     def stop(self) -> None:

@@ -224,6 +224,16 @@ async def test_kept_data_and_the_clusters_controllers(tmp_path: Path) -> None:
             assert (await client.get("apps/v1/Deployment", "web", "default"))["status"]["readyReplicas"] == 1
 
 
+async def test_port_0_is_a_free_port(tmp_path: Path) -> None:
+    async with developing(tmp_path, "--console", "127.0.0.1:0", "--metrics", "127.0.0.1:0") as dev:
+        begin = await dev.until("started controllers")
+        urls = re.findall("http://127.0.0.1:[0-9]+(?= is the console)|(?<=--endpoint )http://[^ \n]+", begin)
+        async with aiohttp.ClientSession() as session:
+            for url, path in zip(urls, ("/metrics", "/"), strict=True):
+                async with session.get(url + path) as response:
+                    assert response.status == 200
+
+
 async def test_a_converter_that_is_not_called_is_named(tmp_path: Path) -> None:
     old = (
         'class OldDisk(Resource[Spec], group="example.com", version="v1beta1", kind="Disk", storage=False):\n    pass\n'

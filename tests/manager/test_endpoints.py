@@ -205,7 +205,7 @@ async def test_standby_is_ready_when_its_caches_are_listed(
     async with manager.running():
         assert (await get(http, f"{manager.health_url}/readyz"))[0] == 500
         fault.remove()
-        while (await get(http, f"{manager.health_url}/readyz"))[0] == 500:
+        while (await get(http, f"{manager.health_url}/readyz"))[0] == 500:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
         assert manager.statistics().leading is False
 

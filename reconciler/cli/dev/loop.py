@@ -113,12 +113,13 @@ def _certificates() -> Iterator[Path]:
 
 
 def _process_options(target: str, options: DevOptions, certificates: Path) -> ProcessOptions:
-    metrics = options.metrics or f"127.0.0.1:{_free_port(8080)}"
+    metrics = _with_port(options.metrics or f"127.0.0.1:{_free_port(8080)}")
     print(f"  reconciler top --endpoint http://{metrics}", flush=True)
     console = options.console
     if console is None and importlib.util.find_spec("htpy") is not None:
         console = f"127.0.0.1:{_free_port(8082)}"
     if console is not None:
+        console = _with_port(console)
         print(f"In a browser: http://{console} is the console.", flush=True)
     return ProcessOptions(
         target=target,
@@ -134,6 +135,11 @@ def _process_options(target: str, options: DevOptions, certificates: Path) -> Pr
         conversions=options.control_plane,
         started=f"watching {Path.cwd()}; Ctrl-C ends everything",
     )
+
+
+def _with_port(address: str) -> str:
+    """Return an address with a free port in place of port 0: each process of the operator must use the same."""
+    return f"{address.removesuffix(':0')}:{_free_port(0)}" if address.endswith(":0") else address
 
 
 def _free_port(preferred: int) -> int:
