@@ -276,6 +276,8 @@ class Controller:
         period at once, and is raised when the reconciles have ended. A second cancellation is raised at once: threads
         that have not ended are abandoned (see `abandon`), and the stop continues by itself.
 
+        A reconcile of this controller must not await it, since it waits for the reconcile; call `Manager.stop` there.
+
         Args:
             grace: seconds; 0 cancels at once. Default 30.
         """
