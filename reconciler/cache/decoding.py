@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -51,6 +51,9 @@ _MANAGED_FIELDS = b'"managedFields":'
 
 _LABEL_SETS = 1024
 """Maximum label sets that are remembered to be shared. Lists are in the order of names, so equal ones come together."""
+
+_SHARED_LABELS = 64
+"""Maximum labels of a set that is remembered: those of a thousand deleted objects must not fill the memory."""
 
 _logger = logging.getLogger("reconciler.cache")
 
@@ -353,14 +356,16 @@ def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> Cach
         deletion_timestamp=metadata.deletion_timestamp,
         creation_timestamp=metadata.creation_timestamp,
         problem=problem,
-        _labels=_shared_labels(tuple(metadata.labels.items())) if metadata.labels else None,
+        _labels=_shared(metadata.labels),
     )
 
 
-@functools.lru_cache(maxsize=_LABEL_SETS)
-def _shared_labels(labels: tuple[tuple[str, str], ...]) -> dict[str, str]:
+def _shared(labels: dict[str, str] | None) -> dict[str, str] | None:
     """Return the same dict for the same labels: those of a ReplicaSet's Pods, for example, are stored once."""
-    return dict(labels)
+    return _remembered(tuple(labels.items())) if labels and len(labels) <= _SHARED_LABELS else labels
+
+
+_remembered: Callable[[tuple[tuple[str, str], ...]], dict[str, str]] = functools.lru_cache(maxsize=_LABEL_SETS)(dict)
 
 
 def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...]) -> bytes:

@@ -29,8 +29,8 @@ BOOKMARK_SILENCE = 180.0
 (60.1 s apart), so three are missing."""
 
 INITIAL_SILENCE = 10.0
-"""Seconds before the end of the initial events, of silence or of changes, after which a server is assumed not to
-support streamed lists. client-go starts to warn after this time of silence."""
+"""Seconds without the mark that ends the initial events, whether nothing comes or only changes, after which a server is
+assumed not to support streamed lists. client-go starts to warn after as many seconds of silence."""
 
 
 _CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})

@@ -118,6 +118,23 @@ def test_equal_labels_of_many_objects_are_stored_once() -> None:
     assert size / len(lines) < len(lines[0]) + 600  # decoded labels of its own would add about 3 KB to each object
 
 
+def test_very_many_labels_are_forgotten_with_their_object() -> None:
+    reader = WireReader(GVK)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(20):
+            labels = {f"example.com/{number}-{each}": "x" for each in range(5_000)}
+            found = reader.read(raw(document("o", 1, metadata={"labels": labels})))
+            assert found is not None
+            assert found.labels == labels
+        del labels, found
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1_000_000  # the labels of one object are more
+
+
 def test_an_object_does_not_keep_its_response_in_memory() -> None:
     class Page(bytearray):
         pass
