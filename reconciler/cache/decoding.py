@@ -344,7 +344,9 @@ def _raw_metadata(raw: msgspec.Raw | bytes) -> bytes:
 
 
 def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> CachedObject:
-    namespace = metadata.namespace
+    namespace, labels = metadata.namespace, metadata.labels
+    if labels and len(labels) <= _SHARED_LABELS:
+        labels = _shared(tuple(labels.items()))
     return CachedObject(
         request=Request(metadata.name, sys.intern(namespace) if namespace else None),
         uid=metadata.uid,
@@ -356,16 +358,12 @@ def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> Cach
         deletion_timestamp=metadata.deletion_timestamp,
         creation_timestamp=metadata.creation_timestamp,
         problem=problem,
-        _labels=_shared(metadata.labels),
+        _labels=labels,
     )
 
 
-def _shared(labels: dict[str, str] | None) -> dict[str, str] | None:
-    """Return the same dict for the same labels: those of a ReplicaSet's Pods, for example, are stored once."""
-    return _remembered(tuple(labels.items())) if labels and len(labels) <= _SHARED_LABELS else labels
-
-
-_remembered: Callable[[tuple[tuple[str, str], ...]], dict[str, str]] = functools.lru_cache(maxsize=_LABEL_SETS)(dict)
+_shared: Callable[[tuple[tuple[str, str], ...]], dict[str, str]] = functools.lru_cache(maxsize=_LABEL_SETS)(dict)
+"""Returns the same dict for the same labels: those of a ReplicaSet's Pods, for example, are stored once."""
 
 
 def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...]) -> bytes:

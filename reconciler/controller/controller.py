@@ -405,7 +405,7 @@ class Controller:
             gvk=gvk_from(checked.kind),
             clock=clock,
             on_gone=self._forget,
-            must_drain=self._shard_filter.must_drain,
+            must_drain=self._shard_filter.must_drain if self._shard_filter.sharded else None,
             debounce=options.debounce,
         )
         return WatchedInformers(

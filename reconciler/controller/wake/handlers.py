@@ -54,7 +54,8 @@ class PrimaryHandler:
         predicates: each returns whether an event matters; all must.
         clock: times the debounce of events that are held.
         on_gone: called with the key of an object that was deleted or replaced by another one of the same name.
-        must_drain: returns whether events of an object ignore predicates and the echo rule; see `ShardFilter`.
+        must_drain: returns whether events of an object ignore predicates and the echo rule; see `ShardFilter`. None
+            without shards.
         debounce: seconds that a fresh change waits for others to be reconciled with it; None for none.
     """
 
@@ -68,7 +69,7 @@ class PrimaryHandler:
         gvk: GroupVersionKind,
         clock: Clock,
         on_gone: Callable[[Request], None],
-        must_drain: Callable[[CachedObject], bool],
+        must_drain: Callable[[CachedObject], bool] | None,
         debounce: float | None = None,
     ) -> None:
         self._queue = queue
@@ -88,10 +89,7 @@ class PrimaryHandler:
         if gone:
             self._on_gone(key)
             self._queue.forget(key)
-        if event.new is not None and (
-            self._must_drain(event.new)
-            or (event.old is not None and self._must_drain(event.old))  # the drain may have dropped the key's timer
-        ):
+        if self._must_drain is not None and _is_of_drain(event, self._must_drain):
             self._changes.note(key, self._gvk, event)
             self._queue.add(key, reason=reasons.DRAIN)
             return
@@ -215,6 +213,11 @@ def _matters(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
             "a predicate failed on %s, so the event is not filtered: %s", event.object, describe_error(error)
         )
         return True
+
+
+def _is_of_drain(event: CacheEvent, must_drain: Callable[[CachedObject], bool]) -> bool:
+    """Return whether an event belongs to a drain; its withdrawal does, since the drain may have dropped a timer."""
+    return event.new is not None and any(obj is not None and must_drain(obj) for obj in (event.new, event.old))
 
 
 def _priority(event: CacheEvent) -> int:
