@@ -24,6 +24,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from reconciler.clock import current_clock
+from reconciler.lru import LRU
 from reconciler.meta import Request
 from reconciler.notification.api.types import Priority
 from reconciler.notification.channel import ChannelRegistry
@@ -80,7 +81,7 @@ class FairQueue:
         self._slots = 0
         self._slots_by_channel: Counter[str] = Counter()
         self._slots_by_namespace: Counter[str] = Counter()
-        self._served: OrderedDict[tuple[str, str], int] = OrderedDict()  # last turn by (channel, namespace); "" is any
+        self._served: LRU[tuple[str, str], int] = LRU(HISTORY_LIMIT)  # last turn by (channel, namespace); "" is any
         self._turn = 0
         self._offers: dict[Request, asyncio.TimerHandle] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -251,11 +252,7 @@ class FairQueue:
         self._slots_by_channel[name] += 1
         self._slots_by_namespace[namespace] += 1
         self._turn += 1
-        for key in ((name, namespace), ("", namespace)):
-            self._served[key] = self._turn
-            self._served.move_to_end(key)
-        while len(self._served) > HISTORY_LIMIT:
-            self._served.popitem(last=False)
+        self._served[name, namespace] = self._served["", namespace] = self._turn
         self._policies.charge(namespace)
         self._queues[name].leave(request)
         self._drop_if_empty(name)

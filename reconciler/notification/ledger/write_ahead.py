@@ -6,10 +6,10 @@ If the process dies in between, the entry remains and counts as made.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from reconciler.lru import LRU
 from reconciler.notification.api.types import (
     ChannelStatus,
     DeliveryAttempt,
@@ -38,7 +38,7 @@ class WriteAhead:
     def __init__(self, now: Callable[[], datetime], check_leader: Callable[[], None]) -> None:
         self._now = now
         self._check_leader = check_leader
-        self._uncalled: OrderedDict[str, tuple[DeliveryAttempt, ...]] = OrderedDict()
+        self._uncalled: LRU[str, tuple[DeliveryAttempt, ...]] = LRU(UNCALLED_LIMIT)
 
     async def write(
         self,
@@ -94,11 +94,8 @@ class WriteAhead:
         self._uncalled.pop(uid, None)
 
     def _remember(self, uid: str, attempts: Sequence[DeliveryAttempt]) -> None:
-        if not attempts:
-            return
-        self._uncalled[uid] = (*self._uncalled.get(uid, ()), *attempts)
-        if len(self._uncalled) > UNCALLED_LIMIT:
-            self._uncalled.popitem(last=False)
+        if attempts:
+            self._uncalled[uid] = (*self._uncalled.get(uid, ()), *attempts)
 
 
 def _attempts(due: Sequence[ChannelStatus], now: datetime) -> tuple[DeliveryAttempt, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
+from reconciler.lru import LRU
 from reconciler.notification.observe.outbox import StatusChange
 
 __all__ = ["ChannelHistory", "Entry", "History"]
@@ -56,7 +57,7 @@ class History:
 
     def __init__(self) -> None:
         self.entries: deque[Entry] = deque(maxlen=ENTRIES)
-        self.channels: OrderedDict[str, ChannelHistory] = OrderedDict()
+        self.channels: LRU[str, ChannelHistory] = LRU(CHANNELS)
 
     def status_saved(self, change: StatusChange, /) -> None:
         """Keep the attempts of a saved status change."""
@@ -78,8 +79,5 @@ class History:
             self._channel(name).deferred += 1
 
     def _channel(self, name: str) -> ChannelHistory:
-        found = self.channels.setdefault(name, ChannelHistory())
-        self.channels.move_to_end(name)
-        if len(self.channels) > CHANNELS:
-            self.channels.popitem(last=False)
+        found = self.channels[name] = self.channels.get(name) or ChannelHistory()
         return found
