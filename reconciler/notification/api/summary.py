@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from reconciler.meta import format_micro_time
 from reconciler.notification.api.types import ChannelStatus, Phase, RetryPolicy
+from reconciler.notification.redaction.text import shortened
 
 __all__ = ["Summary", "after_completion", "summarize"]
 
@@ -108,8 +109,7 @@ def _message(
     sentences = [f"Delivered to {len(delivered)} of {len(channels)} channels" + _names(delivered)]
     sentences += [f"{channel.name} {_outcome(channel)}: {_cause(channel)}" for channel in failed]
     sentences += [_next_attempt(channel, policy) for channel in waiting]
-    text = "; ".join(sentences)
-    return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
+    return shortened("; ".join(sentences), _MESSAGE_LIMIT)
 
 
 def _names(channels: Sequence[ChannelStatus]) -> str:

@@ -29,7 +29,7 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Message
+from reconciler.notification.message import Message, footer
 from reconciler.notification.redaction.text import one_line, visible, visible_line
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _html(message: Message) -> str:
 
 
 def _footer(message: Message) -> str:
-    return one_line(f"{message.priority} | {message.type} | {message.namespace}/{message.name}")
+    return one_line(footer(message))
 
 
 def _context(config: EmailConfig) -> ssl.SSLContext | None:

@@ -17,7 +17,7 @@ from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import encodable
 from reconciler.wire import JSONObject
 
-__all__ = ["ConnectionConfig", "HTTPChannel", "HTTPConfig", "OutgoingRequest", "WebURL", "encoded", "shortened"]
+__all__ = ["ConnectionConfig", "HTTPChannel", "HTTPConfig", "OutgoingRequest", "WebURL", "encoded"]
 
 WebURL = Annotated[str, Field(pattern=r"^https?://\S+$")]
 """An http or https URL in a configuration."""
@@ -140,11 +140,6 @@ class HTTPChannel:
     async def close(self) -> None:
         """Close the connections. If cancelled, they are left to the event loop."""
         await self._sender.close()
-
-
-def shortened(text: str, limit: int) -> str:
-    """Return the text with at most `limit` characters; a shortened one ends with ``…``."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def encoded(message: Message, document: Callable[[Message], JSONObject], limit: int) -> bytes:

@@ -16,8 +16,8 @@ from pydantic import Field
 from reconciler.errors import MissingExtra
 from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import visible, visible_line
+from reconciler.notification.message import Message, footer
+from reconciler.notification.redaction.text import shortened, visible, visible_line
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def slack_payload(message: Message) -> JSONObject:
     """Return the payload for a message. It is within Slack's limits for any message."""
     subject = visible(" ".join(message.subject.split()))
     body = message.body if len(message.body) <= BODY_LIMIT else f"{message.body[:BODY_LIMIT]} …"
-    header = _shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
+    header = shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
     blocks: list[JSONObject] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
     if len(header) < len(subject):
         blocks.append(_section(f"*{escape(subject)}*"))
@@ -101,24 +101,19 @@ def slack_payload(message: Message) -> JSONObject:
         buttons = [
             {
                 "type": "button",
-                "text": {"type": "plain_text", "text": _shortened(visible_line(link.label), 75)},
+                "text": {"type": "plain_text", "text": shortened(visible_line(link.label), 75)},
                 "url": visible(link.url),
                 "action_id": f"link-{number}",
             }
             for number, link in enumerate(message.links)
         ]
         blocks.append({"type": "actions", "elements": buttons})
-    context = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(context)}]})
-    return {"text": escape(_shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(footer(message))}]})
+    return {"text": escape(shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
 
 
 def _section(text: str) -> JSONObject:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
-
-
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 # Markdown

@@ -29,6 +29,7 @@ from reconciler.meta import Request
 from reconciler.notification.api.types import Priority
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import Limiter
+from reconciler.notification.message import idempotency_key
 from reconciler.notification.tenancy.policies import PolicyTable
 
 __all__ = ["PRIORITY_BOOST", "FairQueue"]
@@ -147,7 +148,7 @@ class FairQueue:
             del self._held[request]
             _decrement(self._requests_by_namespace, namespace)
         if limiter is not None:
-            limiter.cancel(_token(self._uids[request], channel))
+            limiter.cancel(idempotency_key(self._uids[request], channel))
         self._assign_soon()
 
     def release_all(self, request: Request, *, keep_queued: bool) -> None:
@@ -188,7 +189,7 @@ class FairQueue:
         while (found := self._next(current, limiters)) is not None:
             name, request = found
             limiter = limiters.get(name)
-            if limiter is not None and not limiter.reserve(_token(self._uids[request], name)):
+            if limiter is not None and not limiter.reserve(idempotency_key(self._uids[request], name)):
                 break
             self._hold(request, name, limiter)
             if request != current and request not in self._offers:
@@ -352,11 +353,6 @@ class _ChannelQueue:
         ]
         found = min((head for head in heads if head is not None), key=lambda head: head[1], default=None)
         return None if found is None else found[0]
-
-
-def _token(uid: str, channel: str) -> str:
-    """Return `Message.idempotency_key` of the request's messages on a channel."""
-    return f"{uid}/{channel}"
 
 
 def _decrement(counts: Counter[str], name: str) -> None:

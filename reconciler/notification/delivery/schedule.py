@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from reconciler.backoff import Backoff
+from reconciler.backoff import MAX_RETRY_AFTER, Backoff
 from reconciler.notification.api.summary import summarize
 from reconciler.notification.api.types import (
     CHANNEL_LIMIT,
@@ -33,6 +33,7 @@ from reconciler.notification.api.types import (
     NotificationRequestStatus,
     RetryPolicy,
 )
+from reconciler.notification.redaction.text import shortened
 
 __all__ = [
     "Decision",
@@ -87,9 +88,6 @@ BATCH_WINDOW = timedelta(seconds=1)
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """How far the clocks of two machines may differ before a stored due time counts as written by a wrong clock."""
-
-MAX_RETRY_AFTER = 3600.0
-"""Maximum wait in seconds that a receiver can ask for."""
 
 MIN_DEFERRAL = 1.0
 """Minimum deferral in seconds. A deferral uses no attempt, so nothing else limits how fast deferrals repeat."""
@@ -209,7 +207,10 @@ def settle(
     if status.phase in TERMINAL_PHASES:
         return Decision(status)
     most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
-    results = {**_interrupted(status), **{each.channel: _truncated(each, most) for each in deliveries}}
+    results = {
+        **_interrupted(status),
+        **{each.channel: replace(each, error=shortened(each.error, most)) for each in deliveries},
+    }
     attempts: list[DeliveryAttempt] = []
     states: list[ChannelStatus] = []
     for channel in _channel_states(channels, status, spec.retry_policy):
@@ -230,10 +231,6 @@ def settle(
         }
     )
     return Decision(new, tuple(attempts), next_due(states, now=now))
-
-
-def _truncated(delivery: Delivery, most: int) -> Delivery:
-    return delivery if len(delivery.error) <= most else replace(delivery, error=delivery.error[: most - 1] + "…")
 
 
 _OPEN = frozenset({"Pending", "Retrying"})

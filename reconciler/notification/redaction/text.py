@@ -1,4 +1,4 @@
-r"""The placeholder, quotation marks with backslashes, and unsafe characters.
+r"""The placeholder, quotation marks with backslashes, unsafe characters, and the length of a text.
 
 Unsafe characters must not reach a line that people read or programs split. Terminals obey control characters and escape
 sequences. Besides ``\n``, programs end lines at vertical tabs, form feeds, U+0085, U+2028 and U+2029. Bidirectional
@@ -17,6 +17,7 @@ __all__ = [
     "encodable",
     "escaped",
     "one_line",
+    "shortened",
     "visible",
     "visible_line",
 ]
@@ -87,6 +88,11 @@ def one_line(text: str) -> str:
 def visible_line(text: str) -> str:
     """Return the text as one line without unsafe characters."""
     return visible(one_line(text))
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return the text with at most `limit` characters; a shortened one ends with ``…``."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def escaped(text: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from reconciler.errors import MissingExtra
+from reconciler.notification.redaction.text import shortened
 
 __all__ = ["Matcher", "MatcherError", "Operator", "parse_matchers"]
 
@@ -27,7 +28,7 @@ class MatcherError(ValueError):
     """The reason why a matcher is invalid, in at most `ERROR_LIMIT` characters because a matcher may be a megabyte."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message if len(message) <= ERROR_LIMIT else f"{message[: ERROR_LIMIT - 1]}…")
+        super().__init__(shortened(message, ERROR_LIMIT))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, encoded, shortened
+from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, encoded
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import visible, visible_line
+from reconciler.notification.redaction.text import shortened, visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["PagerDutyConfig", "pagerduty_event"]
