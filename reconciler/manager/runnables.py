@@ -6,28 +6,14 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from reconciler.errors import describe_error
 from reconciler.manager.errors import ManagerError
 
-__all__ = ["Runnable", "RunnableEntry", "Supervisor", "Webhooks", "call_and_wait", "first_failure", "name_and_call"]
+__all__ = ["Runnable", "RunnableGroup", "Supervisor", "Webhooks", "first_failure", "name_and_call"]
 
 _log = logging.getLogger("reconciler.manager")
-
-
-class RunnableEntry(NamedTuple):
-    """A runnable that was added to a manager.
-
-    Attributes:
-        name: its name in messages.
-        call: starts it.
-        leader_only: whether it runs only while this process leads.
-    """
-
-    name: str
-    call: Callable[[], Awaitable[object]]
-    leader_only: bool
 
 
 class Webhooks(Protocol):
@@ -73,7 +59,7 @@ def name_and_call(runnable: object) -> tuple[str, Callable[[], Awaitable[object]
     raise TypeError(f"{runnable!r} is not a runnable: pass an object with `async def run(self)`, or an async function")
 
 
-async def call_and_wait(call: Callable[[], Awaitable[object]]) -> None:
+async def _call_and_wait(call: Callable[[], Awaitable[object]]) -> None:
     """Call a function and await its result; a coroutine for a task.
 
     Raises:
@@ -157,6 +143,33 @@ class Supervisor:
         else:
             _log.error("%s failed, stopping: %s", task.get_name(), describe_error(error))
             self.failed.set_result(error)
+
+
+class RunnableGroup:
+    """Runnables that start together; one that is added afterwards starts at once.
+
+    Attributes:
+        tasks: in which they run.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[Any]] = []
+        self._waiting: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._supervisor: Supervisor | None = None
+
+    def add(self, name: str, call: Callable[[], Awaitable[object]]) -> None:
+        """Add the function that runs a runnable, and its name for messages."""
+        if self._supervisor is None:
+            self._waiting.append((name, call))
+            return
+        task = self._supervisor.start(f"runnable {name}", _call_and_wait(call), may_be_cancelled=True)
+        self.tasks.append(task)
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Start them."""
+        self._supervisor = supervisor
+        for name, call in self._waiting:
+            self.add(name, call)
 
 
 async def first_failure(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -1,4 +1,4 @@
-r"""The placeholder, quotation marks with backslashes, unsafe characters, and the length of a text.
+r"""The placeholder, quotation marks with backslashes, unsafe characters, and shortening.
 
 Unsafe characters must not reach a line that people read or programs split. Terminals obey control characters and escape
 sequences. Besides ``\n``, programs end lines at vertical tabs, form feeds, U+0085, U+2028 and U+2029. Bidirectional
