@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hmac
 import logging
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ import msgspec
 from pydantic import ValidationError
 
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, ReconcilerError, error_text
+from reconciler.manager.endpoints.guard import sent_token
 from reconciler.manager.endpoints.server import Address
 from reconciler.notification.alerts.payload import AlertGroup
 from reconciler.notification.alerts.requests import request_for
@@ -113,20 +112,12 @@ class AlertReceiver:
 
     def _is_authorized(self, header: str) -> bool:
         try:
-            token = self._credentials.get(self._token).encode()
+            token = self._credentials.get(self._token)
         except RetryableDeliveryError as error:
             _log.error("alerts are refused: %s", error)
             return False
-        scheme, _, value = header.partition(" ")
-        given = value.strip().encode(errors="replace")
-        if scheme.lower() == "basic":
-            try:
-                given = base64.b64decode(given, validate=True).partition(b":")[2]
-            except binascii.Error:
-                return False
-        elif scheme.lower() != "bearer":
-            return False
-        return hmac.compare_digest(given, token)
+        given = sent_token(header)
+        return given is not None and hmac.compare_digest(given.encode(errors="replace"), token.encode())
 
     async def _accept(self, body: bytes) -> tuple[int, str]:
         """Create the request for a payload; return the status and the text of the response."""
