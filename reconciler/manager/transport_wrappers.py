@@ -45,13 +45,12 @@ class CountingTransport(_TransportWrapper):
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request and count its response. A cancelled request is not counted."""
-        # An in-process transport has no host; one over sockets has it once it is open.
         try:
             response = await self._transport.send(request)
         except TransportError:
-            self._counters.count("<error>", request.method, getattr(self._transport, "host", ""))
+            self._counters.count("<error>", request.method, self.host)
             raise
-        self._counters.count(str(response.status), request.method, getattr(self._transport, "host", ""))
+        self._counters.count(str(response.status), request.method, self.host)
         return response
 
 
@@ -111,9 +110,8 @@ class TracingTransport(_TransportWrapper):
         from opentelemetry.trace import SpanKind, StatusCode
 
         attributes = {"http.request.method": request.method, "url.path": request.path}
-        host = getattr(self._transport, "host", "")
-        if host:
-            attributes["server.address"] = host
+        if self.host:
+            attributes["server.address"] = self.host
         name = f"{request.method} {_resource_of(request.path)}"
         with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
             response = await self._transport.send(request)

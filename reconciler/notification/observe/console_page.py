@@ -47,7 +47,7 @@ def receivers_page(channels: ChannelRegistry, history: History, waiting: Callabl
         chosen = [
             entry
             for entry in reversed(tuple(history.entries))
-            if query.get("request") in (None, entry.request) and query.get("channel") in (None, entry.channel)
+            if query.get("request") in (None, entry.request) and query.get("channel") in (None, entry.attempt.channel)
         ]
         title = "Attempts" + "".join(f" of {query[name]}" for name in ("request", "channel") if name in query)
         everything = h.a(href="/receivers")["all"] if {"request", "channel"} & query.keys() else None
@@ -88,12 +88,13 @@ def _attempts(entries: list[Entry]) -> Node:
 
 
 def _attempt(entry: Entry) -> Node:
+    attempt = entry.attempt
     return h.tr[
-        h.td[f"{format_micro_time(entry.time)[:19]}Z"],
+        h.td[f"{format_micro_time(attempt.timestamp)[:19]}Z"],
         h.th(scope="row")[h.a(href=_address(request=entry.request))[entry.request]],
-        h.td[entry.channel],
-        h.td(".number")[entry.attempt],
-        h.td[pill(entry.result, _RESULT[entry.result])],
+        h.td[attempt.channel],
+        h.td(".number")[attempt.attempt],
+        h.td[pill(attempt.result, _RESULT[attempt.result])],
         h.td[entry.next],
-        h.td[entry.error],
+        h.td[attempt.error],
     ]
