@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 import msgspec.json
 from pydantic import Field, model_validator
 
-from reconciler.notification.channels.http import HTTPOptions, HTTPSender
+from reconciler.notification.channels.http import HTTPSender
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
@@ -53,11 +53,7 @@ class ConnectionConfig(LimitsConfig):
     """URL of a proxy. Default: the proxy that the environment variables name."""
 
     allow_local_addresses: bool = False
-    """Whether the URL may lead to a loopback, link-local or metadata address."""
-
-    def options(self) -> HTTPOptions:
-        """Return the options of the HTTP requests."""
-        return HTTPOptions(self.timeout, self.ca_file, self.proxy, self.allow_local_addresses)
+    """Whether the URL may lead to a loopback, link-local or metadata address. Then a proxy may resolve names, too."""
 
     def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request for a message.
@@ -118,7 +114,7 @@ class HTTPChannel:
         self.name = name
         self._config = config
         self._credentials = credentials
-        self._sender = HTTPSender(config.options())
+        self._sender = HTTPSender(config)
 
     async def deliver(self, message: Message) -> None:
         """Send the message. Cancellation closes the connection; the receiver may have the message by then.
