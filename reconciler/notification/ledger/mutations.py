@@ -24,12 +24,12 @@ from reconciler.status import StatusBatcher
 from reconciler.wire import JSONObject
 
 __all__ = [
-    "add_write_ahead",
     "remove_write_ahead",
     "set_decision",
     "set_ended",
     "set_invalid",
     "set_routing",
+    "upsert_attempts",
 ]
 
 RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
@@ -61,8 +61,7 @@ def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus
     if before.phase is None and not before.channels and after.channels:
         names = ", ".join(channel.name for channel in after.channels)
         _set_routing_condition(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
-    for attempt in decision.attempts:
-        status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
+    upsert_attempts(status, decision.attempts)
     stored = {channel.name: channel for channel in before.channels}
     for channel in after.channels:
         if channel != stored.get(channel.name):
@@ -128,8 +127,8 @@ def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
     return None
 
 
-def add_write_ahead(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
-    """Record attempts ahead of their calls; each result replaces its entry."""
+def upsert_attempts(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
+    """Record attempts: those that are ahead of their calls, or results, which replace them."""
     for attempt in attempts:
         status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
 

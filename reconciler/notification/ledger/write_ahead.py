@@ -16,7 +16,7 @@ from reconciler.notification.api.types import (
     NotificationRequest,
     NotificationRequestStatus,
 )
-from reconciler.notification.ledger.mutations import RequestStatusBatcher, add_write_ahead, remove_write_ahead
+from reconciler.notification.ledger.mutations import RequestStatusBatcher, remove_write_ahead, upsert_attempts
 
 __all__ = ["WriteAhead"]
 
@@ -65,7 +65,7 @@ class WriteAhead:
         """
         self._check_leader()
         attempts = () if obj.spec.delivery == "AtLeastOnce" else _attempts(due, self._now())
-        add_write_ahead(status, attempts)
+        upsert_attempts(status, attempts)
         try:
             if attempts or has_unsaved_results:
                 await status.flush()
