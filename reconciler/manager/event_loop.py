@@ -97,10 +97,6 @@ class BlockedLoopWatchdog:
 
     Under virtual time it starts no thread. It does not report a program that a Python debugger has halted.
 
-    Args:
-        clock: source of time.
-        counters: counts the blocks.
-
     Attributes:
         block: the block in progress, once it has lasted longer than a second; None if there is none.
     """

@@ -45,17 +45,12 @@ class Lifecycle:
     the parts as usual; a second cancellation, while they stop, cuts the grace period short.
 
     Args:
-        servers: HTTP servers; started first, stopped last.
-        cache: started before anything that may need it.
         elector: decides when the controllers start; None for immediately.
         warm_up: whether controllers watch and queue while they wait for the election.
         grace: seconds that work in progress has to finish.
-        clock: source of time.
-        watchdog: reports code that blocks the event loop.
         banner: returns the first log line, once the servers listen.
 
     Attributes:
-        controllers: the controllers.
         runnables: those that run on every replica; they start when the cache has synced.
         leader_runnables: those that run only on the leader; they start before the controllers.
     """

@@ -95,10 +95,7 @@ class Supervisor:
     ) -> asyncio.Task[Any]:
         """Start a coroutine as a task.
 
-        Args:
-            name: of the task.
-            coroutine: the coroutine.
-            may_be_cancelled: whether it is no failure if others cancel the task: a runnable may cancel itself.
+        If others cancel it, that counts as a failure unless `may_be_cancelled`: a runnable may cancel itself.
         """
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)

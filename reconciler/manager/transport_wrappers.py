@@ -32,12 +32,7 @@ class _TransportWrapper:
 
 
 class CountingTransport(_TransportWrapper):
-    """A transport that counts responses by status code.
-
-    Args:
-        transport: sends the requests.
-        counters: counts the responses.
-    """
+    """A transport that counts responses by status code."""
 
     def __init__(self, transport: Transport, counters: RequestCounters) -> None:
         super().__init__(transport)
@@ -66,7 +61,6 @@ class FencedTransport(_TransportWrapper):
     """A transport that refuses writes while this process is not the leader.
 
     Args:
-        transport: sends the requests.
         check: raises if this process must not write.
     """
 
@@ -93,10 +87,6 @@ class TracingTransport(_TransportWrapper):
     A span is named after method and resource, such as ``PUT databases/status``. Its attributes are
     ``http.request.method``, ``url.path``, ``http.response.status_code`` and ``server.address``. The span of a watch
     ends when the watch is open.
-
-    Args:
-        transport: sends the requests.
-        tracer: creates the spans.
     """
 
     def __init__(self, transport: Transport, tracer: Tracer) -> None:

@@ -57,9 +57,6 @@ async def remind(waiting: Callable[[], Sequence[Wait]]) -> None:
     """Log what is waited for, every 30 s until cancelled.
 
     As long as all of it is normal, the interval doubles, up to an hour.
-
-    Args:
-        waiting: returns what is waited for.
     """
     elapsed, delay = 0.0, PERIOD
     while True:
@@ -72,11 +69,7 @@ async def remind(waiting: Callable[[], Sequence[Wait]]) -> None:
 
 
 async def report_progress(progress: Callable[[], Sequence[str]]) -> None:
-    """Log progress after 2 s, and every 5 s until cancelled. The interval doubles while there is none.
-
-    Args:
-        progress: returns what is in progress, and how far it is.
-    """
+    """Log progress after 2 s, and every 5 s until cancelled. The interval doubles while there is none."""
     elapsed, delay, before = 0.0, _QUICK, None
     while True:
         await asyncio.sleep(delay)

@@ -100,10 +100,7 @@ class _Snapshot:
     """The objects that one reconcile reads from and records to.
 
     Attributes:
-        obj: the request.
-        status: the status batcher of the reconcile.
         before: the status that the decisions are based on.
-        channels: all channels of the request.
     """
 
     obj: NotificationRequest

@@ -47,15 +47,7 @@ _KEYS_OF_KEYBOARD = (
 
 
 def document(state: JSONObject, title: str, path: str, navigation: Navigation, body: Node) -> h.Element:
-    """Return a whole page.
-
-    Args:
-        state: of the process, for the header.
-        title: of the page.
-        path: of the page.
-        navigation: the pages.
-        body: the content.
-    """
+    """Return a whole page."""
     links = [
         h.a(href=href, aria_current="page" if href == path else None, data_nav=str(number))[name]
         for number, (href, name) in enumerate(navigation, 1)

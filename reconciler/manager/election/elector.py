@@ -61,11 +61,6 @@ class Elector:
     Args:
         client: reads and writes the lease. It must not retry by itself, and its writes must not be fenced.
         election: options with namespace and identity filled in.
-        counters: records whether this process leads.
-        clock: source of time.
-        rng: jitters the attempts of several processes.
-        watchdog: ends the process when workers outlive the lease.
-        labels: added to the lease's own labels. Default: none.
         events: records Events about the lease when this process starts and stops leading. The elector runs and closes
             it. Default: no Events.
 

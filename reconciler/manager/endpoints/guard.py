@@ -40,11 +40,6 @@ class Guard:
 
     A client sends ``Authorization: Bearer TOKEN``; a browser, which asks its user, sends the token as the password of
     ``Basic``, with any user name.
-
-    Args:
-        security: how clients authenticate.
-        reviewer: asks the API server, for ``authentication="kubernetes"``.
-        clock: source of time.
     """
 
     def __init__(self, security: EndpointSecurity, reviewer: Reviewer, clock: Clock) -> None:

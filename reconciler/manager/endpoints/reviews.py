@@ -127,7 +127,6 @@ class Reviewer:
 
     Args:
         client: sends them; its identity needs ``create`` on both kinds of reviews.
-        clock: source of time.
     """
 
     def __init__(self, client: Client, clock: Clock) -> None:

@@ -122,10 +122,7 @@ class EndpointResponse:
     """The response of a handler.
 
     Attributes:
-        status: the HTTP status.
         body: the content. Chunks are sent as they come, until the iterator or the server ends.
-        content_type: the media type.
-        headers: further headers.
     """
 
     status: int
@@ -160,7 +157,6 @@ class Servers:
 
     Args:
         clock: source of time; sockets do not work if it is virtual.
-        main: the event loop of the manager.
         security: TLS and authentication of the protected paths; None for neither.
         guard: admits requests to the protected paths; None for all.
     """

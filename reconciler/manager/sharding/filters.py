@@ -52,14 +52,7 @@ class RingLabels(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IndexShardFilter:
-    """A filter for sharding by index: this shard owns all objects in its cache, which holds only its own hash range.
-
-    Attributes:
-        controller: the controller's name.
-        kind: the kind that it reconciles.
-        client: reads the cache.
-        counters: counts skipped reconciles.
-    """
+    """A filter for sharding by index: this shard owns all objects in its cache, which holds only its own hash range."""
 
     controller: str
     kind: KindLike
@@ -123,12 +116,6 @@ class RingShardFilter:
     """A filter for a ring: this shard owns the objects labeled with its name and hands over drained ones.
 
     Attributes:
-        controller: the controller's name.
-        kind: the kind that it reconciles.
-        client: reads the cache and sends the patch that hands an object over.
-        counters: counts skipped reconciles and handovers.
-        labels: the ring's labels.
-        name: the shard's name.
         in_progress: shared by the controllers of the kind.
     """
 

@@ -57,11 +57,7 @@ class Shard:
     ) -> ShardFilter | None:
         """Return the shard filter of a controller; None without sharding, or if the kind is unknown.
 
-        Args:
-            name: the controller's name.
-            kind: the kind that it reconciles.
-            watched: the other kinds that it watches.
-            client: reads and writes objects.
+        `watched` are the other kinds that it watches.
 
         Raises:
             ConfigurationError: the controller cannot be sharded in this way.
@@ -127,13 +123,7 @@ class _PartialShard(Shard):
 
 
 class RingShard(_PartialShard):
-    """A shard of a ring: the objects that a sharder assigns to it by label.
-
-    Args:
-        ring: the options.
-        namespaces: the namespaces that the manager watches.
-        metrics: counts handovers.
-    """
+    """A shard of a ring: the objects that a sharder assigns to it by label."""
 
     def __init__(self, ring: ShardRing, namespaces: Sequence[str] | None, metrics: MetricsRegistry) -> None:
         namespace = lease_namespace(ring.namespace, namespaces)
@@ -164,12 +154,7 @@ class RingShard(_PartialShard):
 
 
 class IndexShard(_PartialShard):
-    """A shard by index: the objects whose uid hashes into this replica's range.
-
-    Args:
-        replica: the options.
-        metrics: counts skipped reconciles.
-    """
+    """A shard by index: the objects whose uid hashes into this replica's range."""
 
     def __init__(self, replica: ShardByIndex, metrics: MetricsRegistry) -> None:
         hashes = HashRange.share(replica.number, replica.replicas)

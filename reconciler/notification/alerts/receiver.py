@@ -45,10 +45,7 @@ class AlertReceiver:
     refuses the request; the senders do not repeat these. 503 if it cannot be created now; they repeat it.
 
     Args:
-        client: creates the requests.
         address: ``HOST:PORT``; the host may be empty for all addresses, and port 0 means a free one.
-        namespace: namespace of the requests.
-        credentials: where the token is.
         token: name of the credential that holds the token.
 
     Raises:

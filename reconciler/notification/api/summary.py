@@ -32,13 +32,9 @@ class Summary(TypedDict):
 def summarize(
     channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime, ttl: int | None = None
 ) -> Summary:
-    """Return phase, reason, message and counts for the channels of a request.
+    """Return phase, reason, message and counts for all channels of a request. Without any channel it has failed.
 
-    Args:
-        channels: all channels of the request. Without any channel the request has failed.
-        policy: the retry policy; the message mentions how many attempts are left.
-        now: becomes the completion time if the phase is terminal.
-        ttl: seconds after completion until the request is deleted, or None.
+    A terminal phase is reached now. The request is deleted `ttl` seconds later, if that is not None.
     """
     delivered = [channel for channel in channels if channel.state == "Delivered"]
     failed = [channel for channel in channels if channel.state in {"Failed", "Unknown"}]

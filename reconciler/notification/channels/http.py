@@ -56,9 +56,6 @@ class HTTPSender:
 
     Redirects are not followed, since they could send a secret or a message elsewhere. Requests share nothing but
     connections, and ``.netrc`` is not read.
-
-    Args:
-        config: the options of the receiver.
     """
 
     def __init__(self, config: ConnectionConfig) -> None:
@@ -181,13 +178,7 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
 
 
 def status_error(status: int, text: str, retry_after: str) -> DeliveryError:
-    """Return the delivery error that a response means.
-
-    Args:
-        status: the status code, not 2xx.
-        text: the beginning of the response's text.
-        retry_after: the value of ``Retry-After``, or nothing.
-    """
+    """Return the delivery error that a response means whose status is not 2xx. It honors ``Retry-After``."""
     error = f"HTTP {status}" + (f": {text}" if text else "")
     asked = min(parse_retry_after(retry_after, current_clock().now()) or 0.0, MAX_RETRY_AFTER) or None
     if status == 429:

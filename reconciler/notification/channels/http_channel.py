@@ -25,14 +25,7 @@ WebURL = Annotated[str, Field(pattern=r"^https?://\S+$")]
 
 @dataclass(frozen=True, slots=True)
 class OutgoingRequest:
-    """The HTTP request for one message. Its ``repr`` shows only the method: the rest may contain secrets.
-
-    Attributes:
-        url: the URL.
-        body: the body.
-        headers: additional headers.
-        method: the method. Default ``POST``.
-    """
+    """The HTTP request for one message. Its ``repr`` shows only the method: the rest may contain secrets."""
 
     url: str = field(repr=False)
     body: bytes = field(repr=False)
@@ -102,13 +95,7 @@ _HEADERS = {"Content-Type": "application/json", "User-Agent": "kube-reconciler"}
 
 
 class HTTPChannel:
-    """A channel that sends each message as one HTTP request, by default the one that its configuration returns.
-
-    Args:
-        name: the channel's name.
-        config: the receiver's options.
-        credentials: read for each request.
-    """
+    """A channel that sends each message as one HTTP request, by default the one that its configuration returns."""
 
     def __init__(self, name: str, config: ConnectionConfig, credentials: Credentials) -> None:
         self.name = name
@@ -142,11 +129,6 @@ def encoded(message: Message, document: Callable[[Message], JSONObject], limit: 
     """Return the document of a message as JSON within a service's limit.
 
     What is dropped until it fits: the end of the body, then extensions and links.
-
-    Args:
-        message: the message.
-        document: returns the document of a message.
-        limit: maximum bytes that the service accepts.
 
     Raises:
         PermanentDeliveryError: it does not even fit without body, extensions and links.

@@ -345,10 +345,6 @@ class NamespacedChannel:
     """A channel with a channel of its own for each namespace, which has its own limits and credentials.
 
     So the receiver of one namespace cannot open the circuit breaker of another's.
-
-    Args:
-        name: the channel's name.
-        build: returns the channel of a namespace.
     """
 
     def __init__(self, name: str, build: Callable[[str], LimitedChannel]) -> None:

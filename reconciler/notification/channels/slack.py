@@ -239,12 +239,9 @@ def _plain(tokens: Sequence[Token]) -> str:
 
 
 def chunks(text: str, size: int, *, most: int) -> list[str]:
-    """Return the text split at line ends, at words or, if necessary, anywhere; text beyond the last part is dropped.
+    """Return the text split into at most `most` parts of at most `size` characters.
 
-    Args:
-        text: the text to split.
-        size: maximum characters in a part.
-        most: maximum number of parts; the last one ends with ``…`` if text was dropped.
+    It is split at line ends, at words or, if necessary, anywhere. If text is dropped, the last part ends with ``…``.
     """
     parts: list[str] = []
     while text:

@@ -33,10 +33,6 @@ class Template:
     Undefined values and their members render as the empty string, because a lost message would be worse than a missing
     extension.
 
-    Args:
-        source: the template.
-        name: name of the receiver, for errors.
-
     Raises:
         ConfigurationError: the template has a syntax error.
         MissingExtra: minijinja is not installed.

@@ -79,10 +79,7 @@ class Deliverer:
     """The sender of messages over the registered channels, which isolates the channels from each other.
 
     Args:
-        channels: the registered channels.
         timeout: seconds that one delivery may take before it counts as an attempt of unknown outcome.
-        max_concurrent: maximum concurrent deliveries over all requests.
-        redactor: redacts error texts.
         now: returns the time for timestamps. Default: the clock's time.
         clock: measures durations; defaults to `current_clock()` at each use.
     """
@@ -115,11 +112,6 @@ class Deliverer:
 
         Cancellation cancels the deliveries and waits for them. `results` then holds the deliveries that had ended and,
         with unknown outcome, those that had been sent; the others do not count as attempts.
-
-        Args:
-            messages: the messages, each with its channel.
-            results: list that receives the results.
-            ended: called with the channel's name when a delivery has ended.
         """
 
         async def attempt(message: Message) -> None:

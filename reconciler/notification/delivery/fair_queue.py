@@ -51,11 +51,7 @@ class FairQueue:
 
     Args:
         channels: the channels. A channel with a `Limiter` as its ``limiter`` has limits of its own.
-        workers: number of requests that can be reconciled concurrently.
-        max_deliveries: maximum concurrent deliveries over all channels.
         wake: enqueues a key whose turn has come.
-        is_stopped: returns whether the controller has stopped.
-        policies: the rates of the namespaces. Default: no limits.
     """
 
     def __init__(

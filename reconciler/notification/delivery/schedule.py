@@ -65,11 +65,7 @@ class Delivery:
     """The result of one delivery.
 
     Attributes:
-        channel: name of the channel.
-        verdict: how the delivery ended.
-        started: when it started.
         ended: when it ended; the backoff starts here.
-        seconds: its duration.
         error: the error text, redacted and of limited length.
         retry_after: seconds that the receiver asked to wait, or None.
     """
@@ -122,7 +118,6 @@ class Decision:
     """The result of a reconcile.
 
     Attributes:
-        status: the new status.
         attempts: the attempts to add to ``deliveryAttempts``.
         next_due: when channels are due next, never before the decision; None in a terminal phase.
     """
@@ -140,14 +135,7 @@ def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus
 def plan(
     spec: NotificationRequestSpec, channels: Sequence[str], status: NotificationRequestStatus, *, now: datetime
 ) -> Plan:
-    """Return which channels are due at `now`, or how long to wait.
-
-    Args:
-        spec: the request's spec.
-        channels: all channels of the request, in order, without duplicates.
-        status: the stored status.
-        now: the current time.
-    """
+    """Return which of a request's channels, from `channels_of`, are due at `now`, or how long to wait."""
     if status.phase in TERMINAL_PHASES:
         return Plan()
     states = _channel_states(channels, status, spec.retry_policy)
@@ -196,13 +184,7 @@ def settle(
 ) -> Decision:
     """Return the new status, computed from the old one and the results of the deliveries.
 
-    Args:
-        spec: the request's spec.
-        channels: all channels of the request, in order, without duplicates.
-        status: the status at the start of the reconcile.
-        deliveries: the results. Channels without a result were not attempted; results of finished channels are ignored.
-        now: the current time.
-        rng: source of the jitter.
+    Channels without a result were not attempted; results of finished channels are ignored.
     """
     if status.phase in TERMINAL_PHASES:
         return Decision(status)

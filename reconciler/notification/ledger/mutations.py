@@ -82,13 +82,7 @@ def set_routing(
 ) -> NotificationRequestStatus:
     """Record the channels that routing selected, and return the status with them.
 
-    If routing selected no channels, only the condition changes, which says why.
-
-    Args:
-        status: the status batcher of the reconcile.
-        before: the status at the start of the reconcile.
-        resolution: the result of the routing; None if the operator has no routing.
-        now: becomes ``queuedAt``.
+    If it selected none, or there is no routing (None), only the condition changes, which says why.
     """
     failure = _routing_failure(resolution)
     if failure is not None:
@@ -139,13 +133,7 @@ def remove_write_ahead(
     *,
     except_for: Sequence[DeliveryAttempt] = (),
 ) -> None:
-    """Remove write-ahead attempts that were not made: the call was deferred, or cancelled before it was sent.
-
-    Args:
-        status: the status batcher of the reconcile.
-        attempts: the attempts that were written ahead.
-        except_for: the attempts that were made.
-    """
+    """Remove write-ahead attempts that were not made: the call was deferred, or cancelled before it was sent."""
     made = {(attempt.channel, attempt.attempt) for attempt in except_for}
     for attempt in attempts:
         if (attempt.channel, attempt.attempt) in made:
@@ -157,13 +145,7 @@ def remove_write_ahead(
 
 
 def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> None:
-    """Record that a request is invalid and has failed; a request that has ended does not change.
-
-    Args:
-        status: the status batcher of the reconcile.
-        error: the validation error, redacted.
-        now: becomes the completion time.
-    """
+    """Record that a request is invalid and has failed; a request that has ended does not change."""
     message = f"Not delivered because the request is invalid: {error}"
     set_ended(
         status, NotificationRequestStatus(phase="Failed", reason="InvalidSpec", message=message, completion_time=now)
@@ -173,9 +155,7 @@ def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> N
 def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:
     """Record that a request has ended without a delivery; a request that has ended before does not change.
 
-    Args:
-        status: the status batcher of the reconcile.
-        after: the status, of which the derived fields are recorded.
+    Of the status only the derived fields are recorded.
     """
     if status.current.get("phase") in TERMINAL_PHASES:
         return

@@ -29,10 +29,6 @@ class WriteAhead:
 
     Such an attempt may still end up in the status: its write failed with an unknown outcome, or finished too late.
     Without this memory it would look like the call of a process that died.
-
-    Args:
-        now: returns the time for timestamps.
-        check_leader: raises if this process is not the leader.
     """
 
     def __init__(self, now: Callable[[], datetime], check_leader: Callable[[], None]) -> None:
@@ -50,14 +46,9 @@ class WriteAhead:
     ) -> Sequence[DeliveryAttempt]:
         """Write what the status must hold before the calls, and return the write-ahead attempts.
 
-        If cancelled, the attempts are removed again by this reconcile's flush or by the next reconcile.
-
-        Args:
-            obj: the request.
-            due: the channels to call.
-            status: the status batcher of the reconcile.
-            has_unsaved_results: whether results of an earlier reconcile are not saved yet. They are saved first, so
-                that at most the calls of one reconcile are unrecorded at any time.
+        Results of an earlier reconcile that are not saved yet are saved first, so that at most the calls of one
+        reconcile are unrecorded at any time. If cancelled, the attempts are removed again by this reconcile's flush or
+        by the next reconcile.
 
         Raises:
             StatusError: the write failed, so no channel may be called.

@@ -32,11 +32,6 @@ def receivers_page(channels: ChannelRegistry, history: History, waiting: Callabl
     """Return the page.
 
     ``?request=NAMESPACE/NAME`` shows the timeline of one request, ``?channel=NAME`` the attempts of one channel.
-
-    Args:
-        channels: the operator's channels.
-        history: the latest attempts.
-        waiting: returns the number of requests that wait for each channel.
     """
 
     def body(_: JSONObject, query: Mapping[str, str]) -> Node:

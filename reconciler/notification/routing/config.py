@@ -171,8 +171,6 @@ class _Parser:
     """A parser that collects all errors of a document.
 
     Args:
-        source: the document.
-        kinds: the model of each kind of receiver configuration.
         channels: names of the existing channels; None if they are unknown.
     """
 

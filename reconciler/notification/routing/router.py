@@ -54,7 +54,6 @@ class FallbackRouter:
 
     Args:
         router: the other router; None if the operator has no routing.
-        channel: name of the fallback channel.
     """
 
     def __init__(self, router: Router | None, channel: str) -> None:

@@ -33,7 +33,6 @@ class Refusal:
     """The refusal of a request.
 
     Attributes:
-        policy: name of the policy.
         reason: ``PolicyDenied`` or ``QuotaExceeded``.
         message: what is not allowed, and what is.
     """
@@ -176,7 +175,6 @@ class PolicySource:
     """The ChannelPolicies of the cluster, watched on every replica and kept in a table.
 
     Args:
-        cache: the cache that watches them.
         table: the table. It is incomplete until all policies are listed; until then no new request is delivered.
     """
 

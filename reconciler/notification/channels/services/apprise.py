@@ -83,8 +83,6 @@ class _Exchange:
     """The requests of one delivery.
 
     Attributes:
-        config: the receiver's options.
-        message: the message, which is marked as sent.
         statuses: HTTP status codes, in order.
         failure: the latest failure: a response that is not a success, or no response.
     """
@@ -102,11 +100,6 @@ class AppriseChannel:
     """A channel that delivers over the service of an Apprise URL. Attachments are never sent.
 
     At most ``max_concurrent`` threads run. If all are busy because a service hangs, deliveries are deferred.
-
-    Args:
-        name: the channel's name.
-        config: the receiver's options.
-        credentials: read for each message.
 
     Raises:
         MissingExtra: apprise is not installed.
