@@ -18,7 +18,7 @@ from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.runnables import RunnableGroup, Supervisor, Webhooks, first_failure
-from reconciler.manager.waiting import drains, lists, remind, report_progress, waits
+from reconciler.manager.waiting import drains, keys_in_progress, lists, remind, report_progress, waits
 from reconciler.telemetry import Facts
 
 __all__ = ["Lifecycle", "State"]
@@ -283,14 +283,11 @@ class Lifecycle:
         await first_failure(
             [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
         )
-        self._stop_reminding()
+        self._supervisor.cancel(self._reminders)
         names = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
         _log.info("started controllers: %s", ", ".join(names) or "none")
         for each in controllers:
             self._supervisor.start(f"controller {each.name}", each.finished())
-
-    def _stop_reminding(self) -> None:
-        self._supervisor.cancel(self._reminders)
 
     async def _run_controller(self, controller: Controller) -> None:
         await controller.start()
@@ -298,7 +295,7 @@ class Lifecycle:
 
     async def _stop(self) -> GracePeriodExceeded | None:
         self.state = "stopping"
-        self._stop_reminding()
+        self._supervisor.cancel(self._reminders)
         lost = isinstance(self._supervisor.failure, LeadershipLost)
         grace = 0.0 if lost else self._grace
         until = self._clock.monotonic() + grace
@@ -385,6 +382,5 @@ async def _wait_ended(
 
 
 def _describe(controller: Controller) -> str:
-    queue = controller.queue
-    keys = ", ".join(str(key) for key in queue.keys() if queue.in_progress(key) is not None)  # noqa: SIM118
+    keys = ", ".join(keys_in_progress(controller))
     return f"controller {controller.name} ({keys} in progress)" if keys else f"controller {controller.name}"

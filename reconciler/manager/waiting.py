@@ -20,7 +20,7 @@ from reconciler.errors import (
 )
 from reconciler.manager.election.elector import Elector
 
-__all__ = ["Wait", "drains", "lists", "remind", "report_progress", "waits"]
+__all__ = ["Wait", "drains", "keys_in_progress", "lists", "remind", "report_progress", "waits"]
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -86,13 +86,17 @@ def lists(informers: Iterable[Informer]) -> Sequence[str]:
     return [f"listing {each.scope}: {each.listed:,} objects so far" for each in listing]
 
 
+def keys_in_progress(controller: Controller) -> list[str]:
+    """Return the keys of a controller that are in progress."""
+    queue = controller.queue
+    return [str(key) for key in queue.keys() if queue.in_progress(key) is not None]  # noqa: SIM118 - not a dict
+
+
 def drains(controllers: Iterable[Controller]) -> Sequence[str]:
     """Return which keys of each controller are not finished."""
     found = []
     for controller in controllers:
-        queue = controller.queue
-        keys = [str(key) for key in queue.keys() if queue.in_progress(key) is not None]  # noqa: SIM118 - not a dict
-        ready = len(queue)
+        keys, ready = keys_in_progress(controller), len(controller.queue)
         if not keys and not ready:
             continue
         more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
