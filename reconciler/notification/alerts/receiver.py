@@ -18,7 +18,7 @@ from reconciler.notification.alerts.requests import request_for
 from reconciler.notification.api.types import NotificationRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import RetryableDeliveryError
-from reconciler.serving import BadBody, Limits, exceeds_max_levels
+from reconciler.serving import Limits, exceeds_max_levels
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -98,13 +98,7 @@ class AlertReceiver:
             return web.Response(status=405, text="405: only POST is supported\n", headers={"allow": "POST"})
         if not self._is_authorized(request.headers.get("Authorization", "")):
             return web.Response(status=401, text="401: wrong token\n", headers={"www-authenticate": "Bearer"})
-        try:
-            body = await read_body(request, self._limits)
-        except BadBody as error:
-            response = web.Response(status=error.status, text=f"{error}\n")
-            response.force_close()
-            return response
-        status, text = await self._accept(body)
+        status, text = await self._accept(await read_body(request, self._limits))
         return web.Response(status=status, text=f"{text}\n")
 
     def _is_authorized(self, header: str) -> bool:
