@@ -151,7 +151,7 @@ class EmailChannel:
             timeout=self._config.timeout,
             use_tls=self._config.security == "tls",
             start_tls=self._config.security == "starttls",
-            tls_context=_context(self._config),
+            tls_context=None if self._config.security == "none" else client_tls_context(self._config.ca_file),
         )
         await check_mail_server(self._config.host, self._config.port)
         try:
@@ -252,10 +252,6 @@ def _html(message: Message) -> str:
 
 def _footer(message: Message) -> str:
     return one_line(footer(message))
-
-
-def _context(config: EmailConfig) -> ssl.SSLContext | None:
-    return None if config.security == "none" else client_tls_context(config.ca_file)
 
 
 def _failure(error: Any, message: Message, config: EmailConfig) -> DeliveryError:

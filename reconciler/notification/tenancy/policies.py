@@ -15,6 +15,7 @@ from reconciler.meta import Request
 from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
 from reconciler.notification.api.types import NotificationRequestSpec
 from reconciler.notification.channels import Pacer
+from reconciler.notification.redaction.text import listed
 from reconciler.objects import InvalidObject
 
 if TYPE_CHECKING:
@@ -148,22 +149,17 @@ class PolicyTable:
 
 def _violations(policy: ChannelPolicySpec, spec: NotificationRequestSpec, channels: Iterable[str]) -> Iterator[str]:
     if policy.priorities is not None and spec.priority not in policy.priorities:
-        yield f"priority {spec.priority} is not allowed (allowed: {_listed(policy.priorities)})"
+        yield f"priority {spec.priority} is not allowed (allowed: {listed(policy.priorities, LISTED)})"
     if policy.channels is not None:
         for channel in channels:
             if not _matches(channel, policy.channels):
-                yield f"channel {channel!r} is not allowed (allowed: {_listed(policy.channels)})"
+                yield f"channel {channel!r} is not allowed (allowed: {listed(policy.channels, LISTED)})"
     for kind, recipients in (spec.recipients or {}).items():
         allowed: Mapping[str, Sequence[str]] = policy.recipients or {}
         if kind in allowed:
             for recipient in recipients:
                 if not _matches(recipient.casefold(), [pattern.casefold() for pattern in allowed[kind]]):
-                    yield f"a recipient of {kind} is not allowed (allowed: {_listed(allowed[kind])})"
-
-
-def _listed(allowed: Sequence[str]) -> str:
-    more = f" and {len(allowed) - LISTED} more" if len(allowed) > LISTED else ""
-    return (", ".join(allowed[:LISTED]) or "none") + more
+                    yield f"a recipient of {kind} is not allowed (allowed: {listed(allowed[kind], LISTED)})"
 
 
 def _matches(value: str, patterns: Iterable[str]) -> bool:
