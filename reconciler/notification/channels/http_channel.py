@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 import msgspec.json
 from pydantic import Field, model_validator
@@ -57,7 +57,7 @@ class ConnectionConfig(LimitsConfig):
         """
         raise NotImplementedError
 
-    def build(self, name: str, credentials: Credentials) -> HTTPChannel:
+    def build(self, name: str, credentials: Credentials) -> HTTPChannel[Self]:
         """Return a new channel of this name."""
         return HTTPChannel(name, self, credentials)
 
@@ -94,10 +94,13 @@ _HEADERS = {"Content-Type": "application/json", "User-Agent": "kube-reconciler"}
 """The headers that a request has unless it brings its own."""
 
 
-class HTTPChannel:
+C_co = TypeVar("C_co", bound=ConnectionConfig, covariant=True)
+
+
+class HTTPChannel(Generic[C_co]):
     """A channel that sends each message as one HTTP request, by default the one that its configuration returns."""
 
-    def __init__(self, name: str, config: ConnectionConfig, credentials: Credentials) -> None:
+    def __init__(self, name: str, config: C_co, credentials: Credentials) -> None:
         self.name = name
         self._config = config
         self._credentials = credentials

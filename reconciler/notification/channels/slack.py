@@ -64,7 +64,7 @@ class SlackConfig(HTTPConfig):
         return SlackChannel(name, self, credentials)
 
 
-class SlackChannel(HTTPChannel):
+class SlackChannel(HTTPChannel[SlackConfig]):
     """A channel that posts messages as blocks: a header, the body as mrkdwn, links as buttons, and a context line.
 
     Args:
@@ -79,13 +79,12 @@ class SlackChannel(HTTPChannel):
     def __init__(self, name: str, config: SlackConfig, credentials: Credentials) -> None:
         markdown_parser()
         super().__init__(name, config, credentials)
-        self._slack = config
 
     async def request(self, message: Message) -> OutgoingRequest:
         """Return the request with the blocks of a message. The conversion runs in a thread, also after cancellation."""
         body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
         headers = {"Content-Type": "application/json; charset=utf-8"}
-        return OutgoingRequest(self._slack.current_url(self._credentials), body, headers)
+        return OutgoingRequest(self._config.current_url(self._credentials), body, headers)
 
 
 def slack_payload(message: Message) -> JSONObject:

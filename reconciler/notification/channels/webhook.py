@@ -142,7 +142,7 @@ class WebhookConfig(HTTPConfig):
         return WebhookChannel(name, self, credentials)
 
 
-class WebhookChannel(HTTPChannel):
+class WebhookChannel(HTTPChannel[WebhookConfig]):
     """A channel that calls a webhook with the message as JSON or rendered by a template, signed if configured.
 
     Each request has an ``Idempotency-Key``, the same for all attempts of a message.
@@ -158,7 +158,6 @@ class WebhookChannel(HTTPChannel):
 
     def __init__(self, name: str, config: WebhookConfig, credentials: Credentials) -> None:
         super().__init__(name, config, credentials)
-        self._webhook = config
         self._template = Template(config.template, name=name) if config.template is not None else None
 
     async def request(self, message: Message) -> OutgoingRequest:
@@ -168,7 +167,7 @@ class WebhookChannel(HTTPChannel):
             RetryableDeliveryError: a credential does not exist.
             PermanentDeliveryError: the template fails.
         """
-        config, credentials = self._webhook, self._credentials
+        config, credentials = self._config, self._credentials
         document = message_document(message)
         body = msgspec.json.encode(document) if self._template is None else self._template.render(document).encode()
         headers = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import Any
 from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
 from reconciler.notification.api.types import ChannelStatus, NotificationRequest
-from reconciler.notification.channel import Channel, ChannelRegistry
+from reconciler.notification.channel import Channel, ChannelRegistry, call_channel
 from reconciler.notification.delivery.schedule import Delivery, Verdict
 from reconciler.notification.errors import (
     DeferredDeliveryError,
@@ -159,10 +158,7 @@ class Deliverer:
         scope = asyncio.timeout(self._timeout)
         try:
             async with scope:
-                answer = channel.deliver(message)
-                # A plain `def` has delivered by now. Awaiting its None would count as a failure and repeat it.
-                if inspect.isawaitable(answer):
-                    await answer
+                await call_channel(channel, message)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # a channel may raise anything; other channels continue

@@ -70,7 +70,7 @@ def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus
     status.set(overwrite=True, **after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True))
     if after.next_step_time is None and before.next_step_time is not None:
         status.merge(next_step_time=None)
-    _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
+    _set_ready_condition(status, after)
 
 
 def set_routing(
@@ -161,11 +161,12 @@ def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) ->
         return
     fields = after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True, exclude_defaults=True)
     status.set(overwrite=True, **fields)
-    _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
+    _set_ready_condition(status, after)
 
 
-def _set_ready_condition(status: RequestStatusBatcher, phase: str, reason: str, message: str) -> None:
-    status.set_condition("Ready", phase in {"Sent", "PartiallySent"}, reason=reason, message=message)
+def _set_ready_condition(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:
+    is_sent = after.phase in {"Sent", "PartiallySent"}
+    status.set_condition("Ready", is_sent, reason=after.reason or "", message=after.message or "")
 
 
 def _set_routing_condition(status: RequestStatusBatcher, reason: str, message: str, *, resolved: bool = False) -> None:

@@ -6,13 +6,12 @@ It imports htpy (the extra ``console``), so import it where there is a console.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from urllib.parse import urlencode
 
 import htpy as h
 from htpy import Node
 
 from reconciler.manager.console import Page
-from reconciler.manager.console.html import pill, section, table
+from reconciler.manager.console.html import address, pill, section, table
 from reconciler.meta import format_micro_time
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import LimitedChannel
@@ -54,17 +53,13 @@ def receivers_page(channels: ChannelRegistry, history: History, waiting: Callabl
     return Page("/receivers", "Receivers", body)
 
 
-def _address(**query: str) -> str:
-    return f"/receivers?{urlencode(query)}"
-
-
 def _receiver(name: str, channels: ChannelRegistry, counts: ChannelHistory, queued: Mapping[str, int]) -> Node:
     channel = channels.get(name)
     state, limits = (channel.breaker.state, channel.limits) if isinstance(channel, LimitedChannel) else ("", "")
     missing = pill("gone", "warn") if channel is None else None
     when = "" if counts.last_error_time is None else f"{format_micro_time(counts.last_error_time)[:19]}Z "
     return h.tr[
-        h.th(scope="row")[h.a(href=_address(channel=name))[name], missing],
+        h.th(scope="row")[h.a(href=address("/receivers", channel=name))[name], missing],
         h.td[pill(state, _BREAKER[state]) if state else "none"],
         h.td[limits or "none"],
         h.td(".number")[queued.get(name, 0) or ""],
@@ -86,7 +81,7 @@ def _attempt(entry: Entry) -> Node:
     attempt = entry.attempt
     return h.tr[
         h.td[f"{format_micro_time(attempt.timestamp)[:19]}Z"],
-        h.th(scope="row")[h.a(href=_address(request=entry.request))[entry.request]],
+        h.th(scope="row")[h.a(href=address("/receivers", request=entry.request))[entry.request]],
         h.td[attempt.channel],
         h.td(".number")[attempt.attempt],
         h.td[pill(attempt.result, _RESULT[attempt.result])],
