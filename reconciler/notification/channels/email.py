@@ -8,7 +8,6 @@ import html
 import logging
 import re
 import ssl
-from collections.abc import Sequence
 from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -100,10 +99,6 @@ class EmailConfig(LimitsConfig):
         if self.username is not None and self.security == "none":
             raise ValueError("security: none would send the password unencrypted")
         return self
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the password."""
-        return [self.password_credential] if self.password_credential is not None else []
 
     def build(self, name: str, credentials: Credentials) -> EmailChannel:
         """Return a new channel of this name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Generic, Literal, Self, TypeVar
 
@@ -76,10 +76,6 @@ class HTTPConfig(ConnectionConfig):
         if (self.url is None) == (self.url_credential is None):
             raise ValueError("set exactly one of url and url_credential")
         return self
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the URL."""
-        return [self.url_credential] if self.url_credential is not None else []
 
     def current_url(self, credentials: Credentials) -> str:
         """Return the URL, from its current credential if it has one.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
 from typing import Literal, Self
 
 import msgspec.json
@@ -127,11 +126,6 @@ class WebhookConfig(HTTPConfig):
             if "\n" in value or "\r" in value:
                 raise ValueError(f"the value of the header {name} contains a line break")
         return self
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the names of all credentials of the receiver."""
-        signed = [self.hmac_credential] if self.hmac_credential is not None else []
-        return [*super().credential_names(), *self.header_credentials.values(), *signed]
 
     def build(self, name: str, credentials: Credentials) -> WebhookChannel:
         """Return a new channel of this name.

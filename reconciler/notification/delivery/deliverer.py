@@ -79,7 +79,7 @@ class Deliverer:
 
     Args:
         timeout: seconds that one delivery may take before it counts as an attempt of unknown outcome.
-        now: returns the time for timestamps. Default: the clock's time.
+        now: returns the time for timestamps.
         clock: measures durations; defaults to `current_clock()` at each use.
     """
 
@@ -89,13 +89,13 @@ class Deliverer:
         *,
         timeout: float,
         max_concurrent: int,
-        redactor: Redactor | None = None,
-        now: Callable[[], datetime] | None = None,
+        redactor: Redactor,
+        now: Callable[[], datetime],
         clock: Clock | None = None,
     ) -> None:
-        self._timestamp = now
+        self._now = now
         self._channels = channels
-        self._redactor = redactor or Redactor()
+        self._redactor = redactor
         self._timeout = timeout
         self._slots = asyncio.Semaphore(max_concurrent)
         self._clock = clock
@@ -168,9 +168,6 @@ class Deliverer:
                 return Verdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
             return _verdict(error), error
         return Verdict.DELIVERED, None
-
-    def _now(self) -> datetime:
-        return self._timestamp() if self._timestamp is not None else (self._clock or current_clock()).now()
 
     def _unregistered(self, message: Message) -> Delivery:
         now = self._now()

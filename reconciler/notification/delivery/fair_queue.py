@@ -62,9 +62,9 @@ class FairQueue:
         max_deliveries: int,
         wake: Callable[[Request], None],
         is_stopped: Callable[[], bool],
-        policies: PolicyTable | None = None,
+        policies: PolicyTable,
     ) -> None:
-        self._policies = policies or PolicyTable()
+        self._policies = policies
         self._channels = channels
         self._workers = workers
         self._max_deliveries = max_deliveries

@@ -79,8 +79,13 @@ class ReceiverConfig(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     def credential_names(self) -> Sequence[str]:
-        """Return the names of the credentials that the entry refers to."""
-        return ()
+        """Return the names of the credentials that the entry refers to: the values of options such as ``x_credential``.
+
+        An option ``x_credentials`` is a mapping whose values are names.
+        """
+        options = [(name.rpartition("_")[2], getattr(self, name)) for name in type(self).model_fields]
+        single = [value for kind, value in options if kind == "credential" and value is not None]
+        return [*single, *(name for kind, value in options if kind == "credentials" for name in value.values())]
 
     def build(self, name: str, credentials: Credentials) -> Channel:
         """Return a new channel of this name.

@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -64,10 +63,6 @@ class AppriseConfig(LimitsConfig):
 
     allow_local_addresses: bool = False
     """Whether requests may lead to a loopback, link-local or metadata address."""
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the URL."""
-        return [self.url_credential]
 
     def build(self, name: str, credentials: Credentials) -> AppriseChannel:
         """Return a new channel of this name.

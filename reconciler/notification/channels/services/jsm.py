@@ -6,7 +6,6 @@ the same ``GenieKey``; Opsgenie itself works with `url` set to ``https://api.ops
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import quote
 
@@ -67,10 +66,6 @@ class JSMConfig(ConnectionConfig):
 
     tags: list[str] = Field(default_factory=list, max_length=TAGS)
     """Tags of the alerts."""
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the API key."""
-        return [self.api_key_credential]
 
     def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request that creates, acknowledges or closes the alert of a message.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Literal
 
 from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, encoded
@@ -35,10 +34,6 @@ class PagerDutyConfig(ConnectionConfig):
 
     severity: Literal["critical", "error", "warning", "info"] | None = None
     """Severity of all events. Default: by priority, Critical is critical, High error, Medium warning, Low info."""
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the integration key."""
-        return [self.routing_key_credential]
 
     def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the event of a message.
