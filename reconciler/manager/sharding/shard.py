@@ -126,12 +126,8 @@ class RingShard(_PartialShard):
     """A shard of a ring: the objects that a sharder assigns to it by label."""
 
     def __init__(self, ring: ShardRing, namespaces: Sequence[str] | None, metrics: MetricsRegistry) -> None:
-        namespace = lease_namespace(ring.namespace, namespaces)
-        if namespace is None:
-            raise ConfigurationError(
-                f"ShardRing({ring.ring!r}) needs a namespace for its Lease: this process does not run in a pod, so "
-                "pass namespace="
-            )
+        what = f"ShardRing({ring.ring!r})"
+        namespace = lease_namespace(ring.namespace, namespaces, what=what, option="namespace")
         self._labels = RingLabels(SHARD_LABEL + ring.ring, DRAIN_LABEL + ring.ring)
         super().__init__(ring.kinds, Partition(labels=f"{self._labels.shard}={ring.name}"))
         self._shard = self.name = ring.name
