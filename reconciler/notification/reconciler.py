@@ -189,6 +189,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         """Return the current counts."""
         return NotificationStatistics(
             **self._counts,
+            **self._outbox.counts,
             live_reads=self._staleness.reads,
             active=self._active,
             waiting=sum(self.waiting().values()),
@@ -316,8 +317,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             update={**members, "completion_time": now, "next_step": step, "next_step_time": step_time}
         )
         set_ended(status, after)
-        change = StatusChange(request=obj, before=before, after=after)
-        self._add_change(change)
+        self._outbox.add(StatusChange(request=obj, before=before, after=after))
         self._policies.finish(obj.key)
         return self._expiry(obj)
 
@@ -468,7 +468,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 if channel.name in attempted and channel.reason == "Deferred"
             ),
         )
-        self._add_change(change)
+        self._outbox.add(change)
         return decision
 
     async def _fail_invalid(self, request: Request, error: InvalidObject) -> None:
@@ -500,14 +500,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return
         self._unsaved.discard(request)
         self._outbox.publish(uid)
-
-    def _add_change(self, change: StatusChange) -> None:
-        """Count a change, and keep it for the observers until it is saved."""
-        self._outbox.add(change)
-        for attempt in change.attempts:
-            self._counts["delivered" if attempt.result == "success" else "failed"] += 1
-        self._counts["deferred"] += len(change.deferred)
-        self._counts["finished"] += change.finished
 
     # Requeue
 

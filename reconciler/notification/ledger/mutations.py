@@ -12,6 +12,7 @@ from typing import TypeAlias
 from pydantic import BaseModel
 
 from reconciler.meta import format_micro_time
+from reconciler.notification.api.summary import Summary
 from reconciler.notification.api.types import (
     TERMINAL_PHASES,
     ChannelStatus,
@@ -41,18 +42,7 @@ ROUTED_LIMIT = 64
 MESSAGE_LIMIT = 4096
 """Maximum characters in a condition message; the API accepts 32,768."""
 
-_DERIVED = (
-    "phase",
-    "reason",
-    "message",
-    "total_attempts",
-    "successful_deliveries",
-    "failed_deliveries",
-    "queued_at",
-    "completion_time",
-    "next_step",
-    "next_step_time",
-)
+_DERIVED = {"queued_at", *Summary.__annotations__}
 
 
 def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus, decision: Decision) -> None:
@@ -67,7 +57,7 @@ def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus
         if channel != stored.get(channel.name):
             status.upsert("channels", _document(channel), key="name")
     # Derived fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
-    status.set(overwrite=True, **after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True))
+    status.set(overwrite=True, **after.model_dump(mode="json", include=_DERIVED, exclude_none=True))
     if after.next_step_time is None and before.next_step_time is not None:
         status.merge(next_step_time=None)
     _set_ready_condition(status, after)
@@ -159,7 +149,7 @@ def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) ->
     """
     if status.current.get("phase") in TERMINAL_PHASES:
         return
-    fields = after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True, exclude_defaults=True)
+    fields = after.model_dump(mode="json", include=_DERIVED, exclude_none=True, exclude_defaults=True)
     status.set(overwrite=True, **fields)
     _set_ready_condition(status, after)
 
