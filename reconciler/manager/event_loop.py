@@ -12,6 +12,7 @@ import logging
 import selectors
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
@@ -183,11 +184,7 @@ def _waits_for_events(frame: FrameType | None) -> bool:
 
 def _stack(frame: FrameType | None) -> list[FrameType]:
     """Return a frame and its callers, outermost first."""
-    frames = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames[::-1]
+    return [] if frame is None else [each for each, _ in traceback.walk_stack(frame)][::-1]
 
 
 def _where(stack: list[FrameType]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -137,8 +138,7 @@ def escape(text: str) -> str:
 
     Code fences are escaped as well, because an unclosed one would swallow the rest of the message.
     """
-    text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return text.replace("```", "`\u200b`\u200b`")
+    return html.escape(visible(text), quote=False).replace("```", "`\u200b`\u200b`")
 
 
 def mrkdwn(text: str) -> str:

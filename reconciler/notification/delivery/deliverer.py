@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
@@ -36,34 +36,28 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
     The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
     """
     clean, spec = redactor.redact, obj.spec
-    shared: dict[str, Any] = {
-        "name": obj.name,
-        "namespace": obj.namespace or "",
-        "uid": obj.uid,
-        "type": spec.type,
-        "priority": spec.priority,
-        "subject": clean(spec.subject),
-        "body": clean(spec.body),
-        "extensions": {
-            clean(key): redactor.redact_member(key, value) for key, value in (spec.extensions or {}).items()
-        },
-        "links": tuple(
+    message = Message(
+        name=obj.name,
+        namespace=obj.namespace or "",
+        uid=obj.uid,
+        type=spec.type,
+        priority=spec.priority,
+        subject=clean(spec.subject),
+        body=clean(spec.body),
+        channel="",
+        extensions={clean(key): redactor.redact_member(key, value) for key, value in (spec.extensions or {}).items()},
+        links=tuple(
             Link(service=clean(link.service), url=clean(link.url), label=clean(link.label))
             for link in spec.action_links or ()
         ),
-        "incident": clean(spec.incident.key) if spec.incident is not None else "",
-        "action": spec.incident.action if spec.incident is not None else "Trigger",
-        "correlation_id": clean(spec.correlation_id or ""),
-        "sender": clean(spec.sender or ""),
-    }
+        incident=clean(spec.incident.key) if spec.incident is not None else "",
+        action=spec.incident.action if spec.incident is not None else "Trigger",
+        correlation_id=clean(spec.correlation_id or ""),
+        sender=clean(spec.sender or ""),
+    )
     return [
-        Message(
-            **shared,
-            channel=channel.name,
-            attempt=channel.attempts + 1,
-            recipients=recipients_of(obj, channel.name),
-        )
-        for channel in channels
+        replace(message, channel=each.name, attempt=each.attempts + 1, recipients=recipients_of(obj, each.name))
+        for each in channels
     ]
 
 
