@@ -16,18 +16,6 @@ __all__ = ["Runnable", "RunnableGroup", "Supervisor", "Webhooks", "first_failure
 _log = logging.getLogger("reconciler.manager")
 
 
-class Webhooks(Protocol):
-    """A webhook server as seen by the manager. It starts before the cache: lists may need a conversion webhook."""
-
-    async def run(self) -> object:
-        """Serve until cancelled."""
-        ...
-
-    async def listening(self) -> None:
-        """Wait until the server listens."""
-        ...
-
-
 @runtime_checkable
 class Runnable(Protocol):
     """Something that runs beside the controllers, such as a consumer, a server or a timer."""
@@ -38,6 +26,14 @@ class Runnable(Protocol):
         The manager continues when this returns, and stops when it raises. Cancellation asks it to end, which may take
         the grace period.
         """
+        ...
+
+
+class Webhooks(Runnable, Protocol):
+    """A webhook server as seen by the manager. It starts before the cache: lists may need a conversion webhook."""
+
+    async def listening(self) -> None:
+        """Wait until the server listens."""
         ...
 
 

@@ -17,13 +17,10 @@ __all__ = ["CountingTransport", "FencedTransport", "TracingTransport", "UrgentTr
 
 
 class _TransportWrapper:
-    """A transport that passes requests to another one."""
+    """The base of transports that pass requests to another one."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-
-    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        return await self._transport.send(request)
 
     @property
     def host(self) -> str:

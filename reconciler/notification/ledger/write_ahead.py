@@ -55,14 +55,21 @@ class WriteAhead:
             NotLeader: another process is the leader.
         """
         self._check_leader()
-        attempts = () if obj.spec.delivery == "AtLeastOnce" else _attempts(due, self._now())
+        attempts: tuple[DeliveryAttempt, ...] = ()
+        if obj.spec.delivery != "AtLeastOnce":
+            now = self._now()
+            attempts = tuple(
+                DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
+                for channel in due
+            )
         upsert_attempts(status, attempts)
         try:
             if attempts or has_unsaved_results:
                 await status.flush()
                 self._check_leader()
         except BaseException:
-            self._remember(obj.uid, attempts)
+            if attempts:
+                self._uncalled[obj.uid] = (*self._uncalled.get(obj.uid, ()), *attempts)
             remove_write_ahead(status, attempts)
             raise
         return attempts
@@ -83,14 +90,3 @@ class WriteAhead:
     def forget(self, uid: str) -> None:
         """Forget a request that has ended."""
         self._uncalled.pop(uid, None)
-
-    def _remember(self, uid: str, attempts: Sequence[DeliveryAttempt]) -> None:
-        if attempts:
-            self._uncalled[uid] = (*self._uncalled.get(uid, ()), *attempts)
-
-
-def _attempts(due: Sequence[ChannelStatus], now: datetime) -> tuple[DeliveryAttempt, ...]:
-    return tuple(
-        DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
-        for channel in due
-    )
