@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
+from reconciler.lru import LRU
 from reconciler.notification.errors import RetryableDeliveryError
 
 __all__ = ["Credentials"]
@@ -41,7 +41,7 @@ class Credentials:
         self._directory = Path(directory) if directory is not None else None
         self._clock = clock
         self._last: dict[str, str] = {}
-        self._values: OrderedDict[str, None] = OrderedDict()
+        self._values: LRU[str, None] = LRU(VALUE_LIMIT)
         self._refreshed = float("-inf")
         self._namespaces: dict[str, Mapping[str, str]] = {}
 
@@ -132,12 +132,8 @@ class Credentials:
         return value or None
 
     def _remember(self, value: str) -> None:
-        if not value:
-            return
-        self._values[value] = None
-        self._values.move_to_end(value)
-        if len(self._values) > VALUE_LIMIT:
-            self._values.popitem(last=False)
+        if value:
+            self._values[value] = None
 
     def _not_found(self, name: str) -> str:
         why = f"in {self._directory}" if self._directory is not None else "because no credentials directory is set"

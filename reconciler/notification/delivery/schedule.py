@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from reconciler.backoff import Backoff
+from reconciler.backoff import MAX_RETRY_AFTER, Backoff
 from reconciler.notification.api.summary import summarize
 from reconciler.notification.api.types import (
     CHANNEL_LIMIT,
@@ -33,6 +33,7 @@ from reconciler.notification.api.types import (
     NotificationRequestStatus,
     RetryPolicy,
 )
+from reconciler.notification.redaction.text import shortened
 
 __all__ = [
     "Decision",
@@ -64,11 +65,7 @@ class Delivery:
     """The result of one delivery.
 
     Attributes:
-        channel: name of the channel.
-        verdict: how the delivery ended.
-        started: when it started.
         ended: when it ended; the backoff starts here.
-        seconds: its duration.
         error: the error text, redacted and of limited length.
         retry_after: seconds that the receiver asked to wait, or None.
     """
@@ -87,9 +84,6 @@ BATCH_WINDOW = timedelta(seconds=1)
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """How far the clocks of two machines may differ before a stored due time counts as written by a wrong clock."""
-
-MAX_RETRY_AFTER = 3600.0
-"""Maximum wait in seconds that a receiver can ask for."""
 
 MIN_DEFERRAL = 1.0
 """Minimum deferral in seconds. A deferral uses no attempt, so nothing else limits how fast deferrals repeat."""
@@ -124,7 +118,6 @@ class Decision:
     """The result of a reconcile.
 
     Attributes:
-        status: the new status.
         attempts: the attempts to add to ``deliveryAttempts``.
         next_due: when channels are due next, never before the decision; None in a terminal phase.
     """
@@ -142,14 +135,7 @@ def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus
 def plan(
     spec: NotificationRequestSpec, channels: Sequence[str], status: NotificationRequestStatus, *, now: datetime
 ) -> Plan:
-    """Return which channels are due at `now`, or how long to wait.
-
-    Args:
-        spec: the request's spec.
-        channels: all channels of the request, in order, without duplicates.
-        status: the stored status.
-        now: the current time.
-    """
+    """Return which of a request's channels, from `channels_of`, are due at `now`, or how long to wait."""
     if status.phase in TERMINAL_PHASES:
         return Plan()
     states = _channel_states(channels, status, spec.retry_policy)
@@ -198,18 +184,15 @@ def settle(
 ) -> Decision:
     """Return the new status, computed from the old one and the results of the deliveries.
 
-    Args:
-        spec: the request's spec.
-        channels: all channels of the request, in order, without duplicates.
-        status: the status at the start of the reconcile.
-        deliveries: the results. Channels without a result were not attempted; results of finished channels are ignored.
-        now: the current time.
-        rng: source of the jitter.
+    Channels without a result were not attempted; results of finished channels are ignored.
     """
     if status.phase in TERMINAL_PHASES:
         return Decision(status)
     most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
-    results = {**_interrupted(status), **{each.channel: _truncated(each, most) for each in deliveries}}
+    results = {
+        **_interrupted(status),
+        **{each.channel: replace(each, error=shortened(each.error, most)) for each in deliveries},
+    }
     attempts: list[DeliveryAttempt] = []
     states: list[ChannelStatus] = []
     for channel in _channel_states(channels, status, spec.retry_policy):
@@ -230,10 +213,6 @@ def settle(
         }
     )
     return Decision(new, tuple(attempts), next_due(states, now=now))
-
-
-def _truncated(delivery: Delivery, most: int) -> Delivery:
-    return delivery if len(delivery.error) <= most else replace(delivery, error=delivery.error[: most - 1] + "…")
 
 
 _OPEN = frozenset({"Pending", "Retrying"})

@@ -32,7 +32,6 @@ class RoutingConfigReconciler(ResourceReconciler[RoutingConfigObject]):
 
     Args:
         name: name of the RoutingConfig. Others are ignored.
-        table: the routing table.
         redact: redacts the errors. Default: no change.
     """
 

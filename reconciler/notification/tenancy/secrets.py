@@ -23,10 +23,6 @@ class SecretSource:
     """The labelled Secrets, watched on every replica. Each key is a credential of the Secret's namespace.
 
     If several Secrets of a namespace have a key, the one of the first Secret by name counts.
-
-    Args:
-        cache: the cache that watches them.
-        credentials: the credentials to keep up to date.
     """
 
     def __init__(self, cache: Cache, credentials: Credentials) -> None:
