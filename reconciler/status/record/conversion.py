@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, format_micro_time, format_time, is_object
+from reconciler.meta import GroupVersionKind, encodable, format_micro_time, format_time, is_object
 from reconciler.meta import copy_json as copy_any
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def to_json(value: Any, where: str = "value") -> Any:
 
     Raises:
         TypeError: the value cannot be JSON; the message has its path, not the value.
-        ValueError: a number is not finite, or a datetime has no time zone.
+        ValueError: a number is not finite, a datetime has no time zone, or there is a lone surrogate.
     """
-    if value is None or type(value) in {str, bool, int}:
+    if value is None or type(value) in {bool, int} or (type(value) is str and value.isascii()):
         return value
     if isinstance(value, Mapping):
         return {_key(key, where): to_json(item, f"{where}.{key}") for key, item in value.items()}
@@ -148,7 +148,9 @@ def _scalar(value: Enum | str | float | datetime, where: str) -> Any:
         return _timestamp(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is not a finite number, which JSON cannot represent")
-    return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
+    if isinstance(value, str):
+        return _encodable(str(value), where)
+    return next(kind(value) for kind in (int, float) if isinstance(value, kind))
 
 
 def _key(key: object, where: str) -> str:
@@ -156,7 +158,16 @@ def _key(key: object, where: str) -> str:
         key = key.value
     if not isinstance(key, str):
         raise TypeError(f"a key of {where} is a {type(key).__name__}; JSON keys are strings")
-    return key
+    return key if key.isascii() else _encodable(key, f"a key of {where}")
+
+
+def _encodable(text: str, where: str) -> str:
+    if encodable(text) != text:
+        raise ValueError(
+            f"{where} has a lone surrogate, which UTF-8 cannot represent, as in the name of a file that is not valid "
+            "UTF-8; write text.encode(errors='replace').decode()"
+        )
+    return text
 
 
 def _timestamp(moment: datetime) -> str:
