@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import math
 import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment, proxy_bypass
 
 from reconciler.clock import current_clock
+from reconciler.http import parse_retry_after
 from reconciler.http.tls import client_tls_context
 from reconciler.notification.channels.address_guard import (
     canonical_host,
@@ -207,10 +205,11 @@ def status_error(status: int, text: str, retry_after: str) -> DeliveryError:
         retry_after: the value of ``Retry-After``, or nothing.
     """
     error = f"HTTP {status}" + (f": {text}" if text else "")
+    seconds = parse_retry_after(retry_after, current_clock().now()) or None
     if status == 429:
-        return DeferredDeliveryError(error, retry_after=_retry_after(retry_after) or 60.0)
+        return DeferredDeliveryError(error, retry_after=seconds or 60.0)
     if status in _RETRYABLE or status >= 500:
-        return RetryableDeliveryError(error, retry_after=_retry_after(retry_after), doubtful=status in _DOUBTFUL)
+        return RetryableDeliveryError(error, retry_after=seconds, doubtful=status in _DOUBTFUL)
     if 300 <= status < 400:
         return PermanentDeliveryError(f"HTTP {status}: redirects are not followed; configure the URL that it leads to")
     return PermanentDeliveryError(error)
@@ -232,20 +231,6 @@ async def _text(response: aiohttp.ClientResponse) -> str:
     content = content if len(content) < RESPONSE_LIMIT else content[:-RESPONSE_TAIL]
     text = " ".join(content.decode("utf-8", "replace").split())
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
-
-
-def _retry_after(text: str) -> float | None:
-    """Return the seconds that ``Retry-After`` asks for, as a number or a date."""
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        when = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    seconds = (when - current_clock().now()).total_seconds()
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
 def _failure(error: BaseException, message: Message, options: HTTPOptions) -> DeliveryError:
