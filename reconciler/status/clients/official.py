@@ -28,7 +28,7 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.http import parse_retry_after
-from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of
+from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, is_object, request_of
 from reconciler.status.record.conversion import document_of, is_kind, kind_of
 from reconciler.status.writer import Strategy
 
@@ -94,8 +94,9 @@ class ObjectEndpoint:
         Raises:
             ConfigurationError: the server does not serve the kind.
         """
-        for entry in discovered.get("resources") or ():
-            if entry.get("kind") == self.gvk.kind and "/" not in entry.get("name", "/"):
+        entries = discovered.get("resources")
+        for entry in filter(is_object, entries if isinstance(entries, list) else ()):
+            if entry.get("kind") == self.gvk.kind and "/" not in str(entry.get("name", "/")):
                 found = ResourceType(self.gvk, str(entry["name"]), bool(entry.get("namespaced")))
                 with _lock:
                     _served[self._key] = found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, encodable, format_micro_time, format_time, is_object
+from reconciler.meta import GroupVersionKind, format_micro_time, format_time, is_object
 from reconciler.meta import copy_json as copy_any
 
 if TYPE_CHECKING:
@@ -128,29 +128,39 @@ def to_json(value: Any, where: str = "value") -> Any:
         TypeError: the value cannot be JSON; the message has its path, not the value.
         ValueError: a number is not finite, a datetime has no time zone, or there is a lone surrogate.
     """
-    if value is None or type(value) in {bool, int} or (type(value) is str and value.isascii()):
+    converted = _converted(value, where)
+    try:
+        msgspec.json.encode(converted)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{where} has a lone surrogate, which UTF-8 cannot represent, as in the name of a file that is not valid "
+            "UTF-8; write text.encode(errors='replace').decode()"
+        ) from None
+    return converted
+
+
+def _converted(value: Any, where: str) -> Any:
+    if value is None or type(value) in {str, bool, int}:
         return value
     if isinstance(value, Mapping):
-        return {_key(key, where): to_json(item, f"{where}.{key}") for key, item in value.items()}
+        return {_key(key, where): _converted(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, AbstractSet):
         value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):
-        return [to_json(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [_converted(item, f"{where}[{index}]") for index, item in enumerate(value)]
     return _scalar(value, where) if isinstance(value, (Enum, str, int, float, datetime)) else _model(value, where)
 
 
 def _scalar(value: Enum | str | float | datetime, where: str) -> Any:
     if isinstance(value, Enum):
-        return to_json(value.value, where)
+        return _converted(value.value, where)
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"{where} is a datetime without a time zone; write datetime.now(UTC)")
         return _timestamp(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is not a finite number, which JSON cannot represent")
-    if isinstance(value, str):
-        return _encodable(str(value), where)
-    return next(kind(value) for kind in (int, float) if isinstance(value, kind))
+    return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
 
 
 def _key(key: object, where: str) -> str:
@@ -158,16 +168,7 @@ def _key(key: object, where: str) -> str:
         key = key.value
     if not isinstance(key, str):
         raise TypeError(f"a key of {where} is a {type(key).__name__}; JSON keys are strings")
-    return key if key.isascii() else _encodable(key, f"a key of {where}")
-
-
-def _encodable(text: str, where: str) -> str:
-    if encodable(text) != text:
-        raise ValueError(
-            f"{where} has a lone surrogate, which UTF-8 cannot represent, as in the name of a file that is not valid "
-            "UTF-8; write text.encode(errors='replace').decode()"
-        )
-    return text
+    return key
 
 
 def _timestamp(moment: datetime) -> str:
@@ -177,12 +178,12 @@ def _timestamp(moment: datetime) -> str:
 
 def _model(value: Any, where: str) -> Any:
     if hasattr(value, "model_dump"):
-        return to_json(value.model_dump(mode="json", by_alias=True, exclude_unset=True), where)
+        return _converted(value.model_dump(mode="json", by_alias=True, exclude_unset=True), where)
     if hasattr(value, "__pydantic_serializer__"):  # a Quantity, a dataclass of pydantic
-        return to_json(value.__pydantic_serializer__.to_python(value, mode="json"), where)
+        return _converted(value.__pydantic_serializer__.to_python(value, mode="json"), where)
     if type(value).__module__ == "ipaddress":
         return str(value)
     try:
-        return to_json(msgspec.to_builtins(value), where)
+        return _converted(msgspec.to_builtins(value), where)
     except TypeError:
         raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot represent") from None
