@@ -7,6 +7,7 @@ import types
 from typing import Any
 
 import pytest
+import urllib3  # noqa: F401 - a client has it loaded
 
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
 from reconciler.meta import GroupVersionKind, program_name
