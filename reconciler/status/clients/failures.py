@@ -1,4 +1,4 @@
-"""What the exceptions of the official clients mean for a request, without the secrets in their texts."""
+"""The meaning of the official clients' exceptions for a request, without the secrets in their texts."""
 
 from __future__ import annotations
 
