@@ -343,7 +343,7 @@ class _Parser:
         if value is None:
             return []
         if not isinstance(value, list):
-            self._add_problem(path, f"must be a list, not {_quoted(value)}")
+            self._add_problem(path, f"must be a list, not a {type(value).__name__}")  # which may be a secret URL
             return []
         return value
 
@@ -351,7 +351,7 @@ class _Parser:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self._add_problem(path, f"must be a mapping, not {_quoted(value)}")
+            self._add_problem(path, f"must be a mapping, not a {type(value).__name__}")
             return {}
         return value
 
