@@ -45,6 +45,20 @@ def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
     return StatusBatcher(server.blocking_writer(), server.document(), **options)
 
 
+@pytest.mark.parametrize("error", [ValueError("Expecting value: line 1"), KeyError("status"), OSError("broken pipe")])
+@pytest.mark.parametrize("outcome", [lost, never_arrived])
+def test_an_exception_that_a_writer_should_not_raise_counts_nothing_twice_and_loses_nothing(
+    outcome: Callable[[Exception], Trouble], error: Exception
+) -> None:
+    """As of a response that is not JSON: the write may have been applied."""
+    server = ScriptedServer(status={"tries": 1})
+    server.on_write.append(outcome(error))
+    with batcher(server) as status:
+        status.increment("tries")
+    assert server.status == {"tries": 2}
+    assert (status.written, status.statistics().unknown) == (True, 1)
+
+
 OLD = {"log": [{"id": f"old {number}"} for number in range(3)]}
 
 

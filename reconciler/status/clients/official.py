@@ -18,7 +18,7 @@ import msgspec
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, error_from_response
 from reconciler.http import parse_retry_after
-from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, is_object, request_of
+from reconciler.meta import UNDECODABLE, GroupVersionKind, Request, ResourceType, gvk_of, is_object, request_of
 from reconciler.status.clients.failures import before_sending, before_the_write, from_aiohttp, from_urllib3, shown_cause
 from reconciler.status.record.conversion import document_of, is_kind, kind_of
 from reconciler.status.writer import Strategy
@@ -341,9 +341,9 @@ def read_answer(
     named = [(name.lower(), value) for name, value in headers]
     try:
         document = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         document = None
-    if 200 <= status < 300 and isinstance(document, dict):
+    if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
         return document, [value for name, value in named if name == "warning"]
     header = next((value for name, value in named if name == "retry-after"), "")
     raise error_from_response(

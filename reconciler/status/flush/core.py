@@ -28,6 +28,7 @@ from reconciler.errors import (
     NotFound,
     NotSent,
     NotServed,
+    ReconcilerError,
     ServerError,
     TooManyRequests,
     TransportError,
@@ -273,7 +274,15 @@ class Flush:
             self._sent_on = desired.tip
             try:
                 answer = yield from self.attempts.write(desired)
-            except (TransportError, APIError, OSError) as error:
+            except Exception as error:
+                if isinstance(error, ReconcilerError) and not isinstance(error, (TransportError, APIError)):
+                    raise
+                if not isinstance(error, (TransportError, APIError, OSError)):  # as of a response that is not JSON
+                    _logger.warning(
+                        "%s of the client does not show whether the status of %s was written, so it is read back",
+                        type(error).__name__,
+                        self._target,
+                    )
                 self.attempts.last = error
                 step = yield from self._failed(desired, error)
             else:
@@ -306,7 +315,7 @@ class Flush:
             return stored.rest == desired.tip.rest
         return stored.generation == desired.tip.generation
 
-    def _failed(self, desired: DesiredStatus, error: TransportError | APIError | OSError) -> _SendSteps:
+    def _failed(self, desired: DesiredStatus, error: Exception) -> _SendSteps:
         if isinstance(error, (NotSent, TooManyRequests)):
             yield from self.attempts.pause(error)
             return _Resend()
