@@ -214,9 +214,10 @@ class APIError(ReconcilerError):
         self.body = body
         details = (body or {}).get("details") or {}
         self.details: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
+        causes = self.details.get("causes")
         self.causes: Sequence[Cause] = tuple(
             Cause(str(c.get("reason", "")), str(c.get("message", "")), str(c.get("field", "")))
-            for c in self.details.get("causes") or ()
+            for c in (causes if isinstance(causes, (list, tuple)) else ())
             if isinstance(c, Mapping)
         )
         self.retry_after = retry_after

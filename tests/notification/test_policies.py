@@ -30,6 +30,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
     credentials,
 )
+from reconciler.notification.channels.http import HTTPSender
 from reconciler.notification.tenancy.admission import PolicyValidator
 from reconciler.notification.tenancy.policies import PolicyTable, _matches
 from reconciler.webhook import AdmissionRequest
@@ -316,6 +317,39 @@ async def test_a_receiver_uses_the_credentials_of_the_request_s_namespace(
     assert missing.status.channels[0].last_error is not None
     assert expected in missing.status.channels[0].last_error
     assert "AAAA-SECRET" not in seen + caplog.text
+
+
+@virtual
+async def test_a_delivery_waits_for_the_list_of_secrets_and_uses_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    async def send(_self: Any, message: Any, url: str, *_: Any, **__: Any) -> None:
+        message.mark_sent()
+        sent.append(url)
+
+    monkeypatch.setattr(HTTPSender, "send", send)  # no sockets under virtual time
+    routing = tmp_path / "routing.yaml"
+    entry = {"url_credential": "hook", "credentials_of": "namespace"}
+    routing.write_text(
+        yaml.safe_dump({"route": {"receiver": "own"}, "receivers": [{"name": "own", "discord_configs": [entry]}]})
+    )
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(NotificationRequest)
+        await client.create(secret("a", hook="https://example.com/hook"))
+        for namespace in ("a", "b"):
+            await request(client, namespace, retryPolicy={"maxAttempts": 1})
+        server.faults.add(verb="list", resource="secrets", status=403, times=1)
+        server.faults.add(verb="watch", resource="secrets", status=403, times=1)
+        manager = Manager(client)
+        NotificationOperator(NotificationOptions(routing_file=routing, namespace_credentials=True)).add_to(manager)
+        async with manager.running():
+            found = await until_phase(client, "a", "Sent")
+            missing = await until_phase(client, "b", "Failed")
+    assert sent == ["https://example.com/hook"]
+    assert found.status.total_attempts == 1
+    assert "not found in the labelled Secrets of namespace b" in (missing.status.message or "")
 
 
 def test_a_credential_that_is_in_use_is_redacted_however_many_others_there_were(

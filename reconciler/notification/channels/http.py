@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment, proxy_bypass
 
-from reconciler.backoff import MAX_RETRY_AFTER
 from reconciler.clock import current_clock
 from reconciler.http import parse_retry_after
 from reconciler.http.tls import client_tls_context
@@ -180,11 +179,11 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
 def status_error(status: int, text: str, retry_after: str) -> DeliveryError:
     """Return the delivery error that a response means whose status is not 2xx. It honors ``Retry-After``."""
     error = f"HTTP {status}" + (f": {text}" if text else "")
-    asked = min(parse_retry_after(retry_after, current_clock().now()) or 0.0, MAX_RETRY_AFTER) or None
+    seconds = parse_retry_after(retry_after, current_clock().now()) or None
     if status == 429:
-        return DeferredDeliveryError(error, retry_after=asked or 60.0)
+        return DeferredDeliveryError(error, retry_after=seconds or 60.0)
     if status in _RETRYABLE or status >= 500:
-        return RetryableDeliveryError(error, retry_after=asked, doubtful=status in _DOUBTFUL)
+        return RetryableDeliveryError(error, retry_after=seconds, doubtful=status in _DOUBTFUL)
     if 300 <= status < 400:
         return PermanentDeliveryError(f"HTTP {status}: redirects are not followed; configure the URL that it leads to")
     return PermanentDeliveryError(error)

@@ -54,7 +54,8 @@ class Template:
             self._environment.render_template(name, **_SAMPLE)
         except minijinja.TemplateError as error:
             if error.kind in {"SyntaxError", "UnknownFilter", "UnknownTest", "UnknownFunction"}:
-                raise ConfigurationError(f"invalid template of {name}: {error}") from error
+                # The further lines of the text are the template, which may contain a token, as does a traceback.
+                raise ConfigurationError(f"invalid template of {name}: {str(error).partition(chr(10))[0]}") from None
 
     def render(self, document: JSONObject) -> str:
         """Render the template with the members of a document.

@@ -18,7 +18,7 @@ import math
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from reconciler.backoff import MAX_RETRY_AFTER, Backoff
@@ -87,6 +87,10 @@ CLOCK_TOLERANCE = timedelta(seconds=2)
 
 MIN_DEFERRAL = 1.0
 """Minimum deferral in seconds. A deferral uses no attempt, so nothing else limits how fast deferrals repeat."""
+
+MAX_DELAY = 2 * 86_400.0
+"""Maximum seconds between an attempt and the next: the longest backoff with the largest jitter. A longer stored delay
+is not this operator's."""
 
 MAX_DEFERRED_TIME = timedelta(hours=24)
 """How long a channel can be deferred without a break before a deferral counts as a failed attempt."""
@@ -203,7 +207,7 @@ def settle(
         after = _state_after(channel, delivery, spec, rng)
         if after.attempts > channel.attempts:
             attempts.append(_attempt(delivery, after))
-        states.append(after)
+        states.append(_with_bounded_wait(after, now))  # an interrupted attempt has the time of another process
     new = status.model_copy(
         update={
             "channels": states,
@@ -215,6 +219,7 @@ def settle(
     return Decision(new, tuple(attempts), next_due(states, now=now))
 
 
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 _OPEN = frozenset({"Pending", "Retrying"})
 _NO_NEXT_ATTEMPT: dict[str, None] = {"delay_seconds": None, "next_attempt_time": None, "deferred_since": None}
 
@@ -232,7 +237,7 @@ def _channel_states(
     ended: dict[str, datetime] = {}
     for attempt in status.delivery_attempts:
         made[attempt.channel] = max(made.get(attempt.channel, 0), attempt.attempt)
-        end = attempt.timestamp + timedelta(seconds=attempt.duration_seconds)
+        end = _later(attempt.timestamp, attempt.duration_seconds)
         ended[attempt.channel] = max(ended.get(attempt.channel, end), end)
         if attempt.result == "success":
             delivered.add(attempt.channel)
@@ -257,14 +262,14 @@ def _rescheduled(channel: ChannelStatus, ended: datetime | None, policy: RetryPo
     """Return a channel whose due time someone removed, with the one that its last attempt leads to, without jitter."""
     if ended is None:
         return channel
-    delay = timedelta(seconds=replace(_backoff(policy), jitter=0.0).delay(channel.attempts - 1))
+    delay = replace(_backoff(policy), jitter=0.0).delay(channel.attempts - 1)
     return channel.model_copy(
         update={
             "state": "Retrying",
             "reason": channel.reason or "AttemptFailed",
             "last_attempt_time": ended,
-            "delay_seconds": delay.total_seconds(),
-            "next_attempt_time": ended + delay,
+            "delay_seconds": delay,
+            "next_attempt_time": _later(ended, delay),
         }
     )
 
@@ -301,10 +306,18 @@ def _with_bounded_wait(channel: ChannelStatus, now: datetime) -> ChannelStatus:
     """
     if channel.next_attempt_time is None:
         return channel
-    delay = timedelta(seconds=channel.delay_seconds or 0.0)
+    delay = timedelta(seconds=min(channel.delay_seconds or 0.0, MAX_DELAY))
     if channel.next_attempt_time - now <= delay + CLOCK_TOLERANCE:
         return channel
     return channel.model_copy(update={"next_attempt_time": now + delay})
+
+
+def _later(moment: datetime, seconds: float) -> datetime:
+    """Return the moment this many seconds later; the end of time at the latest, since somebody may edit a status."""
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:
+        return _END_OF_TIME
 
 
 def _due_time(channel: ChannelStatus, now: datetime) -> datetime:
@@ -395,7 +408,7 @@ def _scheduled(channel: ChannelStatus, delivery: Delivery, delay: float) -> Chan
     return channel.model_copy(
         update={
             "delay_seconds": wait.total_seconds(),
-            "next_attempt_time": delivery.ended + wait,
+            "next_attempt_time": _later(delivery.ended, wait.total_seconds()),
             "last_error": delivery.error or None,
         }
     )

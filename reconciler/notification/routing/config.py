@@ -351,7 +351,9 @@ class _Parser:
         if isinstance(value, kind):
             return value
         if value is not None:
-            self._add_problem(path, f"must be a {'list' if kind is list else 'mapping'}, not {_quoted(value)}")
+            # The value itself may be a secret URL.
+            expected = "list" if kind is list else "mapping"
+            self._add_problem(path, f"must be a {expected}, not a {type(value).__name__}")
         return kind()
 
 

@@ -210,10 +210,16 @@ class RoutingTable:
         if self._build is None:
             return config, {}
         built: dict[str, tuple[ReceiverConfig, Channel]] = {}
+        problems: list[Problem] = []
         for receiver in config.receivers.values():
             for channel, entry in receiver.configured:
                 before = self._built.get(channel)
-                built[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
+                try:
+                    built[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
+                except Exception as error:  # noqa: BLE001 - a wrong template, a missing library, or a broken one
+                    problems.append(Problem(0, channel, error_text(error)))
+        if problems:
+            raise RoutingConfigError(name, problems)
         return config, built
 
     def _refuse(self, digest: str, error: Exception, *, required: bool) -> None:

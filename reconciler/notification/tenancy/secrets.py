@@ -23,11 +23,17 @@ class SecretSource:
     """The labelled Secrets, watched on every replica. Each key is a credential of the Secret's namespace.
 
     If several Secrets of a namespace have a key, the one of the first Secret by name counts.
+
+    Args:
+        cache: the cache that watches them.
+        credentials: the credentials to keep up to date. They are incomplete until all Secrets are listed; until then a
+            delivery that needs a missing one is deferred, which uses no attempt.
     """
 
     def __init__(self, cache: Cache, credentials: Credentials) -> None:
         self._cache = cache
         self._credentials = credentials
+        credentials.has_namespaces = False
         self._secrets: dict[str, dict[str, dict[str, str]]] = {}
 
     async def run(self) -> None:
@@ -35,6 +41,8 @@ class SecretSource:
         informer = await self._cache.informer("v1/Secret", label_selector={LABEL: "true"})
         registration = informer.add_handler(self._handle)
         try:
+            await registration.wait_synced()
+            self._credentials.has_namespaces = True
             await asyncio.Event().wait()
         finally:
             registration.remove()
