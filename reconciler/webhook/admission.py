@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Awaitable, Sequence
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, get_args
 
 from typing_extensions import TypeVar
 
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
-from reconciler.hooks import check_hooks
+from reconciler.hooks import check_hooks, own_members
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
 from reconciler.webhook.json_patch import json_patch, same
@@ -68,8 +68,13 @@ class Admission(Generic[R]):
             ``class Pods(Validator[Unstructured], resource="v1/Pod")``.
         path: the path. Default: ``/validate-<group>-<version>-<kind>`` or ``/mutate-…``, with dots replaced by dashes,
             as in controller-runtime.
-        operations: the operations that the API server sends. Default: CREATE and UPDATE.
+        operations: the operations that the API server sends. Default: CREATE and UPDATE. A deletion is sent only if
+            ``"DELETE"`` is one of them.
         subresources: subresources that it sends besides the object itself, such as ``"scale"``. Default: none.
+
+    Raises:
+        TypeError: where a subclass is defined: a method or an attribute looks like a misspelled one, a method would
+            never be called or not with its arguments, or `operations` is invalid.
     """
 
     resource: ClassVar[KindLike | None] = None
@@ -83,6 +88,12 @@ class Admission(Generic[R]):
         declared = resource or kind_argument(cls, Admission)
         if declared is not None:
             cls.resource = declared
+        given: Any = cls.operations
+        if isinstance(given, str) or not isinstance(given, Sequence) or not set(given) <= set(get_args(Operation)):
+            raise TypeError(
+                f"{cls.__name__}.operations must be a sequence of 'CREATE', 'UPDATE', 'DELETE' and 'CONNECT', "
+                f"not {given!r}"
+            )
 
     @property
     def gvk(self) -> GroupVersionKind:
@@ -127,8 +138,15 @@ class Validator(Admission[R]):
     verb: ClassVar[str] = "validate"
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        check_hooks(cls, Validator, {f"validate_{verb}": f"validate_{verb}" for verb in ("create", "update", "delete")})
+        methods = {f"validate_{verb.lower()}": verb for verb in ("CREATE", "UPDATE", "DELETE")}
+        check_hooks(cls, Validator, {name: name for name in methods})
         super().__init_subclass__(**keywords)
+        for name in own_members(cls, Validator):
+            if name in methods and methods[name] not in cls.operations:
+                raise TypeError(
+                    f"{cls.__name__}.{name} would never be called: {methods[name]!r} is not in operations, "
+                    f"which is {tuple(cls.operations)!r}"
+                )
 
     def validate_create(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:  # noqa: ARG002
         """Validate the creation of an object; allowed by default."""
