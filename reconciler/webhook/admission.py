@@ -32,7 +32,7 @@ class Denied(ReconcilerError):
         code: the HTTP status of the response. Default 403.
         reason: the machine-readable reason. Default ``"Forbidden"``.
         causes: pairs of an invalid field, such as ``"spec.size"``, and a message. With causes, code and reason default
-            to 422 and ``"Invalid"``.
+            to 422 and ``"Invalid"``; kubectl prints the causes instead of the message.
     """
 
     def __init__(
@@ -48,15 +48,17 @@ class Denied(ReconcilerError):
         self.reason = reason or ("Invalid" if causes else "Forbidden")
         self.causes = tuple(causes)
 
-    def verdict(self) -> Verdict:
-        """Return the verdict that denies the request."""
+    def verdict(self, request: AdmissionRequest, kind: GroupVersionKind) -> Verdict:
+        """Return the verdict that denies a request for an object of a kind; with causes, its details name both."""
         causes = [{"reason": "FieldValueInvalid", "field": field, "message": text} for field, text in self.causes]
         return Verdict(
             allowed=False,
             code=self.code,
             reason=self.reason,
             message=str(self),
-            details={"causes": causes} if causes else None,
+            details={"name": request.name, "group": kind.group, "kind": kind.kind, "causes": causes}
+            if causes
+            else None,
         )
 
 
@@ -123,6 +125,13 @@ class Admission(Generic[R]):
     def _object(self, document: Any) -> Any:
         return from_document(self.resource, document)  # type: ignore[arg-type]
 
+    def _denial(self, error: Denied | APIError | InvalidObject, request: AdmissionRequest) -> Verdict:
+        if isinstance(error, Denied):
+            return error.verdict(request, self.gvk)
+        if isinstance(error, APIError):
+            return Verdict(allowed=False, code=error.status, reason=error.reason or "Forbidden", message=error.message)
+        return Verdict(allowed=False, code=422, reason="Invalid", message=str(error))
+
     @classmethod
     def _base(cls) -> str:
         return "Validator" if cls.verb == "validate" else "Defaulter"
@@ -176,7 +185,7 @@ class Validator(Admission[R]):
                     return Verdict(allowed=True)
             warnings = await found if inspect.isawaitable(found) else found
         except (Denied, APIError, InvalidObject) as error:
-            return denial(error)
+            return self._denial(error, request)
         return Verdict(allowed=True, warnings=tuple(warnings or ()))
 
 
@@ -214,19 +223,10 @@ class Defaulter(Admission[R]):
             found = self.default(obj, request)
             warnings = await found if inspect.isawaitable(found) else found
         except (Denied, APIError, InvalidObject) as error:
-            return denial(error)
+            return self._denial(error, request)
         # Only the changes of `default`, not what the model adds when it is serialized.
         patch = json_patch(document, _rebase(document, before, to_document(obj)))
         return Verdict(allowed=True, warnings=tuple(warnings or ()), patch=patch)
-
-
-def denial(error: Exception) -> Verdict:
-    """Return the verdict for an exception of a webhook."""
-    if isinstance(error, Denied):
-        return error.verdict()
-    if isinstance(error, APIError):
-        return Verdict(allowed=False, code=error.status, reason=error.reason or "Forbidden", message=error.message)
-    return Verdict(allowed=False, code=422, reason="Invalid", message=str(error))
 
 
 def _rebase(document: Any, before: Any, after: Any) -> Any:

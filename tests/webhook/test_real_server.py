@@ -82,6 +82,7 @@ async def _asked(client: Client) -> None:
     assert isinstance(too_large, Invalid)
     assert "more than 50 GB needs an administrator" in too_large.message
     assert too_large.causes[0].field == "spec.size"
+    assert [too_large.details[name] for name in ("name", "group", "kind")] == ["large", "example.com", "Database"]
     created = await client.create(database("db1", 5))
     assert created.spec.engine == "postgres"
     assert created.metadata.labels == {"example.com/engine": "defaulted"}
