@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 from collections.abc import AsyncIterator, Callable, Hashable
 from threading import get_ident
@@ -17,6 +18,7 @@ from typing import Generic
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
+from reconciler.reporting import report
 from reconciler.workqueue.entry import Entry, K, due_reasons, named, without_reason
 from reconciler.workqueue.loop import Inbox, Waiters
 from reconciler.workqueue.rate_limiters import RateLimiter, guarded_limiter, when_duplicate
@@ -72,8 +74,8 @@ class WorkQueue(Generic[K]):
         self._name = name
         self._limiter = guarded_limiter(rate_limiter)
         self._now = (clock or current_clock()).monotonic
-        self._observe_wait = None if metrics is None else metrics.observe_queue_duration
-        self._observe_work = None if metrics is None else metrics.observe_work_duration
+        self._observe_wait = None if metrics is None else functools.partial(report, metrics.observe_queue_duration)
+        self._observe_work = None if metrics is None else functools.partial(report, metrics.observe_work_duration)
         self._entries: dict[K, Entry[K]] = {}
         self._order: ReadyOrder[K] | FairOrder[K] = ReadyOrder() if fair_by is None else FairOrder(fair_by)
         self._timers: Timers[K] = Timers()

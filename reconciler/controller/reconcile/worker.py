@@ -32,6 +32,7 @@ from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request, current_cycle
+from reconciler.reporting import report
 from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
@@ -253,14 +254,15 @@ class Worker:
         storm = self._state.storm.note(run.request, run.reasons, by_timer=by_timer)
         if storm is None:
             return
-        self._state.metrics.storm()
+        report(self._state.metrics.storm)
         if storm.logged:
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
 
     def _report(self, run: ReconcileRun, completion: Completion, seconds: float) -> None:
         state = self._state
         state.counters.add(completion)
-        state.metrics.reconciled(
+        report(
+            state.metrics.reconciled,
             completion.result,
             seconds,
             reasons.words(run.reasons),
