@@ -140,7 +140,7 @@ class EventRecorder:
 
         Raises:
             ValueError: `reason` is empty, or `obj` has no kind or name.
-            TypeError: `obj` is not a Kubernetes object.
+            TypeError: `obj` is not a Kubernetes object, or a text is not a str.
         """
         self._record(obj, "Normal", reason, message)
 
@@ -206,6 +206,9 @@ class EventRecorder:
         )
 
     def _record(self, obj: object, type: str, reason: str, message: str) -> None:
+        for name, given in (("reason", reason), ("message", message)):
+            if not isinstance(given, str):
+                raise TypeError(f"the {name} of an event must be a str, not {given!r}: pass obj, reason, message")
         if not reason:
             raise ValueError("an event needs a reason in CamelCase")
         now = self._clock.now()

@@ -433,6 +433,10 @@ async def test_run_can_be_called_only_once(events: EventRecorder) -> None:
 async def test_invalid_arguments_are_refused_at_the_call(events: EventRecorder) -> None:
     with pytest.raises(ValueError, match="needs a reason"):
         events.normal(POD, "", "m")
+    with pytest.raises(TypeError, match=r"the message of an event must be a str, not OSError\('lost'\)"):
+        events.normal(POD, "Lost", OSError("lost"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"the reason of an event must be a str, not \{.*: pass obj, reason, message"):
+        events.normal("Started", POD, "m")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="it has no name"):
         events.normal({"apiVersion": "v1", "kind": "Pod", "metadata": {}}, "Started", "m")
     with pytest.raises(ValueError, match="has no apiVersion or no kind"):
