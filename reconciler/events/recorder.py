@@ -140,7 +140,7 @@ class EventRecorder:
 
         Raises:
             ValueError: `reason` is empty, or `obj` has no kind or name.
-            TypeError: `obj` is not a Kubernetes object, or a text is not a str.
+            TypeError: `obj` is not a Kubernetes object, or `reason` or `message` is not a str.
         """
         self._record(obj, "Normal", reason, message)
 
