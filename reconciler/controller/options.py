@@ -203,10 +203,11 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
 
 
 def _check_class(prefix: str, cls: type[Reconciler]) -> None:
-    """Refuse options that are attributes of the class, where nothing reads them."""
+    """Refuse options that are attributes of the class, where nothing reads them; fields of a dataclass are its own."""
+    known = {*ControllerKeywords.__annotations__, *_GO_NAMES} - {*dir(ResourceReconciler)}
     for name, value in own_members(cls, ResourceReconciler).items():
-        option = _GO_NAMES.get(name, name)
-        if option in ControllerKeywords.__annotations__ and not hasattr(ResourceReconciler, name) and is_data(value):
+        if name in known and is_data(value) and name not in getattr(cls, "__dataclass_fields__", ()):
+            option = _GO_NAMES.get(name, name)
             raise ConfigurationError(
                 f"{prefix}{cls.__name__}.{name} would never be read: pass add_controller(…, {option}=…). "
                 f"If it is your own, call it '_{name}'"

@@ -164,6 +164,10 @@ async def test_an_option_as_an_attribute_of_the_class_is_refused(world: World, n
 
 
 async def test_names_of_options_that_are_no_attributes_are_left_alone(world: World) -> None:
+    @dataclasses.dataclass
+    class Pages(KeyReconciler):
+        timeout: float = 5.0
+
     class Widgets(WidgetReconciler):
         name = "mine"
 
@@ -176,6 +180,7 @@ async def test_names_of_options_that_are_no_attributes_are_left_alone(world: Wor
             return 3
 
     assert Manager(world.client).add_controller(Widgets()).name == "widget"
+    assert Manager(world.client).add_controller(Pages(timeout=3.0), resource=Widget).name == "widget"
 
 
 async def test_the_name_of_an_option_in_controller_runtime(world: World) -> None:
