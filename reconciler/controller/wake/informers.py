@@ -194,9 +194,9 @@ class WatchedInformers:
             await watched.informer.wait_synced(max(0.0, self._deadline - self._clock.monotonic()))
         except CacheNotSynced as error:
             raise CacheSyncTimeout(
-                f"controller {self._name!r}: {gvk_from(watched.kind)} could not be listed within {self._timeout:g} s: "
-                "check that the kind is installed, that the cache is started, and that this identity may list and "
-                f"watch the kind. The latest problem: {watched.informer.problem}"
+                f"controller {self._name!r}: {gvk_from(watched.kind)} could not be listed within {self._timeout:g} s. "
+                "Check that the kind is installed, that the cache is started, and that this identity may list and "
+                f"watch the kind. The last problem: {watched.informer.problem}"
             ) from error
 
     def _forget_versions(self) -> None:
