@@ -148,8 +148,8 @@ class Validator(Admission[R]):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         methods = {f"validate_{verb.lower()}": verb for verb in ("CREATE", "UPDATE", "DELETE")}
-        check_hooks(cls, Validator, {name: name for name in methods})
         super().__init_subclass__(**keywords)
+        check_hooks(cls, Validator, {name: name for name in methods})
         for name in own_members(cls, Validator):
             if name in methods and methods[name] not in cls.operations:
                 raise TypeError(
@@ -198,8 +198,8 @@ class Defaulter(Admission[R]):
     verb: ClassVar[str] = "mutate"
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        check_hooks(cls, Defaulter, {"default": "default"})
         super().__init_subclass__(**keywords)
+        check_hooks(cls, Defaulter, {"default": "default"})
 
     def default(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:
         """Set defaults in place. It must be idempotent: the API server may send the same object again.

@@ -164,6 +164,7 @@ def test_misspelled_attribute_would_never_be_read(name: str, meant: str) -> None
         {"permissions": (), "permission": "admin"},  # an attribute of the user beside the library's
         {"_finaliser": "example.com/widget"},
         {"permission": property(lambda self: "admin")},
+        {"resources": {"cpu": "1"}},  # the type argument has set `resource`
         {"status_fields": ("phase",), "final": True, "limit": 3},
     ],
 )
