@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["check_hooks", "is_data", "own_members"]
+__all__ = ["check_hooks", "closest", "is_data", "own_members"]
 
 _SIMILAR = 0.85
 """The similarity from which a name counts as a misspelled one: ``finalise`` and ``finalize_`` do, ``finalize_all`` does
@@ -40,14 +40,14 @@ def check_hooks(cls: type, base: type, hooks: Mapping[str, str]) -> None:
         elif name.startswith("_"):
             continue
         elif inspect.isroutine(value):
-            close = _closest(name, hooks)
+            close = closest(name, hooks)
             if close in missing and _takes(value, base, close):
                 raise TypeError(
                     f"{cls.__name__}.{name} would never be called: did you mean {close!r}? "
                     f"If it is a helper, call it '_{name}'"
                 )
         elif is_data(value) and name not in attributes:
-            close = _closest(name, attributes)
+            close = closest(name, attributes)
             if close and close not in own:
                 raise TypeError(
                     f"{cls.__name__}.{name} would never be read: did you mean {close!r}? "
@@ -66,7 +66,7 @@ def is_data(value: object) -> bool:
     return not hasattr(value, "__get__")
 
 
-def _closest(name: str, known: Mapping[str, str]) -> str:
+def closest(name: str, known: Mapping[str, str]) -> str:
     """Return what is meant by the known name that is most similar, or an empty string."""
     similar = get_close_matches(_plain(name), map(_plain, known), n=1, cutoff=_SIMILAR)
     return next((meant for written, meant in known.items() if _plain(written) in similar), "")

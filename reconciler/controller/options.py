@@ -17,7 +17,7 @@ from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
 from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
-from reconciler.hooks import is_data, own_members
+from reconciler.hooks import closest, is_data, own_members
 from reconciler.objects import KindLike, Resource, gvk_from
 from reconciler.status import Strategy, check_options
 from reconciler.workqueue import RateLimiter, guarded_limiter
@@ -204,10 +204,11 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
 
 def _check_class(prefix: str, cls: type[Reconciler]) -> None:
     """Refuse options that are attributes of the class, where nothing reads them; fields of a dataclass are its own."""
-    known = {*ControllerKeywords.__annotations__, *_GO_NAMES} - {*dir(ResourceReconciler)}
+    options = {*ControllerKeywords.__annotations__} - {*dir(ResourceReconciler)}
     for name, value in own_members(cls, ResourceReconciler).items():
-        if name in known and is_data(value) and name not in getattr(cls, "__dataclass_fields__", ()):
-            option = _GO_NAMES.get(name, name)
+        option = name if name in options else closest(name, _GO_NAMES)
+        private = name.startswith("_")
+        if option and not private and is_data(value) and name not in getattr(cls, "__dataclass_fields__", ()):
             raise ConfigurationError(
                 f"{prefix}{cls.__name__}.{name} would never be read: pass add_controller(…, {option}=…). "
                 f"If it is your own, call it '_{name}'"

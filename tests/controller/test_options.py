@@ -151,7 +151,7 @@ async def test_options_given_as_iterators_are_used(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("workers", "workers"), ("owns", "owns"), ("timeout", "timeout"), ("max_concurrent_reconciles", "workers")],
+    [("workers", "workers"), ("owns", "owns"), ("timeout", "timeout"), ("max_concurent_reconciles", "workers")],
 )
 async def test_an_option_as_an_attribute_of_the_class_is_refused(world: World, name: str, option: str) -> None:
     reconciler = type("Widgets", (WidgetReconciler,), {name: 4})()
@@ -170,6 +170,7 @@ async def test_names_of_options_that_are_no_attributes_are_left_alone(world: Wor
 
     class Widgets(WidgetReconciler):
         name = "mine"
+        _max_concurrent_reconciles = 4
 
         def __init__(self) -> None:
             super().__init__()
