@@ -118,6 +118,12 @@ class Admission(Generic[R]):
         gvk = self.gvk
         return f"/{self.verb}-{gvk.group.replace('.', '-')}-{gvk.version}-{gvk.kind.lower()}"
 
+    def reviews(self, request: AdmissionRequest) -> bool:
+        """Return whether the request has one of `operations`, on the object itself or on one of `subresources`."""
+        return request.operation in self.operations and (
+            not request.subresource or not {request.subresource, "*"}.isdisjoint(self.subresources)
+        )
+
     async def review(self, request: AdmissionRequest) -> Verdict:
         """Review a request; see the subclasses. Cancellation leaves the request unanswered."""
         raise NotImplementedError
