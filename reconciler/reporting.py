@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 
-__all__ = ["report"]
+from reconciler.cancellation import FAILURES
+
+__all__ = ["log_metrics_failure", "report"]
 
 _log = logging.getLogger("reconciler.metrics")
 
@@ -14,12 +17,23 @@ _logged: set[tuple[str, str]] = set()
 
 
 def report(method: Callable[..., object], /, *values: object, **named: object) -> None:
-    """Call a method of a metrics back end, and log what it raises, once for each method and type of error."""
+    """Call a method of a metrics back end, and log what it raises.
+
+    What is called in each reconcile uses `log_metrics_failure` instead, without the cost of this call.
+    """
     try:
         method(*values, **named)
-    except Exception as error:  # noqa: BLE001 - any mistake in code that only counts
-        name = getattr(method, "__qualname__", repr(method))
-        failure = (name, type(error).__name__)
-        if failure not in _logged:
-            _logged.add(failure)
-            _log.exception("%s failed, so its metrics are wrong; the same error is not logged again", name)
+    except FAILURES:
+        log_metrics_failure(method)
+
+
+def log_metrics_failure(method: Callable[..., object], /) -> None:
+    """Log the exception that a method of a metrics back end has raised, once for each method and type of error.
+
+    Call it in the ``except`` clause.
+    """
+    name = getattr(method, "__qualname__", repr(method))
+    failure = (name, repr(sys.exc_info()[0]))
+    if failure not in _logged:
+        _logged.add(failure)
+        _log.exception("%s failed, so its metrics are wrong; the same error is not logged again", name)

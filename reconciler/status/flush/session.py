@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from reconciler.cancellation import FAILURES
 from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
-from reconciler.reporting import report
+from reconciler.reporting import log_metrics_failure, report
 from reconciler.status.errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status.flush.core import Flush
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
@@ -407,15 +408,17 @@ class Session:
                 _FieldList(fields),
             )
         if self._metrics is not None:
-            report(
-                self._metrics.flushed,
-                written=outcome == "written",
-                suppressed=outcome == "unchanged",
-                conflicts=conflicts,
-                replays=replays,
-                fields=len(fields),
-                seconds=seconds,
-            )
+            try:
+                self._metrics.flushed(
+                    written=outcome == "written",
+                    suppressed=outcome == "unchanged",
+                    conflicts=conflicts,
+                    replays=replays,
+                    fields=len(fields),
+                    seconds=seconds,
+                )
+            except FAILURES:
+                log_metrics_failure(self._metrics.flushed)
 
 
 class _FieldList:
