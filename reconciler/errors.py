@@ -89,9 +89,15 @@ def error_text(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the type and the text of an exception for a log line; only the type if the text is empty."""
+    """Return the type and the text of an exception for a log line; only the type if the text is empty.
+
+    For a group, as of a TaskGroup, its first three exceptions follow: its own text only has their number.
+    """
     name, text = type(error).__name__, error_text(error)
-    return name if text == name else f"{name}: {text}"
+    described = name if text == name else f"{name}: {text}"
+    if not isinstance(error, BaseExceptionGroup):
+        return described
+    return f"{described}: {'; '.join(map(describe_error, error.exceptions[:3]))}"
 
 
 class RepeatedFailures:

@@ -1,4 +1,4 @@
-"""Checks of the methods that users override: a misspelled one would never be called, a wrong one fails when it is."""
+"""Checks of subclasses: a misspelled method would never be called, and a misspelled attribute never be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["check_hooks"]
+__all__ = ["check_hooks", "closest", "is_data", "own_members"]
 
 _SIMILAR = 0.85
 """The similarity from which a name counts as a misspelled one: ``finalise`` and ``finalize_`` do, ``finalize_all`` does
@@ -16,10 +16,11 @@ not. Names are compared without underscores and case."""
 
 
 def check_hooks(cls: type, base: type, hooks: Mapping[str, str]) -> None:
-    """Check the methods of a subclass that the library is to call.
+    """Check the methods of a subclass that the library calls, and the attributes that it reads.
 
     A method with a similar name is a mistake only if the class does not override the hook, and if the method takes the
-    hook's arguments. Private methods are never mistakes.
+    hook's arguments. An attribute with a name similar to that of a public attribute of `base` is one only if the class
+    does not set that attribute. Private names are never mistakes.
 
     Args:
         cls: the subclass, in its ``__init_subclass__``.
@@ -27,23 +28,48 @@ def check_hooks(cls: type, base: type, hooks: Mapping[str, str]) -> None:
         hooks: the names that users may write, each with the hook that is meant by it.
 
     Raises:
-        TypeError: a method seems to be a misspelled hook, or a hook cannot be called with its arguments.
+        TypeError: a method or an attribute seems to be a misspelled one, or a hook cannot be called with its arguments.
     """
-    subclasses = [each for each in reversed(cls.__mro__) if each not in base.__mro__]
-    own = {name: value for each in subclasses for name, value in vars(each).items()}
+    own = own_members(cls, base)
     missing = [hook for hook in dict.fromkeys(hooks.values()) if hook not in own]
+    attributes = {name: name for each in base.__mro__ for name, value in vars(each).items() if is_data(value)}
     for name, value in own.items():
         if name in hooks and hasattr(base, name):
             meant = hooks[name] if hooks[name] in missing and _takes(value, base, hooks[name]) else name
             _check_arguments(cls, name, value, _parameters(getattr(base, name)), meant)
-        elif missing and not name.startswith("_") and inspect.isroutine(value):
-            similar = get_close_matches(_plain(name), map(_plain, hooks), n=1, cutoff=_SIMILAR)
-            close = [hook for written, hook in hooks.items() if _plain(written) in similar]
-            if close and close[0] in missing and _takes(value, base, close[0]):
+        elif name.startswith("_"):
+            continue
+        elif inspect.isroutine(value):
+            close = closest(name, hooks)
+            if close in missing and _takes(value, base, close):
                 raise TypeError(
-                    f"{cls.__name__}.{name} would never be called: did you mean {close[0]!r}? "
+                    f"{cls.__name__}.{name} would never be called: did you mean {close!r}? "
                     f"If it is a helper, call it '_{name}'"
                 )
+        elif is_data(value) and name not in attributes:
+            close = closest(name, attributes)
+            if close and close not in own:
+                raise TypeError(
+                    f"{cls.__name__}.{name} would never be read: did you mean {close!r}? "
+                    f"If it is your own, call it '_{name}'"
+                )
+
+
+def own_members(cls: type, base: type) -> dict[str, Any]:
+    """Return what a subclass and its bases define, without what `base` and its bases do."""
+    subclasses = [each for each in reversed(cls.__mro__) if each not in base.__mro__]
+    return {name: value for each in subclasses for name, value in vars(each).items()}
+
+
+def is_data(value: object) -> bool:
+    """Return whether a member of a class is an attribute that is neither computed nor a method."""
+    return not hasattr(value, "__get__")
+
+
+def closest(name: str, known: Mapping[str, str]) -> str:
+    """Return what is meant by the known name that is most similar, or an empty string."""
+    similar = get_close_matches(_plain(name), map(_plain, known), n=1, cutoff=_SIMILAR)
+    return next((meant for written, meant in known.items() if _plain(written) in similar), "")
 
 
 def _check_arguments(cls: type, name: str, value: Any, parameters: Sequence[str], meant: str) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from reconciler.meta import UNDECODABLE, Request, Version, json_members
+from reconciler.meta import UNDECODABLE, GroupVersionKind, Request, Version, json_members
 from reconciler.objects import AnyResource, InvalidObject, KindLike, Resource, TypedObject, Unstructured, from_document
 from reconciler.wire import JSONObject
 
 __all__ = ["CacheEvent", "CachedObject", "CachedOwner", "EventType"]
+
+R = TypeVar("R", bound=TypedObject)
 
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -135,6 +137,12 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         except UNDECODABLE as error:
             raise InvalidObject(f"{self.request} cannot be decoded", [("$", str(error))]) from None
 
+    @overload
+    def read_as(self, kind: type[R], *, lenient: bool = False) -> R: ...
+    @overload
+    def read_as(self, kind: str | GroupVersionKind, *, lenient: bool = False) -> Unstructured: ...
+    @overload
+    def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured: ...
     def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured:
         """Return a private copy as an object of a kind; see `from_document`.
 

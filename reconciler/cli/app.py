@@ -165,11 +165,14 @@ ByKey = Annotated[
 
 @app.command
 def new(
-    name: Annotated[str, Parameter(help="Name of the package, such as 'my_operator'. The kind is named after it.")],
+    name: Annotated[str, Parameter(help="Name of the package, such as 'my_operator'.")],
     /,
     *,
     directory: Annotated[
         Path | None, Parameter(help="Directory of the project; empty if it exists. Default: NAME.", show_default=False)
+    ] = None,
+    kind: Annotated[
+        str | None, Parameter(help="The kind in CamelCase, such as 'Database'. Default: named after the package.")
     ] = None,
     group: Annotated[str, Parameter(help="API group of the kind: a domain of yours.")] = "example.com",
     versions: Versions = "v1alpha1",
@@ -185,7 +188,7 @@ def new(
     """
     from reconciler.cli.scaffold.project import ProjectOptions, create_project
 
-    options = ProjectOptions(group=group, versions=versions.split(","), by_key=by_key, webhook=webhook)
+    options = ProjectOptions(kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook)
     return create_project(name, directory, options)
 
 

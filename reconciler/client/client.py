@@ -294,6 +294,9 @@ class Client:
         If the pages expire before the last one is read, the list is read once more, in one response. An object that
         cannot be decoded or does not fit the class is left out, listed in `ListResult.invalid`, and logged once for
         each version. Cancellation has no effect on the server.
+
+        Args:
+            options: keywords, such as ``label_selector=``; see `ListOptions`.
         """
         return await _read.list_all(self.session, kind, namespace, metadata_only=False, **options)
 
@@ -312,6 +315,9 @@ class Client:
 
         All pages show the version of the first. Invalid objects are left out as in `list`, and listed by their page.
         Leave the loop early to read no more. Cancellation has no effect on the server.
+
+        Args:
+            options: keywords, such as ``label_selector=``; see `ListOptions`.
 
         Raises:
             Expired: the version expired before the last page was read, usually after five minutes: start again.
@@ -333,6 +339,9 @@ class Client:
         """Read only the metadata of all objects of a kind from the server. Otherwise the same as `list`.
 
         Cancellation has no effect on the server.
+
+        Args:
+            options: keywords, such as ``label_selector=``; see `ListOptions`.
         """
         return await _read.list_all(self.session, kind, namespace, metadata_only=True, **options)
 
@@ -351,6 +360,9 @@ class Client:
 
         This is one connection. It neither resumes nor retries; `reconciler.cache` does. Cancellation closes it, and so
         does leaving the loop, at once inside ``async with contextlib.aclosing(client.watch(…)) as events``.
+
+        Args:
+            options: keywords, such as ``resource_version=``; see `WatchOptions`.
 
         Raises:
             Expired: `resource_version` is too old: list again.
@@ -428,6 +440,9 @@ class Client:
         returned if this call provably created it: it has all fields that were sent, and the same controller. Otherwise
         `OutcomeUnknown` is raised. A creation with ``generateName`` is never retried.
 
+        Args:
+            options: keywords, such as ``dry_run=``; see `WriteOptions`.
+
         Raises:
             AlreadyExists: the name is taken.
             Invalid: the object failed validation.
@@ -456,6 +471,7 @@ class Client:
 
         Args:
             subresource: ``"status"`` writes only the status; None everything else.
+            options: keywords, such as ``dry_run=``; see `WriteOptions`.
 
         Raises:
             Conflict: the stored version is another one: read the object again.
@@ -502,6 +518,7 @@ class Client:
         Args:
             patch: an object with the members to set, and None for those to remove; for ``"json"`` a list of operations.
             subresource: such as ``"status"``; or ``"scale"``, whose response is an Unstructured.
+            options: keywords, such as ``strategy=``; see `PatchOptions`.
 
         Raises:
             Conflict: `resource_version` is not the stored version.
@@ -551,6 +568,7 @@ class Client:
                 set whatever else happened; lists are replaced whole.
             subresource: ``"status"`` sends only the difference of the status. None sends everything else, and the
                 status of a kind without that subresource.
+            options: keywords, such as ``dry_run=``; see `WriteOptions`.
 
         Raises:
             ValueError: these are two objects; or `optimistic_lock` is True and `base` has no version.
@@ -576,6 +594,7 @@ class Client:
 
         Args:
             obj: all fields that this manager must own.
+            options: keywords, such as ``owner=`` and ``force=``; see `ApplyOptions`.
 
         Raises:
             FieldManagerConflict: `force` is False and another manager owns a field.
@@ -663,6 +682,7 @@ class Client:
 
         Args:
             kind_or_obj: the kind, with `name` and `namespace`; or the object as it was read, with its uid.
+            options: keywords, such as ``propagation=``; see `DeleteOptions`.
 
         Raises:
             NotFound: the object does not exist.
@@ -728,6 +748,7 @@ class Client:
         Args:
             kind: the kind of the object, not of the body.
             body: an Eviction, a TokenRequest, a Binding.
+            options: keywords, such as ``dry_run=``; see `WriteOptions`.
 
         Raises:
             TooManyRequests: a disruption budget forbids the eviction (not retried), or the server is overloaded.
@@ -753,6 +774,7 @@ class Client:
         Args:
             kind: the kind of the object, not of the body.
             body: a Scale; for ``"approval"`` the whole object. The server requires the resourceVersion in it, if any.
+            options: keywords, such as ``dry_run=``; see `WriteOptions`.
 
         Raises:
             Conflict: the resourceVersion in the body is not the stored one.

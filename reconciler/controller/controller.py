@@ -38,6 +38,7 @@ from reconciler.controller.wake.sources import SourceRunner
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import gvk_from
+from reconciler.reporting import report
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
 from reconciler.wire import JSONObject
@@ -460,7 +461,7 @@ class Controller:
 
     def _record_echo(self, request: Request) -> None:
         self._history.record_echo(request)
-        self._metrics.echo_dropped()
+        report(self._metrics.echo_dropped)
 
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)

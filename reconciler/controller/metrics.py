@@ -12,7 +12,10 @@ ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
 
 
 class ControllerMetrics(Protocol):
-    """The metrics of one controller. The methods are called on the event loop, and must not block or raise."""
+    """The metrics of one controller. The methods are called on the event loop, and must not block.
+
+    What those raise that are called while the controller runs is logged once and ignored.
+    """
 
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:
         """Called once, at the start, with the number of workers."""

@@ -17,6 +17,7 @@ from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
 from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
+from reconciler.hooks import closest, is_data, own_members
 from reconciler.objects import KindLike, Resource, gvk_from
 from reconciler.status import Strategy, check_options
 from reconciler.workqueue import RateLimiter, guarded_limiter
@@ -24,6 +25,13 @@ from reconciler.workqueue import RateLimiter, guarded_limiter
 __all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions"]
 
 _STRATEGIES = ("auto", *get_args(Strategy))
+
+_GO_NAMES = {
+    "max_concurrent_reconciles": "workers",
+    "reconciliation_timeout": "timeout",
+    "cache_sync_timeout": "sync_timeout",
+}
+"""Options that have another name in controller-runtime."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
@@ -95,7 +103,9 @@ class ControllerOptions:
         known = [field.name for field in fields(self)]
         unknown = [name for name in keywords if name not in known]
         if unknown:
-            raise TypeError(f"unknown option {unknown[0]!r} of a controller; the options are {', '.join(known)}")
+            meant = _GO_NAMES.get(unknown[0])
+            hint = f"it is called {meant!r} here" if meant else f"the options are {', '.join(known)}"
+            raise TypeError(f"unknown option {unknown[0]!r} of a controller; {hint}")
         return replace(self, **keywords)
 
     def checked_for(self, reconciler: Reconciler) -> CheckedOptions:
@@ -111,6 +121,7 @@ class ControllerOptions:
                 f"controller name {name!r} is invalid: use letters, digits and '-._', at most 63, e.g. 'database'"
             )
         prefix = f"controller {name!r}: "
+        _check_class(prefix, type(reconciler))
         workers: object = self.workers
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ConfigurationError(f"{prefix}workers must be 1 or more, not {workers!r}")
@@ -189,6 +200,19 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
     name = type(reconciler).__name__
     what = "write ResourceReconciler[YourKind], or pass" if isinstance(reconciler, ResourceReconciler) else "pass"
     raise ConfigurationError(f"{name} does not state its kind: {what} resource=, such as 'v1/Node'")
+
+
+def _check_class(prefix: str, cls: type[Reconciler]) -> None:
+    """Refuse options that are attributes of the class, where nothing reads them; fields of a dataclass are its own."""
+    options = {*ControllerKeywords.__annotations__} - {*dir(ResourceReconciler)}
+    for name, value in own_members(cls, ResourceReconciler).items():
+        option = name if name in options else closest(name, _GO_NAMES)
+        private = name.startswith("_")
+        if option and not private and is_data(value) and name not in getattr(cls, "__dataclass_fields__", ()):
+            raise ConfigurationError(
+                f"{prefix}{cls.__name__}.{name} would never be read: pass add_controller(…, {option}=…). "
+                f"If it is your own, call it '_{name}'"
+            )
 
 
 def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:

@@ -89,8 +89,8 @@ class Reconciler(abc.ABC):
             Default None: nothing is declared, and requests are not checked.
 
     Raises:
-        TypeError: where a subclass is defined: a method looks like a misspelled one of those that the controller calls,
-            or cannot be called with its arguments.
+        TypeError: where a subclass is defined: a method or an attribute looks like a misspelled one of those that the
+            controller uses, or a method cannot be called with its arguments.
     """
 
     permissions: ClassVar[Sequence[Permission] | None] = None

@@ -95,11 +95,11 @@ class ResourceReconciler(Reconciler, Generic[R]):
     kstatus_conditions: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, resource: KindLike | None = None, **keywords: Any) -> None:
-        check_hooks(cls, ResourceReconciler, _HOOKS)
-        super().__init_subclass__(**keywords)
         declared = resource or kind_argument(cls, ResourceReconciler)
         if declared is not None:
             cls.resource = declared
+        check_hooks(cls, ResourceReconciler, _HOOKS)
+        super().__init_subclass__(**keywords)
 
     async def reconcile(self, request: Request, /) -> Outcome:
         """Reconcile one object; override `reconcile_object` instead of this.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 
 from reconciler.workqueue import as_priority
@@ -47,10 +48,12 @@ class Result:
         if after is None:
             return
         if not isinstance(after, (int, float, Decimal)) or not (after > 0 and math.isfinite(after)):
-            raise ValueError(
-                f"requeue_after must be a finite number of seconds above 0, not {after!r}; "
-                "to reconcile once more now, return Result(again=True)"
+            remedy = (
+                "write its total_seconds()"
+                if isinstance(after, timedelta)
+                else "to reconcile once more now, return Result(again=True)"
             )
+            raise ValueError(f"requeue_after must be a finite number of seconds above 0, not {after!r}; {remedy}")
         if self.again:
             raise ValueError("again=True and requeue_after exclude each other: now, or later")
         if type(after) not in (int, float):  # a Decimal, which cannot be added to the time

@@ -192,7 +192,7 @@ class Manager:
             keywords: options as keywords, such as ``owns=`` or ``workers=``; they take precedence over `options`.
 
         Raises:
-            ConfigurationError: an option is invalid, or another controller of the manager has this name.
+            ConfigurationError: an option is invalid, or another controller of the manager has this name or reconciler.
             ManagerError: the manager is stopping.
             TypeError: a keyword is not an option.
         """
@@ -200,8 +200,14 @@ class Manager:
         options = (options or ControllerOptions()).replace(**keywords)
         checked = options.checked_for(reconciler)
         name = checked.name
-        if any(each.name == name for each in self._lifecycle.controllers):
-            raise ConfigurationError(f"a controller named {name!r} already exists: pass another name=")
+        for each in self._lifecycle.controllers:
+            if each.name == name:
+                raise ConfigurationError(f"a controller named {name!r} already exists: pass another name=")
+            if each.reconciler is reconciler:
+                raise ConfigurationError(
+                    f"controller {name!r}: this {type(reconciler).__name__} already belongs to the controller "
+                    f"{each.name!r}: create one instance per controller"
+                )
         controller = Controller(
             reconciler,
             cache=self.cache,

@@ -67,9 +67,9 @@ def version_of(obj: Mapping[str, Any]) -> str:
     return str(_metadata(obj).get("resourceVersion") or "")
 
 
-def request_of(obj: Mapping[str, Any]) -> Request:
-    """Return the name and namespace of an object."""
-    metadata = _metadata(obj)
+def request_of(obj: Mapping[str, Any] | HasDocument) -> Request:
+    """Return the name and namespace of an object: a document, or an instance of a class, also of lightkube."""
+    metadata = _metadata(obj if isinstance(obj, dict) else _document(obj))
     namespace = metadata.get("namespace")
     return Request(str(metadata.get("name") or ""), str(namespace) if namespace else None)
 

@@ -64,7 +64,10 @@ def counters(**initial: int) -> dict[str, int]:
 
 
 class StatusMetrics(Protocol):
-    """An observer of flushes. It is called on the thread that flushes, so it must be quick."""
+    """An observer of flushes. It is called on the thread that flushes, so it must be quick.
+
+    What it raises is logged once and ignored: the status is written.
+    """
 
     def flushed(
         self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Awaitable, Sequence
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, get_args
 
 from typing_extensions import TypeVar
 
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
-from reconciler.hooks import check_hooks
+from reconciler.hooks import check_hooks, own_members
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
 from reconciler.webhook.json_patch import json_patch, same
@@ -32,7 +32,7 @@ class Denied(ReconcilerError):
         code: the HTTP status of the response. Default 403.
         reason: the machine-readable reason. Default ``"Forbidden"``.
         causes: pairs of an invalid field, such as ``"spec.size"``, and a message. With causes, code and reason default
-            to 422 and ``"Invalid"``.
+            to 422 and ``"Invalid"``; kubectl prints the causes instead of the message.
     """
 
     def __init__(
@@ -48,15 +48,17 @@ class Denied(ReconcilerError):
         self.reason = reason or ("Invalid" if causes else "Forbidden")
         self.causes = tuple(causes)
 
-    def verdict(self) -> Verdict:
-        """Return the verdict that denies the request."""
+    def verdict(self, request: AdmissionRequest, kind: GroupVersionKind) -> Verdict:
+        """Return the verdict that denies a request for an object of a kind; with causes, its details name both."""
         causes = [{"reason": "FieldValueInvalid", "field": field, "message": text} for field, text in self.causes]
         return Verdict(
             allowed=False,
             code=self.code,
             reason=self.reason,
             message=str(self),
-            details={"causes": causes} if causes else None,
+            details={"name": request.name, "group": kind.group, "kind": kind.kind, "causes": causes}
+            if causes
+            else None,
         )
 
 
@@ -68,8 +70,13 @@ class Admission(Generic[R]):
             ``class Pods(Validator[Unstructured], resource="v1/Pod")``.
         path: the path. Default: ``/validate-<group>-<version>-<kind>`` or ``/mutate-…``, with dots replaced by dashes,
             as in controller-runtime.
-        operations: the operations that the API server sends. Default: CREATE and UPDATE.
+        operations: the operations that the API server sends. Default: CREATE and UPDATE. A deletion is sent only if
+            ``"DELETE"`` is one of them.
         subresources: subresources that it sends besides the object itself, such as ``"scale"``. Default: none.
+
+    Raises:
+        TypeError: where a subclass is defined: a method or an attribute looks like a misspelled one, a method would
+            never be called or not with its arguments, or `operations` is invalid.
     """
 
     resource: ClassVar[KindLike | None] = None
@@ -83,6 +90,12 @@ class Admission(Generic[R]):
         declared = resource or kind_argument(cls, Admission)
         if declared is not None:
             cls.resource = declared
+        given: Any = cls.operations
+        if isinstance(given, str) or not isinstance(given, Sequence) or not set(given) <= set(get_args(Operation)):
+            raise TypeError(
+                f"{cls.__name__}.operations must be a sequence of 'CREATE', 'UPDATE', 'DELETE' and 'CONNECT', "
+                f"not {given!r}"
+            )
 
     @property
     def gvk(self) -> GroupVersionKind:
@@ -105,12 +118,25 @@ class Admission(Generic[R]):
         gvk = self.gvk
         return f"/{self.verb}-{gvk.group.replace('.', '-')}-{gvk.version}-{gvk.kind.lower()}"
 
+    def reviews(self, request: AdmissionRequest) -> bool:
+        """Return whether the request has one of `operations`, on the object itself or on one of `subresources`."""
+        return request.operation in self.operations and (
+            not request.subresource or not {request.subresource, "*"}.isdisjoint(self.subresources)
+        )
+
     async def review(self, request: AdmissionRequest) -> Verdict:
         """Review a request; see the subclasses. Cancellation leaves the request unanswered."""
         raise NotImplementedError
 
     def _object(self, document: Any) -> Any:
         return from_document(self.resource, document)  # type: ignore[arg-type]
+
+    def _denial(self, error: Denied | APIError | InvalidObject, request: AdmissionRequest) -> Verdict:
+        if isinstance(error, Denied):
+            return error.verdict(request, self.gvk)
+        if isinstance(error, APIError):
+            return Verdict(allowed=False, code=error.status, reason=error.reason or "Forbidden", message=error.message)
+        return Verdict(allowed=False, code=422, reason="Invalid", message=str(error))
 
     @classmethod
     def _base(cls) -> str:
@@ -127,8 +153,15 @@ class Validator(Admission[R]):
     verb: ClassVar[str] = "validate"
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        check_hooks(cls, Validator, {f"validate_{verb}": f"validate_{verb}" for verb in ("create", "update", "delete")})
+        methods = {f"validate_{verb.lower()}": verb for verb in ("CREATE", "UPDATE", "DELETE")}
         super().__init_subclass__(**keywords)
+        check_hooks(cls, Validator, {name: name for name in methods})
+        for name in own_members(cls, Validator):
+            if name in methods and methods[name] not in cls.operations:
+                raise TypeError(
+                    f"{cls.__name__}.{name} would never be called: {methods[name]!r} is not in operations, "
+                    f"which is {tuple(cls.operations)!r}"
+                )
 
     def validate_create(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:  # noqa: ARG002
         """Validate the creation of an object; allowed by default."""
@@ -158,7 +191,7 @@ class Validator(Admission[R]):
                     return Verdict(allowed=True)
             warnings = await found if inspect.isawaitable(found) else found
         except (Denied, APIError, InvalidObject) as error:
-            return denial(error)
+            return self._denial(error, request)
         return Verdict(allowed=True, warnings=tuple(warnings or ()))
 
 
@@ -171,8 +204,8 @@ class Defaulter(Admission[R]):
     verb: ClassVar[str] = "mutate"
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        check_hooks(cls, Defaulter, {"default": "default"})
         super().__init_subclass__(**keywords)
+        check_hooks(cls, Defaulter, {"default": "default"})
 
     def default(self, obj: R, request: AdmissionRequest, /) -> Warnings | Awaitable[Warnings]:
         """Set defaults in place. It must be idempotent: the API server may send the same object again.
@@ -196,19 +229,10 @@ class Defaulter(Admission[R]):
             found = self.default(obj, request)
             warnings = await found if inspect.isawaitable(found) else found
         except (Denied, APIError, InvalidObject) as error:
-            return denial(error)
+            return self._denial(error, request)
         # Only the changes of `default`, not what the model adds when it is serialized.
         patch = json_patch(document, _rebase(document, before, to_document(obj)))
         return Verdict(allowed=True, warnings=tuple(warnings or ()), patch=patch)
-
-
-def denial(error: Exception) -> Verdict:
-    """Return the verdict for an exception of a webhook."""
-    if isinstance(error, Denied):
-        return error.verdict()
-    if isinstance(error, APIError):
-        return Verdict(allowed=False, code=error.status, reason=error.reason or "Forbidden", message=error.message)
-    return Verdict(allowed=False, code=422, reason="Invalid", message=str(error))
 
 
 def _rebase(document: Any, before: Any, after: Any) -> Any:

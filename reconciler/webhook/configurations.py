@@ -64,13 +64,15 @@ def webhook_configurations(
     if isinstance(webhooks, WebhookServer):
         webhooks = [each for endpoint in webhooks.admissions.values() for each in endpoint.reviewers]
     admissions = [each for each in webhooks if isinstance(each, Admission)]
-    reviewers = list({each.served_at: each for each in reversed(admissions)}.values())[::-1]  # the first of each path
+    reviewers: dict[str, list[Admission]] = {}  # of each path
+    for each in admissions:
+        reviewers.setdefault(each.served_at, []).append(each)
 
     client = _client_config(service, url, ca_bundle)
 
     def documents() -> Iterator[JSONObject]:
         for verb, kind in (("validate", "Validating"), ("mutate", "Mutating")):
-            chosen = [each for each in reviewers if each.verb == verb]
+            chosen = [each for each in reviewers.values() if each[0].verb == verb]
             if not chosen:
                 continue
             yield {
@@ -79,16 +81,16 @@ def webhook_configurations(
                 "metadata": {"name": name},
                 "webhooks": [
                     {
-                        "name": _name(reviewer),
+                        "name": _name(first),
                         "admissionReviewVersions": ["v1"],
                         "sideEffects": "None",
                         "failurePolicy": failure_policy,
                         "timeoutSeconds": timeout_seconds,
                         "matchPolicy": "Equivalent",
-                        "clientConfig": client(reviewer.served_at),
-                        "rules": [_rule(reviewer)],
+                        "clientConfig": client(first.served_at),
+                        "rules": _rules([first, *others]),
                     }
-                    for reviewer in chosen
+                    for first, *others in chosen
                 ],
             }
 
@@ -138,6 +140,15 @@ def _name(reviewer: Admission) -> str:
     """Return a name with at least three labels, which the API server requires."""
     gvk = reviewer.gvk
     return f"{reviewer.verb}-{gvk.version}-{gvk.kind.lower()}.{gvk.group or 'core.reconciler.dev'}"
+
+
+def _rules(reviewers: Iterable[Admission]) -> list[JSONObject]:
+    """Return the distinct rules of the webhooks that share a path."""
+    rules: list[JSONObject] = []
+    for rule in map(_rule, reviewers):
+        if rule not in rules:
+            rules.append(rule)
+    return rules
 
 
 def _rule(reviewer: Admission) -> JSONObject:

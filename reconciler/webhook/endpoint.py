@@ -86,6 +86,8 @@ class AdmissionEndpoint:
         warnings: list[str] = []
         patch: list[object] = []
         for reviewer in self._reviewers:
+            if not reviewer.reviews(request):
+                continue  # another webhook at this path asked for it
             try:
                 verdict = await reviewer.review(_with_patch(request, patch))
             except BaseException as error:  # user code; the API server needs a response

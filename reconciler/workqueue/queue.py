@@ -15,8 +15,10 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from threading import get_ident
 from typing import Generic
 
+from reconciler.cancellation import FAILURES
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
+from reconciler.reporting import log_metrics_failure
 from reconciler.workqueue.entry import Entry, K, due_reasons, named, without_reason
 from reconciler.workqueue.loop import Inbox, Waiters
 from reconciler.workqueue.rate_limiters import RateLimiter, guarded_limiter, when_duplicate
@@ -249,7 +251,10 @@ class WorkQueue(Generic[K]):
         self._in_progress.add(entry)
         self._gets += 1
         if self._observe_wait is not None:
-            self._observe_wait(now - entry.ready_at)
+            try:
+                self._observe_wait(now - entry.ready_at)
+            except FAILURES:
+                log_metrics_failure(self._observe_wait)
         return entry.key
 
     def done(self, key: K) -> None:
@@ -268,7 +273,10 @@ class WorkQueue(Generic[K]):
             raise ValueError(f"{key!r} is not in progress: call done once for each key that get returned")
         now = self._now()
         if self._observe_work is not None:
-            self._observe_work(now - entry.started_at)
+            try:
+                self._observe_work(now - entry.started_at)
+            except FAILURES:
+                log_metrics_failure(self._observe_work)
         self._in_progress.discard(entry)
         pending = entry.next
         if pending is not None:

@@ -147,7 +147,8 @@ class QueueMetrics(Protocol):
     """The metrics of one queue: how long keys wait, and how long they are in progress.
 
     Everything else is a counter or a state that the queue has anyway, so it is read from the queue's statistics when
-    somebody asks. The methods are called while the queue works: they must be quick and must not raise.
+    somebody asks. The methods are called while the queue works: they must be quick. What the
+    two that observe durations raise is logged once and ignored.
     """
 
     def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:

@@ -134,6 +134,7 @@ def test_a_cluster_role_for_all_namespaces(capsys: pytest.CaptureFixture[str]) -
     assert binding["roleRef"]["name"] == "rack-operator"
     maps, racks = err.splitlines()
     assert "Maps declares no permissions" in maps
+    assert "or write permissions = () if there are none" in maps
     assert "racks in example.com" in racks
 
 

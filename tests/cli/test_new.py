@@ -24,6 +24,7 @@ VARIANTS = {
     "plain": [],
     "by-key": ["--by-key"],
     "webhook": ["--webhook"],
+    "kind": ["--kind", "BlogPost", "--webhook"],
     "versions": ["--versions", "v1alpha1,v1beta1,v1", "--group", "apps.example.org"],
     "everything": ["--webhook", "--by-key", "--versions", "v1,v2"],
 }
@@ -91,6 +92,14 @@ def test_each_variant_is_linted_typed_and_tested(
     linted(directory)
     passes(directory, "mypy", "--cache-dir", str(here / "cache"))
     passes(directory, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+
+
+def test_a_kind_of_another_name_than_the_package(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    directory = new(capsys, here, "website", *VARIANTS["kind"])
+    assert yaml.safe_load((directory / "examples" / "blog_post.yaml").read_text())["kind"] == "BlogPost"
+    passes(directory, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    linted(directory)
+    assert "is up to date" in passes(directory, "reconciler", "manifests", "--check")
 
 
 @pytest.mark.parametrize("options", [[], pytest.param(["--by-key"], marks=pytest.mark.thorough)])
@@ -277,6 +286,8 @@ def test_the_tutorial_shows_the_files_as_they_are(capsys: pytest.CaptureFixture[
     [
         (["--versions", "1"], "'1' is not a valid version"),
         (["--versions", "v1.2"], "'v1.2' is not a valid version"),
+        (["--kind", "blogPost"], "'blogPost' is not a valid kind"),
+        (["--kind", ""], "'' is not a valid kind"),
         (["--versions", ""], "'' is not a valid version"),
         (["--versions", "v1,v1"], "versions must differ"),
         (["--group", "example"], "'example' is not a valid API group"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -183,3 +184,14 @@ async def test_the_write_of_another_kind_s_subresource_leaves_its_object_in_doub
     assert observer.doubts == [Request("d", "prod"), Request("p", "prod")]
     await client.update_subresource(Database, "db1", "prod", subresource="approval", body=STORED)
     assert [(verb, key) for verb, key, _ in observer.writes] == [("update", Request("db1", "prod"))]
+
+
+def test_help_of_a_verb_names_where_its_keywords_are_described() -> None:
+    silent = [
+        name
+        for name, verb in inspect.getmembers(Client, inspect.isfunction)
+        if not name.startswith("_")
+        for annotation in verb.__annotations__.values()
+        if annotation.startswith("Unpack[") and f"`{annotation[7:-1]}`" not in (verb.__doc__ or "")
+    ]
+    assert silent == []

@@ -201,6 +201,7 @@ async def test_parts_of_a_group_and_causes_tell_errors_apart(world: World, log: 
     await quiet(0.001)
     assert sum("Traceback" in line and "Group" in line for line in log.lines) == 2
     assert len(log.errors) == 4
+    assert "retried with backoff: ExceptionGroup: parts (1 sub-exception): ValueError: no" in "".join(log.lines)
 
 
 async def test_other_failures_are_in_the_debug_log(world: World, caplog: pytest.LogCaptureFixture) -> None:

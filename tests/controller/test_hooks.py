@@ -138,3 +138,65 @@ def test_misspelled_webhook_methods() -> None:
 
         class Updates(Validator[Widget]):
             def validate_update(self, obj: Widget, request: AdmissionRequest) -> None: ...  # type: ignore[override]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("status_on_eror", "status_on_error"),
+        ("statusOnError", "status_on_error"),
+        ("finaliser", "finalizer"),
+        ("permission", "permissions"),
+        ("kstatus_condition", "kstatus_conditions"),
+    ],
+)
+def test_misspelled_attribute_would_never_be_read(name: str, meant: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        _resource_reconciler(**{name: "discard"})
+    assert str(raised.value) == (
+        f"Widgets.{name} would never be read: did you mean {meant!r}? If it is your own, call it '_{name}'"
+    )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"permissions": (), "permission": "admin"},  # an attribute of the user beside the library's
+        {"_finaliser": "example.com/widget"},
+        {"permission": property(lambda self: "admin")},
+        {"resources": {"cpu": "1"}},  # the type argument has set `resource`
+        {"status_fields": ("phase",), "final": True, "limit": 3},
+    ],
+)
+def test_attributes_of_the_user_are_left_alone(members: dict[str, Any]) -> None:
+    _resource_reconciler(**members)
+
+
+def test_misspelled_attribute_of_a_webhook() -> None:
+    with pytest.raises(TypeError, match=r"Rules\.operation would never be read: did you mean 'operations'"):
+        _define("Rules", (Validator[Widget],), {"operation": ("CREATE",)})
+    with pytest.raises(TypeError, match=r"Defaults\.subresource would never be read: did you mean 'subresources'"):
+        _define("Defaults", (Defaulter[Widget],), {"subresource": "scale"})
+
+
+def _allow(self: Any, obj: Any, request: Any) -> None: ...
+
+
+def test_a_validation_whose_operation_is_not_sent() -> None:
+    with pytest.raises(TypeError) as raised:
+        _define("Rules", (Validator[Widget],), {"validate_delete": _allow})
+    assert str(raised.value) == (
+        "Rules.validate_delete would never be called: 'DELETE' is not in operations, which is ('CREATE', 'UPDATE')"
+    )
+    base = type("Rules", (Validator,), {"resource": Widget, "validate_create": _allow})
+    with pytest.raises(TypeError, match=r"Narrow\.validate_create would never be called: 'CREATE' is not in"):
+        _define("Narrow", (base,), {"operations": ("UPDATE",)})
+
+
+@pytest.mark.parametrize("operations", [("DELETED",), "CREATE", ["create"], None, 5, ("CREATE", None)])
+def test_operations_that_do_not_exist(operations: Any) -> None:
+    with pytest.raises(TypeError) as raised:
+        _define("Defaults", (Defaulter[Widget],), {"default": _allow, "operations": operations})
+    assert str(raised.value) == (
+        f"Defaults.operations must be a sequence of 'CREATE', 'UPDATE', 'DELETE' and 'CONNECT', not {operations!r}"
+    )

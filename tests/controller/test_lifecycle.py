@@ -136,7 +136,9 @@ async def test_a_short_grace_period_is_respected(world: World) -> None:
     assert done == ["w", "ready"]
 
 
-async def test_stop_cancels_what_exceeds_the_grace_period_and_waits_for_its_end(world: World) -> None:
+async def test_stop_cancels_what_exceeds_the_grace_period_and_waits_for_its_end(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     ended = []
 
     async def body(reconciler, request):
@@ -156,6 +158,8 @@ async def test_stop_cancels_what_exceeds_the_grace_period_and_waits_for_its_end(
     statistics = controller.statistics()
     assert (statistics.cancelled, statistics.reconciles, statistics.results) == (1, 0, {})
     assert statistics.queue.dropped_ready == 1
+    cancelling = "widget: the 10 s of grace are over: cancelling the reconciles of ns/w, 1 keys are ready"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [cancelling]
 
 
 async def test_stop_with_no_grace_still_writes_the_status(world: World) -> None:

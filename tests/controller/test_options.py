@@ -147,3 +147,51 @@ async def test_options_given_as_iterators_are_used(world: World) -> None:
         await asyncio.sleep(1)
     assert sorted(reconciler.keys) == ["ns/from-the-queue", "ns/w"]
     assert {"pods", "configmaps"} <= {rule.resource for rule in controller.access}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("workers", "workers"), ("owns", "owns"), ("timeout", "timeout"), ("max_concurent_reconciles", "workers")],
+)
+async def test_an_option_as_an_attribute_of_the_class_is_refused(world: World, name: str, option: str) -> None:
+    reconciler = type("Widgets", (WidgetReconciler,), {name: 4})()
+    with pytest.raises(ConfigurationError) as raised:
+        Manager(world.client).add_controller(reconciler)
+    assert str(raised.value) == (
+        f"controller 'widget': Widgets.{name} would never be read: pass add_controller(…, {option}=…). "
+        f"If it is your own, call it '_{name}'"
+    )
+
+
+async def test_names_of_options_that_are_no_attributes_are_left_alone(world: World) -> None:
+    @dataclasses.dataclass
+    class Pages(KeyReconciler):
+        timeout: float = 5.0
+
+    class Widgets(WidgetReconciler):
+        name = "mine"
+        _max_concurrent_reconciles = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.timeout = 5
+
+        @property
+        def workers(self) -> int:
+            return 3
+
+    assert Manager(world.client).add_controller(Widgets()).name == "widget"
+    assert Manager(world.client).add_controller(Pages(timeout=3.0), resource=Widget).name == "widget"
+
+
+async def test_the_name_of_an_option_in_controller_runtime(world: World) -> None:
+    with pytest.raises(TypeError, match=r"unknown option 'max_concurrent_reconciles' .*; it is called 'workers' here"):
+        Manager(world.client).add_controller(WidgetReconciler(), max_concurrent_reconciles=4)  # type: ignore[call-arg]
+
+
+async def test_one_reconciler_for_two_controllers_is_refused(world: World) -> None:
+    manager = Manager(world.client)
+    reconciler = WidgetReconciler()
+    manager.add_controller(reconciler)
+    with pytest.raises(ConfigurationError, match="this WidgetReconciler already belongs to the controller 'widget'"):
+        manager.add_controller(reconciler, name="again")

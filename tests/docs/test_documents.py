@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -35,3 +36,18 @@ def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
     missing = [page.name for page in PAGES[1:] if page.name != "index.md" and f"({page.name})" not in index]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_type_checker_accepts_the_reconcilers_that_a_reader_copies(page: Path) -> None:
+    """A function that is annotated with Outcome and ends without a return is an error of mypy; None is its type."""
+    silent = [
+        each.name
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+        for each in ast.walk(ast.parse(block))
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+        and isinstance(each.returns, ast.Name)
+        and each.returns.id == "Outcome"
+        and not isinstance(each.body[-1], ast.Return | ast.Raise)
+    ]
+    assert silent == []

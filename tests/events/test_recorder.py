@@ -254,7 +254,7 @@ async def test_reason_that_is_not_valid_utf8_is_repaired(events: EventRecorder, 
 async def test_an_error_in_place_of_its_text_is_refused_and_not_shown(events: EventRecorder, server: Server) -> None:
     error: Any = ValueError("p4ssw0rd")
     for reason, message in (("Failed", error), (error, "m"), ("Failed", None)):
-        with pytest.raises(TypeError, match="of an event must be a string, not a") as caught:
+        with pytest.raises(TypeError, match="of an event must be a str, not ") as caught:
             events.warning(POD, reason, message)
         assert "p4ssw0rd" not in str(caught.value)
     await settle()
@@ -444,6 +444,10 @@ async def test_run_can_be_called_only_once(events: EventRecorder) -> None:
 async def test_invalid_arguments_are_refused_at_the_call(events: EventRecorder) -> None:
     with pytest.raises(ValueError, match="needs a reason"):
         events.normal(POD, "", "m")
+    with pytest.raises(TypeError, match="the message of an event must be a str, not OSError"):
+        events.normal(POD, "Lost", OSError("lost"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the reason of an event must be a str, not dict: pass obj, reason, message"):
+        events.normal("Started", POD, "m")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="it has no name"):
         events.normal({"apiVersion": "v1", "kind": "Pod", "metadata": {}}, "Started", "m")
     with pytest.raises(ValueError, match="has no apiVersion or no kind"):

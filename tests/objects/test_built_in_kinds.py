@@ -18,7 +18,7 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 
 from reconciler import Client, ConditionedStatus, Manager, Outcome, ResourceReconciler, Result, StatusBatcher
 from reconciler.errors import ConfigurationError, NotFound
-from reconciler.meta import merge_diff
+from reconciler.meta import Request, merge_diff, request_of
 from reconciler.objects import (
     InvalidObject,
     Model,
@@ -46,6 +46,11 @@ def deployment(name: str = "web", replicas: int = 1) -> Deployment:
             ),
         ),
     )
+
+
+def test_the_key_of_an_object() -> None:
+    assert request_of(deployment()) == Request("web", "default")
+    assert request_of(Namespace(metadata=Meta(name="prod"))) == Request("prod")
 
 
 async def test_every_verb_takes_and_returns_the_class(admin: Client) -> None:

@@ -42,12 +42,12 @@ from reconciler import (
     Watch,
 )
 from reconciler.apiserver import APIServer, Delay, Match, Refuse
-from reconciler.cache import CachedClient
+from reconciler.cache import CachedClient, CachedObject
 from reconciler.client import Written, retry_on_conflict
-from reconciler.controller import ControllerOptions
+from reconciler.controller import ChannelSource, ControllerOptions, every_owner
 from reconciler.events import EventRecorder
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import GroupVersionKind
+from reconciler.meta import GroupVersionKind, request_of
 from reconciler.notification import (
     Channel,
     ConsoleChannel,
@@ -455,6 +455,21 @@ async def built_in_kinds(client: Client, cached: CachedClient, manager: Manager)
     kinds(Deployment, ConfigMap)
     manager.add_controller(DatabaseReconciler(), owns=[Deployment, ConfigMap, "v1/Secret"])
     manager.add_controller(SecretReconciler(), watches=[Watch(ConfigMap, mapper=by_name)])
+
+
+def what_mappers_get(kind: KindLike) -> None:
+    Watch(Database, mapper=lambda db: [db.key] if db.spec.size else [])
+    Watch(Database, mapper=lambda found: [found.key] if found["metadata"] else [], metadata_only=True)
+    Watch(kind, mapper=lambda found: [found.key])
+    Watch(kind, mapper=every_owner)
+    Watch(Deployment, mapper=lambda found: [request_of(found)])
+    ChannelSource(asyncio.Queue[Database](), mapper=lambda db: [db.key])
+
+
+def ready_replicas(cached: CachedObject) -> int | None:
+    assert_type(cached.read_as("apps/v1/Deployment"), Unstructured)
+    status = cached.read_as(Deployment).status
+    return None if status is None else status.readyReplicas
 
 
 def by_name(maps: ConfigMap) -> list[Request]:

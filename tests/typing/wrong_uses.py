@@ -8,6 +8,7 @@ so the file passes exactly if every line is reported.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from lightkube.models.apps_v1 import DeploymentSpec
@@ -30,6 +31,7 @@ from reconciler import (
     Watch,
 )
 from reconciler.apiserver import Faults, Match, Refuse
+from reconciler.controller import ChannelSource
 from reconciler.events import EventRecorder
 from reconciler.notification import Message, NotificationReconciler
 from reconciler.objects import PrinterColumn, Quantity, rule, schema_extra
@@ -148,11 +150,18 @@ class WrongFinalize(ResourceReconciler[Database]):
         return None
 
 
+def of_text(text: str) -> list[Request]:
+    return [Request(text)]
+
+
 def outcomes(client: Client, reconciler: WrongFinalize) -> None:
     Reconciler()  # type: ignore[abstract]
     Result(requeue=True)  # type: ignore[call-arg]
     Watch("v1/ConfigMap", mapper=lambda cm: [3])  # type: ignore[list-item]
-    Watch("v1/ConfigMap", lambda cm: [])  # type: ignore[call-arg]
+    Watch("v1/ConfigMap", lambda cm: [])  # type: ignore[call-overload]
+    Watch(Database, mapper=lambda db: [db.kye])  # type: ignore[attr-defined]
+    Watch(Database, mapper=of_text)  # type: ignore[arg-type]
+    ChannelSource(asyncio.Queue[Database](), mapper=of_text)  # type: ignore[arg-type]
     manager = Manager(client, workers=3)  # type: ignore[call-arg]
     manager.add_controller(WrongFinalize)  # type: ignore[arg-type]
     manager.add_controller(reconciler, owns="apps/v1/Deployment", workers="4")  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from reconciler import Client, Model, ObjectMeta, Resource
 from reconciler.errors import APIError, Conflict, Forbidden, Invalid
 from reconciler.objects import generate_crd
 from reconciler.testing.control_plane import ControlPlane
-from reconciler.webhook import Converter, WebhookServer, conversion_configuration, webhook_configurations
+from reconciler.webhook import Converter, Validator, WebhookServer, conversion_configuration, webhook_configurations
 from tests.webhook.database import Database, DatabaseSpec, Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import gigabytes, text
 from tests.webhook.test_server import serving
@@ -53,6 +53,12 @@ async def refused(client: Client, obj: Any, verb: str = "create") -> APIError:
     return caught.value
 
 
+class Creations(Validator[Database]):
+    """The first webhook of the path: the API server must be told the operations of the others, too."""
+
+    operations = ("CREATE",)
+
+
 async def test_api_server_calls_the_webhooks_and_applies_their_verdicts(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
@@ -61,7 +67,7 @@ async def test_api_server_calls_the_webhooks_and_applies_their_verdicts(
     converter = Converter("example.com", "Database", hub="v1")
     converter.add("v1alpha1", to_hub=gigabytes, from_hub=text)
     webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
-    for handler in (Rules(), Defaults(), converter):
+    for handler in (Creations(), Rules(), Defaults(), converter):
         webhooks.add(handler)
     async with serving(webhooks) as url, control_plane.client() as client:
         await installed(client, multi_version(converter, url, ca))
@@ -82,6 +88,7 @@ async def _asked(client: Client) -> None:
     assert isinstance(too_large, Invalid)
     assert "more than 50 GB needs an administrator" in too_large.message
     assert too_large.causes[0].field == "spec.size"
+    assert [too_large.details[name] for name in ("name", "group", "kind")] == ["large", "example.com", "Database"]
     created = await client.create(database("db1", 5))
     assert created.spec.engine == "postgres"
     assert created.metadata.labels == {"example.com/engine": "defaulted"}

@@ -76,7 +76,12 @@ async def test_denial_has_message_and_causes() -> None:
         "code": 422,
         "reason": "Invalid",
         "message": "more than 50 GB needs an administrator",
-        "details": {"causes": [{"reason": "FieldValueInvalid", "field": "spec.size", "message": "must be at most 50"}]},
+        "details": {
+            "name": "db1",
+            "group": "example.com",
+            "kind": "Database",
+            "causes": [{"reason": "FieldValueInvalid", "field": "spec.size", "message": "must be at most 50"}],
+        },
     }
     assert (await response_to(review("CREATE", database("db1", 51), groups=("admins",)), Rules()))["allowed"]
 

@@ -147,7 +147,10 @@ def _notes(controller: Controller) -> list[str]:
     notes = []
     if controller.reconciler.permissions is None:
         kind = type(controller.reconciler).__name__
-        notes.append(f"{kind} declares no permissions: add its writes other than status to Reconciler.permissions")
+        notes.append(
+            f"{kind} declares no permissions: add its writes other than status to {kind}.permissions, or write "
+            "permissions = () if there are none"
+        )
     notes += [
         f"the plural and the scope of {rule.resource} in {rule.group} are guessed from the kind: check them"
         for rule in controller.access

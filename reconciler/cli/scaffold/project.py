@@ -26,6 +26,7 @@ _TAKEN_DIRECTORIES = frozenset({"certs", "deploy", "dist", "examples", "tests"})
 class ProjectOptions:
     """The options of ``reconciler new``, as its ``--help`` describes them."""
 
+    kind: str | None
     group: str
     versions: Sequence[str]
     by_key: bool
@@ -36,7 +37,8 @@ def create_project(name: str, directory: Path | None, options: ProjectOptions) -
     """Write a project, and print the next commands.
 
     Args:
-        name: the name of its package, such as ``my_operator``. The kind is derived from it: ``My``.
+        name: the name of its package, such as ``my_operator``. The kind is named after it, ``My``, unless the options
+            have one.
         directory: where to write it; must be empty if it exists. Default: a directory of that name.
         options: what it contains.
 
@@ -48,7 +50,7 @@ def create_project(name: str, directory: Path | None, options: ProjectOptions) -
     kind = NewKind(
         package=name,
         module=name,
-        kind="".join(part.capitalize() for part in re.sub(r"_(operator|controller)$", "", name).split("_")),
+        kind=_kind_named_after(name) if options.kind is None else options.kind,
         group=options.group,
         versions=options.versions,
         by_key=options.by_key,
@@ -63,6 +65,10 @@ def create_project(name: str, directory: Path | None, options: ProjectOptions) -
     write_files(target, draft.files)
     _print_next(target, kind)
     return 0
+
+
+def _kind_named_after(name: str) -> str:
+    return "".join(part.capitalize() for part in re.sub(r"_(operator|controller)$", "", name).split("_"))
 
 
 def _print_next(target: Path, kind: NewKind) -> None:

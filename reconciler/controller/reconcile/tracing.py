@@ -8,6 +8,7 @@ from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
 from reconciler.controller.reconcile.outcome import is_terminal, result_of
 from reconciler.controller.reconcile.worker import Reconcile
 from reconciler.controller.result import Result
+from reconciler.reporting import report
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import is_tracing
 
@@ -60,7 +61,8 @@ class _TracedStatus:
     ) -> None:
         """Called after each flush."""
         if self._metrics is not None:
-            self._metrics.flushed(
+            report(
+                self._metrics.flushed,
                 written=written,
                 suppressed=suppressed,
                 conflicts=conflicts,

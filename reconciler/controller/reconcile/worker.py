@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.cache import CachedObject
-from reconciler.cancellation import is_cancelled
+from reconciler.cancellation import FAILURES, is_cancelled
 from reconciler.clock import Clock
 from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.errors import ControllerError
@@ -32,6 +32,7 @@ from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request, current_cycle
+from reconciler.reporting import log_metrics_failure, report
 from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
@@ -253,21 +254,24 @@ class Worker:
         storm = self._state.storm.note(run.request, run.reasons, by_timer=by_timer)
         if storm is None:
             return
-        self._state.metrics.storm()
+        report(self._state.metrics.storm)
         if storm.logged:
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
 
     def _report(self, run: ReconcileRun, completion: Completion, seconds: float) -> None:
         state = self._state
         state.counters.add(completion)
-        state.metrics.reconciled(
-            completion.result,
-            seconds,
-            reasons.words(run.reasons),
-            terminal=completion.terminal,
-            timed_out=completion.timed_out,
-            panicked=completion.panicked,
-        )
+        try:
+            state.metrics.reconciled(
+                completion.result,
+                seconds,
+                reasons.words(run.reasons),
+                terminal=completion.terminal,
+                timed_out=completion.timed_out,
+                panicked=completion.panicked,
+            )
+        except FAILURES:
+            log_metrics_failure(state.metrics.reconciled)
         if completion.error is not None:
             state.failure_log.report(run, completion)
             return

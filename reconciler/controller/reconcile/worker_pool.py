@@ -80,6 +80,14 @@ class WorkerPool:
         hurried = asyncio.create_task(self._hurried.wait())
         ends: set[asyncio.Future[Any]] = {drained, hurried}
         await asyncio.wait(ends, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        if self._queue.active:
+            _log.warning(
+                "%s: %s: cancelling the reconciles of %s, %d keys are ready",
+                self._name,
+                "stopping at once" if self._hurried.is_set() or not grace else f"the {grace:g} s of grace are over",
+                self.in_progress(),
+                len(self._queue),
+            )
         hurried.cancel()
         await self._cancel([task for task in self._tasks if not task.done()])
         await draining

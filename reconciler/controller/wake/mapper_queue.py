@@ -20,6 +20,7 @@ from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.wake.user_code import wait_at_most
 from reconciler.errors import describe_error
 from reconciler.meta import Request
+from reconciler.reporting import report
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
 __all__ = ["CONCURRENT_CALLS", "RETRY_TIMEOUT", "MapperQueue"]
@@ -204,7 +205,7 @@ class MapperQueue:
 
     def _failed(self, key: Request, error: BaseException) -> None:
         self.errors += 1
-        self._metrics.mapper_failed()
+        report(self._metrics.mapper_failed)
         pending, now = self._pending.get(key), self._now()
         if pending is None:  # it was given up in between because too many waited
             return
@@ -272,4 +273,4 @@ class MapperQueue:
 
     def _count_dropped(self, versions: int) -> None:
         self.dropped += versions
-        self._metrics.unmapped(versions)
+        report(self._metrics.unmapped, versions)

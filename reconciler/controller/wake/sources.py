@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from reconciler.cancellation import FAILURES, is_cancelled
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.user_code import check_seconds, wait_at_most
-from reconciler.controller.wake.watches import check_requests
+from reconciler.controller.wake.watches import Requests, check_requests
 from reconciler.errors import ConfigurationError, describe_error
 from reconciler.meta import Request, ResourceType, request_of
 from reconciler.objects import to_document
 from reconciler.workqueue import WorkQueue
 
 __all__ = ["ChannelSource", "Enqueue", "Source", "SourceLike", "SourceRunner"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -87,9 +89,9 @@ class ChannelSource:
 
     def __init__(
         self,
-        items: AsyncIterable[Any] | asyncio.Queue[Any],
+        items: AsyncIterable[T] | asyncio.Queue[T],
         *,
-        mapper: Callable[[Any], Iterable[Request] | Awaitable[Iterable[Request]]] | None = None,
+        mapper: Callable[[T], Requests] | None = None,
         name: str = "channel",
         mapper_timeout: float = 30.0,
     ) -> None:

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from reconciler.cache import CachedObject
 from reconciler.controller.wake.predicates import EventFilter
 from reconciler.meta import Request, ResourceType
-from reconciler.objects import KindLike
+from reconciler.objects import KindLike, TypedObject, Unstructured
 
-__all__ = ["Mapper", "OwnerMapper", "Watch", "check_requests", "controller_owner", "every_owner"]
+__all__ = ["Mapper", "OwnerMapper", "Requests", "Watch", "check_requests", "controller_owner", "every_owner"]
 
-Mapper = Callable[[Any], Iterable[Request] | Awaitable[Iterable[Request]]]
+R = TypeVar("R", bound=TypedObject)
+
+Requests = Iterable[Request] | Awaitable[Iterable[Request]]
+"""What a mapper returns, plain or ``async``."""
+
+Mapper = Callable[[Any], Requests]
 """Returns the keys to enqueue for an object of the watched kind: an instance of its class, or an Unstructured."""
 
 
@@ -80,6 +85,30 @@ class Watch:
     mapper_timeout: float = 30.0
     predicates: Sequence[EventFilter] = ()
     metadata_only: bool = False
+
+    if TYPE_CHECKING:  # the kind states what the mapper gets
+
+        @overload
+        def __init__(
+            self,
+            kind: type[R],
+            *,
+            mapper: Callable[[R], Requests] | OwnerMapper | None = None,
+            mapper_timeout: float = 30.0,
+            predicates: Sequence[EventFilter] = (),
+            metadata_only: Literal[False] = False,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            kind: KindLike,
+            *,
+            mapper: Callable[[Unstructured], Requests] | OwnerMapper | None = None,
+            mapper_timeout: float = 30.0,
+            predicates: Sequence[EventFilter] = (),
+            metadata_only: bool = False,
+        ) -> None: ...
+        def __init__(self, kind: KindLike, *, mapper: Any = None, **options: Any) -> None: ...
 
 
 def check_requests(requests: object, primary: ResourceType, *, giver: str = "a mapper") -> list[Request]:

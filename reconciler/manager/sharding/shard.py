@@ -167,6 +167,7 @@ class IndexShard(_PartialShard):
             if self._shares(gvk):
                 raise ConfigurationError(
                     f"controller {name!r} watches {gvk}, which is sharded by the hash of its own uid: events that "
-                    "concern an object of this replica would reach another one. Remove it from kinds="
+                    f"concern an object of this replica would reach another one. Remove {gvk.kind} from kinds=, and "
+                    f"run a controller of {gvk.kind} in a second manager of this process, with kinds=[{gvk.kind}]"
                 )
         return IndexShardFilter(name, kind, client, self._counters)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from reconciler.cancellation import FAILURES
 from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
+from reconciler.reporting import log_metrics_failure, report
 from reconciler.status.errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status.flush.core import Flush
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
@@ -212,8 +214,14 @@ class Session:
         outcome = "handed over to kopf" if fields else "unchanged"
         _logger.debug("status of %s: %s, %d fields%s", self.target, outcome, len(fields), _FieldList(fields))
         if self._metrics is not None:
-            self._metrics.flushed(
-                written=bool(fields), suppressed=not fields, conflicts=0, replays=0, fields=len(fields), seconds=0.0
+            report(
+                self._metrics.flushed,
+                written=bool(fields),
+                suppressed=not fields,
+                conflicts=0,
+                replays=0,
+                fields=len(fields),
+                seconds=0.0,
             )
         return mutations if fields else ()
 
@@ -400,14 +408,17 @@ class Session:
                 _FieldList(fields),
             )
         if self._metrics is not None:
-            self._metrics.flushed(
-                written=outcome == "written",
-                suppressed=outcome == "unchanged",
-                conflicts=conflicts,
-                replays=replays,
-                fields=len(fields),
-                seconds=seconds,
-            )
+            try:
+                self._metrics.flushed(
+                    written=outcome == "written",
+                    suppressed=outcome == "unchanged",
+                    conflicts=conflicts,
+                    replays=replays,
+                    fields=len(fields),
+                    seconds=seconds,
+                )
+            except FAILURES:
+                log_metrics_failure(self._metrics.flushed)
 
 
 class _FieldList:

@@ -1,0 +1,92 @@
+"""Several webhooks of a kind share a path: each one is called for its own operations and subresources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler import Client, ConditionedStatus, Model, ObjectMeta, Resource
+from reconciler.apiserver import APIServer
+from reconciler.errors import Forbidden
+from reconciler.webhook import (
+    AdmissionRequest,
+    Denied,
+    ServiceReference,
+    Validator,
+    Warnings,
+    WebhookServer,
+    webhook_configurations,
+)
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Spec(Model):
+    size: int = 1
+
+
+class Disk(Resource[Spec, ConditionedStatus], group="example.com", version="v1"):
+    """A disk."""
+
+
+class Kept(Validator[Disk]):
+    operations = ("DELETE",)
+
+    def validate_delete(self, obj: Disk, request: AdmissionRequest, /) -> Warnings:
+        raise Denied("it is kept")
+
+
+class Small(Validator[Disk]):
+    def validate_create(self, obj: Disk, request: AdmissionRequest, /) -> Warnings:
+        if obj.spec.size > 5:
+            raise Denied("it is large")
+        return None
+
+
+class Readiness(Validator[Disk]):
+    operations = ("UPDATE",)
+    subresources = ("status",)
+
+    def validate_update(self, old: Disk, new: Disk, request: AdmissionRequest, /) -> Warnings:
+        if request.subresource == "status" and new.status.condition_is_true("Ready"):
+            raise Denied("it is not ready")
+        return None
+
+
+class Recorder(Validator[Disk]):
+    """A validator that records its calls; not of the status."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def review(self, request: AdmissionRequest) -> Any:
+        self.calls.append(f"{request.operation} {request.subresource}".strip())
+        return await super().review(request)
+
+
+async def test_each_of_several_validators_is_called_for_its_own_operations_and_subresources(
+    apiserver: APIServer, client: Client
+) -> None:
+    recorder, webhooks = Recorder(), WebhookServer()
+    for each in (Kept(), Small(), Readiness(), recorder):
+        webhooks.add(each)
+    service = ServiceReference("ops", "disks")
+    await apiserver.apply(Disk, *webhook_configurations(webhooks, name="disks", service=service))
+    apiserver.connect_webhooks("ops/disks", webhooks)
+    with pytest.raises(Forbidden, match="it is large"):
+        await client.create(Disk(metadata=ObjectMeta(name="a", namespace="default"), spec=Spec(size=9)))
+    disk = await client.create(Disk(metadata=ObjectMeta(name="a", namespace="default"), spec=Spec(size=2)))
+    await client.patch(Disk, "a", "default", patch={"spec": {"size": 3}})
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Up",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    with pytest.raises(Forbidden, match="it is not ready"):
+        await client.patch(Disk, "a", "default", patch={"status": {"conditions": [ready]}}, subresource="status")
+    with pytest.raises(Forbidden, match="it is kept"):
+        await client.delete(disk)
+    assert recorder.calls == ["CREATE", "UPDATE"]
