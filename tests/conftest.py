@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.depth import THOROUGH
 
@@ -31,8 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", action="store_true", help="browser tests write their screenshots to docs/console")
 
 
-def pytest_configure() -> None:
-    """Let tests interrupt the processes that they start: a shell ignores SIGINT in what it starts in the background."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the same examples in each run, unless there is a seed; let tests interrupt the processes that they start."""
+    # Hypothesis' profile for CI: no example fails by its duration. It is loaded before modules with tests use it.
+    ci, drawn = settings.get_profile("ci"), config.getoption("--hypothesis-seed") is not None
+    settings.register_profile("suite", ci, derandomize=not drawn)
+    settings.load_profile("suite")
+    # A shell ignores SIGINT in what it starts in the background.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

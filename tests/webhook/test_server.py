@@ -27,7 +27,7 @@ from tests.manager.working import RecordingReconciler, config_map
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review
 
-PATH = "/validate-example-com-v1-database"
+PATH = "/validate-webhook-example-com-v1-database"
 
 
 @asynccontextmanager
@@ -213,7 +213,7 @@ async def test_requests_are_counted_from_zero_and_failures_separately(tmp_path: 
         return registry.get_sample_value(f"controller_runtime_{name}", labels)
 
     assert value("webhook_requests_total", webhook=PATH, code="500") == 0.0
-    assert value("webhook_requests_total", webhook="/convert-example-com-database", code="200") == 0.0
+    assert value("webhook_requests_total", webhook="/convert-webhook-example-com-database", code="200") == 0.0
     assert value("webhook_latency_seconds_bucket", webhook=PATH, le="1e-08") == 0.0
     assert value("webhook_latency_seconds_bucket", webhook=PATH, le="1000.0") == 0.0
     assert registry.get_sample_value("certwatcher_read_certificate_total") == 1.0
@@ -221,7 +221,7 @@ async def test_requests_are_counted_from_zero_and_failures_separately(tmp_path: 
         await post(url + PATH, review("UPDATE", database("db1", 13), database("db1", 5)), ca)
         assert (value("webhook_panics_total"), value("conversion_webhook_panics_total")) == (1.0, 0.0)
         await post(url + PATH, review("UPDATE", database("db1", 4), database("db1", 5)), ca)
-        await post(url + "/convert-example-com-database", conversion(old("much")), ca)
+        await post(url + "/convert-webhook-example-com-database", conversion(old("much")), ca)
         assert (value("webhook_panics_total"), value("conversion_webhook_panics_total")) == (1.0, 1.0)
         assert value("webhook_requests_total", webhook=PATH, code="200") == 2.0
 
@@ -311,6 +311,6 @@ def test_invalid_webhooks_are_refused_immediately(tmp_path: Path, ca: trustme.CA
 
     with pytest.raises(ConfigurationError, match="another type"):
         server.add(Same())
-    server.add(Converter("example.com", "Database", hub="v1"))
+    server.add(Converter("webhook.example.com", "Database", hub="v1"))
     with pytest.raises(ConfigurationError, match="is already used"):
-        server.add(Converter("example.com", "Database", hub="v2"))
+        server.add(Converter("webhook.example.com", "Database", hub="v2"))
