@@ -161,8 +161,9 @@ async def _install(client: Client, document: JSONObject) -> None:
     served = [version["name"] for version in spec["versions"] if version["served"]]
     async with asyncio.timeout(_SERVED_WITHIN):
         for version in served:
+            kind = f"{spec['group']}/{version}/{spec['names']['kind']}"
             # The condition Established becomes true shortly before the paths are served, one version after the other.
-            while not await _is_served(client, f"{spec['group']}/{version}/{spec['names']['kind']}"):
+            while not await _is_served(client, kind):  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.1)
 
 
