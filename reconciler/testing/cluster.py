@@ -169,7 +169,8 @@ async def _install(client: Client, document: JSONObject) -> None:
 
 async def _is_served(client: Client, kind: str) -> bool:
     try:
-        await client.list(kind, limit=1)
+        async with contextlib.aclosing(client.list_pages(kind, limit=1)) as pages:
+            await anext(pages)
     except NotServed:
         return False
     return True

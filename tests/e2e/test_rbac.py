@@ -250,7 +250,7 @@ async def test_kind_without_list_or_watch_permission_is_named_at_the_start(
 ) -> None:
     async with installed(control_plane, tmp_path, capsys, without=("list watch", kind)) as it:
         manager = Manager(it.operator)
-        manager.add_controller(DatabaseReconciler(), owns=[DEPLOYMENT], sync_timeout=2)
+        manager.add_controller(DatabaseReconciler(), owns=[DEPLOYMENT], sync_timeout=10)  # the refusal comes before it
         with pytest.raises(CacheSyncTimeout, match=f'cannot (list|watch) resource "{kind}"'):
             async with manager.running():
                 await asyncio.sleep(LONG)
