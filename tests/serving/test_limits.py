@@ -32,7 +32,7 @@ from reconciler.serving.server import HTTPServer, read_body
 from reconciler.webhook import WebhookServer
 from tests.webhook.database import Rules, write_certificate
 
-SHORT = {"head_seconds": 0.2, "body_seconds": 0.2, "idle_seconds": 0.2, "stalled_seconds": 0.2}
+SHORT = {"head_seconds": 1.0, "body_seconds": 0.2, "idle_seconds": 0.2, "stalled_seconds": 0.2}
 LONG = {"head_seconds": 600.0, "body_seconds": 600.0, "idle_seconds": 600.0, "stalled_seconds": 600.0}
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -89,7 +89,7 @@ async def is_answered(connect: Connect) -> bool:
 
 
 async def test_an_incomplete_head_times_out_even_if_bytes_keep_coming() -> None:
-    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+    async with serving(**{**LONG, "head_seconds": 1.0}) as connect:
         reader, writer = await connect()
 
         async def trickle() -> None:
@@ -105,7 +105,7 @@ async def test_an_incomplete_head_times_out_even_if_bytes_keep_coming() -> None:
 
 
 async def test_a_second_incomplete_head_times_out_too() -> None:
-    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+    async with serving(**{**LONG, "head_seconds": 1.0}) as connect:
         reader, writer = await connect()
         writer.write(GET)
         await reader.readuntil(b"\r\n\r\n")
@@ -114,7 +114,7 @@ async def test_a_second_incomplete_head_times_out_too() -> None:
 
 
 async def test_a_client_that_sends_nothing_is_disconnected() -> None:
-    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+    async with serving(**{**LONG, "head_seconds": 1.0}) as connect:
         reader, _ = await connect()
         assert await end(reader) == b""
 
@@ -302,7 +302,7 @@ async def test_closing_the_server_ends_a_tls_connection_whose_client_does_not_en
 
 def test_requests_are_answered_and_silent_clients_are_disconnected_on_uvloop() -> None:
     async def answers() -> tuple[bytes, bytes]:
-        async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+        async with serving(**{**LONG, "head_seconds": 1.0}) as connect:
             reader, writer = await connect()
             writer.write(GET)
             status = await reader.readline()
