@@ -58,12 +58,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what takes long, unless the run is a thorough one, and what needs a browser, unless it is asked for."""
+    """Skip what takes long or needs a browser, unless it is asked for; give tests on a real server time to start it."""
     for item in items:
         if "browser" not in config.option.markexpr and item.get_closest_marker("browser") is not None:
             item.add_marker(pytest.mark.skip(reason="needs chromium: pytest -m browser"))
         if not THOROUGH and item.get_closest_marker("thorough") is not None:
             item.add_marker(pytest.mark.skip(reason="takes long: nox -s thorough"))
+        if item.get_closest_marker("control_plane") is not None:  # the first one in a process starts the server, too
+            limit = item.get_closest_marker("timeout")
+            item.add_marker(pytest.mark.timeout(max(300, limit.args[0] if limit else 0)), append=False)
 
 
 @pytest.hookimpl(wrapper=True)

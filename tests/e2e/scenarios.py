@@ -122,7 +122,7 @@ class Stage:
 
     @property
     def exact(self) -> bool:
-        """Whether time is virtual. Otherwise the machine may be slow at any moment."""
+        """True if time is virtual; otherwise the machine may be slow at any moment."""
         return self.cluster.kind == "embedded"
 
     def due(self, offsets: list[float], expected: list[float]) -> None:
