@@ -104,6 +104,27 @@ async def test_a_cancelled_opening_kills_the_plugin(tmp_path: Path) -> None:
         await gone(pid)
 
 
+async def test_an_opening_that_is_cancelled_while_the_plugin_starts_kills_it_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = asyncio.create_subprocess_exec
+
+    async def start(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await create(*command, **options)
+        await pids(tmp_path, 2)
+        opening.cancel()
+        await asyncio.sleep(0)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    path = kubeconfig(tmp_path / "config", **plugin(tmp_path, hang(tmp_path)))
+    opening = asyncio.create_task(Client.from_config(kubeconfig=path).__aenter__())
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    for pid in await pids(tmp_path, 2):
+        await gone(pid)
+
+
 async def test_while_a_plugin_hangs_the_valid_credential_is_used_and_closing_kills_the_plugin(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
