@@ -24,6 +24,7 @@ from reconciler.controller import Controller, Reconciler, Result
 from reconciler.meta import Request
 from reconciler.objects import Model, ObjectMeta, Resource
 from reconciler.workqueue import ExponentialBackoff
+from tests.ports import held_port
 
 
 class Maps(Reconciler):
@@ -272,11 +273,10 @@ def banner() -> Iterator[str]:
 async def test_an_endpoint_that_is_not_the_operators_is_one_line_of_advice(
     capsys: Any, command: tuple[str, ...], banner: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        unused = f"http://127.0.0.1:{free.getsockname()[1]}"
-    assert "nothing listens there; pass the address of --metrics" in await error_of(
-        capsys, *command, f"--endpoint={unused}"
-    )
+    with held_port() as unused:
+        assert "nothing listens there; pass the address of --metrics" in await error_of(
+            capsys, *command, f"--endpoint=http://127.0.0.1:{unused}"
+        )
     assert "unknown host 'no-such-host.invalid'" in await error_of(
         capsys, *command, "--endpoint=http://no-such-host.invalid:8080"
     )

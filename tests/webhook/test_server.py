@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.serving import certificates
 from reconciler.webhook import Converter, WebhookServer, webhook_configurations
 from tests.manager.working import RecordingReconciler, config_map
+from tests.ports import held_port
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review
 
@@ -43,6 +43,12 @@ async def serving(server: WebhookServer) -> AsyncIterator[str]:
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture
@@ -123,11 +129,10 @@ async def test_client_without_the_required_certificate_is_refused(tmp_path: Path
             assert response.status == 400
 
 
-async def test_a_manager_serves_its_webhooks_if_it_has_a_certificate(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_a_manager_serves_its_webhooks_if_it_has_a_certificate(tmp_path: Path, ca: trustme.CA, port: int) -> None:
     write_certificate(tmp_path, ca)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     async with APIServer() as server, Client(server) as client:
+        address = f"127.0.0.1:{port}"
         manager = Manager(client, webhooks=address, webhook_certificates=tmp_path)
         manager.add_webhooks(Rules(), Defaults())
         async with manager.running():
