@@ -1,12 +1,13 @@
 """Speak to an API server and write down what it answered, in a form that two servers can be compared by.
 
 What must differ between two servers is replaced by what must not: uids by their order of appearance, resource versions
-by their rank among all versions of the case (so order and equality stay), times by a word.
+by their rank (so order and equality stay), times by a word.
 """
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -206,10 +207,7 @@ class Api:
 
     def normalized(self) -> list[dict[str, Any]]:
         """Return the transcript with what two servers cannot share replaced."""
-        versions: set[int] = set()
-        _collect_versions(self.transcript, versions)
-        ranks = {str(version): f"rv{rank}" for rank, version in enumerate(sorted(versions), 1)}
-        uids: dict[str, str] = {}
+        ranks, uids = ranked_versions(self.transcript), dict[str, str]()
         return [normalize(entry, ranks, uids, owners=self.with_owners) for entry in self.transcript]
 
 
@@ -278,18 +276,32 @@ def _dig(value: Any, path: str) -> Any:
     return value
 
 
-def _collect_versions(value: Any, found: set[int]) -> None:
-    if isinstance(value, dict):
+def ranked_versions(answers: Any) -> dict[str, str]:
+    """Return what stands for each version in the answers.
+
+    The versions of objects become their rank. Those of lists and bookmarks count everything that happens in a server,
+    such as the renewal of its own leases, so they become the rank of the last object version that they include.
+    """
+    objects: set[int] = set()
+    others: set[int] = set()
+    _collect_versions(answers, objects, others)
+    ordered = sorted(objects)
+    return {str(version): f"rv{bisect.bisect_right(ordered, version)}" for version in objects | others}
+
+
+def _collect_versions(value: Any, objects: set[int], others: set[int]) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _collect_versions(item, objects, others)
+    elif isinstance(value, dict):
         for key, item in value.items():
             if key.endswith("resourceVersion") and isinstance(item, str) and item.isdigit():
-                found.add(int(item))
+                of_an_object = "name" in value or key == "metadata.resourceVersion"
+                (objects if of_an_object else others).add(int(item))
             elif key == "asked":
-                found.update(int(asked) for asked in _ASKED_VERSION.findall(item) if int(asked) > 1)
+                others.update(int(asked) for asked in _ASKED_VERSION.findall(item) if int(asked) > 1)
             else:
-                _collect_versions(item, found)
-    elif isinstance(value, list):
-        for item in value:
-            _collect_versions(item, found)
+                _collect_versions(item, objects, others)
 
 
 def normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, owners: bool = False) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from reconciler.clock import SystemClock, current_clock
@@ -287,9 +290,42 @@ async def test_idle_keys_are_dropped_first_and_counted() -> None:
     history = RunHistory(lambda key: key.name == "0", current_clock(), capacity=100)
     for number in range(101):
         history.record(cycle(str(number), loop), 0.1, Completion())
-    assert len(history) == 52
-    assert [len(history.runs(Request(name, "ns"))) for name in ("0", "1", "50", "100")] == [1, 0, 1, 1]
-    assert history.dropped == 49
+    assert len(history) == 90
+    assert [len(history.runs(Request(name, "ns"))) for name in ("0", "1", "11", "12", "100")] == [1, 0, 0, 1, 1]
+    assert history.dropped == 11
+
+
+KEYS = st.one_of(st.integers(0, 4), st.integers(0, 60))
+
+
+@given(
+    steps=st.lists(st.tuples(KEYS, st.integers(0, 2), KEYS), min_size=60, max_size=300),
+    pending=st.sets(KEYS, min_size=10),
+)
+async def test_what_is_dropped_mixes_nothing_up(steps: list[tuple[int, int, int]], pending: set[int]) -> None:
+    loop = asyncio.get_running_loop()
+    history = RunHistory(lambda key: int(key.name) in pending, current_clock(), capacity=40)
+    told: dict[int, list[int]] = {}  # of each key: the numbers of its reconciles
+    echoes: Counter[int] = Counter()
+    awaited: dict[int, int] = {}
+    for number, (key, writes, echo) in enumerate(steps):
+        ended = cycle(str(key), loop)
+        ended.writes = writes
+        history.record(ended, float(number), Completion())
+        told.setdefault(key, []).append(number)
+        if writes:
+            awaited[key] = number
+        history.record_echo(Request(str(echo), "ns"))
+        if echo in awaited:
+            echoes[awaited[echo]] += 1
+            if echoes[awaited[echo]] == steps[awaited[echo]][1]:
+                del awaited[echo]
+    for key, numbers in told.items():
+        kept = history.runs(Request(str(key), "ns"))
+        assert [int(run.seconds) for run in kept] == numbers[len(numbers) - len(kept) :]
+        assert [run.echoes for run in kept] == [echoes[int(run.seconds)] for run in kept]
+    assert history.keys().keys() == {Request(str(key), "ns") for key in told if history.runs(Request(str(key), "ns"))}
+    assert 20 <= len(history) <= 40 or len(steps) < 40
 
 
 async def test_a_reconcile_began_at_one_time_until_the_clock_is_set() -> None:

@@ -1,12 +1,14 @@
 """The latest reconciles of each key, in bounded memory: when, why, how long, and how they ended.
 
-Reconciles are rows of parallel columns, so that one costs about 30 bytes. What many rows have in common (reasons,
-result, failure) is one object. When the columns are full, the rows of keys that are idle for longest are dropped.
+Reconciles are rows of parallel columns, so that one costs about 30 bytes, and a key 40. What many rows have in common
+(reasons, result, failure) is one object. When the columns are full, the oldest rows of idle keys are dropped, a few at
+a time.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,7 +31,7 @@ MAX_RUNS = 10
 """The highest number of reconciles that are kept for a key."""
 
 _CAPACITY = 10_000
-"""The highest number of reconciles that are kept for a controller: 0.3 MB, and about 10 MB if each failed in a way of
+"""The highest number of reconciles that are kept for a controller: 0.7 MB, and about 10 MB if each failed in a way of
 its own."""
 
 _MAX_SHARED = 256
@@ -139,7 +141,10 @@ class RunHistory:
         self._seen = bytearray()  # of each row: the number of its echoes, and whether it was overtaken
         self._changes: list[Creation | WakingChanges | None] = []
         self._pool: dict[Any, Any] = {}
-        self._awaited: dict[Request, int] = {}
+        self._counts: defaultdict[Request, int] = defaultdict(int)
+        self._awaited: dict[Request, int] = {}  # rows, counted from the first one ever
+        self._first = 0
+        self._surplus = 0  # rows beyond the limit of their keys
         self._zero: datetime | None = None
         self.dropped = 0
 
@@ -155,6 +160,9 @@ class RunHistory:
         if row >= self._capacity:
             self._compact()
             row = len(self._keys)
+        self._counts[run.request] += 1
+        if self._counts[run.request] > MAX_RUNS:
+            self._surplus += 1
         if completion is None:
             shared = _Shared(run.reasons, "cancelled", None, cycle.writes, cycle.status_written, None, None)
         elif completion.error is not None:
@@ -171,7 +179,7 @@ class RunHistory:
         self._seen.append(0)
         self._changes.append(cycle.changes)
         if cycle.writes:
-            self._awaited[run.request] = row
+            self._awaited[run.request] = self._first + row
 
     def record_overtaken(self) -> None:
         """Record that the object changed during the reconcile that was recorded last."""
@@ -179,8 +187,9 @@ class RunHistory:
 
     def record_echo(self, key: Request) -> None:
         """Record that the watch event of a key's own write was dropped."""
-        row = self._awaited.get(key)
-        if row is not None:
+        awaited = self._awaited.get(key)
+        if awaited is not None:
+            row = awaited - self._first
             self._seen[row] += 1
             echoes = self._seen[row] & _ECHOES
             if echoes >= self._shared[row].writes or echoes == _ECHOES:
@@ -251,30 +260,45 @@ class RunHistory:
         return found
 
     def _compact(self) -> None:
-        """Drop rows: those beyond the limit of a key, then those of the keys that are idle for longest.
+        """Drop rows: those beyond the limits of their keys if they are many, else among the oldest eighth.
 
-        Half of the rows remain, and up to three quarters if their keys are in the queue.
+        Of the oldest eighth, the rows of idle keys are dropped, and at least half of all: so few at a time, the event
+        loop is not held up. Only many reconciles of few keys leave many beyond the limits.
         """
-        before, counts = set(self._keys), dict[Request, int]()
+        eighth = max(2, self._capacity // 8)
+        everywhere = self._surplus >= eighth
+        examined, most = (len(self._keys), self._capacity) if everywhere else (eighth, eighth // 2)
         kept: list[int] = []
-        half, most = self._capacity // 2, self._capacity * 3 // 4
-        for row in range(len(self._keys) - 1, -1, -1):
-            key = self._keys[row]
-            count = counts.get(key, 0)
-            if count >= MAX_RUNS or len(kept) >= most or (len(kept) >= half and not self._is_pending(key)):
-                continue
-            counts[key] = count + 1
-            kept.append(row)
-        kept.reverse()
-        self.dropped += len(before) - len(counts)
-        self._keys = [self._keys[row] for row in kept]
-        self._shared = [self._shared[row] for row in kept]
-        self._since = array("d", [self._since[row] for row in kept])
-        self._seconds = array("f", [self._seconds[row] for row in kept])
-        self._seen = bytearray(self._seen[row] for row in kept)
-        self._changes = [self._changes[row] for row in kept]
-        rows = {old: new for new, old in enumerate(kept)}
-        self._awaited = {key: rows[row] for key, row in self._awaited.items() if row in rows}
+        for row, key in enumerate(self._keys[:examined]):
+            if self._counts[key] > MAX_RUNS or not (everywhere or self._is_pending(key)):
+                self._discard(row)
+            else:
+                kept.append(row)
+        for row in kept[:-most]:
+            self._discard(row)
+        kept = kept[-most:]
+        first = self._first + examined - len(kept)
+        for new, row in enumerate(kept):
+            if self._awaited.get(self._keys[row]) == self._first + row:
+                self._awaited[self._keys[row]] = first + new
+        self._first = first
+        self._keys[:examined] = [self._keys[row] for row in kept]
+        self._shared[:examined] = [self._shared[row] for row in kept]
+        self._since[:examined] = array("d", [self._since[row] for row in kept])
+        self._seconds[:examined] = array("f", [self._seconds[row] for row in kept])
+        self._seen[:examined] = bytes(self._seen[row] for row in kept)
+        self._changes[:examined] = [self._changes[row] for row in kept]
+
+    def _discard(self, row: int) -> None:
+        """Forget that a row was its key's."""
+        key = self._keys[row]
+        self._surplus -= self._counts[key] > MAX_RUNS
+        self._counts[key] -= 1
+        if not self._counts[key]:
+            del self._counts[key]
+            self.dropped += 1
+        if self._awaited.get(key) == self._first + row:
+            del self._awaited[key]
 
 
 def _failure_of(error: BaseException, completion: Completion) -> Failure:

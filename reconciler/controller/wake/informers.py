@@ -195,8 +195,8 @@ class WatchedInformers:
         except CacheNotSynced as error:
             raise CacheSyncTimeout(
                 f"controller {self._name!r}: {gvk_from(watched.kind)} could not be listed within {self._timeout:g} s. "
-                f"{watched.informer.problem}. Check that the kind is installed, that the cache is started, and that "
-                "this identity may list and watch the kind"
+                "Check that the kind is installed, that the cache is started, and that this identity may list and "
+                f"watch the kind. The last problem: {watched.informer.problem}"
             ) from error
 
     def _forget_versions(self) -> None:

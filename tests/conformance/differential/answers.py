@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from tests.conformance.api import normalize
+from tests.conformance.api import normalize, ranked_versions
 from tests.conformance.differential.player import Entry, Step
 
 _WIDTH = 74
@@ -19,36 +19,9 @@ _PRECONDITION = re.compile(r"(ResourceVersion in (?:the )?(?:precondition|record
 
 
 def normalized(answers: Sequence[Entry], ns: str) -> list[Entry]:
-    """Return answers with what two servers cannot share replaced.
-
-    The versions of objects become their rank. Those of lists and bookmarks count everything that happens in a server,
-    so they become the rank of the last object version that they include.
-    """
-    exact: set[int] = set()
-    _collect(answers, exact)
-    ordered = sorted(exact)
-    ranks = {str(version): f"rv{rank}" for rank, version in enumerate(ordered, 1)}
-    others: set[int] = set()
-    _collect(answers, others, exact=False)
-    for version in others - exact:
-        rank = sum(known < version for known in ordered)
-        ranks[str(version)] = f"rv{rank}"
-    uids: dict[str, str] = {}
+    """Return answers with what two servers cannot share replaced."""
+    ranks, uids = ranked_versions(answers), dict[str, str]()
     return [_settled(normalize(entry, ranks, uids, owners=True), ranks, ns) for entry in answers]
-
-
-def _collect(value: Any, found: set[int], *, exact: bool = True) -> None:
-    """Collect the versions of objects, or those of lists and bookmarks."""
-    if isinstance(value, list):
-        for item in value:
-            _collect(item, found, exact=exact)
-    elif isinstance(value, dict):
-        metadata = value.get("metadata")
-        version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-        if isinstance(version, str) and version.isdigit() and bool(metadata.get("name")) is exact:
-            found.add(int(version))
-        for item in value.values():
-            _collect(item, found, exact=exact)
 
 
 def _settled(value: Any, ranks: Mapping[str, str], ns: str) -> Any:
