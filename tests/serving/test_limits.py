@@ -218,6 +218,32 @@ async def test_a_failing_handler_is_logged_and_its_message_is_not_sent(caplog: p
     assert [record.name for record in caplog.records if record.exc_info] == ["reconciler.http"]
 
 
+async def test_a_client_that_leaves_before_its_body_is_read_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    begun, errors = asyncio.Event(), list[BaseException]()
+
+    async def read_late(request: web.BaseRequest) -> web.StreamResponse:
+        begun.set()
+        while request.transport is not None:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+        try:
+            return web.Response(body=await read_body(request, Limits(**LONG)))
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    server = HTTPServer(read_late, Limits(**LONG))
+    await server.start("127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.addresses[0])
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx")
+    await begun.wait()
+    writer.transport.abort()
+    while not errors:  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0)
+    await server.close(0.01)
+    assert isinstance(errors[0], ConnectionError)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 async def test_the_embedded_server_disconnects_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "_LIMITS", Limits(**SHORT))
     async with APIServer() as server:
