@@ -33,7 +33,8 @@ The tree::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ __all__ = [
     "NotServed",
     "OutcomeUnknown",
     "ReconcilerError",
+    "RepeatedFailures",
     "RequestTooLarge",
     "ServerError",
     "ServerTimeout",
@@ -90,6 +92,28 @@ def describe_error(error: BaseException) -> str:
     """Return the type and the text of an exception for a log line; only the type if the text is empty."""
     name, text = type(error).__name__, error_text(error)
     return name if text == name else f"{name}: {text}"
+
+
+class RepeatedFailures:
+    """A log of the failures of user code that is called again and again: only the first is logged above DEBUG.
+
+    Args:
+        logger: the logger.
+        level: of the first failure.
+        message: what failed and what follows from it, with placeholders. The error is appended.
+    """
+
+    def __init__(self, logger: logging.Logger, level: int, message: str) -> None:
+        self._logger = logger
+        self._level = level
+        self._message = f"{message}: %s"
+        self._logged: set[Hashable] = set()
+
+    def log(self, error: BaseException, *arguments: object, kind: Hashable = None) -> None:
+        """Log a failure with its traceback. The arguments fill the placeholders; each kind has a first failure."""
+        level = logging.DEBUG if kind in self._logged else self._level
+        self._logged.add(kind)
+        self._logger.log(level, self._message, *arguments, describe_error(error), exc_info=error, stacklevel=2)
 
 
 class ReconcilerError(Exception):
@@ -190,9 +214,10 @@ class APIError(ReconcilerError):
         self.body = body
         details = (body or {}).get("details") or {}
         self.details: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
+        causes = self.details.get("causes")
         self.causes: Sequence[Cause] = tuple(
             Cause(str(c.get("reason", "")), str(c.get("message", "")), str(c.get("field", "")))
-            for c in self.details.get("causes") or ()
+            for c in (causes if isinstance(causes, (list, tuple)) else ())
             if isinstance(c, Mapping)
         )
         self.retry_after = retry_after

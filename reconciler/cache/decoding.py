@@ -18,7 +18,7 @@ import msgspec
 from reconciler.cache.object import CachedObject, CachedOwner
 from reconciler.cache.scope import HashRange, Transform
 from reconciler.cancellation import FAILURES
-from reconciler.errors import describe_error
+from reconciler.errors import RepeatedFailures
 from reconciler.meta import (
     UNDECODABLE,
     GroupVersionKind,
@@ -224,6 +224,9 @@ class WireReader:
         self.server_filters: bool | None = None
         self.unexpected = 0
         self.transform_errors = 0
+        self._failures = RepeatedFailures(
+            _logger, logging.WARNING, "%s %s: the transform failed, storing the object as received"
+        )
 
     def read(self, raw: msgspec.Raw | bytes, *, report: bool = True) -> CachedObject | None:
         """Return the cached object; None if the JSON is not an object of this kind.
@@ -286,17 +289,7 @@ class WireReader:
         except FAILURES as error:
             # User code; an object that cannot be transformed must not be lost.
             self.transform_errors += 1
-            level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
-            request = Request(metadata.name, metadata.namespace)
-            text = describe_error(error)
-            _logger.log(
-                level,
-                "%s %s: the transform failed, storing the object as received: %s",
-                self._gvk,
-                request,
-                text,
-                exc_info=True,
-            )
+            self._failures.log(error, self._gvk, Request(metadata.name, metadata.namespace))
             return _build(metadata, data)
 
 

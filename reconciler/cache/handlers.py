@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from reconciler.cache.object import CachedObject, CacheEvent, EventType
 from reconciler.cache.store import Store
 from reconciler.cancellation import FAILURES
-from reconciler.errors import describe_error
+from reconciler.errors import RepeatedFailures
 
 __all__ = ["Handler", "HandlerRegistration", "Handlers", "Resync", "unchanged"]
 
@@ -30,6 +30,7 @@ class HandlerRegistration:
 
     def __init__(self, handler: Handler, handlers: Handlers, synced: asyncio.Event) -> None:
         self.errors = 0
+        self._failures = RepeatedFailures(_logger, logging.ERROR, "handler failed on %s of %r")
         self._handler = handler
         self._handlers = handlers
         self._synced = synced
@@ -54,9 +55,7 @@ class HandlerRegistration:
         except FAILURES as error:
             self.errors += 1
             self._handlers.errors += 1
-            level = logging.ERROR if self.errors == 1 else logging.DEBUG
-            text = describe_error(error)
-            _logger.log(level, "handler failed on %s of %r: %s", event.type.value, event.object, text, exc_info=True)
+            self._failures.log(error, event.type.value, event.object)
 
 
 class Handlers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reconciler.cache.object import CachedObject
 from reconciler.cancellation import FAILURES
-from reconciler.errors import describe_error
+from reconciler.errors import RepeatedFailures
 from reconciler.meta import Request, get_path, parse_path
 from reconciler.wire import JSONObject
 
@@ -84,6 +84,7 @@ class Index:
     def __init__(self, name: str, values: ObjectValues) -> None:
         self.name = name
         self.errors = 0
+        self._failures = RepeatedFailures(_logger, logging.WARNING, "index %r failed on %r, not indexing the object")
         self._values = values
         # Both contain only stored objects: a value is removed with its last object.
         self._objects: dict[str, dict[Request, CachedObject]] = {}
@@ -119,11 +120,7 @@ class Index:
         except FAILURES as error:
             # User code; an object that cannot be indexed must still be cached.
             self.errors += 1
-            level = logging.WARNING if self.errors == 1 else logging.DEBUG
-            text = describe_error(error)
-            _logger.log(
-                level, "index %r failed on %r, not indexing the object: %s", self.name, cached, text, exc_info=True
-            )
+            self._failures.log(error, self.name, cached)
             return ()
 
     def __len__(self) -> int:

@@ -667,6 +667,7 @@ class Client:
         Raises:
             NotFound: the object does not exist.
             Conflict: the object has another uid or version.
+            ValueError: `uid` or `resource_version` is given and is empty.
         """
         return await _write.delete(self.session, kind_or_obj, name, namespace, **options)
 
@@ -686,7 +687,8 @@ class Client:
         Never retried if the outcome is unknown. `propagation` and `grace_period` are those of `delete`.
 
         Raises:
-            ValueError: the kind is namespaced and no namespace is given; the API has no such deletion.
+            ValueError: a selector is given and is empty, which would delete everything; or the kind is namespaced and
+                no namespace is given, since the API has no such deletion.
         """
         await _write.delete_all_of(
             self.session,

@@ -6,14 +6,15 @@ are monotonic seconds.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
+
+from reconciler.lru import LRU
 
 __all__ = ["Correlator", "Decision", "Occurrence", "Subject"]
 
@@ -102,34 +103,6 @@ class _Bucket(msgspec.Struct, gc=False):
     last: float
 
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class _LRUCache(Generic[K, V]):
-    """A cache of the most recently used entries."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[K, V] = OrderedDict()
-
-    def get(self, key: K) -> V | None:
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
-
-    def put(self, key: K, value: V) -> V:
-        self._values[key] = value
-        self._values.move_to_end(key)
-        if len(self._values) > self._size:
-            self._values.popitem(last=False)
-        return value
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-
 class Correlator:
     """A correlator of events, with a bounded memory of earlier occurrences.
 
@@ -140,9 +113,9 @@ class Correlator:
 
     def __init__(self, new_name: Callable[[Occurrence], str], *, size: int = CACHE_SIZE) -> None:
         self._new_name = new_name
-        self._messages: _LRUCache[_SimilarKey, _Messages] = _LRUCache(size)
-        self._stored: _LRUCache[tuple[_SimilarKey, str | None], Decision] = _LRUCache(size)
-        self._buckets: _LRUCache[_SimilarKey, _Bucket] = _LRUCache(size)
+        self._messages: LRU[_SimilarKey, _Messages] = LRU(size)
+        self._stored: LRU[tuple[_SimilarKey, str | None], Decision] = LRU(size)
+        self._buckets: LRU[_SimilarKey, _Bucket] = LRU(size)
 
     def decide(self, occurrence: Occurrence) -> Decision | None:
         """Return how to store an occurrence; None to drop it, because its object has reported too many events."""
@@ -153,7 +126,8 @@ class Correlator:
     def _must_combine(self, occurrence: Occurrence) -> bool:
         messages = self._messages.get(occurrence.similar)
         if messages is None or occurrence.monotonic - messages.last > SIMILAR_INTERVAL:
-            messages = self._messages.put(occurrence.similar, _Messages(occurrence.monotonic))
+            messages = _Messages(occurrence.monotonic)
+        self._messages[occurrence.similar] = messages
         messages.last = occurrence.monotonic
         messages.seen.add(occurrence.message)
         if len(messages.seen) < SIMILAR_LIMIT:
@@ -169,11 +143,12 @@ class Correlator:
             decision = Decision(self._new_name(occurrence), message, 1, occurrence.at)
         else:
             decision = Decision(last.name, message, last.count + 1, last.first)
-        return self._stored.put(key, decision)
+        self._stored[key] = decision
+        return decision
 
     def _take_token(self, occurrence: Occurrence) -> bool:
         key = replace(occurrence.similar, reason="")
-        bucket = self._buckets.get(key) or self._buckets.put(key, _Bucket(BURST, occurrence.monotonic))
+        bucket = self._buckets[key] = self._buckets.get(key) or _Bucket(BURST, occurrence.monotonic)
         elapsed = max(0.0, occurrence.monotonic - bucket.last)
         bucket.tokens = min(BURST, bucket.tokens + elapsed * REFILL)
         bucket.last = occurrence.monotonic

@@ -140,7 +140,7 @@ class EventRecorder:
 
         Raises:
             ValueError: `reason` is empty, or `obj` has no kind or name.
-            TypeError: `obj` is not a Kubernetes object.
+            TypeError: `obj` is not a Kubernetes object, or an argument is not a string, such as an exception.
         """
         self._record(obj, "Normal", reason, message)
 
@@ -208,6 +208,9 @@ class EventRecorder:
     def _record(self, obj: object, type: str, reason: str, message: str) -> None:
         if not reason:
             raise ValueError("an event needs a reason in CamelCase")
+        for name, text in (("reason", reason), ("message", message)):
+            if not isinstance(text, str):
+                raise TypeError(f"the {name} of an event must be a string, not a {text.__class__.__name__}")
         now = self._clock.now()
         texts = encodable(reason), _truncate(message)
         occurrence = Occurrence(_subject_of(obj), type, *texts, now, self._clock.monotonic())

@@ -142,7 +142,7 @@ def parse_retry_after(header: str, now: datetime) -> float | None:
     """
     header = header.strip()
     if header.isascii() and header.isdigit():
-        return float(header)
+        return float(header[:9])  # thirty years, if there are more
     if not header:
         return None
     from email.utils import parsedate_to_datetime  # a dozen modules, for a rare header

@@ -12,6 +12,7 @@ import logging
 import selectors
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
@@ -96,10 +97,6 @@ class BlockedLoopWatchdog:
     """A daemon thread that logs which line of code blocks the event loop for more than a second.
 
     Under virtual time it starts no thread. It does not report a program that a Python debugger has halted.
-
-    Args:
-        clock: source of time.
-        counters: counts the blocks.
 
     Attributes:
         block: the block in progress, once it has lasted longer than a second; None if there is none.
@@ -187,11 +184,7 @@ def _waits_for_events(frame: FrameType | None) -> bool:
 
 def _stack(frame: FrameType | None) -> list[FrameType]:
     """Return a frame and its callers, outermost first."""
-    frames = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames[::-1]
+    return [] if frame is None else [each for each, _ in traceback.walk_stack(frame)][::-1]
 
 
 def _where(stack: list[FrameType]) -> str:

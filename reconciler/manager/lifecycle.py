@@ -17,8 +17,8 @@ from reconciler.manager.election.elector import Elector
 from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
-from reconciler.manager.runnables import RunnableEntry, Supervisor, Webhooks, call_and_wait, first_failure
-from reconciler.manager.waiting import drains, lists, remind, report_progress, waits
+from reconciler.manager.runnables import RunnableGroup, Supervisor, Webhooks, first_failure
+from reconciler.manager.waiting import drains, keys_in_progress, lists, remind, report_progress, waits
 from reconciler.telemetry import Facts
 
 __all__ = ["Lifecycle", "State"]
@@ -45,14 +45,14 @@ class Lifecycle:
     the parts as usual; a second cancellation, while they stop, cuts the grace period short.
 
     Args:
-        servers: HTTP servers; started first, stopped last.
-        cache: started before anything that may need it.
         elector: decides when the controllers start; None for immediately.
         warm_up: whether controllers watch and queue while they wait for the election.
         grace: seconds that work in progress has to finish.
-        clock: source of time.
-        watchdog: reports code that blocks the event loop.
         banner: returns the first log line, once the servers listen.
+
+    Attributes:
+        runnables: those that run on every replica; they start when the cache has synced.
+        leader_runnables: those that run only on the leader; they start before the controllers.
     """
 
     def __init__(
@@ -77,14 +77,11 @@ class Lifecycle:
         self._banner = banner
         self.state: State = "new"
         self.controllers: list[Controller] = []
-        self._runnables: list[RunnableEntry] = []
+        self.runnables = RunnableGroup()
+        self.leader_runnables = RunnableGroup()
         self._webhooks: list[Webhooks] = []
+        self._webhook_runnables = RunnableGroup()
         self._supervisor: Supervisor
-        self._runnable_tasks: list[asyncio.Task[Any]] = []  # runnables that run on every replica
-        self._leader_tasks: list[asyncio.Task[Any]] = []  # runnables that run only on the leader
-        self._webhook_tasks: list[asyncio.Task[Any]] = []
-        self._serving = False  # webhooks have started or are starting
-        self._synced = False  # runnables that run on every replica have started or are starting
         self._standby = False  # controllers watch while they wait for the election
         self._active = False  # controllers have started or are starting
         self._warm_ups: list[asyncio.Task[Any]] = []  # of a standby's controllers
@@ -133,17 +130,10 @@ class Lifecycle:
         elif self._standby:
             self._start_warm_up(controller)
 
-    def add_runnable(self, entry: RunnableEntry) -> None:
-        """Add a runnable; it starts immediately if its group has started."""
-        self._runnables.append(entry)
-        if self._active if entry.leader_only else self._synced:
-            self._start_runnable(entry)
-
     def add_webhooks(self, webhooks: Webhooks) -> None:
         """Add webhooks; they start before the cache, or immediately if the others have started."""
         self._webhooks.append(webhooks)
-        if self._serving:
-            self._start_webhooks(webhooks)
+        self._webhook_runnables.add(type(webhooks).__name__, webhooks.run)
 
     async def __aenter__(self) -> None:
         """Start everything; controllers wait for the election, if there is one.
@@ -244,18 +234,13 @@ class Lifecycle:
             self._supervisor.start("reminders of the start", waiting),
             self._supervisor.start("progress of the start", progress),
         ]
-        self._serving = True
-        for webhooks in self._webhooks:
-            self._start_webhooks(webhooks)
+        self._webhook_runnables.start(self._supervisor)
         for webhooks in self._webhooks:
             await webhooks.listening()
         await self._cache.start()
         self._supervisor.start("the cache", self._cache.finished())
         await self._cache.wait_synced(SYNC_TIMEOUT)
-        self._synced = True
-        for entry in self._runnables:
-            if not entry.leader_only:
-                self._start_runnable(entry)
+        self.runnables.start(self._supervisor)
         if self._elector is None:
             await self._start_controllers()
         else:
@@ -293,48 +278,32 @@ class Lifecycle:
     async def _start_controllers(self) -> None:
         """Start the controllers and the runnables that only the leader may run."""
         self._active = True
-        for entry in self._runnables:
-            if entry.leader_only:
-                self._start_runnable(entry)
+        self.leader_runnables.start(self._supervisor)
         controllers = list(self.controllers)
         await first_failure(
             [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
         )
-        self._stop_reminding()
+        self._supervisor.cancel(self._reminders)
         names = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
         _log.info("started controllers: %s", ", ".join(names) or "none")
         for each in controllers:
             self._supervisor.start(f"controller {each.name}", each.finished())
 
-    def _stop_reminding(self) -> None:
-        self._supervisor.cancel(self._reminders)
-
     async def _run_controller(self, controller: Controller) -> None:
         await controller.start()
         await controller.finished()
 
-    def _start_webhooks(self, webhooks: Webhooks) -> None:
-        self._webhook_tasks.append(
-            self._supervisor.start(
-                f"runnable {type(webhooks).__name__}", call_and_wait(webhooks.run), may_be_cancelled=True
-            )
-        )
-
-    def _start_runnable(self, entry: RunnableEntry) -> None:
-        group = self._leader_tasks if entry.leader_only else self._runnable_tasks
-        group.append(self._supervisor.start(f"runnable {entry.name}", call_and_wait(entry.call), may_be_cancelled=True))
-
     async def _stop(self) -> GracePeriodExceeded | None:
         self.state = "stopping"
-        self._stop_reminding()
+        self._supervisor.cancel(self._reminders)
         lost = isinstance(self._supervisor.failure, LeadershipLost)
         grace = 0.0 if lost else self._grace
         until = self._clock.monotonic() + grace
         left = await self._request_controller_stop(grace)
         await self._leave_election(clean=not left)
-        left += await self._cancel_all(self._runnable_tasks, max(until - self._clock.monotonic(), CANCEL_TIMEOUT))
+        left += await self._cancel_all(self.runnables.tasks, max(until - self._clock.monotonic(), CANCEL_TIMEOUT))
         await self._cache.stop()
-        left += await self._cancel_all(self._webhook_tasks, CANCEL_TIMEOUT)
+        left += await self._cancel_all(self._webhook_runnables.tasks, CANCEL_TIMEOUT)
         await self._servers.stop()
         self._watchdog.stop()
         self.state = "stopped"
@@ -354,9 +323,9 @@ class Lifecycle:
         if self._election_waiter is not None:
             self._supervisor.cancel([self._election_waiter])
             await asyncio.wait({self._election_waiter})
-        self._supervisor.cancel(self._leader_tasks)
+        self._supervisor.cancel(self.leader_runnables.tasks)
         stops = [asyncio.create_task(each.stop(grace=grace), name=_describe(each)) for each in self.controllers]
-        running = {task for task in (*stops, *self._leader_tasks) if not task.done()}
+        running = {task for task in (*stops, *self.leader_runnables.tasks) if not task.done()}
         cut_short = asyncio.create_task(self._grace_cut_short.wait())
         progress = asyncio.create_task(report_progress(lambda: drains(self.controllers)), name="progress of the stop")
         try:
@@ -413,6 +382,5 @@ async def _wait_ended(
 
 
 def _describe(controller: Controller) -> str:
-    queue = controller.queue
-    keys = ", ".join(str(key) for key in queue.keys() if queue.in_progress(key) is not None)  # noqa: SIM118
+    keys = ", ".join(keys_in_progress(controller))
     return f"controller {controller.name} ({keys} in progress)" if keys else f"controller {controller.name}"

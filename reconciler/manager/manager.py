@@ -35,7 +35,7 @@ from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
 from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
-from reconciler.manager.runnables import Runnable, RunnableEntry, name_and_call
+from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding.options import Sharding
 from reconciler.manager.sharding.shard import new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
@@ -233,8 +233,8 @@ class Manager:
             ManagerError: the manager is stopping or has stopped.
         """
         self._lifecycle.check_open()
-        name, call = name_and_call(runnable)
-        self._lifecycle.add_runnable(RunnableEntry(name, call, leader_only))
+        group = self._lifecycle.leader_runnables if leader_only else self._lifecycle.runnables
+        group.add(*name_and_call(runnable))
 
     def add_webhooks(self, *webhooks: Webhook | WebhookServer) -> None:
         """Add validators, defaulters and converters, or a server of your own with some.

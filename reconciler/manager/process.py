@@ -35,9 +35,6 @@ the middle one. Full collections, which take longest, become rarer than by defau
 class _SignalHandler:
     """The handler of SIGTERM and SIGINT while managers run in an event loop; the process has one for all of them.
 
-    Args:
-        loop: the running loop, in the main thread.
-
     Attributes:
         stops: the functions that stop the managers.
     """

@@ -6,40 +6,14 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from reconciler.errors import describe_error
 from reconciler.manager.errors import ManagerError
 
-__all__ = ["Runnable", "RunnableEntry", "Supervisor", "Webhooks", "call_and_wait", "first_failure", "name_and_call"]
+__all__ = ["Runnable", "RunnableGroup", "Supervisor", "Webhooks", "first_failure", "name_and_call"]
 
 _log = logging.getLogger("reconciler.manager")
-
-
-class RunnableEntry(NamedTuple):
-    """A runnable that was added to a manager.
-
-    Attributes:
-        name: its name in messages.
-        call: starts it.
-        leader_only: whether it runs only while this process leads.
-    """
-
-    name: str
-    call: Callable[[], Awaitable[object]]
-    leader_only: bool
-
-
-class Webhooks(Protocol):
-    """A webhook server as seen by the manager. It starts before the cache: lists may need a conversion webhook."""
-
-    async def run(self) -> object:
-        """Serve until cancelled."""
-        ...
-
-    async def listening(self) -> None:
-        """Wait until the server listens."""
-        ...
 
 
 @runtime_checkable
@@ -52,6 +26,14 @@ class Runnable(Protocol):
         The manager continues when this returns, and stops when it raises. Cancellation asks it to end, which may take
         the grace period.
         """
+        ...
+
+
+class Webhooks(Runnable, Protocol):
+    """A webhook server as seen by the manager. It starts before the cache: lists may need a conversion webhook."""
+
+    async def listening(self) -> None:
+        """Wait until the server listens."""
         ...
 
 
@@ -73,7 +55,7 @@ def name_and_call(runnable: object) -> tuple[str, Callable[[], Awaitable[object]
     raise TypeError(f"{runnable!r} is not a runnable: pass an object with `async def run(self)`, or an async function")
 
 
-async def call_and_wait(call: Callable[[], Awaitable[object]]) -> None:
+async def _call_and_wait(call: Callable[[], Awaitable[object]]) -> None:
     """Call a function and await its result; a coroutine for a task.
 
     Raises:
@@ -109,10 +91,7 @@ class Supervisor:
     ) -> asyncio.Task[Any]:
         """Start a coroutine as a task.
 
-        Args:
-            name: of the task.
-            coroutine: the coroutine.
-            may_be_cancelled: whether it is no failure if others cancel the task: a runnable may cancel itself.
+        If others cancel it, that counts as a failure unless `may_be_cancelled`: a runnable may cancel itself.
         """
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
@@ -157,6 +136,33 @@ class Supervisor:
         else:
             _log.error("%s failed, stopping: %s", task.get_name(), describe_error(error))
             self.failed.set_result(error)
+
+
+class RunnableGroup:
+    """Runnables that start together; one that is added afterwards starts at once.
+
+    Attributes:
+        tasks: in which they run.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[Any]] = []
+        self._waiting: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._supervisor: Supervisor | None = None
+
+    def add(self, name: str, call: Callable[[], Awaitable[object]]) -> None:
+        """Add the function that runs a runnable, and its name for messages."""
+        if self._supervisor is None:
+            self._waiting.append((name, call))
+            return
+        task = self._supervisor.start(f"runnable {name}", _call_and_wait(call), may_be_cancelled=True)
+        self.tasks.append(task)
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Start them."""
+        self._supervisor = supervisor
+        for name, call in self._waiting:
+            self.add(name, call)
 
 
 async def first_failure(tasks: Iterable[asyncio.Task[Any]]) -> None:

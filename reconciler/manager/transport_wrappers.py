@@ -17,13 +17,10 @@ __all__ = ["CountingTransport", "FencedTransport", "TracingTransport", "UrgentTr
 
 
 class _TransportWrapper:
-    """A transport that passes requests to another one."""
+    """The base of transports that pass requests to another one."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-
-    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        return await self._transport.send(request)
 
     @property
     def host(self) -> str:
@@ -32,12 +29,7 @@ class _TransportWrapper:
 
 
 class CountingTransport(_TransportWrapper):
-    """A transport that counts responses by status code.
-
-    Args:
-        transport: sends the requests.
-        counters: counts the responses.
-    """
+    """A transport that counts responses by status code."""
 
     def __init__(self, transport: Transport, counters: RequestCounters) -> None:
         super().__init__(transport)
@@ -45,13 +37,12 @@ class CountingTransport(_TransportWrapper):
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request and count its response. A cancelled request is not counted."""
-        # An in-process transport has no host; one over sockets has it once it is open.
         try:
             response = await self._transport.send(request)
         except TransportError:
-            self._counters.count("<error>", request.method, getattr(self._transport, "host", ""))
+            self._counters.count("<error>", request.method, self.host)
             raise
-        self._counters.count(str(response.status), request.method, getattr(self._transport, "host", ""))
+        self._counters.count(str(response.status), request.method, self.host)
         return response
 
 
@@ -67,7 +58,6 @@ class FencedTransport(_TransportWrapper):
     """A transport that refuses writes while this process is not the leader.
 
     Args:
-        transport: sends the requests.
         check: raises if this process must not write.
     """
 
@@ -94,10 +84,6 @@ class TracingTransport(_TransportWrapper):
     A span is named after method and resource, such as ``PUT databases/status``. Its attributes are
     ``http.request.method``, ``url.path``, ``http.response.status_code`` and ``server.address``. The span of a watch
     ends when the watch is open.
-
-    Args:
-        transport: sends the requests.
-        tracer: creates the spans.
     """
 
     def __init__(self, transport: Transport, tracer: Tracer) -> None:
@@ -111,9 +97,8 @@ class TracingTransport(_TransportWrapper):
         from opentelemetry.trace import SpanKind, StatusCode
 
         attributes = {"http.request.method": request.method, "url.path": request.path}
-        host = getattr(self._transport, "host", "")
-        if host:
-            attributes["server.address"] = host
+        if self.host:
+            attributes["server.address"] = self.host
         name = f"{request.method} {_resource_of(request.path)}"
         with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
             response = await self._transport.send(request)

@@ -20,7 +20,7 @@ from reconciler.errors import (
 )
 from reconciler.manager.election.elector import Elector
 
-__all__ = ["Wait", "drains", "lists", "remind", "report_progress", "waits"]
+__all__ = ["Wait", "drains", "keys_in_progress", "lists", "remind", "report_progress", "waits"]
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -57,9 +57,6 @@ async def remind(waiting: Callable[[], Sequence[Wait]]) -> None:
     """Log what is waited for, every 30 s until cancelled.
 
     As long as all of it is normal, the interval doubles, up to an hour.
-
-    Args:
-        waiting: returns what is waited for.
     """
     elapsed, delay = 0.0, PERIOD
     while True:
@@ -72,11 +69,7 @@ async def remind(waiting: Callable[[], Sequence[Wait]]) -> None:
 
 
 async def report_progress(progress: Callable[[], Sequence[str]]) -> None:
-    """Log progress after 2 s, and every 5 s until cancelled. The interval doubles while there is none.
-
-    Args:
-        progress: returns what is in progress, and how far it is.
-    """
+    """Log progress after 2 s, and every 5 s until cancelled. The interval doubles while there is none."""
     elapsed, delay, before = 0.0, _QUICK, None
     while True:
         await asyncio.sleep(delay)
@@ -93,13 +86,17 @@ def lists(informers: Iterable[Informer]) -> Sequence[str]:
     return [f"listing {each.scope}: {each.listed:,} objects so far" for each in listing]
 
 
+def keys_in_progress(controller: Controller) -> list[str]:
+    """Return the keys of a controller that are in progress."""
+    queue = controller.queue
+    return [str(key) for key in queue.keys() if queue.in_progress(key) is not None]  # noqa: SIM118 - not a dict
+
+
 def drains(controllers: Iterable[Controller]) -> Sequence[str]:
     """Return which keys of each controller are not finished."""
     found = []
     for controller in controllers:
-        queue = controller.queue
-        keys = [str(key) for key in queue.keys() if queue.in_progress(key) is not None]  # noqa: SIM118 - not a dict
-        ready = len(queue)
+        keys, ready = keys_in_progress(controller), len(controller.queue)
         if not keys and not ready:
             continue
         more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""

@@ -62,7 +62,7 @@ def check_condition(type: object, reason: object, message: object) -> None:
     _check_words(type, reason)
     limit = CONDITION_STRINGS["message"]["maxLength"]
     if not isinstance(message, str) or len(message) > limit:
-        shown = f"one of {len(message)}" if isinstance(message, str) else repr(message)
+        shown = f"one of {len(message)}" if isinstance(message, str) else f"a {message.__class__.__name__}"
         raise ValueError(f"message of condition {type!r} must be a string of at most {limit} characters, not {shown}")
 
 

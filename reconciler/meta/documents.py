@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from msgspec.json import encode as _encode
 
+from reconciler.meta.scalars import encodable
+
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
 
@@ -159,12 +161,16 @@ def parse_path(path: str | Sequence[str]) -> tuple[str, ...]:
     """Return the keys of a path.
 
     Raises:
-        PathError: the path is empty or has an empty key.
+        PathError: the path is empty, or has a key that is empty, not a string, or cannot be sent (a lone surrogate).
     """
     keys = tuple(path.split(".")) if isinstance(path, str) else tuple(path)
-    if not keys or not all(keys):
+    if not keys or not all(_is_key(key) for key in keys):
         raise PathError(f"{path!r} is not a valid path: write 'a.b', or a sequence of non-empty keys")
     return keys
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and bool(key) and encodable(key) == key
 
 
 def format_path(keys: Sequence[str]) -> str:

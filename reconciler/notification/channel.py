@@ -13,7 +13,15 @@ from typing import Protocol, runtime_checkable
 from reconciler.errors import ConfigurationError, error_text
 from reconciler.notification.message import Message
 
-__all__ = ["CHANNEL_PATTERN", "ENTRY_POINT_GROUP", "Channel", "ChannelRegistry", "installed_channels"]
+__all__ = [
+    "CHANNEL_PATTERN",
+    "ENTRY_POINT_GROUP",
+    "Channel",
+    "ChannelRegistry",
+    "call_channel",
+    "close_channel",
+    "installed_channels",
+]
 
 CHANNEL_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.:]{0,61}[A-Za-z0-9])?$"
 """Valid channel names: the syntax of label values, and ``:`` to name a receiver (``slack:oncall``)."""
@@ -155,15 +163,26 @@ class ChannelRegistry:
         return len(self._channels)
 
 
+async def call_channel(channel: Channel, message: Message) -> None:
+    """Deliver a message over a channel, whose method may be a plain function: it has delivered when it returns."""
+    answer: object = channel.deliver(message)
+    # Awaiting the None of a plain function would count as a failure and repeat it.
+    if inspect.isawaitable(answer):
+        await answer
+
+
+async def close_channel(channel: Channel) -> None:
+    """Close a channel if it has a method ``close``, plain or async."""
+    close = getattr(channel, "close", None)
+    closing = close() if close is not None else None
+    if inspect.isawaitable(closing):
+        await closing
+
+
 async def _close(channels: Iterable[Channel]) -> None:
     for channel in channels:
-        close = getattr(channel, "close", None)
-        if close is None:
-            continue
         try:
-            closing = close()
-            if inspect.isawaitable(closing):
-                await closing
+            await close_channel(channel)
         except Exception as error:  # noqa: BLE001 - channels are user code
             _log.exception("cannot close channel %s: %s: %s", channel.name, type(error).__name__, error)
 

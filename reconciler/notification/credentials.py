@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
-from reconciler.notification.errors import RetryableDeliveryError
+from reconciler.lru import LRU
+from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError
 
 __all__ = ["Credentials"]
 
@@ -21,6 +21,9 @@ SIZE_LIMIT = 65_536
 
 VALUE_LIMIT = 10_000
 """Maximum values that are remembered for redaction; the least recently read are dropped first."""
+
+NOT_LISTED_RETRY = 5.0
+"""Seconds until a delivery is tried again that needs a credential of a namespace before these are complete."""
 
 REFRESH_INTERVAL = 5.0
 """Seconds between reads of all files for redaction."""
@@ -35,13 +38,18 @@ class Credentials:
     Args:
         directory: the directory; None for no credentials.
         clock: defaults to `current_clock()` at each use.
+
+    Attributes:
+        has_namespaces: whether the credentials of namespaces are complete. While they are not, a missing one defers
+            the delivery. Default True.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> None:
+        self.has_namespaces = True
         self._directory = Path(directory) if directory is not None else None
         self._clock = clock
         self._last: dict[str, str] = {}
-        self._values: OrderedDict[str, None] = OrderedDict()
+        self._values: LRU[str, None] = LRU(VALUE_LIMIT)
         self._refreshed = float("-inf")
         self._namespaces: dict[str, Mapping[str, str]] = {}
 
@@ -132,12 +140,8 @@ class Credentials:
         return value or None
 
     def _remember(self, value: str) -> None:
-        if not value:
-            return
-        self._values[value] = None
-        self._values.move_to_end(value)
-        if len(self._values) > VALUE_LIMIT:
-            self._values.popitem(last=False)
+        if value:
+            self._values[value] = None
 
     def _not_found(self, name: str) -> str:
         why = f"in {self._directory}" if self._directory is not None else "because no credentials directory is set"
@@ -154,6 +158,18 @@ class _NamespaceCredentials(Credentials):
 
     def _read(self, name: str) -> str | None:
         return self._all._read_of_namespace(self._namespace, name)  # noqa: SLF001 - of the same class
+
+    def get(self, name: str) -> str:
+        """Return the current value of a credential.
+
+        Raises:
+            DeferredDeliveryError: it is not known, and the Secrets are not listed yet.
+            RetryableDeliveryError: the credential does not exist; it may be added later.
+        """
+        if not self._all.has_namespaces and self._read(name) is None:
+            message = f"the labelled Secrets, which may have credential {name!r}, are not listed yet"
+            raise DeferredDeliveryError(message, retry_after=NOT_LISTED_RETRY)
+        return super().get(name)
 
     def _not_found(self, name: str) -> str:
         return f"credential {name!r} not found in the labelled Secrets of namespace {self._namespace}"

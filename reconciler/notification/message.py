@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import msgspec.json
@@ -11,7 +11,7 @@ import msgspec.json
 from reconciler.notification.redaction.text import encodable, escaped
 from reconciler.wire import JSONObject
 
-__all__ = ["IncidentAction", "Link", "Message", "message_document", "message_json"]
+__all__ = ["IncidentAction", "Link", "Message", "footer", "idempotency_key", "message_document", "message_json"]
 
 IncidentAction = Literal["Trigger", "Acknowledge", "Resolve"]
 """What happened to an incident."""
@@ -89,7 +89,7 @@ class Message:
         A process that dies between a call and the write of its result repeats the call. A receiver that supports keys
         (``Idempotency-Key``, a dedup key) then shows the message once.
         """
-        return f"{self.uid}/{self.channel}"
+        return idempotency_key(self.uid, self.channel)
 
     @property
     def incident_key(self) -> str:
@@ -112,6 +112,16 @@ class Message:
         an attempt with an unknown outcome.
         """
         self._sent.is_set = True
+
+
+def idempotency_key(uid: str, channel: str) -> str:
+    """Return `Message.idempotency_key` of a request's messages on a channel."""
+    return f"{uid}/{channel}"
+
+
+def footer(message: Message) -> str:
+    """Return the line below the text of a message: priority, type, and the request."""
+    return f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
 
 
 def message_json(message: Message) -> bytes:
@@ -138,20 +148,15 @@ def message_document(message: Message) -> JSONObject:
         "attempt": message.attempt,
         "idempotencyKey": message.idempotency_key,
     }
-    if message.recipients:
-        document["recipients"] = list(message.recipients)
-    if message.extensions:
-        document["extensions"] = dict(message.extensions)
-    if message.links:
-        document["actionLinks"] = [
-            {"service": link.service, "url": link.url, "label": link.label} for link in message.links
-        ]
-    if message.incident:
-        document["incident"] = {"key": message.incident, "action": message.action}
-    if message.correlation_id:
-        document["correlationId"] = message.correlation_id
-    if message.sender:
-        document["sender"] = message.sender
+    optional: JSONObject = {
+        "recipients": list(message.recipients),
+        "extensions": dict(message.extensions),
+        "actionLinks": [asdict(link) for link in message.links],
+        "incident": {"key": message.incident, "action": message.action} if message.incident else None,
+        "correlationId": message.correlation_id,
+        "sender": message.sender,
+    }
+    document |= {name: value for name, value in optional.items() if value}
     return {name: _encodable(value) for name, value in document.items()}
 
 

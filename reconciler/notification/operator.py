@@ -102,8 +102,8 @@ class NotificationOperator:
         options: the options.
 
     Raises:
-        ConfigurationError: a directory or file cannot be used, or the routing file is invalid.
-        MissingExtra: a library that the routing needs is not installed.
+        ConfigurationError: a directory or file cannot be used, or the routing file is invalid, or needs a library that
+            is not installed.
     """
 
     def __init__(self, options: NotificationOptions) -> None:

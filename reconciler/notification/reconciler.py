@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -53,7 +54,7 @@ from reconciler.notification.observe.outbox import (
     StatusChange,
 )
 from reconciler.notification.redaction.redactor import Redactor
-from reconciler.notification.routing.router import Resolution, Router, attributes_of
+from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
 from reconciler.notification.tenancy.policies import PolicyTable
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher, StatusError
@@ -99,10 +100,7 @@ class _Snapshot:
     """The objects that one reconcile reads from and records to.
 
     Attributes:
-        obj: the request.
-        status: the status batcher of the reconcile.
         before: the status that the decisions are based on.
-        channels: all channels of the request.
     """
 
     obj: NotificationRequest
@@ -163,8 +161,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if channels is None:
             channels = [ConsoleChannel(), LogChannel(), *installed_channels()]
         self.channels = channels if isinstance(channels, ChannelRegistry) else ChannelRegistry(channels)
-        self._router = router
-        self._fallback = fallback
+        self._router = router if fallback is None else FallbackRouter(router, fallback)
         self._policies = policies or PolicyTable()
         self._redactor = redactor or Redactor()
         self._deliverer = Deliverer(
@@ -185,13 +182,14 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._due_times: dict[Request, datetime] = {}
         self._unsaved: set[Request] = set()
         self._open: dict[Request, tuple[str, RequestStatusBatcher]] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
         self._active = 0
 
     def statistics(self) -> NotificationStatistics:
         """Return the current counts."""
         return NotificationStatistics(
             **self._counts,
+            **self._outbox.counts,
             live_reads=self._staleness.reads,
             active=self._active,
             waiting=sum(self.waiting().values()),
@@ -301,20 +299,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
-            return None if self._fallback is None else self._fall_back("the operator has no routing")
-        resolution = self._router.resolve(attributes_of(obj))
-        if resolution.problem:
-            resolution = replace(resolution, problem=self._redactor.redact(resolution.problem))
-        if self._fallback is None or resolution.channels:
-            return resolution
-        if resolution.problem and resolution.pending:
-            return self._fall_back(f"the routing configuration is invalid: {resolution.problem}")
-        if resolution.pending:
-            return resolution
-        return self._fall_back(f"the receivers {', '.join(resolution.receivers) or 'none'} have no channels")
-
-    def _fall_back(self, why: str) -> Resolution:
-        return Resolution(channels=(self._fallback or "",), fallback=why)
+            return None
+        found, redact = self._router.resolve(attributes_of(obj)), self._redactor.redact
+        return replace(found, problem=found.problem and redact(found.problem), fallback=redact(found.fallback))
 
     def _end(
         self,
@@ -330,8 +317,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             update={**members, "completion_time": now, "next_step": step, "next_step_time": step_time}
         )
         set_ended(status, after)
-        change = StatusChange(request=obj, before=before, after=after)
-        self._add_change(change)
+        self._outbox.add(StatusChange(request=obj, before=before, after=after))
         self._policies.finish(obj.key)
         return self._expiry(obj)
 
@@ -361,7 +347,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if resolution is not None and resolution.problem:
             self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)
         if resolution is not None and resolution.fallback:
-            self.events.warning(obj, "RoutingFallback", f"channel {self._fallback} is used: {resolution.fallback}")
+            text = f"channel {', '.join(resolution.channels)} is used: {resolution.fallback}"
+            self.events.warning(obj, "RoutingFallback", text)
         if after.channels:
             await status.flush()
             self._staleness.remember(obj.uid, after)
@@ -370,7 +357,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     async def _is_up_to_date(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
         if await self._staleness.is_up_to_date(self.client, obj, status):
             return True
-        self._count("stale")
+        self._counts["stale"] += 1
         return False
 
     # Decide
@@ -389,7 +376,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return self._requeue(snapshot.obj, self._record(snapshot, ()))
         if found.wait is None:
             return None
-        self._count("early")
+        self._counts["early"] += 1
         return Result(requeue_after=max(found.wait, _MIN_REQUEUE))
 
     @property
@@ -481,7 +468,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 if channel.name in attempted and channel.reason == "Deferred"
             ),
         )
-        self._add_change(change)
+        self._outbox.add(change)
         return decision
 
     async def _fail_invalid(self, request: Request, error: InvalidObject) -> None:
@@ -502,7 +489,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if deleted is None:
             return Result(requeue_after=STALE_RETRY)
         if deleted:
-            self._count("expired")
+            self._counts["expired"] += 1
         return None
 
     def _publish(self, request: Request, *, saved: bool) -> None:
@@ -513,19 +500,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return
         self._unsaved.discard(request)
         self._outbox.publish(uid)
-
-    def _add_change(self, change: StatusChange) -> None:
-        """Count a change, and keep it for the observers until it is saved."""
-        self._outbox.add(change)
-        for attempt in change.attempts:
-            self._count("delivered" if attempt.result == "success" else "failed")
-        for _ in change.deferred:
-            self._count("deferred")
-        if change.finished:
-            self._count("finished")
-
-    def _count(self, what: str) -> None:
-        self._counts[what] = self._counts.get(what, 0) + 1
 
     # Requeue
 

@@ -86,10 +86,17 @@ class HTTPServer:
         """
         loop = asyncio.get_running_loop()
         where: dict[str, Any] = {"host": host, "port": port, "reuse_address": True} if sock is None else {"sock": sock}
-        if context is not None:
-            seconds = self.limits.head_seconds
-            where |= {"ssl": context, "ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": seconds}
-        self._server = await loop.create_server(lambda: _Connection(self, self._web), backlog=1024, **where)
+        seconds = self.limits.head_seconds
+        tls: dict[str, Any] = {"ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": seconds}
+        counted = context is not None and isinstance(loop, asyncio.BaseEventLoop)  # uvloop would read too early
+        if context is not None and not counted:
+            where |= {"ssl": context, **tls}
+
+        def accept() -> asyncio.Protocol:
+            connection = _Connection(self, self._web)
+            return connection if context is None or not counted else _Handshake(self, connection, context, tls)
+
+        self._server = await loop.create_server(accept, backlog=1024, **where)
         self._watch({})
 
     @property
@@ -190,6 +197,51 @@ class HTTPServer:
         self._watching = loop.call_later(seconds / 4, self._watch, unread)
 
 
+class _Handshake(asyncio.Protocol):
+    """The TLS handshake of a new connection.
+
+    Args:
+        server: the server.
+        connection: gets what the client sends after the handshake.
+        context: the TLS context.
+        options: the timeouts.
+    """
+
+    def __init__(
+        self, server: HTTPServer, connection: _Connection, context: ssl.SSLContext, options: dict[str, Any]
+    ) -> None:
+        self._server = server
+        self._connection = connection
+        self._context = context
+        self._options = options
+        self._received: list[bytes] = []  # after the handshake, before the connection knows of its end
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._connection.accept(transport):
+            cast("asyncio.Transport", transport).pause_reading()  # the first bytes are those of the handshake
+            self._task = asyncio.get_running_loop().create_task(self._run(cast("asyncio.Transport", transport)))
+
+    def data_received(self, data: bytes) -> None:
+        self._received.append(data)
+
+    async def _run(self, transport: asyncio.Transport) -> None:
+        try:
+            encrypted = await asyncio.get_running_loop().start_tls(
+                transport, self, self._context, server_side=True, **self._options
+            )
+        except OSError:  # ssl.SSLError and TimeoutError, too: the client does not speak TLS, or has left
+            encrypted = None
+        if encrypted is None:
+            self._server.unregister(self._connection)
+            transport.abort()
+            return
+        encrypted.set_protocol(self._connection)
+        self._connection.connection_made(encrypted)
+        for data in self._received:
+            self._connection.data_received(data)
+
+
 class _Connection(web.RequestHandler):
     """The connection of one client."""
 
@@ -244,13 +296,24 @@ class _Connection(web.RequestHandler):
             self.transport = None  # closed twice, a TLS transport of asyncio waits for its client, even when aborted
         super().force_close()
 
+    def accept(self, transport: asyncio.BaseTransport) -> bool:
+        """Take a place among the connections of the server; return False, and close the connection, if there is none.
+
+        A connection has its place before its TLS handshake: otherwise handshakes would be unlimited.
+        """
+        self._socket = cast("asyncio.Transport", transport)  # by its methods: uvloop's are of another class
+        if not self._server.register(self):
+            self.abort()
+            return False
+        return True
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._socket = cast("asyncio.Transport", transport)  # by its methods: uvloop's are of another class
-        if self._server.register(self):
-            self._expect_head()
-        else:
-            self.abort()
+        if self._socket is not None:  # of the handshake
+            self._socket = cast("asyncio.Transport", transport)
+        elif not self.accept(transport):
+            return
+        self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.begin_request()

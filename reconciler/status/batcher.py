@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, overload
 from reconciler.clock import Clock, current_clock
 from reconciler.status.block import Block
 from reconciler.status.clients.binding import bind
-from reconciler.status.options import OnError, Policy, check_options
+from reconciler.status.options import OnError, Policy, check_flush_timeout, check_options
 from reconciler.status.record.builder import UNSET, MutationBuilder
 from reconciler.status.record.conversion import document_of, in_form_of, is_kind
 from reconciler.status.record.mutations import Mutation, PathLike
@@ -161,6 +161,7 @@ class StatusBatcher(Generic[S]):
 
     @flush_timeout.setter
     def flush_timeout(self, seconds: float) -> None:
+        check_flush_timeout(seconds)
         self._block.flush_timeout = seconds
 
     # What callers read.

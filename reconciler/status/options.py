@@ -15,7 +15,7 @@ from reconciler.status.record.schema import ValueForms
 from reconciler.status.record.snapshot import Snapshot
 from reconciler.status.writer import Strategy
 
-__all__ = ["BACKOFF", "OnError", "Policy", "check_options"]
+__all__ = ["BACKOFF", "OnError", "Policy", "check_flush_timeout", "check_options"]
 
 BACKOFF = Backoff(base=0.01, factor=4, maximum=1.0, jitter=0.5)
 """Before each retry: about 10, 40, 160, 640 ms. client-go's RetryOnConflict starts at 10 ms as well. The jitter keeps
@@ -48,10 +48,19 @@ def check_options(
         raise ValueError("strategy='update' needs subresource='status': elsewhere it would write the whole object")
     if on_error not in _ON_ERROR:
         raise ValueError(f"on_error must be 'flush', 'ledgers' or 'discard', not {on_error!r}")
-    if not flush_timeout > 0:
-        raise ValueError(f"flush_timeout must be more than 0 seconds, not {flush_timeout!r}")
+    check_flush_timeout(flush_timeout)
     if max_conflicts < 1:
         raise ValueError(f"max_conflicts must be 1 or more, not {max_conflicts!r}")
+
+
+def check_flush_timeout(seconds: float) -> None:
+    """Check a batcher's ``flush_timeout``.
+
+    Raises:
+        ValueError: it is not more than 0.
+    """
+    if not seconds > 0:
+        raise ValueError(f"flush_timeout must be more than 0 seconds, not {seconds!r}")
 
 
 class Policy(msgspec.Struct, frozen=True):

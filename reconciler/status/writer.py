@@ -71,7 +71,8 @@ class StatusWriter(Protocol):
 
         Raises:
             NotSent: the connection failed, so the server did not get it.
-            OutcomeUnknown: it may have reached the server, but there was no response.
+            OutcomeUnknown: it may have reached the server, but there was no response. An exception of another type,
+                as of a response that is not JSON, is treated in the same way.
             APIError: the server's failure, typed.
         """
         ...

@@ -98,7 +98,7 @@ def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[st
         raise BadReview(_TOO_DEEP) from None
     if exceeds_max_levels(review):
         raise BadReview(_TOO_DEEP)
-    if not isinstance(review, dict) or review.get("kind") != kind or review.get("apiVersion") not in versions:
+    if not isinstance(review, dict) or review.get("kind") != kind or str(review.get("apiVersion")) not in versions:
         raise BadReview(f"the body is not of kind {kind} ({' or '.join(sorted(versions))})")
     request = review.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str):

@@ -19,7 +19,7 @@ from typing import Protocol, SupportsIndex, runtime_checkable
 from reconciler.backoff import Backoff
 from reconciler.cancellation import FAILURES
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import describe_error
+from reconciler.errors import RepeatedFailures
 
 __all__ = [
     "ExponentialBackoff",
@@ -274,7 +274,9 @@ class _Guarded:
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
         self._default = ExponentialBackoff(0.005, 1000)
-        self._failed: set[str] = set()
+        self._failures = RepeatedFailures(
+            _log, logging.ERROR, "rate limiter %s: %s failed on %s, which has the default backoff instead"
+        )
 
     def when(self, key: Hashable, /) -> float:
         """Count one failure of a key; return its delay in seconds."""
@@ -309,17 +311,7 @@ class _Guarded:
             return default
 
     def _report(self, method: str, key: Hashable, error: BaseException) -> None:
-        level = logging.DEBUG if method in self._failed else logging.ERROR
-        self._failed.add(method)
-        _log.log(
-            level,
-            "rate limiter %s: %s failed on %s, which has the default backoff instead: %s",
-            type(self._limiter).__name__,
-            method,
-            key,
-            describe_error(error),
-            exc_info=error,
-        )
+        self._failures.log(error, type(self._limiter).__name__, method, key, kind=method)
 
 
 _SAFE = (ExponentialBackoff, FastSlow, TokenBucket, MaxOf, WithMaxWait)

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic
 
-from reconciler.errors import describe_error
+from reconciler.errors import RepeatedFailures
 from reconciler.workqueue.entry import Entry, K
 
 __all__ = ["STARVATION_LIMIT", "FairOrder", "ReadyOrder", "as_priority"]
@@ -121,14 +121,14 @@ class FairOrder(Generic[K]):
         size: the number of entries.
     """
 
-    __slots__ = ("_failed", "_group_of", "_groups", "size")
+    __slots__ = ("_failures", "_group_of", "_groups", "size")
 
     def __init__(self, group_of: Callable[[K], Hashable]) -> None:
         if inspect.iscoroutinefunction(group_of):
             raise TypeError(f"fair_by must be a plain function, since nothing awaits its result; {group_of!r} is async")
         self.size = 0
         self._group_of = group_of
-        self._failed = False
+        self._failures = RepeatedFailures(_log, logging.ERROR, "fair_by failed on %s, which is in the group None now")
         self._groups: OrderedDict[Hashable, ReadyOrder[K]] = OrderedDict()
 
     def push(self, entry: Entry[K]) -> None:
@@ -179,10 +179,7 @@ class FairOrder(Generic[K]):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - user code
-            level = logging.DEBUG if self._failed else logging.ERROR
-            self._failed = True
-            text = describe_error(error)
-            _log.log(level, "fair_by failed on %s, which is in the group None now: %s", key, text, exc_info=True)
+            self._failures.log(error, key)
             return None
         return name
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
 import os
 import random
 import socket
@@ -18,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from reconciler import Client, Model, Resource
+from reconciler import Client, ConditionedStatus, Model, Resource, StatusBatcher
 from reconciler.client import Retries
 from reconciler.client.config.settings import ClusterSettings
 from reconciler.client.transport.transport import HTTPTransport
-from reconciler.errors import APIError, InvalidResponse, OutcomeUnknown, TransportError
-from reconciler.http import HTTPRequest
+from reconciler.errors import APIError, InvalidResponse, OutcomeUnknown, ReconcilerError, TransportError
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.objects import InvalidObject
 from tests.client.test_budgets import borrowed
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
@@ -405,3 +407,103 @@ async def test_a_body_that_is_not_json_is_a_typed_error(body: bytes) -> None:
     async with listening(serve) as port, direct(port) as transport:
         with pytest.raises(APIError, match="the response is not a JSON object"):
             await Client(transport).get(Thing, "a", "default")
+
+
+WEIRD = [None, 5, "x", [[1]], {"name": 5}]
+THING = {
+    "apiVersion": "example.com/v1",
+    "kind": "Thing",
+    "metadata": {"name": "a", "namespace": "default", "uid": "u", "resourceVersion": "1", "generation": 1},
+    "status": {"phase": "New"},
+}
+
+
+def documents(weird: Any) -> list[Any]:
+    """Return documents with a value in each place where a client looks."""
+    metadata: dict[str, Any] = THING["metadata"]  # type: ignore[assignment]
+    return [
+        weird,
+        *({**THING, name: weird} for name in THING),
+        *({**THING, "metadata": {**metadata, name: weird}} for name in (*metadata, "managedFields")),
+        {**THING, "status": {"log": weird, "conditions": weird}},
+        {**THING, "status": {"log": [weird], "conditions": [weird]}},
+        *(
+            {"metadata": {}, "items": [THING], "resources": [], name: weird}
+            for name in ("metadata", "items", "resources")
+        ),
+        {"metadata": {"continue": weird, "resourceVersion": weird}, "items": [weird, {**THING, "metadata": weird}]},
+        {"resources": [weird, {"kind": "Thing", "name": weird, "namespaced": weird, "shortNames": weird}]},
+        {"reason": weird, "message": weird, "code": weird, "details": weird},
+        {"details": {"causes": weird, "retryAfterSeconds": weird}},
+        {"details": {"causes": [weird, {"reason": weird, "message": weird, "field": weird}]}},
+        *({"type": kind, "object": each} for kind in ("ADDED", "ERROR", weird) for each in (weird, THING)),
+        {"type": "ERROR", "object": {"code": weird, "details": {"causes": weird}}},
+    ]
+
+
+class _Scripted:
+    """A transport that gives one answer to every request."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self._answer = status, body
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        status, body = self._answer
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield body + b"\n"
+
+        streamed = request.stream and status < 300
+        return HTTPResponse(status, body=b"" if streamed else body, chunks=chunks() if streamed else None)
+
+
+async def _watched(client: Client) -> None:
+    async for event in client.watch(Thing, "default"):
+        event.object.to_dict()
+
+
+async def _recorded(client: Client, *named: Any, **options: Any) -> None:
+    async with StatusBatcher(client, *named, max_conflicts=2, **options) as status:
+        status.set(phase="Ready")
+        status.append("log", {"id": 1}, key="id")
+    status.object  # noqa: B018 - it is read from the response
+
+
+class ThingStatus(ConditionedStatus):
+    phase: str | None = None
+    log: list[dict[str, Any]] = []
+
+
+class Thing(Resource[Model, ThingStatus], group="example.com", version="v1"):
+    pass
+
+
+OBJECT = Thing.from_dict(THING)
+CALLS: dict[str, Callable[[Client], Awaitable[Any]]] = {
+    "get": lambda client: client.get(Thing, "a", "default"),
+    "discovery": lambda client: client.get("example.com/v1/Other", "a", "default"),
+    "list": lambda client: client.list(Thing, "default"),
+    "watch": _watched,
+    "create": lambda client: client.create(OBJECT),
+    "patch": lambda client: client.patch(Thing, "a", "default", patch={"a": 1}),
+    "delete": lambda client: client.delete(Thing, "a", "default"),
+    "status by name": lambda client: _recorded(client, Thing, name="a", namespace="default"),
+    "status": lambda client: _recorded(client, OBJECT),
+    "status by update": lambda client: _recorded(client, OBJECT, strategy="update"),
+    "status by apply": lambda client: _recorded(client, OBJECT, strategy="apply"),
+}
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("status", [200, 409, 422, 500])
+@pytest.mark.parametrize("call", CALLS)
+async def test_json_that_is_not_what_was_asked_for_is_an_answer_or_a_typed_error(call: str, status: int) -> None:
+    for document in [each for weird in WEIRD for each in documents(weird)]:
+        client = Client(_Scripted(status, json.dumps(document).encode()), retries=Retries(attempts=1))
+        try:
+            await CALLS[call](client)
+        except (ReconcilerError, InvalidObject):
+            pass
+        except TypeError as error:  # nothing can be recorded in this status
+            assert call.startswith("status"), document
+            assert "not an object" in str(error) or "not a list" in str(error), (document, error)  # noqa: PT017

@@ -384,6 +384,44 @@ async def test_delete_all_of_takes_selectors_and_one_namespace(script: Any, clie
         await client.delete_all_of(Database)
 
 
+@pytest.mark.parametrize("empty", ["", " ", {}])
+@pytest.mark.parametrize("selector", ["label_selector", "field_selector"])
+async def test_delete_all_of_with_an_empty_selector_deletes_nothing(
+    script: Any, client: Client, selector: str, empty: Any
+) -> None:
+    """The selector was meant to select something, and the server would delete everything."""
+    with pytest.raises(ValueError, match=f"{selector} is empty, which selects everything"):
+        await client.delete_all_of(Database, "prod", **{selector: empty})
+    assert script.requests == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.delete(Database, "db1", "prod", uid=""),
+        lambda client: client.delete(Database, "db1", "prod", resource_version=""),
+        lambda client: client.patch(Database, "db1", "prod", patch={}, resource_version=""),
+        lambda client: client.patch(Database, "db1", "prod", patch=[], strategy="json", resource_version=""),
+        lambda client: client.apply(Database.from_dict(STORED), resource_version=""),
+    ],
+)
+async def test_an_empty_condition_is_refused(script: Any, client: Client, call: Callable[[Client], Any]) -> None:
+    """As of an object that was never stored: the write would have no condition."""
+    with pytest.raises(ValueError, match=r"(uid|resource_version) is empty"):
+        await call(client)
+    assert script.requests == []
+
+
+@pytest.mark.parametrize("selector", [["a=b"], 5, {"a": None}, {"a": True}])
+async def test_a_selector_that_would_select_something_else_is_refused(
+    script: Any, client: Client, selector: Any
+) -> None:
+    for call in (client.list, client.list_metadata, client.delete_all_of):
+        with pytest.raises(TypeError, match="selector"):
+            await call(Database, "prod", label_selector=selector)
+    assert script.requests == []
+
+
 # subresources
 
 

@@ -93,7 +93,7 @@ def test_memory_of_messages_is_bounded() -> None:
     c = correlator()
     for n in range(500):
         c.decide(occurrence(f"m{n}"))
-    (messages,) = c._messages._values.values()
+    (messages,) = c._messages.values()
     assert len(messages.seen) < 10
 
 
@@ -160,7 +160,7 @@ def test_counts_of_stored_events_add_up_to_the_occurrences(steps: list[tuple[str
     for message, name, gap in steps:
         now += gap
         c.decide(occurrence(message, name=name, at=now))
-    for decision in c._stored._values.values():
+    for decision in c._stored.values():
         counts[decision.name] = decision.count
     assert sum(counts.values()) == len(steps)
 

@@ -251,6 +251,17 @@ async def test_reason_that_is_not_valid_utf8_is_repaired(events: EventRecorder, 
     assert server.only()["reason"] == "No?File"
 
 
+async def test_an_error_in_place_of_its_text_is_refused_and_not_shown(events: EventRecorder, server: Server) -> None:
+    error: Any = ValueError("p4ssw0rd")
+    for reason, message in (("Failed", error), (error, "m"), ("Failed", None)):
+        with pytest.raises(TypeError, match="of an event must be a string, not a") as caught:
+            events.warning(POD, reason, message)
+        assert "p4ssw0rd" not in str(caught.value)
+    await settle()
+    assert server.events == {}
+    assert events.statistics().recorded == 0
+
+
 @pytest.mark.parametrize("letter", ["x", "é", "😀"])
 async def test_message_is_truncated_to_1024_bytes_at_a_character_boundary(
     events: EventRecorder, server: Server, letter: str

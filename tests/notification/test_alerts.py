@@ -149,6 +149,14 @@ async def test_grafana_s_title_message_and_links_are_used(tmp_path: Path) -> Non
     assert "https://grafana.example.com/d/abc" in {link.url for link in found.spec.action_links}
 
 
+async def test_a_blank_title_or_message_of_a_template_loses_no_alert(tmp_path: Path) -> None:
+    async with operator(tmp_path) as (_, client, url):
+        assert (await post(url, {**GRAFANA, "title": " \n", "message": "\t"}))[0] == 200
+        (found,) = await requests(client)
+    assert found.spec.subject.startswith("[FIRING:1] ")
+    assert found.spec.body == "firing"
+
+
 async def test_repeats_make_no_request_and_a_resolved_group_is_told_once(tmp_path: Path) -> None:
     resolved = changed(status="resolved", alerts=[{**each, "status": "resolved"} for each in ALERTMANAGER["alerts"]])
     later = changed(alerts=[{**each, "startsAt": "2026-01-02T00:00:00Z"} for each in ALERTMANAGER["alerts"]])

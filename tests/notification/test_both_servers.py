@@ -93,7 +93,8 @@ class Down:
         raise self.error
 
 
-async def test_a_reconcile_stores_its_decision_with_one_write(cluster: Cluster) -> None:
+@pytest.mark.parametrize("strategy", ["auto", "merge", "apply"])
+async def test_a_reconcile_stores_its_decision_with_one_write(cluster: Cluster, strategy: Any) -> None:
     await cluster.install(NotificationRequest)
     channels = [
         ConsoleChannel(io.StringIO()),
@@ -102,7 +103,9 @@ async def test_a_reconcile_stores_its_decision_with_one_write(cluster: Cluster) 
     ]
     async with Cache(cluster.client, namespaces=[cluster.namespace]) as cache:
         client = CachedClient(cluster.client, cache)
-        controller = Controller(NotificationReconciler(channels=channels), cache=cache, client=client)
+        reconciler = NotificationReconciler(channels=channels)
+        reconciler.status_strategy = strategy
+        controller = Controller(reconciler, cache=cache, client=client)
         await controller.start()
         try:
             await cluster.client.create(document(cluster, channels=["console", "gone", "busy"]))

@@ -16,6 +16,7 @@ from reconciler.notification import (
     FileChannel,
     Message,
     PermanentDeliveryError,
+    Redactor,
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
@@ -59,7 +60,13 @@ def message(channel: str) -> Message:
 
 
 def deliverer(*channels: Any, timeout: float = 30.0, max_concurrent: int = 64) -> Deliverer:
-    return Deliverer(ChannelRegistry(channels), timeout=timeout, max_concurrent=max_concurrent)
+    return Deliverer(
+        ChannelRegistry(channels),
+        timeout=timeout,
+        max_concurrent=max_concurrent,
+        redactor=Redactor(),
+        now=lambda: current_clock().now(),
+    )
 
 
 async def delivered(*channels: Any, **options: Any) -> dict[str, Delivery]:

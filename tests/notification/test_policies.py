@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import fnmatch
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from reconciler.notification import (
     RetryableDeliveryError,
     credentials,
 )
+from reconciler.notification.channels.http import HTTPSender
 from reconciler.notification.tenancy.admission import PolicyValidator
-from reconciler.notification.tenancy.policies import PolicyTable, _glob
+from reconciler.notification.tenancy.policies import PolicyTable, _matches
 from reconciler.webhook import AdmissionRequest
 from tests.notification.receivers import answer, receiver
 from tests.notification.world import Recorder, document, virtual, world
@@ -177,8 +178,9 @@ def test_an_invalid_policy_allows_nothing_until_it_is_valid_or_gone() -> None:
 
 
 @given(st.text("ab*", max_size=12).filter(bool), st.text("ab", max_size=30))
-def test_a_pattern_means_what_a_shell_pattern_with_stars_means(pattern: str, value: str) -> None:
-    assert _glob(value, pattern) == fnmatch.fnmatchcase(value, pattern)
+def test_a_star_in_a_pattern_stands_for_any_text(pattern: str, value: str) -> None:
+    expected = re.fullmatch(".*".join(pattern.split("*")), value) is not None
+    assert _matches(value, [pattern]) == expected
 
 
 # How much
@@ -315,6 +317,39 @@ async def test_a_receiver_uses_the_credentials_of_the_request_s_namespace(
     assert missing.status.channels[0].last_error is not None
     assert expected in missing.status.channels[0].last_error
     assert "AAAA-SECRET" not in seen + caplog.text
+
+
+@virtual
+async def test_a_delivery_waits_for_the_list_of_secrets_and_uses_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    async def send(_self: Any, message: Any, url: str, *_: Any, **__: Any) -> None:
+        message.mark_sent()
+        sent.append(url)
+
+    monkeypatch.setattr(HTTPSender, "send", send)  # no sockets under virtual time
+    routing = tmp_path / "routing.yaml"
+    entry = {"url_credential": "hook", "credentials_of": "namespace"}
+    routing.write_text(
+        yaml.safe_dump({"route": {"receiver": "own"}, "receivers": [{"name": "own", "discord_configs": [entry]}]})
+    )
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(NotificationRequest)
+        await client.create(secret("a", hook="https://example.com/hook"))
+        for namespace in ("a", "b"):
+            await request(client, namespace, retryPolicy={"maxAttempts": 1})
+        server.faults.add(verb="list", resource="secrets", status=403, times=1)
+        server.faults.add(verb="watch", resource="secrets", status=403, times=1)
+        manager = Manager(client)
+        NotificationOperator(NotificationOptions(routing_file=routing, namespace_credentials=True)).add_to(manager)
+        async with manager.running():
+            found = await until_phase(client, "a", "Sent")
+            missing = await until_phase(client, "b", "Failed")
+    assert sent == ["https://example.com/hook"]
+    assert found.status.total_attempts == 1
+    assert "not found in the labelled Secrets of namespace b" in (missing.status.message or "")
 
 
 def test_a_credential_that_is_in_use_is_redacted_however_many_others_there_were(

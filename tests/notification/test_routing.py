@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.notification import ChannelRegistry
 from reconciler.notification.routing import (
     ConfigMapSource,
@@ -249,6 +249,46 @@ async def test_a_file_is_reloaded_and_a_deleted_one_changes_nothing(tmp_path: Pa
         assert routing.statistics().loaded == 3
     finally:
         follow.cancel()
+
+
+@virtual
+@pytest.mark.parametrize("error", [MissingExtra("pager", extra="pager", purpose="a pager"), OSError("broken library")])
+async def test_a_channel_that_cannot_be_created_leaves_the_previous_file_in_use(
+    tmp_path: Path, error: Exception
+) -> None:
+    def build(name: str, config: ReceiverConfig) -> Pager:
+        if isinstance(config, PagerConfig) and config.number == 13:
+            raise error
+        return built(name, config)
+
+    registry = ChannelRegistry([Recorder("console"), Recorder("log")])
+    routing, file = RoutingTable(registry, kinds=KINDS, build=build), tmp_path / "routing.yaml"
+    source = FileSource(file, routing, interval=5)
+    file.write_text(GOOD)
+    source.load()
+    follow = asyncio.create_task(source.run())
+    try:
+        file.write_text(GOOD.replace("number: 7", "number: 13"))
+        await asyncio.sleep(6)
+        assert "pager:oncall: " in (routing.problem or "")
+        assert str(error) in (routing.problem or "")
+        assert "pager:oncall" in registry
+        file.write_text(GOOD.replace("number: 7", "number: 8"))
+        await asyncio.sleep(6)
+        assert routing.problem is None
+    finally:
+        follow.cancel()
+
+
+@pytest.mark.parametrize(
+    "configs", ["https://pager.example.com/T0P5ECRET", "{number: T0P5ECRET}", "[{number: T0P5ECRET}]"]
+)
+def test_an_error_does_not_quote_what_may_be_a_secret_url(configs: str) -> None:
+    routing, _ = table()
+    with pytest.raises(RoutingConfigError) as caught:
+        routing.load(f"route: {{receiver: a}}\nreceivers:\n- name: a\n  pager_configs: {configs}\n")
+    assert "pager_configs" in str(caught.value)
+    assert "T0P5ECRET" not in str(caught.value)
 
 
 @virtual

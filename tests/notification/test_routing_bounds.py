@@ -87,6 +87,12 @@ def test_an_error_about_a_matcher_is_short(text: str) -> None:
     assert len(str(caught.value)) <= 300
 
 
+@pytest.mark.parametrize("text", ["end", '"a"=b end', '{"a"=b} end', '"a" operator b'])
+def test_no_word_has_a_meaning_of_its_own_in_a_matcher(text: str) -> None:
+    with pytest.raises(MatcherError, match=r"missing at the end|column"):
+        parse_matchers(text)
+
+
 def test_the_spaces_in_a_matcher_are_read_once() -> None:
     (matcher,) = parse_matchers("a= x" + " " * 200_000 + "y  ")
     assert matcher.value == "x" + " " * 200_000 + "y"

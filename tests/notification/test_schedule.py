@@ -377,6 +377,54 @@ def test_a_due_time_that_someone_removed_is_computed_again(what: str, failures: 
     assert decide(wanted, edited, result("a", RETRY, now), now=now).status.channels[0].attempts == failures + 1
 
 
+MOMENTS = [
+    None,
+    START,
+    at(0.5),
+    at(3600),
+    at(-1e7),
+    at(1e9),
+    datetime.min.replace(tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+]
+SECONDS = [0.0, 30.0, 1e9, 1e14, 1e300]
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from(["AtLeastOnce", "Bounded", "AtMostOnce"]))
+def test_times_that_someone_wrote_into_a_status_neither_fail_a_reconcile_nor_park_a_request(
+    rng: random.Random, guarantee: Any
+) -> None:
+    def channel(name: str) -> ChannelStatus:
+        return ChannelStatus(
+            name=name,
+            state=rng.choice(["Pending", "Retrying"]),
+            reason=rng.choice([None, "Deferred", "AttemptFailed"]),
+            attempts=rng.choice([0, 1, 2**40]),
+            last_attempt_time=rng.choice(MOMENTS),
+            delay_seconds=rng.choice([None, *SECONDS]),
+            next_attempt_time=rng.choice(MOMENTS),
+            deferred_since=rng.choice(MOMENTS),
+        )
+
+    attempts = [
+        DeliveryAttempt(
+            channel=rng.choice("ab"),
+            attempt=rng.choice([1, 2, 2**40]),
+            timestamp=rng.choice([each for each in MOMENTS if each is not None]),
+            result=rng.choice(["failure", "unknown"]),
+            duration_seconds=rng.choice(SECONDS),
+        )
+        for _ in range(rng.randrange(3))
+    ]
+    wanted = spec("a", "b").model_copy(update={"delivery": guarantee})
+    status = NotificationRequestStatus(channels=[channel("a"), channel("b")], delivery_attempts=attempts)
+    results = [result(name, RETRY, 0) for name in due(wanted, status, 0)]
+    decision = decide(wanted, status, *results, now=0)
+    assert decision.next_due is None or at(0) <= decision.next_due <= at(2 * 86_400 + 2)
+    assert not plan(wanted, ("a", "b"), decision.status, now=at(0)).needs_repair
+
+
 def test_settle_without_results_is_idempotent() -> None:
     wanted = spec("a", "b")
     status = decide(wanted, NONE, result("a", OK, 0), result("b", RETRY, 0), now=0).status

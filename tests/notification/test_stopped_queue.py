@@ -10,6 +10,7 @@ from reconciler.clock import current_clock
 from reconciler.meta import Request
 from reconciler.notification.channels.limits import CircuitBreaker, Limiter
 from reconciler.notification.delivery.fair_queue import FairQueue
+from reconciler.notification.tenancy.policies import PolicyTable
 
 FIRST, SECOND = Request("first", "a"), Request("second", "b")
 
@@ -24,7 +25,14 @@ def test_a_slot_can_be_released_after_the_loop() -> None:
     stopped = False
 
     async def queued() -> FairQueue:
-        queue = FairQueue(channels, workers=10, max_deliveries=10, wake=woken.append, is_stopped=lambda: stopped)
+        queue = FairQueue(
+            channels,
+            workers=10,
+            max_deliveries=10,
+            wake=woken.append,
+            is_stopped=lambda: stopped,
+            policies=PolicyTable(),
+        )
         for request in (FIRST, SECOND):
             queue.acquire(request, f"uid of {request.name}", "Medium", ["pager"])
         return queue

@@ -300,11 +300,17 @@ async def test_the_servers_of_a_manager_disconnect_slow_clients(monkeypatch: pyt
                 writer.close()
 
 
-async def test_closing_the_server_ends_a_tls_connection_whose_client_does_not_end_it() -> None:
+def certified() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the TLS contexts of a server and of a client that trusts it."""
     ca = trustme.CA()
     context, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     ca.issue_cert("localhost").configure_cert(context)
     ca.configure_trust(trusting)
+    return context, trusting
+
+
+async def test_closing_the_server_ends_a_tls_connection_whose_client_does_not_end_it() -> None:
+    context, trusting = certified()
     server = HTTPServer(echo, Limits(**LONG))
     await server.start("127.0.0.1", 0, context=context)
 
@@ -321,6 +327,34 @@ async def test_closing_the_server_ends_a_tls_connection_whose_client_does_not_en
         with contextlib.suppress(ConnectionResetError):
             while os.read(client.fileno(), 65_536):  # raises a BlockingIOError if the connection is still open
                 pass
+
+
+async def test_a_handshake_counts_as_a_connection() -> None:
+    context, trusting = certified()
+
+    server = HTTPServer(echo, Limits(**LONG, connections=2))
+    await server.start("127.0.0.1", 0, context=context)
+    port = server.addresses[0][1]
+
+    async def secure() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="localhost")
+
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    assert await end(silent[0][0]) == b"", "the third has replaced it"
+    assert await is_answered(secure)
+    assert await end(silent[1][0]) == b""
+    silent[2][1].write(GET)  # not TLS
+    await end(silent[2][0])
+    first, second = await secure(), await secure()
+    for reader, writer in (first, second):
+        writer.write(GET)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    waiting, writer = await asyncio.open_connection("127.0.0.1", port)
+    await end(first[0])
+    await server.close(0.01)
+    assert await end(waiting) == b""
+    for each in (*silent, first, second, (waiting, writer)):
+        each[1].close()
 
 
 # Event loops
@@ -340,3 +374,20 @@ def test_requests_are_answered_and_silent_clients_are_disconnected_on_uvloop() -
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(answers()) == (b"HTTP/1.1 200 OK\r\n", b"")
+
+
+def test_tls_is_served_on_uvloop() -> None:
+    async def answer() -> bool:
+        context, trusting = certified()
+        server = HTTPServer(echo, Limits(**LONG))
+        await server.start("127.0.0.1", 0, context=context)
+        port = server.addresses[0][1]
+        try:
+            return await is_answered(
+                lambda: asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="localhost")
+            )
+        finally:
+            await server.close(0.01)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(answer())

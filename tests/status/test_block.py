@@ -529,19 +529,6 @@ async def test_metrics_are_notified_of_every_flush(server):
     assert all(h["seconds"] >= 0 for h in heard)
 
 
-async def test_a_status_that_cannot_be_encoded_is_a_failed_flush():
-    """A lone surrogate, as in the name of a file that is not UTF-8."""
-    async with APIServer() as api, Client(api) as client:
-        made = await client.create(
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}
-        )
-        with pytest.raises(ValueError, match=r"status\.phase cannot be sent: it contains a lone surrogate"):
-            async with StatusBatcher(client, made, subresource=None) as status:
-                status.set(phase="\udcff")
-    statistics = status.statistics()
-    assert (statistics.flushes, statistics.failed, statistics.written) == (1, 1, 0)
-
-
 async def test_the_wrong_kind_of_with_names_the_right_one(server):
     with pytest.raises(TypeError, match="asynchronous client: write 'async with"), batcher(server):
         pass

@@ -604,11 +604,13 @@ async def test_404_of_a_kind_that_is_not_served_is_an_error(server):
     assert server.reads == 0
 
 
-async def test_an_error_that_does_not_come_from_the_server_is_raised_unchanged(server):
+async def test_an_error_that_does_not_come_from_the_server_is_logged_and_raised_if_it_persists(server, caplog):
     server.on_write.append(refused(ZeroDivisionError()))
+    server.on_read.append(refused(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         async with batcher(server) as status:
             status.set(phase="Ready")
+    assert "ZeroDivisionError of the client does not show whether the status of" in caplog.text
 
 
 def test_every_error_is_a_status_error():

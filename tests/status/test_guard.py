@@ -242,7 +242,7 @@ async def test_a_kopf_operator_that_writes_beside_kopf_is_found(
         stop.set()
         await operator
     (found,) = watching.found
-    assert [w.request.split()[1] for w in found.writes] == [PATH, server.url + PATH]
+    assert [w.request for w in found.writes] == [f"PATCH {PATH}"] * 2, "the rest of a URL may contain a password"
     assert "test_guard.py" in found.writes[0].stack[-1]
     assert "kopf" in found.writes[1].stack[-1]
 

@@ -7,6 +7,7 @@ import types
 from typing import Any
 
 import pytest
+import urllib3  # noqa: F401 - a client has it loaded
 
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
 from reconciler.meta import GroupVersionKind, program_name
@@ -89,9 +90,12 @@ def test_failures_are_typed():
         read_answer("PATCH /x", 404, [("Content-Type", "text/plain")], b"404 page not found\n")
 
 
-def test_a_success_without_an_object_is_an_error_of_a_proxy():
+@pytest.mark.parametrize(
+    "body", [b"<html>Welcome</html>", b"[" * 100_000, b'{"a":"\xff"}', b'{"metadata": 5}', b"[1]", b""]
+)
+def test_a_success_without_an_object_is_an_error_of_a_proxy(body):
     with pytest.raises(ServerError):
-        read_answer("PATCH /x", 200, [], b"<html>Welcome</html>")
+        read_answer("PATCH /x", 200, [], body)
 
 
 class Pool:

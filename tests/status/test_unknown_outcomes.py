@@ -9,11 +9,22 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from reconciler import Client, Model, ObjectMeta, Resource
+from reconciler.apiserver import APIServer
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.status import StatusBatcher, StatusContested, StatusError, StatusOutcomeUnknown
 from tests.depth import examples
 from tests.status.scripted import ScriptedServer, Trouble, api_error, lost, meanwhile, never_arrived, refused
 
 Doc = dict[str, Any]
+
+
+class CountedStatus(Model):
+    tries: int = 0
+
+
+class Counted(Resource[Model, CountedStatus], group="example.com", version="v1"):
+    pass
 
 
 class Watched(ScriptedServer):
@@ -43,6 +54,20 @@ def foreign(*changes: Callable[[Doc], object]) -> Trouble:
 
 def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
     return StatusBatcher(server.blocking_writer(), server.document(), **options)
+
+
+@pytest.mark.parametrize("error", [ValueError("Expecting value: line 1"), KeyError("status"), OSError("broken pipe")])
+@pytest.mark.parametrize("outcome", [lost, never_arrived])
+def test_an_exception_that_a_writer_should_not_raise_counts_nothing_twice_and_loses_nothing(
+    outcome: Callable[[Exception], Trouble], error: Exception
+) -> None:
+    """As of a response that is not JSON: the write may have been applied."""
+    server = ScriptedServer(status={"tries": 1})
+    server.on_write.append(outcome(error))
+    with batcher(server) as status:
+        status.increment("tries")
+    assert server.status == {"tries": 2}
+    assert (status.written, status.statistics().unknown) == (True, 1)
 
 
 OLD = {"log": [{"id": f"old {number}"} for number in range(3)]}
@@ -208,3 +233,40 @@ def test_a_refusal_is_certain_if_the_token_shows_that_nothing_was_applied(code):
     with pytest.raises(StatusError) as caught, batcher(server, token="token") as status:
         status.increment("total")
     assert not isinstance(caught.value, StatusOutcomeUnknown)
+
+
+class _Garbling:
+    """A transport that replaces the response to the first write, which was executed."""
+
+    def __init__(self, inner: Transport, body: bytes) -> None:
+        self._inner = inner
+        self._bodies = [body]
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        response = await self._inner.send(request)
+        if request.method == "PATCH" and self._bodies:
+            response.body = self._bodies.pop()
+        return response
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>sign in</html>",
+        b"",
+        b"[" * 100_000,
+        b'{"metadata": 5}',
+        b'{"a": "\xff"}',
+        b'{"kind": "Status", "status": "Success"}',
+    ],
+)
+async def test_a_success_without_the_object_is_not_a_refusal(body: bytes) -> None:
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(Counted)
+        made = await client.create(Counted(metadata=ObjectMeta(name="a", namespace="default"), spec=Model()))
+        garbled = client.through(lambda inner: _Garbling(inner, body))
+        async with StatusBatcher(garbled, made) as status:
+            status.increment("tries")
+        assert (await client.get(Counted, "a", "default")).status.tries == 1
+    assert (status.written, status.statistics().unknown) == (True, 1)

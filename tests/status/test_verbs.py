@@ -399,6 +399,36 @@ def test_message_of_a_condition_that_cannot_be_encoded_is_repaired():
     assert made["conditions"][0]["message"] == "no file ?.txt, é"
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.set(phase="\udcff"),
+        lambda s: s.set("a", {"b": ["c", {"\udcff": 1}]}),
+        lambda s: s.set(("a", "\udcff"), 1),
+        lambda s: s.append("log", {"error": "\udcff"}),
+        lambda s: s.upsert("log", {"id": "\udcff"}, key="id"),
+        lambda s: s.merge({"a": {"\udcff": 1}}),
+        lambda s: s.mutate(lambda status: status.update(a="\udcff")),
+        lambda s: s.set_condition("Ready", False, reason="\udcff"),
+    ],
+)
+def test_a_lone_surrogate_is_refused_at_the_call(call):
+    """Recorded, it would fail this flush and each later one of the object, which starts with what is not saved."""
+    refused({"kept": 1}, call, ValueError, "lone surrogate|is not a valid path")
+
+
+def test_conditions_refuse_an_error_in_place_of_its_text():
+    secret = ValueError("p4ssw0rd")
+    for call in (
+        lambda s: s.set_condition("Ready", False, reason="Failed", message=secret),
+        lambda s: s.set_condition("Ready", False, reason=secret),
+        lambda s: s.set_condition("Ready", False, reason="Failed", message=None),
+    ):
+        with pytest.raises(TypeError, match="of a condition") as caught:
+            recorded({}, call)
+        assert "p4ssw0rd" not in str(caught.value)
+
+
 def test_conditions_may_be_elsewhere():
     status = recorded({}, lambda s: s.set_condition("Ready", True, reason="Done", path="parts.conditions"))
     assert [condition["type"] for condition in status["parts"]["conditions"]] == ["Ready"]

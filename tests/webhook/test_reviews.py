@@ -192,6 +192,7 @@ async def test_v1beta1_review_gets_a_v1beta1_response() -> None:
         (b"\xff", "not valid JSON"),
         (b"[]", "not of kind AdmissionReview"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v2"}', "not of kind AdmissionReview"),
+        (b'{"kind": "AdmissionReview", "apiVersion": ["admission.k8s.io/v1"]}', "not of kind AdmissionReview"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', "no request"),
     ],
 )

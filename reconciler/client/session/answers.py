@@ -100,7 +100,7 @@ def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
     except UNDECODABLE as error:
         _members(request, response)
         raise InvalidObject(f"the response to {request.label} cannot be decoded", [("$", str(error))]) from None
-    if not isinstance(document, dict):
+    if type(document) is not dict or ("metadata" in document and type(document["metadata"] or {}) is not dict):
         raise _not_an_object(request, response)
     return document
 
@@ -113,7 +113,9 @@ def decode_page(request: HTTPRequest, response: HTTPResponse) -> tuple[list[JSON
     """
     try:
         document = decode(request, response)
-        found = document.get("items") or ()
+        found = document.get("items") or []
+        if type(found) is not list:
+            raise _not_an_object(request, response)
         return [_item(item) for item in found], document.get("metadata") or {}
     except InvalidObject:
         members = _members(request, response)

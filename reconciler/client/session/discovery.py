@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.client.session.answers import decode
@@ -137,7 +137,7 @@ class Discovery:
         except NotServed:
             group.kinds = {}
         else:
-            group.kinds = _kinds(gvk, decode(request, response).get("resources") or ())
+            group.kinds = _kinds(gvk, decode(request, response).get("resources"))
         group.asked = asked
 
     def _wait(self, group: _GroupVersion) -> float:
@@ -163,12 +163,17 @@ def _minor_version(info: Mapping[str, Any]) -> int:
     return int(digits) if digits.isdecimal() and len(digits) < 10 else 0  # int() refuses thousands of digits
 
 
-def _kinds(gvk: GroupVersionKind, resources: Iterable[Mapping[str, Any]]) -> _Kinds:
-    """Return the kinds in an APIResourceList. A name with a slash is a subresource of the resource before the slash."""
+def _kinds(gvk: GroupVersionKind, resources: Any) -> _Kinds:
+    """Return the kinds in an APIResourceList. A name with a slash is a subresource of the resource before the slash.
+
+    Malformed entries are left out, since an aggregated API server is foreign code.
+    """
     subresources: dict[str, set[str]] = {}
     plurals: dict[str, Mapping[str, Any]] = {}
-    for resource in resources:
-        plural, _, subresource = str(resource.get("name") or "").partition("/")
+    for resource in resources if isinstance(resources, list) else ():
+        if not isinstance(resource, dict) or not resource.get("name"):
+            continue
+        plural, _, subresource = str(resource["name"]).partition("/")
         if subresource:
             subresources.setdefault(plural, set()).add(subresource)
         else:
@@ -180,7 +185,7 @@ def _kinds(gvk: GroupVersionKind, resources: Iterable[Mapping[str, Any]]) -> _Ki
             bool(resource.get("namespaced")),
             frozenset(subresources.get(str(resource["name"]), ())),
             str(resource.get("singularName") or ""),
-            tuple(map(str, resource.get("shortNames") or ())),
+            tuple(map(str, names if isinstance(names := resource.get("shortNames"), list) else ())),
         )
         for kind, resource in plurals.items()
     }

@@ -41,6 +41,7 @@ __all__ = [
     "WriteOptions",
     "answer_kind",
     "apply_document",
+    "check_conditions",
     "collection_path",
     "delete_options",
     "encode",
@@ -312,7 +313,11 @@ def query_pairs(query: Query) -> list[tuple[str, str]]:
 
 
 def selector_query(label_selector: Selector | None, field_selector: Selector | None) -> list[tuple[str, str]]:
-    """Return the query parameters for two selectors. An empty selector selects everything, as None does."""
+    """Return the query parameters for two selectors. An empty selector selects everything, as None does.
+
+    Raises:
+        TypeError: a selector is neither a string nor a mapping, or a value in it is None or a bool.
+    """
     given = (("labelSelector", _selector(label_selector)), ("fieldSelector", _selector(field_selector)))
     return [(name, text) for name, text in given if text]
 
@@ -320,7 +325,13 @@ def selector_query(label_selector: Selector | None, field_selector: Selector | N
 def _selector(selector: Selector | None) -> str:
     if selector is None or isinstance(selector, str):
         return selector or ""
-    return ",".join(f"{key}={value}" for key, value in selector.items())
+    if not isinstance(selector, Mapping):
+        raise TypeError(f"a selector is a string such as 'app=web', or a mapping, not a {type(selector).__name__}")
+    pairs: Mapping[str, object] = selector
+    for key, value in pairs.items():
+        if value is None or isinstance(value, bool):
+            raise TypeError(f"the selector's value for {key!r} must be a string, such as 'true', not {value!r}")
+    return ",".join(f"{key}={value}" for key, value in pairs.items())
 
 
 def write_options(
@@ -333,6 +344,17 @@ def write_options(
         ("fieldValidation", field_validation),
     )
     return [(name, text) for name, text in given if text]
+
+
+def check_conditions(**conditions: str | None) -> None:
+    """Check the conditions of a write. An empty one, as of an object that was never stored, would be none.
+
+    Raises:
+        ValueError: a condition is empty.
+    """
+    for name, value in conditions.items():
+        if value == "":
+            raise ValueError(f"{name} is empty: pass that of the object as it was read, or None for no condition")
 
 
 def delete_options(
@@ -362,9 +384,10 @@ def patch_body(patch: PatchDocument, strategy: PatchStrategy, resource_version: 
     """Return the body of a patch, conditional on `resource_version` if it is given.
 
     Raises:
-        ValueError: the strategy is unknown.
+        ValueError: the strategy is unknown, or the version is empty.
         TypeError: the strategy needs a list of operations and got an object, or needs an object and got a list.
     """
+    check_conditions(resource_version=resource_version)
     if strategy not in get_args(PatchStrategy):
         raise ValueError(f"strategy must be 'merge', 'json' or 'strategic', not {strategy!r}; see also apply()")
     if strategy == "json":
@@ -389,8 +412,9 @@ def apply_document(
 
     Raises:
         AlreadyOwned: another object is its controller.
-        ValueError: the owner was never stored, or cannot own the object.
+        ValueError: the owner was never stored, or cannot own the object; or the version is empty.
     """
+    check_conditions(resource_version=resource_version)
     metadata = document.get("metadata") or {}
     kept = {key: value for key, value in metadata.items() if key not in SERVER_METADATA}
     result = {**document, "metadata": kept}

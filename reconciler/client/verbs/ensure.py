@@ -126,7 +126,7 @@ class Ensure:
             change.kind,
             *change.request,
             patch=difference,
-            resource_version=version,
+            resource_version=version or None,
             subresource=subresource,
         )
 

@@ -192,7 +192,7 @@ async def _take_over(
             body = {"metadata": {"managedFields": fields}}
             try:
                 answer = await patch(
-                    session, write.resource.gvk, *key, patch=body, resource_version=version_of(document)
+                    session, write.resource.gvk, *key, patch=body, resource_version=version_of(document) or None
                 )
             except Conflict:
                 document = None

@@ -9,9 +9,10 @@ from reconciler.client.session.answers import decode
 from reconciler.client.session.connection import JSON
 from reconciler.client.session.requests import CONTENT_TYPES, encode
 from reconciler.client.session.session import Session
-from reconciler.errors import Conflict, NotFound
+from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
+from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request, current_cycle
-from reconciler.objects import KindLike, gvk_from
+from reconciler.objects import InvalidObject, KindLike, gvk_from
 from reconciler.wire import JSONObject
 
 __all__ = ["ClientStatusWriter"]
@@ -109,12 +110,24 @@ class ClientStatusWriter:
         write = session.write(resource, verb, session.key(resource, *self.request), dry_run=False)
         try:
             response = await session.connection.once(request)
+            answer = _object_in(request, response)
         except BaseException as error:
             session.failed(write, error)
             if isinstance(error, (Conflict, NotFound)):
                 session.invalidate(write)  # the cache is behind: read the server, unless the next attempt succeeds
             raise
         self.warnings = response.warnings
-        answer = decode(request, response)
         session.record_write(write, response.body)
         return answer
+
+
+def _object_in(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
+    """Return the object in the response to a write.
+
+    Raises:
+        InvalidResponse: there is none, as in a proxy's sign-in page; the write may have been applied.
+    """
+    try:
+        return decode(request, response)
+    except (APIError, InvalidObject) as error:
+        raise InvalidResponse(error_text(error)) from error

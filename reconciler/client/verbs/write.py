@@ -14,6 +14,7 @@ from reconciler.client.session.requests import (
     Propagation,
     Selector,
     StatusSubresource,
+    check_conditions,
     delete_options,
     encode,
     selector_query,
@@ -124,6 +125,7 @@ async def delete(
     dry_run: bool = False,
 ) -> TypedObject | Unstructured | None:
     """Delete an object and return it if the response contains it."""
+    check_conditions(uid=uid, resource_version=resource_version)
     kind, document = split_kind_or_object(kind_or_obj)
     if document is not None:
         name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
@@ -168,6 +170,9 @@ async def delete_all_of(
     dry_run: bool = False,
 ) -> None:
     """Delete the selected objects of a kind in a namespace."""
+    for name, selector in (("label_selector", label_selector), ("field_selector", field_selector)):
+        if selector is not None and not (selector.strip() if isinstance(selector, str) else selector):
+            raise ValueError(f"{name} is empty, which selects everything: leave it out to delete all objects")
     resource = await session.resource_for(kind, namespace=namespace)
     namespace = session.options.namespace_for(resource, namespace)
     if resource.namespaced and not namespace:

@@ -18,6 +18,7 @@ from reconciler.wire import JSONObject
 
 __all__ = [
     "Navigation",
+    "address",
     "changes_of",
     "chart",
     "chip",
@@ -47,15 +48,7 @@ _KEYS_OF_KEYBOARD = (
 
 
 def document(state: JSONObject, title: str, path: str, navigation: Navigation, body: Node) -> h.Element:
-    """Return a whole page.
-
-    Args:
-        state: of the process, for the header.
-        title: of the page.
-        path: of the page.
-        navigation: the pages.
-        body: the content.
-    """
+    """Return a whole page."""
     links = [
         h.a(href=href, aria_current="page" if href == path else None, data_nav=str(number))[name]
         for number, (href, name) in enumerate(navigation, 1)
@@ -137,11 +130,17 @@ def next_text(key: JSONObject) -> str:
     return "not retried" if key["runs"] and "error" in key["runs"][0] else "after a change"
 
 
+def address(path: str, /, **query: str) -> str:
+    """Return the address of a page with a query."""
+    return f"{path}?{urlencode(query, errors='replace')}"
+
+
 def chip(path: str, query: Mapping[str, str], name: str, value: str, text: str) -> Node:
     """Return a link to the same page with another value in the query; no value omits the name."""
-    wanted = {**query, name: value}
-    address = urlencode({each: wanted[each] for each in wanted if wanted[each]}, errors="replace")
-    return h.a(".chip", href=f"{path}?{address}", aria_current="true" if query.get(name, "") == value else None)[text]
+    wanted = {each: text for each, text in {**query, name: value}.items() if text}
+    return h.a(".chip", href=address(path, **wanted), aria_current="true" if query.get(name, "") == value else None)[
+        text
+    ]
 
 
 def facts(pairs: Iterable[tuple[str, Node]]) -> h.Element:
@@ -204,8 +203,7 @@ def key_text(key: JSONObject) -> str:
 
 def key_link(controller: JSONObject, key: JSONObject) -> str:
     """Return the address of a key's page."""
-    query = {"controller": controller["name"], "namespace": key.get("namespace", ""), "name": key["name"]}
-    return f"/key?{urlencode(query, errors='replace')}"
+    return address("/key", controller=controller["name"], namespace=key.get("namespace", ""), name=key["name"])
 
 
 def chart(title: str, now: str, values: Sequence[float], size: int, *, kind: str = "", least: float = 1.0) -> h.Element:

@@ -33,13 +33,7 @@ class _Sample(NamedTuple):
 
 
 class Samples:
-    """Samples of all controllers, and of when the informers last received something, while `run` runs.
-
-    Args:
-        controllers: returns the controllers.
-        informers: returns the informers.
-        clock: source of time.
-    """
+    """Samples of all controllers, and of when the informers last received something, while `run` runs."""
 
     def __init__(
         self, controllers: Callable[[], Sequence[Controller]], informers: Callable[[], Sequence[Informer]], clock: Clock

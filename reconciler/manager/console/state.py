@@ -27,12 +27,9 @@ class Parts:
         cluster: the address of the API server.
         namespaces: the watched namespaces; None for all.
         role: returns ``"running"``, ``"standby"``, or the state of the manager.
-        controllers: returns the controllers.
-        informers: returns the informers.
         elector: the participant in the leader election; None without one.
         identity: its identity; None without one.
         shard: the shard of this process; None without sharding.
-        clock: source of time.
     """
 
     cluster: str
@@ -49,14 +46,9 @@ class Parts:
 def read_state(
     parts: Parts, samples: Samples, query: Mapping[str, str], *, limit: int, redact: Callable[[str], str]
 ) -> JSONObject:
-    """Return the state of a process. Of objects only values of changed fields appear, and none that may be a secret.
+    """Return the state of a process. The query is that of `read_keys`; with a limit of 0 it has no controllers.
 
-    Args:
-        parts: what is read.
-        samples: for the charts.
-        query: selects keys; see `read_keys`.
-        limit: the number of keys per controller; 0 also omits the controllers.
-        redact: removes secrets from messages and values.
+    Of objects only values of changed fields appear, and none that may be a secret; `redact` removes further ones.
     """
     controllers = read_keys(parts.controllers() if limit else (), parts.clock, query, limit=limit, trusted=True)
     for each in controllers:

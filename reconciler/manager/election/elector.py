@@ -61,11 +61,6 @@ class Elector:
     Args:
         client: reads and writes the lease. It must not retry by itself, and its writes must not be fenced.
         election: options with namespace and identity filled in.
-        counters: records whether this process leads.
-        clock: source of time.
-        rng: jitters the attempts of several processes.
-        watchdog: ends the process when workers outlive the lease.
-        labels: added to the lease's own labels. Default: none.
         events: records Events about the lease when this process starts and stops leading. The elector runs and closes
             it. Default: no Events.
 
@@ -273,24 +268,14 @@ class Elector:
         return False if self._now() < self._held_by_other else await self._write(lease)
 
     async def _create(self) -> bool:
-        metadata: JSONObject = {"name": self._election.name, "namespace": self._election.namespace}
-        metadata["annotations"] = {**LEASE_ANNOTATIONS, PROCESS_ANNOTATION: self._process}
-        if self._labels:
-            metadata["labels"] = self._labels
-        started, stamp = self._now(), self._clock.now()
-        document = {"apiVersion": API, "kind": "Lease", "metadata": metadata}
-        response = await self._client.create({**document, "spec": self._lease_spec({}, stamp)})
+        metadata = {"name": self._election.name, "namespace": self._election.namespace}
+        started = self._now()
+        response = await self._client.create(self._held({"apiVersion": API, "kind": "Lease", "metadata": metadata}))
         return self._note_renewal(response.to_dict(), started)
 
     async def _write(self, lease: JSONObject) -> bool:
-        started, stamp = self._now(), self._clock.now()
-        metadata = dict(lease.get("metadata") or {})
-        own = {**LEASE_ANNOTATIONS, PROCESS_ANNOTATION: self._process}
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), **own}
-        if self._labels:
-            metadata["labels"] = {**(metadata.get("labels") or {}), **self._labels}
-        lease = {**lease, "metadata": metadata}
-        response = await self._client.update({**lease, "spec": self._lease_spec(lease.get("spec") or {}, stamp)})
+        started = self._now()
+        response = await self._client.update(self._held(lease))
         return self._note_renewal(response.to_dict(), started)
 
     def _note_renewal(self, response: JSONObject, started: float) -> bool:
@@ -355,12 +340,18 @@ class Elector:
             await self._events.close(EVENTS_TIMEOUT if self._released else 0.0)
             await asyncio.wait({self._event_task})
 
-    def _lease_spec(self, before: JSONObject, stamp: datetime) -> JSONObject:
-        """Return the spec of a lease that this process holds."""
+    def _held(self, lease: JSONObject) -> JSONObject:
+        """Return the lease as held by this process from now on."""
+        metadata = dict(lease.get("metadata") or {})
+        own = {**LEASE_ANNOTATIONS, PROCESS_ANNOTATION: self._process}
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **own}
+        if self._labels:
+            metadata["labels"] = {**(metadata.get("labels") or {}), **self._labels}
+        before = lease.get("spec") or {}
         ours = before.get("holderIdentity") == self._identity
         transitions = int(before.get("leaseTransitions") or 0)
-        now = format_micro_time(stamp)
-        return {
+        now = format_micro_time(self._clock.now())
+        spec = {
             **before,
             "holderIdentity": self._identity,
             "leaseDurationSeconds": math.ceil(self._election.lease_duration),
@@ -368,6 +359,7 @@ class Elector:
             "renewTime": now,
             "leaseTransitions": transitions + (not ours and bool(before)),
         }
+        return {**lease, "metadata": metadata, "spec": spec}
 
     async def _try_release(self) -> bool:
         try:

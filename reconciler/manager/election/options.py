@@ -88,21 +88,26 @@ def complete_election(
         raise ConfigurationError(
             f"leader_election takes the name of the lease, such as 'my-operator', or a LeaderElection, not {election!r}"
         )
-    found = lease_namespace(namespace or election.namespace, namespaces)
-    if found is None:
-        raise ConfigurationError(
-            f"leader_election={election.name!r} needs a namespace for its lease: this process does not run in a pod, "
-            "so pass leader_election_namespace="
-        )
+    given = namespace or election.namespace
+    what = f"leader_election={election.name!r}"
+    found = lease_namespace(given, namespaces, what=what, option="leader_election_namespace")
     return replace(election, namespace=found, identity=election.identity or f"{socket.gethostname()}_{uuid.uuid4()}")
 
 
-def lease_namespace(given: str | None, namespaces: Sequence[str] | None) -> str | None:
-    """Return a lease's namespace: the given one, the pod's own, or the only one that the manager watches."""
+def lease_namespace(given: str | None, namespaces: Sequence[str] | None, *, what: str, option: str) -> str:
+    """Return a lease's namespace: the given one, the pod's own, or the only one that the manager watches.
+
+    Raises:
+        ConfigurationError: there is none of these. The message says what needs it, and which option sets it.
+    """
     found = given or _pod_namespace()
-    if found is None and namespaces is not None and len(namespaces) == 1:
-        return namespaces[0]
-    return found
+    if found is not None:
+        return found
+    if namespaces is None or len(namespaces) != 1:
+        raise ConfigurationError(
+            f"{what} needs a namespace for its lease: this process does not run in a pod, so pass {option}="
+        )
+    return namespaces[0]
 
 
 def _pod_namespace() -> str | None:

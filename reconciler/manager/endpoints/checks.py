@@ -27,7 +27,6 @@ class CheckResult:
     """The result of one check.
 
     Attributes:
-        name: the check's name.
         reason: why it failed; None if it passed.
     """
 

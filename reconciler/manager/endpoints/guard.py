@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.reviews import Reviewer, ReviewFailed
-from reconciler.manager.endpoints.security import EndpointSecurity, read_token
+from reconciler.manager.endpoints.security import EndpointSecurity, is_token, read_token
 
-__all__ = ["Guard", "Refusal"]
+__all__ = ["Guard", "Refusal", "sent_token"]
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -40,11 +40,6 @@ class Guard:
 
     A client sends ``Authorization: Bearer TOKEN``; a browser, which asks its user, sends the token as the password of
     ``Basic``, with any user name.
-
-    Args:
-        security: how clients authenticate.
-        reviewer: asks the API server, for ``authentication="kubernetes"``.
-        clock: source of time.
     """
 
     def __init__(self, security: EndpointSecurity, reviewer: Reviewer, clock: Clock) -> None:
@@ -121,16 +116,21 @@ def _token_of(authorization: Sequence[str]) -> str | None:
     """Return the token of a request; None if there is none, or several headers."""
     if len(authorization) != 1:
         return None
-    scheme, _, value = authorization[0].partition(" ")
-    value = value.strip()
-    if scheme.lower() == "basic":
-        try:
-            value = base64.b64decode(value, validate=True).decode().partition(":")[2].strip()
-        except (binascii.Error, ValueError):
-            return None
-    elif scheme.lower() != "bearer":
+    token = (sent_token(authorization[0]) or "").strip()
+    return token if is_token(token) else None
+
+
+def sent_token(header: str) -> str | None:
+    """Return what an ``Authorization`` header proves its sender with: a bearer token, or the password of ``Basic``."""
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
         return None
-    return value if value and value.isascii() and value.isprintable() and " " not in value else None
+    try:
+        return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _equal(one: str, other: str) -> bool:

@@ -44,11 +44,6 @@ def health(checks: Checks, main: MainLoop, *, live: bool) -> Handler:
     The handler is called in the thread of the servers, the checks in the event loop. While that is blocked, the
     response names the code that blocks it: ``/readyz`` fails at once, ``/healthz`` after `LIVENESS_LIMIT`, since a
     restart loses work and a block may end.
-
-    Args:
-        checks: the checks.
-        main: the event loop.
-        live: whether it is ``/healthz``.
     """
 
     async def run(request: EndpointRequest) -> EndpointResponse:
@@ -105,12 +100,6 @@ def debug_queue(
 
     ``?controller=``, ``?namespace=`` and ``?name=`` select keys. ``?limit=`` is the number of keys per controller, 500
     by default and at most.
-
-    Args:
-        controllers: returns the controllers.
-        clock: source of time.
-        turns: of the answers.
-        shard: the shard of this process; None without sharding.
     """
 
     async def handle(request: EndpointRequest) -> EndpointResponse:

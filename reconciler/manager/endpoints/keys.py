@@ -38,13 +38,6 @@ def debug_keys(
 
     The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default and at most 500. The
     messages of errors, and values of fields, are shown only to local requests and to users who have authenticated.
-
-    Args:
-        controllers: returns the controllers.
-        clock: source of time.
-        turns: of the answers.
-        role: returns what this process does: ``"running"``, ``"standby"``, or the state of the manager.
-        shard: the shard of this process; None without sharding.
     """
 
     async def handle(request: EndpointRequest) -> EndpointResponse:

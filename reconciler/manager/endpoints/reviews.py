@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +18,7 @@ from reconciler.client import Client
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest
+from reconciler.lru import LRU
 from reconciler.wire import JSONObject
 
 __all__ = ["ReviewFailed", "Reviewer", "User"]
@@ -105,7 +105,7 @@ class _Decisions(Generic[K, V]):
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._known: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._known: LRU[K, tuple[float, V]] = LRU(_MAX_DECISIONS)
 
     def __contains__(self, key: K) -> bool:
         """Return whether there is a decision, expired or not."""
@@ -120,8 +120,6 @@ class _Decisions(Generic[K, V]):
 
     def put(self, key: K, value: V, seconds: float) -> None:
         self._known[key] = self._now() + seconds, value
-        if len(self._known) > _MAX_DECISIONS:
-            self._known.popitem(last=False)
 
 
 class Reviewer:
@@ -129,7 +127,6 @@ class Reviewer:
 
     Args:
         client: sends them; its identity needs ``create`` on both kinds of reviews.
-        clock: source of time.
     """
 
     def __init__(self, client: Client, clock: Clock) -> None:

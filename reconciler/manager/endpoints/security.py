@@ -9,7 +9,7 @@ from typing import Literal
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["EndpointSecurity", "read_token"]
+__all__ = ["EndpointSecurity", "is_token", "read_token"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class EndpointSecurity:
             raise ConfigurationError("set only one of authentication, token and token_file")
         if self.certificates is not None and not self.tls:
             raise ConfigurationError("certificates are not used without TLS: omit certificates, or tls=False")
-        if self.token is not None and not _is_valid(self.token):
+        if self.token is not None and not is_token(self.token):
             raise ConfigurationError("token is empty, or has characters that cannot be sent in a header")
         if self.token_file is not None:
             read_token(self.token_file)
@@ -75,12 +75,13 @@ def read_token(file: str | os.PathLike[str]) -> str:
         raise ConfigurationError(f"token_file={str(file)!r}: cannot read the token: {error.strerror}") from error
     except ValueError:
         token = ""
-    if not _is_valid(token):
+    if not is_token(token):
         raise ConfigurationError(
             f"token_file={str(file)!r}: the file is empty, or has characters that cannot be sent in a header"
         ) from None
     return token
 
 
-def _is_valid(token: str) -> bool:
+def is_token(token: str) -> bool:
+    """Return whether it is not empty, and can be sent in a header."""
     return token.isascii() and token.isprintable() and " " not in token and token != ""

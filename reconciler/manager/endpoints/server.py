@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import re
 import ssl
@@ -122,10 +123,7 @@ class EndpointResponse:
     """The response of a handler.
 
     Attributes:
-        status: the HTTP status.
         body: the content. Chunks are sent as they come, until the iterator or the server ends.
-        content_type: the media type.
-        headers: further headers.
     """
 
     status: int
@@ -160,7 +158,6 @@ class Servers:
 
     Args:
         clock: source of time; sockets do not work if it is virtual.
-        main: the event loop of the manager.
         security: TLS and authentication of the protected paths; None for neither.
         guard: admits requests to the protected paths; None for all.
     """
@@ -271,7 +268,7 @@ class Servers:
         from reconciler.serving.server import HTTPServer
 
         address = server.address
-        server.running = HTTPServer(_dispatcher(server, self._answer), _LIMITS)
+        server.running = HTTPServer(functools.partial(self._dispatch, server), _LIMITS)
         try:
             await server.running.start(address.host or None, address.port, context=context)
         except OSError as error:
@@ -281,53 +278,13 @@ class Servers:
             ) from error
         server.url = _url("http" if context is None else "https", address, server.running.addresses)
 
-    async def _answer(
-        self, server: _Server, path: str, method: str, authorization: Sequence[str], request: EndpointRequest
-    ) -> EndpointResponse:
-        """Return the response to a request; called in the thread of the servers.
+    async def _dispatch(self, server: _Server, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request; called in the thread of the servers."""
+        from aiohttp import web
 
-        Raises:
-            Refusal: the client must not have it.
-        """
-        handler = server.handlers[path]
-        if path in server.open_paths:
-            return await handler(request)
-
-        async def admit_and_answer() -> EndpointResponse:
-            if self._guard is None:
-                return await handler(request)
-            user = await self._guard.admit(method, _permission(path), authorization)
-            return await handler(replace(request, user=user))
-
-        try:
-            response = await self._main.run(admit_and_answer, patience=_PATIENCE)
-        except LoopBlocked as error:
-            return EndpointResponse(503, f"503: {error}\n".encode())
-        if isinstance(response.body, bytes):
-            return response
-        # A browser that was admitted asks again: its token may have been revoked.
-        admitted = self._security is not None and self._security.authenticates
-        seconds = _STREAM_SECONDS if admitted else math.inf
-        return replace(response, body=self._main.iterate(response.body, seconds=seconds))
-
-
-def _permission(path: str) -> str:
-    """Return what a path is called in roles. The console has all paths that nothing else has."""
-    return path or "/console"
-
-
-_Answer = Callable[[_Server, str, str, Sequence[str], EndpointRequest], Awaitable[EndpointResponse]]
-
-
-def _dispatcher(server: _Server, answer: _Answer) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    from aiohttp import web
-
-    handlers = server.handlers
-
-    async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
-        found = [each for each in handlers if request.path == each or request.path.startswith(f"{each}/")]
+        found = [each for each in server.handlers if request.path == each or request.path.startswith(f"{each}/")]
         if not found:
-            return web.Response(status=404, text=f"404: this server serves {', '.join(handlers)}\n")
+            return web.Response(status=404, text=f"404: this server serves {', '.join(server.handlers)}\n")
         path = max(found, key=len)
         if request.method not in ("GET", "HEAD"):
             return web.Response(
@@ -338,7 +295,7 @@ def _dispatcher(server: _Server, answer: _Answer) -> Callable[[web.BaseRequest],
         parts = EndpointRequest(rest, list(request.query.items()), accept, _is_local(request))
         authorization = request.headers.getall("authorization", [])
         try:
-            response = await answer(server, path, request.method, authorization, parts)
+            response = await self._answer(server, path, request.method, authorization, parts)
         except Refusal as refusal:
             text = f"{refusal.status}: {refusal}\n"
             return web.Response(status=refusal.status, text=text, headers=_refusal_headers(refusal, accept))
@@ -353,7 +310,35 @@ def _dispatcher(server: _Server, answer: _Answer) -> Callable[[web.BaseRequest],
                     await stream.write(chunk)
         return stream
 
-    return dispatch
+    async def _answer(
+        self, server: _Server, path: str, method: str, authorization: Sequence[str], request: EndpointRequest
+    ) -> EndpointResponse:
+        """Return the response of a handler.
+
+        Raises:
+            Refusal: the client must not have it.
+        """
+        handler = server.handlers[path]
+        if path in server.open_paths:
+            return await handler(request)
+
+        async def admit_and_answer() -> EndpointResponse:
+            if self._guard is None:
+                return await handler(request)
+            # Roles name the console, which has all paths that nothing else has.
+            user = await self._guard.admit(method, path or "/console", authorization)
+            return await handler(replace(request, user=user))
+
+        try:
+            response = await self._main.run(admit_and_answer, patience=_PATIENCE)
+        except LoopBlocked as error:
+            return EndpointResponse(503, f"503: {error}\n".encode())
+        if isinstance(response.body, bytes):
+            return response
+        # A browser that was admitted asks again: its token may have been revoked.
+        admitted = self._security is not None and self._security.authenticates
+        seconds = _STREAM_SECONDS if admitted else math.inf
+        return replace(response, body=self._main.iterate(response.body, seconds=seconds))
 
 
 def _refusal_headers(refusal: Refusal, accept: str) -> dict[str, str]:

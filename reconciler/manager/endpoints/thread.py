@@ -30,11 +30,7 @@ class LoopBlocked(Exception):
 
 
 class MainLoop:
-    """The event loop of the manager, as seen from the thread of the servers.
-
-    Args:
-        watchdog: knows what blocks the event loop.
-    """
+    """The event loop of the manager, as seen from the thread of the servers."""
 
     def __init__(self, watchdog: BlockedLoopWatchdog) -> None:
         self.watchdog = watchdog
@@ -74,12 +70,7 @@ class MainLoop:
             future.cancel()
 
     async def iterate(self, chunks: AsyncGenerator[T, None], *, seconds: float = math.inf) -> AsyncGenerator[T, None]:
-        """Yield what a generator yields that runs in the event loop of the manager.
-
-        Args:
-            chunks: the generator.
-            seconds: time after which it is ended.
-        """
+        """Yield for so many seconds what a generator yields that runs in the event loop of the manager."""
         until = asyncio.get_running_loop().time() + seconds
         try:
             while (chunk := await self.run(lambda: anext(chunks, None), patience=None)) is not None:
@@ -91,11 +82,7 @@ class MainLoop:
 
 
 class LoopThread:
-    """A daemon thread with an event loop of its own.
-
-    Args:
-        name: the name of the thread.
-    """
+    """A daemon thread with an event loop of its own."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()

@@ -16,9 +16,6 @@ class Turns:
 
     So many requests at once take half of the time of the event loop, and others run between any two of them.
 
-    Args:
-        clock: source of time.
-
     Attributes:
         seconds: how long the last turn took.
     """

@@ -19,6 +19,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -49,24 +50,17 @@ class RingLabels(NamedTuple):
     drain: str
 
 
+@dataclass(frozen=True, slots=True)
 class IndexShardFilter:
-    """A filter for sharding by index: this shard owns all objects in its cache, which holds only its own hash range.
+    """A filter for sharding by index: this shard owns all objects in its cache, which holds only its own hash range."""
 
-    Args:
-        controller: the controller's name.
-        kind: the kind that it reconciles.
-        client: reads the cache.
-        counters: counts skipped reconciles.
-    """
+    controller: str
+    kind: KindLike
+    client: CachedClient
+    counters: ShardCounters
 
     sharded = True
-    permissions: Sequence[Permission] = ()
-
-    def __init__(self, controller: str, kind: KindLike, client: CachedClient, counters: ShardCounters) -> None:
-        self._controller = controller
-        self._kind = kind
-        self._client = client
-        self._counters = counters
+    permissions = ()
 
     def matches(self, labels: Mapping[str, str], /) -> bool:  # noqa: ARG002 - ownership depends on the uid alone
         """Return whether an object with these labels belongs to this shard."""
@@ -78,8 +72,8 @@ class IndexShardFilter:
 
     async def may_reconcile(self, request: Request, /) -> bool:
         """Return whether the cache holds the object."""
-        if await self._client.peek(self._kind, request) is None:
-            self._counters.record_skip(self._controller)
+        if await self.client.peek(self.kind, request) is None:
+            self.counters.record_skip(self.controller)
             return False
         return True
 
@@ -117,78 +111,62 @@ class KindInProgress:
         return request in self._keys
 
 
+@dataclass(frozen=True, slots=True)
 class RingShardFilter:
     """A filter for a ring: this shard owns the objects labeled with its name and hands over drained ones.
 
-    Args:
-        controller: the controller's name.
-        kind: the kind that it reconciles.
-        client: reads the cache and sends the patch that hands an object over.
-        counters: counts skipped reconciles and handovers.
-        labels: the ring's labels.
-        name: the shard's name.
+    Attributes:
         in_progress: shared by the controllers of the kind.
     """
 
-    sharded = True
+    controller: str
+    kind: KindLike
+    client: CachedClient
+    counters: ShardCounters
+    labels: RingLabels
+    name: str
+    in_progress: KindInProgress
 
-    def __init__(
-        self,
-        controller: str,
-        kind: KindLike,
-        client: CachedClient,
-        counters: ShardCounters,
-        *,
-        labels: RingLabels,
-        name: str,
-        in_progress: KindInProgress,
-    ) -> None:
-        self._controller = controller
-        self._kind = kind
-        self._client = client
-        self._counters = counters
-        self._labels = labels
-        self._name = name
-        self._in_progress = in_progress
+    sharded = True
 
     @property
     def permissions(self) -> Sequence[Permission]:
         """Return the permissions that a handover needs."""
-        return (Permission(self._kind, "patch"),)
+        return (Permission(self.kind, "patch"),)
 
     def matches(self, labels: Mapping[str, str], /) -> bool:
         """Return whether an object with these labels belongs to this shard."""
-        return labels.get(self._labels.shard) == self._name
+        return labels.get(self.labels.shard) == self.name
 
     def must_drain(self, cached: CachedObject, /) -> bool:
         """Return whether the object must be handed over."""
-        return self._labels.drain in cached.labels
+        return self.labels.drain in cached.labels
 
     async def may_reconcile(self, request: Request, /) -> bool:
         """Return whether the object belongs to this shard; if it is being drained, hand it over and return False."""
-        async with self._in_progress.lock(request):
+        async with self.in_progress.lock(request):
             if not await self._belongs(request):
                 return False
-            self._in_progress.begin(request)
+            self.in_progress.begin(request)
             return True
 
     def ended(self, request: Request, /) -> None:
         """Let the next controller that takes the key hand the object over, unless another one reconciles it."""
-        self._in_progress.end(request)
+        self.in_progress.end(request)
 
     async def _belongs(self, request: Request) -> bool:
-        cached = await self._client.peek(self._kind, request)
+        cached = await self.client.peek(self.kind, request)
         if cached is None:
-            self._counters.record_skip(self._controller)
+            self.counters.record_skip(self.controller)
             return False
         labels, version = cached.labels, str(cached.version)
         for attempts_left in reversed(range(_ATTEMPTS)):
             if not self.matches(labels):
-                self._counters.record_skip(self._controller)
+                self.counters.record_skip(self.controller)
                 return False
-            if self._labels.drain not in labels:
+            if self.labels.drain not in labels:
                 return True
-            if request in self._in_progress:
+            if request in self.in_progress:
                 return False
             try:
                 await self._hand_over(request, version)
@@ -204,20 +182,20 @@ class RingShardFilter:
     async def _read_live(self, request: Request) -> tuple[Mapping[str, str], str]:
         """Return the labels and the version on the server; no labels if the object is gone."""
         try:
-            found = await self._client.live.get(self._kind, request.name, request.namespace)
+            found = await self.client.live.get(self.kind, request.name, request.namespace)
         except NotFound:
             return {}, ""
         metadata = found.to_dict()["metadata"]
         return metadata.get("labels") or {}, str(metadata["resourceVersion"])
 
     async def _hand_over(self, request: Request, version: str) -> None:
-        labels = {self._labels.shard: None, self._labels.drain: None}
+        labels = {self.labels.shard: None, self.labels.drain: None}
         with contextlib.suppress(NotFound):
-            await self._client.patch(
-                self._kind,
+            await self.client.patch(
+                self.kind,
                 request.name,
                 request.namespace,
                 patch={"metadata": {"resourceVersion": version, "labels": labels}},
             )
-            self._counters.record_drain(self._controller)
-            _log.debug("%s: handed over %s: drained from shard %s", self._controller, request, self._name)
+            self.counters.record_drain(self.controller)
+            _log.debug("%s: handed over %s: drained from shard %s", self.controller, request, self.name)

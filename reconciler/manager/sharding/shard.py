@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from reconciler.cache import CachedClient, HashRange, Partition
 from reconciler.controller import ShardFilter, Watch
@@ -29,8 +28,8 @@ DRAIN_LABEL = "drain.alpha.sharding.timebertt.dev/"
 """The label of an object that its shard must hand over; the ring's name follows."""
 
 
-class Shard(Protocol):
-    """The shard of this process.
+class Shard:
+    """The shard of this process; of this class without sharding, when it has all objects.
 
     Attributes:
         name: the shard's name or index; None without sharding.
@@ -39,30 +38,31 @@ class Shard(Protocol):
         debug_info: shown at ``/debug/queue``; None for nothing.
     """
 
-    name: str | None
-    election: LeaderElection | None
-    lease_labels: Mapping[str, str]
-    debug_info: JSONObject | None
+    name: str | None = None
+    election: LeaderElection | None = None
+    lease_labels: Mapping[str, str] = {}
+    debug_info: JSONObject | None = None
 
-    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:
+    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:  # noqa: ARG002 - every kind is whole
         """Return the part of a kind that this process watches; None for all objects."""
-        ...
+        return None
 
     def shard_filter(
-        self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
+        self,
+        name: str,  # noqa: ARG002 - it has all objects
+        kind: KindLike | None,  # noqa: ARG002
+        watched: Sequence[KindLike | Watch],  # noqa: ARG002
+        client: CachedClient,  # noqa: ARG002
+        /,
     ) -> ShardFilter | None:
         """Return the shard filter of a controller; None without sharding, or if the kind is unknown.
 
-        Args:
-            name: the controller's name.
-            kind: the kind that it reconciles.
-            watched: the other kinds that it watches.
-            client: reads and writes objects.
+        `watched` are the other kinds that it watches.
 
         Raises:
             ConfigurationError: the controller cannot be sharded in this way.
         """
-        ...
+        return None
 
 
 def new_shard(
@@ -74,7 +74,7 @@ def new_shard(
         ConfigurationError: the options are invalid, leader election is enabled too, or the Lease has no namespace.
     """
     if sharding is None:
-        return Unsharded()
+        return Shard()
     if not isinstance(sharding, (ShardRing, ShardByIndex)):
         raise ConfigurationError(f"sharding= takes a ShardRing or a ShardByIndex, not {sharding!r}")
     if leader_election is not None:
@@ -87,127 +87,84 @@ def new_shard(
     )
 
 
-class _ShardedKinds:
-    """The set of sharded kinds, compared by group and kind: an API version is only a representation."""
+class _PartialShard(Shard):
+    """A shard that has a part of the objects of some kinds.
 
-    def __init__(self, kinds: Sequence[KindLike]) -> None:
-        self._known = {(gvk.group, gvk.kind) for gvk in map(gvk_from, kinds)}
+    Kinds are compared by group and kind: an API version is only a representation.
+    """
 
-    def __contains__(self, gvk: GroupVersionKind) -> bool:
-        return (gvk.group, gvk.kind) in self._known
+    def __init__(self, kinds: Sequence[KindLike], part: Partition) -> None:
+        self._kinds = {(gvk.group, gvk.kind) for gvk in map(gvk_from, kinds)}
+        self._part = part
 
-    def check(self, name: str, kind: KindLike) -> None:
-        """Raise if a controller's kind is not sharded."""
-        if gvk_from(kind) not in self:
+    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:
+        return self._part if self._shares(gvk) else None
+
+    def shard_filter(
+        self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
+    ) -> ShardFilter | None:
+        if kind is None:
+            return None
+        if not self._shares(gvk_from(kind)):
             raise ConfigurationError(
                 f"controller {name!r} reconciles {gvk_from(kind)}, which is not among the kinds= of the manager's "
                 "sharding, so every replica would reconcile all objects. Add the kind there, or run this controller in "
                 "a manager of its own"
             )
+        return self._filter(name, kind, watched, client)
+
+    def _shares(self, gvk: GroupVersionKind) -> bool:
+        return (gvk.group, gvk.kind) in self._kinds
+
+    def _filter(
+        self, name: str, kind: KindLike, watched: Sequence[KindLike | Watch], client: CachedClient
+    ) -> ShardFilter:
+        raise NotImplementedError
 
 
-class Unsharded:
-    """The shard of a process without sharding: all objects."""
-
-    name: str | None = None
-    election: LeaderElection | None = None
-    lease_labels: Mapping[str, str] = {}
-    debug_info: JSONObject | None = None
-
-    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:  # noqa: ARG002 - every kind is whole
-        """Return None."""
-        return None
-
-    def shard_filter(self, *_: object) -> ShardFilter | None:
-        """Return None."""
-        return None
-
-
-class RingShard:
-    """A shard of a ring: the objects that a sharder assigns to it by label.
-
-    Args:
-        ring: the options.
-        namespaces: the namespaces that the manager watches.
-        metrics: counts handovers.
-    """
+class RingShard(_PartialShard):
+    """A shard of a ring: the objects that a sharder assigns to it by label."""
 
     def __init__(self, ring: ShardRing, namespaces: Sequence[str] | None, metrics: MetricsRegistry) -> None:
-        namespace = lease_namespace(ring.namespace, namespaces)
-        if namespace is None:
-            raise ConfigurationError(
-                f"ShardRing({ring.ring!r}) needs a namespace for its Lease: this process does not run in a pod, so "
-                "pass namespace="
-            )
-        self._shard = ring.name
-        self.name: str | None = ring.name
-        self.election: LeaderElection | None = ring.election(namespace)
-        self.lease_labels: Mapping[str, str] = {RING_LABEL: ring.ring}
-        self.debug_info: JSONObject | None = {"ring": ring.ring, "shard": ring.name}
+        what = f"ShardRing({ring.ring!r})"
+        namespace = lease_namespace(ring.namespace, namespaces, what=what, option="namespace")
         self._labels = RingLabels(SHARD_LABEL + ring.ring, DRAIN_LABEL + ring.ring)
-        self._kinds = _ShardedKinds(ring.kinds)
+        super().__init__(ring.kinds, Partition(labels=f"{self._labels.shard}={ring.name}"))
+        self._shard = self.name = ring.name
+        self.election = ring.election(namespace)
+        self.lease_labels = {RING_LABEL: ring.ring}
+        self.debug_info = {"ring": ring.ring, "shard": ring.name}
         self._counters = metrics.shard(ring.ring, ring.name)
         self._in_progress: defaultdict[tuple[str, str], KindInProgress] = defaultdict(KindInProgress)
 
-    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:
-        """Return the objects labeled with this shard's name."""
-        return Partition(labels=f"{self._labels.shard}={self._shard}") if gvk in self._kinds else None
-
-    def shard_filter(
-        self, name: str, kind: KindLike | None, _: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> ShardFilter | None:
-        """Return the filter that reads the labels and acknowledges drains."""
-        if kind is None:
-            return None
-        self._kinds.check(name, kind)
+    def _filter(
+        self,
+        name: str,
+        kind: KindLike,
+        watched: Sequence[KindLike | Watch],  # noqa: ARG002 - of other kinds, whose objects have labels of their own
+        client: CachedClient,
+    ) -> ShardFilter:
         gvk = gvk_from(kind)
-        return RingShardFilter(
-            name,
-            kind,
-            client,
-            self._counters,
-            labels=self._labels,
-            name=self._shard,
-            in_progress=self._in_progress[gvk.group, gvk.kind],
-        )
+        in_progress = self._in_progress[gvk.group, gvk.kind]
+        return RingShardFilter(name, kind, client, self._counters, self._labels, self._shard, in_progress)
 
 
-class IndexShard:
-    """A shard by index: the objects whose uid hashes into this replica's range.
-
-    Args:
-        replica: the options.
-        metrics: counts skipped reconciles.
-    """
-
-    election: LeaderElection | None = None
-    lease_labels: Mapping[str, str] = {}
+class IndexShard(_PartialShard):
+    """A shard by index: the objects whose uid hashes into this replica's range."""
 
     def __init__(self, replica: ShardByIndex, metrics: MetricsRegistry) -> None:
-        self.name: str | None = str(replica.number)
-        self._hashes = HashRange.share(replica.number, replica.replicas)
-        self.debug_info: JSONObject | None = {
-            "index": replica.number,
-            "replicas": replica.replicas,
-            "hashes": str(self._hashes),
-        }
-        self._kinds = _ShardedKinds(replica.kinds)
-        self._counters = metrics.shard(f"of {replica.replicas}", str(replica.number))
+        hashes = HashRange.share(replica.number, replica.replicas)
+        super().__init__(replica.kinds, Partition(hashes=hashes))
+        self.name = str(replica.number)
+        self.debug_info = {"index": replica.number, "replicas": replica.replicas, "hashes": str(hashes)}
+        self._counters = metrics.shard(f"of {replica.replicas}", self.name)
 
-    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:
-        """Return the objects whose uid hashes into this replica's range."""
-        return Partition(hashes=self._hashes) if gvk in self._kinds else None
-
-    def shard_filter(
-        self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> ShardFilter | None:
-        """Return the filter that looks the object up in the cache."""
-        if kind is None:
-            return None
-        self._kinds.check(name, kind)
+    def _filter(
+        self, name: str, kind: KindLike, watched: Sequence[KindLike | Watch], client: CachedClient
+    ) -> ShardFilter:
         for each in watched:
             gvk = gvk_from(each.kind if isinstance(each, Watch) else each)
-            if gvk in self._kinds:
+            if self._shares(gvk):
                 raise ConfigurationError(
                     f"controller {name!r} watches {gvk}, which is sharded by the hash of its own uid: events that "
                     "concern an object of this replica would reach another one. Remove it from kinds="

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hmac
 import logging
 from typing import TYPE_CHECKING
@@ -13,13 +11,14 @@ import msgspec
 from pydantic import ValidationError
 
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, ReconcilerError, error_text
+from reconciler.manager.endpoints.guard import sent_token
 from reconciler.manager.endpoints.server import Address
 from reconciler.notification.alerts.payload import AlertGroup
 from reconciler.notification.alerts.requests import request_for
 from reconciler.notification.api.types import NotificationRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import RetryableDeliveryError
-from reconciler.serving import BadBody, Limits, exceeds_max_levels
+from reconciler.serving import Limits, exceeds_max_levels
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -46,10 +45,7 @@ class AlertReceiver:
     refuses the request; the senders do not repeat these. 503 if it cannot be created now; they repeat it.
 
     Args:
-        client: creates the requests.
         address: ``HOST:PORT``; the host may be empty for all addresses, and port 0 means a free one.
-        namespace: namespace of the requests.
-        credentials: where the token is.
         token: name of the credential that holds the token.
 
     Raises:
@@ -102,31 +98,17 @@ class AlertReceiver:
             return web.Response(status=405, text="405: only POST is supported\n", headers={"allow": "POST"})
         if not self._is_authorized(request.headers.get("Authorization", "")):
             return web.Response(status=401, text="401: wrong token\n", headers={"www-authenticate": "Bearer"})
-        try:
-            body = await read_body(request, self._limits)
-        except BadBody as error:
-            response = web.Response(status=error.status, text=f"{error}\n")
-            response.force_close()
-            return response
-        status, text = await self._accept(body)
+        status, text = await self._accept(await read_body(request, self._limits))
         return web.Response(status=status, text=f"{text}\n")
 
     def _is_authorized(self, header: str) -> bool:
         try:
-            token = self._credentials.get(self._token).encode()
+            token = self._credentials.get(self._token)
         except RetryableDeliveryError as error:
             _log.error("alerts are refused: %s", error)
             return False
-        scheme, _, value = header.partition(" ")
-        given = value.strip().encode(errors="replace")
-        if scheme.lower() == "basic":
-            try:
-                given = base64.b64decode(given, validate=True).partition(b":")[2]
-            except binascii.Error:
-                return False
-        elif scheme.lower() != "bearer":
-            return False
-        return hmac.compare_digest(given, token)
+        given = sent_token(header)
+        return given is not None and hmac.compare_digest(given.encode(errors="replace"), token.encode())
 
     async def _accept(self, body: bytes) -> tuple[int, str]:
         """Create the request for a payload; return the status and the text of the response."""

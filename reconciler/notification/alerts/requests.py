@@ -80,8 +80,8 @@ def _subject(group: AlertGroup, alerts: list[Alert]) -> str:
     labels = {**group.group_labels, **group.common_labels}
     name = labels.pop("alertname", "") or group.receiver or "alerts"
     about = ", ".join(f"{key}={value}" for key, value in sorted(group.group_labels.items()) if key != "alertname")
-    text = group.title or f"[{state}] {name}" + (f" ({about})" if about else "")
-    return " ".join(text.split())[:500]
+    made = f"[{state}] {name}" + (f" ({about})" if about else "")
+    return " ".join(group.title.split() or made.split())[:500]  # a template of Grafana's may leave a blank title
 
 
 def _body(group: AlertGroup, alerts: list[Alert]) -> str:

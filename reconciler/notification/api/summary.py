@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from reconciler.meta import format_micro_time
 from reconciler.notification.api.types import ChannelStatus, Phase, RetryPolicy
+from reconciler.notification.redaction.text import shortened
 
 __all__ = ["Summary", "after_completion", "summarize"]
 
@@ -31,13 +32,9 @@ class Summary(TypedDict):
 def summarize(
     channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime, ttl: int | None = None
 ) -> Summary:
-    """Return phase, reason, message and counts for the channels of a request.
+    """Return phase, reason, message and counts for all channels of a request. Without any channel it has failed.
 
-    Args:
-        channels: all channels of the request. Without any channel the request has failed.
-        policy: the retry policy; the message mentions how many attempts are left.
-        now: becomes the completion time if the phase is terminal.
-        ttl: seconds after completion until the request is deleted, or None.
+    A terminal phase is reached now. The request is deleted `ttl` seconds later, if that is not None.
     """
     delivered = [channel for channel in channels if channel.state == "Delivered"]
     failed = [channel for channel in channels if channel.state in {"Failed", "Unknown"}]
@@ -108,8 +105,7 @@ def _message(
     sentences = [f"Delivered to {len(delivered)} of {len(channels)} channels" + _names(delivered)]
     sentences += [f"{channel.name} {_outcome(channel)}: {_cause(channel)}" for channel in failed]
     sentences += [_next_attempt(channel, policy) for channel in waiting]
-    text = "; ".join(sentences)
-    return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
+    return shortened("; ".join(sentences), _MESSAGE_LIMIT)
 
 
 def _names(channels: Sequence[ChannelStatus]) -> str:

@@ -103,10 +103,7 @@ def canonical_host(host: str) -> str:
 
 
 def check_literal(host: str) -> None:
-    """Raise if a host is a literal local address, in any notation that the system accepts.
-
-    Args:
-        host: the host, from `canonical_host`.
+    """Raise if a host, from `canonical_host`, is a literal local address in any notation that the system accepts.
 
     Raises:
         PermanentDeliveryError: the host is a local address.

@@ -8,7 +8,6 @@ import html
 import logging
 import re
 import ssl
-from collections.abc import Sequence
 from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -29,7 +28,7 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Message
+from reconciler.notification.message import Message, footer
 from reconciler.notification.redaction.text import one_line, visible, visible_line
 
 if TYPE_CHECKING:
@@ -101,10 +100,6 @@ class EmailConfig(LimitsConfig):
             raise ValueError("security: none would send the password unencrypted")
         return self
 
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the password."""
-        return [self.password_credential] if self.password_credential is not None else []
-
     def build(self, name: str, credentials: Credentials) -> EmailChannel:
         """Return a new channel of this name.
 
@@ -151,7 +146,7 @@ class EmailChannel:
             timeout=self._config.timeout,
             use_tls=self._config.security == "tls",
             start_tls=self._config.security == "starttls",
-            tls_context=_context(self._config),
+            tls_context=None if self._config.security == "none" else client_tls_context(self._config.ca_file),
         )
         await check_mail_server(self._config.host, self._config.port)
         try:
@@ -251,11 +246,7 @@ def _html(message: Message) -> str:
 
 
 def _footer(message: Message) -> str:
-    return one_line(f"{message.priority} | {message.type} | {message.namespace}/{message.name}")
-
-
-def _context(config: EmailConfig) -> ssl.SSLContext | None:
-    return None if config.security == "none" else client_tls_context(config.ca_file)
+    return one_line(footer(message))
 
 
 def _failure(error: Any, message: Message, config: EmailConfig) -> DeliveryError:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import math
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment, proxy_bypass
 
 from reconciler.clock import current_clock
+from reconciler.http import parse_retry_after
 from reconciler.http.tls import client_tls_context
 from reconciler.notification.channels.address_guard import (
     canonical_host,
@@ -35,7 +32,9 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-__all__ = ["HTTPOptions", "HTTPSender", "status_error"]
+    from reconciler.notification.channels.http_channel import ConnectionConfig
+
+__all__ = ["HTTPSender", "status_error"]
 
 RESPONSE_LIMIT = 2_048
 """Maximum bytes of a response that are read, for the error text. Then the connection is closed."""
@@ -51,36 +50,15 @@ _DOUBTFUL = frozenset({500, 502, 504})
 """Responses after which the receiver may have processed the message: it failed halfway, or a gateway lost the reply."""
 
 
-@dataclass(frozen=True, slots=True)
-class HTTPOptions:
-    """Options of HTTP requests.
-
-    Attributes:
-        timeout: seconds for a whole request. Default 10.
-        ca_file: PEM file of the certificate authorities to trust instead of the system's.
-        proxy: URL of a proxy. Default: from ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``.
-        allow_local_addresses: whether the address guard is disabled: loopback, link-local and metadata addresses are
-            allowed, and a proxy may resolve names by itself. Default False.
-    """
-
-    timeout: float = 10.0
-    ca_file: str | None = None
-    proxy: str | None = None
-    allow_local_addresses: bool = False
-
-
 class HTTPSender:
     """An HTTP client with persistent connections, opened in a running event loop at first use and closed by `close`.
 
     Redirects are not followed, since they could send a secret or a message elsewhere. Requests share nothing but
     connections, and ``.netrc`` is not read.
-
-    Args:
-        options: options of the requests.
     """
 
-    def __init__(self, options: HTTPOptions) -> None:
-        self._options = options
+    def __init__(self, config: ConnectionConfig) -> None:
+        self._config = config
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -100,10 +78,10 @@ class HTTPSender:
         import aiohttp
 
         target = self._parsed(url)
-        environment = _proxy_of_environment(target) if self._options.proxy is None else None
-        proxy = self._options.proxy or environment
+        environment = _proxy_of_environment(target) if self._config.proxy is None else None
+        proxy = self._config.proxy or environment
         try:
-            async with asyncio.timeout(self._options.timeout):
+            async with asyncio.timeout(self._config.timeout):
                 await self._check(target, through_proxy=proxy is not None)
             async with self._opened(guarded=environment is None).request(
                 method,
@@ -118,7 +96,7 @@ class HTTPSender:
         except DeliveryError:
             raise
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise _failure(error, message, self._options) from error
+            raise _failure(error, message, self._config) from error
 
     async def close(self) -> None:
         """Close the connections. If cancelled, they are left to the event loop."""
@@ -141,7 +119,7 @@ class HTTPSender:
         raise PermanentDeliveryError("the receiver's URL must start with http:// or https:// and contain a host")
 
     async def _check(self, target: URL, *, through_proxy: bool) -> None:
-        if self._options.allow_local_addresses:
+        if self._config.allow_local_addresses:
             return
         host = target.raw_host or ""
         check_literal(host)
@@ -163,15 +141,15 @@ class HTTPSender:
 
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_mark_sent)
-        guarded = guarded and not self._options.allow_local_addresses
+        guarded = guarded and not self._config.allow_local_addresses
         connector = aiohttp.TCPConnector(
-            ssl=client_tls_context(self._options.ca_file),
+            ssl=client_tls_context(self._config.ca_file),
             resolver=guarded_resolver() if guarded else None,
             socket_factory=checked_socket if guarded else None,
         )
         return aiohttp.ClientSession(
             connector=connector,
-            timeout=aiohttp.ClientTimeout(total=self._options.timeout),
+            timeout=aiohttp.ClientTimeout(total=self._config.timeout),
             trust_env=False,  # it would read .netrc as well
             trace_configs=[trace],
             auto_decompress=False,
@@ -199,18 +177,13 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
 
 
 def status_error(status: int, text: str, retry_after: str) -> DeliveryError:
-    """Return the delivery error that a response means.
-
-    Args:
-        status: the status code, not 2xx.
-        text: the beginning of the response's text.
-        retry_after: the value of ``Retry-After``, or nothing.
-    """
+    """Return the delivery error that a response means whose status is not 2xx. It honors ``Retry-After``."""
     error = f"HTTP {status}" + (f": {text}" if text else "")
+    seconds = parse_retry_after(retry_after, current_clock().now()) or None
     if status == 429:
-        return DeferredDeliveryError(error, retry_after=_retry_after(retry_after) or 60.0)
+        return DeferredDeliveryError(error, retry_after=seconds or 60.0)
     if status in _RETRYABLE or status >= 500:
-        return RetryableDeliveryError(error, retry_after=_retry_after(retry_after), doubtful=status in _DOUBTFUL)
+        return RetryableDeliveryError(error, retry_after=seconds, doubtful=status in _DOUBTFUL)
     if 300 <= status < 400:
         return PermanentDeliveryError(f"HTTP {status}: redirects are not followed; configure the URL that it leads to")
     return PermanentDeliveryError(error)
@@ -234,21 +207,7 @@ async def _text(response: aiohttp.ClientResponse) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
-def _retry_after(text: str) -> float | None:
-    """Return the seconds that ``Retry-After`` asks for, as a number or a date."""
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        when = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    seconds = (when - current_clock().now()).total_seconds()
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
-
-
-def _failure(error: BaseException, message: Message, options: HTTPOptions) -> DeliveryError:
+def _failure(error: BaseException, message: Message, config: ConnectionConfig) -> DeliveryError:
     """Return the delivery error for a failed request: not delivered, or unknown.
 
     aiohttp's messages contain the URL, which may be a secret, so they are not used.
@@ -263,7 +222,7 @@ def _failure(error: BaseException, message: Message, options: HTTPOptions) -> De
         reason = getattr(inner, "verify_message", "") or type(inner).__name__
         return RetryableDeliveryError(f"the receiver's certificate is not trusted: {reason}")
     if isinstance(error, TimeoutError):
-        what = f"no response within {options.timeout:g} s"
+        what = f"no response within {config.timeout:g} s"
     elif isinstance(error, (aiohttp.ClientConnectorDNSError, aiohttp.ClientConnectorError)):
         what = f"cannot connect: {_reason(error.os_error)}"
     elif isinstance(error, (aiohttp.InvalidURL, ValueError)):

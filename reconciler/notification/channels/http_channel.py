@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 import msgspec.json
 from pydantic import Field, model_validator
 
-from reconciler.notification.channels.http import HTTPOptions, HTTPSender
+from reconciler.notification.channels.http import HTTPSender
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
@@ -17,7 +17,7 @@ from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import encodable
 from reconciler.wire import JSONObject
 
-__all__ = ["ConnectionConfig", "HTTPChannel", "HTTPConfig", "OutgoingRequest", "WebURL", "encoded", "shortened"]
+__all__ = ["ConnectionConfig", "HTTPChannel", "HTTPConfig", "OutgoingRequest", "WebURL", "encoded"]
 
 WebURL = Annotated[str, Field(pattern=r"^https?://\S+$")]
 """An http or https URL in a configuration."""
@@ -25,14 +25,7 @@ WebURL = Annotated[str, Field(pattern=r"^https?://\S+$")]
 
 @dataclass(frozen=True, slots=True)
 class OutgoingRequest:
-    """The HTTP request for one message. Its ``repr`` shows only the method: the rest may contain secrets.
-
-    Attributes:
-        url: the URL.
-        body: the body.
-        headers: additional headers.
-        method: the method. Default ``POST``.
-    """
+    """The HTTP request for one message. Its ``repr`` shows only the method: the rest may contain secrets."""
 
     url: str = field(repr=False)
     body: bytes = field(repr=False)
@@ -53,11 +46,7 @@ class ConnectionConfig(LimitsConfig):
     """URL of a proxy. Default: the proxy that the environment variables name."""
 
     allow_local_addresses: bool = False
-    """Whether the URL may lead to a loopback, link-local or metadata address."""
-
-    def options(self) -> HTTPOptions:
-        """Return the options of the HTTP requests."""
-        return HTTPOptions(self.timeout, self.ca_file, self.proxy, self.allow_local_addresses)
+    """Whether the URL may lead to a loopback, link-local or metadata address. Then a proxy may resolve names, too."""
 
     def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request for a message.
@@ -68,7 +57,7 @@ class ConnectionConfig(LimitsConfig):
         """
         raise NotImplementedError
 
-    def build(self, name: str, credentials: Credentials) -> HTTPChannel:
+    def build(self, name: str, credentials: Credentials) -> HTTPChannel[Self]:
         """Return a new channel of this name."""
         return HTTPChannel(name, self, credentials)
 
@@ -88,10 +77,6 @@ class HTTPConfig(ConnectionConfig):
             raise ValueError("set exactly one of url and url_credential")
         return self
 
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the URL."""
-        return [self.url_credential] if self.url_credential is not None else []
-
     def current_url(self, credentials: Credentials) -> str:
         """Return the URL, from its current credential if it has one.
 
@@ -105,20 +90,17 @@ _HEADERS = {"Content-Type": "application/json", "User-Agent": "kube-reconciler"}
 """The headers that a request has unless it brings its own."""
 
 
-class HTTPChannel:
-    """A channel that sends each message as one HTTP request, by default the one that its configuration returns.
+C_co = TypeVar("C_co", bound=ConnectionConfig, covariant=True)
 
-    Args:
-        name: the channel's name.
-        config: the receiver's options.
-        credentials: read for each request.
-    """
 
-    def __init__(self, name: str, config: ConnectionConfig, credentials: Credentials) -> None:
+class HTTPChannel(Generic[C_co]):
+    """A channel that sends each message as one HTTP request, by default the one that its configuration returns."""
+
+    def __init__(self, name: str, config: C_co, credentials: Credentials) -> None:
         self.name = name
         self._config = config
         self._credentials = credentials
-        self._sender = HTTPSender(config.options())
+        self._sender = HTTPSender(config)
 
     async def deliver(self, message: Message) -> None:
         """Send the message. Cancellation closes the connection; the receiver may have the message by then.
@@ -142,20 +124,10 @@ class HTTPChannel:
         await self._sender.close()
 
 
-def shortened(text: str, limit: int) -> str:
-    """Return the text with at most `limit` characters; a shortened one ends with ``…``."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def encoded(message: Message, document: Callable[[Message], JSONObject], limit: int) -> bytes:
     """Return the document of a message as JSON within a service's limit.
 
     What is dropped until it fits: the end of the body, then extensions and links.
-
-    Args:
-        message: the message.
-        document: returns the document of a message.
-        limit: maximum bytes that the service accepts.
 
     Raises:
         PermanentDeliveryError: it does not even fit without body, extensions and links.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from reconciler.clock import current_clock
-from reconciler.notification.channel import Channel
+from reconciler.notification.channel import Channel, call_channel, close_channel
 from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError, UnknownDeliveryError
 from reconciler.notification.message import Message
 from reconciler.notification.routing import ReceiverConfig
@@ -329,26 +328,17 @@ class LimitedChannel:
             DeliveryError: raised by the channel.
         """
         with self.limiter.enter(message.idempotency_key), self.breaker.call(_FAILURES):
-            answer: Any = self.inner.deliver(message)
-            if inspect.isawaitable(answer):
-                await answer
+            await call_channel(self.inner, message)
 
     async def close(self) -> None:
         """Close the channel if it has a method ``close``. If cancelled, its connections stay open."""
-        close = getattr(self.inner, "close", None)
-        closing = close() if close is not None else None
-        if inspect.isawaitable(closing):
-            await closing
+        await close_channel(self.inner)
 
 
 class NamespacedChannel:
     """A channel with a channel of its own for each namespace, which has its own limits and credentials.
 
     So the receiver of one namespace cannot open the circuit breaker of another's.
-
-    Args:
-        name: the channel's name.
-        build: returns the channel of a namespace.
     """
 
     def __init__(self, name: str, build: Callable[[str], LimitedChannel]) -> None:

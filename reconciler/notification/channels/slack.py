@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from pydantic import Field
 from reconciler.errors import MissingExtra
 from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import visible, visible_line
+from reconciler.notification.message import Message, footer
+from reconciler.notification.redaction.text import shortened, visible, visible_line
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class SlackConfig(HTTPConfig):
         return SlackChannel(name, self, credentials)
 
 
-class SlackChannel(HTTPChannel):
+class SlackChannel(HTTPChannel[SlackConfig]):
     """A channel that posts messages as blocks: a header, the body as mrkdwn, links as buttons, and a context line.
 
     Args:
@@ -79,20 +80,19 @@ class SlackChannel(HTTPChannel):
     def __init__(self, name: str, config: SlackConfig, credentials: Credentials) -> None:
         markdown_parser()
         super().__init__(name, config, credentials)
-        self._slack = config
 
     async def request(self, message: Message) -> OutgoingRequest:
         """Return the request with the blocks of a message. The conversion runs in a thread, also after cancellation."""
         body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
         headers = {"Content-Type": "application/json; charset=utf-8"}
-        return OutgoingRequest(self._slack.current_url(self._credentials), body, headers)
+        return OutgoingRequest(self._config.current_url(self._credentials), body, headers)
 
 
 def slack_payload(message: Message) -> JSONObject:
     """Return the payload for a message. It is within Slack's limits for any message."""
     subject = visible(" ".join(message.subject.split()))
     body = message.body if len(message.body) <= BODY_LIMIT else f"{message.body[:BODY_LIMIT]} …"
-    header = _shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
+    header = shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
     blocks: list[JSONObject] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
     if len(header) < len(subject):
         blocks.append(_section(f"*{escape(subject)}*"))
@@ -101,24 +101,19 @@ def slack_payload(message: Message) -> JSONObject:
         buttons = [
             {
                 "type": "button",
-                "text": {"type": "plain_text", "text": _shortened(visible_line(link.label), 75)},
+                "text": {"type": "plain_text", "text": shortened(visible_line(link.label), 75)},
                 "url": visible(link.url),
                 "action_id": f"link-{number}",
             }
             for number, link in enumerate(message.links)
         ]
         blocks.append({"type": "actions", "elements": buttons})
-    context = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(context)}]})
-    return {"text": escape(_shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(footer(message))}]})
+    return {"text": escape(shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
 
 
 def _section(text: str) -> JSONObject:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
-
-
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 # Markdown
@@ -143,8 +138,7 @@ def escape(text: str) -> str:
 
     Code fences are escaped as well, because an unclosed one would swallow the rest of the message.
     """
-    text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return text.replace("```", "`\u200b`\u200b`")
+    return html.escape(visible(text), quote=False).replace("```", "`\u200b`\u200b`")
 
 
 def mrkdwn(text: str) -> str:
@@ -244,12 +238,9 @@ def _plain(tokens: Sequence[Token]) -> str:
 
 
 def chunks(text: str, size: int, *, most: int) -> list[str]:
-    """Return the text split at line ends, at words or, if necessary, anywhere; text beyond the last part is dropped.
+    """Return the text split into at most `most` parts of at most `size` characters.
 
-    Args:
-        text: the text to split.
-        size: maximum characters in a part.
-        most: maximum number of parts; the last one ends with ``…`` if text was dropped.
+    It is split at line ends, at words or, if necessary, anywhere. If text is dropped, the last part ends with ``…``.
     """
     parts: list[str] = []
     while text:

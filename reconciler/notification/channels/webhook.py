@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
 from typing import Literal, Self
 
 import msgspec.json
@@ -33,10 +32,6 @@ class Template:
     Undefined values and their members render as the empty string, because a lost message would be worse than a missing
     extension.
 
-    Args:
-        source: the template.
-        name: name of the receiver, for errors.
-
     Raises:
         ConfigurationError: the template has a syntax error.
         MissingExtra: minijinja is not installed.
@@ -59,7 +54,8 @@ class Template:
             self._environment.render_template(name, **_SAMPLE)
         except minijinja.TemplateError as error:
             if error.kind in {"SyntaxError", "UnknownFilter", "UnknownTest", "UnknownFunction"}:
-                raise ConfigurationError(f"invalid template of {name}: {error}") from error
+                # The further lines of the text are the template, which may contain a token, as does a traceback.
+                raise ConfigurationError(f"invalid template of {name}: {str(error).partition(chr(10))[0]}") from None
 
     def render(self, document: JSONObject) -> str:
         """Render the template with the members of a document.
@@ -132,11 +128,6 @@ class WebhookConfig(HTTPConfig):
                 raise ValueError(f"the value of the header {name} contains a line break")
         return self
 
-    def credential_names(self) -> Sequence[str]:
-        """Return the names of all credentials of the receiver."""
-        signed = [self.hmac_credential] if self.hmac_credential is not None else []
-        return [*super().credential_names(), *self.header_credentials.values(), *signed]
-
     def build(self, name: str, credentials: Credentials) -> WebhookChannel:
         """Return a new channel of this name.
 
@@ -146,7 +137,7 @@ class WebhookConfig(HTTPConfig):
         return WebhookChannel(name, self, credentials)
 
 
-class WebhookChannel(HTTPChannel):
+class WebhookChannel(HTTPChannel[WebhookConfig]):
     """A channel that calls a webhook with the message as JSON or rendered by a template, signed if configured.
 
     Each request has an ``Idempotency-Key``, the same for all attempts of a message.
@@ -162,7 +153,6 @@ class WebhookChannel(HTTPChannel):
 
     def __init__(self, name: str, config: WebhookConfig, credentials: Credentials) -> None:
         super().__init__(name, config, credentials)
-        self._webhook = config
         self._template = Template(config.template, name=name) if config.template is not None else None
 
     async def request(self, message: Message) -> OutgoingRequest:
@@ -172,7 +162,7 @@ class WebhookChannel(HTTPChannel):
             RetryableDeliveryError: a credential does not exist.
             PermanentDeliveryError: the template fails.
         """
-        config, credentials = self._webhook, self._credentials
+        config, credentials = self._config, self._credentials
         document = message_document(message)
         body = msgspec.json.encode(document) if self._template is None else self._template.render(document).encode()
         headers = {

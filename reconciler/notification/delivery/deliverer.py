@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
 from reconciler.notification.api.types import ChannelStatus, NotificationRequest
-from reconciler.notification.channel import Channel, ChannelRegistry
+from reconciler.notification.channel import Channel, ChannelRegistry, call_channel
 from reconciler.notification.delivery.schedule import Delivery, Verdict
 from reconciler.notification.errors import (
     DeferredDeliveryError,
@@ -37,34 +36,28 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
     The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
     """
     clean, spec = redactor.redact, obj.spec
-    shared: dict[str, Any] = {
-        "name": obj.name,
-        "namespace": obj.namespace or "",
-        "uid": obj.uid,
-        "type": spec.type,
-        "priority": spec.priority,
-        "subject": clean(spec.subject),
-        "body": clean(spec.body),
-        "extensions": {
-            clean(key): redactor.redact_member(key, value) for key, value in (spec.extensions or {}).items()
-        },
-        "links": tuple(
+    message = Message(
+        name=obj.name,
+        namespace=obj.namespace or "",
+        uid=obj.uid,
+        type=spec.type,
+        priority=spec.priority,
+        subject=clean(spec.subject),
+        body=clean(spec.body),
+        channel="",
+        extensions={clean(key): redactor.redact_member(key, value) for key, value in (spec.extensions or {}).items()},
+        links=tuple(
             Link(service=clean(link.service), url=clean(link.url), label=clean(link.label))
             for link in spec.action_links or ()
         ),
-        "incident": clean(spec.incident.key) if spec.incident is not None else "",
-        "action": spec.incident.action if spec.incident is not None else "Trigger",
-        "correlation_id": clean(spec.correlation_id or ""),
-        "sender": clean(spec.sender or ""),
-    }
+        incident=clean(spec.incident.key) if spec.incident is not None else "",
+        action=spec.incident.action if spec.incident is not None else "Trigger",
+        correlation_id=clean(spec.correlation_id or ""),
+        sender=clean(spec.sender or ""),
+    )
     return [
-        Message(
-            **shared,
-            channel=channel.name,
-            attempt=channel.attempts + 1,
-            recipients=recipients_of(obj, channel.name),
-        )
-        for channel in channels
+        replace(message, channel=each.name, attempt=each.attempts + 1, recipients=recipients_of(obj, each.name))
+        for each in channels
     ]
 
 
@@ -79,11 +72,8 @@ class Deliverer:
     """The sender of messages over the registered channels, which isolates the channels from each other.
 
     Args:
-        channels: the registered channels.
         timeout: seconds that one delivery may take before it counts as an attempt of unknown outcome.
-        max_concurrent: maximum concurrent deliveries over all requests.
-        redactor: redacts error texts.
-        now: returns the time for timestamps. Default: the clock's time.
+        now: returns the time for timestamps.
         clock: measures durations; defaults to `current_clock()` at each use.
     """
 
@@ -93,13 +83,13 @@ class Deliverer:
         *,
         timeout: float,
         max_concurrent: int,
-        redactor: Redactor | None = None,
-        now: Callable[[], datetime] | None = None,
+        redactor: Redactor,
+        now: Callable[[], datetime],
         clock: Clock | None = None,
     ) -> None:
-        self._timestamp = now
+        self._now = now
         self._channels = channels
-        self._redactor = redactor or Redactor()
+        self._redactor = redactor
         self._timeout = timeout
         self._slots = asyncio.Semaphore(max_concurrent)
         self._clock = clock
@@ -115,11 +105,6 @@ class Deliverer:
 
         Cancellation cancels the deliveries and waits for them. `results` then holds the deliveries that had ended and,
         with unknown outcome, those that had been sent; the others do not count as attempts.
-
-        Args:
-            messages: the messages, each with its channel.
-            results: list that receives the results.
-            ended: called with the channel's name when a delivery has ended.
         """
 
         async def attempt(message: Message) -> None:
@@ -167,10 +152,7 @@ class Deliverer:
         scope = asyncio.timeout(self._timeout)
         try:
             async with scope:
-                answer = channel.deliver(message)
-                # A plain `def` has delivered by now. Awaiting its None would count as a failure and repeat it.
-                if inspect.isawaitable(answer):
-                    await answer
+                await call_channel(channel, message)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # a channel may raise anything; other channels continue
@@ -180,9 +162,6 @@ class Deliverer:
                 return Verdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
             return _verdict(error), error
         return Verdict.DELIVERED, None
-
-    def _now(self) -> datetime:
-        return self._timestamp() if self._timestamp is not None else (self._clock or current_clock()).now()
 
     def _unregistered(self, message: Message) -> Delivery:
         now = self._now()

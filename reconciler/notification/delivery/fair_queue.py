@@ -24,10 +24,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from reconciler.clock import current_clock
+from reconciler.lru import LRU
 from reconciler.meta import Request
 from reconciler.notification.api.types import Priority
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import Limiter
+from reconciler.notification.message import idempotency_key
 from reconciler.notification.tenancy.policies import PolicyTable
 
 __all__ = ["PRIORITY_BOOST", "FairQueue"]
@@ -49,11 +51,7 @@ class FairQueue:
 
     Args:
         channels: the channels. A channel with a `Limiter` as its ``limiter`` has limits of its own.
-        workers: number of requests that can be reconciled concurrently.
-        max_deliveries: maximum concurrent deliveries over all channels.
         wake: enqueues a key whose turn has come.
-        is_stopped: returns whether the controller has stopped.
-        policies: the rates of the namespaces. Default: no limits.
     """
 
     def __init__(
@@ -64,9 +62,9 @@ class FairQueue:
         max_deliveries: int,
         wake: Callable[[Request], None],
         is_stopped: Callable[[], bool],
-        policies: PolicyTable | None = None,
+        policies: PolicyTable,
     ) -> None:
-        self._policies = policies or PolicyTable()
+        self._policies = policies
         self._channels = channels
         self._workers = workers
         self._max_deliveries = max_deliveries
@@ -80,7 +78,7 @@ class FairQueue:
         self._slots = 0
         self._slots_by_channel: Counter[str] = Counter()
         self._slots_by_namespace: Counter[str] = Counter()
-        self._served: OrderedDict[tuple[str, str], int] = OrderedDict()  # last turn by (channel, namespace); "" is any
+        self._served: LRU[tuple[str, str], int] = LRU(HISTORY_LIMIT)  # last turn by (channel, namespace); "" is any
         self._turn = 0
         self._offers: dict[Request, asyncio.TimerHandle] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -146,7 +144,7 @@ class FairQueue:
             del self._held[request]
             _decrement(self._requests_by_namespace, namespace)
         if limiter is not None:
-            limiter.cancel(_token(self._uids[request], channel))
+            limiter.cancel(idempotency_key(self._uids[request], channel))
         self._assign_soon()
 
     def release_all(self, request: Request, *, keep_queued: bool) -> None:
@@ -187,7 +185,7 @@ class FairQueue:
         while (found := self._next(current, limiters)) is not None:
             name, request = found
             limiter = limiters.get(name)
-            if limiter is not None and not limiter.reserve(_token(self._uids[request], name)):
+            if limiter is not None and not limiter.reserve(idempotency_key(self._uids[request], name)):
                 break
             self._hold(request, name, limiter)
             if request != current and request not in self._offers:
@@ -251,11 +249,7 @@ class FairQueue:
         self._slots_by_channel[name] += 1
         self._slots_by_namespace[namespace] += 1
         self._turn += 1
-        for key in ((name, namespace), ("", namespace)):
-            self._served[key] = self._turn
-            self._served.move_to_end(key)
-        while len(self._served) > HISTORY_LIMIT:
-            self._served.popitem(last=False)
+        self._served[name, namespace] = self._served["", namespace] = self._turn
         self._policies.charge(namespace)
         self._queues[name].leave(request)
         self._drop_if_empty(name)
@@ -355,11 +349,6 @@ class _ChannelQueue:
         ]
         found = min((head for head in heads if head is not None), key=lambda head: head[1], default=None)
         return None if found is None else found[0]
-
-
-def _token(uid: str, channel: str) -> str:
-    """Return `Message.idempotency_key` of the request's messages on a channel."""
-    return f"{uid}/{channel}"
 
 
 def _decrement(counts: Counter[str], name: str) -> None:

@@ -18,10 +18,10 @@ import math
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
-from reconciler.backoff import Backoff
+from reconciler.backoff import MAX_RETRY_AFTER, Backoff
 from reconciler.notification.api.summary import summarize
 from reconciler.notification.api.types import (
     CHANNEL_LIMIT,
@@ -33,6 +33,7 @@ from reconciler.notification.api.types import (
     NotificationRequestStatus,
     RetryPolicy,
 )
+from reconciler.notification.redaction.text import shortened
 
 __all__ = [
     "Decision",
@@ -64,11 +65,7 @@ class Delivery:
     """The result of one delivery.
 
     Attributes:
-        channel: name of the channel.
-        verdict: how the delivery ended.
-        started: when it started.
         ended: when it ended; the backoff starts here.
-        seconds: its duration.
         error: the error text, redacted and of limited length.
         retry_after: seconds that the receiver asked to wait, or None.
     """
@@ -88,11 +85,12 @@ BATCH_WINDOW = timedelta(seconds=1)
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """How far the clocks of two machines may differ before a stored due time counts as written by a wrong clock."""
 
-MAX_RETRY_AFTER = 3600.0
-"""Maximum wait in seconds that a receiver can ask for."""
-
 MIN_DEFERRAL = 1.0
 """Minimum deferral in seconds. A deferral uses no attempt, so nothing else limits how fast deferrals repeat."""
+
+MAX_DELAY = 2 * 86_400.0
+"""Maximum seconds between an attempt and the next: the longest backoff with the largest jitter. A longer stored delay
+is not this operator's."""
 
 MAX_DEFERRED_TIME = timedelta(hours=24)
 """How long a channel can be deferred without a break before a deferral counts as a failed attempt."""
@@ -124,7 +122,6 @@ class Decision:
     """The result of a reconcile.
 
     Attributes:
-        status: the new status.
         attempts: the attempts to add to ``deliveryAttempts``.
         next_due: when channels are due next, never before the decision; None in a terminal phase.
     """
@@ -142,14 +139,7 @@ def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus
 def plan(
     spec: NotificationRequestSpec, channels: Sequence[str], status: NotificationRequestStatus, *, now: datetime
 ) -> Plan:
-    """Return which channels are due at `now`, or how long to wait.
-
-    Args:
-        spec: the request's spec.
-        channels: all channels of the request, in order, without duplicates.
-        status: the stored status.
-        now: the current time.
-    """
+    """Return which of a request's channels, from `channels_of`, are due at `now`, or how long to wait."""
     if status.phase in TERMINAL_PHASES:
         return Plan()
     states = _channel_states(channels, status, spec.retry_policy)
@@ -198,18 +188,15 @@ def settle(
 ) -> Decision:
     """Return the new status, computed from the old one and the results of the deliveries.
 
-    Args:
-        spec: the request's spec.
-        channels: all channels of the request, in order, without duplicates.
-        status: the status at the start of the reconcile.
-        deliveries: the results. Channels without a result were not attempted; results of finished channels are ignored.
-        now: the current time.
-        rng: source of the jitter.
+    Channels without a result were not attempted; results of finished channels are ignored.
     """
     if status.phase in TERMINAL_PHASES:
         return Decision(status)
     most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
-    results = {**_interrupted(status), **{each.channel: _truncated(each, most) for each in deliveries}}
+    results = {
+        **_interrupted(status),
+        **{each.channel: replace(each, error=shortened(each.error, most)) for each in deliveries},
+    }
     attempts: list[DeliveryAttempt] = []
     states: list[ChannelStatus] = []
     for channel in _channel_states(channels, status, spec.retry_policy):
@@ -220,7 +207,7 @@ def settle(
         after = _state_after(channel, delivery, spec, rng)
         if after.attempts > channel.attempts:
             attempts.append(_attempt(delivery, after))
-        states.append(after)
+        states.append(_with_bounded_wait(after, now))  # an interrupted attempt has the time of another process
     new = status.model_copy(
         update={
             "channels": states,
@@ -232,10 +219,7 @@ def settle(
     return Decision(new, tuple(attempts), next_due(states, now=now))
 
 
-def _truncated(delivery: Delivery, most: int) -> Delivery:
-    return delivery if len(delivery.error) <= most else replace(delivery, error=delivery.error[: most - 1] + "…")
-
-
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 _OPEN = frozenset({"Pending", "Retrying"})
 _NO_NEXT_ATTEMPT: dict[str, None] = {"delay_seconds": None, "next_attempt_time": None, "deferred_since": None}
 
@@ -253,7 +237,7 @@ def _channel_states(
     ended: dict[str, datetime] = {}
     for attempt in status.delivery_attempts:
         made[attempt.channel] = max(made.get(attempt.channel, 0), attempt.attempt)
-        end = attempt.timestamp + timedelta(seconds=attempt.duration_seconds)
+        end = _later(attempt.timestamp, attempt.duration_seconds)
         ended[attempt.channel] = max(ended.get(attempt.channel, end), end)
         if attempt.result == "success":
             delivered.add(attempt.channel)
@@ -278,14 +262,14 @@ def _rescheduled(channel: ChannelStatus, ended: datetime | None, policy: RetryPo
     """Return a channel whose due time someone removed, with the one that its last attempt leads to, without jitter."""
     if ended is None:
         return channel
-    delay = timedelta(seconds=replace(_backoff(policy), jitter=0.0).delay(channel.attempts - 1))
+    delay = replace(_backoff(policy), jitter=0.0).delay(channel.attempts - 1)
     return channel.model_copy(
         update={
             "state": "Retrying",
             "reason": channel.reason or "AttemptFailed",
             "last_attempt_time": ended,
-            "delay_seconds": delay.total_seconds(),
-            "next_attempt_time": ended + delay,
+            "delay_seconds": delay,
+            "next_attempt_time": _later(ended, delay),
         }
     )
 
@@ -322,10 +306,18 @@ def _with_bounded_wait(channel: ChannelStatus, now: datetime) -> ChannelStatus:
     """
     if channel.next_attempt_time is None:
         return channel
-    delay = timedelta(seconds=channel.delay_seconds or 0.0)
+    delay = timedelta(seconds=min(channel.delay_seconds or 0.0, MAX_DELAY))
     if channel.next_attempt_time - now <= delay + CLOCK_TOLERANCE:
         return channel
     return channel.model_copy(update={"next_attempt_time": now + delay})
+
+
+def _later(moment: datetime, seconds: float) -> datetime:
+    """Return the moment this many seconds later; the end of time at the latest, since somebody may edit a status."""
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:
+        return _END_OF_TIME
 
 
 def _due_time(channel: ChannelStatus, now: datetime) -> datetime:
@@ -416,7 +408,7 @@ def _scheduled(channel: ChannelStatus, delivery: Delivery, delay: float) -> Chan
     return channel.model_copy(
         update={
             "delay_seconds": wait.total_seconds(),
-            "next_attempt_time": delivery.ended + wait,
+            "next_attempt_time": _later(delivery.ended, wait.total_seconds()),
             "last_error": delivery.error or None,
         }
     )

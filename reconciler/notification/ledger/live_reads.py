@@ -6,11 +6,11 @@ other costs one read from the server.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reconciler.errors import Conflict, NotFound
+from reconciler.lru import LRU
 from reconciler.meta import equal
 from reconciler.notification.api.types import NotificationRequest, NotificationRequestStatus
 
@@ -34,15 +34,12 @@ class StalenessCheck:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, _Progress] = OrderedDict()
+        self._known: LRU[str, _Progress] = LRU(PROGRESS_LIMIT)
         self.reads = 0
 
     def remember(self, uid: str, status: NotificationRequestStatus) -> None:
         """Remember the status that this process writes."""
         self._known[uid] = _progress(status)
-        self._known.move_to_end(uid)
-        if len(self._known) > PROGRESS_LIMIT:
-            self._known.popitem(last=False)
 
     def forget(self, uid: str) -> None:
         """Forget a request that has ended."""

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from pydantic import BaseModel
 
 from reconciler.meta import format_micro_time
+from reconciler.notification.api.summary import Summary
 from reconciler.notification.api.types import (
     TERMINAL_PHASES,
     ChannelStatus,
@@ -24,12 +25,12 @@ from reconciler.status import StatusBatcher
 from reconciler.wire import JSONObject
 
 __all__ = [
-    "add_write_ahead",
     "remove_write_ahead",
     "set_decision",
     "set_ended",
     "set_invalid",
     "set_routing",
+    "upsert_attempts",
 ]
 
 RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
@@ -41,18 +42,7 @@ ROUTED_LIMIT = 64
 MESSAGE_LIMIT = 4096
 """Maximum characters in a condition message; the API accepts 32,768."""
 
-_DERIVED = (
-    "phase",
-    "reason",
-    "message",
-    "total_attempts",
-    "successful_deliveries",
-    "failed_deliveries",
-    "queued_at",
-    "completion_time",
-    "next_step",
-    "next_step_time",
-)
+_DERIVED = {"queued_at", *Summary.__annotations__}
 
 
 def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus, decision: Decision) -> None:
@@ -61,17 +51,16 @@ def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus
     if before.phase is None and not before.channels and after.channels:
         names = ", ".join(channel.name for channel in after.channels)
         _set_routing_condition(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
-    for attempt in decision.attempts:
-        status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
+    upsert_attempts(status, decision.attempts)
     stored = {channel.name: channel for channel in before.channels}
     for channel in after.channels:
         if channel != stored.get(channel.name):
             status.upsert("channels", _document(channel), key="name")
     # Derived fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
-    status.set(overwrite=True, **after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True))
+    status.set(overwrite=True, **after.model_dump(mode="json", include=_DERIVED, exclude_none=True))
     if after.next_step_time is None and before.next_step_time is not None:
         status.merge(next_step_time=None)
-    _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
+    _set_ready_condition(status, after)
 
 
 def set_routing(
@@ -83,13 +72,7 @@ def set_routing(
 ) -> NotificationRequestStatus:
     """Record the channels that routing selected, and return the status with them.
 
-    If routing selected no channels, only the condition changes, which says why.
-
-    Args:
-        status: the status batcher of the reconcile.
-        before: the status at the start of the reconcile.
-        resolution: the result of the routing; None if the operator has no routing.
-        now: becomes ``queuedAt``.
+    If it selected none, or there is no routing (None), only the condition changes, which says why.
     """
     failure = _routing_failure(resolution)
     if failure is not None:
@@ -128,8 +111,8 @@ def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
     return None
 
 
-def add_write_ahead(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
-    """Record attempts ahead of their calls; each result replaces its entry."""
+def upsert_attempts(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
+    """Record attempts: those that are ahead of their calls, or results, which replace them."""
     for attempt in attempts:
         status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
 
@@ -140,13 +123,7 @@ def remove_write_ahead(
     *,
     except_for: Sequence[DeliveryAttempt] = (),
 ) -> None:
-    """Remove write-ahead attempts that were not made: the call was deferred, or cancelled before it was sent.
-
-    Args:
-        status: the status batcher of the reconcile.
-        attempts: the attempts that were written ahead.
-        except_for: the attempts that were made.
-    """
+    """Remove write-ahead attempts that were not made: the call was deferred, or cancelled before it was sent."""
     made = {(attempt.channel, attempt.attempt) for attempt in except_for}
     for attempt in attempts:
         if (attempt.channel, attempt.attempt) in made:
@@ -158,13 +135,7 @@ def remove_write_ahead(
 
 
 def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> None:
-    """Record that a request is invalid and has failed; a request that has ended does not change.
-
-    Args:
-        status: the status batcher of the reconcile.
-        error: the validation error, redacted.
-        now: becomes the completion time.
-    """
+    """Record that a request is invalid and has failed; a request that has ended does not change."""
     message = f"Not delivered because the request is invalid: {error}"
     set_ended(
         status, NotificationRequestStatus(phase="Failed", reason="InvalidSpec", message=message, completion_time=now)
@@ -174,19 +145,18 @@ def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> N
 def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:
     """Record that a request has ended without a delivery; a request that has ended before does not change.
 
-    Args:
-        status: the status batcher of the reconcile.
-        after: the status, of which the derived fields are recorded.
+    Of the status only the derived fields are recorded.
     """
     if status.current.get("phase") in TERMINAL_PHASES:
         return
-    fields = after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True, exclude_defaults=True)
+    fields = after.model_dump(mode="json", include=_DERIVED, exclude_none=True, exclude_defaults=True)
     status.set(overwrite=True, **fields)
-    _set_ready_condition(status, after.phase or "", after.reason or "", after.message or "")
+    _set_ready_condition(status, after)
 
 
-def _set_ready_condition(status: RequestStatusBatcher, phase: str, reason: str, message: str) -> None:
-    status.set_condition("Ready", phase in {"Sent", "PartiallySent"}, reason=reason, message=message)
+def _set_ready_condition(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:
+    is_sent = after.phase in {"Sent", "PartiallySent"}
+    status.set_condition("Ready", is_sent, reason=after.reason or "", message=after.message or "")
 
 
 def _set_routing_condition(status: RequestStatusBatcher, reason: str, message: str, *, resolved: bool = False) -> None:

@@ -6,17 +6,17 @@ If the process dies in between, the entry remains and counts as made.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from reconciler.lru import LRU
 from reconciler.notification.api.types import (
     ChannelStatus,
     DeliveryAttempt,
     NotificationRequest,
     NotificationRequestStatus,
 )
-from reconciler.notification.ledger.mutations import RequestStatusBatcher, add_write_ahead, remove_write_ahead
+from reconciler.notification.ledger.mutations import RequestStatusBatcher, remove_write_ahead, upsert_attempts
 
 __all__ = ["WriteAhead"]
 
@@ -29,16 +29,12 @@ class WriteAhead:
 
     Such an attempt may still end up in the status: its write failed with an unknown outcome, or finished too late.
     Without this memory it would look like the call of a process that died.
-
-    Args:
-        now: returns the time for timestamps.
-        check_leader: raises if this process is not the leader.
     """
 
     def __init__(self, now: Callable[[], datetime], check_leader: Callable[[], None]) -> None:
         self._now = now
         self._check_leader = check_leader
-        self._uncalled: OrderedDict[str, tuple[DeliveryAttempt, ...]] = OrderedDict()
+        self._uncalled: LRU[str, tuple[DeliveryAttempt, ...]] = LRU(UNCALLED_LIMIT)
 
     async def write(
         self,
@@ -50,28 +46,30 @@ class WriteAhead:
     ) -> Sequence[DeliveryAttempt]:
         """Write what the status must hold before the calls, and return the write-ahead attempts.
 
-        If cancelled, the attempts are removed again by this reconcile's flush or by the next reconcile.
-
-        Args:
-            obj: the request.
-            due: the channels to call.
-            status: the status batcher of the reconcile.
-            has_unsaved_results: whether results of an earlier reconcile are not saved yet. They are saved first, so
-                that at most the calls of one reconcile are unrecorded at any time.
+        Results of an earlier reconcile that are not saved yet are saved first, so that at most the calls of one
+        reconcile are unrecorded at any time. If cancelled, the attempts are removed again by this reconcile's flush or
+        by the next reconcile.
 
         Raises:
             StatusError: the write failed, so no channel may be called.
             NotLeader: another process is the leader.
         """
         self._check_leader()
-        attempts = () if obj.spec.delivery == "AtLeastOnce" else _attempts(due, self._now())
-        add_write_ahead(status, attempts)
+        attempts: tuple[DeliveryAttempt, ...] = ()
+        if obj.spec.delivery != "AtLeastOnce":
+            now = self._now()
+            attempts = tuple(
+                DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
+                for channel in due
+            )
+        upsert_attempts(status, attempts)
         try:
             if attempts or has_unsaved_results:
                 await status.flush()
                 self._check_leader()
         except BaseException:
-            self._remember(obj.uid, attempts)
+            if attempts:
+                self._uncalled[obj.uid] = (*self._uncalled.get(obj.uid, ()), *attempts)
             remove_write_ahead(status, attempts)
             raise
         return attempts
@@ -92,17 +90,3 @@ class WriteAhead:
     def forget(self, uid: str) -> None:
         """Forget a request that has ended."""
         self._uncalled.pop(uid, None)
-
-    def _remember(self, uid: str, attempts: Sequence[DeliveryAttempt]) -> None:
-        if not attempts:
-            return
-        self._uncalled[uid] = (*self._uncalled.get(uid, ()), *attempts)
-        if len(self._uncalled) > UNCALLED_LIMIT:
-            self._uncalled.popitem(last=False)
-
-
-def _attempts(due: Sequence[ChannelStatus], now: datetime) -> tuple[DeliveryAttempt, ...]:
-    return tuple(
-        DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
-        for channel in due
-    )

@@ -17,6 +17,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.meta import format_micro_time
 from reconciler.notification.delivery.deliverer import recipients_of
+from reconciler.notification.message import idempotency_key
 from reconciler.notification.observe.audit_chain import FIRST, TAIL_BYTES, chained, hash_of, last_line
 from reconciler.notification.observe.outbox import StatusChange
 from reconciler.wire import JSONObject
@@ -198,7 +199,7 @@ class AuditLog:
                 result=attempt.result,
                 **({"error": attempt.error} if attempt.error else {}),
                 durationSeconds=attempt.duration_seconds,
-                idempotencyKey=f"{obj.uid}/{attempt.channel}",
+                idempotencyKey=idempotency_key(obj.uid, attempt.channel),
             )
             for attempt in change.attempts
         ]

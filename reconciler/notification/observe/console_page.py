@@ -6,13 +6,12 @@ It imports htpy (the extra ``console``), so import it where there is a console.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from urllib.parse import urlencode
 
 import htpy as h
 from htpy import Node
 
 from reconciler.manager.console import Page
-from reconciler.manager.console.html import pill, section, table
+from reconciler.manager.console.html import address, pill, section, table
 from reconciler.meta import format_micro_time
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import LimitedChannel
@@ -32,11 +31,6 @@ def receivers_page(channels: ChannelRegistry, history: History, waiting: Callabl
     """Return the page.
 
     ``?request=NAMESPACE/NAME`` shows the timeline of one request, ``?channel=NAME`` the attempts of one channel.
-
-    Args:
-        channels: the operator's channels.
-        history: the latest attempts.
-        waiting: returns the number of requests that wait for each channel.
     """
 
     def body(_: JSONObject, query: Mapping[str, str]) -> Node:
@@ -47,7 +41,7 @@ def receivers_page(channels: ChannelRegistry, history: History, waiting: Callabl
         chosen = [
             entry
             for entry in reversed(tuple(history.entries))
-            if query.get("request") in (None, entry.request) and query.get("channel") in (None, entry.channel)
+            if query.get("request") in (None, entry.request) and query.get("channel") in (None, entry.attempt.channel)
         ]
         title = "Attempts" + "".join(f" of {query[name]}" for name in ("request", "channel") if name in query)
         everything = h.a(href="/receivers")["all"] if {"request", "channel"} & query.keys() else None
@@ -59,17 +53,13 @@ def receivers_page(channels: ChannelRegistry, history: History, waiting: Callabl
     return Page("/receivers", "Receivers", body)
 
 
-def _address(**query: str) -> str:
-    return f"/receivers?{urlencode(query)}"
-
-
 def _receiver(name: str, channels: ChannelRegistry, counts: ChannelHistory, queued: Mapping[str, int]) -> Node:
     channel = channels.get(name)
     state, limits = (channel.breaker.state, channel.limits) if isinstance(channel, LimitedChannel) else ("", "")
     missing = pill("gone", "warn") if channel is None else None
     when = "" if counts.last_error_time is None else f"{format_micro_time(counts.last_error_time)[:19]}Z "
     return h.tr[
-        h.th(scope="row")[h.a(href=_address(channel=name))[name], missing],
+        h.th(scope="row")[h.a(href=address("/receivers", channel=name))[name], missing],
         h.td[pill(state, _BREAKER[state]) if state else "none"],
         h.td[limits or "none"],
         h.td(".number")[queued.get(name, 0) or ""],
@@ -88,12 +78,13 @@ def _attempts(entries: list[Entry]) -> Node:
 
 
 def _attempt(entry: Entry) -> Node:
+    attempt = entry.attempt
     return h.tr[
-        h.td[f"{format_micro_time(entry.time)[:19]}Z"],
-        h.th(scope="row")[h.a(href=_address(request=entry.request))[entry.request]],
-        h.td[entry.channel],
-        h.td(".number")[entry.attempt],
-        h.td[pill(entry.result, _RESULT[entry.result])],
+        h.td[f"{format_micro_time(attempt.timestamp)[:19]}Z"],
+        h.th(scope="row")[h.a(href=address("/receivers", request=entry.request))[entry.request]],
+        h.td[attempt.channel],
+        h.td(".number")[attempt.attempt],
+        h.td[pill(attempt.result, _RESULT[attempt.result])],
         h.td[entry.next],
-        h.td[entry.error],
+        h.td[attempt.error],
     ]

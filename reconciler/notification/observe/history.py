@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
+from reconciler.lru import LRU
+from reconciler.notification.api.types import DeliveryAttempt
 from reconciler.notification.observe.outbox import StatusChange
 
 __all__ = ["ChannelHistory", "Entry", "History"]
@@ -22,21 +24,13 @@ class Entry:
     """One attempt.
 
     Attributes:
-        time: when it started.
         request: namespace and name of the request.
-        channel: the channel.
-        attempt: its number on the channel.
-        result: ``"success"``, ``"failure"`` or ``"unknown"``.
-        error: the error, redacted; empty for none.
+        attempt: the attempt, as in its status.
         next: what happens next with the request, as its status says.
     """
 
-    time: datetime
     request: str
-    channel: str
-    attempt: int
-    result: str
-    error: str
+    attempt: DeliveryAttempt
     next: str
 
 
@@ -56,7 +50,7 @@ class History:
 
     def __init__(self) -> None:
         self.entries: deque[Entry] = deque(maxlen=ENTRIES)
-        self.channels: OrderedDict[str, ChannelHistory] = OrderedDict()
+        self.channels: LRU[str, ChannelHistory] = LRU(CHANNELS)
 
     def status_saved(self, change: StatusChange, /) -> None:
         """Keep the attempts of a saved status change."""
@@ -64,22 +58,16 @@ class History:
         after = change.after
         following = after.next_step or "" if after.completion_time is None else after.phase or ""
         for attempt in change.attempts:
-            error = attempt.error or ""
-            self.entries.append(
-                Entry(attempt.timestamp, request, attempt.channel, attempt.attempt, attempt.result, error, following)
-            )
+            self.entries.append(Entry(request, attempt, following))
             channel = self._channel(attempt.channel)
             if attempt.result == "success":
                 channel.delivered += 1
             else:
                 channel.failed += 1
-                channel.last_error, channel.last_error_time = error, attempt.timestamp
+                channel.last_error, channel.last_error_time = attempt.error or "", attempt.timestamp
         for name in change.deferred:
             self._channel(name).deferred += 1
 
     def _channel(self, name: str) -> ChannelHistory:
-        found = self.channels.setdefault(name, ChannelHistory())
-        self.channels.move_to_end(name)
-        if len(self.channels) > CHANNELS:
-            self.channels.popitem(last=False)
+        found = self.channels[name] = self.channels.get(name) or ChannelHistory()
         return found

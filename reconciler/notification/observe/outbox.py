@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,16 +58,21 @@ class Outbox:
         observers: the observers. An exception of an observer is logged and affects nothing else.
 
     Attributes:
+        counts: the changes so far, by the names of `NotificationStatistics`.
         dropped: number of changes that were dropped because their status was not written.
     """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
         self._waiting: OrderedDict[str, list[StatusChange]] = OrderedDict()
+        self.counts: Counter[str] = Counter()
         self.dropped = 0
 
     def add(self, change: StatusChange) -> None:
-        """Hold a change until `publish`."""
+        """Count a change, and hold it until `publish`."""
+        self.counts.update("delivered" if attempt.result == "success" else "failed" for attempt in change.attempts)
+        self.counts["deferred"] += len(change.deferred)
+        self.counts["finished"] += change.finished
         uid = change.request.uid
         self._waiting.setdefault(uid, []).append(change)
         self._waiting.move_to_end(uid)

@@ -55,11 +55,7 @@ class _Frame:
 
 
 class JSONText:
-    """The redaction of one JSON document. Everything that is not redacted is copied verbatim.
-
-    Args:
-        redact_text: redacts the content of a string.
-    """
+    """The redaction of one JSON document. Everything that is not redacted is copied verbatim."""
 
     def __init__(self, redact_text: Callable[[str], str]) -> None:
         self._redact_text = redact_text

@@ -38,7 +38,7 @@ from reconciler.notification.redaction.forms import (
 from reconciler.notification.redaction.hints import any_of
 from reconciler.notification.redaction.json import JSONText, is_json
 from reconciler.notification.redaction.names import NAME_HINTS, kind_of_name
-from reconciler.notification.redaction.text import PLACEHOLDER, encodable, visible
+from reconciler.notification.redaction.text import PLACEHOLDER, encodable, shortened, visible
 from reconciler.notification.redaction.tokens import TOKEN_HINTS, redact_tokens
 from reconciler.notification.redaction.values import redact_values
 
@@ -146,8 +146,7 @@ class Redactor:
         clean = redact_forms(text[:SCAN_LIMIT])
         if len(text) > SCAN_LIMIT:
             clean = clean[:-TAIL]
-        clean = " ".join(visible(clean, " ").split())
-        return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+        return shortened(" ".join(visible(clean, " ").split()), limit)
 
     def redact_member(self, name: str, value: str) -> str:
         """Return a value without secrets; only the placeholder if its name is that of a secret."""

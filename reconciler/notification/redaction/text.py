@@ -1,4 +1,4 @@
-r"""The placeholder, quotation marks with backslashes, and unsafe characters.
+r"""The placeholder, quotation marks with backslashes, unsafe characters, and short forms.
 
 Unsafe characters must not reach a line that people read or programs split. Terminals obey control characters and escape
 sequences. Besides ``\n``, programs end lines at vertical tabs, form feeds, U+0085, U+2028 and U+2029. Bidirectional
@@ -8,6 +8,7 @@ controls display text in another order than it is stored. Lone surrogates cannot
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 __all__ = [
     "PLACEHOLDER",
@@ -16,7 +17,9 @@ __all__ = [
     "closing_quote",
     "encodable",
     "escaped",
+    "listed",
     "one_line",
+    "shortened",
     "visible",
     "visible_line",
 ]
@@ -87,6 +90,17 @@ def one_line(text: str) -> str:
 def visible_line(text: str) -> str:
     """Return the text as one line without unsafe characters."""
     return visible(one_line(text))
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return the text with at most `limit` characters; a shortened one ends with ``…``."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the names, at most so many of them, separated by commas; ``none`` if there is none."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def escaped(text: str) -> str:

@@ -82,13 +82,7 @@ def _start_of_words(text: str, hint: int, after: int) -> int:
 
 
 class _NamedValue:
-    """The value after a name.
-
-    Args:
-        text: the whole text.
-        found: the match of the name.
-        kind: what the name says about the value, if known.
-    """
+    """The value after a name."""
 
     def __init__(self, text: str, found: re.Match[str], *, kind: Kind | None = None) -> None:
         self._text = text

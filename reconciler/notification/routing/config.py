@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import CHANNEL_PATTERN, Channel
 from reconciler.notification.credentials import Credentials
+from reconciler.notification.redaction.text import listed
 from reconciler.notification.routing.matchers import Matcher, MatcherError, Operator, parse_matchers
 from reconciler.notification.routing.yaml import PROBLEM_LIMIT, Path, Problem, Source, read_yaml
 
@@ -78,8 +79,13 @@ class ReceiverConfig(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     def credential_names(self) -> Sequence[str]:
-        """Return the names of the credentials that the entry refers to."""
-        return ()
+        """Return the names of the credentials that the entry refers to: the values of options such as ``x_credential``.
+
+        An option ``x_credentials`` is a mapping whose values are names.
+        """
+        options = [(name.rpartition("_")[2], getattr(self, name)) for name in type(self).model_fields]
+        single = [value for kind, value in options if kind == "credential" and value is not None]
+        return [*single, *(name for kind, value in options if kind == "credentials" for name in value.values())]
 
     def build(self, name: str, credentials: Credentials) -> Channel:
         """Return a new channel of this name.
@@ -167,12 +173,13 @@ def read_routing(
     return RoutingConfig(route, receivers)
 
 
+C = TypeVar("C", bound=list[Any] | dict[Any, Any])
+
+
 class _Parser:
     """A parser that collects all errors of a document.
 
     Args:
-        source: the document.
-        kinds: the model of each kind of receiver configuration.
         channels: names of the existing channels; None if they are unknown.
     """
 
@@ -180,6 +187,7 @@ class _Parser:
         self, source: Source, kinds: Mapping[str, type[ReceiverConfig]], channels: Sequence[str] | None
     ) -> None:
         self._source = source
+        self._add_problem = source.add_problem
         self._kinds = kinds
         self._channels = channels
         self._routes_left = ROUTE_LIMIT
@@ -191,8 +199,10 @@ class _Parser:
 
     def receivers(self) -> dict[str, Receiver]:
         found: dict[str, Receiver] = {}
-        entries = self._list(("receivers",), required=True)
-        for index, entry in enumerate(entries):
+        entries = self._source.data.get("receivers")
+        if not entries:
+            self._add_problem(("receivers",), "at least one receiver is required")
+        for index, entry in enumerate(self._collection(("receivers",), entries, list)):
             path: Path = ("receivers", index)
             receiver = self._receiver(path, entry)
             if receiver is None:
@@ -226,18 +236,18 @@ class _Parser:
 
     def _channel_names(self, path: Path, value: Any) -> list[str]:
         names: list[str] = []
-        for index, name in enumerate(self._items(path, value)):
+        for index, name in enumerate(self._collection(path, value, list)):
             if not isinstance(name, str) or not re.match(CHANNEL_PATTERN, name):
                 self._add_problem((*path, index), f"{_quoted(name)} is not a valid channel name")
             elif self._channels is not None and name not in self._channels:
-                known = _listed(self._channels)
+                known = listed(sorted(self._channels), NAMES_SHOWN)
                 self._add_problem((*path, index), f"unknown channel {name!r}; registered channels: {known}")
             else:
                 names.append(name)
         return names
 
     def _configured(self, path: Path, kind: str, receiver: str, value: Any) -> list[tuple[str, ReceiverConfig]]:
-        entries = self._items(path, value)
+        entries = self._collection(path, value, list)
         found: list[tuple[str, ReceiverConfig]] = []
         for index, entry in enumerate(entries):
             name = f"{kind}:{receiver}" if len(entries) == 1 else f"{kind}:{receiver}:{index}"
@@ -252,7 +262,9 @@ class _Parser:
                 found.append((name, self._kinds[kind].model_validate(entry)))
             except ValidationError as error:
                 for each in error.errors(include_url=False, include_input=False):
-                    text = each["msg"] if each["type"] != "extra_forbidden" else _unknown_option(self._kinds[kind])
+                    text = each["msg"]
+                    if each["type"] == "extra_forbidden":
+                        text = f"unknown option; the options are {', '.join(sorted(self._kinds[kind].model_fields))}"
                     self._add_problem((*path, index, *each["loc"]), text)
         return found
 
@@ -292,7 +304,7 @@ class _Parser:
                 )
         routes = [
             self._route((*path, "routes", index), child, receiver, receivers)
-            for index, child in enumerate(self._items((*path, "routes"), entry.get("routes")))
+            for index, child in enumerate(self._collection((*path, "routes"), entry.get("routes"), list))
         ]
         return Route(
             receiver,
@@ -307,13 +319,14 @@ class _Parser:
             return inherited
         if not isinstance(receiver, str) or receiver not in receivers:
             self._add_problem(
-                (*path, "receiver"), f"unknown receiver {_quoted(receiver)}; defined receivers: {_listed(receivers)}"
+                (*path, "receiver"),
+                f"unknown receiver {_quoted(receiver)}; defined receivers: {listed(sorted(receivers), NAMES_SHOWN)}",
             )
         return str(receiver)
 
     def _matchers(self, path: Path, entry: Any) -> list[Matcher]:
         found: list[Matcher] = []
-        for index, text in enumerate(self._items((*path, "matchers"), entry.get("matchers"))):
+        for index, text in enumerate(self._collection((*path, "matchers"), entry.get("matchers"), list)):
             if not isinstance(text, str):
                 problem = f"a matcher must be a string such as 'team = storage', not {_quoted(text)}"
                 self._add_problem((*path, "matchers", index), problem)
@@ -324,7 +337,7 @@ class _Parser:
                 self._add_problem((*path, "matchers", index), str(error))
         operators: tuple[tuple[str, Operator], ...] = (("match", "="), ("match_re", "=~"))
         for key, operator in operators:
-            for name, value in self._mapping((*path, key), entry.get(key)).items():
+            for name, value in self._collection((*path, key), entry.get(key), dict).items():
                 try:
                     found.append(Matcher(str(name), operator, str(value)))
                 except MatcherError as error:
@@ -333,30 +346,15 @@ class _Parser:
 
     # Shapes
 
-    def _list(self, path: Path, *, required: bool) -> list[Any]:
-        value = self._source.data.get(path[0])
-        if required and not value:
-            self._add_problem(path, "at least one receiver is required")
-        return self._items(path, value)
-
-    def _items(self, path: Path, value: Any) -> list[Any]:
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            self._add_problem(path, f"must be a list, not {_quoted(value)}")
-            return []
-        return value
-
-    def _mapping(self, path: Path, value: Any) -> dict[Any, Any]:
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self._add_problem(path, f"must be a mapping, not {_quoted(value)}")
-            return {}
-        return value
-
-    def _add_problem(self, path: Path, message: str) -> None:
-        self._source.add_problem(path, message)
+    def _collection(self, path: Path, value: Any, kind: type[C]) -> C:
+        """Return a list or a mapping, which is empty if it is absent or of another type."""
+        if isinstance(value, kind):
+            return value
+        if value is not None:
+            # The value itself may be a secret URL.
+            expected = "list" if kind is list else "mapping"
+            self._add_problem(path, f"must be a {expected}, not a {type(value).__name__}")
+        return kind()
 
 
 _short = reprlib.Repr()
@@ -366,14 +364,3 @@ _short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
 def _quoted(value: Any) -> str:
     """Return the beginning of a value, for an error message."""
     return _short.repr(value)
-
-
-def _unknown_option(model: type[BaseModel]) -> str:
-    return f"unknown option; the options are {', '.join(sorted(model.model_fields))}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Return the first names in order, for an error message."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - NAMES_SHOWN} more" if len(ordered) > NAMES_SHOWN else ""
-    return (", ".join(ordered[:NAMES_SHOWN]) or "none") + more

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from reconciler.clock import current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
-from reconciler.errors import ConfigurationError, error_text
 from reconciler.meta import format_micro_time
 from reconciler.notification.api.routing import (
     ERROR_LIMIT,
@@ -32,7 +31,6 @@ class RoutingConfigReconciler(ResourceReconciler[RoutingConfigObject]):
 
     Args:
         name: name of the RoutingConfig. Others are ignored.
-        table: the routing table.
         redact: redacts the errors. Default: no change.
     """
 
@@ -58,8 +56,6 @@ class RoutingConfigReconciler(ResourceReconciler[RoutingConfigObject]):
                 for problem in error.problems[:ERROR_LIMIT]
             ]
             return self._invalid(status, found)
-        except ConfigurationError as error:
-            return self._invalid(status, [RoutingError(line=0, message=self._redact(error_text(error)))])
         if changed or obj.status.active_generation != obj.metadata.generation or obj.status.in_force_since is None:
             now = format_micro_time(current_clock().now())
             status.set(active_generation=obj.metadata.generation, in_force_since=now)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast
 
 from reconciler.errors import MissingExtra
+from reconciler.notification.redaction.text import shortened
 
 __all__ = ["Matcher", "MatcherError", "Operator", "parse_matchers"]
 
@@ -27,7 +28,7 @@ class MatcherError(ValueError):
     """The reason why a matcher is invalid, in at most `ERROR_LIMIT` characters because a matcher may be a megabyte."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message if len(message) <= ERROR_LIMIT else f"{message[: ERROR_LIMIT - 1]}…")
+        super().__init__(shortened(message, ERROR_LIMIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,10 @@ class _Tokens:
         self._found: Iterator[tuple[str, str, int]] = self._scan(text)
         self.next = next(self._found)
 
-    def take(self, *wanted: str, expected: str) -> str:
-        """Return the next token, which must have one of these kinds or values."""
+    def take(self, *kinds: str, expected: str) -> str:
+        """Return the next token, which must have one of these kinds. The kind of a sign is the sign itself."""
         kind, value, column = self.next
-        if kind not in wanted and value not in wanted:
+        if kind not in kinds:
             raise MatcherError(
                 f"column {column}: expected {expected}, found {value!r}"
                 if value
@@ -128,9 +129,9 @@ class _Tokens:
         self.next = next(self._found, ("end", "", column))
         return value
 
-    def at(self, *wanted: str) -> bool:
-        """Return whether the next token has one of these kinds or values."""
-        return self.next[0] in wanted or self.next[1] in wanted
+    def at(self, *kinds: str) -> bool:
+        """Return whether the next token has one of these kinds."""
+        return self.next[0] in kinds
 
     @staticmethod
     def _scan(text: str) -> Iterator[tuple[str, str, int]]:
@@ -139,7 +140,8 @@ class _Tokens:
             found = _TOKEN.match(text, position)
             assert found is not None  # noqa: S101 - the last two branches match anything
             kind = found.lastgroup or "end"
-            yield kind, found.group(kind), found.start(kind) + 1
+            value = found.group(kind)
+            yield value if kind == "sign" else kind, value, found.start(kind) + 1
             if kind == "end":
                 return
             position = found.end()
@@ -162,8 +164,8 @@ def _strict(text: str) -> Iterator[Matcher]:
 
 def _strict_matcher(tokens: _Tokens) -> Matcher:
     name = _unquoted(tokens.take("quoted", "plain", expected="a name"))
-    operator = _operator(tokens.take("operator", expected="one of =, !=, =~, !~"))
-    return Matcher(name, operator, _unquoted(tokens.take("quoted", "plain", expected="a value")))
+    operator = tokens.take("operator", expected="one of =, !=, =~, !~")
+    return Matcher(name, cast("Operator", operator), _unquoted(tokens.take("quoted", "plain", expected="a value")))
 
 
 def _unquoted(token: str) -> str:
@@ -184,13 +186,6 @@ def _unquoted(token: str) -> str:
     if "\n" in token:
         raise MatcherError(f"{token} contains a line break: write \\n")
     return _ESCAPE.sub(plain, token[1:-1])
-
-
-def _operator(text: str) -> Operator:
-    for operator in get_args(Operator):
-        if text == operator:
-            return operator  # type: ignore[no-any-return]
-    raise MatcherError(f"{text!r} is not a valid operator")
 
 
 # The classic syntax
@@ -223,9 +218,8 @@ def _classic_matcher(text: str) -> Matcher:
         value = value[1:-1]
     elif re.search(r'(?<!\\)(?:\\\\)*"', value):
         raise MatcherError(f"unescaped quote in the value {value}")
-    return Matcher(
-        name, _operator(operator), re.sub(r'\\([n"\\])', lambda each: "\n" if each[1] == "n" else each[1], value)
-    )
+    value = re.sub(r'\\([n"\\])', lambda each: "\n" if each[1] == "n" else each[1], value)
+    return Matcher(name, cast("Operator", operator), value)
 
 
 def _compiled(expression: str) -> Any:

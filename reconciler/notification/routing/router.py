@@ -14,7 +14,7 @@ from reconciler.notification.channel import Channel, ChannelRegistry
 from reconciler.notification.routing.config import ReceiverConfig, RoutingConfig, RoutingConfigError, read_routing
 from reconciler.notification.routing.yaml import Problem
 
-__all__ = ["Resolution", "Router", "RoutingStatistics", "RoutingTable", "attributes_of"]
+__all__ = ["FallbackRouter", "Resolution", "Router", "RoutingStatistics", "RoutingTable", "attributes_of"]
 
 _log = logging.getLogger("reconciler.notification")
 
@@ -45,6 +45,34 @@ class Router(Protocol):
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
         """Called to resolve a request. Must return the same for the same attributes and configuration."""
         ...
+
+
+class FallbackRouter:
+    """A `Router` that selects the fallback channel where another one selects none.
+
+    A request that waits for the first routing configuration gets the channel only if that is invalid.
+
+    Args:
+        router: the other router; None if the operator has no routing.
+    """
+
+    def __init__(self, router: Router | None, channel: str) -> None:
+        self._router = router
+        self._channel = channel
+
+    def resolve(self, attributes: Mapping[str, str]) -> Resolution:
+        """Return what the other router selects, or the fallback channel and why it is used."""
+        if self._router is None:
+            return self._fall_back("the operator has no routing")
+        found = self._router.resolve(attributes)
+        if found.channels or (found.pending and not found.problem):
+            return found
+        if found.pending:
+            return self._fall_back(f"the routing configuration is invalid: {found.problem}")
+        return self._fall_back(f"the receivers {', '.join(found.receivers) or 'none'} have no channels")
+
+    def _fall_back(self, why: str) -> Resolution:
+        return Resolution(channels=(self._channel,), fallback=why)
 
 
 def attributes_of(obj: NotificationRequest) -> dict[str, str]:
@@ -182,10 +210,16 @@ class RoutingTable:
         if self._build is None:
             return config, {}
         built: dict[str, tuple[ReceiverConfig, Channel]] = {}
+        problems: list[Problem] = []
         for receiver in config.receivers.values():
             for channel, entry in receiver.configured:
                 before = self._built.get(channel)
-                built[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
+                try:
+                    built[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
+                except Exception as error:  # noqa: BLE001 - a wrong template, a missing library, or a broken one
+                    problems.append(Problem(0, channel, error_text(error)))
+        if problems:
+            raise RoutingConfigError(name, problems)
         return config, built
 
     def _refuse(self, digest: str, error: Exception, *, required: bool) -> None:

@@ -17,7 +17,6 @@ class PolicyValidator(Validator[NotificationRequest]):
     policies are not listed yet, it allows the request: the operator checks again.
 
     Args:
-        policies: the current policies.
         router: resolves requests that name no channels. Default: their channels are not checked here.
     """
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from reconciler.cache import CacheEvent
@@ -14,6 +15,7 @@ from reconciler.meta import Request
 from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
 from reconciler.notification.api.types import NotificationRequestSpec
 from reconciler.notification.channels import Pacer
+from reconciler.notification.redaction.text import listed
 from reconciler.objects import InvalidObject
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ class Refusal:
     """The refusal of a request.
 
     Attributes:
-        policy: name of the policy.
         reason: ``PolicyDenied`` or ``QuotaExceeded``.
         message: what is not allowed, and what is.
     """
@@ -148,50 +149,28 @@ class PolicyTable:
 
 def _violations(policy: ChannelPolicySpec, spec: NotificationRequestSpec, channels: Iterable[str]) -> Iterator[str]:
     if policy.priorities is not None and spec.priority not in policy.priorities:
-        yield f"priority {spec.priority} is not allowed (allowed: {_listed(policy.priorities)})"
+        yield f"priority {spec.priority} is not allowed (allowed: {listed(policy.priorities, LISTED)})"
     if policy.channels is not None:
         for channel in channels:
             if not _matches(channel, policy.channels):
-                yield f"channel {channel!r} is not allowed (allowed: {_listed(policy.channels)})"
+                yield f"channel {channel!r} is not allowed (allowed: {listed(policy.channels, LISTED)})"
     for kind, recipients in (spec.recipients or {}).items():
         allowed: Mapping[str, Sequence[str]] = policy.recipients or {}
         if kind in allowed:
             for recipient in recipients:
                 if not _matches(recipient.casefold(), [pattern.casefold() for pattern in allowed[kind]]):
-                    yield f"a recipient of {kind} is not allowed (allowed: {_listed(allowed[kind])})"
-
-
-def _listed(allowed: Sequence[str]) -> str:
-    more = f" and {len(allowed) - LISTED} more" if len(allowed) > LISTED else ""
-    return (", ".join(allowed[:LISTED]) or "none") + more
+                    yield f"a recipient of {kind} is not allowed (allowed: {listed(allowed[kind], LISTED)})"
 
 
 def _matches(value: str, patterns: Iterable[str]) -> bool:
-    return any(_glob(value, pattern) for pattern in patterns)
-
-
-def _glob(value: str, pattern: str) -> bool:
-    """Return whether a value matches a pattern, in linear time: each part between stars at its earliest place."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return value == pattern
-    if not value.startswith(first):
-        return False
-    position = len(first)
-    *middle, last = rest
-    for part in middle:
-        found = value.find(part, position)
-        if found < 0:
-            return False
-        position = found + len(part)
-    return len(value) - len(last) >= position and value.endswith(last)
+    # In linear time: it looks for each part between stars at its earliest place.
+    return any(fnmatchcase(value, pattern) for pattern in patterns)
 
 
 class PolicySource:
     """The ChannelPolicies of the cluster, watched on every replica and kept in a table.
 
     Args:
-        cache: the cache that watches them.
         table: the table. It is incomplete until all policies are listed; until then no new request is delivered.
     """
 

@@ -26,12 +26,14 @@ class SecretSource:
 
     Args:
         cache: the cache that watches them.
-        credentials: the credentials to keep up to date.
+        credentials: the credentials to keep up to date. They are incomplete until all Secrets are listed; until then a
+            delivery that needs a missing one is deferred, which uses no attempt.
     """
 
     def __init__(self, cache: Cache, credentials: Credentials) -> None:
         self._cache = cache
         self._credentials = credentials
+        credentials.has_namespaces = False
         self._secrets: dict[str, dict[str, dict[str, str]]] = {}
 
     async def run(self) -> None:
@@ -39,6 +41,8 @@ class SecretSource:
         informer = await self._cache.informer("v1/Secret", label_selector={LABEL: "true"})
         registration = informer.add_handler(self._handle)
         try:
+            await registration.wait_synced()
+            self._credentials.has_namespaces = True
             await asyncio.Event().wait()
         finally:
             registration.remove()

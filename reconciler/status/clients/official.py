@@ -6,29 +6,20 @@ None of them is imported here.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
 
 from reconciler.clock import current_clock
-from reconciler.errors import (
-    ConfigurationError,
-    NotSent,
-    OutcomeUnknown,
-    TransportError,
-    describe_error,
-    error_from_response,
-    error_text,
-)
+from reconciler.errors import ConfigurationError, error_from_response
 from reconciler.http import parse_retry_after
-from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of
+from reconciler.meta import UNDECODABLE, GroupVersionKind, Request, ResourceType, gvk_of, is_object, request_of
+from reconciler.status.clients.failures import before_sending, before_the_write, from_aiohttp, from_urllib3, shown_cause
 from reconciler.status.record.conversion import document_of, is_kind, kind_of
 from reconciler.status.writer import Strategy
 
@@ -94,8 +85,9 @@ class ObjectEndpoint:
         Raises:
             ConfigurationError: the server does not serve the kind.
         """
-        for entry in discovered.get("resources") or ():
-            if entry.get("kind") == self.gvk.kind and "/" not in entry.get("name", "/"):
+        entries = discovered.get("resources")
+        for entry in filter(is_object, entries if isinstance(entries, list) else ()):
+            if entry.get("kind") == self.gvk.kind and "/" not in str(entry.get("name", "/")):
                 found = ResourceType(self.gvk, str(entry["name"]), bool(entry.get("namespaced")))
                 with _lock:
                     _served[self._key] = found
@@ -192,7 +184,7 @@ class AsyncioClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with _before_the_write():
+        with before_the_write():
             served = await self._discover()
         return await self._send(
             "PATCH",
@@ -225,10 +217,10 @@ class AsyncioClientWriter(OfficialWriter):
             async with asyncio.timeout(self.request_timeout):
                 status, answer_headers, content = await self._call(method, path, arguments)
         except Exception as error:
-            transport_error = _from_aiohttp(f"{method} {path}", error)
+            transport_error = from_aiohttp(f"{method} {path}", error)
             if transport_error is None:
                 raise
-            raise transport_error from error
+            raise transport_error from shown_cause(error)
         document, self.warnings = read_answer(f"{method} {path}", status, answer_headers.items(), content)
         return document
 
@@ -236,8 +228,13 @@ class AsyncioClientWriter(OfficialWriter):
         """Make a raw request; the two clients differ in how that is done."""
         api_client = self._api_client
         if hasattr(api_client, "param_serialize"):
-            response = await api_client.call_api(*await api_client.param_serialize(method, path, **arguments))
+            with before_sending(f"{method} {path}"):
+                prepared = await api_client.param_serialize(method, path, **arguments)
+            response = await api_client.call_api(*prepared)
         else:
+            with before_sending(f"{method} {path}"):
+                await api_client.update_params_for_auth(arguments["header_params"], arguments["query_params"], AUTH)
+            arguments["auth_settings"] = []
             response = await api_client.call_api(path, method, **arguments, _preload_content=False)
         return response.status, response.headers, await response.read()
 
@@ -270,7 +267,7 @@ class BlockingClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with _before_the_write():
+        with before_the_write():
             served = self._discover()
         return self._send(
             "PATCH",
@@ -293,7 +290,8 @@ class BlockingClientWriter(OfficialWriter):
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> JSONObject:
-        url, all_headers = self._address(method, path, query, {"Accept": "application/json", **(headers or {})})
+        with before_sending(f"{method} {path}"):
+            url, all_headers = self._address(method, path, query, {"Accept": "application/json", **(headers or {})})
         timeout = sys.modules["urllib3"].Timeout(total=max(self.request_timeout, self._MIN_TIMEOUT))
         began = current_clock().monotonic()
         try:
@@ -301,10 +299,10 @@ class BlockingClientWriter(OfficialWriter):
                 method, url, body=body, headers=all_headers, timeout=timeout, retries=False
             )
         except Exception as error:
-            transport_error = _from_urllib3(f"{method} {path}", error)
+            transport_error = from_urllib3(f"{method} {path}", error)
             if transport_error is None:
                 raise
-            raise transport_error from error
+            raise transport_error from shown_cause(error)
         finally:
             self.request_timeout -= current_clock().monotonic() - began
         answer_headers = response.headers.items()
@@ -326,42 +324,6 @@ class BlockingClientWriter(OfficialWriter):
         return f"{client.configuration.host}{path}" + (f"?{urlencode(parameters)}" if parameters else ""), headers
 
 
-_AIOHTTP_NOT_SENT = {"ClientConnectorError", "ClientConnectorCertificateError", "ConnectionTimeoutError"}
-"""Raised before anything of the request was sent. aiohttp's other errors may come later."""
-
-_URLLIB3_NOT_SENT = {"NewConnectionError", "ConnectTimeoutError"}
-
-
-def _from_aiohttp(request: str, error: Exception) -> TransportError | None:
-    """Return what an error means for the request; None if it is not a network error."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & _AIOHTTP_NOT_SENT:
-        return NotSent(f"{request}: {error_text(error)}")
-    if isinstance(error, OSError) or "ClientError" in names:
-        return OutcomeUnknown(f"{request}: {describe_error(error)}")
-    return None
-
-
-def _from_urllib3(request: str, error: Exception) -> TransportError | None:
-    """Return what an error means for the request; None if it is not a network error."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    bad_certificate = any(isinstance(argument, ssl.SSLCertVerificationError) for argument in error.args)
-    if names & _URLLIB3_NOT_SENT or bad_certificate:
-        return NotSent(f"{request}: {error_text(error)}")
-    if isinstance(error, OSError) or "HTTPError" in names:
-        return OutcomeUnknown(f"{request}: {describe_error(error)}")
-    return None
-
-
-@contextmanager
-def _before_the_write() -> Iterator[None]:
-    """Report a failure before a write as `NotSent`: the write itself was not started."""
-    try:
-        yield
-    except OutcomeUnknown as error:
-        raise NotSent(str(error)) from error
-
-
 def read_answer(
     request: str, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> tuple[JSONObject, Sequence[str]]:
@@ -379,9 +341,9 @@ def read_answer(
     named = [(name.lower(), value) for name, value in headers]
     try:
         document = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         document = None
-    if 200 <= status < 300 and isinstance(document, dict):
+    if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
         return document, [value for name, value in named if name == "warning"]
     header = next((value for name, value in named if name == "retry-after"), "")
     raise error_from_response(

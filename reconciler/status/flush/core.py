@@ -28,6 +28,7 @@ from reconciler.errors import (
     NotFound,
     NotSent,
     NotServed,
+    ReconcilerError,
     ServerError,
     TooManyRequests,
     TransportError,
@@ -273,16 +274,24 @@ class Flush:
             self._sent_on = desired.tip
             try:
                 answer = yield from self.attempts.write(desired)
-            except (TransportError, APIError, OSError) as error:
+                stored = self._policy.snapshot(answer, last=not self._checkpoint)
+            except Exception as error:
+                if isinstance(error, ReconcilerError) and not isinstance(error, (TransportError, APIError)):
+                    raise
+                if not isinstance(error, (TransportError, APIError, OSError)):  # as of a response that is not an object
+                    _logger.warning(
+                        "%s of the client does not show whether the status of %s was written, so it is read back",
+                        type(error).__name__,
+                        self._target,
+                    )
                 self.attempts.last = error
                 step = yield from self._failed(desired, error)
             else:
-                step = self._applied(desired, answer)
+                step = self._applied(desired, answer, stored)
             if not isinstance(step, _Resend):
                 return step
 
-    def _applied(self, desired: DesiredStatus, answer: JSONObject) -> FlushResult:
-        stored = self._policy.snapshot(answer, last=not self._checkpoint)
+    def _applied(self, desired: DesiredStatus, answer: JSONObject, stored: Snapshot) -> FlushResult:
         if self._policy.subresource is None and desired.left_no_trace_in(stored.status):
             raise StatusRejected(
                 f"the server ignored the status in a write of the main resource of {self._target}: its kind has the "
@@ -306,7 +315,7 @@ class Flush:
             return stored.rest == desired.tip.rest
         return stored.generation == desired.tip.generation
 
-    def _failed(self, desired: DesiredStatus, error: TransportError | APIError | OSError) -> _SendSteps:
+    def _failed(self, desired: DesiredStatus, error: Exception) -> _SendSteps:
         if isinstance(error, (NotSent, TooManyRequests)):
             yield from self.attempts.pause(error)
             return _Resend()
@@ -314,7 +323,7 @@ class Flush:
             return (yield from self._conflicted(desired, error))
         if isinstance(error, NotFound):
             return (yield from self._not_found(desired, error))
-        if isinstance(error, APIError) and not (isinstance(error, ServerError) and not is_final(error)):
+        if isinstance(error, APIError) and (is_final(error) if isinstance(error, ServerError) else error.status >= 300):
             raise self.attempts.refused(desired, error) from error
         self.attempts.uncertain = True
         self._counts["unknown"] += 1

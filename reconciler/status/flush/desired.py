@@ -230,7 +230,7 @@ def _applied(old: Any, new: Any, tree: FieldTree | None, path: Path, keys: ListK
         return None if tree is None else _owned_part(new, tree, keys.get(path))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return _applied_members(old, new, tree or {}, path, keys)
-    if isinstance(old, list) and isinstance(new, list) and path in keys:
+    if isinstance(old, list) and isinstance(new, list) and path in keys and _have_keys(new, keys[path]):
         return _applied_items(old, new, tree or {}, path, keys)
     return copy_json(new)
 
@@ -250,6 +250,10 @@ def _applied_members(
 
 def _is_hollow(value: Any) -> bool:
     return isinstance(value, Mapping) and all(map(_is_hollow, value.values()))
+
+
+def _have_keys(items: list[Any], key: Path) -> bool:
+    return all(isinstance(item, Mapping) and item.keys() >= set(key) for item in items)
 
 
 def _applied_items(old: list[Any], new: list[Any], tree: FieldTree, path: Path, keys: ListKeys) -> list[Any]:
@@ -278,7 +282,7 @@ def _owned_part(value: Any, tree: FieldTree, key: Path | None) -> Any:
 def _owned_items(items: list[Any], tree: FieldTree, key: Path | None) -> list[Any]:
     owned = [copy_json(item) for item in items if f"v:{_encoded(item)}" in tree]
     for item in items:
-        sub = _item_tree(tree, item, key) if key is not None else None
+        sub = _item_tree(tree, item, key) if key is not None and _have_keys([item], key) else None
         if sub is not None and key is not None:
             part = _owned_part(item, sub, None)
             owned.append({**{member: item[member] for member in key}, **(part or {})})

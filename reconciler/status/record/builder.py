@@ -107,8 +107,12 @@ class MutationBuilder:
     ) -> Mutation:
         """Return the mutation that sets a condition, dated now."""
         keys = self._names.path(path)
-        if isinstance(message, str):
-            message = encodable(message)  # it may be the text of an error, which names a file
+        try:
+            sendable = (type + reason + message).isascii()
+        except (TypeError, AttributeError):  # not texts
+            sendable = False
+        if not sendable:
+            type, reason, message = _text("type", type), _text("reason", reason), _text("message", message)  # noqa: A001
         if keys == ("conditions",) and self._names.demands_api_conditions:
             check_condition(type, reason, message)
         return SetCondition(keys, type, status, reason, message, generation, self._clock.now())
@@ -123,6 +127,15 @@ class MutationBuilder:
     def _item(self, path: PathLike, item: object) -> tuple[Path, Any]:
         keys = self._names.path(path)
         return keys, to_json(item, ".".join(keys))
+
+
+def _text(name: str, value: object) -> str:
+    if name == "message" and isinstance(value, str):
+        return encodable(value)  # it may be the text of an error, which names a file
+    text = to_json(value, f"the {name} of a condition")
+    if not isinstance(text, str):
+        raise TypeError(f"the {name} of a condition must be a string, not a {type(value).__name__}")
+    return text
 
 
 def _object(value: Any) -> Mapping[str, Any]:

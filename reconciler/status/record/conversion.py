@@ -126,22 +126,34 @@ def to_json(value: Any, where: str = "value") -> Any:
 
     Raises:
         TypeError: the value cannot be JSON; the message has its path, not the value.
-        ValueError: a number is not finite, or a datetime has no time zone.
+        ValueError: a number is not finite, a datetime has no time zone, or there is a lone surrogate.
     """
+    converted = _converted(value, where)
+    try:
+        msgspec.json.encode(converted)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{where} has a lone surrogate, which UTF-8 cannot represent, as in the name of a file that is not valid "
+            "UTF-8; write text.encode(errors='replace').decode()"
+        ) from None
+    return converted
+
+
+def _converted(value: Any, where: str) -> Any:
     if value is None or type(value) in {str, bool, int}:
         return value
     if isinstance(value, Mapping):
-        return {_key(key, where): to_json(item, f"{where}.{key}") for key, item in value.items()}
+        return {_key(key, where): _converted(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, AbstractSet):
         value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):
-        return [to_json(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [_converted(item, f"{where}[{index}]") for index, item in enumerate(value)]
     return _scalar(value, where) if isinstance(value, (Enum, str, int, float, datetime)) else _model(value, where)
 
 
 def _scalar(value: Enum | str | float | datetime, where: str) -> Any:
     if isinstance(value, Enum):
-        return to_json(value.value, where)
+        return _converted(value.value, where)
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"{where} is a datetime without a time zone; write datetime.now(UTC)")
@@ -166,12 +178,12 @@ def _timestamp(moment: datetime) -> str:
 
 def _model(value: Any, where: str) -> Any:
     if hasattr(value, "model_dump"):
-        return to_json(value.model_dump(mode="json", by_alias=True, exclude_unset=True), where)
+        return _converted(value.model_dump(mode="json", by_alias=True, exclude_unset=True), where)
     if hasattr(value, "__pydantic_serializer__"):  # a Quantity, a dataclass of pydantic
-        return to_json(value.__pydantic_serializer__.to_python(value, mode="json"), where)
+        return _converted(value.__pydantic_serializer__.to_python(value, mode="json"), where)
     if type(value).__module__ == "ipaddress":
         return str(value)
     try:
-        return to_json(msgspec.to_builtins(value), where)
+        return _converted(msgspec.to_builtins(value), where)
     except TypeError:
         raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot represent") from None

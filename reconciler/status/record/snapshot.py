@@ -7,10 +7,11 @@ of a set, ``.`` the value itself. An empty tree is a leaf: the manager owns the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
+from reconciler.meta import is_object
 from reconciler.status.record.conversion import copy_json, digest
 
 if TYPE_CHECKING:
@@ -64,15 +65,20 @@ class Snapshot(msgspec.Struct, frozen=True):
             with_rest: compute `rest` too, for writes to the main resource.
             with_frame: keep what `frame` needs, for updates.
             private: nobody can change the document's metadata, so it is shared.
+
+        Raises:
+            TypeError: its status is not an object.
         """
-        metadata = document.get("metadata") or {}
-        generation = metadata.get("generation")
+        metadata, status = document.get("metadata") or {}, document.get("status") or {}
+        generation, managed_fields = metadata.get("generation"), metadata.get("managedFields")
+        if type(status) is not dict and not is_object(status):
+            raise TypeError(f"the status is a {type(status).__name__}, not an object, so it has no fields to record")
         return cls(
             version=str(metadata.get("resourceVersion") or ""),
             uid=str(metadata.get("uid") or ""),
             generation=generation if isinstance(generation, int) else None,
-            status=copy_json(document.get("status") or {}),
-            managed_fields=tuple(metadata.get("managedFields") or ()),
+            status=copy_json(status),
+            managed_fields=tuple(managed_fields) if _are_objects(managed_fields) else (),
             rest=_rest(document) if with_rest else b"",
             around=_around(document, private=private) if with_frame else {},
         )
@@ -88,6 +94,10 @@ class Snapshot(msgspec.Struct, frozen=True):
         metadata = {name: value for name, value in self.around["metadata"].items() if name not in _NOT_SENT}
         kept = {member: value for member, value in self.around.items() if member not in _NOT_KEPT}
         return {**kept, "metadata": metadata}
+
+
+def _are_objects(value: Any) -> TypeGuard[list[Any]]:
+    return type(value) is list and set(map(type, value)) <= {dict}
 
 
 def _rest(document: Mapping[str, Any]) -> bytes:

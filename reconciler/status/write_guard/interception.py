@@ -261,7 +261,7 @@ def _notify(
         return None
     if addressed is None:
         return None
-    request = f"{str(method).upper()} {url.partition('?')[0]}"
+    request = f"{str(method).upper()} {urlsplit(url).path}"  # the rest of a URL may contain a password
     ends = [listener.on_write(addressed, request, frame) for listener in notified]
 
     def ended(code: int | None) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from urllib.parse import urlencode
 
 import htpy as h
 from htpy import Node
 
-from reconciler.manager.console.html import chart, error_text, key_link, key_text, next_text, pill, section
+from reconciler.manager.console.html import address, chart, error_text, key_link, key_text, next_text, pill, section
 from reconciler.manager.console.pages.page import Page
 from reconciler.manager.console.samples import PERIOD, SECONDS
 from reconciler.wire import JSONObject
@@ -51,12 +50,8 @@ def _key_problems(state: JSONObject) -> Iterator[Node]:
         for key in controller["keys"]:
             yield _problem(controller, key)
         if controller["keys_left_out"]:
-            address = _keys_address(state="failing", controller=controller["name"])
-            yield h.li(".more")[h.a(href=address)[f"{controller['keys_left_out']} more of {controller['name']}"]]
-
-
-def _keys_address(**query: str) -> str:
-    return f"/keys?{urlencode(query, errors='replace')}"
+            more = address("/keys", state="failing", controller=controller["name"])
+            yield h.li(".more")[h.a(href=more)[f"{controller['keys_left_out']} more of {controller['name']}"]]
 
 
 def _problem(controller: JSONObject, key: JSONObject) -> Node:
@@ -80,10 +75,9 @@ def _problem(controller: JSONObject, key: JSONObject) -> Node:
 def _controller(each: JSONObject) -> Node:
     charts, failing = each["charts"], each["keys_failing"]
     rate, errors, workers = charts["reconciles"], charts["errors"], f"{each['active']} of {each['workers']}"
-    address = _keys_address(controller=each["name"])
     return h.article(".card", data_key=each["name"])[
         h.div(".head")[
-            h.a(href=address, data_row=True)[each["name"]],
+            h.a(href=address("/keys", controller=each["name"]), data_row=True)[each["name"]],
             h.span(".kind")[f"{each['kind']} {each['api_version']}"],
             h.span(".grow"),
             pill(f"{failing} failing", "bad") if failing else None,

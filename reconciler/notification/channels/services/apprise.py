@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -65,10 +64,6 @@ class AppriseConfig(LimitsConfig):
     allow_local_addresses: bool = False
     """Whether requests may lead to a loopback, link-local or metadata address."""
 
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the URL."""
-        return [self.url_credential]
-
     def build(self, name: str, credentials: Credentials) -> AppriseChannel:
         """Return a new channel of this name.
 
@@ -83,8 +78,6 @@ class _Exchange:
     """The requests of one delivery.
 
     Attributes:
-        config: the receiver's options.
-        message: the message, which is marked as sent.
         statuses: HTTP status codes, in order.
         failure: the latest failure: a response that is not a success, or no response.
     """
@@ -102,11 +95,6 @@ class AppriseChannel:
     """A channel that delivers over the service of an Apprise URL. Attachments are never sent.
 
     At most ``max_concurrent`` threads run. If all are busy because a service hangs, deliveries are deferred.
-
-    Args:
-        name: the channel's name.
-        config: the receiver's options.
-        credentials: read for each message.
 
     Raises:
         MissingExtra: apprise is not installed.

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.message import Message
+from reconciler.notification.message import Message, footer
 from reconciler.notification.redaction.text import visible, visible_line
 from reconciler.wire import JSONObject
 
@@ -38,16 +38,15 @@ class DiscordConfig(HTTPConfig):
 def discord_embed(message: Message) -> JSONObject:
     """Return the embed for a message, within Discord's limits. Discord shows the body as Markdown."""
     title = _cut(visible_line(message.subject), TITLE_LIMIT)
-    footer = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
     links = "\n".join(f"[{_label(link.label)}]({visible(link.url)})" for link in message.links[:5])
-    room = min(DESCRIPTION_LIMIT, TOTAL_LIMIT - TITLE_LIMIT - len(footer))
+    room = min(DESCRIPTION_LIMIT, TOTAL_LIMIT - TITLE_LIMIT - len(footer(message)))
     links = links if _units(links) <= room // 2 else ""
     body = _cut(visible(message.body), room - _units(links) - 2)
     return {
         "title": title,
         "description": f"{body}\n\n{links}" if links else body,
         "color": _RESOLVED if message.action == "Resolve" else _COLOURS.get(message.priority, _COLOURS["Medium"]),
-        "footer": {"text": footer},
+        "footer": {"text": footer(message)},
     }
 
 

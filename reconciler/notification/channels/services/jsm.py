@@ -6,17 +6,16 @@ the same ``GenieKey``; Opsgenie itself works with `url` set to ``https://api.ops
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import quote
 
 import msgspec.json
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, shortened
+from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import visible, visible_line
+from reconciler.notification.redaction.text import shortened, visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["JSMConfig", "Responder", "jsm_alert"]
@@ -67,10 +66,6 @@ class JSMConfig(ConnectionConfig):
 
     tags: list[str] = Field(default_factory=list, max_length=TAGS)
     """Tags of the alerts."""
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the API key."""
-        return [self.api_key_credential]
 
     def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request that creates, acknowledges or closes the alert of a message.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec.json
 from pydantic import Field
 
-from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest, shortened
+from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import one_line, visible, visible_line
+from reconciler.notification.message import Message, footer
+from reconciler.notification.redaction.text import one_line, shortened, visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["MattermostConfig", "mattermost_post"]
@@ -37,9 +37,9 @@ def mattermost_post(message: Message) -> JSONObject:
     """Return the post for a message. Mattermost shows it as Markdown; mentions in it notify nobody."""
     links = " | ".join(f"[{visible_line(link.label)}]({visible(link.url)})" for link in message.links)
     links = links if len(links) <= TEXT_LIMIT // 2 else ""
-    foot = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
+    foot = f"_{_unmentioned(footer(message))}_"
     head = f"#### {_unmentioned(one_line(message.subject))}\n"
-    tail = f"\n{links}\n_{_unmentioned(foot)}_" if links else f"\n_{_unmentioned(foot)}_"
+    tail = f"\n{links}\n{foot}" if links else f"\n{foot}"
     body = shortened(_unmentioned(message.body), TEXT_LIMIT - len(head) - len(tail))
     post: JSONObject = {"text": head + body + tail, "username": "notifications"}
     if message.priority in PRIORITIES and message.action == "Trigger":

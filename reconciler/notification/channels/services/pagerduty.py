@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Literal
 
-from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, encoded, shortened
+from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, encoded
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import visible, visible_line
+from reconciler.notification.redaction.text import shortened, visible, visible_line
 from reconciler.wire import JSONObject
 
 __all__ = ["PagerDutyConfig", "pagerduty_event"]
@@ -35,10 +34,6 @@ class PagerDutyConfig(ConnectionConfig):
 
     severity: Literal["critical", "error", "warning", "info"] | None = None
     """Severity of all events. Default: by priority, Critical is critical, High error, Medium warning, Low info."""
-
-    def credential_names(self) -> Sequence[str]:
-        """Return the name of the credential that holds the integration key."""
-        return [self.routing_key_credential]
 
     def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the event of a message.
