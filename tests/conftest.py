@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.depth import THOROUGH
 
@@ -31,8 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", action="store_true", help="browser tests write their screenshots to docs/console")
 
 
-def pytest_configure() -> None:
-    """Let tests interrupt the processes that they start: a shell ignores SIGINT in what it starts in the background."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the same examples in each run, unless there is a seed; let tests interrupt the processes that they start."""
+    # Hypothesis' profile for CI: no example fails by its duration. It is loaded before modules with tests use it.
+    ci, drawn = settings.get_profile("ci"), config.getoption("--hypothesis-seed") is not None
+    settings.register_profile("suite", ci, derandomize=not drawn)
+    settings.load_profile("suite")
+    # A shell ignores SIGINT in what it starts in the background.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -52,12 +58,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what takes long, unless the run is a thorough one, and what needs a browser, unless it is asked for."""
+    """Skip what takes long or needs a browser, unless it is asked for; give tests on a real server time to start it."""
     for item in items:
         if "browser" not in config.option.markexpr and item.get_closest_marker("browser") is not None:
             item.add_marker(pytest.mark.skip(reason="needs chromium: pytest -m browser"))
         if not THOROUGH and item.get_closest_marker("thorough") is not None:
             item.add_marker(pytest.mark.skip(reason="takes long: nox -s thorough"))
+        if item.get_closest_marker("control_plane") is not None:  # the first one in a process starts the server, too
+            limit = item.get_closest_marker("timeout")
+            item.add_marker(pytest.mark.timeout(max(300, limit.args[0] if limit else 0)), append=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -41,6 +41,11 @@ async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
                     raise too_large
     except TimeoutError:
         raise BadBody(408, f"the body was not complete after {limits.body_seconds:g} s") from None
+    except RuntimeError:
+        if request.transport is not None:
+            raise
+        # aiohttp's, if the connection was lost before the handler began.
+        raise ConnectionResetError("the client has disconnected") from None
     except web.RequestPayloadError:
         raise BadBody(400, "the body does not have the form that its headers announce") from None
     return bytes(body)

@@ -158,14 +158,22 @@ async def _install(client: Client, document: JSONObject) -> None:
     await client.create_or_update(document, replace)
     await client.wait_for(_CRD, document["metadata"]["name"], until=_is_established, timeout=_SERVED_WITHIN)
     spec = document["spec"]
-    version = next(version["name"] for version in spec["versions"] if version["served"])
+    served = [version["name"] for version in spec["versions"] if version["served"]]
     async with asyncio.timeout(_SERVED_WITHIN):
-        while True:
-            # The condition Established becomes true shortly before the paths are served.
-            with contextlib.suppress(NotServed):
-                await client.list(f"{spec['group']}/{version}/{spec['names']['kind']}", limit=1)
-                return
-            await asyncio.sleep(0.1)
+        for version in served:
+            kind = f"{spec['group']}/{version}/{spec['names']['kind']}"
+            # The condition Established becomes true shortly before the paths are served, one version after the other.
+            while not await _is_served(client, kind):  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.1)
+
+
+async def _is_served(client: Client, kind: str) -> bool:
+    try:
+        async with contextlib.aclosing(client.list_pages(kind, limit=1)) as pages:
+            await anext(pages)
+    except NotServed:
+        return False
+    return True
 
 
 def _is_established(crd: Any) -> bool:

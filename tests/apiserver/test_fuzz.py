@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -379,8 +380,9 @@ async def test_mutated_requests_over_a_socket(
             if answer:
                 status = int(answer.split()[1])
                 assert not problem(status, answer.partition(b"\r\n\r\n")[2]), told
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(_written(Sent("GET", WIDGETS), server.token))
+        valid = socket.create_connection((host, int(port)))
+        valid.sendall(_written(Sent("GET", WIDGETS), server.token))  # before the server accepts it, so it is in time
+        reader, writer = await asyncio.open_connection(sock=valid)
         assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
         writer.close()
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

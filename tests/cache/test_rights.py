@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from reconciler.cache import Cache, CachedClient, CacheNotSynced
 from reconciler.client import Client
 from reconciler.errors import Forbidden
 from reconciler.testing.control_plane import ControlPlane
+from tests.cache.test_on_both_servers import until
 
 pytestmark = pytest.mark.control_plane
 
@@ -70,8 +70,9 @@ async def test_rights_granted_later_end_the_wait(control_plane: ControlPlane, pe
             await client.list(MAP, person.name)
         async with Cache(client, namespaces=[person.name]) as cache:
             informer = await cache.informer(MAP)
+            await until(lambda: informer.last_error is not None)
             with pytest.raises(CacheNotSynced, match=rf"configmaps in namespace {person.name}: 403 Forbidden"):
-                await cache.wait_synced(2)
+                await cache.wait_synced(0.1)
             await person.grant(admin, ["list", "watch"])
             await cache.wait_synced(60)
             assert "a" in {cached.name for cached in informer.store}
@@ -86,9 +87,7 @@ async def test_the_right_to_watch_is_enough_for_a_cache(control_plane: ControlPl
             await cache.wait_synced(60)
             assert "a" in {cached.name for cached in informer.store}
             await admin.create(config_map(person, "b"))
-            async with asyncio.timeout(30):
-                while "b" not in {cached.name for cached in informer.store}:  # noqa: ASYNC110 - a real server
-                    await asyncio.sleep(0.01)
+            await until(lambda: "b" in {cached.name for cached in informer.store})
         with pytest.raises(Forbidden):
             await client.list(MAP, person.name)
 

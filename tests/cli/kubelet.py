@@ -65,11 +65,13 @@ class Kubelet:
             await websocket.close()
             return websocket
         down = asyncio.create_task(_copy(reader, websocket))
-        async for message in websocket:
-            if message.type is aiohttp.WSMsgType.BINARY and message.data[:1] == b"\0":
-                writer.write(message.data[1:])
-        down.cancel()
-        writer.close()
+        try:
+            async for message in websocket:
+                if message.type is aiohttp.WSMsgType.BINARY and message.data[:1] == b"\0":
+                    writer.write(message.data[1:])
+        finally:  # also if the server stops before the client is gone
+            down.cancel()
+            writer.close()
         return websocket
 
 

@@ -24,6 +24,7 @@ from reconciler.manager import EndpointSecurity, LeaderElection
 from reconciler.testing.control_plane import ControlPlane
 from tests.cli.kubelet import Front, Kubelet
 from tests.cli.test_explain import error_of, run
+from tests.ports import held_port
 
 IDENTITY = "operator-1_6e0f6f5e-6c5b-4f3c-8a55-3a6d0f4e1a77"
 
@@ -152,10 +153,9 @@ async def test_each_thing_that_can_go_wrong_is_one_line_that_says_what_to_do(wor
     assert "pod system/slow is Pending, not Running" in await error("--pod=slow")
     assert "no pod with the labels 'app=operator' runs: slow is Pending" in await error("--selector=app=operator")
     await world.create_pod("operator-1")
-    with contextlib.closing(await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)) as unused:
-        free = unused.sockets[0].getsockname()[1]
-    line = f"port {free} of pod system/operator-1: nothing listens there; choose the port of --metrics or --health"
-    assert line in await error(f"--port={free}")
+    with held_port() as free:
+        line = f"port {free} of pod system/operator-1: nothing listens there; choose the port of --metrics or --health"
+        assert line in await error(f"--port={free}")
     for status, message in {
         401: "the API server refused the credentials of the kubeconfig (401)",
         403: "grant the verbs 'get' and 'create' on 'pods/portforward' in namespace system",

@@ -86,9 +86,9 @@ def at(seconds: float) -> str:
 
 
 async def test_a_plugin_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_exec, "TIME_LIMIT", 2.0)
+    monkeypatch.setattr(_exec, "TIME_LIMIT", 5.0)
     path = kubeconfig(tmp_path / "config", **plugin(tmp_path, hang(tmp_path)))
-    assert "plugin did not end within 2 s and was killed" in await problem(kubeconfig=path)
+    assert "plugin did not end within 5 s and was killed" in await problem(kubeconfig=path)
     for pid in await pids(tmp_path, 2):
         await gone(pid)
 
@@ -101,6 +101,27 @@ async def test_a_cancelled_opening_kills_the_plugin(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     for pid in started:
+        await gone(pid)
+
+
+async def test_an_opening_that_is_cancelled_while_the_plugin_starts_kills_it_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = asyncio.create_subprocess_exec
+
+    async def start(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await create(*command, **options)
+        await pids(tmp_path, 2)
+        opening.cancel()
+        await asyncio.sleep(0)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    path = kubeconfig(tmp_path / "config", **plugin(tmp_path, hang(tmp_path)))
+    opening = asyncio.create_task(Client.from_config(kubeconfig=path).__aenter__())
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    for pid in await pids(tmp_path, 2):
         await gone(pid)
 
 
@@ -169,7 +190,7 @@ async def test_a_refused_request_waits_for_a_plugin_no_longer_than_its_timeout(t
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
     async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         with pytest.raises(Unauthorized):
-            await client.session.connection.once(HTTPRequest("GET", "/x", timeout=0.5))
+            await client.session.connection.once(HTTPRequest("GET", "/x", timeout=3))  # enough to start it
     for pid in await pids(tmp_path, 3):
         await gone(pid)
 

@@ -143,13 +143,17 @@ async def test_waiters_get_the_next_free_connection_also_after_a_cancellation() 
 
 
 async def test_a_connection_is_not_reused_after_a_timeout() -> None:
-    async def never(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
-        await server.left.wait()
+    async def first_only(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if start.startswith("GET /first"):
+            writer.write(OK)
+        else:
+            await server.left.wait()
 
-    async with serving(never) as server, transport_to(server.port, connection_pool_maxsize=1) as transport:
+    async with serving(first_only) as server, transport_to(server.port, connection_pool_maxsize=1) as transport:
         for _ in range(2):
+            await transport.send(HTTPRequest("GET", "/first"))
             with pytest.raises(OutcomeUnknown, match="timed out"):
-                await transport.send(HTTPRequest("GET", "/x", timeout=0.05))
+                await transport.send(HTTPRequest("GET", "/x", timeout=0.3))
         assert server.connections == 2
 
 

@@ -15,6 +15,7 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject
 from reconciler.testing.control_plane import ControlPlane
+from tests import real_server
 from tests.cache.test_on_both_servers import until
 from tests.definitions import definition, version
 
@@ -123,16 +124,7 @@ async def test_it_is_counted_logged_and_reported_by_an_event(
 @pytest.mark.control_plane
 async def test_real(control_plane: ControlPlane) -> None:
     async with control_plane.client() as client:
-        await client.apply(CRD, force=True)
-        await client.wait_for(
-            "apiextensions.k8s.io/v1/CustomResourceDefinition",
-            "crates.unreadable.reconciler.dev",
-            until=lambda crd: any(
-                each["type"] == "Established" and each["status"] == "True"
-                for each in (crd.to_dict().get("status") or {}).get("conditions") or ()
-            ),
-            timeout=60,
-        )
+        await real_server.install(client, control_plane, CRD)
         manager = Manager(client)
         opening = Opening()
         manager.add_controller(opening, resource=CRATE)

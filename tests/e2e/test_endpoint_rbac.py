@@ -20,6 +20,7 @@ from reconciler.apiserver import APIServer
 from reconciler.manager import EndpointSecurity, LeaderElection
 from reconciler.manager.endpoints import reviews
 from reconciler.testing.control_plane import ControlPlane
+from tests.real_server import notices_roles
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -62,7 +63,8 @@ async def installed(server: _Server, tmp_path: Path, **options: Any) -> AsyncIte
     async with server.client() if isinstance(server, ControlPlane) else Client(server) as admin:
         await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         election = LeaderElection("operator", namespace=namespace, identity="other")
-        for each in Manager(admin, leader_election=election, security=KUBERNETES).rbac(namespace, namespace=namespace):
+        documents = Manager(admin, leader_election=election, security=KUBERNETES).rbac(namespace, namespace=namespace)
+        for each in documents:
             await admin.create(each)
         for name in ("prometheus", "nobody"):
             meta = {"name": name, "namespace": namespace}
@@ -81,6 +83,7 @@ async def installed(server: _Server, tmp_path: Path, **options: Any) -> AsyncIte
         path = tmp_path / "kubeconfig"
         path.write_text(json.dumps(kubeconfig))
         async with Client.from_config(kubeconfig=path) as operator:
+            await notices_roles(operator, documents)
             manager = Manager(operator, namespaces=[namespace], metrics="127.0.0.1:0", security=KUBERNETES, **options)
             async with manager.running():
                 yield admin, manager, namespace

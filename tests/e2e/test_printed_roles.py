@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from reconciler import Client, Manager, Model, ObjectMeta, Outcome, Resource, ResourceReconciler, StatusBatcher
@@ -12,6 +10,7 @@ from reconciler.controller import Permission
 from reconciler.errors import Forbidden
 from reconciler.manager import LeaderElection
 from reconciler.testing import Cluster
+from tests.real_server import notices_roles
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -58,16 +57,12 @@ def refusals(cluster: Cluster) -> int:
 
 async def test_an_operator_works_with_its_printed_roles_and_no_others(cluster: Cluster) -> None:
     await cluster.install(Garden)
-    for document in operator(cluster.client, cluster).rbac("gardens", namespace=cluster.namespace):
+    documents = operator(cluster.client, cluster).rbac("gardens", namespace=cluster.namespace)
+    for document in documents:
         await cluster.client.create(document)
     where = cluster.namespace
     async with cluster.service_account("gardens") as client:
-        for _ in range(200):  # a real server notices new roles a moment later
-            try:
-                await client.list(Garden, where)
-                break
-            except Forbidden:
-                await asyncio.sleep(0.05)
+        await notices_roles(client, documents)
         with pytest.raises(Forbidden):
             await client.list("v1/Secret", where)
         before = refusals(cluster)

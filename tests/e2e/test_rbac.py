@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from examples.database_operator import Database, DatabaseReconciler, DatabaseSpe
 from reconciler import Client, ConditionedStatus, Manager, Model, ObjectMeta, Outcome, Resource, ResourceReconciler
 from reconciler.cli import main
 from reconciler.controller import CacheSyncTimeout
-from reconciler.errors import AlreadyExists
 from reconciler.manager import LeaderElection
 from reconciler.testing.control_plane import ControlPlane, binaries_path
+from tests import real_server
 
 pytestmark = pytest.mark.control_plane
 
@@ -39,12 +39,6 @@ class Installed:
     operator: Client
     user: str
     namespace: str
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(LONG):
-        while not await condition():  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
@@ -73,28 +67,19 @@ async def installed(
         await asyncio.to_thread(main, arguments)
     documents = json.loads(capsys.readouterr().out)["items"]
     async with plane.client() as admin:
-        with contextlib.suppress(AlreadyExists):
-            await admin.create(kind.crd())
+        await real_server.install(admin, plane, kind)
         await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        documents = [_less(document, *without) if without else document for document in documents]
         for document in documents:
-            await admin.create(_less(document, *without) if without else document)
+            await admin.create(document)
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
         answer = await admin.create_subresource("v1/ServiceAccount", name, namespace, subresource="token", body=request)
         kubeconfig = plane.kubeconfig()
         kubeconfig["users"][0]["user"] = {"token": answer.to_dict()["status"]["token"]}
         path = tmp_path / f"{name}.kubeconfig"
         path.write_text(json.dumps(kubeconfig))
-
-        async def served() -> bool:  # the authorizer watches roles, and the server watches CRDs: both take a moment
-            review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "metadata": {}}
-            rules = await operator.create(review | {"spec": {"namespace": namespace}})
-            return any(
-                kind.resource_type.plural in rule.get("resources", ())
-                for rule in rules.to_dict()["status"]["resourceRules"]
-            )
-
         async with Client.from_config(kubeconfig=path) as operator:
-            await until(served)
+            await real_server.notices_roles(operator, documents)
             yield Installed(admin, operator, f"system:serviceaccount:{namespace}:{name}", namespace)
 
 
@@ -158,7 +143,7 @@ async def test_finalizers_applied_statuses_and_events_of_cluster_scoped_objects_
             async def told() -> bool:
                 return any(record.resource == "events" for record in control_plane.audit() if record.user == it.user)
 
-            await until(told)
+            await real_server.until(told)
         asked = [record for record in control_plane.audit() if record.user == it.user]
         assert [record for record in asked if record.code in (401, 403)] == []
         assert {"locks", "locks/status", "events"} <= {
@@ -238,7 +223,7 @@ async def test_missing_verb_is_named_in_the_log(
                 async def said() -> bool:
                     return any(says in record.getMessage() for record in caplog.records)
 
-                await until(said)
+                await real_server.until(said)
 
 
 async def test_printed_roles_are_necessary_and_sufficient_with_owner_reference_protection(
@@ -256,7 +241,7 @@ async def test_printed_roles_are_necessary_and_sufficient_with_owner_reference_p
             async def said() -> bool:
                 return "cannot set blockOwnerDeletion" in caplog.text
 
-            await until(said)
+            await real_server.until(said)
 
 
 @pytest.mark.parametrize("kind", ["databases", "deployments"])
@@ -265,7 +250,7 @@ async def test_kind_without_list_or_watch_permission_is_named_at_the_start(
 ) -> None:
     async with installed(control_plane, tmp_path, capsys, without=("list watch", kind)) as it:
         manager = Manager(it.operator)
-        manager.add_controller(DatabaseReconciler(), owns=[DEPLOYMENT], sync_timeout=2)
+        manager.add_controller(DatabaseReconciler(), owns=[DEPLOYMENT], sync_timeout=10)  # the refusal comes before it
         with pytest.raises(CacheSyncTimeout, match=f'cannot (list|watch) resource "{kind}"'):
             async with manager.running():
                 await asyncio.sleep(LONG)
@@ -286,4 +271,4 @@ async def test_missing_lease_permission_is_named_in_the_log(
                 async def said() -> bool:
                     return any('cannot create resource "leases"' in each.getMessage() for each in caplog.records)
 
-                await until(said)
+                await real_server.until(said)

@@ -15,23 +15,11 @@ from reconciler.errors import NotFound, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind
 from reconciler.testing.control_plane import ControlPlane, ControlPlaneFailed
+from tests import real_server
 from tests.cache.test_on_both_servers import until
 from tests.e2e.test_server_restart import Lamp, Lamps, lit, shining
 
 pytestmark = pytest.mark.timeout(240)
-
-
-async def install(client: Client) -> None:
-    await client.apply(Lamp.crd(), force=True)
-    await client.wait_for(
-        "apiextensions.k8s.io/v1/CustomResourceDefinition",
-        "lamps.e2e.reconciler.dev",
-        until=lambda crd: any(
-            each["type"] == "Established" and each["status"] == "True"
-            for each in (crd.to_dict().get("status") or {}).get("conditions") or ()
-        ),
-        timeout=60,
-    )
 
 
 class Gate:
@@ -64,7 +52,6 @@ async def restored(
     pages: bool,
 ) -> None:
     """Restore a server from a backup under a manager, while the manager cannot reach it."""
-    await install(client)
     gates: list[Gate] = []
     manager = Manager(client.through(lambda sends: gates.append(Gate(sends)) or gates[0]), list_in_pages=pages)
     lamps = Lamps()
@@ -110,6 +97,7 @@ on_both = [
 @on_both[1]
 async def test_restored_backup_leads_to_a_new_list(tmp_path: Path, *, bump: int | None, pages: bool) -> None:
     async with ControlPlane() as plane, plane.client() as client:
+        await real_server.install(client, plane, Lamp)
         snapshot = partial(plane.snapshot, tmp_path / "backup.db")
         await restored(client, snapshot, partial(plane.restore, bump_revision=bump), pages=pages)
 
@@ -119,6 +107,7 @@ async def test_restored_backup_leads_to_a_new_list(tmp_path: Path, *, bump: int 
 @on_both[1]
 async def test_restored_snapshot_leads_to_a_new_list(*, bump: int | None, pages: bool) -> None:
     async with APIServer() as server, Client(server) as client:
+        await server.apply(Lamp)
 
         async def snapshot() -> bytes:
             return server.snapshot()

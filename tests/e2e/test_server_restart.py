@@ -23,6 +23,7 @@ from reconciler import (
 )
 from reconciler.apiserver import APIServer
 from reconciler.testing.control_plane import ControlPlane
+from tests import real_server
 
 
 class LampSpec(Model):
@@ -114,16 +115,7 @@ async def test_real() -> None:
     async with ControlPlane() as plane, plane.client() as client:
 
         async def install() -> None:
-            await client.apply(Lamp.crd(), force=True)
-            await client.wait_for(
-                "apiextensions.k8s.io/v1/CustomResourceDefinition",
-                "lamps.e2e.reconciler.dev",
-                until=lambda crd: any(
-                    each["type"] == "Established" and each["status"] == "True"
-                    for each in (crd.to_dict().get("status") or {}).get("conditions") or ()
-                ),
-                timeout=60,
-            )
+            await real_server.install(client, plane, Lamp)
 
         runs = await played(plane, client, install=install, restart=plane.restart)
     assert all(runs[name] <= most for name, most in EXPECTED.items()), runs

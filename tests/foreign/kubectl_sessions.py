@@ -111,7 +111,7 @@ _DIFFERENT = [
         (r"(resourceVersion\\?\"?: ?\\?\"?)\d+", r"\1VERSION"),
         (r"(Resource Version: +)\d+", r"\1VERSION"),
         (r"\b(drawn|debugger|node-debugger-worker)-[a-z0-9]{5}\b", r"\1-SUFFIX"),
-        (r"\b\d{1,2}m?\d{0,2}s\b", "AGE"),
+        (r"\b(\d{1,3}m)?\d{1,3}s\b|\b\d{1,3}m\b|\b\d{1,2}h(\d{1,2}m)?\b", "AGE"),
         (r"^[EIW]\d{4} .* reflector\.go.*\n", ""),  # kubectl's reflector, on chance
         (r"\b[EIW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ", "LOGGED "),
         (r"(?<=\S) {2,}", "  "),

@@ -45,7 +45,7 @@ def test_the_page_lists_what_differs() -> None:
 
 
 @pytest.mark.control_plane
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=lambda script: script.stem)
 async def test_both_servers_answer_alike(script: Path, embedded: Path, plane: ControlPlane, tmp_path: Path) -> None:
     kubectl = binaries_path() / "kubectl"

@@ -23,7 +23,7 @@ from reconciler.objects import Unstructured
 from reconciler.status import StatusBatcher
 
 LEASE = LeaderElection(
-    "operator", namespace="default", identity="child", lease_duration=2, renew_deadline=1.2, retry_period=0.3
+    "operator", namespace="default", identity="child", lease_duration=4, renew_deadline=3, retry_period=0.3
 )
 
 

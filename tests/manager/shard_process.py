@@ -47,7 +47,7 @@ class LoggingReconciler(Reconciler):
 
 async def main(kubeconfig: str, namespace: str, shard: str, file: str) -> None:
     ring = ShardRing(
-        RING, [KIND], shard=shard, namespace=namespace, lease_duration=3, renew_deadline=2, retry_period=0.5
+        RING, [KIND], shard=shard, namespace=namespace, lease_duration=6, renew_deadline=5, retry_period=0.5
     )
     async with Client.from_config(kubeconfig=kubeconfig, user_agent=shard) as client:
         manager = Manager(client, namespaces=[namespace], sharding=ring, grace_period=5)

@@ -24,6 +24,7 @@ from reconciler.manager import EndpointSecurity
 from reconciler.manager.endpoints import server
 from reconciler.serving import certificates
 from tests.manager.working import RecordingReconciler, config_map
+from tests.ports import held_port
 from tests.webhook.database import write_certificate
 
 TOKEN = "s3cret-of-the-endpoints"
@@ -65,15 +66,12 @@ async def test_metrics_and_debug_need_the_token_and_probes_do_not(client: Client
 
 
 async def test_a_shared_address_serves_open_probes_over_https(client: Client, http: aiohttp.ClientSession) -> None:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    async with Manager(client, metrics=address, health=address, security=EndpointSecurity(token=TOKEN)).running():
-        assert await get(http, f"https://{address}/healthz") == (200, "ok")
-        assert (await get(http, f"https://{address}/metrics"))[0] == 401
-        assert (await get(http, f"https://{address}/debug/keys", TOKEN))[0] == 200
+    with held_port() as port:
+        address = f"127.0.0.1:{port}"
+        async with Manager(client, metrics=address, health=address, security=EndpointSecurity(token=TOKEN)).running():
+            assert await get(http, f"https://{address}/healthz") == (200, "ok")
+            assert (await get(http, f"https://{address}/metrics"))[0] == 401
+            assert (await get(http, f"https://{address}/debug/keys", TOKEN))[0] == 200
 
 
 async def test_a_browser_is_asked_for_the_token_as_a_password(client: Client, http: aiohttp.ClientSession) -> None:

@@ -24,6 +24,7 @@ from reconciler.manager import LeaderElection
 from reconciler.telemetry import MetricsRegistry
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
+from tests.ports import held_port
 
 KIND = "v1/ConfigMap"
 
@@ -267,14 +268,13 @@ async def test_queue_endpoint_accepts_any_limit(client: Client, http: aiohttp.Cl
 
 
 async def test_metrics_and_health_can_share_an_address(client: Client, http: aiohttp.ClientSession) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    manager = Manager(client, metrics=address, health=address)
-    async with manager.running():
-        assert manager.metrics_url == f"http://{address}"
-        assert (await get(http, f"http://{address}/metrics"))[0] == 200
-        assert (await get(http, f"http://{address}/readyz"))[0] == 200
+    with held_port() as port:
+        address = f"127.0.0.1:{port}"
+        manager = Manager(client, metrics=address, health=address)
+        async with manager.running():
+            assert manager.metrics_url == f"http://{address}"
+            assert (await get(http, f"http://{address}/metrics"))[0] == 200
+            assert (await get(http, f"http://{address}/readyz"))[0] == 200
 
 
 async def test_nothing_listens_after_the_stop(client: Client, http: aiohttp.ClientSession) -> None:

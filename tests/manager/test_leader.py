@@ -64,7 +64,7 @@ async def in_background(manager: Manager) -> AsyncIterator[asyncio.Task[None]]:
         yield task
     finally:
         manager.stop()
-        await asyncio.wait({task})
+        await asyncio.gather(task, return_exceptions=True)  # asyncio logs what nobody retrieves, at any later moment
 
 
 async def elected(manager: Manager) -> float:

@@ -14,8 +14,10 @@ from reconciler.notification.tenancy.admission import PolicyValidator
 from reconciler.notification.tenancy.policies import PolicyTable
 from reconciler.testing.control_plane import ControlPlane
 from reconciler.webhook import WebhookServer, webhook_configurations
+from tests import real_server
 from tests.notification.world import document
-from tests.webhook.test_real_server import installed, serving, write_certificate
+from tests.webhook.database import write_certificate
+from tests.webhook.test_server import serving
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
 
@@ -28,7 +30,7 @@ async def test_a_real_server_refuses_what_a_policy_does_not_allow(control_plane:
     server = WebhookServer("127.0.0.1:0", certificates=tmp_path)
     server.add(PolicyValidator(table))
     async with serving(server) as url, control_plane.client() as client:
-        await installed(client, NotificationRequest.crd())
+        await real_server.install(client, control_plane, NotificationRequest)
         (registered,) = webhook_configurations(server, name="policies", url=url, ca_bundle=ca.cert_pem.bytes())
         await client.apply(registered, force=True)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,15 @@ import pytest
 
 from reconciler import Client, Manager
 from reconciler.cli import main
-from reconciler.errors import AlreadyExists, NotFound
+from reconciler.errors import NotFound
 from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.testing.control_plane import ControlPlane
+from tests import real_server
 from tests.notification.world import document
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
 
 ROLES = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(40):
-        while not await condition():  # noqa: ASYNC110 - what is awaited has no event to wait for
-            await asyncio.sleep(0.1)
 
 
 @contextlib.asynccontextmanager
@@ -39,12 +34,11 @@ async def installed(
         await asyncio.to_thread(main, ["manifests", "notification", *options])
     documents: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["items"]
     async with plane.client() as admin:
-        with contextlib.suppress(AlreadyExists):
-            await admin.create(NotificationRequest.crd())
+        await real_server.install(admin, plane, NotificationRequest)
         await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        documents = [each for each in documents if each["kind"] in ROLES]
         for each in documents:
-            if each["kind"] in ROLES:
-                await admin.create(each)
+            await admin.create(each)
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
         answer = await admin.create_subresource(
             "v1/ServiceAccount", namespace, namespace, subresource="token", body=request
@@ -54,14 +48,7 @@ async def installed(
         path = tmp_path / "kubeconfig"
         await asyncio.to_thread(path.write_text, json.dumps(kubeconfig))
         async with Client.from_config(kubeconfig=path) as operator:
-
-            async def is_allowed() -> bool:  # the authorizer learns of roles by a watch of its own
-                review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "metadata": {}}
-                rules = await operator.create({**review, "spec": {"namespace": namespace}})
-                found = rules.to_dict()["status"]["resourceRules"]
-                return {"notificationrequests", "leases"} <= {name for rule in found for name in rule["resources"]}
-
-            await until(is_allowed)
+            await real_server.notices_roles(operator, documents)
             yield admin, operator
 
 
@@ -93,5 +80,5 @@ async def test_the_printed_roles_suffice_to_lead_deliver_record_events_and_delet
                     return True
                 return False
 
-            await until(is_told)
-            await until(is_gone)
+            await real_server.until(is_told)
+            await real_server.until(is_gone)

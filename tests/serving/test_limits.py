@@ -32,7 +32,7 @@ from reconciler.serving.server import HTTPServer, read_body
 from reconciler.webhook import WebhookServer
 from tests.webhook.database import Rules, write_certificate
 
-SHORT = {"head_seconds": 0.2, "body_seconds": 0.2, "idle_seconds": 0.2, "stalled_seconds": 0.2}
+SHORT = {"head_seconds": 1.0, "body_seconds": 0.2, "idle_seconds": 0.2, "stalled_seconds": 0.2}
 LONG = {"head_seconds": 600.0, "body_seconds": 600.0, "idle_seconds": 600.0, "stalled_seconds": 600.0}
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -89,7 +89,7 @@ async def is_answered(connect: Connect) -> bool:
 
 
 async def test_an_incomplete_head_times_out_even_if_bytes_keep_coming() -> None:
-    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+    async with serving(**{**LONG, "head_seconds": 1.0}) as connect:
         reader, writer = await connect()
 
         async def trickle() -> None:
@@ -105,7 +105,7 @@ async def test_an_incomplete_head_times_out_even_if_bytes_keep_coming() -> None:
 
 
 async def test_a_second_incomplete_head_times_out_too() -> None:
-    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+    async with serving(**{**LONG, "head_seconds": 1.0}) as connect:
         reader, writer = await connect()
         writer.write(GET)
         await reader.readuntil(b"\r\n\r\n")
@@ -114,7 +114,7 @@ async def test_a_second_incomplete_head_times_out_too() -> None:
 
 
 async def test_a_client_that_sends_nothing_is_disconnected() -> None:
-    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+    async with serving(**{**LONG, "head_seconds": 1.0}) as connect:
         reader, _ = await connect()
         assert await end(reader) == b""
 
@@ -216,6 +216,32 @@ async def test_a_failing_handler_is_logged_and_its_message_is_not_sent(caplog: p
         assert answer.startswith(b"HTTP/1.1 500 ")
         assert b"secret" not in answer
     assert [record.name for record in caplog.records if record.exc_info] == ["reconciler.http"]
+
+
+async def test_a_client_that_leaves_before_its_body_is_read_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    begun, errors = asyncio.Event(), list[BaseException]()
+
+    async def read_late(request: web.BaseRequest) -> web.StreamResponse:
+        begun.set()
+        while request.transport is not None:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+        try:
+            return web.Response(body=await read_body(request, Limits(**LONG)))
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    server = HTTPServer(read_late, Limits(**LONG))
+    await server.start("127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.addresses[0])
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx")
+    await begun.wait()
+    writer.transport.abort()
+    while not errors:  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0)
+    await server.close(0.01)
+    assert isinstance(errors[0], ConnectionError)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_the_embedded_server_disconnects_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +362,7 @@ async def test_a_handshake_counts_as_a_connection() -> None:
 
 def test_requests_are_answered_and_silent_clients_are_disconnected_on_uvloop() -> None:
     async def answers() -> tuple[bytes, bytes]:
-        async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+        async with serving(**{**LONG, "head_seconds": 1.0}) as connect:
             reader, writer = await connect()
             writer.write(GET)
             status = await reader.readline()

@@ -198,7 +198,7 @@ async def test_a_stalled_write_over_the_blocking_client_is_read_back(server, tmp
     stall(server, applied=applied)
 
     def work() -> Any:
-        with StatusBatcher(api_client, obj, flush_timeout=1.5) as status:
+        with StatusBatcher(api_client, obj, flush_timeout=4) as status:
             status.increment("total")
         api_client.close()
         return status
@@ -216,7 +216,7 @@ async def test_a_stalled_write_over_kubernetes_asyncio_is_read_back(server, tmp_
     stall(server, applied=applied)
     async with (
         kubernetes_asyncio.client.ApiClient(configuration) as api_client,
-        StatusBatcher(api_client, obj, flush_timeout=1.5) as status,
+        StatusBatcher(api_client, obj, flush_timeout=4) as status,
     ):
         status.increment("total")
     assert (await total(server), status.written) == (1, True)
@@ -228,7 +228,7 @@ async def test_a_discovery_that_fails_before_a_write_leaves_its_outcome_known(se
     server.faults.add(stall=True, path="/apis/example.com/v1")
 
     def work() -> Any:
-        with StatusBatcher(api_client, obj, flush_timeout=1.5) as status:
+        with StatusBatcher(api_client, obj, flush_timeout=4) as status:
             status.increment("total")
         api_client.close()
         return status

@@ -17,6 +17,7 @@ from reconciler import Client, Manager, Outcome, Reconciler, Request, Result, St
 from reconciler.apiserver import APIServer
 from reconciler.controller import ResourceReconciler
 from reconciler.objects import Unstructured
+from reconciler.telemetry import tracer
 
 
 class Maps(Reconciler):
@@ -36,21 +37,16 @@ class Pods(ResourceReconciler[Unstructured], resource="v1/Pod"):
         return None
 
 
-@pytest.fixture(scope="module")
-def exporter() -> Iterator[InMemorySpanExporter]:
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     made = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(made))
-    trace.set_tracer_provider(provider)  # once per process: OpenTelemetry refuses a second provider
+    # There is no public way to set a second provider, or to go back: other tests count the calls without spans.
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    tracer.cache_clear()
     yield made
-    trace._TRACER_PROVIDER = None  # there is no public way back; other tests count the calls without spans
-
-
-@pytest.fixture
-def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
-    exporter.clear()
-    yield exporter
-    exporter.clear()
+    tracer.cache_clear()
 
 
 def named(spans: InMemorySpanExporter, name: str) -> ReadableSpan:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.testing.control_plane.process import Process
+from reconciler.testing.control_plane.process import Process, _hold_ports
 
 _STARTS_ONE = """
 import os, sys, time
@@ -57,6 +58,17 @@ def open_pidfd(pid: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let a port be kept for a program")
+def test_a_port_is_kept_from_other_programs_and_not_from_ours() -> None:
+    (port,), (held,) = _hold_ports(1)
+    with held, socket.socket() as other:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        for _ in range(2):
+            with socket.create_server(("127.0.0.1", port)) as ours:
+                socket.create_connection(ours.getsockname()).close()
 
 
 def test_a_program_that_was_stopped_leaves_its_directory_and_no_shell(tmp_path: Path) -> None:

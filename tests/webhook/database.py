@@ -16,7 +16,7 @@ class DatabaseSpec(Model):
     engine: str | None = None
 
 
-class Database(Resource[DatabaseSpec], group="example.com", version="v1"):
+class Database(Resource[DatabaseSpec], group="webhook.example.com", version="v1"):
     """A database."""
 
 
@@ -45,7 +45,7 @@ class Defaults(Defaulter[Database]):
     async def default(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
         if obj.spec.engine is None:
             obj.spec.engine = "postgres"
-            obj.metadata.labels["example.com/engine"] = "defaulted"
+            obj.metadata.labels["webhook.example.com/engine"] = "defaulted"
         return None
 
 

@@ -121,7 +121,7 @@ async def test_typed_api_error_denies_with_its_code() -> None:
 
 
 async def test_object_that_its_model_rejects_is_invalid() -> None:
-    broken = {"apiVersion": "example.com/v1", "kind": "Database", "metadata": {"name": "x"}, "spec": {"size": "big"}}
+    broken = {**database("x", 1).to_dict(), "spec": {"size": "big"}}
     response = await response_to(review("CREATE", broken), Rules())
     assert response["status"]["code"] == 422
     assert "size" in response["status"]["message"]
@@ -134,13 +134,13 @@ async def test_defaulter_patches_only_its_changes() -> None:
     response = await response_to(review("CREATE", document), Defaults())
     result = apply_patch(response, document)
     assert result["spec"] == {"size": 5, "engine": "postgres", "unknown": {"kept": [1, None]}}
-    assert result["metadata"]["labels"] == {"example.com/engine": "defaulted"}
+    assert result["metadata"]["labels"] == {"webhook.example.com/engine": "defaulted"}
     assert "patch" not in await response_to(review("CREATE", result), Defaults())
     assert "patch" not in await response_to(review("DELETE", None, document), Defaults())
 
 
 async def test_omitted_field_with_a_model_default_is_not_patched() -> None:
-    document = {"apiVersion": "example.com/v1", "kind": "Database", "metadata": {"name": "x"}, "spec": {}}
+    document = {"apiVersion": "webhook.example.com/v1", "kind": "Database", "metadata": {"name": "x"}, "spec": {}}
     result = apply_patch(await response_to(review("CREATE", document), Defaults()), document)
     assert result["spec"] == {"engine": "postgres"}
 
@@ -212,8 +212,8 @@ def test_kind_without_a_class_is_given_as_resource() -> None:
         pass
 
     assert Pods().served_at == "/validate--v1-pod"
-    assert Rules().served_at == "/validate-example-com-v1-database"
-    assert Defaults().served_at == "/mutate-example-com-v1-database"
+    assert Rules().served_at == "/validate-webhook-example-com-v1-database"
+    assert Defaults().served_at == "/mutate-webhook-example-com-v1-database"
 
     class Nothing(Validator):  # type: ignore[type-arg]
         pass
@@ -258,37 +258,42 @@ def text(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def converter() -> Converter:
-    made = Converter("example.com", "Database", hub="v1")
+    made = Converter("webhook.example.com", "Database", hub="v1")
     made.add("v1alpha1", to_hub=gigabytes, from_hub=text)
     made.add("v1beta1", to_hub=lambda document: None, from_hub=lambda document: None)
     return made
 
 
 def old(size: str = "5G") -> dict[str, Any]:
-    return {"apiVersion": "example.com/v1alpha1", "kind": "Database", "metadata": {"name": "x"}, "spec": {"size": size}}
+    return {
+        "apiVersion": "webhook.example.com/v1alpha1",
+        "kind": "Database",
+        "metadata": {"name": "x"},
+        "spec": {"size": size},
+    }
 
 
 def test_objects_are_converted_through_the_hub() -> None:
-    found = converter().convert(old(), "example.com/v1beta1")
-    assert (found["apiVersion"], found["spec"]) == ("example.com/v1beta1", {"size": 5})
-    assert converter().convert(found, "example.com/v1alpha1") == old()
-    assert converter().convert(old(), "example.com/v1alpha1") == old()
+    found = converter().convert(old(), "webhook.example.com/v1beta1")
+    assert (found["apiVersion"], found["spec"]) == ("webhook.example.com/v1beta1", {"size": 5})
+    assert converter().convert(found, "webhook.example.com/v1alpha1") == old()
+    assert converter().convert(old(), "webhook.example.com/v1alpha1") == old()
 
 
 def test_unknown_version_is_refused_by_name() -> None:
-    with pytest.raises(ConversionFailed, match=r"known are example\.com/v1, example\.com/v1alpha1"):
-        converter().convert(old(), "example.com/v7")
+    with pytest.raises(ConversionFailed, match=r"known are webhook\.example\.com/v1, webhook\.example\.com/v1alpha1"):
+        converter().convert(old(), "webhook.example.com/v7")
     with pytest.raises(ConversionFailed, match=r".other\.com/v1. is not a known version"):
-        converter().convert({**old(), "apiVersion": "other.com/v1"}, "example.com/v1")
+        converter().convert({**old(), "apiVersion": "other.com/v1"}, "webhook.example.com/v1")
     with pytest.raises(ConversionFailed, match="kind is Table, not Database"):
-        converter().convert({**old(), "kind": "Table"}, "example.com/v1")
+        converter().convert({**old(), "kind": "Table"}, "webhook.example.com/v1")
     with pytest.raises(ConversionFailed, match="cannot convert Database x to v1"):
-        converter().convert(old("much"), "example.com/v1")
+        converter().convert(old("much"), "webhook.example.com/v1")
     with pytest.raises(ConfigurationError, match="already exists"):
         converter().add("v1", to_hub=gigabytes, from_hub=text)
 
 
-def conversion(*objects: Any, to: str = "example.com/v1") -> bytes:
+def conversion(*objects: Any, to: str = "webhook.example.com/v1") -> bytes:
     request = {"uid": "c-1", "desiredAPIVersion": to, "objects": list(objects)}
     return msgspec.json.encode(
         {"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "request": request}
@@ -304,16 +309,16 @@ async def converted(*objects: Any, to: str) -> dict[str, Any]:
 
 
 async def test_review_converts_all_objects_or_none() -> None:
-    response = await converted(old("1G"), old("2G"), to="example.com/v1")
+    response = await converted(old("1G"), old("2G"), to="webhook.example.com/v1")
     assert response["result"] == {"status": "Success"}
     assert [each["spec"]["size"] for each in response["convertedObjects"]] == [1, 2]
-    response = await converted(old("1G"), old("much"), to="example.com/v1")
+    response = await converted(old("1G"), old("much"), to="webhook.example.com/v1")
     assert (response["convertedObjects"], response["result"]["status"]) == ([], "Failure")
     assert "cannot convert" in response["result"]["message"]
 
 
 async def test_objects_that_are_not_documents_get_a_response() -> None:
-    response = await converted("text", to="example.com/v1")
+    response = await converted("text", to="webhook.example.com/v1")
     assert (response["convertedObjects"], response["result"]["status"]) == ([], "Failure")
     assert response["result"]["message"] == "conversion failed: AttributeError"
 

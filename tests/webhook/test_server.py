@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.serving import certificates
 from reconciler.webhook import Converter, WebhookServer, webhook_configurations
 from tests.manager.working import RecordingReconciler, config_map
+from tests.ports import held_port
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review
 
-PATH = "/validate-example-com-v1-database"
+PATH = "/validate-webhook-example-com-v1-database"
 
 
 @asynccontextmanager
@@ -43,6 +43,12 @@ async def serving(server: WebhookServer) -> AsyncIterator[str]:
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture
@@ -123,11 +129,10 @@ async def test_client_without_the_required_certificate_is_refused(tmp_path: Path
             assert response.status == 400
 
 
-async def test_a_manager_serves_its_webhooks_if_it_has_a_certificate(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_a_manager_serves_its_webhooks_if_it_has_a_certificate(tmp_path: Path, ca: trustme.CA, port: int) -> None:
     write_certificate(tmp_path, ca)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     async with APIServer() as server, Client(server) as client:
+        address = f"127.0.0.1:{port}"
         manager = Manager(client, webhooks=address, webhook_certificates=tmp_path)
         manager.add_webhooks(Rules(), Defaults())
         async with manager.running():
@@ -213,7 +218,7 @@ async def test_requests_are_counted_from_zero_and_failures_separately(tmp_path: 
         return registry.get_sample_value(f"controller_runtime_{name}", labels)
 
     assert value("webhook_requests_total", webhook=PATH, code="500") == 0.0
-    assert value("webhook_requests_total", webhook="/convert-example-com-database", code="200") == 0.0
+    assert value("webhook_requests_total", webhook="/convert-webhook-example-com-database", code="200") == 0.0
     assert value("webhook_latency_seconds_bucket", webhook=PATH, le="1e-08") == 0.0
     assert value("webhook_latency_seconds_bucket", webhook=PATH, le="1000.0") == 0.0
     assert registry.get_sample_value("certwatcher_read_certificate_total") == 1.0
@@ -221,7 +226,7 @@ async def test_requests_are_counted_from_zero_and_failures_separately(tmp_path: 
         await post(url + PATH, review("UPDATE", database("db1", 13), database("db1", 5)), ca)
         assert (value("webhook_panics_total"), value("conversion_webhook_panics_total")) == (1.0, 0.0)
         await post(url + PATH, review("UPDATE", database("db1", 4), database("db1", 5)), ca)
-        await post(url + "/convert-example-com-database", conversion(old("much")), ca)
+        await post(url + "/convert-webhook-example-com-database", conversion(old("much")), ca)
         assert (value("webhook_panics_total"), value("conversion_webhook_panics_total")) == (1.0, 1.0)
         assert value("webhook_requests_total", webhook=PATH, code="200") == 2.0
 
@@ -311,6 +316,6 @@ def test_invalid_webhooks_are_refused_immediately(tmp_path: Path, ca: trustme.CA
 
     with pytest.raises(ConfigurationError, match="another type"):
         server.add(Same())
-    server.add(Converter("example.com", "Database", hub="v1"))
+    server.add(Converter("webhook.example.com", "Database", hub="v1"))
     with pytest.raises(ConfigurationError, match="is already used"):
-        server.add(Converter("example.com", "Database", hub="v2"))
+        server.add(Converter("webhook.example.com", "Database", hub="v2"))

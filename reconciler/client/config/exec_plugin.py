@@ -74,15 +74,21 @@ def _environment(config: Mapping[str, Any], version: str, cluster: Entry) -> dic
 
 
 async def _output(command: list[str], environment: dict[str, str], config: Mapping[str, Any]) -> bytes:
+    creation = asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # so that its children can be killed with it
+    )
+    starting = asyncio.create_task(creation)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # so that its children can be killed with it
-        )
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # asyncio would kill the process without its children
+        with contextlib.suppress(OSError, ValueError):
+            await _kill(await starting, ())
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a valid command"
         hint = excerpt(config.get("installHint") or "")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import urllib.error
@@ -182,7 +183,7 @@ class ControlPlaneProcesses:
         self.authority = self.directory / "certificates" / "apiserver.crt"
         for name, content in files.items():
             write_private(self.directory / name, content)
-        etcd_port, port, manager_port = _free_ports(3)
+        (etcd_port, port, manager_port), held = _hold_ports(3)
         self._manager_url: str | None = None
         self._manager: Process | None = None
         self.url = f"https://127.0.0.1:{port}"
@@ -191,7 +192,7 @@ class ControlPlaneProcesses:
             write_manager_kubeconfig(self.directory, self.url, manager_token)
         self._processes: list[Process] = []
         # Also runs if the interpreter exits inside a block.
-        self._finalizer = weakref.finalize(self, _stop, self._processes, self.directory)
+        self._finalizer = weakref.finalize(self, _stop, self._processes, self.directory, held)
         self._etcd_url = f"http://127.0.0.1:{etcd_port}"
         self._commands = (
             etcd_command(binaries, self.directory, self._etcd_url),
@@ -318,8 +319,8 @@ class ControlPlaneProcesses:
         return process
 
     def _is_ready(self, token: str) -> bool:
-        # The server creates this namespace shortly after it reports that it is ready.
-        paths = ("/readyz", "/api/v1/namespaces/default")
+        # The server creates this namespace and this service shortly after it reports that it is ready.
+        paths = ("/readyz", "/api/v1/namespaces/default", "/api/v1/namespaces/default/services/kubernetes")
         return all(_answers(self.url + path, token, self.authority) for path in paths)
 
 
@@ -338,9 +339,11 @@ def _answers(url: str, token: str, authority: Path) -> bool:
         return False
 
 
-def _stop(processes: Sequence[Process], directory: Path) -> None:
+def _stop(processes: Sequence[Process], directory: Path, held: Sequence[socket.socket]) -> None:
     for process in processes:
         process.stop(patience=_PATIENCE)
+    for port in held:
+        port.close()
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -350,9 +353,17 @@ def _failure(process: Process) -> ControlPlaneFailed:
     return kind(f"{process.name} exited immediately; its last output: {words}")
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+def _hold_ports(count: int) -> tuple[list[int], list[socket.socket]]:
+    """Return free ports, and sockets that keep them from other programs before our programs start and between starts.
+
+    On Linux, ours can listen nevertheless: both sockets have SO_REUSEADDR, and only one listens.
+    """
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in held]
+    if sys.platform != "linux":
+        for one in held:
+            one.close()
+    return ports, held

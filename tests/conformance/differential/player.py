@@ -37,8 +37,8 @@ MARKER = f"{GROUP}/marker"
 _REFERENCE = re.compile(r"<(version|uid|generated|continue|ns)(?: ([^ >]+))?(?: (-?\d+))?>")
 _NOBODY = "11111111-2222-3333-4444-555555555555"
 _COLLECTED = {"orphan", "foregroundDeletion"}
-_PATIENCE = 5.0
-"""Seconds for a marker to arrive; it takes milliseconds."""
+_PATIENCE = 30.0
+"""Seconds for a marker to arrive; it takes milliseconds, unless the machine is busy."""
 
 
 @dataclass

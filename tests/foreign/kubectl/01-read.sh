@@ -115,7 +115,7 @@ kubectl get deployments.v1.apps web
 
 kubectl get deployments.v1beta1.apps web
 
-kubectl get pods lonely --output-watch-events --watch --request-timeout=1s -o name
+kubectl get pods lonely --output-watch-events --watch --request-timeout=3s -o name
 
 kubectl get --raw /api/v1/namespaces/read/configmaps/settings | python3 -m json.tool --sort-keys
 

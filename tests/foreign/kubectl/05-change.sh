@@ -109,7 +109,7 @@ kubectl rollout history deployment/web
 
 kubectl rollout undo deployment/web
 
-kubectl rollout status deployment/web --timeout=1s
+kubectl rollout status deployment/web --timeout=3s
 
 kubectl rollout status deployment/absent
 

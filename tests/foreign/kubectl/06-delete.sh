@@ -47,7 +47,7 @@ kubectl delete namespace kube-system
 # differs: the embedded server does the work of the garbage collector and the namespace controller at once
 kubectl create namespace deleted; kubectl delete namespace deleted --wait=false; kubectl create configmap late -n deleted
 
-kubectl create configmap kept && kubectl patch configmap kept -p '{"metadata": {"finalizers": ["example.com/kept"]}}' && kubectl delete configmap kept --timeout=1s
+kubectl create configmap kept && kubectl patch configmap kept -p '{"metadata": {"finalizers": ["example.com/kept"]}}' && kubectl delete configmap kept --timeout=3s
 
 kubectl get configmap kept -o jsonpath='{.metadata.deletionGracePeriodSeconds}{.metadata.finalizers}'
 
@@ -55,20 +55,20 @@ kubectl patch configmap kept -p '{"metadata": {"finalizers": null}}'
 
 kubectl create deployment lasting --image=nginx:1.27
 
-kubectl wait deployment/lasting --for=condition=Available --timeout=1s
+kubectl wait deployment/lasting --for=condition=Available --timeout=3s
 
 kubectl patch deployment lasting --subresource=status --type=merge -p '{"status": {"conditions": [{"type": "Available", "status": "True"}]}}'
 
-kubectl wait deployment/lasting --for=condition=Available --timeout=2s
+kubectl wait deployment/lasting --for=condition=Available --timeout=30s
 
-kubectl wait deployment/lasting --for=jsonpath='{.spec.replicas}'=1 --timeout=2s
+kubectl wait deployment/lasting --for=jsonpath='{.spec.replicas}'=1 --timeout=30s
 
-kubectl wait deployment/absent --for=condition=Available --timeout=1s
+kubectl wait deployment/absent --for=condition=Available --timeout=3s
 
-kubectl wait deployment/absent --for=delete --timeout=1s
+kubectl wait deployment/absent --for=delete --timeout=3s
 
-kubectl wait deployment/lasting --for=delete --timeout=1s
+kubectl wait deployment/lasting --for=delete --timeout=3s
 
-kubectl wait deployment/lasting --for=create --timeout=1s
+kubectl wait deployment/lasting --for=create --timeout=30s
 
-kubectl wait pods --all --for=condition=Ready --timeout=1s
+kubectl wait pods --all --for=condition=Ready --timeout=3s

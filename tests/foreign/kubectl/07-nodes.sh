@@ -36,7 +36,7 @@ kubectl drain worker
 
 kubectl drain worker --force --dry-run=server
 
-kubectl drain worker --force --timeout=1s 2>&1 | sed 's/drain did not complete within 1s\|global timeout reached: 1s/TIMEOUT/'
+kubectl drain worker --force --timeout=3s 2>&1 | sed 's/drain did not complete within 3s\|global timeout reached: 3s/TIMEOUT/'
 
 # differs: needs a kubelet, which neither has: the embedded server says so in its own words
 kubectl logs main

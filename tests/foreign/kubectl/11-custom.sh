@@ -36,7 +36,7 @@ spec:
           status: {type: object, properties: {count: {type: integer}, ready: {type: boolean}}}
 EOF
 
-kubectl wait crd/shirts.example.com --for=condition=Established --timeout=10s
+kubectl wait crd/shirts.example.com --for=condition=Established --timeout=30s; until kubectl explain shirt.spec && kubectl explain shirt.spec --output=plaintext-openapiv2; do sleep 0.1; done >/dev/null 2>&1
 
 kubectl get crd shirts.example.com
 
@@ -122,6 +122,6 @@ kubectl get --raw /openapi/v3/apis/example.com/v1 | python3 -m json.tool --sort-
 
 kubectl describe crd shirts.example.com
 
-kubectl delete crd shirts.example.com
+kubectl delete crd shirts.example.com; while kubectl get --raw /apis/example.com/v1; do sleep 0.1; done >/dev/null 2>&1
 
 kubectl get shirts

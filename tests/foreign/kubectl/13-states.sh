@@ -125,7 +125,7 @@ kubectl describe quota used
 
 kubectl describe pdb web
 
-kubectl rollout status deployment/web --timeout=1s
+kubectl rollout status deployment/web --timeout=3s
 
 kubectl patch deployment web --subresource=status -p '{"status": {"readyReplicas": 3, "availableReplicas": 3, "unavailableReplicas": 0}}' && kubectl rollout status deployment/web
 
@@ -136,7 +136,7 @@ kubectl patch pod running --subresource=resize -p '{"spec": {"containers": [{"na
 
 kubectl drain used --ignore-daemonsets --force --dry-run=client
 
-kubectl delete pod running --timeout=1s
+kubectl delete pod running --timeout=3s
 
 kubectl delete pod running --grace-period=5 --wait=false
 
@@ -146,9 +146,9 @@ kubectl delete pod running --now --wait=false
 
 kubectl delete pod running --force
 
-kubectl get -w pods --request-timeout=1s
+kubectl get -w pods --request-timeout=3s
 
-kubectl get pods --watch-only --request-timeout=1s
+kubectl get pods --watch-only --request-timeout=3s
 
 kubectl replace --raw /api/v1/namespaces/states/pods/done/status -f - <<EOF
 {}
