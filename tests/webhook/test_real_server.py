@@ -14,7 +14,7 @@ from reconciler.objects import generate_crd
 from reconciler.testing.control_plane import ControlPlane
 from reconciler.webhook import Converter, Validator, WebhookServer, conversion_configuration, webhook_configurations
 from tests import real_server
-from tests.webhook.database import Database, DatabaseSpec, Defaults, Rules, database, write_certificate
+from tests.webhook.database import Database, Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import gigabytes, text
 from tests.webhook.test_server import serving
 
@@ -77,7 +77,11 @@ async def _asked(client: Client) -> None:
     assert isinstance(too_large, Invalid)
     assert "more than 50 GB needs an administrator" in too_large.message
     assert too_large.causes[0].field == "spec.size"
-    assert [too_large.details[name] for name in ("name", "group", "kind")] == ["large", "example.com", "Database"]
+    assert [too_large.details[name] for name in ("name", "group", "kind")] == [
+        "large",
+        "webhook.example.com",
+        "Database",
+    ]
     created = await client.create(database("db1", 5))
     assert created.spec.engine == "postgres"
     assert created.metadata.labels == {"webhook.example.com/engine": "defaulted"}

@@ -78,7 +78,7 @@ async def test_denial_has_message_and_causes() -> None:
         "message": "more than 50 GB needs an administrator",
         "details": {
             "name": "db1",
-            "group": "example.com",
+            "group": "webhook.example.com",
             "kind": "Database",
             "causes": [{"reason": "FieldValueInvalid", "field": "spec.size", "message": "must be at most 50"}],
         },
