@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,6 +24,8 @@ from reconciler.status import Strategy, check_options
 from reconciler.workqueue import RateLimiter, guarded_limiter
 
 __all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions"]
+
+_log = logging.getLogger("reconciler.controller")
 
 _STRATEGIES = ("auto", *get_args(Strategy))
 
@@ -203,15 +206,22 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
 
 
 def _check_class(prefix: str, cls: type[Reconciler]) -> None:
-    """Refuse options that are attributes of the class, where nothing reads them; fields of a dataclass are its own."""
+    """Warn of options that are attributes of the class, where the controller does not read them.
+
+    They may be the class's own, as the fields of a dataclass are.
+    """
     options = {*ControllerKeywords.__annotations__} - {*dir(ResourceReconciler)}
     for name, value in own_members(cls, ResourceReconciler).items():
         option = name if name in options else closest(name, _GO_NAMES)
         private = name.startswith("_")
         if option and not private and is_data(value) and name not in getattr(cls, "__dataclass_fields__", ()):
-            raise ConfigurationError(
-                f"{prefix}{cls.__name__}.{name} would never be read: pass add_controller(…, {option}=…). "
-                f"If it is your own, call it '_{name}'"
+            _log.warning(
+                "%s%s.%s is not read: pass add_controller(…, %s=…). If it is your own, call it '_%s'",
+                prefix,
+                cls.__name__,
+                name,
+                option,
+                name,
             )
 
 
