@@ -47,13 +47,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process.
 
-    On a real API server, tests wait for two thirds of their time, so two of them share a core.
+    Tests wait for processes and sockets in a fifth of their time, and on a real API server in two thirds, so three or
+    four of them share two cores.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     alone = config.option.usepdb or config.option.collectonly or "PYTEST_XDIST_WORKER" in os.environ
     if whole and not alone and config.option.numprocesses is None:
         cores = len(os.sched_getaffinity(0))
-        config.option.numprocesses = min(2 * cores if config.getoption("--control-plane") else cores, 8)
+        config.option.numprocesses = min(2 * cores if config.getoption("--control-plane") else (3 * cores + 1) // 2, 8)
         config.option.dist = "worksteal"
 
 
