@@ -71,7 +71,7 @@ class Kubelet:
                     writer.write(message.data[1:])
         finally:  # also if the server stops before the client is gone
             down.cancel()
-            writer.close()
+            writer.transport.abort()  # close() would wait until everything is sent
         return websocket
 
 

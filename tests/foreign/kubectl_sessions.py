@@ -93,7 +93,17 @@ class Session:
         text = output.decode().replace(str(self._home), "HOME")
         for pattern, placeholder in _DIFFERENT:
             text = pattern.sub(placeholder, text)
-        return text
+        return _OWNERS.sub(_sorted_owners, text)
+
+
+_OWNERS = re.compile(r"^( +)managedFields:\n((?:\1(?:- |  ).*\n)+)", re.MULTILINE)
+
+
+def _sorted_owners(found: re.Match[str]) -> str:
+    """Return the owners in an order of its own: that of the server depends on the seconds in which they wrote."""
+    indent = found[1]
+    entries = re.split(rf"^{indent}- ", found[2], flags=re.MULTILINE)[1:]
+    return f"{indent}managedFields:\n" + "".join(f"{indent}- {entry}" for entry in sorted(entries))
 
 
 _DIFFERENT = [
