@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,16 @@ def test_errors_of_the_operators_checks_are_reported_like_others() -> None:
 # Sources
 
 
+@asynccontextmanager
+async def following(source: FileSource | ConfigMapSource) -> AsyncIterator[None]:
+    """Load what changes in the source, in a task of its own."""
+    task = asyncio.create_task(source.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
 @virtual
 async def test_a_file_is_reloaded_and_a_deleted_one_changes_nothing(tmp_path: Path) -> None:
     routing, _ = table()
@@ -233,8 +245,7 @@ async def test_a_file_is_reloaded_and_a_deleted_one_changes_nothing(tmp_path: Pa
         source.load()
     file.write_text(GOOD)
     source.load()
-    follow = asyncio.create_task(source.run())
-    try:
+    async with following(source):
         file.write_text(GOOD.replace("priority = Critical", "priority = High"))
         await asyncio.sleep(6)
         assert routing.resolve({"priority": "High"}).receivers == ("oncall",)
@@ -247,8 +258,6 @@ async def test_a_file_is_reloaded_and_a_deleted_one_changes_nothing(tmp_path: Pa
         await asyncio.sleep(6)
         assert routing.resolve({"priority": "High"}).receivers == ("everybody",)
         assert routing.statistics().loaded == 3
-    finally:
-        follow.cancel()
 
 
 @virtual
@@ -266,8 +275,7 @@ async def test_a_channel_that_cannot_be_created_leaves_the_previous_file_in_use(
     source = FileSource(file, routing, interval=5)
     file.write_text(GOOD)
     source.load()
-    follow = asyncio.create_task(source.run())
-    try:
+    async with following(source):
         file.write_text(GOOD.replace("number: 7", "number: 13"))
         await asyncio.sleep(6)
         assert "pager:oncall: " in (routing.problem or "")
@@ -276,8 +284,6 @@ async def test_a_channel_that_cannot_be_created_leaves_the_previous_file_in_use(
         file.write_text(GOOD.replace("number: 7", "number: 8"))
         await asyncio.sleep(6)
         assert routing.problem is None
-    finally:
-        follow.cancel()
 
 
 @pytest.mark.parametrize(
@@ -301,11 +307,10 @@ async def test_a_mounted_config_map_is_reloaded_through_its_symbolic_link(tmp_pa
     (tmp_path / "routing.yaml").symlink_to("..data/routing.yaml")
     source = FileSource(tmp_path / "routing.yaml", routing)
     source.load()
-    follow = asyncio.create_task(source.run())
-    (tmp_path / "..new").symlink_to("v2")
-    (tmp_path / "..new").rename(tmp_path / "..data")
-    await asyncio.sleep(6)
-    follow.cancel()
+    async with following(source):
+        (tmp_path / "..new").symlink_to("v2")
+        (tmp_path / "..new").rename(tmp_path / "..data")
+        await asyncio.sleep(6)
     assert routing.resolve({"priority": "High"}).receivers == ("oncall",)
 
 
@@ -324,30 +329,29 @@ async def test_a_config_map_is_reloaded_and_an_invalid_one_shows_in_the_conditio
         routing = RoutingTable(registry, kinds=KINDS, build=built)
         async with w.operator(registry=registry, router=routing) as _:
             source = ConfigMapSource(w.cache, "default", "rules", routing)
-            follow = asyncio.create_task(source.run())
-            await asyncio.sleep(1)
-            await w.create(name="first")
-            await asyncio.sleep(1)
-            first = await w.condition("RoutingResolved", "first")
-            assert (first["reason"], first["message"]) == (
-                "RoutingRuleMatched",
-                "receivers everybody: channels console",
-            )
-            await w.client.patch(
-                "v1/ConfigMap", "rules", "default", patch={"data": {"routing.yaml": "route: {receiver: x}"}}
-            )
-            await asyncio.sleep(1)
-            await w.create(name="second")
-            await asyncio.sleep(1)
-            second = await w.condition("RoutingResolved", "second")
-            assert (second["status"], second["reason"]) == ("True", "StaleRouting")
-            assert "unknown receiver 'x'" in second["message"]
-            assert (await w.status("second"))["phase"] == "Sent"
-            await w.client.delete("v1/ConfigMap", "rules", "default")
-            await asyncio.sleep(1)
-            await w.create(name="third")
-            await asyncio.sleep(1)
-            assert (await w.status("third"))["phase"] == "Sent"
-            events = [event.to_dict() for event in await w.client.list("v1/Event", "default")]
-            follow.cancel()
+            async with following(source):
+                await asyncio.sleep(1)
+                await w.create(name="first")
+                await asyncio.sleep(1)
+                first = await w.condition("RoutingResolved", "first")
+                assert (first["reason"], first["message"]) == (
+                    "RoutingRuleMatched",
+                    "receivers everybody: channels console",
+                )
+                await w.client.patch(
+                    "v1/ConfigMap", "rules", "default", patch={"data": {"routing.yaml": "route: {receiver: x}"}}
+                )
+                await asyncio.sleep(1)
+                await w.create(name="second")
+                await asyncio.sleep(1)
+                second = await w.condition("RoutingResolved", "second")
+                assert (second["status"], second["reason"]) == ("True", "StaleRouting")
+                assert "unknown receiver 'x'" in second["message"]
+                assert (await w.status("second"))["phase"] == "Sent"
+                await w.client.delete("v1/ConfigMap", "rules", "default")
+                await asyncio.sleep(1)
+                await w.create(name="third")
+                await asyncio.sleep(1)
+                assert (await w.status("third"))["phase"] == "Sent"
+                events = [event.to_dict() for event in await w.client.list("v1/Event", "default")]
         assert "RoutingConfigurationRefused" in {event["reason"] for event in events}
