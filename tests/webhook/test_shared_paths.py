@@ -21,6 +21,14 @@ from reconciler.webhook import (
 
 pytestmark = pytest.mark.virtual_time
 
+READY = {
+    "type": "Ready",
+    "status": "True",
+    "reason": "Up",
+    "message": "",
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+}
+
 
 class Spec(Model):
     size: int = 1
@@ -78,15 +86,26 @@ async def test_each_of_several_validators_is_called_for_its_own_operations_and_s
         await client.create(Disk(metadata=ObjectMeta(name="a", namespace="default"), spec=Spec(size=9)))
     disk = await client.create(Disk(metadata=ObjectMeta(name="a", namespace="default"), spec=Spec(size=2)))
     await client.patch(Disk, "a", "default", patch={"spec": {"size": 3}})
-    ready = {
-        "type": "Ready",
-        "status": "True",
-        "reason": "Up",
-        "message": "",
-        "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }
     with pytest.raises(Forbidden, match="it is not ready"):
-        await client.patch(Disk, "a", "default", patch={"status": {"conditions": [ready]}}, subresource="status")
+        await client.patch(Disk, "a", "default", patch={"status": {"conditions": [READY]}}, subresource="status")
     with pytest.raises(Forbidden, match="it is kept"):
         await client.delete(disk)
     assert recorder.calls == ["CREATE", "UPDATE"]
+
+
+async def test_what_only_a_configuration_of_your_own_asks_for_is_reviewed(apiserver: APIServer, client: Client) -> None:
+    class NeverReady(Validator[Disk]):
+        def validate_update(self, old: Disk, new: Disk, request: AdmissionRequest, /) -> Warnings:
+            if new.status.condition_is_true("Ready"):
+                raise Denied("it is not ready")
+            return None
+
+    webhooks = WebhookServer()
+    webhooks.add(NeverReady())
+    (configuration,) = webhook_configurations(webhooks, name="disks", service=ServiceReference("ops", "disks"))
+    configuration["webhooks"][0]["rules"][0]["resources"].append("disks/status")
+    await apiserver.apply(Disk, configuration)
+    apiserver.connect_webhooks("ops/disks", webhooks)
+    await client.create(Disk(metadata=ObjectMeta(name="a", namespace="default"), spec=Spec()))
+    with pytest.raises(Forbidden, match="it is not ready"):
+        await client.patch(Disk, "a", "default", patch={"status": {"conditions": [READY]}}, subresource="status")
