@@ -8,7 +8,7 @@ Guarantees: a response follows from the requests before it, the seed and the clo
 grow with the number of requests before it. What is kept of the past is bounded, and what is dropped is counted.
 """
 
-from reconciler.apiserver.faults.fault import (
+from reconciler.apiserver.fault_effects import (
     CutWatches,
     Delay,
     Effect,
@@ -22,12 +22,11 @@ from reconciler.apiserver.faults.fault import (
     Stall,
     StallWatches,
 )
-from reconciler.apiserver.faults.faults import Chaos, FaultOptions, Faults
+from reconciler.apiserver.faults import Chaos, FaultOptions, Faults
 from reconciler.apiserver.server import APIServer
 from reconciler.apiserver.serving.handler_chain import ServerStatistics
 from reconciler.apiserver.serving.listener import UserConnection
-from reconciler.apiserver.serving.logged_request import LoggedRequest
-from reconciler.apiserver.serving.request_log import LoggedWrites, RequestLog, ServerAction
+from reconciler.apiserver.serving.request_log import LoggedRequest, LoggedWrites, RequestLog, ServerAction
 
 __all__ = [
     "APIServer",

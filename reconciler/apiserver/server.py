@@ -11,17 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from reconciler.apiserver.access.tokens import Credentials
-from reconciler.apiserver.access.users import User, with_groups
-from reconciler.apiserver.faults.fault import EventOrder
+from reconciler.apiserver.fault_effects import EventOrder
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.listener import Listener, UserConnection, serving_certificate
-from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
-from reconciler.apiserver.serving.request_log import RequestLog
+from reconciler.apiserver.serving.request_log import LoggedRequest, RequestLog
 from reconciler.apiserver.serving.stand_ins import IMMEDIATE, StandIns
 from reconciler.apiserver.storage.state import DataDirectory, read_state, snapshot_of
+from reconciler.apiserver.users import Credentials, User, with_groups
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport

@@ -1,4 +1,4 @@
-"""A generator of reconciler/apiserver/access/bootstrap.json: the roles and bindings that a real API server brings.
+"""A generator of reconciler/apiserver/bootstrap.json: the roles and bindings that a real API server brings.
 
 Run it with a kubeconfig of an API server that has just started to update them to a newer Kubernetes::
 

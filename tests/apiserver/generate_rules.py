@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from reconciler.apiserver.builtin.rules.table import section_lines
+from reconciler.apiserver.builtin.rule_table import section_lines
 
 TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "builtin" / "rules" / "rules.txt"
 TYPES = json.loads(resources.files("reconciler.apiserver.builtin").joinpath("types.json").read_text())["types"]

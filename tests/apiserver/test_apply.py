@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.apiserver.builtin.types import place_of
-from reconciler.apiserver.ownership.field_sets import compare, difference, fields_of, intersection, paths, union
+from reconciler.apiserver.builtin.kinds import place_of
+from reconciler.apiserver.managed_fields import compare, difference, fields_of, intersection, paths, union
 from reconciler.apiserver.schema.shape import compile_schema
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, widget
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.serving.logged_request import changed_paths
+from reconciler.apiserver.serving.request_log import changed_paths
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition, widget
 
 pytestmark = pytest.mark.virtual_time

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.apiserver.builtin.types import built_in_node, place_of
+from reconciler.apiserver.builtin.kinds import built_in_node, place_of
 from reconciler.apiserver.verbs.patches import PatchFailed, json_patch, merge_patch, strategic_merge
 
 _json = st.recursive(

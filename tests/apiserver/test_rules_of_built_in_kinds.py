@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.builtin.rules.table import section_names, violations
+from reconciler.apiserver.builtin.rule_table import section_names, violations
 from reconciler.client import Client
 from reconciler.errors import Invalid
 from tests.apiserver.generate_rules import rules_of

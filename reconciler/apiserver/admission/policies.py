@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from reconciler.apiserver.admission.matching import configured, endpoint_for, selected
-from reconciler.apiserver.admission.webhooks import review_request
-from reconciler.apiserver.builtin.rules.checks import selects
-from reconciler.apiserver.builtin.writes.strategies import policy_documents
+from reconciler.apiserver.admission.webhooks import configured, endpoint_for, review_request, selected
+from reconciler.apiserver.builtin.checks import selects
+from reconciler.apiserver.builtin.strategies import policy_documents
 from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of, policy_variables
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.storage.cluster import Endpoint, Registry
-from reconciler.apiserver.verbs.admitted import Admitted
+from reconciler.apiserver.verbs.write_rules import Admitted
 from reconciler.wire import JSONObject
 
 __all__ = ["Policy", "read_policies"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.encoding.data_files import data_file
+from reconciler.apiserver.encoding.text import data_file
 from reconciler.errors import MissingExtra
 
 __all__ = [

@@ -14,7 +14,7 @@ from reconciler.apiserver.cel.functions import functions
 from reconciler.apiserver.cel.model import type_of
 from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
 from reconciler.apiserver.cel.syntax_tree import Expr, Tree, read_tree
-from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import Node
 
 __all__ = [

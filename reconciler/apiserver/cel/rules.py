@@ -1,4 +1,4 @@
-"""Evaluation of CEL: the rules of a schema (``x-kubernetes-validations``), and conditions about documents of any type.
+"""Compiles and evaluates CEL: the rules of a schema (``x-kubernetes-validations``), and conditions about any document.
 
 Conditions are the match conditions of webhooks, and the expressions of policies.
 """
@@ -6,22 +6,254 @@ Conditions are the match conditions of webhooks, and the expressions of policies
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from reconciler.apiserver.cel.compiler import CompiledRules, Rule, children
-from reconciler.apiserver.cel.expressions import CheckedCondition, CompileError, check_condition, compile_condition
+from reconciler.apiserver.cel import costs
+from reconciler.apiserver.cel.engine import require_engine
+from reconciler.apiserver.cel.expressions import (
+    CheckedCondition,
+    CompileError,
+    Expression,
+    check_condition,
+    compile_condition,
+    compile_expression,
+)
 from reconciler.apiserver.cel.model import to_cel
-from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
+from reconciler.apiserver.encoding.text import quoted, recorded
+from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.schema.validation import item_key
 from reconciler.wire import JSONObject
 
-__all__ = ["CONDITION_VARIABLES", "Condition", "RuleSet", "match_conditions", "outcome_of", "policy_variables"]
+__all__ = [
+    "CONDITION_VARIABLES",
+    "CompiledRules",
+    "Condition",
+    "Rule",
+    "RuleSet",
+    "children",
+    "match_conditions",
+    "outcome_of",
+    "policy_variables",
+]
+
+
+_REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A compiled rule.
+
+    Attributes:
+        source: the rule as written.
+        program: the compiled expression.
+        message: the message to report if the rule is violated, or empty.
+        message_program: an expression that computes the message, or None.
+        reason: the reason of the error.
+        field: the path below the place that the error is about, such as ``.spec``.
+        transition: whether the rule uses ``oldSelf``.
+        optional: whether ``oldSelf`` is an optional.
+        cost: the maximum cost of one evaluation.
+        message_cost: the maximum cost of one evaluation of the message; 0 without an expression.
+    """
+
+    source: str
+    program: Any
+    message: str
+    message_program: Any
+    reason: str
+    field: str
+    transition: bool
+    optional: bool
+    cost: int
+    message_cost: int
+
+
+def _has_rules(node: Node) -> bool:
+    if node.rules:
+        return True
+    below = [*node.properties.values(), node.items, node.additional]
+    return any(child is not None and child.has_checks and _has_rules(child) for child in below)
+
+
+def children(node: Node) -> Iterator[tuple[str, Node]]:
+    """Yield the places below a place that may have rules, each with its step in the path of the schema."""
+    for key, child in node.properties.items():
+        if child is not ANYTHING:
+            yield f".properties[{key}]", child
+    for step, other in ((".additionalProperties", node.additional), (".items", node.items)):
+        if other is not None and other is not ANYTHING:
+            yield step, other
+
+
+class CompiledRules:
+    """The compiled rules of a schema.
+
+    Attributes:
+        rules: the rules of each place, by the place's identity.
+        relevant: whether a place or one below it has rules, by the place's identity.
+        problems: the errors of the rules, each with the path of its rule below the schema. ``{root}`` in a message
+            stands for the path of the schema.
+
+    Raises:
+        MissingExtra: the schema has rules, but the CEL engine is not installed; rules are never ignored.
+    """
+
+    def __init__(self, root: Node) -> None:
+        self.rules: dict[int, list[Rule]] = {}
+        self.relevant: dict[int, bool] = {}
+        self.problems: list[tuple[str, FieldError]] = []
+        self._costs: list[tuple[int, str, str]] = []
+        if _has_rules(root):
+            require_engine()
+            self._place(root, "", correlatable=True, uncorrelated="")
+            self._check_costs()
+
+    def _place(self, node: Node, path: str, *, correlatable: bool, uncorrelated: str, times: int | None = 1) -> bool:
+        """Compile the rules of a place and of the places below it; return whether there are any.
+
+        Args:
+            node: the place.
+            path: its path in the schema.
+            correlatable: whether an update can tell which old value belongs to a new one.
+            uncorrelated: the path of the list below which it cannot, or empty.
+            times: how often the place may occur in a document, or None if there is no limit.
+        """
+        here = False
+        if node.rules:
+            self.rules[id(node)] = list(self._rules(node, path, correlatable, uncorrelated, times))
+            here = True
+        for step, child in children(node):
+            still = correlatable and (step != ".items" or node.list_type == "map")
+            if child.has_checks:
+                lost = uncorrelated if still or uncorrelated else path
+                more = times if step.startswith(".properties") else costs.occurrences_below(times, node)
+                here = self._place(child, path + step, correlatable=still, uncorrelated=lost, times=more) or here
+        self.relevant[id(node)] = here
+        return here
+
+    def _rules(self, node: Node, path: str, correlatable: bool, uncorrelated: str, times: int | None) -> Iterator[Rule]:
+        for index, written in enumerate(node.rules):
+            place = f"{path}.x-kubernetes-validations[{index}]"
+            try:
+                rule = self._rule(written, node, place, correlatable, uncorrelated)
+            except CompileError:
+                continue
+            times_checked = costs.occurrences(node, times)
+            self._costs.append((rule.cost * times_checked, place, "rule"))
+            self._costs.append((rule.message_cost * times_checked, place, "messageExpression"))
+            yield rule
+
+    def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> Rule:
+        source = str(rule.get("rule") or "")
+        optional = rule.get("optionalOldSelf")
+        self._check_texts(rule, source, node, place)
+        compiled = self._compile(rule, "rule", node, place)
+        if compiled.result not in ("bool", "dyn"):
+            self._report_struct(rule, "rule", place, "cel expression must evaluate to a bool")
+        if compiled.uses_old and not correlatable:
+            message = "oldSelf cannot be used on the uncorrelatable portion of the schema within {root}" + uncorrelated
+            self._report(place, FieldError.invalid(".rule", source, message))
+        if optional is not None and not compiled.uses_old:
+            message = "may not be set if oldSelf is not used in rule"
+            self._report(place, FieldError.invalid(".optionalOldSelf", optional, message))
+        message_program, message_cost = self._message_program(rule, node, place)
+        return Rule(
+            source,
+            compiled.program,
+            str(rule.get("message") or "").strip(),
+            message_program,
+            str(rule.get("reason") or "FieldValueInvalid"),
+            str(rule.get("fieldPath") or ""),
+            compiled.uses_old,
+            bool(optional),
+            costs.cost_of(compiled.tree.root, node),
+            message_cost,
+        )
+
+    def _message_program(self, rule: JSONObject, node: Node, place: str) -> tuple[Any, int]:
+        if not rule.get("messageExpression"):
+            return None, 0
+        try:
+            compiled = self._compile(rule, "messageExpression", node, place, "messageExpression ")
+        except CompileError:
+            return None, 0
+        if compiled.result not in ("string", "dyn"):
+            self._report_struct(rule, "messageExpression", place, "messageExpression must evaluate to a string")
+        return compiled.program, costs.cost_of(compiled.tree.root, node)
+
+    def _compile(self, rule: JSONObject, member: str, node: Node, place: str, prefix: str = "") -> Expression:
+        try:
+            return compile_expression(str(rule[member]), node, optional_old=bool(rule.get("optionalOldSelf")))
+        except CompileError as problem:
+            self._report_struct(rule, member, place, f"{prefix}{problem}")
+            raise
+
+    def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
+        if not source.strip():
+            self._report(place, FieldError.required(".rule", "rule is not specified"))
+            raise CompileError
+        message = str(rule.get("message") or "")
+        if message and not message.strip():
+            self._report(place, FieldError.invalid(".message", message, "must be non-empty if specified"))
+        elif "\n" in message.strip():
+            self._report(place, FieldError.invalid(".message", message, "must not contain line breaks"))
+        elif not message and "\n" in source.strip() and not rule.get("messageExpression"):
+            text = "message must be specified if rule contains line breaks"
+            self._report(place, FieldError.required(".message", text))
+        reason = rule.get("reason")
+        if reason and reason not in _REASONS:
+            self._report(place, FieldError.not_supported(".reason", reason, _REASONS))
+        field = rule.get("fieldPath")
+        if field and not _is_path(str(field), node):
+            self._report(place, FieldError.invalid(".fieldPath", field, "must be a valid path"))
+
+    def _report_struct(self, rule: JSONObject, member: str, place: str, message: str) -> None:
+        """Report an error of a member of a rule that shows the rule as a Go struct."""
+        names = ("Rule", "Message", "MessageExpression", "Reason", "FieldPath", "OptionalOldSelf")
+        shown: JSONObject = {name: rule.get(name[0].lower() + name[1:]) for name in names}
+        texts = {name: shown[name] or "" for name in ("Rule", "Message", "MessageExpression", "FieldPath")}
+        self._report(place, FieldError.invalid_struct(f".{member}", shown | texts, message))
+
+    def _report(self, place: str, error: FieldError) -> None:
+        self.problems.append((place, error))
+
+    def _check_costs(self) -> None:
+        """Report rules over their budget, and the most expensive rules if all together are over theirs."""
+        advice = (
+            "try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and "
+            "strings are declared"
+        )
+        for cost, place, part in self._costs:
+            if cost > costs.RULE_COST_LIMIT:
+                by = costs.excess_factor(cost, costs.RULE_COST_LIMIT)
+                message = f"estimated {part} cost exceeds budget by factor of {by} ({advice})"
+                self._report(place, FieldError.forbidden(f".{part}", message))
+        total = sum(cost for cost, *_ in self._costs)
+        if total <= costs.TOTAL_COST_LIMIT:
+            return
+        for cost, place, part in sorted(self._costs, reverse=True)[:4]:
+            if cost > costs.TOTAL_COST_LIMIT // 100:
+                message = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+                self._report(place, FieldError.forbidden(f".{part}", message))
+        by = costs.excess_factor(total, costs.TOTAL_COST_LIMIT)
+        whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
+        self._report("", FieldError.forbidden("", f"{whole} by factor of {by} ({advice})"))
+
+
+def _is_path(text: str, node: Node) -> bool:
+    if not text.startswith("."):
+        return False
+    for part in text[1:].split("."):
+        found = node.properties.get(part) if part else None
+        if found is None:
+            return False
+        node = found
+    return True
 
 
 _ABSENT = object()

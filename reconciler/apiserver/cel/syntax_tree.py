@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.apiserver.encoding.data_files import data_file
 from reconciler.apiserver.encoding.protobuf_wire import read_fields, write_field
+from reconciler.apiserver.encoding.text import data_file
 
 __all__ = ["Expr", "Fields", "Tree", "change_expressions", "read_tree", "write_message"]
 

@@ -18,10 +18,9 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.encoding.data_files import data_file, recorded
 from reconciler.apiserver.encoding.protobuf_wire import write_field
-from reconciler.apiserver.storage.cluster import Endpoint, Registry
-from reconciler.apiserver.storage.custom_contents import CustomContents
+from reconciler.apiserver.encoding.text import data_file, recorded
+from reconciler.apiserver.storage.cluster import CustomContents, Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
 

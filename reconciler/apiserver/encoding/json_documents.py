@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.encoding.data_files import recorded
-from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.encoding.text import quoted, recorded
 from reconciler.serving import MAX_LEVELS, exceeds_max_levels
 from reconciler.wire import JSONObject
 

@@ -1,6 +1,7 @@
 """Values as Go writes them in JSON and in error messages, which clients and tests compare, and resource quantities.
 
-A quantity, such as ``100m`` or ``1Gi``, is written in its canonical form.
+A quantity, such as ``100m`` or ``1Gi``, is written in its canonical form. `data_file` reads the data files of the
+server: what was recorded from a real server, or compared with it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import ROUND_UP, Decimal, InvalidOperation, localcontext
+from importlib import resources
 from typing import Any
+
+import msgspec
 
 __all__ = [
     "GO_TYPES",
     "NOT_A_QUANTITY",
     "canonical_quantity",
+    "data_file",
     "go_bool",
     "go_int",
     "go_json",
@@ -26,8 +31,10 @@ __all__ = [
     "quantity_text",
     "quoted",
     "read_quantity",
+    "recorded",
     "snippet",
 ]
+
 
 _SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -215,3 +222,14 @@ def _decimal(number: Decimal, *, exponential: bool) -> str:
     if exponential:
         return f"{whole}e{power}" if power else str(whole)
     return f"{whole}{_DECIMAL[power]}"
+
+
+def data_file(path: str) -> bytes:
+    """Return the content of a file, by its path below this package."""
+    return resources.files("reconciler.apiserver").joinpath(path).read_bytes()
+
+
+@functools.cache
+def recorded(path: str) -> Any:
+    """Return the content of a JSON file, which is read once and must not be changed."""
+    return msgspec.json.decode(data_file(path))

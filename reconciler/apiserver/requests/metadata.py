@@ -6,9 +6,8 @@ from collections import Counter
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, restoring_problem
-from reconciler.apiserver.builtin.kinds import KindInfo
-from reconciler.apiserver.builtin.rules.table import violations
-from reconciler.apiserver.builtin.types import metadata_node
+from reconciler.apiserver.builtin.kinds import KindInfo, metadata_node
+from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_type, quoted
 from reconciler.apiserver.schema.formats import name_problems

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.apiserver.builtin.types import type_name
-from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.encoding.protobuf_wire import Truncated, read_fields
+from reconciler.apiserver.encoding.text import recorded
 from reconciler.wire import JSONObject
 
 __all__ = ["Unreadable", "read_protobuf"]

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.encoding.text import recorded
 
 __all__ = [
     "FORMATS",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.encoding.text import recorded
 from reconciler.wire import JSONObject
 
 __all__ = ["ANYTHING", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]

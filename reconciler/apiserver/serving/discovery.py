@@ -6,8 +6,8 @@ import json
 
 from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.definitions.openapi import OpenAPI
-from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject

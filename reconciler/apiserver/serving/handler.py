@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from reconciler.apiserver.access.control import AccessControl, Roles
-from reconciler.apiserver.access.tokens import ISSUER, Credentials, Tokens
-from reconciler.apiserver.access.users import User
+from reconciler.apiserver.access import AccessControl, Roles
 from reconciler.apiserver.admission.admission import ConfiguredAdmission
 from reconciler.apiserver.admission.webhooks import WebhookCaller
 from reconciler.apiserver.definitions.conversion import with_conversions
@@ -24,16 +22,16 @@ from reconciler.apiserver.serving.discovery import Discovery
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.state import DEFINITIONS, State
 from reconciler.apiserver.storage.store import Stored, encode
-from reconciler.apiserver.subresources.pods import PodSubresources
-from reconciler.apiserver.subresources.reviews import Reviews, TokenRequests
-from reconciler.apiserver.subresources.scale import Scaler, read_scale
-from reconciler.apiserver.verbs.admitted import Outdated, WriteResult
-from reconciler.apiserver.verbs.delete import Deleter
-from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
+from reconciler.apiserver.users import ISSUER, Credentials, Tokens, User
+from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
+from reconciler.apiserver.verbs.pods import PodSubresources
 from reconciler.apiserver.verbs.read import Reader
+from reconciler.apiserver.verbs.reviews import Reviews, TokenRequests
+from reconciler.apiserver.verbs.scale import Scaler, read_scale
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.apiserver.verbs.write import Writer
+from reconciler.apiserver.verbs.write_rules import Outdated, WriteResult
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport

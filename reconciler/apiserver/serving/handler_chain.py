@@ -7,17 +7,26 @@ import random
 import weakref
 from dataclasses import dataclass, replace
 
-from reconciler.apiserver.access.users import Denied
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.faults import fault
-from reconciler.apiserver.faults.faults import Faults
+from reconciler.apiserver.fault_effects import (
+    CutWatches,
+    EventOrder,
+    Lose,
+    Refuse,
+    ReorderEvents,
+    Stale,
+    Stall,
+    StallWatches,
+    Strike,
+)
+from reconciler.apiserver.faults import Faults
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
-from reconciler.apiserver.serving.logged_request import log_entry
-from reconciler.apiserver.serving.request_log import RequestLog, ServerAction
+from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, log_entry
 from reconciler.apiserver.storage.cluster import Resource
 from reconciler.apiserver.storage.state import DataDirectory
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.users import Denied
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
@@ -60,7 +69,7 @@ class HandlerChain:
     """
 
     def __init__(
-        self, handler: Handler, clock: Clock, rng: random.Random, *, log: int, event_order: fault.EventOrder
+        self, handler: Handler, clock: Clock, rng: random.Random, *, log: int, event_order: EventOrder
     ) -> None:
         self.faults = Faults(rng)
         self.log = RequestLog(log)
@@ -68,7 +77,7 @@ class HandlerChain:
         self.data: DataDirectory | None = None
         self._clock = clock
         self._rng = rng
-        self._event_order: fault.EventOrder = event_order
+        self._event_order: EventOrder = event_order
         # Dicts rather than sets: watches are cut in the order of arrival, so that a seed repeats the same run.
         self._watches: weakref.WeakKeyDictionary[Watch, None] = weakref.WeakKeyDictionary()
         self._stalled: dict[asyncio.Future[None], None] = {}
@@ -116,13 +125,13 @@ class HandlerChain:
         handle = self._handle_with_faults if strike else self._handle_in_order
         return await handle(request, call, strike)
 
-    async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> HTTPResponse:
+    async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
         watching = call is not None and call.verb == "watch"
-        if strike.effect(fault.Stall) and not watching:
+        if strike.effect(Stall) and not watching:
             await self._stall(request, call, strike)
-        lose, refuse = strike.effect(fault.Lose), strike.effect(fault.Refuse)
+        lose, refuse = strike.effect(Lose), strike.effect(Refuse)
         if not (watching and refuse is not None and refuse.as_event):
             if lose is not None and not lose.after_commit:
                 self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
@@ -133,9 +142,9 @@ class HandlerChain:
         response = await self._handle_in_order(request, call, strike)
         if call is not None:
             plural = call.endpoint.info.plural
-            if strike.effect(fault.CutWatches):
+            if strike.effect(CutWatches):
                 self.cut_watches(plural)
-            if strike.effect(fault.StallWatches):
+            if strike.effect(StallWatches):
                 self.stall_watches(plural)
         if lose is not None and lose.after_commit:
             raise _unknown(request, "a fault withheld the response")
@@ -143,14 +152,14 @@ class HandlerChain:
             return refusal_response(refuse.refusal(call))
         return response
 
-    async def _delay(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> None:
+    async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         if request.timeout is not None and request.timeout < strike.delay:
             await asyncio.sleep(request.timeout)
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
             raise _unknown(request, f"no response within {request.timeout} s")
         await asyncio.sleep(strike.delay)
 
-    async def _stall(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> None:
+    async def _stall(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         stalled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stalled[stalled] = None
         try:
@@ -163,12 +172,12 @@ class HandlerChain:
             self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
         raise _unknown(request, "the server was closed before it answered")
 
-    async def _handle_in_order(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> HTTPResponse:
+    async def _handle_in_order(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return await self._read(request, call, strike)
-        reorder = strike.effect(fault.ReorderEvents)
-        order: fault.EventOrder = self._event_order if reorder is None else reorder.order
+        reorder = strike.effect(ReorderEvents)
+        order: EventOrder = self._event_order if reorder is None else reorder.order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
         store = call.endpoint.store
@@ -188,19 +197,19 @@ class HandlerChain:
                 await asyncio.sleep(0)
         return response
 
-    async def _read(self, request: HTTPRequest, call: Call | None, strike: fault.Strike) -> HTTPResponse:
-        refuse, stale = strike.effect(fault.Refuse), strike.effect(fault.Stale)
+    async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
+        refuse, stale = strike.effect(Refuse), strike.effect(Stale)
         as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
         expired = refuse.refusal(call) if refuse is not None and as_event else None
         seconds = None if stale is None else stale.seconds
         result = await self.handler.read(request, call, stale=seconds, expired=expired)
         if result.watch is not None:
-            result.watch.stalled = strike.effect(fault.Stall) is not None
+            result.watch.stalled = strike.effect(Stall) is not None
             self._watches[result.watch] = None
         return self._log(request, call, result, strike)
 
     def _log(
-        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: fault.Strike | str = ""
+        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | str = ""
     ) -> HTTPResponse:
         self._answered += 1
         written = result.written

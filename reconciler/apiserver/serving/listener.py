@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.apiserver.access.control import AccessControl
+from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
 from reconciler.apiserver.serving.handler import refusal_response

@@ -7,24 +7,29 @@ from typing import Any
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, read_json
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_json, go_type
-from reconciler.apiserver.ownership.field_sets import FieldSet, compare, difference, fields_of, paths, union
-from reconciler.apiserver.ownership.managed_fields import (
+from reconciler.apiserver.managed_fields import (
     NO_RESET_FIELDS,
     Change,
+    FieldSet,
     ManagedFields,
     ManagerKey,
     ResetFields,
+    compare,
+    difference,
+    fields_of,
     manager_key,
     ownable_content,
+    paths,
     reset_fields_of,
+    union,
 )
-from reconciler.apiserver.ownership.merge import merge, prune
 from reconciler.apiserver.requests.bodies import read_yaml, yaml_problem
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
-from reconciler.apiserver.storage.custom_contents import CustomContents
+from reconciler.apiserver.storage.cluster import CustomContents
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs import write_rules
+from reconciler.apiserver.verbs.merge import merge, prune
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["apply_to_new", "apply_to_stored", "left_to_kubectl", "read_applied_configuration", "record_last_applied"]

@@ -6,8 +6,7 @@ import re
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
-from reconciler.apiserver.builtin.kinds import BUILT_IN, REVIEWS, filled
-from reconciler.apiserver.builtin.types import built_in_node, type_name, type_node
+from reconciler.apiserver.builtin.kinds import BUILT_IN, REVIEWS, built_in_node, filled, type_name, type_node
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted, snippet
 from reconciler.apiserver.requests import bodies

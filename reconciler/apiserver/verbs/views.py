@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.builtin.tables.cells import show_age
-from reconciler.apiserver.builtin.tables.columns import built_in_columns
+from reconciler.apiserver.builtin.cells import built_in_columns, show_age
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.cluster import Endpoint

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from reconciler.apiserver.builtin.kinds import filled
-from reconciler.apiserver.builtin.writes.strategies import Strategy
+from reconciler.apiserver.builtin.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
-from reconciler.apiserver.ownership.managed_fields import (
+from reconciler.apiserver.managed_fields import (
     NO_RESET_FIELDS,
     ManagedFields,
     ResetFields,
@@ -32,10 +32,10 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs import write_rules
-from reconciler.apiserver.verbs.admitted import Admission, Admitted, Outdated, WriteResult
 from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
 from reconciler.apiserver.verbs.decoding import decode_patched, read_document
 from reconciler.apiserver.verbs.patches import apply_patch
+from reconciler.apiserver.verbs.write_rules import Admission, Admitted, Outdated, WriteResult
 from reconciler.errors import APIError
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 

@@ -9,22 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from reconciler.apiserver.access.control import AccessControl
-from reconciler.apiserver.access.tokens import ISSUER, InvalidToken, Tokens
-from reconciler.apiserver.access.users import Attributes, User
-from reconciler.apiserver.builtin.rules.table import violations
+from reconciler.apiserver.access import AccessControl
+from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.verbs.admitted import WriteResult
+from reconciler.apiserver.users import ISSUER, Attributes, InvalidToken, Tokens, User
 from reconciler.apiserver.verbs.decoding import read_unstored_object
-from reconciler.apiserver.verbs.write_rules import check_namespace
+from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace
 from reconciler.wire import JSONObject
 
-__all__ = ["Reviews", "TokenRequests"]
+__all__ = [
+    "Reviews",
+    "TokenRequests",
+]
 
 
 _EVERYTHING = {

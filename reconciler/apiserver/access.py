@@ -12,15 +12,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from reconciler.apiserver.access import users
-from reconciler.apiserver.access.tokens import InvalidToken, Tokens
-from reconciler.apiserver.access.users import MASTERS, Attributes, User, account_name
-from reconciler.apiserver.builtin.rules.checks import selects
-from reconciler.apiserver.encoding.data_files import data_file
+from reconciler.apiserver import users
+from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
-from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.encoding.text import data_file, quoted
 from reconciler.apiserver.storage.cluster import Cluster, Resource
 from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens, User, account_name
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 
@@ -130,7 +128,7 @@ class Roles:
 
     def bootstrap(self) -> None:
         """Store those roles and bindings of a real server that are missing, and follow changes from now on."""
-        for document in msgspec.json.decode(data_file("access/bootstrap.json"), type=list[JSONObject]):
+        for document in msgspec.json.decode(data_file("bootstrap.json"), type=list[JSONObject]):
             self._add(document)
         self._aggregate()
         self._cluster.commit_hooks.append(self._committed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
-from reconciler.apiserver.faults.fault import (
+from reconciler.apiserver.fault_effects import (
     CutWatches,
     Delay,
     Effect,

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from reconciler.apiserver.builtin.rules.checks import without_empty
-from reconciler.apiserver.builtin.rules.kind_checks import APPROVAL, FINAL, content_of_request
-from reconciler.apiserver.builtin.rules.table import violations
-from reconciler.apiserver.builtin.types import type_name
-from reconciler.apiserver.builtin.writes import pod_updates
-from reconciler.apiserver.builtin.writes.preparation import COMPLETE, FINISH, Change, complete_pod, finish_job
+from reconciler.apiserver.builtin import preparation
+from reconciler.apiserver.builtin.checks import without_empty
+from reconciler.apiserver.builtin.kind_checks import APPROVAL, FINAL, content_of_request
+from reconciler.apiserver.builtin.kinds import type_name
+from reconciler.apiserver.builtin.preparation import COMPLETE, FINISH, Change, complete_pod, finish_job
+from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.cel.expressions import CompileError
 from reconciler.apiserver.cel.rules import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.encoding.json_documents import value_at
@@ -103,7 +103,7 @@ def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
         kept[key] = known.get(key)
     if without_empty(kept) != without_empty(known):
         excepted = "spec is immutable after creation except resources.requests and volumeAttributesClassName"
-        yield FieldError.forbidden("spec", f"{excepted} for bound claims\n{pod_updates.difference(known, kept)}")
+        yield FieldError.forbidden("spec", f"{excepted} for bound claims\n{preparation.difference(known, kept)}")
     if spec.get("volumeMode") != known.get("volumeMode"):
         yield FieldError.invalid("volumeMode", spec.get("volumeMode"), "field is immutable")
 
@@ -115,7 +115,7 @@ def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
     )
     if without_empty(source) != without_empty(known):
         path = "spec.persistentvolumesource"
-        yield FieldError.forbidden(path, f"{path} is immutable after creation\n{pod_updates.difference(known, source)}")
+        yield FieldError.forbidden(path, f"{path} is immutable after creation\n{preparation.difference(known, source)}")
 
 
 _CHECKS: dict[str, Check] = {
@@ -126,7 +126,7 @@ _CHECKS: dict[str, Check] = {
 _UPDATE_CHECKS: dict[str, UpdateCheck] = {
     "core.v1.PersistentVolume": _check_volume_update,
     "core.v1.PersistentVolumeClaim": _check_claim_update,
-    "core.v1.Pod": pod_updates.check_pod_update,
+    "core.v1.Pod": preparation.check_pod_update,
 }
 
 
@@ -178,9 +178,9 @@ def strategy_of(group: str, plural: str, subresource: str) -> Strategy:
 
 _OF_SUBRESOURCES = {
     ("pods", "ephemeralcontainers"): Strategy(
-        complete_pod, lambda doc, before: pod_updates.check_ephemeral_containers(doc, before or doc)
+        complete_pod, lambda doc, before: preparation.check_ephemeral_containers(doc, before or doc)
     ),
-    ("pods", "resize"): Strategy(pod_updates.complete_resize, pod_updates.check_resize),
+    ("pods", "resize"): Strategy(preparation.complete_resize, preparation.check_resize),
 }
 
 

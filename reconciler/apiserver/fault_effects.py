@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, TypeVar
 
-from reconciler.apiserver.encoding.data_files import recorded
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
+from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
@@ -68,7 +68,7 @@ class Refuse:
 
     def refusal(self, call: Call | None) -> Refusal:
         """Return the error response to a request."""
-        known = recorded("faults/statuses.json")
+        known = recorded("statuses.json")
         reason, message = known.get(str(self.status), ("InternalError", "a fault was injected"))
         details: JSONObject = {}
         if call is not None:

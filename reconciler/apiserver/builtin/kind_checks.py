@@ -8,10 +8,9 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule
-from reconciler.apiserver.encoding.data_files import recorded
+from reconciler.apiserver.builtin.rule import Check, Place, Rule
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import read_quantity
+from reconciler.apiserver.encoding.text import read_quantity, recorded
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.apiserver.builtin.rules.checks import selects
+from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.verbs.admitted import WriteResult
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
-from reconciler.apiserver.verbs.write_rules import check_namespace, uid_conflict
+from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace, uid_conflict
 from reconciler.wire import JSONObject
 
-__all__ = ["PodSubresources"]
+__all__ = [
+    "PodSubresources",
+]
+
 
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 _FORBIDDEN = "Cannot evict pod as it would violate the pod's disruption budget."

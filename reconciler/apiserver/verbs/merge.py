@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_syntax, go_value, quoted
-from reconciler.apiserver.ownership.field_sets import FieldSet, is_granular, items_by_element, path_element
+from reconciler.apiserver.managed_fields import FieldSet, is_granular, items_by_element, path_element
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
 from reconciler.wire import JSONObject, JSONValue
 
-__all__ = ["merge", "prune", "type_errors"]
+__all__ = [
+    "merge",
+    "prune",
+    "type_errors",
+]
+
 
 _NO_KEY: Mapping[type, str] = {
     dict: "associative list without keys has an element that's a map type",

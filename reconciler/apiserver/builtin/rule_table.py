@@ -9,7 +9,7 @@ the errors of the real server::
 
 The second form applies the rules of the member's type here; ``>>`` does even if the member is missing, and the third
 form never does. Other members follow after the last rule; the checks ``selector`` and ``one`` follow their members
-themselves. The checks are those of `reconciler.apiserver.builtin.rules.checks`. Most accept an empty value unless they
+themselves. The checks are those of `reconciler.apiserver.builtin.checks`. Most accept an empty value unless they
 have a ``!``, or a missing one if they have a ``?``.
 
 A PATH is relative to the object of the section's type. It begins with ``^`` for the object around it, with ``/`` for
@@ -29,11 +29,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver.builtin.rules.checks import CHECKS, EAGER, selects
-from reconciler.apiserver.builtin.rules.rule import Check, Place, Rule, condition, getter, named, read_rule
-from reconciler.apiserver.builtin.types import member_types
-from reconciler.apiserver.encoding.data_files import data_file
+from reconciler.apiserver.builtin.checks import CHECKS, EAGER, selects
+from reconciler.apiserver.builtin.kinds import member_types
+from reconciler.apiserver.builtin.rule import Check, Place, Rule, condition, getter, named, read_rule
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
+from reconciler.apiserver.encoding.text import data_file
 from reconciler.wire import JSONObject
 
 __all__ = ["section_lines", "section_names", "violations"]

@@ -1,1 +1,0 @@
-"""Users, service account tokens, impersonation, and what roles allow."""

@@ -1,1 +1,0 @@
-"""The rules of the built-in kinds: a table, ``rules.txt``, and its interpreter."""

@@ -1,1 +1,0 @@
-"""Writes of built-in objects: preparing the document, and checking what no rule expresses."""

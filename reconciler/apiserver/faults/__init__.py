@@ -1,1 +1,0 @@
-"""Fault injection: requests that are refused, delayed, lost, or applied without a response."""

@@ -1,1 +1,0 @@
-"""Field ownership: managed fields and server-side apply's merge."""

@@ -1,1 +1,0 @@
-"""Subresources with documents of their own (scale, eviction, binding), and reviews."""
