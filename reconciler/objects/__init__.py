@@ -8,31 +8,36 @@ import importlib
 from typing import TYPE_CHECKING
 
 from reconciler.objects.builtin import TypedObject, is_built_in_object
-from reconciler.objects.convert import documents_to_compare, from_document, original_document, to_document
 from reconciler.objects.crd import generate_crd
 from reconciler.objects.declaration import Definition
-from reconciler.objects.fields import (
-    ConfigMapKeySelector,
-    Duration,
-    LocalObjectReference,
-    Quantity,
-    SecretKeySelector,
-    TypedObjectReference,
-    format_duration,
-    parse_duration,
-)
+from reconciler.objects.duration import Duration, format_duration, parse_duration
 from reconciler.objects.kinds import (
     KindLike,
+    documents_to_compare,
+    from_document,
     gvk_from,
     is_built_in,
     kind_argument,
+    original_document,
     presumed_resource_type,
     resource_type_from,
+    to_document,
 )
 from reconciler.objects.markers import PrinterColumn, Rule, Scale, rule, schema_extra
-from reconciler.objects.model import Condition, ConditionedStatus, Model, ObjectMeta, OwnerReference
+from reconciler.objects.model import (
+    Condition,
+    ConditionedStatus,
+    ConfigMapKeySelector,
+    LocalObjectReference,
+    Model,
+    ObjectMeta,
+    OwnerReference,
+    SecretKeySelector,
+    TypedObjectReference,
+)
+from reconciler.objects.quantity import Quantity
 from reconciler.objects.resource import AnyResource, InvalidObject, Resource
-from reconciler.objects.schema import SchemaError
+from reconciler.objects.schema_checks import SchemaError
 from reconciler.objects.unstructured import Unstructured
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from reconciler.objects.model import ConditionedStatus
-from reconciler.objects.schema import InvalidPath, SchemaError, first_paragraph, schema_at, structural_schema
-from reconciler.objects.schema.refusal import refusal
+from reconciler.objects.schema import first_paragraph, structural_schema
+from reconciler.objects.schema_checks import InvalidPath, SchemaError, refusal, schema_at
 from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:

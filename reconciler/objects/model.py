@@ -1,13 +1,29 @@
-"""Models shared by all kinds, and the base class for the parts of your own."""
+"""Models shared by all kinds, references to other objects, and the base class for the parts of your own.
+
+A document that does not fit its model is parsed as far as possible: valid fields typed, others as they are.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    RootModel,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -15,7 +31,98 @@ from reconciler.meta import CONDITION_STRINGS
 from reconciler.objects.markers import PrinterColumn, schema_extra
 from reconciler.wire import JSONObject
 
-__all__ = ["Condition", "ConditionedStatus", "Model", "ObjectMeta", "OwnerReference"]
+__all__ = [
+    "Condition",
+    "ConditionedStatus",
+    "ConfigMapKeySelector",
+    "LocalObjectReference",
+    "Model",
+    "ObjectMeta",
+    "OwnerReference",
+    "SecretKeySelector",
+    "TypedObjectReference",
+    "read_leniently",
+]
+
+
+def read_leniently(annotation: Any, data: Any) -> Any:
+    """Return data parsed as an annotation; if that fails, its parts, and in the end the data itself.
+
+    A model gets each field that is valid on its own. A missing or null field gets its default, or None if it is
+    required. Validators of the model as a whole are skipped.
+    """
+    try:
+        return _adapter(annotation).validate_python(data)
+    except Exception:  # noqa: BLE001 - a user's validator may raise anything
+        return _by_parts(annotation, data)
+
+
+def _by_parts(annotation: Any, data: Any) -> Any:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _by_parts(arguments[0], data)
+    if origin in (Union, UnionType):
+        models = [argument for argument in arguments if argument is not type(None)]
+        return _by_parts(models[0], data) if len(models) == 1 else data
+    if isinstance(data, list) and origin is list:
+        return [read_leniently(arguments[0], item) for item in data]
+    if isinstance(data, Mapping) and origin is dict:
+        return {key: read_leniently(arguments[1], item) for key, item in data.items()}
+    if isinstance(data, Mapping) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return data if issubclass(annotation, RootModel) else _model(annotation, data)
+    return data
+
+
+def _model(model: type[BaseModel], data: Mapping[str, Any]) -> BaseModel:
+    refused = _refused(model, data)
+    values: dict[str, Any] = {}
+    known: set[str] = set()
+    for name, field in model.model_fields.items():
+        names = _names(model, name, field)
+        known.update(names)
+        wire = next((each for each in names if data.get(each) is not None), None)
+        if wire is not None:
+            annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            values[name] = (_by_parts if refused.intersection(names) else read_leniently)(annotation, data[wire])
+    result = model.model_construct(_fields_set=set(values))
+    # Not through model_construct: it confuses a field's name with another field's equal alias.
+    fields = vars(result)
+    defaults = dict(fields)
+    fields.clear()
+    fields.update({name: values.get(name, defaults.get(name)) for name in model.model_fields})
+    if result.__pydantic_extra__ is not None:
+        result.__pydantic_extra__.update({key: value for key, value in data.items() if key not in known})
+    return result
+
+
+def _refused(model: type[BaseModel], data: Mapping[str, Any]) -> set[str]:
+    """Return the names of the fields that validation of the whole model rejects, some through its own validators."""
+    try:
+        _adapter(model).validate_python(data)
+    except ValidationError as error:
+        return {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
+    except Exception:  # noqa: BLE001 - as above
+        return set()
+    return set()
+
+
+def _names(model: type[BaseModel], name: str, field: FieldInfo) -> list[str]:
+    """Return the keys that a field is read from, the wire name first."""
+    alias = field.validation_alias if isinstance(field.validation_alias, str) else field.alias
+    by_name = alias is None or model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name")
+    return [each for each in (alias, name if by_name else None) if each is not None]
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return _cached_adapter(annotation)
+    except TypeError:  # its metadata cannot be hashed
+        return TypeAdapter(annotation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
 
 
 def _without_own_description(schema: JsonDict, model: type[BaseModel]) -> None:
@@ -169,3 +276,42 @@ class ConditionedStatus(Model):
         """Return whether the condition of a type exists and is ``"True"``."""
         condition = self.find_condition(type)
         return condition is not None and condition.status == "True"
+
+
+# Replaced as a whole by server-side apply, as in the core API: half of two references is none.
+_ATOMIC = ConfigDict(json_schema_extra=schema_extra(map_type="atomic"))
+
+
+class LocalObjectReference(Model):
+    """A reference to an object in the same namespace."""
+
+    model_config = _ATOMIC
+
+    name: str = Field(min_length=1, max_length=253, description="Name of the object.")
+
+
+class SecretKeySelector(LocalObjectReference):
+    """A key of a Secret in the same namespace."""
+
+    name: str = Field(min_length=1, max_length=253, description="Name of the Secret.")
+    key: str = Field(min_length=1, max_length=253, description="Key in the Secret.")
+    optional: bool | None = Field(default=None, description="Whether the Secret or the key may be missing.")
+
+
+class ConfigMapKeySelector(LocalObjectReference):
+    """A key of a ConfigMap in the same namespace."""
+
+    name: str = Field(min_length=1, max_length=253, description="Name of the ConfigMap.")
+    key: str = Field(min_length=1, max_length=253, description="Key in the ConfigMap.")
+    optional: bool | None = Field(default=None, description="Whether the ConfigMap or the key may be missing.")
+
+
+class TypedObjectReference(LocalObjectReference):
+    """A reference to an object of any kind."""
+
+    api_group: str | None = Field(default=None, max_length=253, description="API group; absent for the core group.")
+    kind: str = Field(min_length=1, max_length=63, description="Kind of the object.")
+    name: str = Field(min_length=1, max_length=253, description="Name of the object.")
+    namespace: str | None = Field(
+        default=None, max_length=63, description="Namespace of the object; absent for the namespace of the referrer."
+    )

@@ -23,10 +23,9 @@ from reconciler.objects.declaration import (
     string_tuple,
     typed_tuple,
 )
-from reconciler.objects.fields.messages import wire_message
-from reconciler.objects.lenient import read_leniently
+from reconciler.objects.duration import wire_message
 from reconciler.objects.markers import PrinterColumn, Rule, Scale
-from reconciler.objects.model import ConditionedStatus, ObjectMeta
+from reconciler.objects.model import ConditionedStatus, ObjectMeta, read_leniently
 from reconciler.wire import JSONObject
 
 __all__ = ["AnyResource", "InvalidObject", "Resource"]

@@ -173,7 +173,7 @@ async def test_users_and_roles_cost_nothing_when_nobody_asks_for_them() -> None:
             called: list[str] = []
 
             def note(frame: Any, event: str, _argument: Any, called: list[str] = called) -> None:
-                if event == "call" and frame.f_code.co_filename.endswith(("/apiserver/access.py", "/apiserver/users.py")):
+                if event == "call" and frame.f_code.co_filename.endswith(("apiserver/access.py", "apiserver/users.py")):
                     called.append(frame.f_code.co_qualname)
 
             before = server.statistics().requests

@@ -1,4 +1,4 @@
-"""`Duration`: a timedelta that is written as Go writes a duration, such as ``1h30m0s``."""
+"""Durations, with the wire form of Go, and what pydantic says about invalid ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler, PlainSerializer
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-__all__ = ["Duration", "format_duration", "parse_duration"]
+__all__ = [
+    "Duration",
+    "format_duration",
+    "parse_duration",
+    "wire_message",
+]
+
 
 _MICROSECONDS: dict[str, Fraction | int] = {
     "ns": Fraction(1, 1000),
@@ -105,3 +111,17 @@ Duration = Annotated[
 It reads what `parse_duration` does. A plain ``timedelta`` is an ISO 8601 string (``PT1H30M``), which the server does
 not check.
 """
+
+
+# pydantic shows a bound that is not a number as its repr.
+_BOUND = re.compile(r"Quantity\('([^']*)'\)|datetime\.timedelta\(([^)]*)\)")
+
+
+def wire_message(message: str) -> str:
+    """Return a message of pydantic with the bounds of a Quantity or Duration as on the wire: ``1Gi``, ``1h0m0s``."""
+    return _BOUND.sub(lambda found: found[1] or _duration(found[2]), message)
+
+
+def _duration(arguments: str) -> str:
+    parts = (part.split("=") for part in arguments.split(", ") if "=" in part)
+    return format_duration(timedelta(**{name: int(number) for name, number in parts}))

@@ -22,10 +22,17 @@ from pydantic_core import SchemaError as PydanticSchemaError
 from pydantic_core.core_schema import DecimalSchema, TimedeltaSchema, WithDefaultSchema
 
 from reconciler.meta import without_nulls
-from reconciler.objects.fields.duration import format_duration
-from reconciler.objects.schema.checks import check_default, check_default_type, check_models, check_pattern
-from reconciler.objects.schema.refusal import refusal
-from reconciler.objects.schema.unions import cel_name, discriminated_union, scalar_union
+from reconciler.objects.duration import format_duration
+from reconciler.objects.schema_checks import (
+    cel_name,
+    check_default,
+    check_default_type,
+    check_models,
+    check_pattern,
+    discriminated_union,
+    refusal,
+    scalar_union,
+)
 from reconciler.wire import JSONObject
 
 __all__ = ["first_paragraph", "structural_schema"]

@@ -14,7 +14,11 @@ from pydantic_core import CoreSchema, SchemaSerializer, core_schema
 
 from reconciler.meta import parse_quantity
 
-__all__ = ["QUANTITY_PATTERN", "Quantity"]
+__all__ = [
+    "QUANTITY_PATTERN",
+    "Quantity",
+]
+
 
 Number = int | float | Decimal | Fraction
 _Notation = Literal["decimal", "binary", "exponent"]
