@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from reconciler.cli.demo import timeline
+from reconciler.cli import demo_timeline as timeline
 
 PICTURE = Path(__file__).parents[1] / "demo.svg"
 _FONTS_AND_COMMENTS = re.compile(r"@font-face \{.*?\}\s*|<!--.*?-->\s*", re.DOTALL)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.cli.exits import exit_with
+from reconciler.cli.output import exit_with
 from reconciler.errors import MissingExtra
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from reconciler.cli.options import (
     OperatorOptions,
     RunOptions,
 )
-from reconciler.cli.pyproject import PYPROJECT, read_pyproject
+from reconciler.cli.targets import PYPROJECT, read_pyproject
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app", "config_sources"]
@@ -146,10 +146,10 @@ def demo(
     shows one of them, with short delays and in real time, until interrupted.
     """
     if console is not None:
-        from reconciler.cli.demo.live import run_live
+        from reconciler.cli.demo_timeline import run_live
 
         return run_live(console, naive=naive)
-    from reconciler.cli.demo.timeline import run_demo
+    from reconciler.cli.demo_timeline import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json")
 
@@ -206,7 +206,7 @@ def add_kind(
     Existing files are not overwritten: the function that adds the controllers gets one more line and an import, and the
     manifests are generated again.
     """
-    from reconciler.cli.scaffold.additions import add_kind
+    from reconciler.cli.scaffold.project import add_kind
 
     return add_kind(name, group=group, versions=versions.split(","), by_key=by_key)
 
@@ -221,7 +221,7 @@ def add_webhook(
     Existing files are not overwritten: the function that adds the controllers gets one more line and an import, and
     the manifests are generated again.
     """
-    from reconciler.cli.scaffold.additions import add_webhook
+    from reconciler.cli.scaffold.project import add_webhook
 
     return add_webhook(kind)
 
@@ -262,7 +262,7 @@ def dev(
     and TOML files below the current directory are watched. Ctrl-C ends everything. In a project of 'reconciler new' the
     target is in pyproject.toml.
     """
-    from reconciler.cli.dev.loop import run_dev
+    from reconciler.cli.dev import run_dev
 
     return run_dev(target, options)
 
@@ -281,7 +281,7 @@ def certificates(
     In a cluster the host is that of the webhooks' Service, such as 'my-operator-webhook.default.svc'. In production let
     cert-manager make and renew the certificate.
     """
-    from reconciler.cli.dev.certificates import print_certificates
+    from reconciler.cli.dev import print_certificates
 
     return print_certificates(directory, host)
 

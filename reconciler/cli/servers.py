@@ -15,8 +15,8 @@ from typing import Literal
 import msgspec
 
 from reconciler.apiserver import APIServer, LoggedRequest
+from reconciler.cli.output import write_kubeconfig
 from reconciler.cli.targets import load_resource
-from reconciler.cli.writing import write_kubeconfig
 from reconciler.errors import ConfigurationError
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""Targets on the command line: ``MODULE:ATTR`` names, their import, and the controllers that they stand for."""
+"""Targets on the command line: ``MODULE:ATTR`` names, their import, and the controllers that they stand for.
+
+The pyproject.toml of the current directory may name the target of its project.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import importlib
 import inspect
 import re
 import sys
+import tomllib
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +22,32 @@ from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager import Manager
 from reconciler.objects import Resource
 
-__all__ = ["load_resource", "load_target", "one_line_errors", "operator_name", "setup_function"]
+__all__ = [
+    "PYPROJECT",
+    "load_resource",
+    "load_target",
+    "one_line_errors",
+    "operator_name",
+    "read_pyproject",
+    "setup_function",
+]
+
+
+PYPROJECT = Path("pyproject.toml")
+
+
+def read_pyproject() -> dict[str, Any] | None:
+    """Return the document; None if there is no such file.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    try:
+        return tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{PYPROJECT}: not a readable TOML file: {error}") from error
 
 
 def load_target(target: str) -> object:

@@ -14,7 +14,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from reconciler.cli.writing import write_files, write_kubeconfig
+from reconciler.cli.output import write_files, write_kubeconfig
 from reconciler.errors import ConfigurationError
 from tests.cli.projects import ROOT, documents, passes, snapshot
 from tests.cli.test_command_line import run

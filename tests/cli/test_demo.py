@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.demo import timeline
+from reconciler.cli import demo_timeline as timeline
 from tests.cli.test_command_line import run
 
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,7 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.testing.control_plane import BinariesMissing, binaries_path, build
-from reconciler.testing.control_plane.binaries import find_or_build
-from reconciler.testing.control_plane.progress import BuildProgress
+from reconciler.testing.control_plane.binaries import BuildProgress, find_or_build
 
 GO = """#!/bin/sh
 set -e

@@ -16,8 +16,7 @@ from reconciler.client import Client
 from reconciler.clock import SystemClock, use_clock
 from reconciler.errors import Forbidden, NotFound
 from reconciler.testing.control_plane import AuditRecord, BinariesMissing, ControlPlane, ControlPlaneFailed
-from reconciler.testing.control_plane.audit import read_audit_log
-from reconciler.testing.control_plane.plane import new_private_key
+from reconciler.testing.control_plane.plane import new_private_key, read_audit_log
 
 
 def pretend(directory: Path, **programs: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from reconciler.cli.printing import print_json
+from reconciler.cli.output import print_json
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
 from reconciler.objects import AnyResource, CRDChange, compare_crds, generate_crd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from reconciler.cli.manifests.installation import (
+from reconciler.cli.manifests.base import (
     GRACE_PERIOD,
     HEALTH_PORT,
     METRICS_PORT,

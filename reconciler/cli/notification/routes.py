@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.cli.printing import print_json
+from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError
 from reconciler.notification import NotificationRequest, attributes_of
 from reconciler.notification.channels import RECEIVER_KINDS

@@ -9,7 +9,7 @@ import msgspec
 
 from reconciler.cli.operator.endpoint import EndpointError, key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
-from reconciler.cli.printing import print_json
+from reconciler.cli.output import print_json
 from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
 from reconciler.meta import human_duration

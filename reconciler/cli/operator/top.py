@@ -12,7 +12,7 @@ import msgspec
 
 from reconciler.cli.operator.endpoint import key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
-from reconciler.cli.printing import print_json
+from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.meta import human_duration
 from reconciler.wire import JSONObject

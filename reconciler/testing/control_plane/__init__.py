@@ -5,9 +5,8 @@ this package contains. Several control planes may run side by side. Each has its
 an audit log, and leaves nothing behind. There are no controllers in it: no garbage collection, no pods.
 """
 
-from reconciler.testing.control_plane.audit import AuditRecord
 from reconciler.testing.control_plane.binaries import BinariesMissing, binaries_path, build
-from reconciler.testing.control_plane.plane import ControlPlane
+from reconciler.testing.control_plane.plane import AuditRecord, ControlPlane
 from reconciler.testing.control_plane.process import ControlPlaneFailed
 
 __all__ = ["AuditRecord", "BinariesMissing", "ControlPlane", "ControlPlaneFailed", "binaries_path", "build"]

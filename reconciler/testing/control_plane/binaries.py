@@ -1,4 +1,4 @@
-"""The binaries of a control plane: found, or built from Go modules."""
+"""The programs of a control plane: found or built from Go modules, with their command lines and files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,31 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from reconciler.errors import ConfigurationError
-from reconciler.testing.control_plane.progress import TERMINAL_PERIOD, BuildProgress, is_package
+import msgspec
 
-__all__ = ["BinariesMissing", "binaries_path", "build"]
+from reconciler.clock import Clock, current_clock
+from reconciler.errors import ConfigurationError
+
+__all__ = [
+    "ETCD_DATA",
+    "TERMINAL_PERIOD",
+    "BinariesMissing",
+    "BuildProgress",
+    "apiserver_command",
+    "binaries_path",
+    "build",
+    "etcd_command",
+    "is_package",
+    "manager_certificate",
+    "manager_command",
+    "write_manager_kubeconfig",
+    "write_private",
+]
+
 
 _log = logging.getLogger("reconciler.testing")
 
@@ -200,3 +217,168 @@ def _is_running(process: subprocess.Popen[str]) -> bool:
     except subprocess.TimeoutExpired:
         return True
     return False
+
+
+ETCD_DATA = "etcd"
+_MANAGER = "kube-controller-manager"
+_MANAGER_KUBECONFIG = f"{_MANAGER}.kubeconfig"
+
+
+def etcd_command(binaries: Path, directory: Path, url: str) -> list[str]:
+    """Return the command line of etcd."""
+    return [
+        str(binaries / "etcd"),
+        f"--data-dir={directory / ETCD_DATA}",
+        f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}",
+        "--listen-peer-urls=http://127.0.0.1:0",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+    ]
+
+
+def apiserver_command(binaries: Path, directory: Path, etcd: str, port: int, flags: Sequence[str]) -> list[str]:
+    """Return the command line of kube-apiserver."""
+    return [
+        str(binaries / "kube-apiserver"),
+        f"--etcd-servers={etcd}",
+        f"--cert-dir={directory / 'certificates'}",
+        f"--secure-port={port}",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        # The server draws from the upper part of a range first, so the lower one is free for addresses and node ports
+        # that a Service names: 10.0.0.1 to 10.0.0.255, and 30000 to 30085.
+        "--service-cluster-ip-range=10.0.0.0/16",
+        "--service-account-issuer=https://control-plane.invalid",
+        f"--service-account-signing-key-file={directory / 'accounts.key'}",
+        f"--service-account-key-file={directory / 'accounts.key'}",
+        f"--token-auth-file={directory / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        # It waits for token secrets that no controller creates here; envtest disables it, too.
+        "--disable-admission-plugins=ServiceAccount",
+        "--allow-privileged=true",
+        "--profiling=false",
+        f"--audit-policy-file={directory / 'policy.json'}",
+        f"--audit-log-path={directory / 'audit.log'}",
+        *flags,
+    ]
+
+
+def manager_command(binaries: Path, directory: Path, port: int) -> list[str]:
+    """Return the command line of kube-controller-manager."""
+    return [
+        str(binaries / _MANAGER),
+        f"--kubeconfig={directory / _MANAGER_KUBECONFIG}",
+        f"--cert-dir={manager_certificate(directory).parent}",
+        f"--secure-port={port}",
+        "--bind-address=127.0.0.1",
+        "--leader-elect=false",
+        f"--service-account-private-key-file={directory / 'accounts.key'}",
+        f"--root-ca-file={directory / 'certificates' / 'apiserver.crt'}",
+        "--profiling=false",
+    ]
+
+
+def manager_certificate(directory: Path) -> Path:
+    """Return the certificate that kube-controller-manager creates for its own endpoint."""
+    return directory / _MANAGER / f"{_MANAGER}.crt"
+
+
+def write_manager_kubeconfig(directory: Path, url: str, token: str) -> None:
+    """Write the kubeconfig of kube-controller-manager."""
+    authority = str(directory / "certificates" / "apiserver.crt")
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "a", "cluster": {"server": url, "certificate-authority": authority}}],
+        "users": [{"name": "a", "user": {"token": token}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "current-context": "a",
+    }
+    write_private(directory / _MANAGER_KUBECONFIG, msgspec.json.encode(config))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
+SHORT = 2.0
+"""Seconds of a build that shows nothing."""
+
+TERMINAL_PERIOD = 1.0
+"""Seconds between two updates of the line on a terminal."""
+
+PERIOD = 30.0
+"""Seconds between two lines, if the stream is not a terminal."""
+
+_PACKAGE = re.compile(r"[\w.~+-]+(/[\w.~+-]+)*")
+_DOWNLOAD = "go: downloading "
+
+
+class BuildProgress:
+    """A display of what ``go install -v`` does: a line that changes on a terminal, else a line every 30 s.
+
+    Args:
+        stream: where to write it; None for nowhere.
+        clock: source of time. Default: the current clock.
+    """
+
+    def __init__(self, stream: TextIO | None, *, clock: Clock | None = None) -> None:
+        self._stream = stream
+        self._terminal = stream is not None and stream.isatty()
+        self._now = (clock or current_clock()).monotonic
+        self._started = self._now()
+        self._next = self._started + (SHORT if self._terminal else PERIOD)
+        self._shown = False
+        self._packages = 0
+        self._modules = 0
+
+    def add_line(self, line: str) -> None:
+        """Count a line of Go's output."""
+        self._packages += is_package(line)
+        self._modules += line.startswith(_DOWNLOAD)
+
+    def waiting(self) -> None:
+        """Write that another process is building."""
+        if self._stream is not None:
+            print("another process is building etcd and kube-apiserver: waiting for it", file=self._stream, flush=True)
+
+    def update(self) -> None:
+        """Write the progress if it is time to."""
+        now = self._now()
+        if self._stream is None or now < self._next:
+            return
+        self._next = now + (TERMINAL_PERIOD if self._terminal else PERIOD)
+        minutes, seconds = divmod(int(now - self._started), 60)
+        text = f"{minutes}:{seconds:02} min, modules downloaded: {self._modules}, packages compiled: {self._packages}"
+        whole = f"building etcd and kube-apiserver: {text}"
+        self._write(f"\r{self._fitting(whole, f'building: {text}')}\x1b[K" if self._terminal else f"{whole}\n")
+        self._shown = True
+
+    def close(self) -> None:
+        """Erase the line on a terminal."""
+        if self._terminal and self._shown:
+            self._write("\r\x1b[K")
+
+    def _fitting(self, text: str, short: str) -> str:
+        """Return what fits in a line of the terminal, since only one line can be written over."""
+        try:
+            width = os.get_terminal_size(self._stream.fileno()).columns if self._stream is not None else 0
+        except OSError:  # the stream has no descriptor
+            width = 0
+        if not width or len(text) < width:
+            return text
+        return short[: width - 1]
+
+    def _write(self, text: str) -> None:
+        if self._stream is not None:
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def is_package(line: str) -> bool:
+    """Return whether a line of ``go install -v`` is the name of a compiled package, not a message."""
+    return _PACKAGE.fullmatch(line) is not None

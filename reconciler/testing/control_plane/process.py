@@ -22,9 +22,9 @@ import msgspec
 from reconciler.clock import current_clock
 from reconciler.errors import ReconcilerError
 from reconciler.http.tls import client_tls_context
-from reconciler.testing.control_plane.binaries import BinariesMissing
-from reconciler.testing.control_plane.commands import (
+from reconciler.testing.control_plane.binaries import (
     ETCD_DATA,
+    BinariesMissing,
     apiserver_command,
     etcd_command,
     manager_certificate,

@@ -10,13 +10,10 @@ from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.http import Transport
 from reconciler.manager import Manager
-from reconciler.testing.workloads.base import WorkloadReconciler
-from reconciler.testing.workloads.daemon_sets import DaemonSets
-from reconciler.testing.workloads.deployments import Deployments
+from reconciler.testing.workloads.base import PodRunner, WorkloadReconciler
+from reconciler.testing.workloads.deployments import Deployments, ReplicaSets
 from reconciler.testing.workloads.jobs import Jobs
-from reconciler.testing.workloads.pods import PodRunner
-from reconciler.testing.workloads.replica_sets import ReplicaSets
-from reconciler.testing.workloads.stateful_sets import StatefulSets
+from reconciler.testing.workloads.sets import DaemonSets, StatefulSets
 
 __all__ = ["WorkloadControllers"]
 

@@ -31,7 +31,14 @@ from reconciler.notification import (
 )
 from reconciler.wire import JSONObject
 
-__all__ = ["Attempt", "Facts", "new_notification", "play", "running_operator"]
+__all__ = [
+    "Attempt",
+    "Facts",
+    "new_notification",
+    "play",
+    "running_operator",
+]
+
 
 _TERMINAL = {"Sent", "PartiallySent", "Failed"}
 _POLICY = {"maxAttempts": 5, "initialBackoffSeconds": 30, "backoffMultiplier": 2, "maxBackoffSeconds": 480, "jitter": 0}

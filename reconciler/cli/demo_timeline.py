@@ -1,18 +1,26 @@
-"""The demo on the terminal: the naive timeline, this library's timeline, and what they show."""
+"""The demo on the terminal and in the browser: the naive timeline, this library's, and what they show."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from reconciler.cli.demo.scenario import Attempt, Facts, play
-from reconciler.cli.printing import print_json
+from reconciler.cli.demo_scenario import Attempt, Facts, new_notification, play, running_operator
+from reconciler.cli.options import options_as_typed
+from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.testing import virtual_time
+
+__all__ = [
+    "run_demo",
+    "run_live",
+]
+
 
 try:  # the whole extra at once, before anything is shown
     import jsonschema_rs  # noqa: F401
@@ -26,7 +34,6 @@ try:  # the whole extra at once, before anything is shown
 except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "rich", extra="demo", purpose="the demo") from error
 
-__all__ = ["run_demo"]
 
 _FRAME = 1 / 30
 """Real seconds per frame."""
@@ -200,3 +207,42 @@ def _times(values: Sequence[float]) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.0f} s" if float(value).is_integer() else f"{value:.2f} s"
+
+
+_POLICY = {"maxAttempts": 5, "initialBackoffSeconds": 2, "backoffMultiplier": 2, "maxBackoffSeconds": 480, "jitter": 0}
+"""That of the demo on the terminal, with a fifteenth of its delays."""
+
+_PERIOD = 60.0
+"""Seconds between two notifications; the retries of one take 30."""
+
+
+def run_live(address: str, *, naive: bool) -> int:
+    """Serve the console of an operator that retries notifications, until interrupted.
+
+    Args:
+        address: where the console is served.
+        naive: whether to use the naive reconciler.
+
+    Raises:
+        ConfigurationError: the address is invalid, or cannot be listened on.
+        KeyboardInterrupt: always, in the end.
+    """
+    with options_as_typed(security="the option security= of your own Manager"):
+        asyncio.run(_serve(address, naive=naive))
+    return 0
+
+
+async def _serve(address: str, *, naive: bool) -> None:
+    async with running_operator(naive=naive, console=address, grace_period=1) as (_, client, manager):
+        key = f"controller={manager.controllers[0].name}&namespace=default&name=disk-full-1"
+        when = "Retried at once" if naive else "Retried after 2, 6, 14 and 30 s"
+        print(
+            f"{when}: a notification, through the channel 'file', which always fails.\n"
+            f"Its timeline: {manager.console_url}/key?{key}\n"
+            f"Everything:   {manager.console_url}/\n"
+            "Ctrl-C ends.",
+            flush=True,
+        )
+        for number in itertools.count(1):
+            await client.create(new_notification(f"disk-full-{number}", _POLICY))
+            await asyncio.sleep(_PERIOD)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.cli.exits import exit_with
 from reconciler.cli.manifests.base import own_definitions
 from reconciler.cli.options import RunOptions
+from reconciler.cli.output import exit_with
 from reconciler.cli.run import run_target
 from reconciler.cli.targets import operator_name
 from reconciler.manager import Manager

@@ -1,4 +1,7 @@
-"""The development loop: a server that stays, and an operator that restarts when a file changes."""
+"""``reconciler dev``: a server that stays, and an operator that restarts when a file changes.
+
+Webhooks get a certificate from a new CA of the project.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,57 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from reconciler.cli.dev.certificates import write_certificates
-from reconciler.cli.dev.operator import ProcessOptions
+from reconciler.cli.dev_operator import ProcessOptions
 from reconciler.cli.options import DevOptions
+from reconciler.cli.output import write_files, write_kubeconfig
 from reconciler.cli.servers import describe_data
-from reconciler.cli.writing import write_kubeconfig
 from reconciler.errors import ConfigurationError, MissingExtra
 
-__all__ = ["run_dev"]
+__all__ = [
+    "print_certificates",
+    "run_dev",
+    "write_certificates",
+]
+
+
+_FILES = ("ca.crt", "tls.crt", "tls.key")
+
+
+def print_certificates(directory: Path, hosts: Sequence[str]) -> int:
+    """Write development certificates, and print where they are."""
+    write_certificates(directory, hosts)
+    print(f"wrote {', '.join(str(directory / name) for name in _FILES)} for {', '.join(hosts)}")
+    print("They are for development: the key of the CA is not kept.")
+    return 0
+
+
+def write_certificates(directory: Path, hosts: Sequence[str]) -> None:
+    """Write ``ca.crt``, ``tls.crt`` and ``tls.key`` for host names or addresses; only their owner may read them.
+
+    Raises:
+        ConfigurationError: a host is invalid, a file exists, or one cannot be written.
+        MissingExtra: the extra ``develop`` is not installed.
+    """
+    try:
+        import trustme
+    except ModuleNotFoundError as error:
+        raise MissingExtra("trustme", extra="develop", purpose="making development certificates") from error
+    authority = trustme.CA()
+    try:
+        certificate = authority.issue_cert(*hosts)
+    except (ValueError, UnicodeError) as error:
+        raise ConfigurationError(f"{', '.join(hosts)}: not valid names of a certificate: {error}") from error
+    chain = b"".join(each.bytes() for each in certificate.cert_chain_pems)
+    contents = authority.cert_pem.bytes(), chain, certificate.private_key_pem.bytes()
+    files = {name: content.decode() for name, content in zip(_FILES, contents, strict=True)}
+    write_files(directory, files, mode=0o600)
+
 
 _SUFFIXES = frozenset({".py", ".toml", ".yaml", ".yml", ".json"})
 _IGNORED = frozenset({"__pycache__", "node_modules"})
@@ -193,7 +233,7 @@ class _Operator:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "reconciler.cli.dev.operator",
+                "reconciler.cli.dev_operator",
                 msgspec.json.encode(msgspec.structs.replace(options, alive=end)).decode(),
                 pass_fds=[end],
                 start_new_session=True,

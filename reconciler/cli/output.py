@@ -1,16 +1,25 @@
-"""Files that are written all or not at all."""
+"""The output of commands: exit codes, one line for each error, JSON, and files that are written all or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from reconciler.errors import ConfigurationError
+import msgspec
 
-__all__ = ["write_files", "write_kubeconfig"]
+from reconciler.errors import ConfigurationError, ReconcilerError
+
+__all__ = [
+    "exit_with",
+    "print_json",
+    "write_files",
+    "write_kubeconfig",
+]
+
 
 _OWN_CLUSTERS = ("reconciler", "control-plane")
 """The names of the clusters in kubeconfigs of this library's servers."""
@@ -164,3 +173,26 @@ def _is_own_kubeconfig(content: bytes) -> bool:
         return document is None or all(cluster["name"] in _OWN_CLUSTERS for cluster in document["clusters"])
     except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError):
         return False
+
+
+def print_json(document: object) -> None:
+    """Print a document, indented."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+
+
+def exit_with(command: Callable[[], int]) -> None:
+    """Run a command and exit with its result, or with one line for an error.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    try:
+        sys.exit(command())
+    except ReconcilerError as error:
+        print(f"reconciler: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

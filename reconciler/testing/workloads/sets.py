@@ -1,11 +1,13 @@
-"""The stand-in for the StatefulSet controller."""
+"""The stand-ins for the StatefulSet and the DaemonSet controller."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from reconciler.controller import Outcome, Result
+from reconciler.controller import Outcome, Result, Watch
 from reconciler.errors import AlreadyExists
+from reconciler.meta import Request
 from reconciler.testing.workloads.base import (
     POD,
     WorkloadReconciler,
@@ -14,13 +16,18 @@ from reconciler.testing.workloads.base import (
     is_terminating,
     pod_of,
     ready_since,
+    scaled,
     without_zeros,
 )
 from reconciler.wire import JSONObject
 
-__all__ = ["StatefulSets"]
+__all__ = [
+    "DaemonSets",
+    "StatefulSets",
+]
 
-_HASH = "controller-revision-hash"
+
+REVISION_HASH = "controller-revision-hash"
 
 
 class StatefulSets(WorkloadReconciler):
@@ -44,7 +51,7 @@ class StatefulSets(WorkloadReconciler):
         await self._move(doc, pods, revision)
         active = [pod for pod in found if is_active(pod)]
         available, wait = self.available(active, spec.get("minReadySeconds") or 0)
-        await self.write_status(doc, _status(doc, active, revision, available))
+        await self.write_status(doc, _stateful_status(doc, active, revision, available))
         return None if wait is None else Result(requeue_after=wait)
 
     async def _move(self, doc: JSONObject, pods: Mapping[int, JSONObject], revision: str) -> None:
@@ -78,7 +85,7 @@ class StatefulSets(WorkloadReconciler):
         name = f"{doc['metadata']['name']}-{ordinal}"
         own = {
             "apps.kubernetes.io/pod-index": str(ordinal),
-            _HASH: revision,
+            REVISION_HASH: revision,
             "statefulset.kubernetes.io/pod-name": name,
         }
         pod = pod_of(doc, own, name=name, generateName=f"{doc['metadata']['name']}-")
@@ -109,10 +116,10 @@ def _ordinal(pod: JSONObject) -> int:
 
 
 def _revision(pod: JSONObject) -> str:
-    return str(pod["metadata"]["labels"].get(_HASH))
+    return str(pod["metadata"]["labels"].get(REVISION_HASH))
 
 
-def _status(doc: JSONObject, active: Sequence[JSONObject], revision: str, available: int) -> JSONObject:
+def _stateful_status(doc: JSONObject, active: Sequence[JSONObject], revision: str, available: int) -> JSONObject:
     spec, before = doc["spec"], doc.get("status") or {}
     updated = sum(_revision(pod) == revision for pod in active)
     ready = sum(ready_since(pod) is not None for pod in active)
@@ -133,4 +140,92 @@ def _status(doc: JSONObject, active: Sequence[JSONObject], revision: str, availa
         "updateRevision": revision,
         "collisionCount": before.get("collisionCount", 0),
         "availableReplicas": available,
+    }
+
+
+_NODE_NAME = "metadata.name"
+
+
+class DaemonSets(WorkloadReconciler):
+    """Creates a pod for each Node that the ``nodeSelector`` selects, replaces outdated pods, and writes the status.
+
+    Taints and affinities are ignored.
+    """
+
+    kind = "apps/v1/DaemonSet"
+
+    def watches(self) -> Sequence[Watch]:
+        """Return the watch on Nodes, which concern every DaemonSet."""
+        return [Watch("v1/Node", mapper=self._all)]
+
+    async def _all(self, _node: Any) -> list[Request]:
+        return [Request(each.name, each.namespace) for each in await self.client.list(self.kind)]
+
+    def can_adopt(self, _owner: JSONObject, candidate: JSONObject, /) -> bool:
+        """Return whether a pod was created for a node."""
+        return bool(_node(candidate))
+
+    async def sync(self, doc: JSONObject) -> Outcome:
+        """Create, replace or delete pods, and write the status."""
+        spec, found = doc["spec"], await self.owned(POD, doc)
+        selector = spec["template"]["spec"].get("nodeSelector") or {}
+        nodes = {node.name for node in await self.client.list("v1/Node", label_selector=selector)}
+        revision = hash_of(spec["template"])
+        active = [pod for pod in found if is_active(pod)]
+        await self.delete(pod for pod in found if not is_active(pod) or _node(pod) not in nodes)
+        for name in sorted(nodes - {_node(pod) for pod in found}):
+            await self.client.create(_pod(doc, name, revision))
+        available, wait = self.available(active, spec.get("minReadySeconds") or 0)
+        await self._replace(doc, active, revision, len(nodes), available)
+        await self.write_status(doc, _daemon_status(doc, active, nodes, revision, available))
+        return None if wait is None else Result(requeue_after=wait)
+
+    async def _replace(
+        self, doc: JSONObject, active: Sequence[JSONObject], revision: str, wanted: int, available: int
+    ) -> None:
+        """Delete as many outdated pods as may be unavailable, first those that are not ready."""
+        update = doc["spec"].get("updateStrategy") or {}
+        if update.get("type") == "OnDelete":
+            return
+        limit = (update.get("rollingUpdate") or {}).get("maxUnavailable", 1)
+        room = max(1, scaled(limit, wanted)) - (wanted - available)
+        outdated = [pod for pod in active if pod["metadata"]["labels"].get(REVISION_HASH) != revision]
+        broken = [pod for pod in outdated if ready_since(pod) is None]
+        healthy = [pod for pod in outdated if ready_since(pod) is not None]
+        await self.delete([*broken, *healthy[: max(0, room)]])
+
+
+def _pod(doc: JSONObject, node: str, revision: str) -> JSONObject:
+    labels = {REVISION_HASH: revision, "pod-template-generation": str(doc["metadata"]["generation"])}
+    pod = pod_of(doc, labels)
+    fields = [{"key": _NODE_NAME, "operator": "In", "values": [node]}]
+    affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": fields}]}}
+    pod["spec"] = {**pod["spec"], "affinity": {**(pod["spec"].get("affinity") or {}), "nodeAffinity": affinity}}
+    return pod
+
+
+def _node(pod: JSONObject) -> str:
+    """Return the node for which a pod was created; empty for none."""
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+    fields = [field for term in terms for field in term.get("matchFields") or ()]
+    return str(fields[0]["values"][0]) if fields else ""
+
+
+def _daemon_status(
+    doc: JSONObject, active: Sequence[JSONObject], nodes: Collection[str], revision: str, available: int
+) -> JSONObject:
+    placed = [pod for pod in active if _node(pod) in nodes]
+    counts = {
+        "observedGeneration": doc["metadata"]["generation"],
+        "updatedNumberScheduled": sum(pod["metadata"]["labels"].get(REVISION_HASH) == revision for pod in placed),
+        "numberAvailable": available,
+        "numberUnavailable": len(nodes) - available,
+    }
+    return {
+        "currentNumberScheduled": len(placed),
+        "numberMisscheduled": len(active) - len(placed),
+        "desiredNumberScheduled": len(nodes),
+        "numberReady": sum(ready_since(pod) is not None for pod in placed),
+        **without_zeros(counts),
     }

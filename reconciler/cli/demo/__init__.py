@@ -1,1 +1,0 @@
-"""`reconciler demo`: the retry timeline without a cluster."""

@@ -1,1 +1,0 @@
-"""The command ``reconciler dev``: a server, and an operator that restarts when a file changes."""
