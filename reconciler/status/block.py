@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable, Generator, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -185,10 +185,10 @@ class Block:
         """End the recording; return the session if this batcher must flush it."""
         session = self.require_session()
         if error is not None and self._policy.on_error != "flush":
-            session.withdraw(self._is_unwanted)
+            session.withdraw(self._unwanted())
         if self.joined is not None:
             return None
-        session.close(in_error=error is not None)
+        session.close()
         if self._binding.kopf is not None:
             if mutations := session.hand_over():
                 self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
@@ -197,8 +197,6 @@ class Block:
 
     def _finish(self, session: Session, error: BaseException | None, failure: BaseException | None) -> None:
         """End the block after its flush; a failure of the flush becomes a note on the block's own exception."""
-        if error is not None:
-            session.keep_failed()
         if failure is None:
             session.written = bool(session.written)
         elif error is None or not isinstance(failure, Exception):
@@ -209,10 +207,11 @@ class Block:
             error.add_note(text)
             _logger.warning("%s", text)
 
-    def _is_unwanted(self, mutation: Mutation) -> bool:
-        if self.joined is not None and not any(mutation is own for own in self._recorded_here):
-            return False
-        return self._policy.on_error == "discard" or isinstance(mutation, DECISIONS)
+    def _unwanted(self) -> Callable[[Mutation], bool]:
+        """Return whether `on_error` leaves out a mutation; of a joined batcher only its own."""
+        own = None if self.joined is None else set(map(id, self._recorded_here))
+        kinds = Mutation if self._policy.on_error == "discard" else DECISIONS
+        return lambda mutation: (own is None or id(mutation) in own) and isinstance(mutation, kinds)
 
     def _new_session(self, uid: str, counts: dict[str, int]) -> Session:
         cycle, metrics = current_cycle.get(), self._metrics

@@ -54,7 +54,8 @@ class StatusError(ReconcilerError):
     """An error after which the recorded mutations are not saved.
 
     Attributes:
-        unsaved: the mutations, in the order of their calls; pass them to `StatusBatcher.record` to try again.
+        unsaved: the mutations, in the order of their calls; pass them to `StatusBatcher.record` to try again. Those of
+            a checkpoint are still recorded, except what must not be repeated; see `StatusBatcher.flush`.
         retryable: whether the same write may succeed later. False: something must change before a retry can help.
     """
 

@@ -12,7 +12,7 @@ import msgspec
 from reconciler.cancellation import FAILURES
 from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.reporting import log_metrics_failure, report
-from reconciler.status.errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
+from reconciler.status.errors import MAX_NAMED, StatusError, StatusNotOpen
 from reconciler.status.flush.core import Flush
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
 from reconciler.status.flush.replay import UnansweredWrites, Unsaved, select_replayable
@@ -94,8 +94,9 @@ class Session:
         self._base: Mapping[str, Any] = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
         self._unanswered: UnansweredWrites | None = None  # writes of what is carried
+        self._in_flight: list[Mutation] = []  # of the flush in progress, except what was withdrawn since
         self._recorded: list[Mutation] = []
-        self._failed: list[Mutation] = []  # of a checkpoint, unless recorded again
+        self._returned: dict[int, Mutation] = {}  # those of them that are in the error of a checkpoint, by their id()
         self._working: Mapping[str, Any] | None = None  # see `_working_status`; None until it is needed
         self._statistics = ApplyStatistics()
 
@@ -162,19 +163,20 @@ class Session:
                 raise StatusNotOpen(
                     f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
                 )
+            if id(mutation) in self._returned:
+                return
             working = self._working_status()
             if working is not self._base or not mutation.leaves_unchanged(working):
                 mutation.apply(self._private_working_status(), self._statistics)
             self._recorded.append(mutation)
-            if self._failed:
-                self._failed = [failed for failed in self._failed if failed is not mutation]
 
     def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
-        """Forget recorded mutations that have not been sent."""
+        """Forget recorded mutations that have not been sent; those in flight are not sent again."""
         with self._lock:
-            kept = [mutation for mutation in self._recorded if not unwanted(mutation)]
-            if len(kept) != len(self._recorded):
-                self._recorded, self._working = kept, None
+            for recorded in (self._in_flight, self._recorded):
+                recorded[:] = [mutation for mutation in recorded if not unwanted(mutation)]
+            self._returned = {key: each for key, each in self._returned.items() if not unwanted(each)}
+            self._working = None
 
     def current(self) -> JSONObject:
         """Return a private copy of the status with everything recorded applied."""
@@ -187,16 +189,10 @@ class Session:
         with self._lock:
             return copy_json(get_path(self._working_status(), path))
 
-    def close(self, *, in_error: bool) -> None:
-        """Accept no more mutations.
-
-        Args:
-            in_error: whether the block ended with an exception. If not, it has handled every failed checkpoint.
-        """
+    def close(self) -> None:
+        """Accept no more mutations."""
         with self._lock:
             self._open = False
-            if not in_error:
-                self._failed = []
 
     # Flushing.
 
@@ -235,9 +231,11 @@ class Session:
             mutations, carried = (*self._carried, *self._recorded), self._carried
             unchanged = not mutations or self._changes_nothing()
             computed, statistics = ({}, self._statistics) if unchanged else self._release_working_status()
-            self._carried, self._recorded = [], []
+            self._carried, self._recorded, self._returned = [], [], {}
             if unchanged:
                 self._working = None
+            else:
+                self._in_flight = list(mutations)
         if unchanged:
             self.counts["trimmed"] += statistics.trimmed if mutations else 0
             self._end("unchanged")
@@ -270,7 +268,7 @@ class Session:
         with self._lock:
             self.document = result.document or self.document
             self._tip, self._base, self._working = result.tip, result.base, None
-            self._unanswered = None
+            self._in_flight, self._unanswered = [], None
         self.counts["trimmed"] += result.trimmed
         self.counts["fields"] += len(result.fields)
         if result.outcome == "written":
@@ -287,37 +285,31 @@ class Session:
     def fail(self, pending: PendingFlush, error: BaseException) -> None:
         """Take back a flush that failed permanently.
 
-        After a checkpoint the caller's own mutations are in the error, and the caller decides about them. Those of an
-        earlier reconcile go out with the next flush. At the end of the block, everything that may be tried again goes
-        to the reconcile; with a token that is everything, since the next flush can find out whether this one was
-        applied.
+        What it could not save stays recorded after a checkpoint, and at the end of the block goes to the reconcile. The
+        exception is what may have been applied and must not be applied twice: it is only in the error. With a token
+        everything stays, since the next flush can find out whether this one was applied.
         """
         attempts, unanswered = pending.flush.attempts, pending.flush.unanswered
-        carried_ids = {id(mutation) for mutation in pending.carried}
-        carried = [
-            each for each in attempts.mutations if id(each) in carried_ids and (unanswered or attempts.may_repeat(each))
-        ]
+        carried_ids = set(map(id, pending.carried))
         own = [each for each in attempts.mutations if id(each) not in carried_ids]
-        recorded = [each for each in own if (unanswered and not pending.checkpoint) or attempts.may_repeat(each)]
         with self._lock:
-            self._working = None
-            self._unanswered = unanswered
+            wanted = set(map(id, self._in_flight))
+            kept = [
+                each
+                for each in attempts.mutations
+                if id(each) in wanted and (unanswered is not None or attempts.may_repeat(each))
+            ]
+            self._in_flight, self._working, self._unanswered = [], None, unanswered
             if pending.checkpoint:
-                self._carried = carried
-                if not isinstance(error, (StatusConflict, StatusContested)):
-                    self._failed += recorded
+                self._carried = [each for each in kept if id(each) in carried_ids]
+                self._returned = {id(each): each for each in kept if id(each) not in carried_ids}
+                self._recorded = [*self._returned.values(), *self._recorded]
         if not pending.checkpoint:
-            self._failed += [*carried, *recorded]
-            self.keep_failed()
+            if kept and self._cycle is not None:
+                self._cycle.keep_unsaved(self._uid, Unsaved.of(kept, self._base, unanswered))
         elif isinstance(error, StatusError):
             error.unsaved = tuple(own)
         self._end("failed", pending, error)
-
-    def keep_failed(self) -> None:
-        """Leave what could not be saved to the running reconcile, if this is its object, for the next one."""
-        failed, self._failed = self._failed, []
-        if failed and self._cycle is not None:
-            self._cycle.keep_unsaved(self._uid, Unsaved.of(failed, self._base, self._unanswered))
 
     def _is_object_of(self, cycle: Cycle) -> bool:
         # The API version is a representation of the object; it does not identify another object.
@@ -352,7 +344,7 @@ class Session:
     def _working_status(self) -> Mapping[str, Any]:
         """Return the base with carried and recorded applied; the base itself while they leave it unchanged."""
         if self._working is None:
-            mutations = (*self._carried, *self._recorded)
+            mutations = (*self._carried, *self._in_flight, *self._recorded)
             self._working, self._statistics = (
                 apply_all(mutations, self._base) if mutations else (self._base, ApplyStatistics())
             )
