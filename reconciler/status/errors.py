@@ -7,7 +7,7 @@ The tree, under `reconciler.errors.ReconcilerError`::
     ├── StatusContested             another writer has changed a field that this batcher sets.
     ├── StatusOutcomeUnknown        the response was lost, and repeating the write could count twice.
     ├── StatusUnavailable           the server was unreachable or overloaded until the time or the requests ran out.
-    ├── StatusRejected              the server refused the write; a retry cannot help.
+    ├── StatusRejected              the server refused the write; nothing was written.
     │   ├── StatusInvalid           422: fields do not match the kind's schema.
     │   └── StatusTooLarge          the object is beyond the server's limit.
     ├── StatusSubresourceMissing    the kind is served without ``/status``.
@@ -94,7 +94,10 @@ class StatusUnavailable(StatusError):
 
 
 class StatusRejected(StatusError):
-    """The server refused the write, and would refuse it again."""
+    """The server refused the write, and would refuse it at once again; nothing was written.
+
+    It is `retryable` if an admission webhook did not answer, since nothing here must change until it does.
+    """
 
     retryable = False
 
