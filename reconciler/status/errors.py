@@ -21,7 +21,9 @@ and, of the guard::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from reconciler.errors import ReconcilerError
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from reconciler.status.record.mutations import Mutation
 
 __all__ = [
-    "MAX_NAMED",
     "StatusConflict",
     "StatusContested",
     "StatusError",
@@ -44,10 +45,15 @@ __all__ = [
     "StatusUnavailable",
     "TooManyStatusWrites",
     "UnknownStatusField",
+    "cut",
+    "listed",
 ]
 
 MAX_NAMED = 12
 """How many mutations or fields a message names."""
+
+MAX_TEXT = 1000
+"""How many characters a message quotes of a server's; a name gets a tenth. The names in a status may be its users'."""
 
 
 class StatusError(ReconcilerError):
@@ -140,8 +146,22 @@ class TooManyStatusWrites(ReconcilerError, AssertionError):
     """A guarded cycle wrote an object's status more than once; the message has the stack of each write."""
 
 
+def cut(text: str, limit: int = MAX_TEXT) -> str:
+    """Return a text with `limit` characters at most."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def listed(names: Iterable[str], separator: str = ", ") -> str:
+    """Return names for a message, each once: the first `MAX_NAMED`, and how many more there are."""
+    counts = Counter(names)
+    shown = [
+        cut(name, MAX_TEXT // 10) + (f" ({count} times)" if count > 1 else "")
+        for name, count in islice(counts.items(), MAX_NAMED)
+    ]
+    more = len(counts) - len(shown)
+    return separator.join(shown) + (f"{separator}and {more} more" if more else "")
+
+
 def _described(mutations: Sequence[Mutation]) -> str:
     """Return verbs and paths without values: a status may contain what a log must not."""
-    named = [f"{m.verb} {', '.join(map(format_path, m.paths))}".rstrip() for m in mutations[:MAX_NAMED]]
-    more = len(mutations) - len(named)
-    return "; ".join(named) + (f"; and {more} more" if more else "")
+    return listed((f"{m.verb} {', '.join(map(format_path, m.paths))}".rstrip() for m in mutations), "; ")

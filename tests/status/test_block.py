@@ -569,11 +569,12 @@ async def test_each_flush_is_one_debug_line_without_values(server, caplog):
     with pytest.raises(StatusRejected):
         await batcher_that_sets(server, phase="secret 3")
     what = "status of example.com/v1/Database prod/db1: "
+    names = ", ".join(f"k{number:02}" for number in range(12))
     assert [r.getMessage().removeprefix(what).replace(" in 0.000 s", "") for r in caplog.records] == [
         "written, 1 writes, 0 reads, 0 conflicts, 0 replays, 2 fields: phase, [a.b].c",
         f"written in {caplog.records[1].args[2]:.3f} s, 2 writes, 1 reads, 1 conflicts, 1 replays, 1 fields: phase",
         "unchanged, 0 writes, 0 reads, 0 conflicts, 0 replays, 0 fields",
-        f"written, 1 writes, 0 reads, 0 conflicts, 0 replays, 14 fields: {', '.join(f'k{n:02}' for n in range(12))}, …",
+        f"written, 1 writes, 0 reads, 0 conflicts, 0 replays, 14 fields: {names}, and 2 more",
         "StatusRejected, 1 writes, 0 reads, 0 conflicts, 0 replays, 0 fields",
     ]
     assert "secret" not in "".join(r.getMessage() for r in caplog.records)

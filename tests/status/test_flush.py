@@ -547,7 +547,7 @@ async def test_403_says_what_the_role_needs(server, strategy, verb):
 
 async def test_refused_credentials_are_a_refusal(server):
     server.on_write.append(refused(api_error(401, "Unauthorized")))
-    with pytest.raises(StatusRejected, match="401 Unauthorized: no. The credentials were not accepted"):
+    with pytest.raises(StatusRejected, match=r"401 Unauthorized: no\. The credentials were not accepted"):
         async with batcher(server) as status:
             status.set(phase="Ready")
     assert (len(server.writes), server.reads) == (1, 0)

@@ -29,6 +29,8 @@ from reconciler.status.errors import (
     StatusRejected,
     StatusTooLarge,
     StatusUnavailable,
+    cut,
+    listed,
 )
 from reconciler.status.flush.effects import Effect, Read, Sleep, Target, Write
 from reconciler.status.options import BACKOFF, Policy
@@ -214,13 +216,14 @@ class Attempts:
             tried += f" {error.reason}"
         if _WEBHOOK_FAILED in error.message:
             rejected = StatusRejected(
-                f"{tried}: {error.message}. It can be written when the webhook answers again.", unsaved=self.mutations
+                f"{tried}: {cut(error.message)}. It can be written when the webhook answers again.",
+                unsaved=self.mutations,
             )
             rejected.retryable = True
             return rejected
         if isinstance(error, Invalid):
             fields = tuple(cause.field for cause in error.causes if cause.field)
-            what = f"these fields do not match the schema: {', '.join(fields)}" if fields else error.message
+            what = f"these fields do not match the schema: {listed(fields)}" if fields else error.message
             return StatusInvalid(
                 f"{tried}: {what}. Correct what is recorded, or the CRD.", fields=fields, unsaved=self.mutations
             )
@@ -230,7 +233,7 @@ class Attempts:
                 f"{_sizes(desired.computed)}: bound lists with keep_last=, and keep counters outside them.",
                 unsaved=self.mutations,
             )
-        return StatusRejected(f"{tried}: {error.message}. {_advice(error, need)}", unsaved=self.mutations)
+        return StatusRejected(f"{tried}: {cut(error.message)}. {_advice(error, need)}", unsaved=self.mutations)
 
     def _unavailable(self, how: str) -> StatusUnavailable:
         error = StatusUnavailable(
@@ -242,7 +245,7 @@ class Attempts:
     def _why(self) -> str:
         if self.last is None:
             return "there was no response"
-        return f"{type(self.last).__name__}: {self.last}"
+        return cut(f"{type(self.last).__name__}: {self.last}")
 
 
 def _advice(error: APIError, need: str) -> str:

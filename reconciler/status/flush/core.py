@@ -35,7 +35,7 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.meta import current_cycle, equal, format_path, get_path, identical, merge_diff, parse_version
-from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing
+from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
 from reconciler.status.flush.attempts import Attempts, is_refusal
 from reconciler.status.flush.desired import DesiredStatus, desired_status, takeover_of
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Target, WriteReport
@@ -202,7 +202,7 @@ class Flush:
             self._counts["contested"] += 1
             paths = sorted(set(map(format_path, replayable.paths)))
             raise StatusContested(
-                f"another writer changed {', '.join(paths)} of {self._target} since it was read. Decide again based on "
+                f"another writer changed {listed(paths)} of {self._target} since it was read. Decide again based on "
                 "the current status, or use set(…, overwrite=True).",
                 paths=paths,
                 unsaved=mutations,
@@ -421,7 +421,7 @@ class Flush:
             _logger.warning(
                 "the server did not store %s of %s (%s): its schema has no such field. Write names as on the wire, and "
                 "add the field to the CRD of your own kind. It is sent again when the status of an object changes",
-                ", ".join(f"status.{format_path(path)}" for path in pruned),
+                listed(f"status.{format_path(path)}" for path in pruned),
                 self._target.gvk,
                 "; ".join(f"Warning: {text}" for text in self._target.warnings) or "no Warning header",
             )

@@ -12,7 +12,7 @@ import msgspec
 from reconciler.cancellation import FAILURES
 from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.reporting import log_metrics_failure, report
-from reconciler.status.errors import MAX_NAMED, StatusError, StatusNotOpen
+from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush.core import Flush
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
 from reconciler.status.flush.replay import UnansweredWrites, Unsaved, select_replayable
@@ -335,7 +335,7 @@ class Session:
             _logger.exception(
                 "what an earlier reconcile recorded for %s can no longer be applied and is dropped: %s",
                 self.target,
-                ", ".join(unsaved.paths),
+                listed(unsaved.paths),
             )
             self.counts["contested"] += len(replayable.kept)
             return
@@ -420,5 +420,4 @@ class _FieldList:
         self._fields = fields
 
     def __str__(self) -> str:
-        named = [format_path(path) for path in self._fields[:MAX_NAMED]]
-        return (": " + ", ".join(named) if named else "") + (", …" if len(self._fields) > MAX_NAMED else "")
+        return f": {listed(map(format_path, self._fields))}" if self._fields else ""
