@@ -299,6 +299,25 @@ async def test_plain_reconcilers_own_batcher_keeps_its_mutations_as_well(world: 
     assert reconciler.runs == 2
 
 
+@pytest.mark.virtual_time
+async def test_what_each_retry_records_again_is_kept_once(world: World) -> None:
+    async def body(reconciler, obj, status):
+        status.increment("runs")
+        status.set_condition("Ready", False, reason="Down", message=f"attempt {len(reconciler.runs)}")
+
+    reconciler = WidgetReconciler(body)
+    fault = world.server.faults.add(subresource="status", status=409, times=None)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(3600)
+    assert len(reconciler.runs) > 15
+    unsaved = controller._unsaved._entries[KEY][1]
+    assert [mutation.verb for mutation in unsaved.mutations] == ["set", "set", "increment", "set_condition", "set"]
+    fault.remove()
+    await quiet(3600)
+    assert (await world.read()).status.runs == len(reconciler.runs)
+
+
 async def refusing(world: World, body=None, **options):
     """Start a controller whose status writes are refused."""
     world.server.faults.add(subresource="status", status=403, times=None)
