@@ -33,7 +33,7 @@ def test_keys_are_equal_as_json_is(left: Any, right: dict[str, Any]) -> None:
 
 
 class Searching:
-    """What appends and upserts do, by a search through the list."""
+    """A model of appends and upserts that searches the list."""
 
     def __init__(self, items: list[dict[str, Any]]) -> None:
         self.items = items

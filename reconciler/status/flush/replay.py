@@ -181,7 +181,7 @@ def compacted(mutations: Sequence[Mutation]) -> list[Mutation]:
 
 
 def _target(mutation: Mutation) -> tuple[str | None, Hashable]:
-    """Return the kind of a mutation that can be combined with an earlier one of its kind and target; None for others."""
+    """Return the kind and the target of a mutation, which is combined with the one before of both; None for others."""
     if isinstance(mutation, (Set, Remove)):
         return "value", mutation.path
     if isinstance(mutation, Increment):

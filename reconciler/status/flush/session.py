@@ -90,6 +90,7 @@ class Session:
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
         self._open = False
+        self._earlier: Session | None = None  # see `continue_from`
         self._tip = _NOT_READ
         self._base: Mapping[str, Any] = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
@@ -109,6 +110,11 @@ class Session:
     def is_open(self) -> bool:
         """Return whether mutations are accepted."""
         return self._open
+
+    @property
+    def follows(self) -> bool:
+        """Return whether its next flush comes after the last one of the session that it continues."""
+        return self._earlier is not None
 
     @property
     def generation(self) -> int | None:
@@ -136,18 +142,24 @@ class Session:
             self._take_over(unsaved)
 
     def continue_from(self, earlier: Session) -> None:
-        """Start where a closed session ended, and send as it did, since its first snapshot has what that requires.
+        """Start where a closed session ends, and send as it did, since its first snapshot has what that requires.
 
-        The reconcile is not notified, since its body has ended.
+        While its last flush has not ended, what that writes is the base for recording. The first flush starts from the
+        result, since the driver lets flushes take turns. The reconcile is not notified, since its body has ended.
         """
         self.policy = msgspec.structs.replace(self.policy, strategy=earlier.policy.strategy)
+        self._earlier = earlier
+        self._start_from(earlier)
+        self._base = earlier.current()
+        self._open = True
+
+    def _start_from(self, earlier: Session) -> None:
         with earlier._lock:
             self._uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
-        self._base = self._tip.status
+        self._base, self._working = self._tip.status, None
         if not self._tip.around and self.document is not None:  # the last version was taken without its frame
             around = self.policy.snapshot(self.document).around
             self._tip = msgspec.structs.replace(self._tip, around=around)
-        self._open = True
 
     # Recording.
 
@@ -228,6 +240,9 @@ class Session:
             StatusContested: another writer changed a field that is set, which an earlier checkpoint found.
         """
         with self._lock:
+            if self._earlier is not None:
+                self._start_from(self._earlier)
+                self._earlier = None
             mutations, carried = (*self._carried, *self._recorded), self._carried
             unchanged = not mutations or self._changes_nothing()
             computed, statistics = ({}, self._statistics) if unchanged else self._release_working_status()
