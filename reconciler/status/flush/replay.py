@@ -157,7 +157,7 @@ def compacted(mutations: Sequence[Mutation]) -> list[Mutation]:
     transition; increments of a number are added; of the upserts of one item the last takes the place of the first.
     Whatever else is recorded for the same member of the status in between, or a function, prevents that.
     """
-    kept: list[Mutation | None] = []
+    kept: list[Mutation] = []
     runs: dict[str, _Run] = {}
     for mutation in mutations:
         kind, target = _target(mutation)
@@ -171,13 +171,12 @@ def compacted(mutations: Sequence[Mutation]) -> list[Mutation]:
         if run is None or run.kind != kind or run.overlaps(path):
             run = runs[path[0]] = _Run(kind)
         position = run.positions.get(target)
-        earlier = None if position is None else kept[position]
-        if earlier is None or position is None:
+        if position is None:
             run.add(path, target, len(kept))
             kept.append(mutation)
         else:
-            kept[position] = _combined(earlier, mutation)
-    return [mutation for mutation in kept if mutation is not None]
+            kept[position] = _combined(kept[position], mutation)
+    return kept
 
 
 def _target(mutation: Mutation) -> tuple[str | None, Hashable]:

@@ -175,7 +175,7 @@ class Session:
                 raise StatusNotOpen(
                     f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
                 )
-            if id(mutation) in self._returned:
+            if self._returned and id(mutation) in self._returned:
                 return
             working = self._working_status()
             if working is not self._base or not mutation.leaves_unchanged(working):

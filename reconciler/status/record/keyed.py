@@ -16,15 +16,19 @@ __all__ = ["KeyIndex", "first_by_key", "item_key"]
 
 Key = tuple[str, ...]
 
+_PLAIN = frozenset({str, int, float, type(None)})
+"""Types whose values are equal in Python exactly if they are equal as JSON."""
+
 
 def item_key(item: Any, key: Key) -> Hashable:
     """Return the values of an item's key members, for comparison; None for an item that is not an object."""
-    return tuple([_hashable(item.get(member)) for member in key]) if is_object(item) else None
+    if type(item) is not dict and not is_object(item):
+        return None
+    values = tuple([item.get(member) for member in key])
+    return values if _PLAIN.issuperset(map(type, values)) else tuple(map(_hashable, values))
 
 
 def _hashable(value: Any) -> Hashable:
-    if type(value) is str:
-        return value
     if isinstance(value, bool):
         return bool, value  # in Python, True equals 1
     if isinstance(value, list):
@@ -48,20 +52,18 @@ class KeyIndex:
     def __init__(self, items: list[Any], key: Key) -> None:
         self.items = items
         self.key = key
-        self._forget()
-
-    def _forget(self) -> None:
         self._positions: dict[Hashable, int] = {}  # of the first item with a key, plus `_dropped`
         self._indexed = self._dropped = 0
         self._is_unique = True
 
     def find(self, item: Any) -> int | None:
         """Return the position of the first item with the key of this one; None if there is none."""
-        for index in range(self._indexed, len(self.items)):
+        size = len(self.items)
+        for index in range(self._indexed, size):
             position = index + self._dropped
             first = self._positions.setdefault(item_key(self.items[index], self.key), position)
             self._is_unique = self._is_unique and first == position
-        self._indexed = len(self.items)
+        self._indexed = size
         found = self._positions.get(item_key(item, self.key))
         return None if found is None else found - self._dropped
 
@@ -73,7 +75,7 @@ class KeyIndex:
             self._indexed -= count
             self._dropped += count
         else:
-            self._forget()
+            self._positions, self._indexed, self._is_unique = {}, 0, True
         del self.items[:count]
 
 
