@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from reconciler.status.record.mutations import Mutation
     from reconciler.wire import JSONObject
 
-__all__ = ["Attempts", "is_refusal"]
+__all__ = ["Attempts", "is_final"]
 
 NO_REPLAY = "a checkpoint does not replay"
 
@@ -60,7 +60,7 @@ _WEBHOOK_FAILED = 'failed calling webhook "'
 _MAX_SIZES = 3
 
 
-def is_refusal(error: Exception) -> TypeGuard[APIError]:
+def is_final(error: Exception) -> TypeGuard[APIError]:
     """Return whether the server certainly stored nothing of a write, and would refuse it at once again.
 
     Admission comes before storage. A webhook chooses the status of its denial, and a failed call of one is a 500; so

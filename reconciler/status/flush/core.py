@@ -36,7 +36,7 @@ from reconciler.errors import (
 )
 from reconciler.meta import current_cycle, equal, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
-from reconciler.status.flush.attempts import Attempts, is_refusal
+from reconciler.status.flush.attempts import Attempts, is_final
 from reconciler.status.flush.desired import DesiredStatus, desired_status, takeover_of
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Target, WriteReport
 from reconciler.status.flush.replay import UnansweredWrites, select_replayable
@@ -316,7 +316,7 @@ class Flush:
         return stored.generation == desired.tip.generation
 
     def _failed(self, desired: DesiredStatus, error: Exception) -> _SendSteps:
-        if is_refusal(error):
+        if is_final(error):
             raise self.attempts.refused(desired, error) from error
         if isinstance(error, (NotSent, TooManyRequests)):
             yield from self.attempts.pause(error)
