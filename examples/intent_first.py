@@ -39,9 +39,10 @@ async def after(client: Client, message: dict[str, Any], siren: Path) -> None:
             status.upsert("attempts", {"attempt": attempt, "result": "unknown"}, key="attempt")
             status.set(phase="Unknown")
             return
-        status.append("attempts", {"attempt": attempt + 1, "result": "intended"}, key="attempt")
-        status.set(started=attempt + 1)
-        await status.flush()  # raises before anything is done if the object has changed since it was read
+        async with StatusBatcher(client, message, on_error="discard") as intent:  # withdrawn if it cannot be written
+            intent.append("attempts", {"attempt": attempt + 1, "result": "intended"}, key="attempt")
+            intent.set(started=attempt + 1)
+            await intent.flush()  # raises before anything is done if the object has changed since it was read
         sound(siren)
         wait_for_kill()
         status.upsert("attempts", {"attempt": attempt + 1, "result": "done"}, key="attempt")

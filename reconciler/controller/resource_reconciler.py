@@ -31,7 +31,14 @@ from reconciler.objects import (
     original_document,
     to_document,
 )
-from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
+from reconciler.status import (
+    OnError,
+    StatusBatcher,
+    StatusError,
+    StatusRejected,
+    StatusSubresourceMissing,
+    Strategy,
+)
 
 __all__ = ["ResourceReconciler", "defines_finalize", "strategy_of"]
 
@@ -349,13 +356,14 @@ class _ObjectReconcile:
         return batcher
 
     def _block_unsaved(self, obj: Any, error: StatusError) -> bool:
-        """Make the next reconciles of this generation write first, if a retry cannot help; return whether that is new.
+        """Make the next reconciles of this generation write first, if the server refuses; return whether that is new.
 
         If it is, record an Event; the log line about the failed reconcile says what follows. A new generation is
         reconciled, with the unsaved mutations applied: it may fix the cause, and its outcome is written together with
         them.
         """
-        if error.retryable or self._cycle is None or not self._cycle.block_unsaved(*_revision(obj)):
+        refused = isinstance(error, (StatusRejected, StatusSubresourceMissing))
+        if not refused or self._cycle is None or not self._cycle.block_unsaved(*_revision(obj)):
             return False
         self._binding.events.warning(obj, "StatusNotSaved", error_text(error))
         return True

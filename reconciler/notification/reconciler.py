@@ -424,7 +424,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._unsaved.add(obj.key)  # from here on there may be a result; `_publish` removes the key once it is saved
         if not await self._is_up_to_date(obj, snapshot.before):
             return Result(requeue_after=STALE_RETRY)
-        written_ahead = await self._write_ahead.write(obj, due, status, has_unsaved_results=has_unsaved_results)
+        written_ahead = await self._write_ahead.write(
+            obj, due, status, client=self.client, has_unsaved_results=has_unsaved_results
+        )
         results: list[Delivery] = []
         self._active += 1
         try:

@@ -423,7 +423,10 @@ class StatusBatcher(Generic[S]):
         self._block.record(self._build.mutate(function))
 
     def record(self, *mutations: Mutation) -> None:
-        """Record existing mutations: those in `StatusError.unsaved`, once the cause of the error is fixed."""
+        """Record existing mutations: those in `StatusError.unsaved`, once the cause of the error is fixed.
+
+        Those that a failed checkpoint of this batcher left recorded are not recorded twice.
+        """
         self._block.record(*mutations)
 
     # Writing.
@@ -435,12 +438,17 @@ class StatusBatcher(Generic[S]):
         was decided on that version. Over a blocking client it has ended when it returns; otherwise await it. In a
         joined batcher it is the outer batcher's checkpoint.
 
+        What it could not save stays recorded, because other tasks may have recorded a part of it: the next checkpoint
+        tries again, and the end of the block replays it on a newer version. Record what corrects it, or record it in a
+        joined batcher with ``on_error="discard"``, which withdraws it if its block raises the error. The exception is
+        what may have been applied and must not be applied twice (after `StatusOutcomeUnknown` without a ``token=``): it
+        is only in the error's ``unsaved``, for `record`. Of an object that is gone nothing is kept.
+
         Cancellation waits for the write, `flush_timeout` seconds at most.
 
         Raises:
-            StatusConflict: the object is newer. The recorded mutations are not written, not even at the end of the
-                block; the error's ``unsaved`` has them, for `record`.
-            StatusError: the write failed; the same applies.
+            StatusConflict: the object is newer; nothing was written.
+            StatusError: the write failed.
         """
         return self._block.checkpoint()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable, Generator, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -48,6 +48,7 @@ class Block:
         joined: the block of the batcher that this one records into; None if it writes by itself.
         failure: the error of the flush, if the block itself raised an exception.
         flush_timeout: seconds for one flush.
+        driver: performs the flushes, one after the other.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Block:
         self._private = private
         self._metrics = metrics
         self._recorded_here: list[Mutation] = []  # while joined
-        self._driver = AsyncDriver(binding.writer) if binding.is_async else BlockingDriver(binding.writer, policy.clock)
+        self.driver = AsyncDriver(binding.writer) if binding.is_async else BlockingDriver(binding.writer, policy.clock)
 
     def enter(self) -> bool:
         """Open or join without I/O; return False if the object must be read first."""
@@ -128,6 +129,7 @@ class Block:
                 # The outer block has ended, but this one, in a task of its own, has not: continue alone.
                 alone = self._new_session(session.uid, counters())
                 alone.continue_from(session)
+                self.driver = self.joined.driver  # its last flush may be in progress
                 self._start_alone(alone)
                 alone.record(mutation)
             else:
@@ -146,9 +148,9 @@ class Block:
                 "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
                 "the batcher over a client, with the same body"
             )
-        if isinstance(self._driver, AsyncDriver):
-            return self._driver.flush(session, self.flush_timeout, checkpoint=True)
-        self._driver.flush(session, self.flush_timeout, checkpoint=True)
+        if isinstance(self.driver, AsyncDriver):
+            return self.driver.flush(session, self.flush_timeout, checkpoint=True)
+        self.driver.flush(session, self.flush_timeout, checkpoint=True)
         return _Completed()
 
     async def end_async(self, error: BaseException | None) -> None:
@@ -159,11 +161,11 @@ class Block:
         session = self._close(error)
         if session is None:
             return
-        assert isinstance(self._driver, AsyncDriver)  # noqa: S101 - the batcher has checked the kind of block
+        assert isinstance(self.driver, AsyncDriver)  # noqa: S101 - the batcher has checked the kind of block
         cancelled = isinstance(error, asyncio.CancelledError)
         failure: BaseException | None = None
         try:
-            await self._driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
+            await self.driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
         except BaseException as raised:  # noqa: BLE001 - raised again by `_finish`
             failure = raised
         self._finish(session, error, failure)
@@ -173,10 +175,10 @@ class Block:
         session = self._close(error)
         if session is None:
             return
-        assert isinstance(self._driver, BlockingDriver)  # noqa: S101 - the batcher has checked the kind of block
+        assert isinstance(self.driver, BlockingDriver)  # noqa: S101 - the batcher has checked the kind of block
         failure: BaseException | None = None
         try:
-            self._driver.flush(session, self.flush_timeout, checkpoint=False)
+            self.driver.flush(session, self.flush_timeout, checkpoint=False)
         except BaseException as raised:  # noqa: BLE001 - raised again by `_finish`
             failure = raised
         self._finish(session, error, failure)
@@ -185,10 +187,10 @@ class Block:
         """End the recording; return the session if this batcher must flush it."""
         session = self.require_session()
         if error is not None and self._policy.on_error != "flush":
-            session.withdraw(self._is_unwanted)
+            session.withdraw(self._unwanted())
         if self.joined is not None:
             return None
-        session.close(in_error=error is not None)
+        session.close()
         if self._binding.kopf is not None:
             if mutations := session.hand_over():
                 self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
@@ -197,8 +199,6 @@ class Block:
 
     def _finish(self, session: Session, error: BaseException | None, failure: BaseException | None) -> None:
         """End the block after its flush; a failure of the flush becomes a note on the block's own exception."""
-        if error is not None:
-            session.keep_failed()
         if failure is None:
             session.written = bool(session.written)
         elif error is None or not isinstance(failure, Exception):
@@ -209,10 +209,11 @@ class Block:
             error.add_note(text)
             _logger.warning("%s", text)
 
-    def _is_unwanted(self, mutation: Mutation) -> bool:
-        if self.joined is not None and not any(mutation is own for own in self._recorded_here):
-            return False
-        return self._policy.on_error == "discard" or isinstance(mutation, DECISIONS)
+    def _unwanted(self) -> Callable[[Mutation], bool]:
+        """Return whether `on_error` leaves out a mutation; of a joined batcher only its own."""
+        own = None if self.joined is None else set(map(id, self._recorded_here))
+        kinds = Mutation if self._policy.on_error == "discard" else DECISIONS
+        return lambda mutation: (own is None or id(mutation) in own) and isinstance(mutation, kinds)
 
     def _new_session(self, uid: str, counts: dict[str, int]) -> Session:
         cycle, metrics = current_cycle.get(), self._metrics

@@ -7,7 +7,7 @@ The tree, under `reconciler.errors.ReconcilerError`::
     ├── StatusContested             another writer has changed a field that this batcher sets.
     ├── StatusOutcomeUnknown        the response was lost, and repeating the write could count twice.
     ├── StatusUnavailable           the server was unreachable or overloaded until the time or the requests ran out.
-    ├── StatusRejected              the server refused the write; a retry cannot help.
+    ├── StatusRejected              the server refused the write; nothing was written.
     │   ├── StatusInvalid           422: fields do not match the kind's schema.
     │   └── StatusTooLarge          the object is beyond the server's limit.
     ├── StatusSubresourceMissing    the kind is served without ``/status``.
@@ -21,7 +21,9 @@ and, of the guard::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from reconciler.errors import ReconcilerError
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from reconciler.status.record.mutations import Mutation
 
 __all__ = [
-    "MAX_NAMED",
     "StatusConflict",
     "StatusContested",
     "StatusError",
@@ -44,17 +45,23 @@ __all__ = [
     "StatusUnavailable",
     "TooManyStatusWrites",
     "UnknownStatusField",
+    "cut",
+    "listed",
 ]
 
 MAX_NAMED = 12
 """How many mutations or fields a message names."""
+
+MAX_TEXT = 1000
+"""How many characters a message quotes of a server's; a name gets a tenth. The names in a status may be its users'."""
 
 
 class StatusError(ReconcilerError):
     """An error after which the recorded mutations are not saved.
 
     Attributes:
-        unsaved: the mutations, in the order of their calls; pass them to `StatusBatcher.record` to try again.
+        unsaved: the mutations, in the order of their calls; pass them to `StatusBatcher.record` to try again. Those of
+            a checkpoint are still recorded, except what must not be repeated; see `StatusBatcher.flush`.
         retryable: whether the same write may succeed later. False: something must change before a retry can help.
     """
 
@@ -93,7 +100,10 @@ class StatusUnavailable(StatusError):
 
 
 class StatusRejected(StatusError):
-    """The server refused the write, and would refuse it again."""
+    """The server refused the write, and would refuse it at once again; nothing was written.
+
+    It is `retryable` if an admission webhook did not answer, since nothing here must change until it does.
+    """
 
     retryable = False
 
@@ -136,8 +146,22 @@ class TooManyStatusWrites(ReconcilerError, AssertionError):
     """A guarded cycle wrote an object's status more than once; the message has the stack of each write."""
 
 
+def cut(text: str, limit: int = MAX_TEXT) -> str:
+    """Return a text with `limit` characters at most."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def listed(names: Iterable[str], separator: str = ", ") -> str:
+    """Return names for a message, each once: the first `MAX_NAMED`, and how many more there are."""
+    counts = Counter(names)
+    shown = [
+        cut(name, MAX_TEXT // 10) + (f" ({count} times)" if count > 1 else "")
+        for name, count in islice(counts.items(), MAX_NAMED)
+    ]
+    more = len(counts) - len(shown)
+    return separator.join(shown) + (f"{separator}and {more} more" if more else "")
+
+
 def _described(mutations: Sequence[Mutation]) -> str:
     """Return verbs and paths without values: a status may contain what a log must not."""
-    named = [f"{m.verb} {', '.join(map(format_path, m.paths))}".rstrip() for m in mutations[:MAX_NAMED]]
-    more = len(mutations) - len(named)
-    return "; ".join(named) + (f"; and {more} more" if more else "")
+    return listed((f"{m.verb} {', '.join(map(format_path, m.paths))}".rstrip() for m in mutations), "; ")

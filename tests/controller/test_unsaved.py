@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 
@@ -12,6 +13,7 @@ from reconciler.controller import Predicate, Reconciler, Result
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.shard_filter import Unsharded
 from reconciler.errors import NotFound
+from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher, StatusError
 from reconciler.workqueue import ExponentialBackoff, MaxOf, TokenBucket
@@ -116,6 +118,72 @@ async def test_while_the_server_refuses_the_body_does_not_run(world: World) -> N
     assert (await world.read()).status.runs == 1
     assert controller.statistics().unsaved.kept == controller.statistics().unsaved.blocked == 0
     assert controller.queue.retries(KEY) == 0
+
+
+class Webhook:
+    """An admission webhook of the status, which a server calls before it stores a write."""
+
+    def __init__(self, *, slow: bool = False) -> None:
+        self.is_up = False
+        self.slow = slow
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        if self.is_up:
+            review = json.loads(request.body)
+            response = {"uid": review["request"]["uid"], "allowed": True}
+            return HTTPResponse(200, body=json.dumps({**review, "request": None, "response": response}).encode())
+        if self.slow:
+            await asyncio.sleep(3600)
+        return HTTPResponse(503)
+
+    async def install(self, world: World) -> None:
+        world.server.connect_webhooks("https://webhook.example", self)
+        rule = {"apiGroups": ["example.com"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["*/status"]}
+        hook = {
+            "name": "v.example.com",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "clientConfig": {"url": "https://webhook.example/v"},
+            "rules": [rule],
+            "timeoutSeconds": 1,
+        }
+        kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+        await world.foreign.create({**kind, "metadata": {"name": "v"}, "webhooks": [hook]})
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("slow", [False, True])
+async def test_while_an_admission_webhook_is_down_a_reconcile_costs_one_request(world: World, slow: bool) -> None:
+    reconciler, webhook = WidgetReconciler(deliver_once), Webhook(slow=slow)
+    await webhook.install(world)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(600)
+    assert (len(reconciler.runs), reconciler.delivered) == (1, 1)
+    assert kept(controller) == (1, 1)
+    sent = world.server.requests(user_agent="controller", name="w")
+    assert len(sent) == controller.statistics().results["error"] > 5
+    assert {each.subresource for each in sent} == {"status"}
+    webhook.is_up = True
+    await quiet(1200)
+    assert reconciler.delivered == 1
+    assert (await world.read()).status.runs == 1
+    assert kept(controller) == (0, 0)
+
+
+@pytest.mark.virtual_time
+async def test_while_the_credentials_are_refused_the_body_does_not_run(world: World) -> None:
+    reconciler = WidgetReconciler(deliver_once)
+    fault = world.server.faults.add(subresource="status", status=401, times=None)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(600)
+    assert (len(reconciler.runs), reconciler.delivered) == (1, 1)
+    assert kept(controller) == (1, 1)
+    fault.remove()
+    await quiet(1200)
+    assert (await world.read()).status.runs == 1
+    assert kept(controller) == (0, 0)
 
 
 @pytest.mark.virtual_time
@@ -229,6 +297,25 @@ async def test_plain_reconcilers_own_batcher_keeps_its_mutations_as_well(world: 
     await quiet(600)
     assert (await world.read()).status.runs == 1
     assert reconciler.runs == 2
+
+
+@pytest.mark.virtual_time
+async def test_what_each_retry_records_again_is_kept_once(world: World) -> None:
+    async def body(reconciler, obj, status):
+        status.increment("runs")
+        status.set_condition("Ready", False, reason="Down", message=f"attempt {len(reconciler.runs)}")
+
+    reconciler = WidgetReconciler(body)
+    fault = world.server.faults.add(subresource="status", status=409, times=None)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(3600)
+    assert len(reconciler.runs) > 15
+    unsaved = controller._unsaved._entries[KEY][1]
+    assert [mutation.verb for mutation in unsaved.mutations] == ["set", "set", "increment", "set_condition", "set"]
+    fault.remove()
+    await quiet(3600)
+    assert (await world.read()).status.runs == len(reconciler.runs)
 
 
 async def refusing(world: World, body=None, **options):

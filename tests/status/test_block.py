@@ -293,12 +293,13 @@ async def test_a_checkpoint_raises_on_a_conflict_instead_of_replaying(server):
         with pytest.raises(StatusConflict, match="a checkpoint does not replay") as caught:
             await status.flush()
         assert [m.verb for m in caught.value.unsaved] == ["increment"]
-        assert status.current == {"total": 1}
-    assert server.status == {"total": 5}, "the mutations of the checkpoint are not written at the end either"
-    assert (len(server.writes), server.reads) == (1, 0)
+        assert (len(server.writes), server.reads) == (1, 0)
+        assert server.status == {"total": 5}
+        assert status.current == {"total": 2}, "it stays recorded"
+    assert server.status == {"total": 6}, "and the end of the block replays it"
 
 
-async def test_what_a_checkpoint_could_not_save_can_be_recorded_again(server):
+async def test_what_a_checkpoint_left_recorded_is_not_recorded_twice(server):
     server.status = {"total": 1}
     server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(total=5))))
     async with batcher(server) as status:
@@ -308,6 +309,91 @@ async def test_what_a_checkpoint_could_not_save_can_be_recorded_again(server):
         except StatusConflict as error:
             status.record(*error.unsaved)
     assert server.status == {"total": 6}
+
+
+def a_conflict(server):
+    server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(theirs=1))))
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        a_conflict,
+        lambda s: s.on_write.append(refused(api_error(403))),
+        lambda s: s.on_write.append(refused(api_error(401))),
+        lambda s: s.on_write.append(refused(api_error(422))),
+        lambda s: s.on_write.extend([refused(NotSent("connection refused"))] * 5),
+    ],
+)
+async def test_a_failed_checkpoint_leaves_what_sibling_tasks_recorded(server, trouble):
+    async with batcher(server) as status:
+
+        async def sibling() -> None:
+            async with batcher(server) as mine:
+                assert mine.joined
+                mine.increment("total")
+                mine.append("log", "sibling")
+
+        await asyncio.create_task(sibling())
+        trouble(server)
+        status.append("log", "caller")
+        with pytest.raises(StatusError):
+            await status.flush()
+        status.append("log", "later")
+    server.status.pop("theirs", None)
+    assert server.status == {"total": 1, "log": ["sibling", "caller", "later"]}
+
+
+@pytest.mark.parametrize("applied", [True, False])
+async def test_with_a_token_a_checkpoint_without_response_stays_recorded_and_is_counted_once(server, applied):
+    server.on_write.append(lost() if applied else never_arrived())
+    server.on_read.extend([refused(api_error(503))] * 5)
+    async with batcher(server, token="mark") as status:
+        status.increment("total")
+        with pytest.raises(StatusOutcomeUnknown):
+            await status.flush()
+        status.append("log", 1)
+    del server.status["mark"]
+    assert server.status == {"total": 1, "log": [1]}
+
+
+async def at_most_once(server: ScriptedServer, status: StatusBatcher, attempt: int, sent: list[int]) -> None:
+    """Record an intent, then act; docs/status-batcher.md has this pattern."""
+    async with batcher(server, on_error="discard") as intent:
+        intent.append("attempts", {"attempt": attempt, "result": "intended"}, key="attempt")
+        intent.set(started=attempt)
+        await intent.flush()
+    sent.append(attempt)
+    status.upsert("attempts", {"attempt": attempt, "result": "sent"}, key="attempt")
+
+
+async def test_a_failed_intent_withdraws_itself_and_not_the_result_of_the_one_before(server):
+    sent: list[int] = []
+    with pytest.raises(StatusConflict):
+        async with batcher(server) as status:
+            await at_most_once(server, status, 1, sent)
+            a_conflict(server)
+            await at_most_once(server, status, 2, sent)
+    assert server.status == {"attempts": [{"attempt": 1, "result": "sent"}], "started": 1, "theirs": 1}
+    async with batcher(server) as status:
+        await at_most_once(server, status, status.get("started") + 1, sent)
+    assert sent == [1, 2]
+    assert [each["result"] for each in server.status["attempts"]] == ["sent", "sent"]
+
+
+async def test_what_a_failing_block_withdraws_is_not_restored_by_a_checkpoint_in_progress(server):
+    server.latency = 1.0
+    with pytest.raises(ZeroDivisionError):
+        async with batcher(server, on_error="ledgers") as status:
+            status.set(phase="A")
+            status.append("log", 1)
+            a_conflict(server)
+            task = asyncio.create_task(status.flush())
+            await asyncio.sleep(0.5)
+            raise ZeroDivisionError
+    assert server.status == {"theirs": 1, "log": [1]}
+    with pytest.raises(StatusConflict):
+        await task
 
 
 async def test_a_checkpoint_with_a_lost_answer_is_read_back_and_not_repeated_if_its_outcome_is_unknown(server):
@@ -320,9 +406,11 @@ async def test_a_checkpoint_with_a_lost_answer_is_read_back_and_not_repeated_if_
     server.on_write.append(lambda s, execute: (s.annotate(), never_arrived()(s, execute))[0])
     async with batcher(server) as status:
         status.set(phase="A")
-        with pytest.raises(StatusOutcomeUnknown):
+        status.increment("total")
+        with pytest.raises(StatusOutcomeUnknown) as caught:
             await status.flush()
-    assert server.status == {"total": 2}
+        assert [m.verb for m in caught.value.unsaved] == ["set", "increment"]
+    assert server.status == {"total": 2, "phase": "A"}, "what must not be repeated is only in the error"
 
 
 async def test_a_foreign_change_found_by_reading_back_a_checkpoint_is_still_contested(server):
@@ -358,7 +446,7 @@ async def test_a_further_checkpoint_on_such_a_version_is_a_conflict(server):
         with pytest.raises(StatusConflict):
             await status.flush()
         status.append("log", {"id": 3}, key="id")
-    assert server.status == {"theirs": 1, "log": [{"id": 1}, {"id": 3}]}
+    assert server.status == {"theirs": 1, "log": [{"id": 1}, {"id": 2}, {"id": 3}]}
     assert len(server.writes) == 2
 
 
@@ -481,11 +569,12 @@ async def test_each_flush_is_one_debug_line_without_values(server, caplog):
     with pytest.raises(StatusRejected):
         await batcher_that_sets(server, phase="secret 3")
     what = "status of example.com/v1/Database prod/db1: "
+    names = ", ".join(f"k{number:02}" for number in range(12))
     assert [r.getMessage().removeprefix(what).replace(" in 0.000 s", "") for r in caplog.records] == [
         "written, 1 writes, 0 reads, 0 conflicts, 0 replays, 2 fields: phase, [a.b].c",
         f"written in {caplog.records[1].args[2]:.3f} s, 2 writes, 1 reads, 1 conflicts, 1 replays, 1 fields: phase",
         "unchanged, 0 writes, 0 reads, 0 conflicts, 0 replays, 0 fields",
-        f"written, 1 writes, 0 reads, 0 conflicts, 0 replays, 14 fields: {', '.join(f'k{n:02}' for n in range(12))}, …",
+        f"written, 1 writes, 0 reads, 0 conflicts, 0 replays, 14 fields: {names}, and 2 more",
         "StatusRejected, 1 writes, 0 reads, 0 conflicts, 0 replays, 0 fields",
     ]
     assert "secret" not in "".join(r.getMessage() for r in caplog.records)

@@ -351,17 +351,17 @@ async def test_a_checkpoint_that_conflicts_returns_only_the_callers_mutations(se
         with pytest.raises(StatusConflict) as caught:
             await status.flush()
         assert [m.item for m in caught.value.unsaved] == ["intent"]
-        assert status.current == {"log": ["earlier"]}
-    assert server.status == {"log": ["earlier"]}
+        assert status.current == {"log": ["earlier", "intent"]}
+    assert server.status == {"log": ["earlier", "intent"]}
 
 
 async def test_a_checkpoint_that_is_refused_and_not_handled_is_kept(server, cycle):
-    server.on_write.append(refused(api_error(403)))
+    server.on_write.extend([refused(api_error(403)), refused(api_error(403))])
     with pytest.raises(StatusRejected):
         async with batcher(server) as status:
             status.append("log", 1)
             await status.flush()
-    assert len(server.writes) == 1, "it is not retried at once"
+    assert len(server.writes) == 2, "the end of the block tries once more"
     await write(server)
     assert server.status == {"log": [1]}
 
@@ -380,17 +380,19 @@ async def test_a_checkpoint_that_is_refused_and_recorded_again_is_not_kept_twice
     assert server.status == {"total": 1}
 
 
-async def test_a_refused_checkpoint_that_was_handled_is_left_to_the_caller(server, cycle):
-    server.on_write.append(refused(api_error(403)))
+async def test_a_refused_checkpoint_that_was_corrected_is_written_at_the_end(server, cycle):
+    server.on_write.append(refused(api_error(422)))
     async with batcher(server) as status:
+        status.set(phase="Wrong")
         status.increment("total")
         with pytest.raises(StatusRejected):
             await status.flush()
-    await write(server)
-    assert server.status == {}
+        status.set(phase="Right")
+    assert server.status == {"phase": "Right", "total": 1}
+    assert cycle.unsaved == {}
 
 
-async def test_a_handled_checkpoint_is_left_to_the_caller_even_if_the_end_fails(server, cycle):
+async def test_a_handled_checkpoint_is_kept_if_the_end_fails(server, cycle):
     server.on_write.extend([refused(api_error(403)), refused(api_error(403))])
     with pytest.raises(StatusRejected):
         async with batcher(server) as status:
@@ -399,7 +401,7 @@ async def test_a_handled_checkpoint_is_left_to_the_caller_even_if_the_end_fails(
                 await status.flush()
             status.append("log", "end")
     await write(server)
-    assert server.status == {"log": ["end"]}
+    assert server.status == {"log": ["checkpoint", "end"]}
 
 
 async def test_unsaved_mutations_of_a_checkpoint_and_of_the_end_are_kept_together(server, cycle):
@@ -461,6 +463,6 @@ async def test_a_checkpoint_that_conflicts_before_its_first_request_returns_the_
         with pytest.raises(StatusConflict) as caught:
             await status.flush()
         assert [mutation.item for mutation in caught.value.unsaved] == [1]
-        assert status.current == {"phase": "Working"}
-    assert server.status == {"phase": "Working", "size": 9}
+        assert status.current == {"phase": "Working", "log": [1]}
+    assert server.status == {"phase": "Working", "size": 9, "log": [1]}
     assert status.statistics().failed == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -445,7 +446,8 @@ async def test_a_checkpoint_that_a_token_shows_was_not_applied_is_a_conflict(ser
         status.increment("total")
         with pytest.raises(StatusConflict):
             await status.flush()
-    assert server.status == {}
+        assert server.status == {}
+    assert server.status["total"] == 1
 
 
 async def test_a_refused_read_after_a_conflict_says_what_the_role_needs(server):
@@ -543,12 +545,44 @@ async def test_403_says_what_the_role_needs(server, strategy, verb):
     assert server.reads == 0
 
 
-async def test_refused_credentials_may_be_accepted_later(server):
+async def test_refused_credentials_are_a_refusal(server):
     server.on_write.append(refused(api_error(401, "Unauthorized")))
-    with pytest.raises(StatusUnavailable) as caught:
+    with pytest.raises(StatusRejected, match=r"401 Unauthorized: no\. The credentials were not accepted"):
         async with batcher(server) as status:
             status.set(phase="Ready")
-    assert caught.value.retryable
+    assert (len(server.writes), server.reads) == (1, 0)
+
+
+NOT_CALLED = 'failed calling webhook "v.example.com": failed to call webhook: Post "https://v.example.com/": '
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 408, 409, 422, 429, 500, 503, 504])
+@pytest.mark.parametrize(
+    ("message", "retryable"),
+    [
+        (f"Internal error occurred: {NOT_CALLED}dial tcp 10.0.0.1:443: connect: connection refused", True),
+        (f"Internal error occurred: {NOT_CALLED}context deadline exceeded", True),
+        ('admission webhook "v.example.com" denied the request: not today', False),
+    ],
+    ids=["down", "slow", "denied"],
+)
+async def test_a_write_that_admission_stopped_is_refused_whatever_its_status(server, code, message, retryable):
+    server.on_write.append(refused(api_error(code, "Conflict" if code == 409 else "InternalError", message)))
+    start = asyncio.get_running_loop().time()
+    with pytest.raises(StatusRejected) as caught:
+        async with batcher(server) as status:
+            status.increment("total")
+    assert (len(server.writes), server.reads) == (1, 0)
+    assert asyncio.get_running_loop().time() == start
+    assert caught.value.retryable is retryable
+    assert (status.statistics().unknown, status.statistics().conflicts) == (0, 0)
+
+
+async def test_a_refusal_in_admission_after_a_lost_answer_leaves_the_outcome_unknown(server):
+    server.on_write.extend([late(2), refused(api_error(500, "InternalError", NOT_CALLED + "EOF"))])
+    with pytest.raises(StatusOutcomeUnknown):
+        async with batcher(server) as status:
+            status.increment("total")
 
 
 # 404 has three meanings.

@@ -1,3 +1,4 @@
+# ruff: noqa: PT012 - the block under test is what raises, at its end
 """The values of a status are not in the text of what could not be saved: it ends in logs and Events."""
 
 from __future__ import annotations
@@ -53,3 +54,17 @@ async def test_an_error_and_its_unsaved_mutations_show_fields_but_no_values(
     text = repr(caught.value.unsaved)
     assert shown in text
     assert SECRET not in text + str(caught.value) + repr(caught.value) + pretty_repr(caught.value.unsaved)
+
+
+async def test_messages_are_bounded_whatever_was_recorded_and_refused() -> None:
+    server = ScriptedServer()
+    server.on_write.append(refused(api_error(403, "Forbidden", "no " * 100_000)))
+    with pytest.raises(StatusRejected) as caught:
+        async with StatusBatcher(server.writer(), server.document()) as status:
+            for number in range(500):
+                status.increment("total")
+                status.set(("tenants", f"{number}-" + "x" * 10_000), 1)
+            status.merge("tenants", {f"merged-{number}": number for number in range(5_000)})
+    assert len(str(caught.value)) < 4_000
+    assert "increment total (500 times); set tenants.0-xxx" in str(caught.value)
+    assert str(caught.value).endswith("and 490 more.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from typing import Any
 
@@ -219,6 +220,69 @@ async def test_a_joined_batcher_that_outlives_the_outer_block_continues_alone(se
     late = await task
     assert late.written is True
     assert server.status == {"log": ["with the outer", "alone"]}
+    assert len(server.writes) == 2
+
+
+@pytest.mark.parametrize("strategy", ["merge", "update"])
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["during its write", "while its write waits"])
+async def test_a_late_record_of_a_joined_task_is_written_after_the_block_that_it_joined(server, strategy, checkpoint):
+    server.track_owners = False  # a conflict would be contested
+    server.latency = 5.0
+    joined = asyncio.Event()
+
+    async def detached() -> StatusBatcher:
+        async with batcher(server, strategy=strategy) as status:
+            joined.set()
+            if checkpoint:
+                status.append("log", "first")
+                await status.flush()  # the block ends meanwhile
+            else:
+                await asyncio.sleep(2)
+            server.latency = 0.0
+            status.set(phase="late")
+            status.append("log", "late")
+            assert status.current == {"phase": "late", "log": [*expected, "late"]}
+        return status
+
+    expected = ["first", "early"] if checkpoint else ["early"]
+    async with batcher(server, strategy=strategy) as outer:
+        task = asyncio.create_task(detached())
+        await joined.wait()
+        await asyncio.sleep(1)
+        outer.append("log", "early")
+        outer.set(phase="early")
+    late = await task
+    assert server.status == {"phase": "late", "log": [*expected, "late"]}
+    assert late.statistics().conflicts == outer.statistics().conflicts == 0
+    assert late.written is True
+
+
+def test_a_late_record_of_a_joined_thread_is_written_after_the_block_that_it_joined(server):
+    server.track_owners = False  # a conflict would be contested
+    joined, writing, recorded, ended = (threading.Event() for _ in range(4))
+
+    def detached() -> None:
+        with batcher(server, server.blocking_writer()) as status:
+            joined.set()
+            assert writing.wait(10)
+            status.set(phase="late")
+            recorded.set()
+        ended.set()
+
+    def slow(_: ScriptedServer, execute: Any) -> Any:
+        writing.set()
+        assert recorded.wait(10)
+        ended.wait(0.1)  # the thread could overtake the block now
+        return execute()
+
+    server.on_write.append(slow)
+    with batcher(server, server.blocking_writer()) as outer:
+        thread = threading.Thread(target=contextvars.copy_context().run, args=[detached])
+        thread.start()
+        assert joined.wait(10)
+        outer.set(phase="early")
+    thread.join()
+    assert server.status == {"phase": "late"}
     assert len(server.writes) == 2
 
 

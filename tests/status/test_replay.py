@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from reconciler.status import StatusBatcher, StatusContested
+from reconciler.status.flush.replay import compacted
+from reconciler.status.record.mutations import (
+    Append,
+    Increment,
+    Merge,
+    Mutate,
+    Remove,
+    Set,
+    SetCondition,
+    Upsert,
+    apply_all,
+)
+from tests.depth import examples
 from tests.status.scripted import ScriptedServer, meanwhile
 
 
@@ -166,3 +182,50 @@ def test_a_value_is_replayed_as_it_was_recorded():
 def test_a_function_that_fails_on_the_newer_version_fails_the_flush():
     error = contested({"queue": [1]}, lambda d: d.update(queue=[]), lambda s: s.mutate(lambda d: d["queue"].pop(0)))
     assert isinstance(error.__cause__, IndexError)
+
+
+# Compaction.
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+paths = st.sampled_from([("a",), ("a", "b"), ("a", "b", "c"), ("a", "d"), ("e",)])
+small = st.sampled_from([1, "x", {"b": 1}, {"b": {"c": 2}}, {}])
+mutations = st.one_of(
+    st.builds(Set, paths, small | st.none()),
+    st.builds(Set, st.just(("observedGeneration",)), st.integers(1, 4)),
+    st.builds(Remove, paths),
+    st.builds(Increment, st.sampled_from([("total",), ("e",), ("a", "n")]), st.integers(1, 3)),
+    st.builds(Merge, st.just(("a",)), st.sampled_from([{"b": 3}, {"b": None, "d": 4}])),
+    st.builds(Append, st.just(("log",)), st.integers(1, 3), st.sampled_from([None, 2])),
+    st.builds(Upsert, st.just(("items",)), st.fixed_dictionaries({"id": st.integers(1, 2), "v": st.integers(1, 3)})),
+    st.just(Mutate(lambda status: status.update(seen=status.get("total")))),
+).map(lambda each: Upsert(each.path, each.item, ("id",)) if isinstance(each, Upsert) else each)
+
+
+def without_empty(value: Any) -> Any:
+    """Leave out empty objects: a value that is set and removed again may leave its parent."""
+    if not isinstance(value, dict):
+        return value
+    return {key: found for key, each in value.items() if (found := without_empty(each)) != {}}
+
+
+@settings(deadline=None, max_examples=examples(1000))
+@given(st.lists(mutations, max_size=10), st.sampled_from([{}, {"a": "text"}, {"a": {"b": {"c": 1}}, "total": 2}]))
+def test_compacted_mutations_have_the_same_effect(recorded: list[Any], status: dict[str, Any]) -> None:
+    try:
+        expected, _ = apply_all(recorded, status)
+    except (TypeError, ValueError):
+        assume(False)
+    fewer = compacted(recorded)
+    assert len(fewer) <= len(recorded)
+    assert without_empty(apply_all(fewer, status)[0]) == without_empty(expected)
+
+
+def test_a_compacted_condition_keeps_the_time_of_its_transition():
+    def condition(status: bool, minutes: int, generation: int) -> SetCondition:
+        return SetCondition(
+            ("conditions",), "Ready", status, "R", f"at {minutes}", generation, START + timedelta(minutes=minutes)
+        )
+
+    (found,) = compacted([condition(True, 1, 1), condition(False, 2, 2), condition(False, 3, 1)])
+    assert found == SetCondition(("conditions",), "Ready", False, "R", "at 3", 2, START + timedelta(minutes=2))

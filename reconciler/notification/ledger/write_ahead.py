@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from reconciler.client import Client
 from reconciler.lru import LRU
 from reconciler.notification.api.types import (
     ChannelStatus,
@@ -17,6 +18,7 @@ from reconciler.notification.api.types import (
     NotificationRequestStatus,
 )
 from reconciler.notification.ledger.mutations import RequestStatusBatcher, remove_write_ahead, upsert_attempts
+from reconciler.status import StatusBatcher
 
 __all__ = ["WriteAhead"]
 
@@ -42,6 +44,7 @@ class WriteAhead:
         due: Sequence[ChannelStatus],
         status: RequestStatusBatcher,
         *,
+        client: Client,
         has_unsaved_results: bool,
     ) -> Sequence[DeliveryAttempt]:
         """Write what the status must hold before the calls, and return the write-ahead attempts.
@@ -62,10 +65,11 @@ class WriteAhead:
                 DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
                 for channel in due
             )
-        upsert_attempts(status, attempts)
         try:
             if attempts or has_unsaved_results:
-                await status.flush()
+                async with StatusBatcher(client, obj, on_error="discard") as intent:  # joins `status`
+                    upsert_attempts(intent, attempts)
+                    await intent.flush()
                 self._check_leader()
         except BaseException:
             if attempts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
@@ -29,6 +29,8 @@ from reconciler.status.errors import (
     StatusRejected,
     StatusTooLarge,
     StatusUnavailable,
+    cut,
+    listed,
 )
 from reconciler.status.flush.effects import Effect, Read, Sleep, Target, Write
 from reconciler.status.options import BACKOFF, Policy
@@ -51,12 +53,26 @@ _FINAL_MESSAGES = (
 """In 5xx responses that mean that nothing was stored, and that a retry gets the same response (seen on kube-apiserver
 1.36)."""
 
+_DENIED_BY_WEBHOOK = 'admission webhook "'
+_WEBHOOK_FAILED = 'failed calling webhook "'
+"""An admission webhook with ``failurePolicy: Fail`` was not reached, or did not answer in time."""
+
 _MAX_SIZES = 3
 
 
-def is_final(error: ServerError) -> bool:
-    """Return whether a 5xx is in fact a refusal, which a retry cannot change."""
-    return any(text in error.message for text in _FINAL_MESSAGES)
+def is_final(error: Exception) -> TypeGuard[APIError]:
+    """Return whether the server certainly stored nothing of a write, and would refuse it at once again.
+
+    Admission comes before storage. A webhook chooses the status of its denial, and a failed call of one is a 500; so
+    the message takes precedence over the status.
+    """
+    if not isinstance(error, APIError):
+        return False
+    if error.message.startswith(_DENIED_BY_WEBHOOK) or _WEBHOOK_FAILED in error.message:
+        return True
+    if isinstance(error, ServerError):
+        return any(text in error.message for text in _FINAL_MESSAGES)
+    return error.status >= 300 and not isinstance(error, (Conflict, NotFound, TooManyRequests))
 
 
 class Attempts:
@@ -198,9 +214,16 @@ class Attempts:
         tried = f"the request to {need} of {self._target} was refused with {error.status}"
         if error.reason:
             tried += f" {error.reason}"
+        if _WEBHOOK_FAILED in error.message:
+            rejected = StatusRejected(
+                f"{tried}: {cut(error.message)}. It can be written when the webhook answers again.",
+                unsaved=self.mutations,
+            )
+            rejected.retryable = True
+            return rejected
         if isinstance(error, Invalid):
             fields = tuple(cause.field for cause in error.causes if cause.field)
-            what = f"these fields do not match the schema: {', '.join(fields)}" if fields else error.message
+            what = f"these fields do not match the schema: {listed(fields)}" if fields else error.message
             return StatusInvalid(
                 f"{tried}: {what}. Correct what is recorded, or the CRD.", fields=fields, unsaved=self.mutations
             )
@@ -210,9 +233,7 @@ class Attempts:
                 f"{_sizes(desired.computed)}: bound lists with keep_last=, and keep counters outside them.",
                 unsaved=self.mutations,
             )
-        if isinstance(error, Unauthorized):
-            return StatusUnavailable(f"{tried}: the credentials were not accepted.", unsaved=self.mutations)
-        return StatusRejected(f"{tried}: {error.message}. {_advice(error, need)}", unsaved=self.mutations)
+        return StatusRejected(f"{tried}: {cut(error.message)}. {_advice(error, need)}", unsaved=self.mutations)
 
     def _unavailable(self, how: str) -> StatusUnavailable:
         error = StatusUnavailable(
@@ -224,10 +245,12 @@ class Attempts:
     def _why(self) -> str:
         if self.last is None:
             return "there was no response"
-        return f"{type(self.last).__name__}: {self.last}"
+        return cut(f"{type(self.last).__name__}: {self.last}")
 
 
 def _advice(error: APIError, need: str) -> str:
+    if isinstance(error, Unauthorized):
+        return "The credentials were not accepted."
     if isinstance(error, Forbidden):
         return f"The role must allow to {need}."
     if isinstance(error, NotServed):

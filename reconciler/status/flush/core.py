@@ -3,7 +3,8 @@
 `Flush.run` is a generator of effects (`Read`, `Write`, `Sleep`). A driver, blocking or asynchronous, performs each one
 and sends the result, or throws the error, back into it. So the semantics exist once:
 
-* A write is *applied* (2xx), *refused* (4xx, 429, connection not made) or *unknown* (no response, any other 5xx).
+* A write is *applied* (2xx), *refused* (4xx, 429, connection not made, stopped in admission) or *unknown* (no
+  response, any other 5xx).
 * Refused because of the resourceVersion: the object is read again. Under another uid nothing is written; otherwise the
   mutations are replayed on the newer version.
 * Unknown: the object is read back before anything else. If it still has the old version, the same bytes are sent again,
@@ -29,13 +30,12 @@ from reconciler.errors import (
     NotSent,
     NotServed,
     ReconcilerError,
-    ServerError,
     TooManyRequests,
     TransportError,
     error_text,
 )
 from reconciler.meta import current_cycle, equal, format_path, get_path, identical, merge_diff, parse_version
-from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing
+from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
 from reconciler.status.flush.attempts import Attempts, is_final
 from reconciler.status.flush.desired import DesiredStatus, desired_status, takeover_of
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Target, WriteReport
@@ -202,7 +202,7 @@ class Flush:
             self._counts["contested"] += 1
             paths = sorted(set(map(format_path, replayable.paths)))
             raise StatusContested(
-                f"another writer changed {', '.join(paths)} of {self._target} since it was read. Decide again based on "
+                f"another writer changed {listed(paths)} of {self._target} since it was read. Decide again based on "
                 "the current status, or use set(…, overwrite=True).",
                 paths=paths,
                 unsaved=mutations,
@@ -316,6 +316,8 @@ class Flush:
         return stored.generation == desired.tip.generation
 
     def _failed(self, desired: DesiredStatus, error: Exception) -> _SendSteps:
+        if is_final(error):
+            raise self.attempts.refused(desired, error) from error
         if isinstance(error, (NotSent, TooManyRequests)):
             yield from self.attempts.pause(error)
             return _Resend()
@@ -323,8 +325,6 @@ class Flush:
             return (yield from self._conflicted(desired, error))
         if isinstance(error, NotFound):
             return (yield from self._not_found(desired, error))
-        if isinstance(error, APIError) and (is_final(error) if isinstance(error, ServerError) else error.status >= 300):
-            raise self.attempts.refused(desired, error) from error
         self.attempts.uncertain = True
         self._counts["unknown"] += 1
         return (yield from self._read_back(desired, error))
@@ -421,7 +421,7 @@ class Flush:
             _logger.warning(
                 "the server did not store %s of %s (%s): its schema has no such field. Write names as on the wire, and "
                 "add the field to the CRD of your own kind. It is sent again when the status of an object changes",
-                ", ".join(f"status.{format_path(path)}" for path in pruned),
+                listed(f"status.{format_path(path)}" for path in pruned),
                 self._target.gvk,
                 "; ".join(f"Warning: {text}" for text in self._target.warnings) or "no Warning header",
             )

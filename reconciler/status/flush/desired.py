@@ -9,7 +9,7 @@ to one manager as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,6 +29,7 @@ from reconciler.meta import (
 from reconciler.status.flush.effects import Target
 from reconciler.status.options import Policy
 from reconciler.status.record.conversion import copy_json
+from reconciler.status.record.keyed import first_by_key, item_key
 from reconciler.status.record.mutations import (
     Append,
     ApplyStatistics,
@@ -38,7 +39,6 @@ from reconciler.status.record.mutations import (
     SetCondition,
     Upsert,
     leaves,
-    same_key,
 )
 from reconciler.status.record.snapshot import FieldTree, Snapshot, field_trees
 from reconciler.status.writer import Strategy
@@ -257,12 +257,13 @@ def _have_keys(items: list[Any], key: Path) -> bool:
 
 
 def _applied_items(old: list[Any], new: list[Any], tree: FieldTree, path: Path, keys: ListKeys) -> list[Any]:
-    applied = []
+    applied, key = [], keys[path]
+    before, owned = first_by_key(old, key), _item_trees(tree, key)
     for item in new:
-        before = next((other for other in old if same_key(other, item, keys[path])), None)
-        part = _applied(before, item, _item_tree(tree, item, keys[path]), (*path, "*"), keys)
+        found = item_key(item, key)
+        part = _applied(before.get(found), item, owned.get(found), (*path, "*"), keys)
         if part is not None:
-            applied.append({**{member: item[member] for member in keys[path]}, **part})
+            applied.append({**{member: item[member] for member in key}, **part})
     return applied
 
 
@@ -281,22 +282,20 @@ def _owned_part(value: Any, tree: FieldTree, key: Path | None) -> Any:
 
 def _owned_items(items: list[Any], tree: FieldTree, key: Path | None) -> list[Any]:
     owned = [copy_json(item) for item in items if f"v:{_encoded(item)}" in tree]
+    if key is None:
+        return owned
+    trees = _item_trees(tree, key)
     for item in items:
-        sub = _item_tree(tree, item, key) if key is not None and _have_keys([item], key) else None
-        if sub is not None and key is not None:
-            part = _owned_part(item, sub, None)
-            owned.append({**{member: item[member] for member in key}, **(part or {})})
+        sub = trees.get(item_key(item, key)) if _have_keys([item], key) else None
+        if sub is not None:
+            owned.append({**{member: item[member] for member in key}, **(_owned_part(item, sub, None) or {})})
     return owned
 
 
-def _item_tree(tree: FieldTree, item: Any, key: Path) -> FieldTree | None:
-    if not isinstance(item, Mapping):
-        return None
-    wanted = {member: item.get(member) for member in key}
-    for name, sub in tree.items():
-        if name.startswith("k:") and equal(msgspec.json.decode(name[2:]), wanted):
-            return dict(sub)
-    return None
+def _item_trees(tree: FieldTree, key: Path) -> dict[Hashable, FieldTree]:
+    """Return what is owned of each item of a keyed list."""
+    named = ((msgspec.json.decode(name[2:]), sub) for name, sub in tree.items() if name.startswith("k:"))
+    return {item_key(members, key): sub for members, sub in named if members.keys() <= set(key)}
 
 
 def _find_keys(tree: FieldTree, path: Path, keys: ListKeys) -> None:

@@ -76,7 +76,7 @@ class AsyncDriver:
 
     def __init__(self, writer: StatusWriter) -> None:
         self._writer = writer
-        self._running: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None  # or the last one that waits for its turn
         self._budget: _Budget | None = None  # of the flush in progress
         self._is_short_of_time = False
 
@@ -95,7 +95,8 @@ class AsyncDriver:
         if cancelled:
             self._shorten_on_shutdown()
         if self._running is not None and not self._running.done():
-            task = asyncio.create_task(self._flush_after_others(session, seconds, checkpoint=checkpoint))
+            after = self._flush_after(self._running, session, seconds, checkpoint=checkpoint)
+            self._running = task = asyncio.create_task(after)
             await _wait_shielded(task, on_cancel=self._shorten_on_shutdown)
             return
         pending = session.begin(checkpoint=checkpoint)
@@ -105,12 +106,12 @@ class AsyncDriver:
             self._running = loop.create_task(self._send(session, pending, seconds, ended))
             await _wait_shielded(self._running, on_cancel=self._shorten_on_shutdown, ended=ended)
 
-    async def _flush_after_others(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
-        while self._running is not None and not self._running.done():
-            await asyncio.wait([self._running])
+    async def _flush_after(
+        self, previous: asyncio.Task[None], session: Session, seconds: float, *, checkpoint: bool
+    ) -> None:
+        await asyncio.wait([previous])
         pending = session.begin(checkpoint=checkpoint)
         if pending is not None:
-            self._running = asyncio.current_task()
             await self._send(session, pending, seconds)
 
     async def _send(
@@ -124,7 +125,9 @@ class AsyncDriver:
             session.fail(pending, error)
             raise
         finally:
-            self._running = self._budget = None
+            self._budget = None
+            if self._running is asyncio.current_task():
+                self._running = None
             if ended is not None and not ended.done():
                 ended.set_result(None)
         session.finish(pending, result)
@@ -221,6 +224,7 @@ class BlockingDriver:
         self._writer = writer
         self._clock = clock
         self._lock = threading.Lock()
+        self._ended = threading.Event()  # set after the last flush of the block
 
     def flush(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
         """Write what a session recorded. No request starts once the time is up.
@@ -230,17 +234,26 @@ class BlockingDriver:
         Raises:
             StatusError: it failed.
         """
-        with self._lock:
-            pending = session.begin(checkpoint=checkpoint)
-            if pending is None:
-                return
-            budget = _Budget(self._clock.monotonic(), seconds)
-            try:
-                result = self._drive(pending, budget)
-            except BaseException as error:
-                session.fail(pending, error)
-                raise
-            session.finish(pending, result)
+        if session.follows:
+            self._ended.wait(seconds)
+        try:
+            with self._lock:
+                self._flush(session, seconds, checkpoint=checkpoint)
+        finally:
+            if not checkpoint:
+                self._ended.set()
+
+    def _flush(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
+        pending = session.begin(checkpoint=checkpoint)
+        if pending is None:
+            return
+        budget = _Budget(self._clock.monotonic(), seconds)
+        try:
+            result = self._drive(pending, budget)
+        except BaseException as error:
+            session.fail(pending, error)
+            raise
+        session.finish(pending, result)
 
     def _drive(self, pending: PendingFlush, budget: _Budget) -> FlushResult:
         effect = pending.effect

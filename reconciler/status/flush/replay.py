@@ -6,18 +6,31 @@ version read: on a newer one it is repeated only where nobody else has changed t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from reconciler.meta import Version, delete_path, equal, format_path, get_path
 from reconciler.status.record.conversion import copy_json
-from reconciler.status.record.mutations import Merge, Mutation, Remove, Set, leaves
+from reconciler.status.record.keyed import item_key
+from reconciler.status.record.mutations import (
+    Increment,
+    Merge,
+    Mutation,
+    Remove,
+    Set,
+    SetCondition,
+    Upsert,
+    apply_all,
+    leaves,
+)
 
 if TYPE_CHECKING:
     from reconciler.status.record.mutations import Path
 
-__all__ = ["MAX_MUTATIONS", "Replayable", "UnansweredWrites", "Unsaved", "select_replayable"]
+__all__ = ["MAX_MUTATIONS", "Replayable", "UnansweredWrites", "Unsaved", "compacted", "select_replayable"]
 
 MAX_MUTATIONS = 1000
 """Mutations kept for one object. A controller that fails to save for so long loses the oldest, which are counted."""
@@ -111,6 +124,88 @@ def _without(mutation: Mutation, paths: Iterable[Path]) -> list[Mutation]:
     return [Merge(mutation.path, document)]
 
 
+@dataclass(slots=True)
+class _Run:
+    """Mutations of one kind that follow one another on one member of the status.
+
+    Attributes:
+        kind: the kind.
+        positions: where the last one for each target is.
+        paths: their paths.
+        parents: everything above these paths.
+    """
+
+    kind: str
+    positions: dict[Hashable, int] = field(default_factory=dict)
+    paths: set[Path] = field(default_factory=set)
+    parents: set[Path] = field(default_factory=set)
+
+    def overlaps(self, path: Path) -> bool:
+        """Return whether a path leads to a part of a value that was written, or to a value that contains one."""
+        return path in self.parents or any(path[:length] in self.paths for length in range(1, len(path)))
+
+    def add(self, path: Path, target: Hashable, position: int) -> None:
+        self.positions[target] = position
+        self.paths.add(path)
+        self.parents.update(path[:length] for length in range(1, len(path)))
+
+
+def compacted(mutations: Sequence[Mutation]) -> list[Mutation]:
+    """Return fewer mutations with the same effect: a controller that retries records the same ones again and again.
+
+    Of the values that are set at one path the last stays, of the conditions of one type too, with the time of its
+    transition; increments of a number are added; of the upserts of one item the last takes the place of the first.
+    Whatever else is recorded for the same member of the status in between, or a function, prevents that.
+    """
+    kept: list[Mutation] = []
+    runs: dict[str, _Run] = {}
+    for mutation in mutations:
+        kind, target = _target(mutation)
+        if kind is None:
+            for member in {path[0] for path in mutation.paths} or list(runs):
+                runs.pop(member, None)
+            kept.append(mutation)
+            continue
+        path = mutation.paths[0]
+        run = runs.get(path[0])
+        if run is None or run.kind != kind or run.overlaps(path):
+            run = runs[path[0]] = _Run(kind)
+        position = run.positions.get(target)
+        if position is None:
+            run.add(path, target, len(kept))
+            kept.append(mutation)
+        else:
+            kept[position] = _combined(kept[position], mutation)
+    return kept
+
+
+def _target(mutation: Mutation) -> tuple[str | None, Hashable]:
+    """Return the kind and the target of a mutation, which is combined with the one before of both; None for others."""
+    if isinstance(mutation, (Set, Remove)):
+        return "value", mutation.path
+    if isinstance(mutation, Increment):
+        return "increment", mutation.path
+    if isinstance(mutation, SetCondition):
+        return "condition", (mutation.path, mutation.type)
+    if isinstance(mutation, Upsert):
+        return "upsert", (mutation.path, mutation.key, item_key(mutation.item, mutation.key))
+    return None, None
+
+
+def _combined(earlier: Mutation, later: Mutation) -> Mutation:
+    """Return one mutation for two of one kind and target."""
+    if isinstance(earlier, Increment) and isinstance(later, Increment):
+        return msgspec.structs.replace(later, by=earlier.by + later.by)
+    if isinstance(earlier, SetCondition) and isinstance(later, SetCondition):
+        now = earlier.now if str(earlier.status) == str(later.status) else later.now
+        generations = [each.generation for each in (earlier, later) if each.generation is not None]
+        return msgspec.structs.replace(later, now=now, generation=max(generations, default=None))
+    if isinstance(later, Set) and later.is_generation:
+        computed, _ = apply_all((earlier, later), {})
+        return msgspec.structs.replace(later, value=get_path(computed, later.path))
+    return later
+
+
 class UnansweredWrites(NamedTuple):
     """Writes that may have been applied, or may still be; the token stored in the object shows which one was.
 
@@ -179,7 +274,11 @@ class Unsaved:
     def of(
         cls, mutations: Sequence[Mutation], base: Mapping[str, Any], unanswered: UnansweredWrites | None = None
     ) -> Unsaved:
-        """Keep the newest mutations, `MAX_MUTATIONS` at most."""
+        """Keep the newest mutations, `MAX_MUTATIONS` at most, without those that later ones make superfluous.
+
+        What is in an unanswered write stays as it was sent.
+        """
+        mutations = mutations if unanswered is not None else compacted(mutations)
         over = max(0, len(mutations) - MAX_MUTATIONS)
         return cls(tuple(mutations[over:]), base, over, unanswered)
 

@@ -12,7 +12,7 @@ import msgspec
 from reconciler.cancellation import FAILURES
 from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.reporting import log_metrics_failure, report
-from reconciler.status.errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
+from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush.core import Flush
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
 from reconciler.status.flush.replay import UnansweredWrites, Unsaved, select_replayable
@@ -90,12 +90,14 @@ class Session:
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
         self._open = False
+        self._earlier: Session | None = None  # see `continue_from`
         self._tip = _NOT_READ
         self._base: Mapping[str, Any] = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
         self._unanswered: UnansweredWrites | None = None  # writes of what is carried
+        self._in_flight: list[Mutation] = []  # of the flush in progress, except what was withdrawn since
         self._recorded: list[Mutation] = []
-        self._failed: list[Mutation] = []  # of a checkpoint, unless recorded again
+        self._returned: dict[int, Mutation] = {}  # those of them that are in the error of a checkpoint, by their id()
         self._working: Mapping[str, Any] | None = None  # see `_working_status`; None until it is needed
         self._statistics = ApplyStatistics()
 
@@ -108,6 +110,11 @@ class Session:
     def is_open(self) -> bool:
         """Return whether mutations are accepted."""
         return self._open
+
+    @property
+    def follows(self) -> bool:
+        """Return whether its next flush comes after the last one of the session that it continues."""
+        return self._earlier is not None
 
     @property
     def generation(self) -> int | None:
@@ -135,18 +142,24 @@ class Session:
             self._take_over(unsaved)
 
     def continue_from(self, earlier: Session) -> None:
-        """Start where a closed session ended, and send as it did, since its first snapshot has what that requires.
+        """Start where a closed session ends, and send as it did, since its first snapshot has what that requires.
 
-        The reconcile is not notified, since its body has ended.
+        While its last flush has not ended, what that writes is the base for recording. The first flush starts from the
+        result, since the driver lets flushes take turns. The reconcile is not notified, since its body has ended.
         """
         self.policy = msgspec.structs.replace(self.policy, strategy=earlier.policy.strategy)
+        self._earlier = earlier
+        self._start_from(earlier)
+        self._base = earlier.current()
+        self._open = True
+
+    def _start_from(self, earlier: Session) -> None:
         with earlier._lock:
             self._uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
-        self._base = self._tip.status
+        self._base, self._working = self._tip.status, None
         if not self._tip.around and self.document is not None:  # the last version was taken without its frame
             around = self.policy.snapshot(self.document).around
             self._tip = msgspec.structs.replace(self._tip, around=around)
-        self._open = True
 
     # Recording.
 
@@ -162,19 +175,20 @@ class Session:
                 raise StatusNotOpen(
                     f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
                 )
+            if self._returned and id(mutation) in self._returned:
+                return
             working = self._working_status()
             if working is not self._base or not mutation.leaves_unchanged(working):
                 mutation.apply(self._private_working_status(), self._statistics)
             self._recorded.append(mutation)
-            if self._failed:
-                self._failed = [failed for failed in self._failed if failed is not mutation]
 
     def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
-        """Forget recorded mutations that have not been sent."""
+        """Forget recorded mutations that have not been sent; those in flight are not sent again."""
         with self._lock:
-            kept = [mutation for mutation in self._recorded if not unwanted(mutation)]
-            if len(kept) != len(self._recorded):
-                self._recorded, self._working = kept, None
+            for recorded in (self._in_flight, self._recorded):
+                recorded[:] = [mutation for mutation in recorded if not unwanted(mutation)]
+            self._returned = {key: each for key, each in self._returned.items() if not unwanted(each)}
+            self._working = None
 
     def current(self) -> JSONObject:
         """Return a private copy of the status with everything recorded applied."""
@@ -187,16 +201,10 @@ class Session:
         with self._lock:
             return copy_json(get_path(self._working_status(), path))
 
-    def close(self, *, in_error: bool) -> None:
-        """Accept no more mutations.
-
-        Args:
-            in_error: whether the block ended with an exception. If not, it has handled every failed checkpoint.
-        """
+    def close(self) -> None:
+        """Accept no more mutations."""
         with self._lock:
             self._open = False
-            if not in_error:
-                self._failed = []
 
     # Flushing.
 
@@ -232,12 +240,17 @@ class Session:
             StatusContested: another writer changed a field that is set, which an earlier checkpoint found.
         """
         with self._lock:
+            if self._earlier is not None:
+                self._start_from(self._earlier)
+                self._earlier = None
             mutations, carried = (*self._carried, *self._recorded), self._carried
             unchanged = not mutations or self._changes_nothing()
             computed, statistics = ({}, self._statistics) if unchanged else self._release_working_status()
-            self._carried, self._recorded = [], []
+            self._carried, self._recorded, self._returned = [], [], {}
             if unchanged:
                 self._working = None
+            else:
+                self._in_flight = list(mutations)
         if unchanged:
             self.counts["trimmed"] += statistics.trimmed if mutations else 0
             self._end("unchanged")
@@ -270,7 +283,7 @@ class Session:
         with self._lock:
             self.document = result.document or self.document
             self._tip, self._base, self._working = result.tip, result.base, None
-            self._unanswered = None
+            self._in_flight, self._unanswered = [], None
         self.counts["trimmed"] += result.trimmed
         self.counts["fields"] += len(result.fields)
         if result.outcome == "written":
@@ -287,37 +300,31 @@ class Session:
     def fail(self, pending: PendingFlush, error: BaseException) -> None:
         """Take back a flush that failed permanently.
 
-        After a checkpoint the caller's own mutations are in the error, and the caller decides about them. Those of an
-        earlier reconcile go out with the next flush. At the end of the block, everything that may be tried again goes
-        to the reconcile; with a token that is everything, since the next flush can find out whether this one was
-        applied.
+        What it could not save stays recorded after a checkpoint, and at the end of the block goes to the reconcile. The
+        exception is what may have been applied and must not be applied twice: it is only in the error. With a token
+        everything stays, since the next flush can find out whether this one was applied.
         """
         attempts, unanswered = pending.flush.attempts, pending.flush.unanswered
-        carried_ids = {id(mutation) for mutation in pending.carried}
-        carried = [
-            each for each in attempts.mutations if id(each) in carried_ids and (unanswered or attempts.may_repeat(each))
-        ]
+        carried_ids = set(map(id, pending.carried))
         own = [each for each in attempts.mutations if id(each) not in carried_ids]
-        recorded = [each for each in own if (unanswered and not pending.checkpoint) or attempts.may_repeat(each)]
         with self._lock:
-            self._working = None
-            self._unanswered = unanswered
+            wanted = set(map(id, self._in_flight))
+            kept = [
+                each
+                for each in attempts.mutations
+                if id(each) in wanted and (unanswered is not None or attempts.may_repeat(each))
+            ]
+            self._in_flight, self._working, self._unanswered = [], None, unanswered
             if pending.checkpoint:
-                self._carried = carried
-                if not isinstance(error, (StatusConflict, StatusContested)):
-                    self._failed += recorded
+                self._carried = [each for each in kept if id(each) in carried_ids]
+                self._returned = {id(each): each for each in kept if id(each) not in carried_ids}
+                self._recorded = [*self._returned.values(), *self._recorded]
         if not pending.checkpoint:
-            self._failed += [*carried, *recorded]
-            self.keep_failed()
+            if kept and self._cycle is not None:
+                self._cycle.keep_unsaved(self._uid, Unsaved.of(kept, self._base, unanswered))
         elif isinstance(error, StatusError):
             error.unsaved = tuple(own)
         self._end("failed", pending, error)
-
-    def keep_failed(self) -> None:
-        """Leave what could not be saved to the running reconcile, if this is its object, for the next one."""
-        failed, self._failed = self._failed, []
-        if failed and self._cycle is not None:
-            self._cycle.keep_unsaved(self._uid, Unsaved.of(failed, self._base, self._unanswered))
 
     def _is_object_of(self, cycle: Cycle) -> bool:
         # The API version is a representation of the object; it does not identify another object.
@@ -343,7 +350,7 @@ class Session:
             _logger.exception(
                 "what an earlier reconcile recorded for %s can no longer be applied and is dropped: %s",
                 self.target,
-                ", ".join(unsaved.paths),
+                listed(unsaved.paths),
             )
             self.counts["contested"] += len(replayable.kept)
             return
@@ -352,7 +359,7 @@ class Session:
     def _working_status(self) -> Mapping[str, Any]:
         """Return the base with carried and recorded applied; the base itself while they leave it unchanged."""
         if self._working is None:
-            mutations = (*self._carried, *self._recorded)
+            mutations = (*self._carried, *self._in_flight, *self._recorded)
             self._working, self._statistics = (
                 apply_all(mutations, self._base) if mutations else (self._base, ApplyStatistics())
             )
@@ -428,5 +435,4 @@ class _FieldList:
         self._fields = fields
 
     def __str__(self) -> str:
-        named = [format_path(path) for path in self._fields[:MAX_NAMED]]
-        return (": " + ", ".join(named) if named else "") + (", …" if len(self._fields) > MAX_NAMED else "")
+        return f": {listed(map(format_path, self._fields))}" if self._fields else ""

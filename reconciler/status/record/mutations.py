@@ -29,6 +29,7 @@ from reconciler.meta import (
     set_path,
 )
 from reconciler.status.record.conversion import copy_json, to_json
+from reconciler.status.record.keyed import KeyIndex
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
@@ -62,13 +63,22 @@ _HIDDEN = frozenset({"value", "document", "item", "members", "message", "functio
 
 
 class ApplyStatistics(msgspec.Struct):
-    """Counts of what applying mutations did besides changing the status.
+    """Counts of what applying mutations did besides changing the status, and what they know about its lists.
 
     Attributes:
         trimmed: list entries that ``keep_last`` dropped.
+        indexes: of keyed lists, by their paths.
     """
 
     trimmed: int = 0
+    indexes: dict[Path, KeyIndex] = msgspec.field(default_factory=dict)
+
+    def index(self, path: Path, key: Path, items: list[Any]) -> KeyIndex:
+        """Return the index of the list at a path; the one of an earlier mutation, if it is the same list."""
+        found = self.indexes.get(path)
+        if found is None or found.items is not items or found.key != key:
+            found = self.indexes[path] = KeyIndex(items, key)
+        return found
 
 
 class Mutation(msgspec.Struct, frozen=True):
@@ -222,12 +232,17 @@ class Append(_OnePath, frozen=True):
     def apply(self, status: JSONObject, statistics: ApplyStatistics, /) -> None:
         """Append, then drop the oldest entries beyond the bound."""
         items = _list_at(status, self.path)
-        if self.key is not None and any(same_key(item, self.item, self.key) for item in items):
+        index = None if self.key is None else statistics.index(self.path, self.key, items)
+        if index is not None and index.find(self.item) is not None:
             return
-        items = [*items, copy_json(self.item)]
-        over = 0 if self.keep_last is None else max(0, len(items) - self.keep_last)
         before = None if self.dropped_path is None else _number_at(status, self.dropped_path)
-        set_path(status, self.path, items[over:])
+        items.append(copy_json(self.item))
+        over = 0 if self.keep_last is None else max(0, len(items) - self.keep_last)
+        if index is None:
+            items = items[over:] if over else items
+        elif over:
+            index.drop(over)
+        set_path(status, self.path, items)
         if over and self.dropped_path is not None and before is not None:
             set_path(status, self.dropped_path, before + over)
         statistics.trimmed += over
@@ -240,16 +255,14 @@ class Upsert(_OnePath, frozen=True):
     item: Any
     key: Path = ()
 
-    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
+    def apply(self, status: JSONObject, statistics: ApplyStatistics, /) -> None:
         """Replace the first item with the key, or append."""
-        items = list(_list_at(status, self.path))
-        fresh = copy_json(self.item)
-        for index, item in enumerate(items):
-            if same_key(item, self.item, self.key):
-                items[index] = fresh
-                break
+        items = _list_at(status, self.path)
+        position = statistics.index(self.path, self.key, items).find(self.item)
+        if position is None:
+            items.append(copy_json(self.item))
         else:
-            items.append(fresh)
+            items[position] = copy_json(self.item)
         set_path(status, self.path, items)
 
 
