@@ -13,8 +13,7 @@ from reconciler.errors import APIError, ConfigurationError, ReconcilerError
 from reconciler.hooks import check_hooks, own_members
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
-from reconciler.webhook.json_patch import json_patch, same
-from reconciler.webhook.review import AdmissionRequest, Operation, Verdict
+from reconciler.webhook.review import AdmissionRequest, Operation, Verdict, json_patch, same
 
 __all__ = ["Admission", "Defaulter", "Denied", "Validator", "Warnings"]
 

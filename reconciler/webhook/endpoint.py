@@ -11,12 +11,12 @@ import msgspec.json
 from reconciler.cancellation import is_cancelled
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
-from reconciler.webhook.json_patch import apply_json_patch
 from reconciler.webhook.review import (
     ADMISSION_VERSIONS,
     AdmissionRequest,
     BadReview,
     Verdict,
+    apply_json_patch,
     read_review,
     request_of,
     write_admission,

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -15,13 +17,83 @@ from reconciler.serving.certificates import CertWatcher
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
-from reconciler.webhook.metrics import WebhookMetrics
 
 if TYPE_CHECKING:
     from aiohttp import web
     from prometheus_client import CollectorRegistry
 
-__all__ = ["WebhookServer"]
+__all__ = [
+    "WebhookMetrics",
+    "WebhookServer",
+]
+
+
+_BUCKETS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
+"""10 ns to 1000 s, one bucket per decade; controller-runtime's."""
+
+_INITIAL_CODES = ("200", "500")
+"""Codes exported from the start with 0, so that the first occurrence shows in a rate; controller-runtime's."""
+
+
+class WebhookMetrics:
+    """The metrics of a webhook server.
+
+    Args:
+        registry: the registry for the collectors.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.latency = Histogram(
+            "controller_runtime_webhook_latency_seconds",
+            "Histogram of the latency of processing admission requests",
+            ["webhook"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.requests = Counter(
+            "controller_runtime_webhook_requests",
+            "Total number of admission requests by HTTP status code.",
+            ["webhook", "code"],
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "controller_runtime_webhook_requests_in_flight",
+            "Current number of admission requests being served.",
+            ["webhook"],
+            registry=registry,
+        )
+        self.panics = Counter(
+            "controller_runtime_webhook_panics",
+            "Total number of webhook panics: unexpected exceptions of admission webhooks",
+            registry=registry,
+        )
+        self.conversion_panics = Counter(
+            "controller_runtime_conversion_webhook_panics",
+            "Total number of conversion webhook panics: exceptions of conversion functions",
+            registry=registry,
+        )
+        self.reads = Counter(
+            "certwatcher_read_certificate",
+            "Total number of certificate reads",
+            registry=registry,
+        )
+        self.read_errors = Counter(
+            "certwatcher_read_certificate_errors",
+            "Total number of certificate read errors",
+            registry=registry,
+        )
+
+    def record_read(self, valid: bool) -> None:
+        """Called when the certificate was read."""
+        (self.reads if valid else self.read_errors).inc()
+
+    def expect(self, path: str) -> None:
+        """Export the metrics of a path with 0 before its first request."""
+        self.latency.labels(path)
+        self.in_flight.labels(path)
+        for code in _INITIAL_CODES:
+            self.requests.labels(path, code)
+
 
 BODY_LIMIT = 7 * 1024 * 1024
 """Maximum size of a review in bytes; controller-runtime's number: two objects of maximum size, with some margin."""

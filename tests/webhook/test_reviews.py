@@ -25,7 +25,7 @@ from reconciler.webhook import (
 )
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
-from reconciler.webhook.json_patch import apply_json_patch, json_patch
+from reconciler.webhook.review import apply_json_patch, json_patch
 from tests.webhook.database import Database, Defaults, Rules, database
 
 
