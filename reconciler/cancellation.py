@@ -67,9 +67,9 @@ class RunningTimeout:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._handle.cancel()
-        return await self._scope.__aexit__(kind, error, traceback)
+        await self._scope.__aexit__(kind, error, traceback)
 
     def _start_tick(self) -> None:
         self._started = self._loop.time()

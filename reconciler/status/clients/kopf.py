@@ -10,9 +10,9 @@ and once more for each refusal, and must find out by itself whether what it pass
 
 * Yes, if the token has its mark; without a token, if the status has the computed values and nobody else can have
   written them. Then nothing is left to do.
-* No, if the marks show that its own is missing, if it is the next version and has other values, or if one of the
-  fields has the value and the owners of before. Then another writer was first, and the mutations are replayed on the
-  newer version, by the rules of `reconciler.status.flush.replay`.
+* No, if the marks show that its own is missing, if it is the next version and has other values, if a list that others
+  only append to lacks its items, or if one of the fields has the value and the owners of before. Then another writer
+  was first, and the mutations are replayed on the newer version, by the rules of `reconciler.status.flush.replay`.
 * Otherwise it is unknown. Then only mutations that may be repeated are replayed; the others are dropped, with an error
   in the log.
 
@@ -332,10 +332,11 @@ class StatusFunction:
             stored = has_mark(sent.mark, marks_at(sent.before.status, token), marks_at(seen.status, token))
             return False if stored is None and is_next else stored
         if not all(equal(get_path(seen.status, path), get_path(sent.computed, path)) for path in sent.paths):
-            if is_next:
+            if is_next or any(_lacks_items(seen.status, sent, path) for path in sent.paths):
                 return False
-            untouched = any(seen.has_untouched(path, sent.before) for path in sent.paths)  # it would have changed all
-            return False if untouched and not self._target.memory.may_be_of_another(sent.write) else None
+            untouched = [seen.has_untouched(path, sent.before) for path in sent.paths]  # it would have changed all
+            alone = not self._target.memory.may_be_of_another(sent.write)  # nobody has restored a value
+            return False if all(untouched) or (alone and any(untouched)) else None
         if all(mutation.idempotent for group in self._groups[: sent.groups] for mutation in group.mutations):
             return True
         # The same number can be the sum of another writer's additions. The managedFields show who wrote it.
@@ -455,6 +456,18 @@ class StatusFunction:
         write = SentWrite(self._sender, before.uid, before.version, frozenset(path[0] for path in paths))
         self._target.memory.sent(write)
         self._sent.append(_Sent(before, copy_json(computed), paths, len(self._groups), mark, write))
+
+
+def _lacks_items(status: Mapping[str, Any], sent: _Sent, path: Path) -> bool:
+    """Return whether a list that others only append to does not continue with the items that were passed to kopf.
+
+    The write was conditional, so its items would be the first ones after those of the version that it was computed on.
+    """
+    now, before, computed = (get_path(each, path) or [] for each in (status, sent.before.status, sent.computed))
+    if not (isinstance(now, list) and isinstance(before, list) and isinstance(computed, list)):
+        return False
+    is_appended = len(computed) > len(before) and equal(computed[: len(before)], before)
+    return is_appended and equal(now[: len(before)], before) and not equal(now[: len(computed)], computed)
 
 
 def _described(mutation: Mutation) -> str:
