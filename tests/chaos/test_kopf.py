@@ -136,3 +136,6 @@ async def test_kopf_stores_nothing_twice_and_loses_nothing_silently(seed: int, t
         status = await world.status()
     log: list[str] = status.get("log", [])
     missing = operator.recorded.total() - len(log)
+    assert len(set(log)) == len(log), "an append was applied twice"
+    assert status.get("total", 0) - others == len(log), "an increment was applied twice, or without its append"
+    assert missing == 0 or (token is None and "Dropped, because it could count twice" in caplog.text)

@@ -10,9 +10,10 @@ and once more for each refusal, and must find out by itself whether what it pass
 
 * Yes, if the token has its mark; without a token, if the status has the computed values and nobody else can have
   written them. Then nothing is left to do.
-* No, if the marks show that its own is missing, if it is the next version and has other values, if a list that others
-  only append to lacks its items, or if one of the fields has the value and the owners of before. Then another writer
-  was first, and the mutations are replayed on the newer version, by the rules of `reconciler.status.flush.replay`.
+* No, if the marks show that its own is missing, or if it is the next version and has other values. Also if a list that
+  others only append to lacks its items, or if one of the fields has the value and the owners of before. Then another
+  writer was first, and the mutations are replayed on the newer version, by the rules of
+  `reconciler.status.flush.replay`.
 * Otherwise it is unknown. Then only mutations that may be repeated are replayed; the others are dropped, with an error
   in the log.
 
