@@ -652,6 +652,18 @@ async def test_an_invalidation_without_readers_is_dropped_after_a_minute(world: 
     assert world.reads() == 0
 
 
+async def test_an_object_read_as_one_class_is_never_given_out_as_another(world: World) -> None:
+    class Other(Resource[DatabaseSpec], group="example.com", version="v1", kind="Database"):
+        """The same kind as another class."""
+
+    await world.live.create(database("a", size=1))
+    await world.declare(Database)
+    for kind, expected in ((Database, Database), (Other, Other), (Database, Database), (str(Database.gvk), None)):
+        found = await world.client.get(kind, "a", "default")
+        (listed,) = await world.client.list(kind, "default")
+        assert type(found) is type(listed) is (expected or Unstructured)
+
+
 async def test_a_cached_client_of_one_namespace_reads_there(world: World) -> None:
     for namespace in ("prod", "test"):
         await world.live.create(database("a", namespace))
