@@ -8,20 +8,24 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 
+import msgspec
+
 from reconciler.cache.decoding import WireReader, read_answer
 from reconciler.cache.errors import BackoffManager, CacheNotSynced, Failure
 from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, unchanged
 from reconciler.cache.object import CacheEvent, EventType
-from reconciler.cache.overlay import Overlay, OverlayStatistics
+from reconciler.cache.overlay import Baseline, ListBaseline, Overlay, OverlayStatistics
 from reconciler.cache.reflector import Reflector, Source
 from reconciler.cache.scope import HashRange, Scope
 from reconciler.cache.sink import StoreSink
 from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
 from reconciler.cache.watch import ReflectorStatistics
 from reconciler.cancellation import FAILURES
+from reconciler.client import ListResult
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
-from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
+from reconciler.meta import GroupVersionKind, Request, ResourceType, Version, parse_version
+from reconciler.objects import Unstructured
 
 __all__ = ["Informer", "InformerStatistics"]
 
@@ -116,6 +120,7 @@ class Informer:
         self._discovery_failure: Failure | None = None
         self._restart_callbacks: list[Callable[[], None]] = []
         self._restart_errors = 0
+        self._refreshing: asyncio.Task[None] | None = None
         self._resync = Resync(self._store, self._handlers, rng=rng)
         self._resync.every(resync)
 
@@ -207,6 +212,7 @@ class Informer:
         Raises:
             CacheNotSynced: the timeout expired.
         """
+        baseline = self._overlay.list_baseline()
         try:
             async with asyncio.timeout(timeout):
                 if self._reflectors:
@@ -215,6 +221,22 @@ class Informer:
                     await self._synced.wait()
         except TimeoutError:
             raise CacheNotSynced(f"not refreshed after {timeout:g} s: {self.problem}") from None
+        self._overlay.record_refresh(baseline)
+
+    async def catch_up(self, timeout: float) -> None:  # noqa: ASYNC109 - the error says what is missing
+        """Join the `refresh` in progress, or start one: each call of `refresh` itself starts the list again.
+
+        Cancellation ends the waiting, not the list.
+
+        Args:
+            timeout: seconds, for the one who starts it.
+
+        Raises:
+            CacheNotSynced: the timeout expired.
+        """
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self.refresh(timeout), name=f"refresh of {self._scope}")
+        await asyncio.shield(self._refreshing)
 
     def restart_first_lists(self) -> None:
         """Restart the initial lists, unless the informer is synced.
@@ -290,43 +312,55 @@ class Informer:
         """
         self._resync.every(period)
 
-    def record_write(self, verb: str, request: Request, answer: bytes) -> None:
+    def record_write(self, verb: str, request: Request, answer: bytes, baseline: Baseline | None = None) -> None:
         """Record the response to a write of this process, visible to readers immediately.
 
         Args:
             verb: ``"delete"`` for deletions, whose response may be a Status.
             request: the object's key.
             answer: the body of the response; ignored if it is of another kind, such as a Scale.
+            baseline: what was known when the write was sent; see `Overlay.record_write`.
         """
         if not self.covers(request.namespace):
             return
         if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the response once, not twice
             cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:
-                self._overlay.record_write(cached)
+                self._overlay.record_write(cached, baseline)
                 return
         seen = read_answer(answer)
         if seen is None or seen.kind not in (self.gvk.kind, "Status"):
             return
         if seen.deletes(verb):
-            self._overlay.record_deletion(request, seen.uid)
+            version = seen.metadata.resource_version if seen.kind == self.gvk.kind else ""
+            self._overlay.record_deletion(request, seen.uid, parse_version(version) if version else None, baseline)
         elif seen.kind == self.gvk.kind:
-            self._lay_over(answer)
+            self._lay_over(answer, baseline)
 
-    def _lay_over(self, answer: bytes) -> None:
+    def _lay_over(self, answer: bytes, baseline: Baseline | None) -> None:
         if self._scope.is_filtered:
             # The server's selector sees the stored object, not the transformed one.
             plain = WireReader(self._scope.gvk).read(answer)
             if plain is None:
                 return
             if self._scope.excludes(plain):
-                self._overlay.record_departure(plain)
+                self._overlay.record_departure(plain, baseline)
                 return
             if not self._scope.selects(plain):
                 return
         cached = self._reader.read(answer)
         if cached is not None:
-            self._overlay.record_write(cached)
+            self._overlay.record_write(cached, baseline)
+
+    def record_list(self, found: ListResult[Unstructured], baseline: ListBaseline) -> None:
+        """Record what the server has in a namespace, or under one name; see `Overlay.record_list`."""
+        read = [self._reader.read(msgspec.json.encode(dict(one)), report=False) for one in found]
+        self._overlay.record_list(
+            parse_version(found.resource_version),
+            [cached for cached in read if cached is not None],
+            {one.key for one in found} | {one.key for one in found.invalid},
+            baseline,
+        )
 
     def statistics(self) -> InformerStatistics:
         """Return the informer's counters."""

@@ -725,7 +725,6 @@ WRITES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("patch", "a", document("a", 9), ["a"]),
     ("apply", "b", document("b", 9), ["a", "b"]),
     ("delete", "a", {"kind": "Status", "status": "Success", "details": {"uid": "uid-a"}}, []),
-    ("delete", "a", {"kind": "Status", "status": "Success"}, []),
     ("delete", "a", document("a", 9), []),
     ("delete", "a", document("a", 9, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}), []),
     (
