@@ -36,14 +36,14 @@ from reconciler.status.errors import (
     TooManyStatusWrites,
     UnknownStatusField,
 )
-from reconciler.status.flush.replay import Unsaved
-from reconciler.status.options import OnError, check_options
-from reconciler.status.record.mutations import Mutation
-from reconciler.status.statistics import StatusMetrics, StatusStatistics
+from reconciler.status.mutations import Mutation
+from reconciler.status.replay import Unsaved
+from reconciler.status.session import StatusMetrics, StatusStatistics
+from reconciler.status.strategies import OnError, check_options
 from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 
 if TYPE_CHECKING:
-    from reconciler.status.write_guard.guard import GuardStatistics, StatusWrite, StatusWrites, guard
+    from reconciler.status.write_guard import GuardStatistics, StatusWrite, StatusWrites, guard
 
 __all__ = [
     "GuardStatistics",
@@ -79,5 +79,5 @@ if not TYPE_CHECKING:  # otherwise type checkers accept every name
 
     def __getattr__(name: str) -> object:
         if name in __all__:  # the guard, which is for debugging and tests
-            return getattr(importlib.import_module("reconciler.status.write_guard.guard"), name)
+            return getattr(importlib.import_module("reconciler.status.write_guard"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

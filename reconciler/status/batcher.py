@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from reconciler.clock import Clock, current_clock
 from reconciler.status.block import Block
-from reconciler.status.clients.binding import bind
-from reconciler.status.options import OnError, Policy, check_flush_timeout, check_options
-from reconciler.status.record.builder import UNSET, MutationBuilder
-from reconciler.status.record.conversion import document_of, in_form_of, is_kind
-from reconciler.status.record.mutations import Mutation, PathLike
-from reconciler.status.record.schema import FieldNames
-from reconciler.status.statistics import StatusMetrics, StatusStatistics, counters
+from reconciler.status.clients import bind
+from reconciler.status.documents import document_of, in_form_of, is_kind
+from reconciler.status.fields import UNSET, FieldNames, MutationBuilder
+from reconciler.status.mutations import Mutation, PathLike
+from reconciler.status.session import StatusMetrics, StatusStatistics, counters
+from reconciler.status.strategies import OnError, Policy, check_flush_timeout, check_options
 from reconciler.status.writer import Strategy
 
 if TYPE_CHECKING:

@@ -14,15 +14,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from reconciler.meta import current_cycle, uid_of, version_of
-from reconciler.status.clients.binding import Binding
+from reconciler.status.clients import Binding
+from reconciler.status.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.errors import StatusNotOpen
-from reconciler.status.flush.desired import check_can_apply
-from reconciler.status.flush.drivers import AsyncDriver, BlockingDriver
-from reconciler.status.flush.effects import Target
-from reconciler.status.flush.session import Session
-from reconciler.status.options import Policy
-from reconciler.status.record.mutations import DECISIONS, Mutation
-from reconciler.status.statistics import StatusMetrics, counters
+from reconciler.status.mutations import DECISIONS, Mutation
+from reconciler.status.session import Session, StatusMetrics, counters
+from reconciler.status.strategies import Policy, check_can_apply
+from reconciler.status.writer import Target
 
 __all__ = ["Block"]
 

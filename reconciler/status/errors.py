@@ -30,7 +30,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.meta import format_path
 
 if TYPE_CHECKING:
-    from reconciler.status.record.mutations import Mutation
+    from reconciler.status.mutations import Mutation
 
 __all__ = [
     "StatusConflict",

@@ -1,16 +1,259 @@
-"""The interface between a batcher and a client: a consistent read, and a write that is sent once."""
+"""The interface between a batcher and a client, and what the batchers of one client have learned.
+
+A client offers a consistent read, and a write that is sent once.
+
+A server may store something other than what was sent. It prunes fields that the CRD does not have and fills in
+defaults, and webhooks change values. The same desired status would then look like a change in every reconcile. So the
+memory of a client keeps, for each object and path, what was wanted and what was stored instead. The same desired value
+over the same stored value is not sent again. Anything else is sent, and every write is sent whole. What one object
+taught never affects another object. It is forgotten after ten minutes, because schemas and webhooks change.
+
+The memory also keeps which dropped fields were reported, and which fields were sent last. The owner of a field shows
+only that some flush under a field manager wrote it; what other flushes sent shows whether that can have been another
+one.
+
+It is bounded: beyond the limits an occasional useless request is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Literal, Protocol
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from reconciler.meta import GroupVersionKind, Request
+import msgspec
+
+from reconciler.meta import GroupVersionKind, Request, Version, get_path, is_older
+from reconciler.status.documents import digest
 
 if TYPE_CHECKING:
+    from reconciler.clock import Clock
+    from reconciler.status.mutations import Path
     from reconciler.wire import JSONObject
 
-__all__ = ["StatusWriter", "Strategy", "SyncStatusWriter"]
+__all__ = [
+    "RETRY_AFTER",
+    "SentWrite",
+    "StatusMemory",
+    "StatusWriter",
+    "Strategy",
+    "SyncStatusWriter",
+    "Target",
+    "memory_of",
+]
+
+
+RETRY_AFTER = 600.0
+"""Seconds after which the value is sent again. A schema changes rarely, and a useless request costs little."""
+
+MAX_ANSWERS = 10_000
+MAX_KINDS = 256
+MAX_PATHS = 256
+MAX_SENT = 10_000
+
+ITEM = "*"
+"""The key in a path that stands for all items of a list."""
+
+_TRANSITION_TIME = "lastTransitionTime"
+
+
+class SentWrite(msgspec.Struct, frozen=True, eq=False):
+    """A write that was sent, and that may have been applied.
+
+    Attributes:
+        sender: identifies the flush; compared by identity.
+        uid: of the object.
+        version: the resourceVersion that it was conditional on.
+        fields: the members of the status that it changed something in.
+    """
+
+    sender: object
+    uid: str
+    version: Version
+    fields: frozenset[str]
+
+
+class StatusMemory:
+    """The differences between what was sent over one client and what was stored. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[tuple[str, Path], tuple[bytes, bytes, float]] = OrderedDict()
+        self._reported: OrderedDict[GroupVersionKind, set[Path]] = OrderedDict()
+        self._sent: OrderedDict[SentWrite, None] = OrderedDict()
+        self._newest_forgotten: Version | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def has_answers(self) -> bool:
+        """Return whether any response of the server differed from what was sent."""
+        return bool(self._answers)
+
+    def foresees(
+        self, uid: str, paths: Iterable[Path], wanted: Mapping[str, Any], stored: Mapping[str, Any], clock: Clock
+    ) -> bool:
+        """Return whether the server is known to store, at each of these paths, this value instead of the wanted one.
+
+        Args:
+            uid: of the object.
+            paths: where the two statuses differ.
+            wanted: the desired status.
+            stored: the stored status.
+            clock: the age of what is known.
+        """
+        now = clock.monotonic()
+        with self._lock:
+            for path in paths:
+                want, answer, since = self._answers.get((uid, path), (b"", b"", now))
+                if now - since >= RETRY_AFTER or want != _digest(get_path(wanted, path)):
+                    return False
+                if answer != _digest(get_path(stored, path)):
+                    return False
+        return True
+
+    def learn(
+        self, uid: str, paths: Iterable[Path], wanted: Mapping[str, Any], stored: Mapping[str, Any], clock: Clock
+    ) -> None:
+        """Remember what the server stored instead of what was wanted; the arguments are those of `foresees`."""
+        now = clock.monotonic()
+        with self._lock:
+            for path in paths:
+                key = (uid, path)
+                self._answers[key] = (_digest(get_path(wanted, path)), _digest(get_path(stored, path)), now)
+                self._answers.move_to_end(key)
+            while len(self._answers) > MAX_ANSWERS:
+                self._answers.popitem(last=False)
+
+    def report(self, gvk: GroupVersionKind, wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> list[Path]:
+        """Return the paths of fields that are not stored at all and were not reported before."""
+        with self._lock:
+            reported = self._reported.setdefault(gvk, set())
+            self._reported.move_to_end(gvk)
+            while len(self._reported) > MAX_KINDS:
+                self._reported.popitem(last=False)
+            news = [path for path in _missing(wanted, stored) if path not in reported]
+            reported.update(news[: MAX_PATHS - len(reported)])
+            return news
+
+    def sent(self, write: SentWrite) -> None:
+        """Remember a write that is about to be sent."""
+        with self._lock:
+            self._sent[write] = None
+            if len(self._sent) > MAX_SENT:
+                forgotten = self._sent.popitem(last=False)[0].version
+                if not is_older(forgotten, self._newest_forgotten):
+                    self._newest_forgotten = forgotten
+
+    def refused(self, write: SentWrite) -> None:
+        """Forget a write that was certainly not applied."""
+        with self._lock:
+            self._sent.pop(write, None)
+
+    def may_be_of_another(self, write: SentWrite) -> bool:
+        """Return whether another flush may have written what a version newer than the write's shows in its fields.
+
+        A write that was conditional on an older version than this one cannot have been applied after it.
+        """
+        with self._lock:
+            forgotten = self._newest_forgotten
+            if forgotten is not None and not is_older(forgotten, write.version):
+                return True
+            return any(
+                other.sender is not write.sender
+                and other.uid == write.uid
+                and other.fields & write.fields
+                and not is_older(other.version, write.version)
+                for other in self._sent
+            )
+
+
+_memories: weakref.WeakKeyDictionary[Any, StatusMemory] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def memory_of(client: object) -> StatusMemory:
+    """Return the memory of a client, which ends with the client; a new one for a client without weak references."""
+    try:
+        with _lock:
+            known = _memories.get(client)
+            if known is None:
+                known = _memories[client] = StatusMemory()
+            return known
+    except TypeError:
+        return StatusMemory()
+
+
+def _digest(value: Any) -> bytes:
+    """Return the fingerprint of a value, without the transition times of conditions.
+
+    A transition time is set when a condition is recorded, and changes only with the condition's status.
+    """
+    if isinstance(value, list) and any(isinstance(item, Mapping) and _TRANSITION_TIME in item for item in value):
+        value = [
+            {name: member for name, member in item.items() if name != _TRANSITION_TIME or "status" not in item}
+            if isinstance(item, Mapping)
+            else item
+            for item in value
+        ]
+    return digest(value)
+
+
+def _missing(wanted: Any, stored: Any, path: Path = ()) -> Iterator[Path]:
+    """Yield the paths of members that have a value and are not stored at all, each once.
+
+    Zeros and empty values are skipped: Go omits them from a stored object.
+    """
+    if isinstance(wanted, Mapping) and isinstance(stored, Mapping):
+        for key, value in wanted.items():
+            if stored.get(key) is not None:
+                yield from _missing(value, stored[key], (*path, key))
+            elif value:
+                yield (*path, key)
+    elif isinstance(wanted, list) and isinstance(stored, list) and len(wanted) == len(stored):
+        pairs = zip(wanted, stored, strict=True)
+        yield from dict.fromkeys(found for want, got in pairs for found in _missing(want, got, (*path, ITEM)))
+
+
+class Target(msgspec.Struct, frozen=True):
+    """The object and the client.
+
+    Attributes:
+        gvk: the object's kind.
+        request: its name and namespace.
+        writer: the `StatusWriter` or `SyncStatusWriter`.
+    """
+
+    gvk: GroupVersionKind
+    request: Request
+    writer: Any
+
+    # What only a flush needs is computed when it asks, since most reconciles have nothing to write.
+
+    @property
+    def field_manager(self) -> str:
+        """Return the name that writes are recorded under; ``""`` if it is not known."""
+        return str(getattr(self.writer, "field_manager", "") or "")
+
+    @property
+    def former_field_manager(self) -> str:
+        """Return the name that earlier releases recorded them under; ``""`` if there was none."""
+        return str(getattr(self.writer, "former_field_manager", "") or "")
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Return the ``Warning`` headers of the last response."""
+        found: Sequence[str] = getattr(self.writer, "warnings", ())
+        return found
+
+    @property
+    def memory(self) -> StatusMemory:
+        """Return what was learned over the client."""
+        return memory_of(getattr(self.writer, "client", self.writer))
+
+    def __str__(self) -> str:
+        return f"{self.gvk} {self.request}"
+
 
 Strategy = Literal["merge", "update", "apply"]
 """How a status is sent: ``"merge"`` (RFC 7386 merge patch), ``"update"`` (PUT) or ``"apply"`` (server-side apply)."""

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.status.clients import official as _official
-from reconciler.status.flush import drivers as _drivers
+from reconciler.status import clients as _clients
+from reconciler.status import drivers as _drivers
 from tests.status.scripted import ScriptedServer
 
 
@@ -14,7 +14,7 @@ def server() -> ScriptedServer:
 
 @pytest.fixture(autouse=True)
 def nothing_learned() -> None:
-    _official._served.clear()
+    _clients._served.clear()
 
 
 @pytest.fixture(autouse=True)

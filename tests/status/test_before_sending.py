@@ -17,8 +17,7 @@ import kubernetes_asyncio
 import pytest
 
 from reconciler.meta import GroupVersionKind, ResourceType
-from reconciler.status import StatusBatcher, StatusError, StatusUnavailable
-from reconciler.status.clients import official
+from reconciler.status import StatusBatcher, StatusError, StatusUnavailable, clients
 
 HOST = "https://10.255.255.1:6443"
 POD = GroupVersionKind("", "v1", "Pod")
@@ -80,7 +79,7 @@ RUNS: dict[str, Callable[[Callable[[Any], None]], Awaitable[None]]] = {
 
 async def failure(client: str, configure: Callable[[Any], None]) -> StatusError:
     """Return the error of a flush, which is that of a write that was certainly not made."""
-    official._served[HOST, POD] = ResourceType(POD, "pods", namespaced=True)
+    clients._served[HOST, POD] = ResourceType(POD, "pods", namespaced=True)
     with pytest.raises(StatusUnavailable, match=r"was not written after 2 writes and 0 reads") as caught:
         await RUNS[client](configure)
     return caught.value

@@ -418,7 +418,7 @@ async def test_unsaved_mutations_of_a_checkpoint_and_of_the_end_are_kept_togethe
 
 
 async def test_kept_mutations_are_bounded_and_the_oldest_are_dropped(server, cycle, monkeypatch):
-    from reconciler.status.flush import replay as _unsaved
+    from reconciler.status import replay as _unsaved
 
     monkeypatch.setattr(_unsaved, "MAX_MUTATIONS", 3)
     await fail_with(server, api_error(403), *[lambda s, n=n: s.append("log", n) for n in range(5)])

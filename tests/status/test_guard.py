@@ -26,7 +26,7 @@ from reconciler.client import Client
 from reconciler.meta import Request, current_cycle
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, TooManyStatusWrites, guard
-from reconciler.status.write_guard.interception import status_write
+from reconciler.status.write_interception import status_write
 from tests.status.test_cycle import FakeCycle
 
 
@@ -507,7 +507,7 @@ async def test_limit_allows_more(server: APIServer) -> None:
 
 @pytest.mark.virtual_time
 async def test_what_is_kept_is_bounded(server: APIServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reconciler.status.write_guard import guard as _guard
+    from reconciler.status import write_guard as _guard
 
     monkeypatch.setattr(_guard, "MAX_OBJECTS", 2)
     monkeypatch.setattr(_guard, "MAX_WRITES", 3)

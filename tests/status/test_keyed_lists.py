@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.status import StatusBatcher
-from reconciler.status.record.keyed import item_key
-from reconciler.status.record.mutations import Append, ApplyStatistics, Upsert, apply_all, same_key
+from reconciler.status.mutations import Append, ApplyStatistics, Upsert, apply_all, item_key, same_key
 from tests.depth import examples
 from tests.status.scripted import ScriptedServer
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from reconciler.clock import SystemClock
 from reconciler.meta import current_cycle
-from reconciler.status import StatusBatcher
-from reconciler.status.flush import memory
-from reconciler.status.flush.memory import RETRY_AFTER, StatusMemory, memory_of
+from reconciler.status import StatusBatcher, writer
+from reconciler.status.writer import RETRY_AFTER, StatusMemory, memory_of
 from tests.status.scripted import GVK, Identity, ScriptedServer, lost
 from tests.status.test_cycle import FakeCycle
 
@@ -268,16 +267,16 @@ def test_the_memory_ends_with_its_client():
     kept = memory_of(client)
     assert memory_of(client) is kept
     assert memory_of(Identity()) is not kept
-    before = len(memory._memories)
+    before = len(writer._memories)
     del client
-    assert len(memory._memories) == before - 1
+    assert len(writer._memories) == before - 1
     assert memory_of(object()) is not memory_of(object()), "nothing is kept for a client without weak references"
 
 
 def test_the_memory_is_bounded(monkeypatch, clock):
-    monkeypatch.setattr(memory, "MAX_ANSWERS", 3)
-    monkeypatch.setattr(memory, "MAX_KINDS", 4)
-    monkeypatch.setattr(memory, "MAX_PATHS", 5)
+    monkeypatch.setattr(writer, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(writer, "MAX_KINDS", 4)
+    monkeypatch.setattr(writer, "MAX_PATHS", 5)
     known = StatusMemory()
     for number in range(10):
         gvk = GVK._replace(kind=f"K{number}")

@@ -11,9 +11,8 @@ import urllib3  # noqa: F401 - a client has it loaded
 
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
 from reconciler.meta import GroupVersionKind, program_name
-from reconciler.status import StatusBatcher
-from reconciler.status.clients import official
-from reconciler.status.clients.official import ObjectEndpoint, read_answer
+from reconciler.status import StatusBatcher, clients
+from reconciler.status.clients import ObjectEndpoint, read_answer
 from tests.status.scripted import ScriptedServer
 
 
@@ -46,11 +45,11 @@ def test_discovered_kinds_are_remembered_per_server_and_bounded(monkeypatch):
     assert requests("example.com/v1/Database", "db2", "prod").served() is not None
     elsewhere = ObjectEndpoint("https://other", "example.com/v1/Database", name="a", namespace="b", field_manager="me")
     assert elsewhere.served() is None
-    monkeypatch.setattr(official, "MAX_KINDS", 3)
+    monkeypatch.setattr(clients, "MAX_KINDS", 3)
     for number in range(9):
         kind = f"K{number}"
         requests(f"example.com/v1/{kind}", "a").learn({"resources": [{"name": "ks", "kind": kind}]})
-    assert len(official._served) == 3
+    assert len(clients._served) == 3
 
 
 def test_a_kind_that_is_not_discovered_is_named():

@@ -10,8 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reconciler.status import StatusBatcher, StatusContested
-from reconciler.status.flush.replay import compacted
-from reconciler.status.record.mutations import (
+from reconciler.status.mutations import (
     Append,
     Increment,
     Merge,
@@ -22,6 +21,7 @@ from reconciler.status.record.mutations import (
     Upsert,
     apply_all,
 )
+from reconciler.status.replay import compacted
 from tests.depth import examples
 from tests.status.scripted import ScriptedServer, meanwhile
 

@@ -15,7 +15,7 @@ from reconciler.controller.reconcile.outcome import error_message
 from reconciler.controller.result import Outcome
 from reconciler.objects import Resource, original_document
 from reconciler.status import StatusBatcher
-from reconciler.status.record.mutations import Set
+from reconciler.status.mutations import Set
 
 __all__ = [
     "RECONCILING",

@@ -35,19 +35,21 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.meta import current_cycle, equal, format_path, get_path, identical, merge_diff, parse_version
+from reconciler.status.documents import Snapshot, owners_of, owns
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
-from reconciler.status.flush.attempts import Attempts, is_final
-from reconciler.status.flush.desired import DesiredStatus, desired_status, takeover_of
-from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Target, WriteReport
-from reconciler.status.flush.replay import UnansweredWrites, has_mark, marks_at, select_replayable
-from reconciler.status.options import Policy
-from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
-from reconciler.status.record.snapshot import Snapshot, owners_of, owns
+from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
+from reconciler.status.replay import UnansweredWrites, has_mark, marks_at, select_replayable
+from reconciler.status.requests import Attempts, Effect, Effects, FlushResult, Outcome, WriteReport, is_final
+from reconciler.status.strategies import DesiredStatus, Policy, desired_status, takeover_of
+from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
 
-__all__ = ["Flush"]
+__all__ = [
+    "Flush",
+]
+
 
 _logger = logging.getLogger("reconciler.status")
 

@@ -22,14 +22,18 @@ from reconciler.cancellation import RunningTimeout
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
 from reconciler.meta import current_cycle
-from reconciler.status.flush.effects import Effect, FlushResult, Read, Sleep, Write
-from reconciler.status.flush.session import PendingFlush, Session
+from reconciler.status.requests import Effect, FlushResult, Read, Sleep, Write
+from reconciler.status.session import PendingFlush, Session
 from reconciler.status.writer import StatusWriter
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
 
-__all__ = ["AsyncDriver", "BlockingDriver"]
+__all__ = [
+    "AsyncDriver",
+    "BlockingDriver",
+]
+
 
 SHUTDOWN_TIMEOUT = 2.0
 """Seconds that a flush has left once its controller is stopping and has cancelled the reconcile."""

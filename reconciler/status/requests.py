@@ -1,9 +1,12 @@
-"""The requests of one flush: bounded in number, with pauses in between, and the errors that they end in."""
+"""The requests of one flush: bounded in number, with pauses in between, and the errors that they end in.
+
+A flush yields its requests as effects, which a driver performs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -22,7 +25,8 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.meta import parse_version
+from reconciler.meta import Version, parse_version
+from reconciler.status.documents import Snapshot
 from reconciler.status.errors import (
     StatusConflict,
     StatusError,
@@ -34,16 +38,92 @@ from reconciler.status.errors import (
     cut,
     listed,
 )
-from reconciler.status.flush.effects import Effect, Read, Sleep, Target, Write
-from reconciler.status.flush.memory import SentWrite
-from reconciler.status.options import BACKOFF, Policy
+from reconciler.status.mutations import Path
+from reconciler.status.strategies import BACKOFF, Policy
+from reconciler.status.writer import SentWrite, Strategy, Target
 
 if TYPE_CHECKING:
-    from reconciler.status.flush.desired import DesiredStatus
-    from reconciler.status.record.mutations import Mutation
+    from reconciler.status.mutations import Mutation
+    from reconciler.status.strategies import DesiredStatus
     from reconciler.wire import JSONObject
 
-__all__ = ["Attempts", "is_refusal"]
+__all__ = [
+    "Attempts",
+    "Effect",
+    "Effects",
+    "FlushResult",
+    "Outcome",
+    "Read",
+    "Sleep",
+    "Write",
+    "WriteReport",
+    "is_refusal",
+]
+
+
+class Read(msgspec.Struct, frozen=True):
+    """A request for a consistent read of the whole object."""
+
+
+class Write(msgspec.Struct, frozen=True):
+    """A request to send a body once.
+
+    Attributes:
+        body: the body.
+        strategy: how it is sent.
+        subresource: where it is sent; None is the main resource.
+    """
+
+    body: JSONObject
+    strategy: Strategy
+    subresource: str | None
+
+
+class Sleep(msgspec.Struct, frozen=True):
+    """A request for a pause, in seconds."""
+
+    seconds: float
+
+
+Effect = Read | Write | Sleep
+
+
+class WriteReport(NamedTuple):
+    """A write that was applied and answered, as it is reported to the reconcile; see `reconciler.meta.Cycle.wrote`."""
+
+    before: Version
+    after: Version
+    exact: bool
+
+
+Outcome = Literal["written", "unchanged", "ignored", "gone"]
+"""A write took effect; there was nothing to write; the server stored nothing of what was sent; the object is gone."""
+
+
+class FlushResult(msgspec.Struct, frozen=True):
+    """The result of a flush that did not fail.
+
+    Attributes:
+        outcome: see `Outcome`.
+        document: the whole object at the newest known version; None if that is still the given one.
+        tip: that version.
+        base: the status that the body continues from; it differs from what the body saw by the body's own changes only.
+        reports: one for each write from which the reconcile can conclude something.
+        fields: paths that the write contained.
+        trimmed: list entries that ``keep_last`` dropped.
+    """
+
+    outcome: Outcome
+    document: JSONObject | None
+    tip: Snapshot
+    base: Mapping[str, Any]
+    reports: tuple[WriteReport, ...] = ()
+    fields: Sequence[Path] = ()
+    trimmed: int = 0
+
+
+Effects = Generator[Effect, Any, FlushResult]
+
 
 NO_REPLAY = "a checkpoint does not replay"
 

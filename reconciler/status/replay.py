@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from reconciler.meta import Version, delete_path, equal, format_path, get_path, is_older
-from reconciler.status.record.conversion import copy_json
-from reconciler.status.record.keyed import item_key
-from reconciler.status.record.mutations import (
+from reconciler.status.documents import copy_json
+from reconciler.status.mutations import (
     Increment,
     Merge,
     Mutation,
@@ -24,11 +23,12 @@ from reconciler.status.record.mutations import (
     SetCondition,
     Upsert,
     apply_all,
+    item_key,
     leaves,
 )
 
 if TYPE_CHECKING:
-    from reconciler.status.record.mutations import Path
+    from reconciler.status.mutations import Path
 
 __all__ = [
     "MAX_MARKS",
@@ -42,6 +42,7 @@ __all__ = [
     "select_replayable",
     "with_mark",
 ]
+
 
 MAX_MUTATIONS = 1000
 """Mutations kept for one object. A controller that fails to save for so long loses the oldest, which are counted."""

@@ -16,9 +16,9 @@ from typing import Any, Literal, Self
 
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request, current_cycle, request_of
+from reconciler.status.documents import document_of
 from reconciler.status.errors import TooManyStatusWrites
-from reconciler.status.record.conversion import document_of
-from reconciler.status.write_guard.interception import Addressed, listen, stop_listening, watched
+from reconciler.status.write_interception import Addressed, listen, stop_listening, watched
 
 __all__ = ["GuardStatistics", "StatusWrite", "StatusWrites", "guard"]
 

@@ -13,7 +13,7 @@ and once more for each refusal, and must find out by itself whether what it pass
 * No, if the marks show that its own is missing, or if it is the next version and has other values. Also if a list that
   others only append to lacks its items, or if one of the fields has the value and the owners of before. Then another
   writer was first, and the mutations are replayed on the newer version, by the rules of
-  `reconciler.status.flush.replay`.
+  `reconciler.status.replay`.
 * Otherwise it is unknown. Then only mutations that may be repeated are replayed; the others are dropped, with an error
   in the log.
 
@@ -58,18 +58,20 @@ from reconciler.meta import (
     uid_of,
     version_of,
 )
-from reconciler.status.flush.effects import Target
-from reconciler.status.flush.memory import SentWrite
-from reconciler.status.flush.replay import has_mark, marks_at, select_replayable, with_mark
-from reconciler.status.options import Policy
-from reconciler.status.record.conversion import copy_json, document_of, is_kind
-from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
-from reconciler.status.record.snapshot import owned_by_others_only, owners_of, owns
+from reconciler.status.documents import copy_json, document_of, is_kind, owned_by_others_only, owners_of, owns
+from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
+from reconciler.status.replay import has_mark, marks_at, select_replayable, with_mark
+from reconciler.status.strategies import Policy
+from reconciler.status.writer import SentWrite, Target
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = ["KopfPatch", "is_kopf_patch"]
+__all__ = [
+    "KopfPatch",
+    "is_kopf_patch",
+]
+
 
 OLDEST = (1, 44, 5)
 """The functions of 1.44.0 to 1.44.4 get a body that they cannot change if kopf has nothing else to patch."""

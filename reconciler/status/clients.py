@@ -1,14 +1,20 @@
-"""Status writers over the official clients: ``kubernetes`` (blocking), ``kubernetes_asyncio`` and ``kubernetes.aio``.
+"""Status writers over the official clients, and the selection of the writer for a client.
 
-None of them is imported here.
+Clients are recognized by their attributes and by the module of their class; none of their libraries is imported here.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
+import ssl
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -16,17 +22,117 @@ import msgspec
 
 from reconciler.cancellation import RunningTimeout
 from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError, error_from_response
+from reconciler.errors import (
+    ConfigurationError,
+    NotSent,
+    OutcomeUnknown,
+    TransportError,
+    describe_error,
+    error_from_response,
+    error_text,
+)
 from reconciler.http import parse_retry_after
-from reconciler.meta import UNDECODABLE, GroupVersionKind, Request, ResourceType, gvk_of, is_object, request_of
-from reconciler.status.clients.failures import before_sending, before_the_write, from_aiohttp, from_urllib3, shown_cause
-from reconciler.status.record.conversion import document_of, is_kind, kind_of
-from reconciler.status.writer import Strategy
+from reconciler.meta import (
+    FORMER_FIELD_MANAGER,
+    UNDECODABLE,
+    GroupVersionKind,
+    Request,
+    ResourceType,
+    check_field_manager,
+    default_field_manager,
+    gvk_of,
+    is_object,
+    program_name,
+    request_of,
+)
+from reconciler.status.documents import document_of, is_kind, kind_of
+from reconciler.status.kopf import KopfPatch, is_kopf_patch
+from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter, Target
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
 
-__all__ = ["AsyncioClientWriter", "BlockingClientWriter", "ObjectEndpoint", "OfficialWriter", "read_answer"]
+__all__ = [
+    "AsyncioClientWriter",
+    "Binding",
+    "BlockingClientWriter",
+    "ObjectEndpoint",
+    "OfficialWriter",
+    "before_sending",
+    "before_the_write",
+    "bind",
+    "from_aiohttp",
+    "from_urllib3",
+    "read_answer",
+    "shown_cause",
+]
+
+
+_PASSWORD = re.compile(r"(?<=://)[^\s/]*@")
+"""User and password in the address of a proxy, which aiohttp's errors quote."""
+
+
+def _without_password(text: str) -> str:
+    return _PASSWORD.sub("***@", text)
+
+
+def shown_cause(error: Exception) -> Exception | None:
+    """Return the error as the cause of another one; None if its own text, which a traceback shows, has a password."""
+    return None if _PASSWORD.search(error_text(error)) else error
+
+
+_AIOHTTP_NOT_SENT = {
+    *("ClientConnectorError", "ClientConnectorCertificateError", "ConnectionTimeoutError"),
+    "ClientHttpProxyError",  # the proxy refuses the tunnel
+}
+"""Raised before anything of the request was sent. aiohttp's other errors may come later."""
+
+_URLLIB3_NOT_SENT = {"NewConnectionError", "ConnectTimeoutError"}
+
+
+def from_aiohttp(request: str, error: Exception) -> TransportError | None:
+    """Return what an error means for the request; None if it is not a network error."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & _AIOHTTP_NOT_SENT:
+        return NotSent(f"{request}: {_without_password(error_text(error))}")
+    if isinstance(error, OSError) or "ClientError" in names:
+        return OutcomeUnknown(f"{request}: {_without_password(describe_error(error))}")
+    return None
+
+
+def from_urllib3(request: str, error: Exception) -> TransportError | None:
+    """Return what an error means for the request; None if it is not a network error."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if "ProxyError" in names:  # urllib3 1 also raises it when a connection through the proxy breaks
+        cause = error.original_error  # type: ignore[attr-defined]
+        names |= {cls.__name__ for cls in type(cause).__mro__}
+        if str(cause).startswith("Tunnel connection failed"):
+            return NotSent(f"{request}: the proxy refused the connection: {cause}")
+    bad_certificate = any(isinstance(argument, ssl.SSLCertVerificationError) for argument in error.args)
+    if names & _URLLIB3_NOT_SENT or bad_certificate:
+        return NotSent(f"{request}: {_without_password(error_text(error))}")
+    if isinstance(error, OSError) or "HTTPError" in names:
+        return OutcomeUnknown(f"{request}: {_without_password(describe_error(error))}")
+    return None
+
+
+@contextmanager
+def before_sending(request: str) -> Iterator[None]:
+    """Report a failure of the credentials as `NotSent`. A hook is foreign code, and its message may contain a token."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - see above
+        raise NotSent(f"{request}: the credentials could not be renewed ({type(error).__name__})") from None
+
+
+@contextmanager
+def before_the_write() -> Iterator[None]:
+    """Report a failure before a write as `NotSent`: the write itself was not started."""
+    try:
+        yield
+    except OutcomeUnknown as error:
+        raise NotSent(str(error)) from error
+
 
 AUTH = ["BearerToken"]
 """The generated clients' name for their only authentication by header."""
@@ -363,3 +469,114 @@ def _gvk_in(document: Mapping[str, Any]) -> GroupVersionKind:
         raise ValueError(
             f"{error}, as items of a list do: pass StatusBatcher 'group/version/Kind' with name= and namespace="
         ) from None
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """A writer, and how to call it.
+
+    Attributes:
+        writer: a `StatusWriter` or a `SyncStatusWriter`.
+        is_async: whether it is a `StatusWriter`, for ``async with``. None: both kinds of block are valid.
+        kopf: the writer again, if kopf does the writing.
+    """
+
+    writer: Any
+    is_async: bool | None
+    kopf: KopfPatch | None = None
+
+    @property
+    def target(self) -> Target:
+        """Return the object and the client as a flush needs them."""
+        return Target(self.writer.gvk, self.writer.request, self.writer)
+
+    def check_strategy(self, strategy: Strategy) -> None:
+        """Check that the client can send a strategy.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if self.kopf is not None and strategy != "merge":
+            raise ValueError(
+                f"inside kopf the write is a JSON patch of kopf's, conditional on a version: strategy={strategy!r} "
+                "needs a client"
+            )
+        if strategy == "update" and isinstance(self.writer, OfficialWriter):
+            raise ValueError(
+                "strategy='update' needs a reconciler.Client: the official clients repeat a PUT by themselves when a "
+                "connection breaks, and the second one conflicts with the first"
+            )
+
+
+def bind(
+    api: Any,
+    obj_or_kind: object,
+    *,
+    name: str | None,
+    namespace: str | None,
+    field_manager: str | None,
+    timeout: float,
+) -> Binding:
+    """Return the writer for an object over a client.
+
+    Args:
+        api: a client of this library, a writer, an ApiClient or ``*Api`` of an official client, or kopf's patch.
+        obj_or_kind: the object, or its kind.
+        name: the object's name, with a kind.
+        namespace: its namespace, with a kind.
+        field_manager: for official clients, which do not have one; None for the default.
+        timeout: seconds for one request over an official client.
+
+    Raises:
+        TypeError: the client is unknown, or object and name do not go together.
+        ValueError: an API server would refuse the field manager.
+    """
+    if is_kind(obj_or_kind) != (name is not None):
+        raise TypeError(
+            "pass an object, or a kind with name= and namespace="
+            if name is None
+            else "an object has its own name: name= and namespace= are for a kind only"
+        )
+    if hasattr(api, "status_writer"):
+        return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
+    if is_kopf_patch(api):
+        patch = KopfPatch(api, obj_or_kind)
+        return Binding(patch, None, patch)
+    if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
+        return _of_writer(api)
+    api_client = getattr(api, "api_client", api)
+    is_async = _is_async(api_client)
+    if is_async is not None:
+        manager = check_field_manager(field_manager) or default_field_manager(program_name())
+        endpoint = ObjectEndpoint(
+            api_client.configuration.host, obj_or_kind, name=name, namespace=namespace, field_manager=manager
+        )
+        make = AsyncioClientWriter if is_async else BlockingClientWriter
+        writer = make(api_client, endpoint, field_manager=manager, timeout=timeout)
+        if field_manager is None:
+            writer.former_field_manager = FORMER_FIELD_MANAGER
+        return Binding(writer, is_async)
+    raise TypeError(
+        f"StatusBatcher does not support the client {type(api).__module__}.{type(api).__qualname__}: pass a "
+        "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, the patch of "
+        "a kopf handler, or a StatusWriter"
+    )
+
+
+def _is_async(api_client: Any) -> bool | None:
+    """Return whether this is an asynchronous official client; None if it is not an official client."""
+    for cls in type(api_client).__mro__:
+        if cls.__name__ == "ApiClient":
+            if cls.__module__.startswith(("kubernetes_asyncio.", "kubernetes.aio.")):
+                return True
+            if cls.__module__.startswith("kubernetes."):
+                return False
+    return None
+
+
+_is_coroutine_function = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
+"""Called for each batcher, with the same few functions."""
+
+
+def _of_writer(writer: StatusWriter | SyncStatusWriter) -> Binding:
+    write = writer.write
+    return Binding(writer, _is_coroutine_function(write.__func__ if isinstance(write, MethodType) else write))

@@ -1,1 +1,0 @@
-"""Status writers for the clients that a batcher accepts."""
