@@ -11,6 +11,7 @@ from reconciler.controller.resource_reconciler import ResourceReconciler, define
 from reconciler.controller.wake.watches import OwnerMapper, Watch
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.objects import KindLike
+from reconciler.status.strategies import STRATEGIES
 
 __all__ = ["PermissionCheck", "required_permissions"]
 
@@ -43,13 +44,13 @@ def required_permissions(reconciler: Reconciler, kind: KindLike, watches: Sequen
 
 def _for_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permission]:
     subresource = reconciler.status_subresource
-    strategy = strategy_of(reconciler, kind)
+    strategy = STRATEGIES[strategy_of(reconciler, kind)]
     permissions = []
     if subresource is not None:
-        permissions.append(Permission(kind, "update" if strategy == "update" else "patch", subresource="status"))
+        permissions.append(Permission(kind, strategy.verb, subresource="status"))
     # Without the subresource the status is part of the object. An apply takes over earlier patches
     # by a patch of the object's managed fields.
-    if subresource is None or strategy == "apply":
+    if subresource is None or strategy.is_owned:
         permissions.append(Permission(kind, "patch"))
     return permissions
 

@@ -56,7 +56,7 @@ from reconciler.meta.metadata import (
     version_of,
 )
 from reconciler.meta.raw_json import UNDECODABLE, json_elements, json_members
-from reconciler.meta.reference import GroupVersionKind, Request, ResourceType, path_segment
+from reconciler.meta.reference import WRITE_METHODS, GroupVersionKind, Request, ResourceType, WriteMethod, path_segment
 from reconciler.meta.scalars import (
     Version,
     encodable,
@@ -74,6 +74,7 @@ __all__ = [
     "CONDITION_STRINGS",
     "FORMER_FIELD_MANAGER",
     "UNDECODABLE",
+    "WRITE_METHODS",
     "AlreadyOwned",
     "Cycle",
     "GroupVersionKind",
@@ -81,6 +82,7 @@ __all__ = [
     "Request",
     "ResourceType",
     "Version",
+    "WriteMethod",
     "add_finalizer",
     "are_conditions",
     "check_condition",

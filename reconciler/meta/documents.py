@@ -106,7 +106,7 @@ def without_nulls(value: Any) -> Any:
             if item is not None
         }
     if isinstance(value, list):
-        return [without_nulls(item) for item in value]
+        return [item if type(item) in _SCALARS else without_nulls(item) for item in value]
     return value
 
 
@@ -149,7 +149,7 @@ def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> JSONObject:
         if is_object(before) and is_object(after):
             patch[key] = merge_diff(before, after)
         else:
-            patch[key] = without_nulls(after)
+            patch[key] = after if type(after) in _SCALARS else without_nulls(after)
     return patch
 
 

@@ -1,14 +1,14 @@
-"""References to kinds and objects: group, version and kind; name and namespace; API paths."""
+"""References to kinds and objects: group, version and kind; name and namespace; API paths. And how one is written."""
 
 from __future__ import annotations
 
 import functools
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
-__all__ = ["GroupVersionKind", "Request", "ResourceType", "path_segment"]
+__all__ = ["WRITE_METHODS", "GroupVersionKind", "Request", "ResourceType", "WriteMethod", "path_segment"]
 
 
 _LONGEST_SEGMENT = 253
@@ -147,3 +147,32 @@ class ResourceType:
         for part in subresource.split("/") if subresource else ():
             path += f"/{_usual_segment(part, 'subresource')}"
         return path
+
+
+class WriteMethod(NamedTuple):
+    """The request of one way to write an existing object.
+
+    Attributes:
+        http: the HTTP method.
+        content_type: of the body.
+        verb: the verb that a role must allow.
+        force: whether it takes over fields of other field managers, which the request must say.
+    """
+
+    http: str
+    content_type: str
+    verb: Literal["update", "patch"]
+    force: bool = False
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """Return the query parameters, as a new list."""
+        return [("force", "true")] if self.force else []
+
+
+WRITE_METHODS = {
+    "merge": WriteMethod("PATCH", "application/merge-patch+json", "patch"),
+    "update": WriteMethod("PUT", "application/json", "update"),
+    "apply": WriteMethod("PATCH", "application/apply-patch+yaml", "patch", force=True),  # JSON is YAML
+}
+"""By strategy."""

@@ -37,8 +37,8 @@ from reconciler.status.errors import (
     UnknownStatusField,
 )
 from reconciler.status.mutations import Mutation
+from reconciler.status.recording import StatusMetrics, StatusStatistics
 from reconciler.status.replay import Unsaved
-from reconciler.status.session import StatusMetrics, StatusStatistics
 from reconciler.status.strategies import OnError, check_options
 from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from reconciler.clock import Clock, current_clock
-from reconciler.status.block import Block
+from reconciler.meta import uid_of, version_of
 from reconciler.status.clients import bind
 from reconciler.status.documents import document_of, in_form_of, is_kind
-from reconciler.status.fields import UNSET, FieldNames, MutationBuilder
-from reconciler.status.mutations import Mutation, PathLike
-from reconciler.status.session import StatusMetrics, StatusStatistics, counters
-from reconciler.status.strategies import OnError, Policy, check_flush_timeout, check_options
+from reconciler.status.drivers import AsyncDriver, BlockingDriver
+from reconciler.status.errors import StatusNotOpen
+from reconciler.status.fields import UNSET, StatusFields
+from reconciler.status.mutations import DECISIONS, Mutate, Mutation, PathLike
+from reconciler.status.recording import Recording, StatusMetrics, StatusStatistics, find_open, register
+from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_flush_timeout, check_options
 from reconciler.status.writer import Strategy
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ else:
 __all__ = ["StatusBatcher"]
 
 _RNG = random.SystemRandom()
+
+_logger = logging.getLogger("reconciler.status")
 
 
 class StatusBatcher(Generic[S]):
@@ -98,7 +104,21 @@ class StatusBatcher(Generic[S]):
     """
 
     # So that `status.phase = "Ready"`, which would not be written, raises.
-    __slots__ = ("__weakref__", "_api", "_binding", "_block", "_build", "_document", "_given", "_names")
+    __slots__ = (
+        "__weakref__",
+        "_api",
+        "_binding",
+        "_document",
+        "_failure",
+        "_fields",
+        "_flush_timeout",
+        "_given",
+        "_joined",
+        "_metrics",
+        "_policy",
+        "_recorded_here",
+        "_recording",
+    )
 
     def __init__(
         self,
@@ -128,47 +148,47 @@ class StatusBatcher(Generic[S]):
             api, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager, timeout=flush_timeout
         )
         self._binding.check_strategy(strategy)
-        target = self._binding.target
-        clock = clock or current_clock()
-        self._names = FieldNames.of(obj_or_kind, target.gvk)
-        self._build = MutationBuilder(self._names, clock)
-        policy = Policy(
-            strategy=strategy,
+        self._fields = StatusFields.of(obj_or_kind, self._binding.target.gvk)
+        self._policy = FlushPolicy(
+            strategy=STRATEGIES[strategy],
             subresource=subresource,
             limit=max_conflicts,
-            token=None if token is None else self._names.path(token),
-            clock=clock,
+            token=None if token is None else self._fields.path(token),
+            clock=clock or current_clock(),
             rng=rng or _RNG,
             typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
             flush_timeout=flush_timeout,
             on_error=on_error,
             join=join,
         )
-        self._block = Block(
-            target,
-            policy,
-            self._binding,
-            document=self._document,
-            private=hasattr(obj_or_kind, "status_model"),  # a Resource: its metadata is a copy
-            metrics=metrics,
-        )
+        self._metrics = metrics
+        self._flush_timeout = flush_timeout
+        self._failure: Exception | None = None
+        self._joined = False
+        self._recorded_here: list[Mutation] = []  # while joined
+        writer = self._binding.writer
+        driver = AsyncDriver(writer) if self._binding.is_async else BlockingDriver(writer, self._policy.clock)
+        self._recording = Recording(self._binding, self._policy, driver, metrics)
 
     @property
     def flush_timeout(self) -> float:
         """Return the seconds for one flush; may be lowered while the block runs."""
-        return self._block.flush_timeout
+        return self._flush_timeout
 
     @flush_timeout.setter
     def flush_timeout(self, seconds: float) -> None:
         check_flush_timeout(seconds)
-        self._block.flush_timeout = seconds
+        self._flush_timeout = seconds
+        if not self._joined:
+            self._recording.flush_timeout = seconds
 
     # What callers read.
 
     @property
     def current(self) -> JSONObject:
         """Return a private copy of the status with everything recorded applied."""
-        return self._block.require_session().current()
+        copied: JSONObject = self._recording.current()
+        return copied
 
     def get(self, path: PathLike, default: Any = None) -> Any:
         """Return a private copy of one field of `current`, as it is on the wire.
@@ -186,7 +206,7 @@ class StatusBatcher(Generic[S]):
             UnknownStatusField: the kind's status model has no such field.
             PathError: the path is empty.
         """
-        found = self._block.require_session().get(self._names.path(path))
+        found = self._recording.current(self._fields.path(path))
         return default if found is None else found
 
     @property
@@ -195,9 +215,9 @@ class StatusBatcher(Generic[S]):
 
         It has the form that was given: a Resource, an Unstructured, otherwise a dict.
         """
-        session = self._block.session
-        if session is not None and session.document is not None:
-            return in_form_of(self._given, session.document)
+        newest = self._recording.document
+        if newest is not None:
+            return in_form_of(self._given, newest)
         return self._given if self._document is not None else None
 
     @property
@@ -206,13 +226,12 @@ class StatusBatcher(Generic[S]):
 
         Inside kopf it is False if nothing changed, and otherwise None, since kopf writes later.
         """
-        session = self._block.session
-        return None if session is None or self.joined else session.written
+        return None if self._joined else self._recording.written
 
     @property
     def failure(self) -> Exception | None:
         """Return the error of the flush after a block that raised an exception, which was raised instead; else None."""
-        return self._block.failure
+        return self._failure
 
     @property
     def observed_generation(self) -> int | None:
@@ -221,17 +240,17 @@ class StatusBatcher(Generic[S]):
         It is None for kinds without a generation, and if the status is written to the main resource: each write raises
         the generation there, so a status that contains it would change in every reconcile.
         """
-        return self._block.require_session().generation
+        generation = self._recording.tip.generation
+        return None if self._policy.subresource is None else generation
 
     @property
     def joined(self) -> bool:
         """Return whether this batcher records into another one, which writes."""
-        return self._block.joined is not None
+        return self._joined
 
     def statistics(self) -> StatusStatistics:
         """Return what was counted so far; if joined, what the outer batcher counted."""
-        session = self._block.session
-        return StatusStatistics.of(session.counts if session is not None else {})
+        return StatusStatistics(**self._recording.counts)
 
     # What callers record.
 
@@ -266,7 +285,7 @@ class StatusBatcher(Generic[S]):
             PathError: the path leads through a value that is not an object.
             TypeError, ValueError: JSON cannot represent a value.
         """
-        self._block.record(*self._build.set(target, value, overwrite, fields))
+        self._record(*self._fields.set(target, value, overwrite, fields))
 
     @overload
     def merge(self, document: Mapping[str, Any], /) -> None: ...
@@ -292,7 +311,7 @@ class StatusBatcher(Generic[S]):
         Raises:
             UnknownStatusField, PathError, TypeError, ValueError: as `set`.
         """
-        self._block.record(*self._build.merge(target, document, fields))
+        self._record(*self._fields.merge(target, document, fields))
 
     def append(
         self,
@@ -324,7 +343,7 @@ class StatusBatcher(Generic[S]):
             TypeError: the current value is not a list, or not a number; or the item does not have the key.
             ValueError: keep_last is less than 1, or missing with `count_dropped`.
         """
-        self._block.record(self._build.append(path, item, keep_last, count_dropped, key))
+        self._record(self._fields.append(path, item, keep_last, count_dropped, key))
 
     def upsert(self, path: PathLike, item: Any, /, *, key: PathLike) -> None:
         """Replace the list item that has the same key in place, or add the item to the end.
@@ -338,7 +357,7 @@ class StatusBatcher(Generic[S]):
             UnknownStatusField: the kind's status model has no such field.
             TypeError: the current value is not a list, or the item does not have the key.
         """
-        self._block.record(self._build.upsert(path, item, key))
+        self._record(self._fields.upsert(path, item, key))
 
     def increment(self, path: PathLike, /, by: float = 1) -> None:
         """Add to a number; a missing one counts as 0. The additions of two writers add up.
@@ -354,7 +373,7 @@ class StatusBatcher(Generic[S]):
             TypeError: the current value, or `by`, is not a number.
             ValueError: `by` is not finite.
         """
-        self._block.record(self._build.increment(path, by))
+        self._record(self._fields.increment(path, by))
 
     def remove(self, path: PathLike, /, *, item: Mapping[str, Any] | None = None) -> None:
         """Remove a field, or items of a list, if they exist.
@@ -376,7 +395,7 @@ class StatusBatcher(Generic[S]):
             TypeError: with `item`, the current value is not a list.
             ValueError: `item` is empty.
         """
-        self._block.record(self._build.remove(path, item))
+        self._record(self._fields.remove(path, item))
 
     def set_condition(
         self, type: str, status: bool | str, *, reason: str, message: str = "", path: PathLike = "conditions"
@@ -399,9 +418,15 @@ class StatusBatcher(Generic[S]):
             ValueError: the status is invalid, or the reason is empty; or, for a kind whose class has conditions of the
                 library's class `Condition`, the API server would refuse the type, the reason or the message.
         """
-        self._block.record(
-            self._build.set_condition(
-                type, status, reason=reason, message=message, path=path, generation=self.observed_generation
+        self._record(
+            self._fields.set_condition(
+                type,
+                status,
+                reason=reason,
+                message=message,
+                path=path,
+                generation=self.observed_generation,
+                now=self._policy.clock.now(),
             )
         )
 
@@ -419,14 +444,14 @@ class StatusBatcher(Generic[S]):
         Raises:
             TypeError: it is a coroutine function, or sets a value that JSON cannot represent.
         """
-        self._block.record(self._build.mutate(function))
+        self._record(Mutate.by(function))
 
     def record(self, *mutations: Mutation) -> None:
         """Record existing mutations: those in `StatusError.unsaved`, once the cause of the error is fixed.
 
         Those that a failed checkpoint of this batcher left recorded are not recorded twice.
         """
-        self._block.record(*mutations)
+        self._record(*mutations)
 
     # Writing.
 
@@ -449,31 +474,134 @@ class StatusBatcher(Generic[S]):
             StatusConflict: the object is newer; nothing was written.
             StatusError: the write failed.
         """
-        return self._block.checkpoint()
+        recording = self._recording
+        if not recording.is_started:
+            raise recording.not_open()
+        if not recording.is_open:
+            raise StatusNotOpen(f"the status of {recording.target} was flushed when the batcher's block ended.")
+        if self._binding.kopf is not None:
+            raise TypeError(
+                "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
+                "the batcher over a client, with the same body"
+            )
+        ended: Awaitable[None] = recording.driver.flush(recording, recording.flush_timeout, checkpoint=True)
+        return ended
 
     async def __aenter__(self) -> Self:
         if self._binding.is_async is False:
             raise TypeError(f"{self._client()} is a blocking client: write 'with StatusBatcher(…)', without async")
-        if not self._block.enter():
-            self._block.open(await self._binding.writer.read(), counters(reads=1))
+        if not self._enter():
+            self._open(await self._binding.writer.read(), reads=1)
         return self
 
-    def __aexit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Awaitable[None]:
-        return self._block.end_async(error)
+    ) -> None:
+        recording = self._close(error)
+        if recording is None:
+            return
+        cancelled = isinstance(error, asyncio.CancelledError)
+        try:
+            await recording.driver.flush(recording, recording.flush_timeout, checkpoint=False, cancelled=cancelled)
+        except Exception as failure:  # noqa: BLE001 - raised again, or reported
+            self._failed(error, failure)
+        else:
+            recording.written = bool(recording.written)
 
     def __enter__(self) -> Self:
         if self._binding.is_async is True:
             raise TypeError(f"{self._client()} is an asynchronous client: write 'async with StatusBatcher(…)'")
-        if not self._block.enter():
-            self._block.open(self._binding.writer.read(), counters(reads=1))
+        if not self._enter():
+            self._open(self._binding.writer.read(), reads=1)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._block.end(error)
+        recording = self._close(error)
+        if recording is None:
+            return
+        try:
+            recording.driver.flush(recording, recording.flush_timeout, checkpoint=False)
+        except Exception as failure:  # noqa: BLE001 - raised again, or reported
+            self._failed(error, failure)
+        else:
+            recording.written = bool(recording.written)
+
+    def _enter(self) -> bool:
+        """Open or join without I/O; return False if the object must be read first."""
+        if self._joined or self._recording.is_started:
+            raise RuntimeError("a StatusBatcher can be entered only once; create another one")
+        document = self._document if self._binding.kopf is None else self._binding.kopf.document()
+        outer = find_open(self._recording, uid_of(document or {})) if self._policy.join else None
+        if outer is not None:
+            self._joined, self._recording = True, outer
+        elif document is None or not version_of(document):
+            return False
+        else:
+            self._open(document)
+        return True
+
+    def _open(self, document: Mapping[str, Any], *, reads: int = 0) -> None:
+        """Open on a document, which so many reads have returned."""
+        recording, given = self._recording, document is self._document
+        recording.counts["reads"] += reads
+        if not given:
+            recording.document = dict(document)
+        private = given and hasattr(self._given, "status_model")  # a Resource: its metadata is a copy
+        recording.open(self._policy.snapshot(document, private=private), "" if given else uid_of(self._document or {}))
+        register(recording)
+
+    def _record(self, *mutations: Mutation) -> None:
+        """Record mutations; if one cannot be applied, those before it are recorded."""
+        for mutation in mutations:
+            self._policy.strategy.check(mutation, self._recording.tip.managed_fields)
+            try:
+                self._recording.record(mutation)
+            except StatusNotOpen:
+                if not self._joined:
+                    raise
+                self._continue_alone()
+                self._recording.record(mutation)
+            else:
+                if self._joined:
+                    self._recorded_here.append(mutation)
+
+    def _continue_alone(self) -> None:
+        """Continue after the end of the outer block, which this one, in a task of its own, outlives."""
+        outer = self._recording  # the last flush of its driver may be in progress
+        self._recording = Recording(self._binding, self._policy, outer.driver, self._metrics)
+        self._recording.flush_timeout = self._flush_timeout
+        self._recording.continue_from(outer)
+        self._joined, self._recorded_here = False, []
+        register(self._recording)
+
+    def _close(self, error: BaseException | None) -> Recording | None:
+        """End the recording; return it if this batcher must flush it."""
+        recording, on_error = self._recording, self._policy.on_error
+        if not recording.is_started:
+            raise recording.not_open()
+        if error is not None and on_error != "flush":
+            own = set(map(id, self._recorded_here)) if self._joined else None
+            kinds = Mutation if on_error == "discard" else DECISIONS
+            recording.withdraw(lambda each: (own is None or id(each) in own) and isinstance(each, kinds))
+        if self._joined:
+            return None
+        recording.close()
+        if self._binding.kopf is not None:
+            if mutations := recording.hand_over():
+                self._binding.kopf.take(mutations, recording.target, self._policy, recording.counts)
+            return None
+        return recording
+
+    def _failed(self, error: BaseException | None, failure: Exception) -> None:
+        """Raise a failure of the flush, or add it as a note to the exception of the block."""
+        if error is None:
+            raise failure
+        self._failure = failure
+        text = f"the status could not be written either: {failure}"
+        error.add_note(text)
+        _logger.warning("%s", text)
 
     def _client(self) -> str:
         return f"{type(self._api).__module__}.{type(self._api).__qualname__}"

@@ -35,6 +35,7 @@ from reconciler.http import parse_retry_after
 from reconciler.meta import (
     FORMER_FIELD_MANAGER,
     UNDECODABLE,
+    WRITE_METHODS,
     GroupVersionKind,
     Request,
     ResourceType,
@@ -54,8 +55,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncioClientWriter",
-    "Binding",
     "BlockingClientWriter",
+    "ClientBinding",
     "ObjectEndpoint",
     "OfficialWriter",
     "before_sending",
@@ -137,11 +138,6 @@ def before_the_write() -> Iterator[None]:
 AUTH = ["BearerToken"]
 """The generated clients' name for their only authentication by header."""
 
-CONTENT_TYPES: Mapping[Strategy, str] = {
-    "merge": "application/merge-patch+json",
-    "apply": "application/apply-patch+yaml",  # JSON is YAML
-}
-
 MAX_KINDS = 256
 
 _served: OrderedDict[Hashable, ResourceType] = OrderedDict()
@@ -217,8 +213,7 @@ class ObjectEndpoint:
 
     def query(self, strategy: Strategy) -> list[tuple[str, str]]:
         """Return the parameters of a write."""
-        parameters = [("fieldManager", self._field_manager)]
-        return [*parameters, ("force", "true")] if strategy == "apply" else parameters
+        return [("fieldManager", self._field_manager), *WRITE_METHODS[strategy].parameters]
 
 
 class OfficialWriter:
@@ -231,10 +226,16 @@ class OfficialWriter:
         timeout: seconds for one request, unless the batcher sets fewer.
 
     Attributes:
+        unsupported: why a strategy cannot be sent.
         former_field_manager: the name that earlier releases used instead; ``""`` if there was none.
         request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last response.
     """
+
+    unsupported: Mapping[Strategy, str] = {
+        "update": "needs a reconciler.Client: the official clients repeat a PUT by themselves when a connection "
+        "breaks, and the second one conflicts with the first"
+    }
 
     def __init__(self, api_client: Any, endpoint: ObjectEndpoint, *, field_manager: str, timeout: float) -> None:
         self._api_client = api_client
@@ -296,7 +297,7 @@ class AsyncioClientWriter(OfficialWriter):
             "PATCH",
             self._endpoint.path(served, subresource),
             query=self._endpoint.query(strategy),
-            headers={"Content-Type": CONTENT_TYPES[strategy]},
+            headers={"Content-Type": WRITE_METHODS[strategy].content_type},
             body=body,
         )
 
@@ -379,7 +380,7 @@ class BlockingClientWriter(OfficialWriter):
             "PATCH",
             self._endpoint.path(served, subresource),
             query=self._endpoint.query(strategy),
-            headers={"Content-Type": CONTENT_TYPES[strategy]},
+            headers={"Content-Type": WRITE_METHODS[strategy].content_type},
             body=msgspec.json.encode(body),
         )
 
@@ -471,7 +472,7 @@ def _gvk_in(document: Mapping[str, Any]) -> GroupVersionKind:
         ) from None
 
 
-class Binding(msgspec.Struct, frozen=True):
+class ClientBinding(msgspec.Struct, frozen=True):
     """A writer, and how to call it.
 
     Attributes:
@@ -495,16 +496,9 @@ class Binding(msgspec.Struct, frozen=True):
         Raises:
             ValueError: it cannot.
         """
-        if self.kopf is not None and strategy != "merge":
-            raise ValueError(
-                f"inside kopf the write is a JSON patch of kopf's, conditional on a version: strategy={strategy!r} "
-                "needs a client"
-            )
-        if strategy == "update" and isinstance(self.writer, OfficialWriter):
-            raise ValueError(
-                "strategy='update' needs a reconciler.Client: the official clients repeat a PUT by themselves when a "
-                "connection breaks, and the second one conflicts with the first"
-            )
+        reason = getattr(self.writer, "unsupported", {}).get(strategy)
+        if reason is not None:
+            raise ValueError(f"strategy={strategy!r} {reason}")
 
 
 def bind(
@@ -515,7 +509,7 @@ def bind(
     namespace: str | None,
     field_manager: str | None,
     timeout: float,
-) -> Binding:
+) -> ClientBinding:
     """Return the writer for an object over a client.
 
     Args:
@@ -540,7 +534,7 @@ def bind(
         return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
     if is_kopf_patch(api):
         patch = KopfPatch(api, obj_or_kind)
-        return Binding(patch, None, patch)
+        return ClientBinding(patch, None, patch)
     if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
         return _of_writer(api)
     api_client = getattr(api, "api_client", api)
@@ -554,7 +548,7 @@ def bind(
         writer = make(api_client, endpoint, field_manager=manager, timeout=timeout)
         if field_manager is None:
             writer.former_field_manager = FORMER_FIELD_MANAGER
-        return Binding(writer, is_async)
+        return ClientBinding(writer, is_async)
     raise TypeError(
         f"StatusBatcher does not support the client {type(api).__module__}.{type(api).__qualname__}: pass a "
         "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, the patch of "
@@ -577,6 +571,6 @@ _is_coroutine_function = functools.lru_cache(maxsize=256)(inspect.iscoroutinefun
 """Called for each batcher, with the same few functions."""
 
 
-def _of_writer(writer: StatusWriter | SyncStatusWriter) -> Binding:
+def _of_writer(writer: StatusWriter | SyncStatusWriter) -> ClientBinding:
     write = writer.write
-    return Binding(writer, _is_coroutine_function(write.__func__ if isinstance(write, MethodType) else write))
+    return ClientBinding(writer, _is_coroutine_function(write.__func__ if isinstance(write, MethodType) else write))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FieldTree",
-    "Snapshot",
+    "ObjectVersion",
     "copy_json",
     "digest",
     "document_of",
@@ -215,7 +215,7 @@ _NOT_SENT = frozenset({"managedFields", "uid"})
 _NOT_KEPT = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class ObjectVersion(msgspec.Struct, frozen=True):
     """A version of the object; later changes to the caller's object do not affect it.
 
     Attributes:
@@ -245,7 +245,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         with_rest: bool = False,
         with_frame: bool = False,
         private: bool = False,
-    ) -> Snapshot:
+    ) -> ObjectVersion:
         """Return the snapshot of a whole object.
 
         Args:

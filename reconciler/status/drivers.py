@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,8 @@ from reconciler.cancellation import RunningTimeout
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
 from reconciler.meta import current_cycle
-from reconciler.status.requests import Effect, FlushResult, Read, Sleep, Write
-from reconciler.status.session import PendingFlush, Session
+from reconciler.status.recording import PendingFlush, Recording
+from reconciler.status.requests import Effect, FlushResult, Pause, ReadObject, WriteStatus
 from reconciler.status.writer import StatusWriter
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ class AsyncDriver:
         self._budget: _Budget | None = None  # of the flush in progress
         self._is_short_of_time = False
 
-    async def flush(self, session: Session, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
-        """Write what a session recorded. Cancellation waits for the write, and is raised afterwards.
+    async def flush(self, recording: Recording, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
+        """Write what was recorded. Cancellation waits for the write, and is raised afterwards.
 
         Args:
-            session: the batcher's session.
+            recording: the batcher's recording.
             seconds: the time for the flush.
             checkpoint: raise on a conflict instead of replaying.
             cancelled: whether the block ended with a cancellation.
@@ -113,33 +113,33 @@ class AsyncDriver:
         if cancelled:
             self._shorten_on_shutdown()
         if self._running is not None and not self._running.done():
-            after = self._flush_after(self._running, session, seconds, checkpoint=checkpoint)
+            after = self._flush_after(self._running, recording, seconds, checkpoint=checkpoint)
             self._running = task = asyncio.create_task(after)
             await _wait_shielded(task, on_cancel=self._shorten_on_shutdown)
             return
-        pending = session.begin(checkpoint=checkpoint)
+        pending = recording.begin(checkpoint=checkpoint)
         if pending is not None:
             loop = asyncio.get_running_loop()
             ended = loop.create_future()
-            self._running = loop.create_task(self._send(session, pending, seconds, ended))
+            self._running = loop.create_task(self._send(recording, pending, seconds, ended))
             await _wait_shielded(self._running, on_cancel=self._shorten_on_shutdown, ended=ended)
 
     async def _flush_after(
-        self, previous: asyncio.Task[None], session: Session, seconds: float, *, checkpoint: bool
+        self, previous: asyncio.Task[None], recording: Recording, seconds: float, *, checkpoint: bool
     ) -> None:
         await asyncio.wait([previous])
-        pending = session.begin(checkpoint=checkpoint)
+        pending = recording.begin(checkpoint=checkpoint)
         if pending is not None:
-            await self._send(session, pending, seconds)
+            await self._send(recording, pending, seconds)
 
     async def _send(
-        self, session: Session, pending: PendingFlush, seconds: float, ended: asyncio.Future[None] | None = None
+        self, recording: Recording, pending: PendingFlush, seconds: float, ended: asyncio.Future[None] | None = None
     ) -> None:
         self._budget = budget = _Budget(min(seconds, SHUTDOWN_TIMEOUT) if self._is_short_of_time else seconds)
         try:
             result = await self._drive(pending, budget)
         except BaseException as error:
-            session.fail(pending, error)
+            recording.fail(pending, error)
             raise
         finally:
             self._budget = None
@@ -147,7 +147,7 @@ class AsyncDriver:
                 self._running = None
             if ended is not None and not ended.done():
                 ended.set_result(None)
-        session.finish(pending, result)
+        recording.finish(pending, result)
 
     async def _drive(self, pending: PendingFlush, budget: _Budget) -> FlushResult:
         """Run a flush within its budget. Cancellation leaves the request in flight, with an unknown outcome."""
@@ -164,7 +164,7 @@ class AsyncDriver:
         """Perform an effect, and return the call that hands its result or error to the flush."""
         try:
             answer: JSONObject | None = None
-            if isinstance(effect, Sleep):
+            if isinstance(effect, Pause):
                 if not budget.allows(effect.seconds):
                     raise pending.flush.attempts.abandoned()
                 await asyncio.sleep(effect.seconds)
@@ -175,11 +175,11 @@ class AsyncDriver:
             return partial(pending.effects.throw, error)
         return partial(pending.effects.send, answer)
 
-    async def _request(self, effect: Read | Write, budget: _Budget) -> JSONObject:
+    async def _request(self, effect: ReadObject | WriteStatus, budget: _Budget) -> JSONObject:
         limit = budget.start_request()
         try:
             async with limit:
-                if isinstance(effect, Read):
+                if isinstance(effect, ReadObject):
                     return await self._writer.read()
                 return await self._writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
         except TimeoutError:
@@ -246,34 +246,35 @@ class BlockingDriver:
         self._lock = threading.Lock()
         self._ended = threading.Event()  # set after the last flush of the block
 
-    def flush(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
-        """Write what a session recorded. No request starts once the time is up.
+    def flush(self, recording: Recording, seconds: float, *, checkpoint: bool) -> Awaitable[None]:
+        """Write what was recorded; what is returned has completed. No request starts once the time is up.
 
         A request ends within its share of the time if the writer has a ``request_timeout``.
 
         Raises:
             StatusError: it failed.
         """
-        if session.follows:
+        if recording.follows:
             self._ended.wait(seconds)
         try:
             with self._lock:
-                self._flush(session, seconds, checkpoint=checkpoint)
+                self._flush(recording, seconds, checkpoint=checkpoint)
         finally:
             if not checkpoint:
                 self._ended.set()
+        return _Completed()
 
-    def _flush(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
-        pending = session.begin(checkpoint=checkpoint)
+    def _flush(self, recording: Recording, seconds: float, *, checkpoint: bool) -> None:
+        pending = recording.begin(checkpoint=checkpoint)
         if pending is None:
             return
         budget = _Budget(seconds)
         try:
             result = self._drive(pending, budget)
         except BaseException as error:
-            session.fail(pending, error)
+            recording.fail(pending, error)
             raise
-        session.finish(pending, result)
+        recording.finish(pending, result)
 
     def _drive(self, pending: PendingFlush, budget: _Budget) -> FlushResult:
         effect = pending.effect
@@ -296,10 +297,10 @@ class BlockingDriver:
                 return result
 
     def _perform(self, pending: PendingFlush, effect: Effect, budget: _Budget) -> JSONObject | None:
-        pause = effect.seconds if isinstance(effect, Sleep) else 0.0
+        pause = effect.seconds if isinstance(effect, Pause) else 0.0
         if not budget.allows(pause):
             raise pending.flush.attempts.abandoned()
-        if isinstance(effect, Sleep):
+        if isinstance(effect, Pause):
             sleep(pause)
             budget.spend(pause)
             return None
@@ -307,7 +308,7 @@ class BlockingDriver:
         if hasattr(self._writer, "request_timeout"):
             self._writer.request_timeout = limit = budget.share()
         try:
-            if isinstance(effect, Read):
+            if isinstance(effect, ReadObject):
                 read: JSONObject = self._writer.read()
                 return read
             written: JSONObject = self._writer.write(
@@ -317,3 +318,10 @@ class BlockingDriver:
         finally:
             # A request that the writer limits ends in time, so the process was stopped if it took longer.
             budget.spend(min(limit, self._clock.monotonic() - began))
+
+
+class _Completed:
+    """An awaitable that has already completed."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()

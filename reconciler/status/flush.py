@@ -1,7 +1,7 @@
 """One flush, from the recorded mutations to a response, without I/O.
 
-`Flush.run` is a generator of effects (`Read`, `Write`, `Sleep`). A driver, blocking or asynchronous, performs each one
-and sends the result, or throws the error, back into it. So the semantics exist once:
+`Flush.run` is a generator of effects (`ReadObject`, `WriteStatus`, `Pause`). A driver, blocking or asynchronous,
+performs each one and sends the result, or throws the error, back into it. So the semantics exist once:
 
 * A write is *applied* (2xx), *refused* (4xx, 429, connection not made, stopped in admission) or *unknown* (no
   response, any other 5xx).
@@ -12,13 +12,13 @@ and sends the result, or throws the error, back into it. So the semantics exist 
   applied. Otherwise it cannot be told, and mutations are replayed only if they are idempotent. From then on a 409 may
   come from our own first copy, so it is read back like an unknown outcome.
 * A checkpoint never replays.
-* There are at most `Policy.limit` writes and as many reads.
+* There are at most `FlushPolicy.limit` writes and as many reads.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,12 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.meta import current_cycle, equal, format_path, get_path, identical, merge_diff, parse_version
-from reconciler.status.documents import Snapshot, owners_of, owns
+from reconciler.status.documents import ObjectVersion, owners_of, owns
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import UnansweredWrites, has_mark, marks_at, select_replayable
-from reconciler.status.requests import Attempts, Effect, Effects, FlushResult, Outcome, WriteReport, is_final
-from reconciler.status.strategies import DesiredStatus, Policy, desired_status, takeover_of
+from reconciler.status.requests import Effect, Effects, FlushRequests, FlushResult, Outcome, WriteReport, is_final
+from reconciler.status.strategies import DesiredStatus, FlushPolicy, desired_status
 from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class _NewVersion:
     """
 
     document: JSONObject
-    snapshot: Snapshot
+    snapshot: ObjectVersion
     same_status: bool = False
 
 
@@ -100,17 +100,17 @@ class Flush:
     def __init__(
         self,
         target: Target,
-        policy: Policy,
+        policy: FlushPolicy,
         counts: dict[str, int],
         *,
-        tip: Snapshot,
-        base: Mapping[str, Any],
+        tip: ObjectVersion,
+        base: JSONObject,
         mutations: Sequence[Mutation],
         uid: str,
         checkpoint: bool = False,
         unanswered: UnansweredWrites | None = None,
     ) -> None:
-        self.attempts = Attempts(target, policy, counts, mutations)
+        self.attempts = FlushRequests(target, policy, counts, mutations)
         self._target = target
         self._policy = policy
         self._counts = counts
@@ -134,7 +134,7 @@ class Flush:
             statistics: what else applying them did.
 
         Raises:
-            StatusError: it failed permanently; `Attempts.may_repeat` returns what may be tried again later.
+            StatusError: it failed permanently; `FlushRequests.may_repeat` returns what may be tried again later.
         """
         if self._is_foreign(self._tip):
             return self._gone()
@@ -158,7 +158,7 @@ class Flush:
     def unanswered(self) -> UnansweredWrites | None:
         """Return the writes that may have been applied and that a later flush can settle by the token, if any.
 
-        Without a token nothing can settle them: see `Attempts.may_repeat`.
+        Without a token nothing can settle them: see `FlushRequests.may_repeat`.
         """
         if not self._mark or not self.attempts.is_unknown:
             return self._unanswered
@@ -166,10 +166,10 @@ class Flush:
         writes = self._unanswered or UnansweredWrites(self._marks_in(sent_on), parse_version(sent_on.version))
         return writes.with_write(self._mark, self.attempts.mutations)
 
-    def _marks_in(self, snapshot: Snapshot) -> tuple[str, ...]:
+    def _marks_in(self, snapshot: ObjectVersion) -> tuple[str, ...]:
         return marks_at(snapshot.status, self._policy.token)
 
-    def _settle(self, fresh: Snapshot) -> None:
+    def _settle(self, fresh: ObjectVersion) -> None:
         """Leave out what an earlier write turns out to have stored."""
         if self._unanswered is not None:
             kept, self._unanswered = self._unanswered.settle(
@@ -188,10 +188,10 @@ class Flush:
             return self._computed_on(self._tip, self.attempts.mutations)
         return self._desired(self._tip, self.attempts.mutations, computed, statistics or ApplyStatistics())
 
-    def _computed_on(self, tip: Snapshot, mutations: Sequence[Mutation]) -> DesiredStatus:
+    def _computed_on(self, tip: ObjectVersion, mutations: Sequence[Mutation]) -> DesiredStatus:
         return self._desired(tip, mutations, *apply_all(mutations, tip.status))
 
-    def _replayed_on(self, tip: Snapshot) -> DesiredStatus:
+    def _replayed_on(self, tip: ObjectVersion) -> DesiredStatus:
         mutations = self.attempts.mutations
         replayable = select_replayable(
             mutations,
@@ -221,7 +221,7 @@ class Flush:
         return self._desired(tip, replayable.kept, computed, statistics)
 
     def _desired(
-        self, tip: Snapshot, mutations: Sequence[Mutation], computed: JSONObject, statistics: ApplyStatistics
+        self, tip: ObjectVersion, mutations: Sequence[Mutation], computed: JSONObject, statistics: ApplyStatistics
     ) -> DesiredStatus:
         return desired_status(
             self._target,
@@ -233,7 +233,7 @@ class Flush:
             mark=self._mark,
         )
 
-    def _was_reset(self, fresh: Snapshot, path: Path) -> bool:
+    def _was_reset(self, fresh: ObjectVersion, path: Path) -> bool:
         """Return whether another writer undid a value that this flush may have written, as far as the owners show."""
         before, after = owners_of(self._tip.managed_fields, path), owners_of(fresh.managed_fields, path)
         manager = self._target.field_manager
@@ -243,7 +243,7 @@ class Flush:
     # One write, and what its outcome means.
 
     def _step(self, desired: DesiredStatus) -> _Steps:
-        if self._policy.strategy == "apply":
+        if self._policy.strategy.is_owned:
             prepared = yield from self._prepare_apply(desired)
             if prepared is not None:
                 return prepared
@@ -261,7 +261,7 @@ class Flush:
             if self._checkpoint and not same:
                 raise self.attempts.conflict()
             return _NewVersion(document, fresh, same_status=same)
-        takeover = None if self._took_over else takeover_of(self._target, desired)
+        takeover = None if self._took_over else self._policy.strategy.takeover(self._target, desired)
         if takeover is None:
             return None
         self._took_over = True
@@ -293,7 +293,7 @@ class Flush:
             if not isinstance(step, _Resend):
                 return step
 
-    def _applied(self, desired: DesiredStatus, answer: JSONObject, stored: Snapshot) -> FlushResult:
+    def _applied(self, desired: DesiredStatus, answer: JSONObject, stored: ObjectVersion) -> FlushResult:
         if self._policy.subresource is None and desired.left_no_trace_in(stored.status):
             raise StatusRejected(
                 f"the server ignored the status in a write of the main resource of {self._target}: its kind has the "
@@ -308,7 +308,7 @@ class Flush:
         outcome: Outcome = "ignored" if stored.version and stored.version == desired.tip.version else "written"
         return FlushResult(outcome, answer, stored, stored.status, reports, desired.fields, desired.trimmed)
 
-    def _changed_only_status(self, desired: DesiredStatus, stored: Snapshot) -> bool:
+    def _changed_only_status(self, desired: DesiredStatus, stored: ObjectVersion) -> bool:
         """Return whether a write changed nothing but the status.
 
         The generation shows it, except in a write of the main resource, which itself raises the generation.
@@ -349,7 +349,7 @@ class Flush:
         document = yield from self.attempts.read(desired)
         if document is None or self._is_foreign(self._policy.snapshot(document)):
             return self._gone()
-        if self._policy.subresource is None or desired.to_main:
+        if self._policy.subresource is None or desired.strategy.is_to_main:
             raise self.attempts.refused(desired, error) from error
         raise StatusSubresourceMissing(
             f"{self._target} exists, but its kind is served without the {self._policy.subresource!r} subresource. Add "
@@ -386,7 +386,7 @@ class Flush:
             raise self.attempts.conflict() from error
         return _NewVersion(document, fresh)
 
-    def _was_applied(self, desired: DesiredStatus, fresh: Snapshot) -> bool | None:
+    def _was_applied(self, desired: DesiredStatus, fresh: ObjectVersion) -> bool | None:
         """Return whether a newer version shows that the write was applied; None if it cannot be told."""
         if self._mark:
             return has_mark(self._mark, self._marks_in(desired.tip), self._marks_in(fresh))
@@ -403,7 +403,7 @@ class Flush:
         alone = sent is not None and not self._target.memory.may_be_of_another(sent)
         return True if own and alone else None
 
-    def _is_as_expected(self, desired: DesiredStatus, stored: Snapshot) -> bool:
+    def _is_as_expected(self, desired: DesiredStatus, stored: ObjectVersion) -> bool:
         """Return whether the server stored what was computed, or changed it in the same way as before."""
         if identical(stored.status, desired.computed) or equal(stored.status, desired.computed):
             return True
@@ -424,10 +424,10 @@ class Flush:
             )
         return False
 
-    def _is_foreseen(self, paths: Sequence[Path], desired: DesiredStatus, stored: Snapshot) -> bool:
+    def _is_foreseen(self, paths: Sequence[Path], desired: DesiredStatus, stored: ObjectVersion) -> bool:
         return self._target.memory.foresees(stored.uid, paths, desired.computed, stored.status, self._policy.clock)
 
-    def _is_foreign(self, snapshot: Snapshot) -> bool:
+    def _is_foreign(self, snapshot: ObjectVersion) -> bool:
         """Return whether this is another object of the same name."""
         return bool(self._uid) and snapshot.uid != self._uid
 

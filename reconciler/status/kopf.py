@@ -41,6 +41,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.meta import (
+    WRITE_METHODS,
     Version,
     equal,
     format_micro_time,
@@ -61,7 +62,7 @@ from reconciler.meta import (
 from reconciler.status.documents import copy_json, document_of, is_kind, owned_by_others_only, owners_of, owns
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import has_mark, marks_at, select_replayable, with_mark
-from reconciler.status.strategies import Policy
+from reconciler.status.strategies import FlushPolicy
 from reconciler.status.writer import SentWrite, Target
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class KopfPatch:
         client: kopf itself, which all patches of the process share.
         field_manager: the name that the API server records, since kopf does not send one.
         warnings: always empty, since kopf receives the responses.
+        unsupported: why a strategy cannot be sent.
 
     Raises:
         TypeError: the body is a kind, or belongs to another object than the patch; or kopf is older than 1.44.5.
@@ -111,6 +113,10 @@ class KopfPatch:
 
     field_manager = FIELD_MANAGER
     warnings: Sequence[str] = ()
+    unsupported: Mapping[str, str] = dict.fromkeys(
+        WRITE_METHODS.keys() - {"merge"},
+        "needs a client: inside kopf the write is a JSON patch of kopf's, conditional on a version",
+    )
 
     def __init__(self, patch: Any, body: Any) -> None:
         if is_kind(body):
@@ -148,7 +154,7 @@ class KopfPatch:
             return {**document, "status": base}
         return {**document, "status": function.apply_to(_Seen.of({**document, "status": base}))}
 
-    def take(self, mutations: Sequence[Mutation], target: Target, policy: Policy, counts: dict[str, int]) -> None:
+    def take(self, mutations: Sequence[Mutation], target: Target, policy: FlushPolicy, counts: dict[str, int]) -> None:
         """Leave mutations to kopf, which sends them with its patch when the handlers of the cycle have ended.
 
         Args:
@@ -227,7 +233,7 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _PassedStatus:
     """A status that was passed to kopf.
 
     Attributes:
@@ -256,12 +262,12 @@ class StatusFunction:
             the ``token`` is left as in any other write.
     """
 
-    def __init__(self, target: Target, policy: Policy) -> None:
+    def __init__(self, target: Target, policy: FlushPolicy) -> None:
         self._target = target
         self._policy = policy
         self._lock = threading.RLock()
         self._groups: list[_Group] = []
-        self._sent: list[_Sent] = []  # all on the newest version that the function was called with
+        self._sent: list[_PassedStatus] = []  # all on the newest version that the function was called with
         self._tries: Counter[Version] = Counter()
         self._tried_for = 0.0  # seconds
         self._last_try = 0.0
@@ -322,7 +328,7 @@ class StatusFunction:
         is_next = self._held and not self._in_background
         return [self._is_stored(sent, seen, is_next=is_next) for sent in self._sent]
 
-    def _is_stored(self, sent: _Sent, seen: _Seen, *, is_next: bool) -> bool | None:
+    def _is_stored(self, sent: _PassedStatus, seen: _Seen, *, is_next: bool) -> bool | None:
         """Return whether a version newer than the one that a status was conditional on shows that it is stored.
 
         Args:
@@ -458,10 +464,10 @@ class StatusFunction:
             return  # a newer version exists, so it is refused
         write = SentWrite(self._sender, before.uid, before.version, frozenset(path[0] for path in paths))
         self._target.memory.sent(write)
-        self._sent.append(_Sent(before, copy_json(computed), paths, len(self._groups), mark, write))
+        self._sent.append(_PassedStatus(before, copy_json(computed), paths, len(self._groups), mark, write))
 
 
-def _lacks_items(status: Mapping[str, Any], sent: _Sent, path: Path) -> bool:
+def _lacks_items(status: Mapping[str, Any], sent: _PassedStatus, path: Path) -> bool:
     """Return whether a list that others only append to does not continue with the items that were passed to kopf.
 
     The write was conditional, so its items would be the first ones after those of the version that it was computed on.
@@ -478,7 +484,7 @@ def _described(mutation: Mutation) -> str:
     return f"{mutation.verb} {where}" if where else mutation.verb
 
 
-def _trigger_event(body: JSONObject, policy: Policy) -> None:
+def _trigger_event(body: JSONObject, policy: FlushPolicy) -> None:
     """Change an annotation so that kopf gets another event of the object, as kopf does after a delay.
 
     While kopf holds back a patch, it runs none of the handlers that look for changes, and relies on the event of that

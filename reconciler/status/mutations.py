@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
 
 import msgspec
 
@@ -447,6 +447,13 @@ class Mutate(Mutation, frozen=True):
     verb: ClassVar[str] = "mutate"
     idempotent: ClassVar[bool] = False
     function: Callable[[JSONObject], object]
+
+    @classmethod
+    def by(cls, function: Callable[[JSONObject], object]) -> Self:
+        """Return the mutation that runs a function."""
+        if not callable(function):
+            raise TypeError(f"mutate takes a function of the status, not a {type(function).__name__}")
+        return cls(function)
 
     @property
     def paths(self) -> Sequence[Path]:

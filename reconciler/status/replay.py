@@ -143,7 +143,7 @@ def _without(mutation: Mutation, paths: Iterable[Path]) -> list[Mutation]:
 
 
 @dataclass(slots=True)
-class _Run:
+class _MutationRun:
     """Mutations of one kind that follow one another on one member of the status.
 
     Attributes:
@@ -176,7 +176,7 @@ def compacted(mutations: Sequence[Mutation]) -> list[Mutation]:
     Whatever else is recorded for the same member of the status in between, or a function, prevents that.
     """
     kept: list[Mutation] = []
-    runs: dict[str, _Run] = {}
+    runs: dict[str, _MutationRun] = {}
     for mutation in mutations:
         kind, target = _target(mutation)
         if kind is None:
@@ -187,7 +187,7 @@ def compacted(mutations: Sequence[Mutation]) -> list[Mutation]:
         path = mutation.paths[0]
         run = runs.get(path[0])
         if run is None or run.kind != kind or run.overlaps(path):
-            run = runs[path[0]] = _Run(kind)
+            run = runs[path[0]] = _MutationRun(kind)
         position = run.positions.get(target)
         if position is None:
             run.add(path, target, len(kept))

@@ -26,7 +26,7 @@ from reconciler.errors import (
     Unauthorized,
 )
 from reconciler.meta import Version, parse_version
-from reconciler.status.documents import Snapshot
+from reconciler.status.documents import ObjectVersion
 from reconciler.status.errors import (
     StatusConflict,
     StatusError,
@@ -39,7 +39,7 @@ from reconciler.status.errors import (
     listed,
 )
 from reconciler.status.mutations import Path
-from reconciler.status.strategies import BACKOFF, Policy
+from reconciler.status.strategies import BACKOFF, FlushPolicy
 from reconciler.status.writer import SentWrite, Strategy, Target
 
 if TYPE_CHECKING:
@@ -48,24 +48,24 @@ if TYPE_CHECKING:
     from reconciler.wire import JSONObject
 
 __all__ = [
-    "Attempts",
     "Effect",
     "Effects",
+    "FlushRequests",
     "FlushResult",
     "Outcome",
-    "Read",
-    "Sleep",
-    "Write",
+    "Pause",
+    "ReadObject",
     "WriteReport",
+    "WriteStatus",
     "is_refusal",
 ]
 
 
-class Read(msgspec.Struct, frozen=True):
+class ReadObject(msgspec.Struct, frozen=True):
     """A request for a consistent read of the whole object."""
 
 
-class Write(msgspec.Struct, frozen=True):
+class WriteStatus(msgspec.Struct, frozen=True):
     """A request to send a body once.
 
     Attributes:
@@ -79,13 +79,13 @@ class Write(msgspec.Struct, frozen=True):
     subresource: str | None
 
 
-class Sleep(msgspec.Struct, frozen=True):
+class Pause(msgspec.Struct, frozen=True):
     """A request for a pause, in seconds."""
 
     seconds: float
 
 
-Effect = Read | Write | Sleep
+Effect = ReadObject | WriteStatus | Pause
 
 
 class WriteReport(NamedTuple):
@@ -115,8 +115,8 @@ class FlushResult(msgspec.Struct, frozen=True):
 
     outcome: Outcome
     document: JSONObject | None
-    tip: Snapshot
-    base: Mapping[str, Any]
+    tip: ObjectVersion
+    base: JSONObject
     reports: tuple[WriteReport, ...] = ()
     fields: Sequence[Path] = ()
     trimmed: int = 0
@@ -165,7 +165,7 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, NotSent)
 
 
-class Attempts:
+class FlushRequests:
     """The requests of one flush, and the errors that it can end in.
 
     Args:
@@ -181,7 +181,9 @@ class Attempts:
         sent: the last write, as other flushes see it; None before the first.
     """
 
-    def __init__(self, target: Target, policy: Policy, counts: dict[str, int], mutations: Sequence[Mutation]) -> None:
+    def __init__(
+        self, target: Target, policy: FlushPolicy, counts: dict[str, int], mutations: Sequence[Mutation]
+    ) -> None:
         self.mutations = tuple(mutations)
         self.uncertain = False
         self.last: Exception | None = None
@@ -217,12 +219,12 @@ class Attempts:
         self._writes += 1
         self._counts["attempts"] += 1
         self._in_flight = True
-        subresource = None if desired.to_main else self._policy.subresource
-        tip = desired.tip
+        subresource = None if desired.strategy.is_to_main else self._policy.subresource
+        tip, body = desired.tip, desired.strategy.body(self._target, desired)
         sent = self.sent = SentWrite(self._sender, tip.uid, parse_version(tip.version), frozenset(desired.diff))
         self._target.memory.sent(sent)
         try:
-            answer: JSONObject = yield Write(desired.body, desired.strategy, subresource)
+            answer: JSONObject = yield WriteStatus(body, desired.strategy.name, subresource)
         except Exception as error:  # only these: closing or cancelling this generator leaves the request in flight
             self._in_flight = False
             if is_refusal(error):
@@ -237,7 +239,7 @@ class Attempts:
             self._reads += 1
             self._counts["reads"] += 1
             try:
-                document: JSONObject = yield Read()
+                document: JSONObject = yield ReadObject()
             except NotServed as error:
                 raise self.refused(desired, error, reading=True) from error
             except NotFound:
@@ -259,13 +261,13 @@ class Attempts:
         wanted = getattr(error, "retry_after", None) or 0.0
         # A Retry-After of a server that sheds load is obeyed. After any other failure it is capped, because the outcome
         # is read back next and everything depends on it.
-        yield Sleep(max(delay, wanted if isinstance(error, TooManyRequests) else min(wanted, BACKOFF.maximum)))
+        yield Pause(max(delay, wanted if isinstance(error, TooManyRequests) else min(wanted, BACKOFF.maximum)))
 
     def obey_retry_after(self, error: Exception) -> Generator[Effect, Any, None]:
         """Wait as long as the server requested when it failed, before the write is repeated."""
         requested = retry_after_delay(getattr(error, "retry_after", None), self._policy.rng)
         if requested > BACKOFF.maximum:
-            yield Sleep(requested)
+            yield Pause(requested)
 
     # Errors.
 
@@ -306,8 +308,8 @@ class Attempts:
         if self.uncertain and not all(map(self.may_repeat, self.mutations)):
             # What must not be repeated is not kept for the next reconcile either, so the caller must know.
             return self.unknown("an earlier request may still be applied, and its repetition was refused")
-        verb = "get" if reading else "update" if desired.strategy == "update" else "patch"
-        main = reading or desired.to_main or self._policy.subresource is None
+        verb = "get" if reading else desired.strategy.verb
+        main = reading or desired.strategy.is_to_main or self._policy.subresource is None
         need = f"{verb} {'the main resource' if main else f'the {self._policy.subresource} subresource'}"
         tried = f"the request to {need} of {self._target} was refused with {error.status}"
         if error.reason:

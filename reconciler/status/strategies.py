@@ -18,6 +18,7 @@ import msgspec
 from reconciler.backoff import Backoff
 from reconciler.clock import Clock
 from reconciler.meta import (
+    WRITE_METHODS,
     equal,
     format_path,
     get_path,
@@ -29,7 +30,7 @@ from reconciler.meta import (
     union_of_fields,
     upgrade_managed_fields,
 )
-from reconciler.status.documents import FieldTree, Snapshot, copy_json, field_trees
+from reconciler.status.documents import FieldTree, ObjectVersion, copy_json, field_trees
 from reconciler.status.fields import ValueForms
 from reconciler.status.mutations import (
     Append,
@@ -51,14 +52,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKOFF",
+    "STRATEGIES",
     "DesiredStatus",
+    "FlushPolicy",
     "OnError",
-    "Policy",
-    "check_can_apply",
+    "StatusStrategy",
     "check_flush_timeout",
     "check_options",
     "desired_status",
-    "takeover_of",
 ]
 
 
@@ -70,7 +71,7 @@ OnError = Literal["flush", "ledgers", "discard"]
 """What a block that ends with an exception writes: everything recorded, everything except decided values, or
 nothing."""
 
-_STRATEGIES, _ON_ERROR = get_args(Strategy), get_args(OnError)
+_ON_ERROR = get_args(OnError)
 
 
 def check_options(
@@ -85,12 +86,12 @@ def check_options(
     Raises:
         ValueError: an option is out of range, or cannot be combined with another one.
     """
-    if strategy not in _STRATEGIES:
+    if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be 'merge', 'update' or 'apply', not {strategy!r}")
     if subresource not in ("status", None):
         raise ValueError(f"subresource must be 'status' or None, not {subresource!r}")
-    if strategy == "update" and subresource != "status":
-        raise ValueError("strategy='update' needs subresource='status': elsewhere it would write the whole object")
+    if STRATEGIES[strategy].is_whole and subresource != "status":
+        raise ValueError(f"strategy={strategy!r} needs subresource='status': elsewhere it would write the whole object")
     if on_error not in _ON_ERROR:
         raise ValueError(f"on_error must be 'flush', 'ledgers' or 'discard', not {on_error!r}")
     check_flush_timeout(flush_timeout)
@@ -108,7 +109,7 @@ def check_flush_timeout(seconds: float) -> None:
         raise ValueError(f"flush_timeout must be more than 0 seconds, not {seconds!r}")
 
 
-class Policy(msgspec.Struct, frozen=True):
+class FlushPolicy(msgspec.Struct, frozen=True):
     """The options of a batcher that decide when, what and how it sends.
 
     Attributes:
@@ -125,7 +126,7 @@ class Policy(msgspec.Struct, frozen=True):
         join: whether to join an open batcher.
     """
 
-    strategy: Strategy
+    strategy: StatusStrategy
     subresource: str | None
     limit: int
     token: Path | None
@@ -142,7 +143,7 @@ class Policy(msgspec.Struct, frozen=True):
         """Return which texts mean the same according to the kind's model; None for untyped kinds."""
         return ValueForms.of(self.typed)
 
-    def snapshot(self, document: Mapping[str, Any], *, last: bool = False, private: bool = False) -> Snapshot:
+    def snapshot(self, document: Mapping[str, Any], *, last: bool = False, private: bool = False) -> ObjectVersion:
         """Return what this kind of write needs of an object.
 
         Args:
@@ -150,8 +151,8 @@ class Policy(msgspec.Struct, frozen=True):
             last: no write follows, so the frame of an update is not needed.
             private: nobody can change the document's metadata.
         """
-        with_frame = self.strategy == "update" and not last
-        return Snapshot.of(document, with_rest=self.subresource is None, with_frame=with_frame, private=private)
+        with_frame = self.strategy.is_whole and not last
+        return ObjectVersion.of(document, with_rest=self.subresource is None, with_frame=with_frame, private=private)
 
     def new_mark(self) -> str:
         """Return a random id to leave at the token's path; ``""`` without a token."""
@@ -170,20 +171,16 @@ class DesiredStatus(msgspec.Struct, frozen=True):
         mutations: what was applied to it.
         computed: the whole status afterwards.
         diff: the merge patch from the stored to the computed status; empty if there is nothing to write.
-        body: what to send; empty if there is nothing to write.
         trimmed: list entries that ``keep_last`` dropped.
         strategy: how to send it.
-        to_main: whether to send it to the main resource in any case.
     """
 
-    tip: Snapshot
+    tip: ObjectVersion
     mutations: Sequence[Mutation]
     computed: JSONObject
     diff: JSONObject
-    body: JSONObject
     trimmed: int
-    strategy: Strategy
-    to_main: bool = False
+    strategy: StatusStrategy
 
     @property
     def fields(self) -> Sequence[Path]:
@@ -199,11 +196,147 @@ class DesiredStatus(msgspec.Struct, frozen=True):
         return bool(self.diff) and equal(status, self.tip.status)
 
 
+class StatusStrategy:
+    """A way to send a status; this one sends a merge patch of what changed.
+
+    Attributes:
+        name: as callers and writers know it.
+        is_whole: whether the body has the whole status, with what surrounds it.
+        is_owned: whether the body has everything that the field manager owns, so that the owners must be known.
+        is_to_main: whether it is sent to the main resource in any case.
+    """
+
+    name: Strategy = "merge"
+    is_whole = False
+    is_owned = False
+    is_to_main = False
+
+    @property
+    def verb(self) -> Literal["update", "patch"]:
+        """Return the verb that a role must allow."""
+        return WRITE_METHODS[self.name].verb
+
+    def check(self, mutation: Mutation, managed_fields: Sequence[ManagedFieldsEntry]) -> None:
+        """Check that a mutation can be sent. A merge patch and an update can send every one."""
+
+    def body(self, target: Target, desired: DesiredStatus) -> JSONObject:  # noqa: ARG002 - for overrides
+        """Return what to send."""
+        return {"metadata": {"resourceVersion": desired.tip.version}, "status": desired.diff}
+
+    def takeover(self, target: Target, desired: DesiredStatus) -> DesiredStatus | None:  # noqa: ARG002
+        """Return a write that must come first; None if there is none."""
+        return None
+
+
+class UpdateStrategy(StatusStrategy):
+    """A PUT of the whole status."""
+
+    name = "update"
+    is_whole = True
+
+    def body(self, target: Target, desired: DesiredStatus) -> JSONObject:  # noqa: ARG002
+        """Return the frame of the version with the status that the patch would lead to on the server."""
+        tip = desired.tip  # its `computed` may have a null where a field is removed
+        return {**tip.frame, "status": merge_patch(tip.status, desired.diff)}
+
+
+class ApplyStrategy(StatusStrategy):
+    """A server-side apply of everything that the field manager owns."""
+
+    name = "apply"
+    is_owned = True
+
+    def check(self, mutation: Mutation, managed_fields: Sequence[ManagedFieldsEntry]) -> None:
+        """Check that an apply of a mutation does not take over a list that several managers share.
+
+        Raises:
+            ValueError: it adds to a list without a key, or to one that belongs to one manager as a whole.
+        """
+        if not isinstance(mutation, (Append, Upsert, RemoveItem)):
+            return
+        where = format_path(mutation.path)
+        if not isinstance(mutation, RemoveItem) and not mutation.key:
+            raise ValueError(
+                f"append to {where!r} would take over the whole list from other managers: with "
+                "strategy='apply' pass key=, and make the list listType=map in the CRD; or use strategy='merge'"
+            )
+        for manager, tree in field_trees(managed_fields):
+            if _is_leaf(tree, mutation.path):
+                raise ValueError(
+                    f"{where!r} belongs to {manager!r} as a whole, because the list is not listType=map in the CRD; "
+                    "with strategy='apply' it cannot be shared: use strategy='merge'"
+                )
+
+    def body(self, target: Target, desired: DesiredStatus) -> JSONObject:
+        """Return the configuration to apply."""
+        tip, mutations = desired.tip, desired.mutations
+        owned: JSONObject = {}
+        keys: ListKeys = {m.path: m.key for m in mutations if isinstance(m, (Append, Upsert)) and m.key}
+        keys |= {m.path: ("type",) for m in mutations if isinstance(m, SetCondition)}
+        for name, tree in field_trees(tip.managed_fields):
+            _find_keys(tree, (), keys)
+            if name == target.field_manager:
+                owned = union_of_fields(owned, tree)
+        name, namespace = target.request
+        metadata = {"name": name, "resourceVersion": tip.version} | ({"namespace": namespace} if namespace else {})
+        status = _applied(tip.status, desired.computed, owned, (), keys)
+        body = {"status": status} if isinstance(status, dict) else {}
+        return {"apiVersion": target.gvk.api_version, "kind": target.gvk.kind, "metadata": metadata, **body}
+
+    def takeover(self, target: Target, desired: DesiredStatus) -> DesiredStatus | None:
+        """Return the write that makes earlier patches of this manager count as applied; None if there are none.
+
+        It changes managedFields only, and is conditional like any other write. It goes to the main resource, because a
+        write to ``/status`` does not change managedFields like this (seen on kube-apiserver 1.36).
+
+        Fields of the status that the manager owns through earlier patches would outlive an apply that leaves them out.
+        So would fields written under its former name. Of those only the changing ones are taken over, since other
+        controllers had that name too.
+        """
+        tip, manager, former = desired.tip, target.field_manager, target.former_field_manager
+
+        def taken(entry: Mapping[str, Any]) -> FieldTree:
+            tree = (entry.get("fieldsV1") or {}).get("f:status")
+            if not isinstance(tree, Mapping):
+                return {}
+            if entry.get("manager") == manager:
+                return {"f:status": tree} if entry.get("operation") == "Update" else {}
+            if not former or entry.get("manager") != former:
+                return {}
+            fields: FieldTree = {}
+            for path in desired.fields:
+                fields = union_of_fields(fields, _branch(tree, path))
+            return {"f:status": fields} if fields else {}
+
+        managed_fields = upgrade_managed_fields(tip.managed_fields, manager, taken)
+        if managed_fields is None:
+            return None
+        return DesiredStatus(tip, (), tip.status, {}, 0, _TakeoverStrategy(managed_fields))
+
+
+class _TakeoverStrategy(StatusStrategy):
+    """A merge patch of the managed fields."""
+
+    is_to_main = True
+
+    def __init__(self, managed_fields: Sequence[Mapping[str, Any]]) -> None:
+        self._managed_fields = managed_fields
+
+    def body(self, target: Target, desired: DesiredStatus) -> JSONObject:  # noqa: ARG002
+        """Return the new managed fields."""
+        return {"metadata": {"resourceVersion": desired.tip.version, "managedFields": self._managed_fields}}
+
+
+STRATEGIES: Mapping[str, StatusStrategy] = {
+    each.name: each for each in (StatusStrategy(), UpdateStrategy(), ApplyStrategy())
+}
+
+
 def desired_status(
     target: Target,
-    policy: Policy,
+    policy: FlushPolicy,
     *,
-    tip: Snapshot,
+    tip: ObjectVersion,
     mutations: Sequence[Mutation],
     computed: JSONObject,
     statistics: ApplyStatistics,
@@ -236,88 +369,7 @@ def desired_status(
     if diff and policy.token is not None:
         set_path(computed, policy.token, with_mark(marks_at(tip.status, policy.token), mark))
         diff = merge_diff(tip.status, computed)
-    if not diff:
-        body = {}
-    elif policy.strategy == "apply":
-        body = _applied_configuration(target, tip, computed, mutations)
-    elif policy.strategy == "update":
-        # The result of the patch on the server: `computed` may have a null where a field is removed.
-        body = {**tip.frame, "status": merge_patch(tip.status, diff)}
-    else:
-        body = {"metadata": {"resourceVersion": tip.version}, "status": diff}
-    return DesiredStatus(tip, mutations, computed, diff, body, statistics.trimmed, policy.strategy)
-
-
-def takeover_of(target: Target, desired: DesiredStatus) -> DesiredStatus | None:
-    """Return the write that makes earlier patches of this manager count as applied; None if there are none.
-
-    It changes managedFields only, and is conditional like any other write. It goes to the main resource, because a
-    write to ``/status`` does not change managedFields like this (seen on kube-apiserver 1.36).
-
-    Fields of the status that the manager owns through earlier patches would outlive an apply that leaves them out. So
-    would fields written under its former name. Of those only the changing ones are taken over, since other controllers
-    had that name too.
-    """
-    tip, manager, former = desired.tip, target.field_manager, target.former_field_manager
-
-    def taken(entry: Mapping[str, Any]) -> FieldTree:
-        tree = (entry.get("fieldsV1") or {}).get("f:status")
-        if not isinstance(tree, Mapping):
-            return {}
-        if entry.get("manager") == manager:
-            return {"f:status": tree} if entry.get("operation") == "Update" else {}
-        if not former or entry.get("manager") != former:
-            return {}
-        fields: FieldTree = {}
-        for path in desired.fields:
-            fields = union_of_fields(fields, _branch(tree, path))
-        return {"f:status": fields} if fields else {}
-
-    managed_fields = upgrade_managed_fields(tip.managed_fields, manager, taken)
-    if managed_fields is None:
-        return None
-    body = {"metadata": {"resourceVersion": tip.version, "managedFields": managed_fields}}
-    return DesiredStatus(tip, (), tip.status, {}, body, 0, "merge", to_main=True)
-
-
-def check_can_apply(mutation: Mutation, managed_fields: Sequence[ManagedFieldsEntry]) -> None:
-    """Check that an apply of a mutation does not take over a list that several managers share.
-
-    Raises:
-        ValueError: it adds to a list without a key, or to one that belongs to one manager as a whole.
-    """
-    if not isinstance(mutation, (Append, Upsert, RemoveItem)):
-        return
-    where = format_path(mutation.path)
-    if not isinstance(mutation, RemoveItem) and not mutation.key:
-        raise ValueError(
-            f"append to {where!r} would take over the whole list from other managers: with strategy='apply' pass key=, "
-            "and make the list listType=map in the CRD; or use strategy='merge'"
-        )
-    for manager, tree in field_trees(managed_fields):
-        if _is_leaf(tree, mutation.path):
-            raise ValueError(
-                f"{where!r} belongs to {manager!r} as a whole, because the list is not listType=map in the CRD; with "
-                "strategy='apply' it cannot be shared: use strategy='merge'"
-            )
-
-
-def _applied_configuration(
-    target: Target, tip: Snapshot, computed: Mapping[str, Any], mutations: Sequence[Mutation]
-) -> JSONObject:
-    """Return the configuration to apply so that a status becomes the computed one."""
-    owned: JSONObject = {}
-    keys: ListKeys = {m.path: m.key for m in mutations if isinstance(m, (Append, Upsert)) and m.key}
-    keys |= {m.path: ("type",) for m in mutations if isinstance(m, SetCondition)}
-    for name, tree in field_trees(tip.managed_fields):
-        _find_keys(tree, (), keys)
-        if name == target.field_manager:
-            owned = union_of_fields(owned, tree)
-    name, namespace = target.request
-    metadata = {"name": name, "resourceVersion": tip.version} | ({"namespace": namespace} if namespace else {})
-    status = _applied(tip.status, computed, owned, (), keys)
-    body = {"status": status} if isinstance(status, dict) else {}
-    return {"apiVersion": target.gvk.api_version, "kind": target.gvk.kind, "metadata": metadata, **body}
+    return DesiredStatus(tip, mutations, computed, diff, statistics.trimmed, policy.strategy)
 
 
 def _branch(tree: FieldTree, path: Path) -> FieldTree:

@@ -312,7 +312,7 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
                 error.add_note(str(failure))
 
     def on_write(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
-        """Called before a write is sent; see `Listener`."""
+        """Called before a write is sent; see `WriteListener`."""
         clock = self._clock or current_clock()
         at, token, stack = clock.monotonic(), _token_for(addressed), _stack_of(frame)
         with self._lock:

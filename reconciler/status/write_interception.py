@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-__all__ = ["Addressed", "Listener", "listen", "listeners", "status_write", "stop_listening", "watched"]
+__all__ = ["Addressed", "WriteListener", "listen", "listeners", "status_write", "stop_listening", "watched"]
 
 _OBJECT = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
@@ -95,7 +95,7 @@ def _contains_status(body: Any) -> bool:
     )
 
 
-class Listener(Protocol):
+class WriteListener(Protocol):
     """An observer of status writes, called from any thread."""
 
     def on_write(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
@@ -158,11 +158,11 @@ _MODULES = frozenset(point.module for point in _SEND_METHODS)
 
 _inside: ContextVar[bool] = ContextVar("inside_a_status_write", default=False)
 _lock = threading.RLock()
-_listeners: tuple[Listener, ...] = ()
+_listeners: tuple[WriteListener, ...] = ()
 _wrapped: dict[_SendMethod, tuple[type, Any, Any]] = {}  # the class, its own method, ours
 
 
-def listen(listener: Listener) -> None:
+def listen(listener: WriteListener) -> None:
     """Notify a listener of status writes from now on."""
     global _listeners  # noqa: PLW0603 - one process has one set of libraries
     with _lock:
@@ -174,7 +174,7 @@ def listen(listener: Listener) -> None:
                 _wrap(point, module)
 
 
-def stop_listening(listener: Listener) -> None:
+def stop_listening(listener: WriteListener) -> None:
     """Stop notifying a listener. After the last one the libraries are as they were."""
     global _listeners  # noqa: PLW0603
     with _lock:
@@ -190,7 +190,7 @@ def stop_listening(listener: Listener) -> None:
                 del _wrapped[point]
 
 
-def listeners() -> Sequence[Listener]:
+def listeners() -> Sequence[WriteListener]:
     """Return the listeners."""
     return _listeners
 
@@ -285,13 +285,13 @@ class _Finder:
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                loader: Any = _Loader(spec.loader)
+                loader: Any = _WrappingLoader(spec.loader)
                 spec.loader = loader
                 return spec
         return None
 
 
-class _Loader:
+class _WrappingLoader:
     """A loader that wraps what another loader has loaded."""
 
     def __init__(self, loader: Any) -> None:

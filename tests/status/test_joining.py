@@ -373,8 +373,8 @@ async def test_an_open_batcher_is_not_kept_alive_by_contexts(server):
 
     async with batcher(server) as outer:
         task = asyncio.create_task(asyncio.sleep(1000))  # it has a copy of the context
-        session = weakref.ref(outer._block.session)
+        recording = weakref.ref(outer._recording)
     del outer
     gc.collect()
-    assert session() is None
+    assert recording() is None
     task.cancel()

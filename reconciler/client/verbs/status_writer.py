@@ -6,12 +6,11 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from reconciler.client.session.answers import decode
-from reconciler.client.session.connection import JSON
-from reconciler.client.session.requests import CONTENT_TYPES, encode
+from reconciler.client.session.requests import encode
 from reconciler.client.session.session import Session
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import GroupVersionKind, Request, current_cycle
+from reconciler.meta import WRITE_METHODS, GroupVersionKind, Request, current_cycle
 from reconciler.objects import InvalidObject, KindLike, gvk_from
 from reconciler.wire import JSONObject
 
@@ -94,17 +93,16 @@ class ClientStatusWriter:
         """
         session = self._session
         resource = await session.resource_for(self._kind, *self.request)
-        options = session.write_options(field_manager=self.field_manager)
-        if strategy == "apply":
-            options.append(("force", "true"))
+        method = WRITE_METHODS[strategy]
+        options = session.write_options(field_manager=self.field_manager) + method.parameters
         if strategy != "merge":
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
         request = session.connection.request(
-            "PUT" if strategy == "update" else "PATCH",
+            method.http,
             session.object_path(resource, *self.request, subresource),
             options,
             body=encode(body),
-            content_type=JSON if strategy == "update" else CONTENT_TYPES[strategy],
+            content_type=method.content_type,
         )
         verb = "patch" if strategy == "merge" else strategy
         write = session.write(resource, verb, session.key(resource, *self.request), dry_run=False)

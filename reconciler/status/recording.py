@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,25 +14,24 @@ import msgspec
 
 from reconciler.cancellation import FAILURES
 from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
-from reconciler.reporting import log_metrics_failure, report
-from reconciler.status.documents import Snapshot, copy_json, owns
+from reconciler.reporting import log_metrics_failure
+from reconciler.status.documents import ObjectVersion, copy_json, owns
 from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush import Flush
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import UnansweredWrites, Unsaved, marks_at, select_replayable
-from reconciler.status.requests import Effect, Effects, FlushResult, Outcome, Sleep
-from reconciler.status.strategies import Policy
-from reconciler.status.writer import Target
+from reconciler.status.requests import Effect, Effects, FlushResult, Outcome, Pause
+from reconciler.status.strategies import FlushPolicy
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject, ManagedFieldsEntry
+    from reconciler.status.clients import ClientBinding
+    from reconciler.wire import JSONObject
 
 __all__ = [
     "PendingFlush",
-    "Session",
+    "Recording",
     "StatusMetrics",
     "StatusStatistics",
-    "counters",
 ]
 
 
@@ -83,11 +84,6 @@ class StatusStatistics:
 _ZEROS = {field.name: 0 for field in fields(StatusStatistics)}
 
 
-def counters(**initial: int) -> dict[str, int]:
-    """Return counters, one for each name in `StatusStatistics`, all zero except the given ones."""
-    return {**_ZEROS, **initial}
-
-
 class StatusMetrics(Protocol):
     """An observer of flushes. It is called on the thread that flushes, so it must be quick.
 
@@ -119,7 +115,7 @@ _COUNTER_OF = {
     "failed": "failed",
 }
 
-_NOT_READ = Snapshot("", "", None, {})
+_NOT_READ = ObjectVersion("", "", None, {})
 
 _logger = logging.getLogger("reconciler.status")
 
@@ -146,100 +142,128 @@ class PendingFlush(msgspec.Struct):
     counts: Mapping[str, int]
 
 
-class Session:
-    """The state between the start and the end of a batcher's block.
+class Recording:
+    """The version that one open batcher has read, and the mutations that it has recorded, until they are written.
+
+    A batcher that joins another one records into the recording of that one.
 
     Args:
-        target: the object and the client.
+        binding: the object and the client.
         policy: how to send.
-        metrics: notified of each flush.
-        uid: of the object that the batcher was given; ``""`` if it is known only after the first read.
-        counts: counters that the first read has already increased.
+        driver: an `AsyncDriver` or a `BlockingDriver`, as the client needs; performs the flushes, one after the other.
+        metrics: notified of each flush; None for those of the running reconcile.
 
     Attributes:
+        is_open: whether mutations are accepted.
         written: whether a write took effect; None before the end of the block.
         document: the newest response or read; None while it is the given object.
+        uid: of the object that may be written; ``""`` before it is known.
+        flush_timeout: seconds for one flush.
+        counts: the counters of `StatusStatistics`.
     """
 
     def __init__(
-        self, target: Target, policy: Policy, *, metrics: StatusMetrics | None, uid: str, counts: dict[str, int]
+        self,
+        binding: ClientBinding,
+        policy: FlushPolicy,
+        driver: Any,
+        metrics: StatusMetrics | None,
     ) -> None:
-        self.target = target
+        self.binding = binding
+        self.target = binding.target
         self.policy = policy
-        self.counts = counts
+        self.driver = driver
+        self.flush_timeout = policy.flush_timeout
+        self.counts = dict(_ZEROS)
+        self.is_open = False
         self.written: bool | None = None
         self.document: JSONObject | None = None
+        self.uid = ""
         self._metrics = metrics
-        self._uid = uid
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
-        self._open = False
-        self._earlier: Session | None = None  # see `continue_from`
+        self._earlier: Recording | None = None  # see `continue_from`
         self._tip = _NOT_READ
-        self._base: Mapping[str, Any] = {}  # the status that is recorded on
+        self._base: JSONObject = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
         self._unanswered: UnansweredWrites | None = None  # writes of what is carried
         self._in_flight: list[Mutation] = []  # of the flush in progress, except what was withdrawn since
         self._recorded: list[Mutation] = []
         self._returned: dict[int, Mutation] = {}  # those of them that are in the error of a checkpoint, by their id()
-        self._working: Mapping[str, Any] | None = None  # see `_working_status`; None until it is needed
+        self._working: JSONObject | None = None  # see `_working_status`; None until it is needed
         self._statistics = ApplyStatistics()
 
     @property
-    def uid(self) -> str:
-        """Return the uid of the object that may be written."""
-        return self._uid
-
-    @property
-    def is_open(self) -> bool:
-        """Return whether mutations are accepted."""
-        return self._open
+    def is_started(self) -> bool:
+        """Return whether it was ever open."""
+        return self._tip is not _NOT_READ
 
     @property
     def follows(self) -> bool:
-        """Return whether its next flush comes after the last one of the session that it continues."""
+        """Return whether its next flush comes after the last one of the recording that it continues."""
         return self._earlier is not None
 
     @property
-    def generation(self) -> int | None:
-        """Return the generation of the version that was read; None if each write of the status raises it."""
-        return None if self.policy.subresource is None else self._tip.generation
+    def join_key(self) -> Hashable:
+        """Return what batchers that join have in common: server, client, field manager, object, how it is written."""
+        policy, target = self.policy, self.target
+        identity = target.writer.identity, target.gvk, target.request
+        return self.binding.is_async, identity, policy.strategy.is_owned, policy.subresource
 
     @property
-    def managed_fields(self) -> Sequence[ManagedFieldsEntry]:
-        """Return the managedFields of the version that was read; empty if they are not known."""
-        return self._tip.managed_fields
+    def tip(self) -> ObjectVersion:
+        """Return the newest known version.
 
-    def open(self, tip: Snapshot) -> None:
-        """Start on a version: report it to the running reconcile, and take over what an earlier one could not save."""
-        self._uid = self._uid or tip.uid
+        Raises:
+            StatusNotOpen: the block has not started.
+        """
+        if self._tip is _NOT_READ:
+            raise self.not_open()
+        return self._tip
+
+    def open(self, tip: ObjectVersion, uid: str = "") -> None:
+        """Start on a version: report it to the running reconcile, and take over what an earlier one could not save.
+
+        Args:
+            tip: the version.
+            uid: of the object that may be written; ``""`` for that of the version.
+        """
+        self.uid = uid or tip.uid
         self._tip, self._base = tip, tip.status
-        self._open = True
-        cycle = current_cycle.get()
+        self.is_open = True
+        cycle = self._running_cycle()
         if cycle is None or not self._is_object_of(cycle):
             return
         self._cycle = cycle
         if tip.version:
             cycle.saw(self.target.gvk, self.target.request, tip.uid, parse_version(tip.version))
-        unsaved = cycle.take_unsaved(self._uid)
+        unsaved = cycle.take_unsaved(self.uid)
         if isinstance(unsaved, Unsaved):
             self._take_over(unsaved)
 
-    def continue_from(self, earlier: Session) -> None:
-        """Start where a closed session ends, and send as it did, since its first snapshot has what that requires.
+    def continue_from(self, earlier: Recording) -> None:
+        """Start where a closed recording ends, and send as it did, since its first version has what that requires.
 
         While its last flush has not ended, what that writes is the base for recording. The first flush starts from the
         result, since the driver lets flushes take turns. The reconcile is not notified, since its body has ended.
         """
+        self._running_cycle()
         self.policy = msgspec.structs.replace(self.policy, strategy=earlier.policy.strategy)
         self._earlier = earlier
         self._start_from(earlier)
         self._base = earlier.current()
-        self._open = True
+        self.is_open = True
 
-    def _start_from(self, earlier: Session) -> None:
+    def _running_cycle(self) -> Cycle | None:
+        """Return the running reconcile; its metrics are used if none were given."""
+        cycle = current_cycle.get()
+        if self._metrics is None and cycle is not None:
+            self._metrics = cycle.status_metrics
+        return cycle
+
+    def _start_from(self, earlier: Recording) -> None:
         with earlier._lock:
-            self._uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
+            self.uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
         self._base, self._working = self._tip.status, None
         if not self._tip.around and self.document is not None:  # the last version was taken without its frame
             around = self.policy.snapshot(self.document).around
@@ -255,15 +279,15 @@ class Session:
             PathError, TypeError: it cannot be applied; nothing was recorded.
         """
         with self._lock:
-            if not self._open:
-                raise StatusNotOpen(
-                    f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
-                )
+            if not self.is_open:
+                raise self.not_open()
             if self._returned and id(mutation) in self._returned:
                 return
-            working = self._working_status()
+            working = self._working if self._working is not None else self._working_status()
             if working is not self._base or not mutation.leaves_unchanged(working):
-                mutation.apply(self._private_working_status(), self._statistics)
+                if working is self._base:
+                    working = self._working = copy_json(working)
+                mutation.apply(working, self._statistics)
             self._recorded.append(mutation)
 
     def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
@@ -274,21 +298,28 @@ class Session:
             self._returned = {key: each for key, each in self._returned.items() if not unwanted(each)}
             self._working = None
 
-    def current(self) -> JSONObject:
-        """Return a private copy of the status with everything recorded applied."""
-        with self._lock:
-            copied: JSONObject = copy_json(self._working_status())
-            return copied
+    def current(self, path: Path = ()) -> Any:
+        """Return a private copy of the status with everything recorded applied, or of one field of it.
 
-    def get(self, path: Path) -> Any:
-        """Return a private copy of one field of the current status."""
+        Raises:
+            StatusNotOpen: the block has not started.
+        """
+        if self._tip is _NOT_READ:
+            raise self.not_open()
         with self._lock:
-            return copy_json(get_path(self._working_status(), path))
+            working = self._working_status()
+            return copy_json(get_path(working, path) if path else working)
 
     def close(self) -> None:
         """Accept no more mutations."""
         with self._lock:
-            self._open = False
+            self.is_open = False
+
+    def not_open(self) -> StatusNotOpen:
+        """Return the error for a use outside the block."""
+        return StatusNotOpen(
+            f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
+        )
 
     # Flushing.
 
@@ -298,23 +329,10 @@ class Session:
             mutations = tuple(self._recorded)
             fields = [path for path, _ in leaves(merge_diff(self._base, self._working_status()))]
             self._recorded, self._working = [], None
-        self.counts["flushes"] += 1
         self.counts["trimmed"] += self._statistics.trimmed
         if not fields:
-            self.counts["suppressed"] += 1
             self.written = False
-        outcome = "handed over to kopf" if fields else "unchanged"
-        _logger.debug("status of %s: %s, %d fields%s", self.target, outcome, len(fields), _FieldList(fields))
-        if self._metrics is not None:
-            report(
-                self._metrics.flushed,
-                written=bool(fields),
-                suppressed=not fields,
-                conflicts=0,
-                replays=0,
-                fields=len(fields),
-                seconds=0.0,
-            )
+        self._end("handed over to kopf" if fields else "unchanged", fields=fields)
         return mutations if fields else ()
 
     def begin(self, *, checkpoint: bool) -> PendingFlush | None:
@@ -329,12 +347,14 @@ class Session:
                 self._earlier = None
             mutations, carried = (*self._carried, *self._recorded), self._carried
             unchanged = not mutations or self._changes_nothing()
-            computed, statistics = ({}, self._statistics) if unchanged else self._release_working_status()
-            self._carried, self._recorded, self._returned = [], [], {}
-            if unchanged:
-                self._working = None
-            else:
+            computed, statistics = self._working_status() if mutations else {}, self._statistics
+            self._carried, self._recorded, self._returned, self._working = [], [], {}, None
+            if not unchanged:
                 self._in_flight = list(mutations)
+                if computed is self._base:
+                    computed = copy_json(computed)
+                if self.is_open:  # `current` continues from a copy
+                    self._working, self._statistics = copy_json(computed), ApplyStatistics()
         if unchanged:
             self.counts["trimmed"] += statistics.trimmed if mutations else 0
             self._end("unchanged")
@@ -347,11 +367,11 @@ class Session:
             tip=self._tip,
             base=self._base,
             mutations=mutations,
-            uid=self._uid,
+            uid=self.uid,
             checkpoint=checkpoint,
             unanswered=self._unanswered,
         )
-        pending = PendingFlush(flush, flush.run(computed, statistics), Sleep(0), checkpoint, carried, started, counts)
+        pending = PendingFlush(flush, flush.run(computed, statistics), Pause(0), checkpoint, carried, started, counts)
         try:
             pending.effect = next(pending.effects)
         except StopIteration as stop:
@@ -405,7 +425,7 @@ class Session:
                 self._recorded = [*self._returned.values(), *self._recorded]
         if not pending.checkpoint:
             if kept and self._cycle is not None:
-                self._cycle.keep_unsaved(self._uid, Unsaved.of(kept, self._base, unanswered))
+                self._cycle.keep_unsaved(self.uid, Unsaved.of(kept, self._base, unanswered))
         elif isinstance(error, StatusError):
             error.unsaved = tuple(own)
         self._end("failed", pending, error)
@@ -440,7 +460,7 @@ class Session:
             return
         self._carried = replayable.kept
 
-    def _working_status(self) -> Mapping[str, Any]:
+    def _working_status(self) -> JSONObject:
         """Return the base with carried and recorded applied; the base itself while they leave it unchanged."""
         if self._working is None:
             mutations = (*self._carried, *self._in_flight, *self._recorded)
@@ -449,31 +469,15 @@ class Session:
             )
         return self._working
 
-    def _private_working_status(self) -> JSONObject:
-        """Return the working status to be changed in place."""
-        if self._working is self._base:
-            self._working = copy_json(self._base)
-        private: JSONObject = self._working_status()  # type: ignore[assignment]
-        return private
-
-    def _release_working_status(self) -> tuple[JSONObject, ApplyStatistics]:
-        """Return the working status for a flush to keep; while the block is open, `current` continues from a copy."""
-        computed, statistics = self._private_working_status(), self._statistics
-        if self._open:
-            self._working, self._statistics = copy_json(computed), ApplyStatistics()
-        else:
-            self._working = None
-        return computed, statistics
-
     def _changes_nothing(self) -> bool:
         """Return whether a flush would certainly end without a request; most reconciles of an object change nothing."""
         tip, working = self._tip, self._working_status()
-        is_current = self._base is tip.status and tip.uid == self._uid and self._unanswered is None
+        is_current = self._base is tip.status and tip.uid == self.uid and self._unanswered is None
         return is_current and (working is tip.status or identical(tip.status, working))
 
     def _end(
         self,
-        outcome: Outcome | Literal["failed"],
+        outcome: Outcome | Literal["failed", "handed over to kopf"],
         pending: PendingFlush | None = None,
         error: BaseException | None = None,
         fields: Sequence[Path] = (),
@@ -481,7 +485,8 @@ class Session:
         """Count, log and report the end of a flush; of one that ended without I/O if none was pending."""
         counts = self.counts
         counts["flushes"] += 1
-        counts[_COUNTER_OF[outcome]] += 1
+        if outcome in _COUNTER_OF:
+            counts[_COUNTER_OF[outcome]] += 1
         before: Mapping[str, int] = counts if pending is None else pending.counts
         seconds = 0.0 if pending is None else self.policy.clock.monotonic() - pending.started
         conflicts, replays = counts["conflicts"] - before["conflicts"], counts["replays"] - before["replays"]
@@ -501,7 +506,7 @@ class Session:
         if self._metrics is not None:
             try:
                 self._metrics.flushed(
-                    written=outcome == "written",
+                    written=outcome in {"written", "handed over to kopf"},
                     suppressed=outcome == "unchanged",
                     conflicts=conflicts,
                     replays=replays,
@@ -510,6 +515,35 @@ class Session:
                 )
             except FAILURES:
                 log_metrics_failure(self._metrics.flushed)
+
+
+_open_recordings: ContextVar[tuple[weakref.ref[Recording], ...]] = ContextVar("open_recordings", default=())
+"""Those of the open batchers around the running code: tasks and ``asyncio.to_thread`` see what was open where they were
+created. One that has been closed since is never found, and the variable keeps none alive."""
+
+
+def register(recording: Recording) -> None:
+    """Let batchers inside the block of this one find its recording."""
+    _open_recordings.set((*filter(_is_open, _open_recordings.get()), weakref.ref(recording)))
+
+
+def find_open(recording: Recording, uid: str) -> Recording | None:
+    """Return the innermost open recording that a new one can join; None if there is none.
+
+    Args:
+        recording: the new one.
+        uid: of its object; ``""`` if it was named without being read, which matches any object of that name.
+    """
+    for ref in reversed(_open_recordings.get()):
+        other = ref()
+        if other is not None and other.is_open and uid in ("", other.uid) and other.join_key == recording.join_key:
+            return other
+    return None
+
+
+def _is_open(ref: weakref.ref[Recording]) -> bool:
+    recording = ref()
+    return recording is not None and recording.is_open
 
 
 class _FieldList:
