@@ -145,7 +145,13 @@ class StatusBatcher(Generic[S]):
         # Before the client sees it, whose error could not name the alternatives.
         self._document = None if is_kind(obj_or_kind) else document_of(obj_or_kind)
         self._binding = bind(
-            api, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager, timeout=flush_timeout
+            api,
+            obj_or_kind,
+            self._document,
+            name=name,
+            namespace=namespace,
+            field_manager=field_manager,
+            timeout=flush_timeout,
         )
         self._binding.check_strategy(strategy)
         self._fields = StatusFields.of(obj_or_kind, self._binding.target.gvk)

@@ -12,10 +12,10 @@ import ssl
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
@@ -46,7 +46,7 @@ from reconciler.meta import (
     program_name,
     request_of,
 )
-from reconciler.status.documents import document_of, is_kind, kind_of
+from reconciler.status.documents import kind_of
 from reconciler.status.kopf import KopfPatch, is_kopf_patch
 from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter, Target
 
@@ -57,7 +57,6 @@ __all__ = [
     "AsyncioClientWriter",
     "BlockingClientWriter",
     "ClientBinding",
-    "ObjectEndpoint",
     "OfficialWriter",
     "before_sending",
     "before_the_write",
@@ -127,6 +126,20 @@ def before_sending(request: str) -> Iterator[None]:
 
 
 @contextmanager
+def _network_errors(
+    translate: Callable[[str, Exception], TransportError | None], request: _OfficialRequest
+) -> Iterator[None]:
+    """Raise what an error of a client means for the request."""
+    try:
+        yield
+    except Exception as error:
+        transport_error = translate(str(request), error)
+        if transport_error is None:
+            raise
+        raise transport_error from shown_cause(error)
+
+
+@contextmanager
 def before_the_write() -> Iterator[None]:
     """Report a failure before a write as `NotSent`: the write itself was not started."""
     try:
@@ -144,37 +157,77 @@ _served: OrderedDict[Hashable, ResourceType] = OrderedDict()
 _lock = threading.Lock()
 
 
-class ObjectEndpoint:
-    """The paths and parameters of the requests for one object.
+class _OfficialRequest(NamedTuple):
+    method: str
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    content_type: str = ""
+    body: JSONObject | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Accept": "application/json"} | ({"Content-Type": self.content_type} if self.content_type else {})
+
+
+class OfficialWriter:
+    """The common part of the writers over an ApiClient: the requests for one object.
 
     Args:
-        host: the server's URL, which discovered kinds are remembered for.
+        api_client: the ApiClient; its authentication, proxy and TLS settings are used.
         obj_or_kind: the object, or its kind.
+        document: the object; None for a kind.
         name: the object's name, with a kind.
         namespace: its namespace, with a kind.
         field_manager: the name that writes are recorded under.
+        timeout: seconds for one request, unless the batcher sets fewer.
+
+    Attributes:
+        gvk: the object's kind.
+        request: its name and namespace.
+        client: what identifies server and credentials: a program may create an ApiClient from it for each object.
+        unsupported: why a strategy cannot be sent.
+        former_field_manager: the name that earlier releases used instead; ``""`` if there was none.
+        request_timeout: seconds that the next call of `read` or `write` may take.
+        warnings: the ``Warning`` headers of the last response.
     """
 
+    unsupported: Mapping[Strategy, str] = {
+        "update": "needs a reconciler.Client: the official clients repeat a PUT by themselves when a connection "
+        "breaks, and the second one conflicts with the first"
+    }
+
     def __init__(
-        self, host: str, obj_or_kind: object, *, name: str | None, namespace: str | None, field_manager: str
+        self,
+        api_client: Any,
+        obj_or_kind: object,
+        document: Mapping[str, Any] | None,
+        *,
+        name: str | None,
+        namespace: str | None,
+        field_manager: str,
+        timeout: float,
     ) -> None:
-        if is_kind(obj_or_kind):
-            self.gvk = kind_of(obj_or_kind)
-            self.request = Request(name or "", namespace)
+        if document is None:
+            self.gvk, self.request = kind_of(obj_or_kind), Request(name or "", namespace)
         else:
-            document = document_of(obj_or_kind)
-            self.gvk = _gvk_in(document)
-            self.request = request_of(document)
-        self._key: Hashable = (host, self.gvk)
-        self._field_manager = field_manager
-        typed = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
-        declared = getattr(typed, "resource_type", None)
+            self.gvk, self.request = _gvk_in(document), request_of(document)
+        self._api_client = api_client
+        self.client = api_client.configuration
+        self._key: Hashable = (self.client.host, self.gvk)
+        declared = getattr(obj_or_kind, "resource_type", None)
         self._declared = declared if isinstance(declared, ResourceType) else None
+        self.request_timeout = timeout
+        self.field_manager = field_manager
+        self.former_field_manager = ""
+        self.warnings: Sequence[str] = ()
 
     @property
-    def discovery_path(self) -> str:
-        """Return the path where the server lists the kinds of this group and version."""
-        return self.gvk.path
+    def identity(self) -> Hashable:
+        """Return what identifies server, client and field manager."""
+        return self.client.host, id(self._api_client), self.field_manager
 
     def served(self) -> ResourceType | None:
         """Return how the kind is served; None if that is not known."""
@@ -211,60 +264,13 @@ class ObjectEndpoint:
             )
         return served.path(*self.request, subresource)
 
-    def query(self, strategy: Strategy) -> list[tuple[str, str]]:
-        """Return the parameters of a write."""
-        return [("fieldManager", self._field_manager), *WRITE_METHODS[strategy].parameters]
-
-
-class OfficialWriter:
-    """The common part of the writers over an ApiClient.
-
-    Args:
-        api_client: the ApiClient; its authentication, proxy and TLS settings are used.
-        endpoint: the object.
-        field_manager: the name that writes are recorded under.
-        timeout: seconds for one request, unless the batcher sets fewer.
-
-    Attributes:
-        unsupported: why a strategy cannot be sent.
-        former_field_manager: the name that earlier releases used instead; ``""`` if there was none.
-        request_timeout: seconds that the next call of `read` or `write` may take.
-        warnings: the ``Warning`` headers of the last response.
-    """
-
-    unsupported: Mapping[Strategy, str] = {
-        "update": "needs a reconciler.Client: the official clients repeat a PUT by themselves when a connection "
-        "breaks, and the second one conflicts with the first"
-    }
-
-    def __init__(self, api_client: Any, endpoint: ObjectEndpoint, *, field_manager: str, timeout: float) -> None:
-        self._api_client = api_client
-        self._endpoint = endpoint
-        self.request_timeout = timeout
-        self.field_manager = field_manager
-        self.former_field_manager = ""
-        self.warnings: Sequence[str] = ()
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the object's kind."""
-        return self._endpoint.gvk
-
-    @property
-    def request(self) -> Request:
-        """Return the object's name and namespace."""
-        return self._endpoint.request
-
-    @property
-    def client(self) -> object:
-        """Return what identifies server and credentials: a program may create an ApiClient from it for each object."""
-        configuration: object = self._api_client.configuration
-        return configuration
-
-    @property
-    def identity(self) -> Hashable:
-        """Return what identifies server, client and field manager."""
-        return self._api_client.configuration.host, id(self._api_client), self.field_manager
+    def write_request(
+        self, served: ResourceType, body: JSONObject, strategy: Strategy, subresource: str | None
+    ) -> _OfficialRequest:
+        """Return the request of a write."""
+        method = WRITE_METHODS[strategy]
+        query = [("fieldManager", self.field_manager), *method.parameters]
+        return _OfficialRequest(method.http, self.path(served, subresource), query, method.content_type, body)
 
 
 class AsyncioClientWriter(OfficialWriter):
@@ -280,7 +286,7 @@ class AsyncioClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        return await self._send("GET", self._endpoint.path(await self._discover()))
+        return await self._send(_OfficialRequest("GET", self.path(await self._discover())))
 
     async def write(
         self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
@@ -293,57 +299,34 @@ class AsyncioClientWriter(OfficialWriter):
         """
         with before_the_write():
             served = await self._discover()
-        return await self._send(
-            "PATCH",
-            self._endpoint.path(served, subresource),
-            query=self._endpoint.query(strategy),
-            headers={"Content-Type": WRITE_METHODS[strategy].content_type},
-            body=body,
-        )
+        return await self._send(self.write_request(served, body, strategy, subresource))
 
     async def _discover(self) -> ResourceType:
-        served = self._endpoint.served()
-        return served or self._endpoint.learn(await self._send("GET", self._endpoint.discovery_path))
+        return self.served() or self.learn(await self._send(_OfficialRequest("GET", self.gvk.path)))
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        headers: Mapping[str, str] | None = None,
-        body: JSONObject | None = None,
-    ) -> JSONObject:
-        arguments = {
-            "query_params": list(query),
-            "header_params": {"Accept": "application/json", **(headers or {})},
-            "body": body,
-            "auth_settings": AUTH,
-        }
-        try:
+    async def _send(self, request: _OfficialRequest) -> JSONObject:
+        with _network_errors(from_aiohttp, request):
             async with RunningTimeout(self.request_timeout):
-                status, answer_headers, content = await self._call(method, path, arguments)
-        except Exception as error:
-            transport_error = from_aiohttp(f"{method} {path}", error)
-            if transport_error is None:
-                raise
-            raise transport_error from shown_cause(error)
-        document, self.warnings = read_answer(f"{method} {path}", status, answer_headers.items(), content)
+                response = await self._call(request)
+                content = await response.read()
+        document, self.warnings = read_answer(str(request), response.status, response.headers.items(), content)
         return document
 
-    async def _call(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+    async def _call(self, request: _OfficialRequest) -> Any:
         """Make a raw request; the two clients differ in how that is done."""
-        api_client = self._api_client
+        api_client, query, headers = self._api_client, list(request.query), request.headers
+        arguments = {"query_params": query, "header_params": headers, "body": request.body}
         if hasattr(api_client, "param_serialize"):
-            with before_sending(f"{method} {path}"):
-                prepared = await api_client.param_serialize(method, path, **arguments)
-            response = await api_client.call_api(*prepared)
-        else:
-            with before_sending(f"{method} {path}"):
-                await api_client.update_params_for_auth(arguments["header_params"], arguments["query_params"], AUTH)
-            arguments["auth_settings"] = []
-            response = await api_client.call_api(path, method, **arguments, _preload_content=False)
-        return response.status, response.headers, await response.read()
+            with before_sending(str(request)):
+                prepared = await api_client.param_serialize(
+                    request.method, request.path, **arguments, auth_settings=AUTH
+                )
+            return await api_client.call_api(*prepared)
+        with before_sending(str(request)):
+            await api_client.update_params_for_auth(headers, query, AUTH)
+        return await api_client.call_api(
+            request.path, request.method, **arguments, auth_settings=[], _preload_content=False
+        )
 
 
 class BlockingClientWriter(OfficialWriter):
@@ -363,7 +346,7 @@ class BlockingClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        return self._send("GET", self._endpoint.path(self._discover()))
+        return self._send(_OfficialRequest("GET", self.path(self._discover())))
 
     def write(
         self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
@@ -376,60 +359,39 @@ class BlockingClientWriter(OfficialWriter):
         """
         with before_the_write():
             served = self._discover()
-        return self._send(
-            "PATCH",
-            self._endpoint.path(served, subresource),
-            query=self._endpoint.query(strategy),
-            headers={"Content-Type": WRITE_METHODS[strategy].content_type},
-            body=msgspec.json.encode(body),
-        )
+        return self._send(self.write_request(served, body, strategy, subresource))
 
     def _discover(self) -> ResourceType:
-        served = self._endpoint.served()
-        return served or self._endpoint.learn(self._send("GET", self._endpoint.discovery_path))
+        return self.served() or self.learn(self._send(_OfficialRequest("GET", self.gvk.path)))
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-    ) -> JSONObject:
-        with before_sending(f"{method} {path}"):
-            url, all_headers = self._address(method, path, query, {"Accept": "application/json", **(headers or {})})
-        limit, began = max(self.request_timeout, self._MIN_TIMEOUT), current_clock().monotonic()
-        timeout = sys.modules["urllib3"].Timeout(total=limit)
+    def _send(self, request: _OfficialRequest) -> JSONObject:
+        with before_sending(str(request)):
+            url, headers = self._address(request)
+        body = None if request.body is None else msgspec.json.encode(request.body)
+        limit, clock = max(self.request_timeout, self._MIN_TIMEOUT), current_clock()
+        timeout, began = sys.modules["urllib3"].Timeout(total=limit), clock.monotonic()
         try:
-            response = self._api_client.rest_client.pool_manager.request(
-                method, url, body=body, headers=all_headers, timeout=timeout, retries=False
-            )
-        except Exception as error:
-            transport_error = from_urllib3(f"{method} {path}", error)
-            if transport_error is None:
-                raise
-            raise transport_error from shown_cause(error)
+            with _network_errors(from_urllib3, request):
+                response = self._api_client.rest_client.pool_manager.request(
+                    request.method, url, body=body, headers=headers, timeout=timeout, retries=False
+                )
         finally:
             # The rest is for the write after a discovery, also if the process was stopped during the discovery.
-            self.request_timeout = max(limit / 3, limit - (current_clock().monotonic() - began))
-        answer_headers = response.headers.items()
-        document, self.warnings = read_answer(f"{method} {path}", response.status, answer_headers, response.data)
+            self.request_timeout = max(limit / 3, limit - (clock.monotonic() - began))
+        document, self.warnings = read_answer(str(request), response.status, response.headers.items(), response.data)
         return document
 
-    def _address(
-        self, method: str, path: str, query: Sequence[tuple[str, str]], headers: dict[str, str]
-    ) -> tuple[str, Mapping[str, str]]:
+    def _address(self, request: _OfficialRequest) -> tuple[str, Mapping[str, str]]:
         """Return the URL, and the headers with the client's own and its credentials."""
-        client, parameters = self._api_client, list(query)
+        client, parameters, headers = self._api_client, list(request.query), request.headers
         if hasattr(client, "param_serialize"):
             _, url, headers, *_ = client.param_serialize(
-                method, path, query_params=parameters, header_params=headers, auth_settings=AUTH
+                request.method, request.path, query_params=parameters, header_params=headers, auth_settings=AUTH
             )
             return url, headers
         headers = {**client.default_headers, **headers}
         client.update_params_for_auth(headers, parameters, AUTH)
-        return f"{client.configuration.host}{path}" + (f"?{urlencode(parameters)}" if parameters else ""), headers
+        return f"{self.client.host}{request.path}" + (f"?{urlencode(parameters)}" if parameters else ""), headers
 
 
 def read_answer(
@@ -504,6 +466,7 @@ class ClientBinding(msgspec.Struct, frozen=True):
 def bind(
     api: Any,
     obj_or_kind: object,
+    document: Mapping[str, Any] | None,
     *,
     name: str | None,
     namespace: str | None,
@@ -515,6 +478,7 @@ def bind(
     Args:
         api: a client of this library, a writer, an ApiClient or ``*Api`` of an official client, or kopf's patch.
         obj_or_kind: the object, or its kind.
+        document: the object; None for a kind.
         name: the object's name, with a kind.
         namespace: its namespace, with a kind.
         field_manager: for official clients, which do not have one; None for the default.
@@ -524,7 +488,7 @@ def bind(
         TypeError: the client is unknown, or object and name do not go together.
         ValueError: an API server would refuse the field manager.
     """
-    if is_kind(obj_or_kind) != (name is not None):
+    if (document is None) != (name is not None):
         raise TypeError(
             "pass an object, or a kind with name= and namespace="
             if name is None
@@ -538,14 +502,18 @@ def bind(
     if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
         return _of_writer(api)
     api_client = getattr(api, "api_client", api)
-    is_async = _is_async(api_client)
+    is_async = _is_async(type(api_client))  # type: ignore[arg-type]  # every class is hashable
     if is_async is not None:
-        manager = check_field_manager(field_manager) or default_field_manager(program_name())
-        endpoint = ObjectEndpoint(
-            api_client.configuration.host, obj_or_kind, name=name, namespace=namespace, field_manager=manager
-        )
         make = AsyncioClientWriter if is_async else BlockingClientWriter
-        writer = make(api_client, endpoint, field_manager=manager, timeout=timeout)
+        writer = make(
+            api_client,
+            obj_or_kind,
+            document,
+            name=name,
+            namespace=namespace,
+            field_manager=check_field_manager(field_manager) or default_field_manager(program_name()),
+            timeout=timeout,
+        )
         if field_manager is None:
             writer.former_field_manager = FORMER_FIELD_MANAGER
         return ClientBinding(writer, is_async)
@@ -556,9 +524,10 @@ def bind(
     )
 
 
-def _is_async(api_client: Any) -> bool | None:
+@functools.lru_cache(maxsize=64)
+def _is_async(client_class: type) -> bool | None:
     """Return whether this is an asynchronous official client; None if it is not an official client."""
-    for cls in type(api_client).__mro__:
+    for cls in client_class.__mro__:
         if cls.__name__ == "ApiClient":
             if cls.__module__.startswith(("kubernetes_asyncio.", "kubernetes.aio.")):
                 return True

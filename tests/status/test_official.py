@@ -10,14 +10,20 @@ import pytest
 import urllib3  # noqa: F401 - a client has it loaded
 
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
-from reconciler.meta import GroupVersionKind, program_name
+from reconciler.meta import GroupVersionKind, ResourceType, program_name
 from reconciler.status import StatusBatcher, clients
-from reconciler.status.clients import ObjectEndpoint, read_answer
+from reconciler.status.clients import BlockingClientWriter, read_answer
 from tests.status.scripted import ScriptedServer
 
 
-def requests(obj_or_kind: Any, name: str | None = None, namespace: str | None = None) -> ObjectEndpoint:
-    return ObjectEndpoint("https://host", obj_or_kind, name=name, namespace=namespace, field_manager="me")
+def requests(
+    obj_or_kind: Any, name: str | None = None, namespace: str | None = None, host: str = "https://host"
+) -> BlockingClientWriter:
+    client = types.SimpleNamespace(configuration=types.SimpleNamespace(host=host))
+    document = obj_or_kind if isinstance(obj_or_kind, dict) else None
+    return BlockingClientWriter(
+        client, obj_or_kind, document, name=name, namespace=namespace, field_manager="me", timeout=1.0
+    )
 
 
 DISCOVERED = {
@@ -31,19 +37,19 @@ DISCOVERED = {
 
 def test_paths_of_groups_and_of_the_core():
     named = requests("example.com/v1/Database", "db1", "prod")
-    assert named.discovery_path == "/apis/example.com/v1"
+    assert named.gvk.path == "/apis/example.com/v1"
     served = named.learn(DISCOVERED)
     assert named.path(served) == "/apis/example.com/v1/namespaces/prod/databases/db1"
     assert named.path(served, "status") == "/apis/example.com/v1/namespaces/prod/databases/db1/status"
     core = requests(GroupVersionKind("", "v1", "Node"), "n 1")
-    assert core.discovery_path == "/api/v1"
+    assert core.gvk.path == "/api/v1"
     assert core.path(core.learn(DISCOVERED), "status") == "/api/v1/nodes/n%201/status"
 
 
 def test_discovered_kinds_are_remembered_per_server_and_bounded(monkeypatch):
     requests("example.com/v1/Database", "db1", "prod").learn(DISCOVERED)
     assert requests("example.com/v1/Database", "db2", "prod").served() is not None
-    elsewhere = ObjectEndpoint("https://other", "example.com/v1/Database", name="a", namespace="b", field_manager="me")
+    elsewhere = requests("example.com/v1/Database", "a", "b", host="https://other")
     assert elsewhere.served() is None
     monkeypatch.setattr(clients, "MAX_KINDS", 3)
     for number in range(9):
@@ -58,8 +64,10 @@ def test_a_kind_that_is_not_discovered_is_named():
 
 
 def test_an_apply_is_forced():
-    assert requests("v1/Pod", "a", "b").query("merge") == [("fieldManager", "me")]
-    assert requests("v1/Pod", "a", "b").query("apply") == [("fieldManager", "me"), ("force", "true")]
+    pod = ResourceType(GroupVersionKind("", "v1", "Pod"), "pods", namespaced=True)
+    writer = requests("v1/Pod", "a", "b")
+    assert writer.write_request(pod, {}, "merge", "status").query == [("fieldManager", "me")]
+    assert writer.write_request(pod, {}, "apply", "status").query == [("fieldManager", "me"), ("force", "true")]
 
 
 def test_an_item_of_a_list_has_no_kind_and_the_error_says_what_to_do():
