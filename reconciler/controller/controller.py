@@ -39,7 +39,7 @@ from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import gvk_from
 from reconciler.reporting import report
-from reconciler.status import StatusMetrics
+from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry import tracer
 from reconciler.wire import JSONObject
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue

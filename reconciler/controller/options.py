@@ -20,7 +20,8 @@ from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
 from reconciler.hooks import closest, is_data, own_members
 from reconciler.objects import KindLike, Resource, gvk_from
-from reconciler.status import Strategy, check_options
+from reconciler.status.strategies import check_options
+from reconciler.status.writer import Strategy
 from reconciler.workqueue import RateLimiter, guarded_limiter
 
 __all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.events import EventRecorder
     from reconciler.objects import KindLike
-    from reconciler.status import StatusMetrics
+    from reconciler.status.recording import StatusMetrics
 
 __all__ = ["Binding", "Reconciler", "bind", "binding_of", "call_override"]
 

@@ -31,14 +31,9 @@ from reconciler.objects import (
     original_document,
     to_document,
 )
-from reconciler.status import (
-    OnError,
-    StatusBatcher,
-    StatusError,
-    StatusRejected,
-    StatusSubresourceMissing,
-    Strategy,
-)
+from reconciler.status import StatusBatcher, StatusError, StatusRejected, StatusSubresourceMissing
+from reconciler.status.strategies import OnError
+from reconciler.status.writer import Strategy
 
 __all__ = ["ResourceReconciler", "defines_finalize", "strategy_of"]
 

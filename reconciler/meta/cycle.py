@@ -43,7 +43,7 @@ class Cycle(Protocol):
     def status_metrics(self) -> Any:
         """Return the metrics notified of each flush of a batcher that has none of its own; None for none.
 
-        It is a `reconciler.status.StatusMetrics`, a type that this package does not know.
+        It is a `reconciler.status.recording.StatusMetrics`, a type that this package does not know.
         """
         ...
 

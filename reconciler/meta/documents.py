@@ -99,7 +99,7 @@ def _equal_across_types(left: Any, right: Any) -> bool:
 
 def without_nulls(value: Any) -> Any:
     """Return a copy without null members of objects, at any depth; nulls that are list items are kept."""
-    if is_object(value):
+    if type(value) is dict or is_object(value):
         return {
             key: item if type(item) in _SCALARS else without_nulls(item)
             for key, item in value.items()
@@ -142,14 +142,19 @@ def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> JSONObject:
     count as absent, which is how a server stores them.
     """
     patch: JSONObject = {}
-    for key in (*new, *(key for key in old if key not in new)):
-        before, after = old.get(key), new.get(key)
-        if equal(before, after):
+    for key, after in new.items():
+        before = old.get(key)
+        if before is after or (before is not None and equal(before, after)):
             continue
-        if is_object(before) and is_object(after):
+        if type(after) in _SCALARS:
+            patch[key] = after
+        elif is_object(before) and is_object(after):
             patch[key] = merge_diff(before, after)
         else:
-            patch[key] = after if type(after) in _SCALARS else without_nulls(after)
+            patch[key] = without_nulls(after)
+    for key, before in old.items():
+        if before is not None and key not in new:
+            patch[key] = None
     return patch
 
 

@@ -156,23 +156,18 @@ class WriteMethod(NamedTuple):
         http: the HTTP method.
         content_type: of the body.
         verb: the verb that a role must allow.
-        force: whether it takes over fields of other field managers, which the request must say.
+        parameters: of the query; an apply takes over fields of other field managers, and must say so.
     """
 
     http: str
     content_type: str
     verb: Literal["update", "patch"]
-    force: bool = False
-
-    @property
-    def parameters(self) -> list[tuple[str, str]]:
-        """Return the query parameters, as a new list."""
-        return [("force", "true")] if self.force else []
+    parameters: tuple[tuple[str, str], ...] = ()
 
 
 WRITE_METHODS = {
     "merge": WriteMethod("PATCH", "application/merge-patch+json", "patch"),
     "update": WriteMethod("PUT", "application/json", "update"),
-    "apply": WriteMethod("PATCH", "application/apply-patch+yaml", "patch", force=True),  # JSON is YAML
+    "apply": WriteMethod("PATCH", "application/apply-patch+yaml", "patch", (("force", "true"),)),  # JSON is YAML
 }
 """By strategy."""

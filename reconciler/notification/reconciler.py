@@ -57,7 +57,8 @@ from reconciler.notification.redaction.redactor import Redactor
 from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
 from reconciler.notification.tenancy.policies import PolicyTable
 from reconciler.objects import InvalidObject
-from reconciler.status import OnError, StatusBatcher, StatusError
+from reconciler.status import StatusBatcher, StatusError
+from reconciler.status.strategies import OnError
 
 __all__ = ["NotificationReconciler"]
 

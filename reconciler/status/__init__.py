@@ -34,43 +34,29 @@ from reconciler.status.errors import (
     StatusTooLarge,
     StatusUnavailable,
     TooManyStatusWrites,
-    UnknownStatusField,
 )
-from reconciler.status.mutations import Mutation
-from reconciler.status.recording import StatusMetrics, StatusStatistics
 from reconciler.status.replay import Unsaved
-from reconciler.status.strategies import OnError, check_options
-from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
+from reconciler.status.writer import StatusWriter, SyncStatusWriter
 
 if TYPE_CHECKING:
-    from reconciler.status.write_guard import GuardStatistics, StatusWrite, StatusWrites, guard
+    from reconciler.status.write_guard import guard
 
 __all__ = [
-    "GuardStatistics",
-    "Mutation",
-    "OnError",
     "StatusBatcher",
     "StatusConflict",
     "StatusContested",
     "StatusError",
     "StatusInvalid",
-    "StatusMetrics",
     "StatusNotOpen",
     "StatusOutcomeUnknown",
     "StatusRejected",
-    "StatusStatistics",
     "StatusSubresourceMissing",
     "StatusTooLarge",
     "StatusUnavailable",
-    "StatusWrite",
     "StatusWriter",
-    "StatusWrites",
-    "Strategy",
     "SyncStatusWriter",
     "TooManyStatusWrites",
-    "UnknownStatusField",
     "Unsaved",
-    "check_options",
     "guard",
 ]
 

@@ -113,8 +113,6 @@ class StatusBatcher(Generic[S]):
         "_fields",
         "_flush_timeout",
         "_given",
-        "_joined",
-        "_metrics",
         "_policy",
         "_recorded_here",
         "_recording",
@@ -154,7 +152,7 @@ class StatusBatcher(Generic[S]):
             timeout=flush_timeout,
         )
         self._binding.check_strategy(strategy)
-        self._fields = StatusFields.of(obj_or_kind, self._binding.target.gvk)
+        self._fields = StatusFields.of(obj_or_kind, self._binding.writer.gvk)
         self._policy = FlushPolicy(
             strategy=STRATEGIES[strategy],
             subresource=subresource,
@@ -166,15 +164,14 @@ class StatusBatcher(Generic[S]):
             flush_timeout=flush_timeout,
             on_error=on_error,
             join=join,
+            metrics=metrics,
         )
-        self._metrics = metrics
         self._flush_timeout = flush_timeout
         self._failure: Exception | None = None
-        self._joined = False
-        self._recorded_here: list[Mutation] = []  # while joined
+        self._recorded_here: list[Mutation] | None = None  # while joined; None if this batcher writes
         writer = self._binding.writer
         driver = AsyncDriver(writer) if self._binding.is_async else BlockingDriver(writer, self._policy.clock)
-        self._recording = Recording(self._binding, self._policy, driver, metrics)
+        self._recording = Recording(self._binding, self._policy, driver)
 
     @property
     def flush_timeout(self) -> float:
@@ -185,7 +182,7 @@ class StatusBatcher(Generic[S]):
     def flush_timeout(self, seconds: float) -> None:
         check_flush_timeout(seconds)
         self._flush_timeout = seconds
-        if not self._joined:
+        if not self.joined:
             self._recording.flush_timeout = seconds
 
     # What callers read.
@@ -232,7 +229,7 @@ class StatusBatcher(Generic[S]):
 
         Inside kopf it is False if nothing changed, and otherwise None, since kopf writes later.
         """
-        return None if self._joined else self._recording.written
+        return None if self.joined else self._recording.written
 
     @property
     def failure(self) -> Exception | None:
@@ -252,7 +249,7 @@ class StatusBatcher(Generic[S]):
     @property
     def joined(self) -> bool:
         """Return whether this batcher records into another one, which writes."""
-        return self._joined
+        return self._recorded_here is not None
 
     def statistics(self) -> StatusStatistics:
         """Return what was counted so far; if joined, what the outer batcher counted."""
@@ -536,12 +533,12 @@ class StatusBatcher(Generic[S]):
 
     def _enter(self) -> bool:
         """Open or join without I/O; return False if the object must be read first."""
-        if self._joined or self._recording.is_started:
+        if self.joined or self._recording.is_started:
             raise RuntimeError("a StatusBatcher can be entered only once; create another one")
         document = self._document if self._binding.kopf is None else self._binding.kopf.document()
-        outer = find_open(self._recording, uid_of(document or {})) if self._policy.join else None
+        outer = find_open(self._recording, document or {}) if self._policy.join else None
         if outer is not None:
-            self._joined, self._recording = True, outer
+            self._recorded_here, self._recording = [], outer
         elif document is None or not version_of(document):
             return False
         else:
@@ -561,25 +558,26 @@ class StatusBatcher(Generic[S]):
     def _record(self, *mutations: Mutation) -> None:
         """Record mutations; if one cannot be applied, those before it are recorded."""
         for mutation in mutations:
-            self._policy.strategy.check(mutation, self._recording.tip.managed_fields)
+            if self._policy.strategy.is_owned:
+                self._policy.strategy.check(mutation, self._recording.tip.managed_fields)
             try:
                 self._recording.record(mutation)
             except StatusNotOpen:
-                if not self._joined:
+                if not self.joined:
                     raise
                 self._continue_alone()
                 self._recording.record(mutation)
             else:
-                if self._joined:
+                if self._recorded_here is not None:
                     self._recorded_here.append(mutation)
 
     def _continue_alone(self) -> None:
         """Continue after the end of the outer block, which this one, in a task of its own, outlives."""
         outer = self._recording  # the last flush of its driver may be in progress
-        self._recording = Recording(self._binding, self._policy, outer.driver, self._metrics)
+        self._recording = Recording(self._binding, self._policy, outer.driver)
         self._recording.flush_timeout = self._flush_timeout
         self._recording.continue_from(outer)
-        self._joined, self._recorded_here = False, []
+        self._recorded_here = None
         register(self._recording)
 
     def _close(self, error: BaseException | None) -> Recording | None:
@@ -588,10 +586,10 @@ class StatusBatcher(Generic[S]):
         if not recording.is_started:
             raise recording.not_open()
         if error is not None and on_error != "flush":
-            own = set(map(id, self._recorded_here)) if self._joined else None
+            own = None if self._recorded_here is None else set(map(id, self._recorded_here))
             kinds = Mutation if on_error == "discard" else DECISIONS
             recording.withdraw(lambda each: (own is None or id(each) in own) and isinstance(each, kinds))
-        if self._joined:
+        if self.joined:
             return None
         recording.close()
         if self._binding.kopf is not None:

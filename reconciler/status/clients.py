@@ -47,8 +47,8 @@ from reconciler.meta import (
     request_of,
 )
 from reconciler.status.documents import kind_of
-from reconciler.status.kopf import KopfPatch, is_kopf_patch
-from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter, Target
+from reconciler.status.kopf import KopfPatch
+from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject
@@ -117,7 +117,7 @@ def from_urllib3(request: str, error: Exception) -> TransportError | None:
 
 
 @contextmanager
-def before_sending(request: str) -> Iterator[None]:
+def before_sending(request: _OfficialRequest) -> Iterator[None]:
     """Report a failure of the credentials as `NotSent`. A hook is foreign code, and its message may contain a token."""
     try:
         yield
@@ -309,7 +309,7 @@ class AsyncioClientWriter(OfficialWriter):
             async with RunningTimeout(self.request_timeout):
                 response = await self._call(request)
                 content = await response.read()
-        document, self.warnings = read_answer(str(request), response.status, response.headers.items(), content)
+        document, self.warnings = read_answer(request, response.status, response.headers.items(), content)
         return document
 
     async def _call(self, request: _OfficialRequest) -> Any:
@@ -317,12 +317,12 @@ class AsyncioClientWriter(OfficialWriter):
         api_client, query, headers = self._api_client, list(request.query), request.headers
         arguments = {"query_params": query, "header_params": headers, "body": request.body}
         if hasattr(api_client, "param_serialize"):
-            with before_sending(str(request)):
+            with before_sending(request):
                 prepared = await api_client.param_serialize(
                     request.method, request.path, **arguments, auth_settings=AUTH
                 )
             return await api_client.call_api(*prepared)
-        with before_sending(str(request)):
+        with before_sending(request):
             await api_client.update_params_for_auth(headers, query, AUTH)
         return await api_client.call_api(
             request.path, request.method, **arguments, auth_settings=[], _preload_content=False
@@ -365,7 +365,7 @@ class BlockingClientWriter(OfficialWriter):
         return self.served() or self.learn(self._send(_OfficialRequest("GET", self.gvk.path)))
 
     def _send(self, request: _OfficialRequest) -> JSONObject:
-        with before_sending(str(request)):
+        with before_sending(request):
             url, headers = self._address(request)
         body = None if request.body is None else msgspec.json.encode(request.body)
         limit, clock = max(self.request_timeout, self._MIN_TIMEOUT), current_clock()
@@ -378,7 +378,7 @@ class BlockingClientWriter(OfficialWriter):
         finally:
             # The rest is for the write after a discovery, also if the process was stopped during the discovery.
             self.request_timeout = max(limit / 3, limit - (clock.monotonic() - began))
-        document, self.warnings = read_answer(str(request), response.status, response.headers.items(), response.data)
+        document, self.warnings = read_answer(request, response.status, response.headers.items(), response.data)
         return document
 
     def _address(self, request: _OfficialRequest) -> tuple[str, Mapping[str, str]]:
@@ -395,7 +395,7 @@ class BlockingClientWriter(OfficialWriter):
 
 
 def read_answer(
-    request: str, status: int, headers: Iterable[tuple[str, str]], body: bytes
+    request: object, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> tuple[JSONObject, Sequence[str]]:
     """Return the object and the ``Warning`` headers of a response.
 
@@ -408,20 +408,25 @@ def read_answer(
     Raises:
         APIError: the server's failure, typed.
     """
-    named = [(name.lower(), value) for name, value in headers]
+    warnings: list[str] = []
+    retry_after = ""
+    for name, value in headers:
+        if name.lower() == "warning":
+            warnings.append(value)
+        elif name.lower() == "retry-after":
+            retry_after = value
     try:
         document = msgspec.json.decode(body)
     except UNDECODABLE:
         document = None
     if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
-        return document, [value for name, value in named if name == "warning"]
-    header = next((value for name, value in named if name == "retry-after"), "")
+        return document, warnings
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=parse_retry_after(header, current_clock().now()),
-        request=request,
+        retry_after=parse_retry_after(retry_after, current_clock().now()),
+        request=str(request),
     )
 
 
@@ -446,11 +451,6 @@ class ClientBinding(msgspec.Struct, frozen=True):
     writer: Any
     is_async: bool | None
     kopf: KopfPatch | None = None
-
-    @property
-    def target(self) -> Target:
-        """Return the object and the client as a flush needs them."""
-        return Target(self.writer.gvk, self.writer.request, self.writer)
 
     def check_strategy(self, strategy: Strategy) -> None:
         """Check that the client can send a strategy.
@@ -496,10 +496,10 @@ def bind(
         )
     if hasattr(api, "status_writer"):
         return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
-    if is_kopf_patch(api):
+    if _is_kopf_patch(type(api)):  # type: ignore[arg-type]  # every class is hashable
         patch = KopfPatch(api, obj_or_kind)
         return ClientBinding(patch, None, patch)
-    if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
+    if hasattr(api, "read") and hasattr(api, "write") and hasattr(api, "request") and hasattr(api, "identity"):
         return _of_writer(api)
     api_client = getattr(api, "api_client", api)
     is_async = _is_async(type(api_client))  # type: ignore[arg-type]  # every class is hashable
@@ -534,6 +534,12 @@ def _is_async(client_class: type) -> bool | None:
             if cls.__module__.startswith("kubernetes."):
                 return False
     return None
+
+
+@functools.lru_cache(maxsize=64)
+def _is_kopf_patch(client_class: type) -> bool:
+    """Return whether this is the class of a kopf handler's ``patch``."""
+    return any(cls.__name__ == "Patch" and cls.__module__.startswith("kopf.") for cls in client_class.__mro__)
 
 
 _is_coroutine_function = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)

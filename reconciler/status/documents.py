@@ -42,6 +42,9 @@ __all__ = [
     "to_json",
 ]
 
+_PLAIN = frozenset({str, bool, int, type(None)})
+"""Types whose values are JSON as they are; a float may be infinite."""
+
 
 def is_kind(obj_or_kind: object) -> bool:
     """Return whether this names a kind; False for an object."""
@@ -159,10 +162,15 @@ def to_json(value: Any, where: str = "value") -> Any:
 
 
 def _converted(value: Any, where: str) -> Any:
-    if value is None or type(value) in {str, bool, int}:
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, Mapping):
-        return {_key(key, where): _converted(item, f"{where}.{key}") for key, item in value.items()}
+        return {
+            key if type(key) is str else _key(key, where): item
+            if type(item) in _PLAIN
+            else _converted(item, f"{where}.{key}")
+            for key, item in value.items()
+        }
     if isinstance(value, AbstractSet):
         value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):

@@ -224,8 +224,8 @@ class Flush:
         self, tip: ObjectVersion, mutations: Sequence[Mutation], computed: JSONObject, statistics: ApplyStatistics
     ) -> DesiredStatus:
         return desired_status(
-            self._target,
             self._policy,
+            self.attempts.memory,
             tip=tip,
             mutations=mutations,
             computed=computed,
@@ -400,7 +400,7 @@ class Flush:
         manager, sent = self._target.field_manager, self.attempts.sent
         written = [path for path in desired.fields if get_path(fresh.status, path) is not None]
         own = bool(manager) and all(owns(fresh.managed_fields, manager, path) for path in written)
-        alone = sent is not None and not self._target.memory.may_be_of_another(sent)
+        alone = sent is not None and not self.attempts.memory.may_be_of_another(sent)
         return True if own and alone else None
 
     def _is_as_expected(self, desired: DesiredStatus, stored: ObjectVersion) -> bool:
@@ -410,7 +410,7 @@ class Flush:
         different = [path for path, _ in leaves(merge_diff(stored.status, desired.computed))]
         if self._is_foreseen(different, desired, stored):
             return True
-        memory = self._target.memory
+        memory = self.attempts.memory
         memory.learn(stored.uid, different, desired.computed, stored.status, self._policy.clock)
         pruned = memory.report(self._target.gvk, desired.computed, stored.status)
         if pruned:
@@ -425,7 +425,7 @@ class Flush:
         return False
 
     def _is_foreseen(self, paths: Sequence[Path], desired: DesiredStatus, stored: ObjectVersion) -> bool:
-        return self._target.memory.foresees(stored.uid, paths, desired.computed, stored.status, self._policy.clock)
+        return self.attempts.memory.foresees(stored.uid, paths, desired.computed, stored.status, self._policy.clock)
 
     def _is_foreign(self, snapshot: ObjectVersion) -> bool:
         """Return whether this is another object of the same name."""

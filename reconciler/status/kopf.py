@@ -70,7 +70,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KopfPatch",
-    "is_kopf_patch",
 ]
 
 
@@ -86,11 +85,6 @@ _lock = threading.Lock()
 """Guards the search for a function in a patch: handlers that are plain functions run in threads."""
 
 _logger = logging.getLogger("reconciler.status")
-
-
-def is_kopf_patch(api: object) -> bool:
-    """Return whether this is the ``patch`` of a kopf handler."""
-    return any(cls.__name__ == "Patch" and cls.__module__.startswith("kopf.") for cls in type(api).__mro__)
 
 
 class KopfPatch:

@@ -484,11 +484,14 @@ def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple
     return result, statistics
 
 
+_LEAVES = frozenset({str, int, float, bool, list})
+
+
 def leaves(document: Mapping[str, Any], path: Path = ()) -> list[tuple[Path, Any]]:
     """Return path and value of everything in a document except objects that have members."""
     found: list[tuple[Path, Any]] = []
     for key, value in document.items():
-        if value and is_object(value):
+        if value and type(value) not in _LEAVES and is_object(value):
             found += leaves(value, (*path, key))
         else:
             found.append(((*path, key), value))

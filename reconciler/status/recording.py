@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 
 from reconciler.cancellation import FAILURES
-from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
+from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version, uid_of
 from reconciler.reporting import log_metrics_failure
 from reconciler.status.documents import ObjectVersion, copy_json, owns
 from reconciler.status.errors import StatusError, StatusNotOpen, listed
@@ -22,6 +22,7 @@ from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_a
 from reconciler.status.replay import UnansweredWrites, Unsaved, marks_at, select_replayable
 from reconciler.status.requests import Effect, Effects, FlushResult, Outcome, Pause
 from reconciler.status.strategies import FlushPolicy
+from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
     from reconciler.status.clients import ClientBinding
@@ -151,9 +152,9 @@ class Recording:
         binding: the object and the client.
         policy: how to send.
         driver: an `AsyncDriver` or a `BlockingDriver`, as the client needs; performs the flushes, one after the other.
-        metrics: notified of each flush; None for those of the running reconcile.
 
     Attributes:
+        is_started: whether it was ever open.
         is_open: whether mutations are accepted.
         written: whether a write took effect; None before the end of the block.
         document: the newest response or read; None while it is the given object.
@@ -162,24 +163,18 @@ class Recording:
         counts: the counters of `StatusStatistics`.
     """
 
-    def __init__(
-        self,
-        binding: ClientBinding,
-        policy: FlushPolicy,
-        driver: Any,
-        metrics: StatusMetrics | None,
-    ) -> None:
+    def __init__(self, binding: ClientBinding, policy: FlushPolicy, driver: Any) -> None:
         self.binding = binding
-        self.target = binding.target
+        self.target = Target(binding.writer.gvk, binding.writer.request, binding.writer)
         self.policy = policy
         self.driver = driver
         self.flush_timeout = policy.flush_timeout
         self.counts = dict(_ZEROS)
-        self.is_open = False
+        self.is_started = self.is_open = False
         self.written: bool | None = None
         self.document: JSONObject | None = None
         self.uid = ""
-        self._metrics = metrics
+        self._metrics = policy.metrics
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
         self._earlier: Recording | None = None  # see `continue_from`
@@ -192,11 +187,6 @@ class Recording:
         self._returned: dict[int, Mutation] = {}  # those of them that are in the error of a checkpoint, by their id()
         self._working: JSONObject | None = None  # see `_working_status`; None until it is needed
         self._statistics = ApplyStatistics()
-
-    @property
-    def is_started(self) -> bool:
-        """Return whether it was ever open."""
-        return self._tip is not _NOT_READ
 
     @property
     def follows(self) -> bool:
@@ -217,7 +207,7 @@ class Recording:
         Raises:
             StatusNotOpen: the block has not started.
         """
-        if self._tip is _NOT_READ:
+        if not self.is_started:
             raise self.not_open()
         return self._tip
 
@@ -230,7 +220,7 @@ class Recording:
         """
         self.uid = uid or tip.uid
         self._tip, self._base = tip, tip.status
-        self.is_open = True
+        self.is_started = self.is_open = True
         cycle = self._running_cycle()
         if cycle is None or not self._is_object_of(cycle):
             return
@@ -252,7 +242,7 @@ class Recording:
         self._earlier = earlier
         self._start_from(earlier)
         self._base = earlier.current()
-        self.is_open = True
+        self.is_started = self.is_open = True
 
     def _running_cycle(self) -> Cycle | None:
         """Return the running reconcile; its metrics are used if none were given."""
@@ -304,7 +294,7 @@ class Recording:
         Raises:
             StatusNotOpen: the block has not started.
         """
-        if self._tip is _NOT_READ:
+        if not self.is_started:
             raise self.not_open()
         with self._lock:
             working = self._working_status()
@@ -346,8 +336,8 @@ class Recording:
                 self._start_from(self._earlier)
                 self._earlier = None
             mutations, carried = (*self._carried, *self._recorded), self._carried
-            unchanged = not mutations or self._changes_nothing()
-            computed, statistics = self._working_status() if mutations else {}, self._statistics
+            computed = self._working_status() if mutations else self._base
+            unchanged, statistics = not mutations or self._changes_nothing(computed), self._statistics
             self._carried, self._recorded, self._returned, self._working = [], [], {}, None
             if not unchanged:
                 self._in_flight = list(mutations)
@@ -469,9 +459,9 @@ class Recording:
             )
         return self._working
 
-    def _changes_nothing(self) -> bool:
+    def _changes_nothing(self, working: JSONObject) -> bool:
         """Return whether a flush would certainly end without a request; most reconciles of an object change nothing."""
-        tip, working = self._tip, self._working_status()
+        tip = self._tip
         is_current = self._base is tip.status and tip.uid == self.uid and self._unanswered is None
         return is_current and (working is tip.status or identical(tip.status, working))
 
@@ -527,16 +517,18 @@ def register(recording: Recording) -> None:
     _open_recordings.set((*filter(_is_open, _open_recordings.get()), weakref.ref(recording)))
 
 
-def find_open(recording: Recording, uid: str) -> Recording | None:
+def find_open(recording: Recording, document: Mapping[str, Any]) -> Recording | None:
     """Return the innermost open recording that a new one can join; None if there is none.
 
     Args:
         recording: the new one.
-        uid: of its object; ``""`` if it was named without being read, which matches any object of that name.
+        document: its object; ``{}`` if it was named without being read, which matches any object of that name.
     """
-    for ref in reversed(_open_recordings.get()):
+    for ref in filter(_is_open, reversed(_open_recordings.get())):
         other = ref()
-        if other is not None and other.is_open and uid in ("", other.uid) and other.join_key == recording.join_key:
+        if other is None or other.join_key != recording.join_key:
+            continue
+        if uid_of(document) in ("", other.uid):
             return other
     return None
 

@@ -179,6 +179,7 @@ class FlushRequests:
         uncertain: whether a write of this flush ended with an unknown outcome that has not been resolved since.
         last: the last failure.
         sent: the last write, as other flushes see it; None before the first.
+        memory: what was learned over the client.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class FlushRequests:
         self.uncertain = False
         self.last: Exception | None = None
         self.sent: SentWrite | None = None
+        self.memory = target.memory
         self._sender = object()
         self._target = target
         self._policy = policy
@@ -222,13 +224,13 @@ class FlushRequests:
         subresource = None if desired.strategy.is_to_main else self._policy.subresource
         tip, body = desired.tip, desired.strategy.body(self._target, desired)
         sent = self.sent = SentWrite(self._sender, tip.uid, parse_version(tip.version), frozenset(desired.diff))
-        self._target.memory.sent(sent)
+        self.memory.sent(sent)
         try:
             answer: JSONObject = yield WriteStatus(body, desired.strategy.name, subresource)
         except Exception as error:  # only these: closing or cancelling this generator leaves the request in flight
             self._in_flight = False
             if is_refusal(error):
-                self._target.memory.refused(sent)
+                self.memory.refused(sent)
             raise
         self._in_flight = False
         return answer

@@ -45,9 +45,10 @@ from reconciler.status.mutations import (
     leaves,
 )
 from reconciler.status.replay import marks_at, with_mark
-from reconciler.status.writer import Strategy, Target
+from reconciler.status.writer import StatusMemory, Strategy, Target
 
 if TYPE_CHECKING:
+    from reconciler.status.recording import StatusMetrics
     from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = [
@@ -124,6 +125,7 @@ class FlushPolicy(msgspec.Struct, frozen=True):
         flush_timeout: seconds for one flush; inside kopf, where a retry costs an event, the least before giving up.
         on_error: what to write if the block ends with an exception.
         join: whether to join an open batcher.
+        metrics: notified of each flush; None for those of the running reconcile.
     """
 
     strategy: StatusStrategy
@@ -137,6 +139,7 @@ class FlushPolicy(msgspec.Struct, frozen=True):
     flush_timeout: float = 10.0
     on_error: OnError = "flush"
     join: bool = True
+    metrics: StatusMetrics | None = None
 
     @property
     def forms(self) -> ValueForms | None:
@@ -333,8 +336,8 @@ STRATEGIES: Mapping[str, StatusStrategy] = {
 
 
 def desired_status(
-    target: Target,
     policy: FlushPolicy,
+    memory: StatusMemory,
     *,
     tip: ObjectVersion,
     mutations: Sequence[Mutation],
@@ -345,8 +348,8 @@ def desired_status(
     """Return the desired status for a computed one.
 
     Args:
-        target: the object.
         policy: how it is sent.
+        memory: what was learned over the client.
         tip: the version that it is conditional on.
         mutations: what was applied.
         computed: the result, which is changed.
@@ -355,16 +358,17 @@ def desired_status(
     """
     diff: JSONObject = {}
     if not identical(tip.status, computed):
-        keep_transition_times(tip.status, computed)
+        if "conditions" in computed:
+            keep_transition_times(tip.status, computed)
         diff = merge_diff(tip.status, computed)
     forms = policy.forms if diff else None
     if forms is not None:
         kept = forms.keep(tip.status, computed)
         if kept is not computed:  # rare, and costs a second diff
             computed, diff = kept, merge_diff(tip.status, kept)
-    if diff and target.memory.has_answers:
+    if diff and memory.has_answers:
         paths = [path for path, _ in leaves(diff)]
-        if target.memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
+        if memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
             computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
     if diff and policy.token is not None:
         set_path(computed, policy.token, with_mark(marks_at(tip.status, policy.token), mark))

@@ -301,7 +301,7 @@ def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
 
 
 class StatusCounters:
-    """Counters of the flushes of one controller's batchers; implements `reconciler.status.StatusMetrics`.
+    """Counters of the flushes of one controller's batchers; implements `reconciler.status.recording.StatusMetrics`.
 
     Safe to call from any thread.
 

@@ -10,7 +10,8 @@ from reconciler.controller import Controller, ControllerError, ResourceReconcile
 from reconciler.errors import ConfigurationError, TerminalError
 from reconciler.meta import Request
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
-from reconciler.status import StatusBatcher, Strategy
+from reconciler.status import StatusBatcher
+from reconciler.status.writer import Strategy
 from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
 
 pytestmark = pytest.mark.virtual_time

@@ -24,14 +24,9 @@ from reconciler.client import Client
 from reconciler.errors import Conflict
 from reconciler.meta import program_name
 from reconciler.objects import ConditionedStatus, Model, Resource, schema_extra
-from reconciler.status import (
-    StatusBatcher,
-    StatusConflict,
-    StatusError,
-    StatusOutcomeUnknown,
-    StatusStatistics,
-    Strategy,
-)
+from reconciler.status import StatusBatcher, StatusConflict, StatusError, StatusOutcomeUnknown
+from reconciler.status.recording import StatusStatistics
+from reconciler.status.writer import Strategy
 from reconciler.testing import virtual_time
 from reconciler.testing.cluster import Cluster, embedded_cluster, real_cluster
 from tests.depth import examples

@@ -18,14 +18,8 @@ from hypothesis import strategies as st
 
 from reconciler.errors import NotSent
 from reconciler.meta import current_cycle
-from reconciler.status import (
-    StatusBatcher,
-    StatusConflict,
-    StatusError,
-    StatusOutcomeUnknown,
-    StatusUnavailable,
-    Strategy,
-)
+from reconciler.status import StatusBatcher, StatusConflict, StatusError, StatusOutcomeUnknown, StatusUnavailable
+from reconciler.status.writer import Strategy
 from reconciler.testing import virtual_time
 from tests.depth import examples
 from tests.status.scripted import (

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from reconciler.meta import PathError
 from reconciler.objects import Condition, ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
-from reconciler.status import StatusBatcher, StatusError, UnknownStatusField
+from reconciler.status import StatusBatcher, StatusError
+from reconciler.status.errors import UnknownStatusField
 from tests.status.scripted import ScriptedServer
 
 

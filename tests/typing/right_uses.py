@@ -60,7 +60,8 @@ from reconciler.notification import (
     RetryableDeliveryError,
 )
 from reconciler.objects import Duration, KindLike, PrinterColumn, Quantity, Scale, generate_crd, rule, schema_extra
-from reconciler.status import StatusWriter, Strategy, guard
+from reconciler.status import StatusWriter, guard
+from reconciler.status.writer import Strategy
 from reconciler.testing import Cluster, virtual_time
 from reconciler.workqueue import ExponentialBackoff, MaxOf, QueueShutDown, TokenBucket, WorkQueue
 

@@ -94,7 +94,7 @@ class ClientStatusWriter:
         session = self._session
         resource = await session.resource_for(self._kind, *self.request)
         method = WRITE_METHODS[strategy]
-        options = session.write_options(field_manager=self.field_manager) + method.parameters
+        options = [*session.write_options(field_manager=self.field_manager), *method.parameters]
         if strategy != "merge":
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
         request = session.connection.request(

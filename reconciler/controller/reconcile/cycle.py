@@ -17,7 +17,7 @@ from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
-from reconciler.status import StatusMetrics
+from reconciler.status.recording import StatusMetrics
 
 __all__ = ["CycleContext", "ReconcileCycle", "ReconcileRun", "current_reconcile", "current_run"]
 

@@ -33,7 +33,7 @@ from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request, current_cycle
 from reconciler.reporting import log_metrics_failure, report
-from reconciler.status import StatusMetrics
+from reconciler.status.recording import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
 __all__ = ["Reconcile", "Worker", "WorkerCounters", "WorkerState"]
