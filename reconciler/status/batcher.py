@@ -17,7 +17,7 @@ from reconciler.status.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.errors import StatusNotOpen
 from reconciler.status.fields import UNSET, StatusFields
 from reconciler.status.mutations import DECISIONS, Mutate, Mutation, PathLike
-from reconciler.status.recording import Recording, StatusMetrics, StatusStatistics, find_open, register
+from reconciler.status.recording import Recording, StatusMetrics, StatusStatistics, find_open
 from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_flush_timeout, check_options
 from reconciler.status.writer import Strategy
 
@@ -477,18 +477,7 @@ class StatusBatcher(Generic[S]):
             StatusConflict: the object is newer; nothing was written.
             StatusError: the write failed.
         """
-        recording = self._recording
-        if not recording.is_started:
-            raise recording.not_open()
-        if not recording.is_open:
-            raise StatusNotOpen(f"the status of {recording.target} was flushed when the batcher's block ended.")
-        if self._binding.kopf is not None:
-            raise TypeError(
-                "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
-                "the batcher over a client, with the same body"
-            )
-        ended: Awaitable[None] = recording.driver.flush(recording, recording.flush_timeout, checkpoint=True)
-        return ended
+        return self._recording.checkpoint()
 
     async def __aenter__(self) -> Self:
         if self._binding.is_async is False:
@@ -552,8 +541,8 @@ class StatusBatcher(Generic[S]):
         if not given:
             recording.document = dict(document)
         private = given and hasattr(self._given, "status_model")  # a Resource: its metadata is a copy
-        recording.open(self._policy.snapshot(document, private=private), "" if given else uid_of(self._document or {}))
-        register(recording)
+        tip = self._policy.snapshot(document, private=private)
+        recording.open(tip, "" if given else uid_of(self._document or {}))
 
     def _record(self, *mutations: Mutation) -> None:
         """Record mutations; if one cannot be applied, those before it are recorded."""
@@ -565,20 +554,13 @@ class StatusBatcher(Generic[S]):
             except StatusNotOpen:
                 if not self.joined:
                     raise
-                self._continue_alone()
+                # The outer block has ended, but this one, in a task of its own, has not: continue alone.
+                self._recorded_here = None
+                self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
                 self._recording.record(mutation)
             else:
                 if self._recorded_here is not None:
                     self._recorded_here.append(mutation)
-
-    def _continue_alone(self) -> None:
-        """Continue after the end of the outer block, which this one, in a task of its own, outlives."""
-        outer = self._recording  # the last flush of its driver may be in progress
-        self._recording = Recording(self._binding, self._policy, outer.driver)
-        self._recording.flush_timeout = self._flush_timeout
-        self._recording.continue_from(outer)
-        self._recorded_here = None
-        register(self._recording)
 
     def _close(self, error: BaseException | None) -> Recording | None:
         """End the recording; return it if this batcher must flush it."""

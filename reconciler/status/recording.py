@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -177,7 +177,7 @@ class Recording:
         self._metrics = policy.metrics
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
-        self._earlier: Recording | None = None  # see `continue_from`
+        self._earlier: Recording | None = None  # see `continued`
         self._tip = _NOT_READ
         self._base: JSONObject = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
@@ -220,7 +220,7 @@ class Recording:
         """
         self.uid = uid or tip.uid
         self._tip, self._base = tip, tip.status
-        self.is_started = self.is_open = True
+        self._start()
         cycle = self._running_cycle()
         if cycle is None or not self._is_object_of(cycle):
             return
@@ -231,18 +231,26 @@ class Recording:
         if isinstance(unsaved, Unsaved):
             self._take_over(unsaved)
 
-    def continue_from(self, earlier: Recording) -> None:
-        """Start where a closed recording ends, and send as it did, since its first version has what that requires.
+    def continued(self, binding: ClientBinding, policy: FlushPolicy, flush_timeout: float) -> Recording:
+        """Return a new one that starts where this closed one ends, for a batcher that outlives the one it joined.
 
-        While its last flush has not ended, what that writes is the base for recording. The first flush starts from the
-        result, since the driver lets flushes take turns. The reconcile is not notified, since its body has ended.
+        It sends as this one did, since its first version has what that requires. While the last flush has not ended,
+        what that writes is the base for recording. The first flush starts from the result, since the driver lets
+        flushes take turns. The reconcile is not notified, since its body has ended.
         """
-        self._running_cycle()
-        self.policy = msgspec.structs.replace(self.policy, strategy=earlier.policy.strategy)
-        self._earlier = earlier
-        self._start_from(earlier)
-        self._base = earlier.current()
+        policy = msgspec.structs.replace(policy, strategy=self.policy.strategy, flush_timeout=flush_timeout)
+        later = Recording(binding, policy, self.driver)
+        later._running_cycle()
+        later._earlier = self
+        later._start_from(self)
+        later._base = self.current()
+        later._start()
+        return later
+
+    def _start(self) -> None:
+        """Accept mutations, and let batchers inside the block find this recording."""
         self.is_started = self.is_open = True
+        _open_recordings.set((*filter(_is_open, _open_recordings.get()), weakref.ref(self)))
 
     def _running_cycle(self) -> Cycle | None:
         """Return the running reconcile; its metrics are used if none were given."""
@@ -312,6 +320,20 @@ class Recording:
         )
 
     # Flushing.
+
+    def checkpoint(self) -> Awaitable[None]:
+        """Write now what is recorded; see `StatusBatcher.flush`."""
+        if not self.is_started:
+            raise self.not_open()
+        if not self.is_open:
+            raise StatusNotOpen(f"the status of {self.target} was flushed when the batcher's block ended.")
+        if self.binding.kopf is not None:
+            raise TypeError(
+                "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
+                "the batcher over a client, with the same body"
+            )
+        ended: Awaitable[None] = self.driver.flush(self, self.flush_timeout, checkpoint=True)
+        return ended
 
     def hand_over(self) -> Sequence[Mutation]:
         """Remove and return what is recorded, for someone else to write; nothing if it would not change the status."""
@@ -510,11 +532,6 @@ class Recording:
 _open_recordings: ContextVar[tuple[weakref.ref[Recording], ...]] = ContextVar("open_recordings", default=())
 """Those of the open batchers around the running code: tasks and ``asyncio.to_thread`` see what was open where they were
 created. One that has been closed since is never found, and the variable keeps none alive."""
-
-
-def register(recording: Recording) -> None:
-    """Let batchers inside the block of this one find its recording."""
-    _open_recordings.set((*filter(_is_open, _open_recordings.get()), weakref.ref(recording)))
 
 
 def find_open(recording: Recording, document: Mapping[str, Any]) -> Recording | None:
