@@ -23,6 +23,7 @@ from reconciler.controller.reconcile.explanation import KeyExplanation, explain_
 from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
+from reconciler.controller.reconcile.ownership import Ownership, OwnershipGate
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
@@ -35,6 +36,7 @@ from reconciler.controller.wake.handlers import PrimaryHandler
 from reconciler.controller.wake.informers import WatchedInformers
 from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
 from reconciler.controller.wake.sources import SourceRunner
+from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import gvk_from
@@ -161,6 +163,8 @@ class Controller:
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
         )
         self._informers = self._make_informers(cache, options, checked, clock)
+        self._ownership = Ownership(gvk_from(checked.kind), client, self._shard_filter.matches)
+        client = self._checked_client(client, cache)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
         recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
         self._recorder = recorder if events is None else None  # the controller runs its own only
@@ -177,7 +181,7 @@ class Controller:
         self._binding = Binding(
             name=self._name,
             kind=checked.kind,
-            client=client if reconciler.permissions is None else self._with_permission_check(client, cache),
+            client=client,
             events=recorder,
             clock=clock,
             workers=self._workers,
@@ -451,10 +455,16 @@ class Controller:
             failure_log=self._failure_log,
         )
 
-    def _with_permission_check(self, client: CachedClient, cache: Cache) -> CachedClient:
+    def _checked_client(self, client: CachedClient, cache: Cache) -> CachedClient:
+        """Return the client of the reconciler and of the controller's Events."""
         name = type(self._reconciler).__name__
-        checked = client.live.through(lambda transport: PermissionCheck(transport, name=name, rules=self._access))
-        return CachedClient(checked, cache)
+        if self._shard_filter.sharded:
+            gated = client.live.through(lambda transport: OwnershipGate(transport, self._ownership))
+            client = CachedClient(gated, cache)
+        if self._reconciler.permissions is not None:
+            checked = client.live.through(lambda transport: PermissionCheck(transport, name=name, rules=self._access))
+            client = CachedClient(checked, cache)
+        return client
 
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
         self._binding.events.warning(obj, reason, message)
@@ -481,7 +491,14 @@ class Controller:
             return None
         try:
             return await self._call_reconciler(cycle)
+        except Exception as error:
+            if cycle.owned is not False:
+                raise
+            _log.info("%s: %s", self._name, describe_error(error), extra=cycle.run.log_fields())
+            self._forget(cycle.request)
+            return None
         finally:
+            self._ownership.end(cycle, self._informers.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
     async def _call_reconciler(self, cycle: ReconcileCycle) -> object:

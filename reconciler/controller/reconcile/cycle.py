@@ -113,6 +113,8 @@ class ReconcileCycle:
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
         status_metrics: receives the flushes of a batcher without metrics of its own.
+        owned: whether it may write, once that is decided; see `Ownership`. None while each write asks.
+        behind: whether a conflict showed that the cache is behind.
     """
 
     def __init__(
@@ -124,6 +126,8 @@ class ReconcileCycle:
         self.status_written = False
         self.changes = changes
         self.status_metrics = context.status_metrics
+        self.owned: bool | None = None
+        self.behind = False
         self._context = context
         self._uid: str | None = None
         self._basis: Version | None = None
