@@ -74,7 +74,7 @@ class ControllerStatistics:
         mapper_errors: calls of mappers that failed or took too long.
         mapper_pending: versions of watched objects that wait for their mapper, or for a retry.
         unmapped: versions of watched objects that were given up, so that their keys were not enqueued: the mapper
-            failed for too long, or too many waited for it.
+            failed for ten minutes on a deleted object, or too many waited for it.
         queue: the statistics of the queue.
     """
 

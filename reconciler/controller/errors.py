@@ -5,7 +5,7 @@ The tree, under `reconciler.errors.ReconcilerError`::
     ControllerError
     ├── NotBound             a reconciler was used without a controller
     ├── CacheSyncTimeout     a watched kind could not be listed in time
-    ├── ObjectMoved          a write was refused, because another process reconciles the object by now
+    ├── ObjectMoved          a write was refused: the object has moved to another shard
     ├── ReconcileTimeout     a reconcile took too long
     └── ReconcileCancelled   its thread must stop
 """

@@ -2,8 +2,8 @@
 
 A reconcile belongs to the process that its object belonged to when it began. The object can move meanwhile, without a
 drain: somebody changes its label, or its shard is considered dead. Then another process reconciles it, and this one
-must not write any more. Whoever writes, and however often an object was read again before: each request of the
-reconcile passes this gate, which asks whether the object still belongs to this process.
+must not write any more. Each write of the reconcile passes this gate, which asks whether the object still belongs to
+this process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Ownership", "OwnershipGate"]
 
 
 class Ownership:
-    """Answers whether the object of a reconcile belongs to this process.
+    """The answer to whether the object of a reconcile belongs to this process.
 
     The cache answers, with own writes. The server is asked if the cache has no such object, which was deleted or has
     moved, and after a conflict, which shows that the cache is behind.
