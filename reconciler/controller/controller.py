@@ -23,6 +23,7 @@ from reconciler.controller.reconcile.explanation import KeyExplanation, explain_
 from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
+from reconciler.controller.reconcile.own_changes import OwnChanges
 from reconciler.controller.reconcile.ownership import Ownership, OwnershipGate
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced
@@ -36,6 +37,7 @@ from reconciler.controller.wake.handlers import PrimaryHandler
 from reconciler.controller.wake.informers import WatchedInformers
 from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
 from reconciler.controller.wake.sources import SourceRunner
+from reconciler.controller.wake.watches import Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request, ResourceType
@@ -164,7 +166,7 @@ class Controller:
         )
         self._informers = self._make_informers(cache, options, checked, clock)
         self._ownership = Ownership(gvk_from(checked.kind), client, self._shard_filter.matches)
-        client = self._checked_client(client, cache)
+        client = self._checked_client(client, cache, checked.watches)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
         recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
         self._recorder = recorder if events is None else None  # the controller runs its own only
@@ -383,7 +385,7 @@ class Controller:
         """Return the explanation of a key: its state, its latest reconciles, and what it waits for.
 
         The latest ten reconciles of each key are remembered, up to 10,000 of all keys; those of idle keys are dropped
-        first. The changes that enqueued a key are remembered for its latest three reconciles, up to 8 MiB of documents
+        first. The changes that enqueued a key are remembered for its latest three reconciles, up to 1 MiB of documents
         of all keys. Error messages are without the values that the API server or a model rejected.
 
         Call it on the controller's event loop.
@@ -455,15 +457,16 @@ class Controller:
             failure_log=self._failure_log,
         )
 
-    def _checked_client(self, client: CachedClient, cache: Cache) -> CachedClient:
+    def _checked_client(self, client: CachedClient, cache: Cache, watches: Sequence[Watch]) -> CachedClient:
         """Return the client of the reconciler and of the controller's Events."""
         name = type(self._reconciler).__name__
         if self._shard_filter.sharded:
-            gated = client.live.through(lambda transport: OwnershipGate(transport, self._ownership))
-            client = CachedClient(gated, cache)
+            client = client.through(lambda transport: OwnershipGate(transport, self._ownership))
         if self._reconciler.permissions is not None:
-            checked = client.live.through(lambda transport: PermissionCheck(transport, name=name, rules=self._access))
-            client = CachedClient(checked, cache)
+            client = client.through(lambda transport: PermissionCheck(transport, name=name, rules=self._access))
+        if watches:
+            client = CachedClient(client.live, cache)
+            client.session = client.session.observed_by(OwnChanges(cache))
         return client
 
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
