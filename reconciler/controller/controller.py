@@ -519,6 +519,7 @@ class Controller:
             await disconnecting
         finally:
             self._binding.close()
+            self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
             if self._recorder is not None:
                 await self._recorder.close()
             if self._recording is not None:

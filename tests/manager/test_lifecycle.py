@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -15,7 +17,7 @@ from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
-from reconciler.controller import CacheSyncTimeout, Result
+from reconciler.controller import CacheSyncTimeout, Controller, Result
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, ManagerError
 from tests.manager.working import RecordingReconciler, config_map
@@ -749,3 +751,23 @@ def test_manager_is_stopped_from_another_thread() -> None:
     thread.join(30)
     assert managers[0].statistics().state == "stopped"
     managers[0].stop()
+
+
+async def test_controllers_that_were_stopped_alone_are_released(client: Client) -> None:
+    stopped = []
+    async with Manager(client).running() as manager:
+        for _ in range(10):
+            alone = Controller(
+                RecordingReconciler(), cache=manager.cache, client=manager.client, resource=KIND, owns=["v1/Secret"]
+            )
+            await alone.start()
+            added = manager.add_controller(RecordingReconciler(), resource=KIND, name="added", owns=["v1/Secret"])
+            await asyncio.sleep(1)
+            for controller in (alone, added):
+                await controller.stop()
+                stopped.append(weakref.ref(controller))
+            del alone, added, controller
+            await asyncio.sleep(1)
+        gc.collect()
+        assert [controller for controller in stopped if controller() is not None] == []
+        assert manager.controllers == ()

@@ -186,6 +186,23 @@ async def test_shard_that_cannot_renew_stops_at_the_deadline(server: APIServer, 
     assert max(started) - began == pytest.approx(14, abs=0.2), "the last renewal began after 4 s"
 
 
+async def test_second_ring_with_the_same_shard_name_is_an_error_at_the_start(client: Client, server: APIServer) -> None:
+    def of(ring: str, name: str = "one", **options: Any) -> Manager:
+        sharding = ShardRing(ring, [MAP], shard=name, namespace="default")
+        return Manager(Client(server), sharding=sharding, namespaces=["default"], **options)
+
+    async with of("apps").running():
+        for start in (of("maps").run, of("maps").running().__aenter__):
+            with pytest.raises(ConfigurationError, match=r"Lease default/one, .*pass another shard="):
+                await start()
+        async with of("maps", "two").running() as other:
+            await asyncio.sleep(3)
+            assert other.statistics().leading
+    async with of("maps").running() as later:
+        await asyncio.sleep(3)
+        assert later.statistics().leading
+
+
 # Watches
 
 
