@@ -10,16 +10,18 @@ import signal
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from reconciler import Manager
+from reconciler import Manager, Reconciler, Request
 from reconciler.apiserver import APIServer
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
-from reconciler.controller import CacheSyncTimeout, Controller, Result
+from reconciler.controller import CacheSyncTimeout, Controller, Predicate, Result, Watch
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, ManagerError
+from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
@@ -771,3 +773,62 @@ async def test_controllers_that_were_stopped_alone_are_released(client: Client) 
         gc.collect()
         assert [controller for controller in stopped if controller() is not None] == []
         assert manager.controllers == ()
+
+
+class Outcome(BaseException):
+    """A BaseException, such as the outcome of ``pytest.fail``."""
+
+
+def fail(*_: object) -> Any:
+    raise Outcome
+
+
+async def fail_later(*_: object) -> Any:
+    raise Outcome
+
+
+class Limiter(ExponentialBackoff):
+    def when(self, key: object, /) -> float:
+        raise Outcome
+
+
+class Threaded(Reconciler):
+    def reconcile(self, request: Request, /) -> Any:
+        raise Outcome
+
+
+async def crash_after_nothing(_: Request) -> None:
+    raise Crash
+
+
+USER_CODE: dict[str, Callable[[Manager], object]] = {
+    "reconcile": lambda manager: manager.add_controller(RecordingReconciler(fail_later), resource=KIND),
+    "thread": lambda manager: manager.add_controller(Threaded(), resource=KIND),
+    "predicate": lambda manager: manager.add_controller(
+        RecordingReconciler(), resource=KIND, predicates=[Predicate(fail)]
+    ),
+    "mapper": lambda manager: manager.add_controller(
+        RecordingReconciler(), resource="v1/Secret", watches=[Watch(KIND, mapper=fail)]
+    ),
+    "async mapper": lambda manager: manager.add_controller(
+        RecordingReconciler(), resource="v1/Secret", watches=[Watch(KIND, mapper=fail_later)]
+    ),
+    "source": lambda manager: manager.add_controller(RecordingReconciler(), resource=KIND, sources=[fail_later]),
+    "rate limiter": lambda manager: manager.add_controller(
+        RecordingReconciler(crash_after_nothing), resource=KIND, rate_limiter=Limiter(1, 10)
+    ),
+    "index": lambda manager: (
+        manager.cache.add_index(KIND, "spec.field", fail),
+        manager.add_controller(RecordingReconciler(), resource=KIND),
+    ),
+    "runnable": lambda manager: manager.add(fail_later),
+}
+
+
+@pytest.mark.parametrize("where", USER_CODE)
+async def test_base_exception_of_user_code_ends_the_manager_which_raises_it(client: Client, where: str) -> None:
+    await client.create(config_map("a"))
+    manager = Manager(client)
+    USER_CODE[where](manager)
+    with pytest.raises(Outcome):
+        await asyncio.wait_for(manager.run(), 60)

@@ -178,10 +178,13 @@ class MapperQueue:
         await self._queue.shutdown()
 
     async def _work(self) -> None:
-        with contextlib.suppress(QueueShutDown):
-            while True:
-                async with self._queue.item() as key:
-                    await self._map(key)
+        try:
+            with contextlib.suppress(QueueShutDown):
+                while True:
+                    async with self._queue.item() as key:
+                        await self._map(key)
+        finally:
+            self._tried.set()  # a BaseException ends the controller, whose start must not wait for the other objects
 
     async def _map(self, key: Request) -> None:
         pending, started = self._pending.get(key), self._now()
