@@ -293,13 +293,17 @@ class Informer:
         async for cached in unchanged(self._store):
             registration.deliver(CacheEvent(EventType.ADDED, new=cached, initial=True))
 
-    def on_restart(self, callback: Callable[[], None]) -> None:
+    def on_restart(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Register a callback for when the server's versions have started again, as after a restore of etcd.
 
         When it is called, the store already contains the new state; the events leading to it follow. Code that
         remembers versions must forget them.
+
+        Returns:
+            A function that removes the callback; to be called once.
         """
         self._restart_callbacks.append(callback)
+        return lambda: self._restart_callbacks.remove(callback)
 
     def resync_every(self, period: float | None) -> None:
         """Repeat all objects as RESYNC events; the shortest of several requested periods applies.

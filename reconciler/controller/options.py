@@ -62,7 +62,7 @@ class ControllerOptions:
         timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default None: no limit,
             because only the reconciler knows how long its work may take.
         rate_limiter: computes the backoff after errors, and between successive ``Result(again=True)``. Default None:
-            exponential per key, from 5 ms to 1000 s, controller-runtime's numbers.
+            exponential per key, from 5 ms to 1000 s, controller-runtime's numbers, and to 5 s between successive steps.
         debounce: seconds that a fresh change waits, so that the changes that follow are reconciled with it; a later
             change does not prolong the wait. Default None: none, for the shortest reaction.
         wake_on_own_status: let the controller's own status and finalizer writes wake it, as in controller-runtime: for
