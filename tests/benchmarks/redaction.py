@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from reconciler.notification.redaction.redactor import redact_forms
+from reconciler.redaction import redact as redact_forms
 from tests.notification.redaction_corpus import SERVICES, Sample, innocent_lines, manual_lines, samples
 
 PART = 8

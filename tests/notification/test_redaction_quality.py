@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.errors import ConfigurationError
 from reconciler.notification import NotificationOperator, NotificationOptions, Redactor
-from reconciler.notification.redaction.redactor import redact_forms
+from reconciler.redaction import redact as redact_forms
 from tests.benchmarks.redaction import measure, summary
 from tests.notification.redaction_corpus import NAMED, SERVICES, manual_lines, samples
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 
-from reconciler.notification.redaction.names import KEY_OWNERS, NAME_HINTS, Kind, kind_of_name, strong
-from reconciler.notification.redaction.text import PLACEHOLDER, closing_quote
+from reconciler.redaction.names import KEY_OWNERS, NAME_HINTS, Kind, kind_of_name, strong
+from reconciler.redaction.quotes import PLACEHOLDER, closing_quote
 
 __all__ = ["USER_FLAGS", "redact_values", "without_password"]
 
@@ -23,7 +24,6 @@ _SPACES = re.compile(r"\s*+")
 _BLANKS = re.compile(r"[ \t]*+")
 _NEWLINE = r"(?:\r?\n|\\{1,16}n)"
 """A line break, or its escape in JSON."""
-_NEWLINES = re.compile(_NEWLINE)
 _GAP = rf"(?:\s|{_NEWLINE}){{0,64}}+"
 _COMMA = re.compile(rf"\s{{0,64}},\s{{0,64}}(?={_QUOTE})")
 _ITS_VALUE = re.compile(
@@ -61,7 +61,13 @@ def redact_values(text: str) -> str:
         if hint < position:
             continue
         position = _start_of_words(text, hint, position)
-        while position <= hint and (found := _WORD.search(text, position)) and found.start() <= hint:
+        while position <= hint:
+            found = _WORD.search(text, position)
+            if found is None:
+                return "".join([*out, text[done:]])
+            if found.start() > hint:
+                position = found.start()
+                break
             position = found.end()
             name = found[1]
             if kind_of_name(name) is None and name not in USER_FLAGS and name.lower() not in ("key", "keys"):
@@ -142,8 +148,8 @@ class _NamedValue:
             end = self._match_end(_LINE_REST, end)
         return begin, end, self._placeholder(close) if number is not None else PLACEHOLDER
 
-    def _match_end(self, pattern: re.Pattern[str], position: int) -> int:
-        found = pattern.match(self._text, position)
+    def _match_end(self, pattern: re.Pattern[str], position: int, limit: int = sys.maxsize) -> int:
+        found = pattern.match(self._text, position, limit)
         return found.end() if found else position
 
     def _placeholder(self, close: re.Match[str] | None) -> str:
@@ -198,9 +204,9 @@ class _NamedValue:
     def _indentation(self) -> int | None:
         """Return the indentation of the name's line; None if there is other text before the name."""
         begin = max(0, self._start - 256)
-        lines = [found.end() for found in _NEWLINES.finditer(self._text, begin, self._start)]
-        line = self._text[lines[-1] if lines else begin : self._start]
-        if (begin and not lines) or line.strip(" \t-*>#|"):
+        before = self._text[begin : self._start]
+        line = before[max(before.rfind("\n") + 1, before.rfind("\\n") + 2 if "\\n" in before else 0) :]
+        if (begin and len(line) == len(before)) or line.strip(" \t-*>#|"):
             return None
         return len(line) - len(line.lstrip())
 
@@ -262,9 +268,11 @@ class _NamedValue:
             return None
         opened = _OPEN.match(text, begin)
         begin = opened.end() if opened else begin
+        colon = text.find(":", begin, begin + 256)
+        if colon < 0 or (opened is None and self._match_end(_BARE, begin, colon) < colon):
+            return None
         end = self._closing(begin, opened.group()) if opened else self._match_end(_BARE, begin)
-        colon = text.find(":", begin, min(end, begin + 256))
-        if colon < 0 or text[begin:end].replace(":", "").isdigit():
+        if colon >= end or text[begin:end].replace(":", "").isdigit():
             return None
         return colon + 1, end, PLACEHOLDER
 

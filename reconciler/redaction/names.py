@@ -6,9 +6,9 @@ import functools
 import re
 from typing import Literal
 
-from reconciler.notification.redaction.hints import Hints
+from reconciler.redaction.hints import Hints
 
-__all__ = ["KEY_OWNERS", "NAME_HINTS", "Kind", "kind_of_name", "strong"]
+__all__ = ["KEY_OWNERS", "NAME_HINTS", "Kind", "is_secret_name", "kind_of_name", "strong"]
 
 Kind = Literal["secret", "countable", "header", "weak"]
 """What a name says about its value.
@@ -40,8 +40,7 @@ KEY_OWNERS = frozenset(
 NAME_HINTS = Hints(
     *("passw", "pwd", "passphrase", "passcode", "secret", "token", "credential", "signature", "key", "mnemonic"),
     *("sessionid", "sessid", "sig", "otp", "jwt", "auth", "pass", "sid", "cookie"),
-    *("%", r"\\u00", "-u", "--proxy-user"),  # escaped letters, and options with a login
-    ignore_case=True,
+    *("%", "\\u00", "-u", "--proxy-user"),  # escaped letters, and options with a login
 )
 """Every name that denotes a secret contains one of these."""
 
@@ -66,6 +65,11 @@ def kind_of_name(name: str) -> Kind | None:
     ``monkey`` or ``tokenizer``.
     """
     return _kind_of_short_name(name[-256:])
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether the value of this name is a secret, as for ``dbPassword``."""
+    return kind_of_name(name) is not None
 
 
 @functools.lru_cache(maxsize=4096)

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.notification.redaction.names import Kind, kind_of_name, strong
-from reconciler.notification.redaction.text import PLACEHOLDER
-from reconciler.notification.redaction.values import USER_FLAGS, without_password
+from reconciler.redaction.names import Kind, kind_of_name, strong
+from reconciler.redaction.quotes import PLACEHOLDER
+from reconciler.redaction.values import USER_FLAGS, without_password
 
 __all__ = ["JSONText", "is_json"]
 
