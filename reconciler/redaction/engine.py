@@ -30,6 +30,7 @@ from reconciler.redaction.forms import (
 )
 from reconciler.redaction.json import JSONText, is_json
 from reconciler.redaction.names import NAME_HINTS
+from reconciler.redaction.quotes import PLACEHOLDER
 from reconciler.redaction.tokens import TOKEN_HINTS, redact_tokens
 from reconciler.redaction.values import redact_values
 
@@ -65,10 +66,14 @@ def _redact(text: str, levels: int) -> str:
         return text
     if levels and text.lstrip()[:1] in ("{", "[", '"') and is_json(text):
         return JSONText(lambda inner: _redact(inner, levels - 1)).redact(text)
+    known: set[str] = set()
     for _ in range(PASS_LIMIT):
         before = text
-        for step in (redact_private_keys, redact_urls, redact_tokens, redact_logins, redact_values, redact_schemes):
+        for step in (redact_private_keys, redact_urls, redact_tokens, redact_logins):
             text = step(text)
+        text = redact_schemes(redact_values(text, known))
+        for value in known:
+            text = text.replace(value, PLACEHOLDER)
         if text == before:
             break
     return text

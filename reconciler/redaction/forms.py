@@ -83,6 +83,9 @@ URL_HINTS = Hints("//", "/\\", "%2f", "252f")
 DATABASE_HINTS = Hints("@(", "@tcp", "@udp", "@unix")
 _AROUND = 40
 """Maximum characters of the two slashes, which may be encoded, before and after a hint."""
+_BEFORE = ":\\%0123456789aAfF"
+"""The characters before a hint that may belong to it."""
+
 _AUTHORITY_END = re.compile(r"[\s/?#\"'<>\\`]|%(?:25)*+(?:2[fF3]|3[fF])")
 _AT = re.compile(r"@|%(?:25)*+40")
 _COLON_SIGN = re.compile(_COLON)
@@ -113,6 +116,9 @@ class _Ahead:
         return self._found
 
 
+_USER = re.compile(r"[A-Za-z_-]{1,32}+")
+"""A user's name, such as ``git``, and no token."""
+
 _SPACE = re.compile(r"[\s\"'<>`]")
 
 
@@ -124,7 +130,9 @@ def redact_urls(text: str) -> str:
     for hint in URL_HINTS.starts(text):
         if hint < position:
             continue
-        found = _AUTHORITY.search(text, max(position, hint - _AROUND), hint + _AROUND)
+        before = text[max(position, hint - _AROUND) : hint]
+        start = hint - len(before) + len(before.rstrip(_BEFORE))
+        found = (_AUTHORITY.search if start < hint else _AUTHORITY.match)(text, start, hint + _AROUND)
         if found is None:
             continue
         begin = position = found.end()
@@ -136,7 +144,7 @@ def redact_urls(text: str) -> str:
             at = at if at < spaces.find(end) else -1
         if at >= 0:
             colon = _COLON_SIGN.search(text, begin, at)
-            if colon is not None or found["scheme"]:
+            if colon is not None or (found["scheme"] and not _USER.fullmatch(text, begin, at)):
                 secret = colon.end() if colon is not None else begin
                 if secret < at:
                     out += [text[done:secret], PLACEHOLDER]
