@@ -1,4 +1,4 @@
-"""Values after the name of a secret that are none: references, placeholders, words of a sentence, and numbers."""
+"""Values after the name of a secret that are not secret: references, placeholders, words of a sentence, numbers."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def is_placeholder(text: str, begin: int) -> bool:
 
 
 def is_harmless(text: str, begin: int, end: int, *, name: str, operator: str) -> bool:
-    """Return whether what a name seems to have as its value is no secret.
+    """Return whether what a name seems to have as its value is not a secret.
 
-    A password can be any text that is not a placeholder. A token, a secret or a key is also none if it is the name of
-    an object, such as ``prod/web-tls``, or a word in a sentence.
+    A password can be any text that is not a placeholder. After other names the name of an object, such as
+    ``prod/web-tls``, and a word of a sentence are harmless as well.
 
     Args:
         text: the text.

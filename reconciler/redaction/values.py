@@ -27,7 +27,7 @@ _QUOTE = r"(?:\\{0,32}[\"'`]|%(?:25)*+2[27]|&(?:quot|apos|\#0{0,4}3[49]|\#[xX]0{
 _CLOSE = re.compile(_QUOTE)
 _OPEN = re.compile(rf"(?:[bBuUrRfF]{{1,2}}(?=[\"'])|@(?=[\"']))?{_QUOTE}")
 _OPERATOR = re.compile(
-    r":=|={1,3}>?|->|:(?!//)|(?:is|was)\b(?=[ \t])|-(?=[ \t]{1,8}[\"'])"
+    r":=|!?={1,3}>?|->|:(?!//)|(?:is|was)\b(?=[ \t])|-(?=[ \t]{1,8}[\"'])"
     r"|%(?:25)*+3[aAdD]|\\{1,16}u003[aAdD]|&\#(?:61|58|[xX]3[dDaA]);|&equals;"
 )
 _SPACES = re.compile(r"\s*+")

@@ -62,7 +62,7 @@ class AuditLog:
         path: the file, created with mode 0600 if it does not exist. It is opened for each batch, so a log rotation may
             rename it at any time.
         limit: maximum lines that wait in memory. Default 10000; the oldest are dropped first, and counted.
-        redact: redacts a text of a request, given its namespace. Default: no change.
+        redact: called with text and the namespace of its request. Default: no change.
         clock: defaults to `current_clock()` at each use.
     """
 

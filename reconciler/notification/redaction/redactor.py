@@ -66,11 +66,11 @@ class Redactor:
         self._known: LRU[str, KnownSecrets] = LRU(KEPT_NAMESPACES)
 
     def redact(self, text: str, namespace: str = "") -> str:
-        """Return a text of a namespace without secrets."""
+        """Return text of a namespace without secrets."""
         return redact(self.redact_known(text, namespace))
 
     def redact_known(self, text: str, namespace: str = "") -> str:
-        """Return a text of a namespace without known secrets."""
+        """Return text of a namespace without known secrets."""
         values = frozenset([*self._secrets(), *self._of_namespace(namespace)])
         known = self._known.get(namespace)
         if known is None or known.values != values:

@@ -66,7 +66,7 @@ class SecretSource:
             registration.remove()
 
     def _handle(self, event: CacheEvent) -> None:
-        """Note which namespace is to be read, so that many changes of it cost as much as one."""
+        """Note which namespace must be read, so that many changes of it cost as much as one."""
         self._changed[event.object.namespace or ""] = None
         self._wake.set()
 
