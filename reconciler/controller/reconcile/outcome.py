@@ -107,7 +107,8 @@ def is_terminal(error: BaseException) -> bool:
 
 def error_message(error: BaseException) -> str:
     """Return the type of an error and its text without values: for everybody who may read Events and conditions."""
-    return _one_line(_named(error))
+    name, text = type(error).__name__, text_without_values(error)
+    return name if text == name else f"{name}: {text}"
 
 
 def text_without_values(error: BaseException) -> str:
@@ -116,14 +117,10 @@ def text_without_values(error: BaseException) -> str:
     What looks like a key, a token or a password is hidden as well. The text of a group contains the types and texts of
     its first exceptions. Of a long text the beginning is returned.
     """
-    return _one_line(_without_values(error))
+    return " ".join(redact_error(_without_values(error)).split())
 
 
-def _one_line(text: str) -> str:
-    return " ".join(redact_error(text).split())
-
-
-def _named(error: BaseException, depth: int = _MAX_DEPTH) -> str:
+def _named(error: BaseException, depth: int) -> str:
     name, text = type(error).__name__, _without_values(error, depth)
     return name if text == name else f"{name}: {text}"
 

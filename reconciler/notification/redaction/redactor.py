@@ -71,15 +71,20 @@ class Redactor:
 
     def redact_known(self, text: str, namespace: str = "") -> str:
         """Return text of a namespace without known secrets."""
-        values = frozenset([*self._secrets(), *self._of_namespace(namespace)])
+        text = self._known_to("", self._secrets()).replaced(text)
+        if namespace:
+            text = self._known_to(namespace, self._of_namespace(namespace)).replaced(text)
+        for pattern in self._patterns:
+            text = _without(pattern, text)
+        return text
+
+    def _known_to(self, namespace: str, secrets: Iterable[str]) -> KnownSecrets:
+        values = frozenset(secrets)
         known = self._known.get(namespace)
         if known is None or known.values != values:
             known = KnownSecrets(values)
         self._known[namespace] = known
-        text = known.replaced(text)
-        for pattern in self._patterns:
-            text = _without(pattern, text)
-        return text
+        return known
 
     def brief(self, text: str, limit: int, namespace: str = "") -> str:
         """Return the text in one line, redacted first and then truncated to `limit` characters."""
