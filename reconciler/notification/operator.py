@@ -110,7 +110,9 @@ class NotificationOperator:
         self._options = options
         self.credentials = Credentials(options.credentials)
         self.credentials.check()
-        self.redactor = Redactor(self.credentials.values, patterns=options.redact)
+        self.redactor = Redactor(
+            self.credentials.values, of_namespace=self.credentials.values_of_namespace, patterns=options.redact
+        )
         self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
         self.audit = (
             AuditLog(options.audit_file, redact=self.redactor.redact) if options.audit_file is not None else None

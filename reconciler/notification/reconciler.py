@@ -300,8 +300,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
             return None
-        found, redact = self._router.resolve(attributes_of(obj)), self._redactor.redact
-        return replace(found, problem=found.problem and redact(found.problem), fallback=redact(found.fallback))
+        found, namespace = self._router.resolve(attributes_of(obj)), obj.namespace or ""
+        problem = found.problem and self._redactor.redact(found.problem, namespace)
+        return replace(found, problem=problem, fallback=self._redactor.redact(found.fallback, namespace))
 
     def _end(
         self,
@@ -477,7 +478,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         async with StatusBatcher(
             self.client, NotificationRequest, name=request.name, namespace=request.namespace
         ) as status:
-            set_invalid(status, self._redactor.brief(error_text(error), MESSAGE_LIMIT), now=self._now())
+            message = self._redactor.brief(error_text(error), MESSAGE_LIMIT, request.namespace or "")
+            set_invalid(status, message, now=self._now())
 
     async def _expire(self, obj: NotificationRequest) -> Outcome:
         """Delete a finished request after ``ttlSecondsAfterFinished``, or wait until then."""

@@ -62,7 +62,7 @@ class AuditLog:
         path: the file, created with mode 0600 if it does not exist. It is opened for each batch, so a log rotation may
             rename it at any time.
         limit: maximum lines that wait in memory. Default 10000; the oldest are dropped first, and counted.
-        redact: redacts texts of a request. Default: no change.
+        redact: called with text and the namespace of its request. Default: no change.
         clock: defaults to `current_clock()` at each use.
     """
 
@@ -71,7 +71,7 @@ class AuditLog:
         path: str | os.PathLike[str],
         *,
         limit: int = 10_000,
-        redact: Callable[[str], str] = str,
+        redact: Callable[[str, str], str] = lambda text, _: text,
         clock: Clock | None = None,
     ) -> None:
         self._redact = redact
@@ -170,6 +170,7 @@ class AuditLog:
 
     def _lines(self, change: StatusChange) -> list[JSONObject]:
         obj, after = change.request, change.after
+        namespace = obj.namespace or ""
         spec, time = obj.spec, self._time()
         known = {
             "sender": spec.sender,
@@ -183,8 +184,8 @@ class AuditLog:
             "uid": obj.uid,
             "type": spec.type,
             "priority": spec.priority,
-            "subject": self._redact(spec.subject),
-            **{name: self._redact(value) for name, value in known.items() if value},
+            "subject": self._redact(spec.subject, namespace),
+            **{name: self._redact(value, namespace) for name, value in known.items() if value},
         }
 
         def line(event: str, **members: Any) -> JSONObject:
