@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from reconciler.client.config.exec_plugin import run_plugin
 from reconciler.client.config.kubeconfig import Entry
 from reconciler.client.transport.redaction import excerpt
-from reconciler.clock import current_clock
+from reconciler.clock import boottime_of, current_clock
 from reconciler.errors import ConfigurationError
 
 __all__ = ["ExecLogin", "FileLogin", "Login", "login_of"]
 
 _logger = logging.getLogger("reconciler.client")
 
-_RENEW_BEFORE = timedelta(seconds=70)
-"""How long before its expiry a credential is replaced: a little more than the time between two refreshes."""
+_RENEW_BEFORE = 70.0
+"""Seconds before its expiry at which a credential is replaced: a little more than the time between two refreshes."""
 
 _PLUGINS = {
     "oidc": "kubelogin (kubectl oidc-login)",
@@ -101,7 +102,8 @@ class FileLogin:
 class ExecLogin:
     """The credentials of an exec plugin, which are kept until they expire or are refused.
 
-    As in client-go, a plugin that names no expiry is run again only when its credentials were refused.
+    As in client-go, a plugin that names no expiry is run again only when its credentials were refused. An expiry is
+    measured from the end of the run in boot time, so a step of the wall clock does not move it.
     """
 
     def __init__(self, user: Entry, cluster: Entry) -> None:
@@ -109,13 +111,13 @@ class ExecLogin:
         self._user = user
         self._cluster = cluster
         self._given: dict[str, Any] | None = None
-        self._expiry: datetime | None = None
+        self._expires_at = math.inf  # in boot time
         self._files: list[Any] = []
 
     @property
     def expired(self) -> bool:
         """Return whether the plugin's expirationTimestamp has passed."""
-        return self._expiry is not None and current_clock().now() >= self._expiry
+        return boottime_of(current_clock())() >= self._expires_at
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
         """Return the plugin's credentials, and run the plugin if they expire soon. A cancelled call kills it."""
@@ -124,7 +126,7 @@ class ExecLogin:
         return self._given or {}
 
     def _expires_soon(self) -> bool:
-        return self._expiry is not None and current_clock().now() >= self._expiry - _RENEW_BEFORE
+        return boottime_of(current_clock())() >= self._expires_at - _RENEW_BEFORE
 
     async def _run(self) -> None:
         status = await run_plugin(self._user, self._cluster)
@@ -133,13 +135,14 @@ class ExecLogin:
             raise ConfigurationError("exec: the plugin gave neither a token nor a client certificate")
         if bool(certificate) != bool(key):
             raise ConfigurationError("exec: the plugin gave a client certificate or its key, but not both")
-        expiry = _time(status.get("expirationTimestamp"))
-        if expiry is not None and expiry <= current_clock().now():
+        clock, expiry = current_clock(), _time(status.get("expirationTimestamp"))
+        left = math.inf if expiry is None else (expiry - clock.now()).total_seconds()
+        if left <= 0:
             _logger.warning("exec: the plugin gave an expired credential: check its cache and the clocks")
         given = {"token": token} if token else {}
         if certificate and key:
             given |= self._written(certificate, key)
-        self._given, self._expiry = given, expiry
+        self._given, self._expires_at = given, boottime_of(clock)() + left
 
     def _written(self, certificate: str, key: str) -> dict[str, str]:
         """Write both to files that only the owner can read; the ssl module reads files only."""
