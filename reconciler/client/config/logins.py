@@ -30,24 +30,28 @@ _PLUGINS = {
 """The exec plugins that replaced the auth-providers of early Kubernetes clients."""
 
 
+_RUN_EVERY = 10.0
+"""The shortest time in seconds between runs of a plugin that refused requests cause."""
+
+
 class Login(Protocol):
     """A way to get credentials.
 
     Attributes:
         changes: whether credentials can change although none was refused.
+        entries: the user's entries with tokens, passwords and certificates, or the files that contain them.
     """
 
     changes: bool
+    entries: Mapping[str, Any]
 
     @property
     def expired(self) -> bool:
         """Return whether the credentials have expired, so that requests must wait for new ones."""
         ...
 
-    async def entries(self, *, refused: bool) -> Mapping[str, Any]:
-        """Return the user's entries with tokens, passwords and certificates.
-
-        A cancelled call leaves the credentials as they were.
+    async def renew(self, *, refused: bool) -> None:
+        """Get new entries if it is time. A cancelled call leaves the credentials as they were.
 
         Args:
             refused: the server refused the last ones, so they are invalid whatever their expiry says.
@@ -83,7 +87,7 @@ class FileLogin:
     """Tokens, passwords and certificates in the kubeconfig, or in files that it names."""
 
     def __init__(self, user: Entry) -> None:
-        self._entries = user.value
+        self.entries = user.value
         self.changes = any(user.value.get(key) for key in ("tokenFile", "client-certificate", "client-key"))
 
     @property
@@ -91,9 +95,8 @@ class FileLogin:
         """Always False: files have no expiry."""
         return False
 
-    async def entries(self, *, refused: bool) -> Mapping[str, Any]:  # noqa: ARG002 - the files are read each time
-        """Return the entries. Files that they name are read again each time. Cancellation has no effect."""
-        return self._entries
+    async def renew(self, *, refused: bool) -> None:
+        """Do nothing: the entries stay, and the files that they name are read again each time."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -110,7 +113,8 @@ class ExecLogin:
         self.changes = True
         self._user = user
         self._cluster = cluster
-        self._given: dict[str, Any] | None = None
+        self.entries: Mapping[str, Any] = {}
+        self._refused_at = -math.inf  # when the last run ended that a refused request caused
         self._expires_at = math.inf  # in boot time
         self._files: list[Any] = []
 
@@ -119,11 +123,16 @@ class ExecLogin:
         """Return whether the plugin's expirationTimestamp has passed."""
         return boottime_of(current_clock())() >= self._expires_at
 
-    async def entries(self, *, refused: bool) -> Mapping[str, Any]:
-        """Return the plugin's credentials, and run the plugin if they expire soon. A cancelled call kills it."""
-        if self._given is None or refused or self._expires_soon():
-            await self._run()
-        return self._given or {}
+    async def renew(self, *, refused: bool) -> None:
+        """Run the plugin if its credentials expire soon, or if they were refused. A cancelled call kills it."""
+        if not refused:
+            if not self.entries or self._expires_soon():
+                await self._run()
+        elif current_clock().monotonic() - self._refused_at >= _RUN_EVERY:
+            try:
+                await self._run()
+            finally:
+                self._refused_at = current_clock().monotonic()
 
     def _expires_soon(self) -> bool:
         return boottime_of(current_clock())() >= self._expires_at - _RENEW_BEFORE
@@ -142,7 +151,7 @@ class ExecLogin:
         given = {"token": token} if token else {}
         if certificate and key:
             given |= self._written(certificate, key)
-        self._given, self._expires_at = given, boottime_of(clock)() + left
+        self.entries, self._expires_at = given, boottime_of(clock)() + left
 
     def _written(self, certificate: str, key: str) -> dict[str, str]:
         """Write both to files that only the owner can read; the ssl module reads files only."""
