@@ -239,7 +239,7 @@ class ConfiguredTransport:
         return replace(request, timeout=request.timeout - (asyncio.get_running_loop().time() - started))
 
     async def renew(self) -> bool:
-        """Read the credentials again because the server refused them, and return whether they changed.
+        """Read the credentials again because the server refused them; return whether a request may use others now.
 
         A cancelled call leaves the credentials as they were.
         """
