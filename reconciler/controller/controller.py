@@ -143,7 +143,7 @@ class Controller:
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
         self._name = checked.name
-        self._workers = reconciler.pool_size(options.workers)
+        self._workers = checked.workers
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics or NoMetrics()

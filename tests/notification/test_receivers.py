@@ -144,6 +144,15 @@ async def test_retry_after_may_be_a_date() -> None:
     assert 60 < error.retry_after <= 120
 
 
+@pytest.mark.parametrize("hours", [2, -2])
+async def test_a_date_to_retry_at_counts_from_the_date_of_the_response(hours: float) -> None:
+    now = datetime.now(UTC) + timedelta(hours=hours)
+    date, asked = (format_datetime(now + timedelta(seconds=seconds), usegmt=True) for seconds in (0, 120))
+    error = await outcome(answer(503, retry_after=asked, Date=date))
+    assert isinstance(error, RetryableDeliveryError)
+    assert error.retry_after == 120
+
+
 # HTTP: no response
 
 

@@ -174,7 +174,7 @@ def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIE
         response.status,
         body,
         text=_excerpt(response.body),
-        retry_after=parse_retry_after(response.headers.get("retry-after", ""), now),
+        retry_after=parse_retry_after(response.headers, now),
         request=request.label,
     )
 

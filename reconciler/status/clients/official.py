@@ -346,12 +346,11 @@ def read_answer(
         document = None
     if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
         return document, [value for name, value in named if name == "warning"]
-    header = next((value for name, value in named if name == "retry-after"), "")
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=parse_retry_after(header, current_clock().now()),
+        retry_after=parse_retry_after(dict(reversed(named)), current_clock().now()),
         request=request,
     )
 

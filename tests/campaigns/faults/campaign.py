@@ -39,6 +39,7 @@ FAULTS = (
     "stop the leader",
     "stop the API server",
     "restore etcd",
+    "step a clock",
 )
 
 
@@ -117,6 +118,10 @@ class Campaign:
                 os.kill(pid, signal.SIGCONT)
             case "restore etcd":
                 await self._restore()
+            case "step a clock":
+                replica = self._leader() if self._rng.random() < 0.8 else self._rng.choice(self.replicas)
+                replica.set_clock(self._rng.choice([-7200, -30, 0, 30, 7200]))
+                await asyncio.sleep(self._rng.uniform(1, 6))
 
     async def _kill(self, program: Any) -> None:
         os.kill(self.plane.pid(program), signal.SIGKILL)

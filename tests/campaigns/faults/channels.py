@@ -10,9 +10,11 @@ import json
 import os
 import random
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from reconciler.clock import SystemClock, use_clock
 from reconciler.controller import current_run
 from reconciler.notification import (
     DeferredDeliveryError,
@@ -24,6 +26,22 @@ from reconciler.notification import (
 NAMES = ("one", "two", "three")
 FILE = "CALLS"
 """The environment variable that names the file of the calls."""
+
+CLOCK = "WALL_CLOCK"
+"""The environment variable that names the file with the seconds by which the process's wall clock is wrong."""
+
+
+class SteppedClock(SystemClock):
+    """The machine's clocks, with a wall clock that the campaign sets."""
+
+    def now(self) -> datetime:
+        file = Path(os.environ[CLOCK])
+        return super().now() + timedelta(seconds=float(file.read_text()) if file.exists() else 0.0)
+
+
+if CLOCK in os.environ:
+    _in_force = use_clock(SteppedClock())  # ends with the process
+    _in_force.__enter__()
 
 
 class Recording:

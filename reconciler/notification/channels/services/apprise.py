@@ -222,7 +222,7 @@ def _send(
         raise
     exchange.statuses.append(response.status_code)
     if not response.ok or response.is_redirect:
-        exchange.failure = status_error(response.status_code, "", response.headers.get("Retry-After", ""))
+        exchange.failure = status_error(response.status_code, "", response.headers)
     return response
 
 
