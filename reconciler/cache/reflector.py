@@ -9,8 +9,9 @@ The states and the transitions between them::
         │                                       ▲    │
         └── 410, anything else                  └────┘ end, cut, silence, 429, 5xx: the same version, no list
 
-After trouble with the server (no connection, a broken stream, 5xx), the most recently changed object is listed before
-the watch continues, to find out whether the server still has the known history.
+Only a list, and a watch that ran for the time asked for, show that the server still has the known history. After any
+other end of a watch, and after trouble with the server (no connection, 5xx), the most recent changes are looked up
+before the watch continues.
 
 Only cancellation ends a reflector. A list is consistent, or not older than what is known: version ``"0"``, "any
 version", is never requested, since a lagging server would answer with the past.
@@ -57,6 +58,9 @@ PAGE = 500
 WATCH_SECONDS = (300, 600)
 """Bounds of the requested watch timeout, drawn each time so that watches do not end together; client-go's values."""
 
+CLOCK_SKEW = 0.1
+"""Seconds by which a watch may seem to end before its timeout, since the server measures it with another clock."""
+
 SHORTEST_WATCH = 1.0
 """Seconds. A watch that ends earlier and without an event counts as a failure, as in client-go. If there was an
 event it does not, but the next watch is opened only after this time."""
@@ -66,7 +70,7 @@ MAX_BEHIND = 5
 server itself waits 3 s before each such response, so this takes about 20 s."""
 
 PROBES = 5
-"""Objects to check after trouble with the server, until an unchanged one is found."""
+"""Objects to check when history must be verified, until an unchanged one is found."""
 
 _STREAMING_REFUSED = (BadRequest, Invalid, MethodNotAllowed, NotAcceptable)
 _KEEPS_POSITION = (ServerError, TooManyRequests, Unauthorized, Forbidden)
@@ -135,7 +139,7 @@ class Reflector:
         self._pages_next = sharded or in_pages
         self._unpaged_next = False  # the next list is not paged
         self._behind = 0
-        self._server_failed = False  # the next server to answer may lack its data
+        self._unverified = False  # the next server to answer may have another history
         self._task: asyncio.Task[None] | None = None
         self._refresh_waiters: list[asyncio.Future[None]] = []
         self._interrupted = False
@@ -192,7 +196,7 @@ class Reflector:
         return dataclasses.replace(self._counts)
 
     async def _step(self) -> None:
-        if self._position.current and self._server_failed:
+        if self._position.current and self._unverified:
             await self._verify_history()
         elif self._position.current:
             await self._watch()
@@ -251,6 +255,7 @@ class Reflector:
             raise
         await self._read_items(page, objects)
         await self._replace(objects, version, exact=not not_older, known=known)
+        self._unverified = False
 
     async def _read_page_while_fetching(
         self, page: ListPage, objects: list[CachedObject], query: Sequence[tuple[str, str]]
@@ -359,33 +364,43 @@ class Reflector:
         """Check whether the server still has the known history; if not, the next step is a consistent list.
 
         A server that lost its data, or was restored from a backup, continues its versions from an earlier one. Once
-        they have passed the known version, a watch continues as if nothing had happened. An object found at its last
-        known version proves that no change up to there was undone. The newest object proves most; if it was changed
-        since, which proves nothing, the next one is checked.
+        they have passed the known version, a watch continues as if nothing had happened. What was undone are the last
+        changes. So an object found at its last known version proves that no change up to there was undone. The newest
+        object proves most; if it was changed since, which proves nothing, the next one is checked. If the last known
+        change is a deletion, the deleted object must not have come back.
         """
         self._verb = "list"
         try:
             intact = await self._history_is_intact(self._newest_known())
         except Forbidden:
-            intact = True  # a client that may only watch cannot check
-        self._server_failed = False
+            await self._watch()  # a client that may only watch cannot check
+            return
+        self._unverified = False
         if not intact:
             self._position.require_list(exact=True)
 
     async def _history_is_intact(self, known: Version | None) -> bool:
-        newest = self._sink.newest(PROBES)
+        newest, deleted = self._sink.newest(PROBES), self._sink.deleted
         if not newest:
             found, version = await self._probe(self._namespace, [*self._selectors, ("limit", "1")])
             return found is None and not is_older(version, known)
+        if deleted is not None and is_older(newest[0].version, deleted.version):
+            found, _ = await self._probe(deleted.namespace, self._naming(deleted.name))
+            if found is not None and (found.uid == deleted.uid or self._has_passed(found.version)):
+                return False
         for held in newest:
             found, version = await self._probe(held.namespace, self._naming(held.name))
             if found is None or found.uid != held.uid or is_older(version, known):
                 return False
             if found.version == held.version or isinstance(found.version, str):
                 return True
-            if not is_older(self._position.version or 0, found.version):
-                return False  # the watch would have delivered a change up to here
+            if self._has_passed(found.version):
+                return False
         return False
+
+    def _has_passed(self, version: Version) -> bool:
+        """Return whether the watch would have delivered a change at this version."""
+        return not is_older(self._position.version or 0, version)
 
     async def _probe(
         self, namespace: str | None, query: Sequence[tuple[str, str]]
@@ -429,12 +444,16 @@ class Reflector:
         stream.opened = True
         self._counts.watches += 1
         try:
+            self._unverified = True
             if stream.initial is None:
                 self._recovered()
             await read_lines(response, stream.silence_limit, stream.handle)
         finally:
             await response.close()
-        short = SHORTEST_WATCH - (self._clock.monotonic() - began)
+        lasted = self._clock.monotonic() - began
+        if lasted > stream.timeout - CLOCK_SKEW:
+            self._unverified = False
+        short = SHORTEST_WATCH - lasted
         if short > 0 and not stream.lines:
             raise WatchError("the watch ended immediately, without an event", kind="very short")
         await asyncio.sleep(max(0.0, short))  # no hot loop if each watch ends after one event
@@ -446,7 +465,6 @@ class Reflector:
         return action_on(self._verb, self._resource, self._namespace)
 
     def _recovered(self) -> None:
-        self._server_failed = False
         self.last_failure = None
         self._behind = 0
 
@@ -461,7 +479,7 @@ class Reflector:
             _logger.debug("%s: the server is behind; next attempt in %.1f s", self._action, delay)
             return delay
         self._counts.failures += 1
-        self._server_failed = self._server_failed or isinstance(error, (TransportError, ServerError))
+        self._unverified = self._unverified or isinstance(error, (TransportError, ServerError))
         self._reposition(error)
         self.last_failure = Failure(self._action, error, self._clock.now())
         self._backoff.log(self.last_failure, delay)

@@ -26,7 +26,13 @@ _logger = logging.getLogger("reconciler.cache")
 
 
 class Sink(Protocol):
-    """The receiver of the results of a reflector, in order."""
+    """The receiver of the results of a reflector, in order.
+
+    Attributes:
+        deleted: the object that was deleted last, at the version of its deletion; None if no event told of one.
+    """
+
+    deleted: CachedObject | None
 
     async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         """Replace the contents with a complete list; return whether the server's history was rewritten.
@@ -45,7 +51,7 @@ class Sink(Protocol):
         ...
 
     def newest(self, most: int) -> Sequence[CachedObject]:
-        """Return the most recently changed objects, at most `most`."""
+        """Return the most recently changed objects, at most `most`, the newest first."""
         ...
 
     def written(self) -> Version | None:
@@ -69,6 +75,7 @@ class StoreSink:
         namespace: as given.
         version: how far the watch has read; None before the first list. The store contains every change up to it.
         stale: number of objects and events ignored because the store had a newer version.
+        deleted: the object that was deleted last, at the version of its deletion; None if no event told of one.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class StoreSink:
     ) -> None:
         self.version: Version | None = None
         self.stale = 0
+        self.deleted: CachedObject | None = None
         self.namespace = namespace
         self._store = store
         self._overlay = overlay
@@ -124,7 +132,7 @@ class StoreSink:
         self.version = version
 
     def newest(self, most: int) -> Sequence[CachedObject]:
-        """Return the most recently changed objects, at most `most`."""
+        """Return the most recently changed objects, at most `most`, the newest first."""
         return heapq.nlargest(most, self._store.list(self.namespace), key=_order)
 
     def written(self) -> Version | None:
@@ -205,6 +213,7 @@ class StoreSink:
             self.stale += 1
             return ()
         self._store.discard(cached.request)
+        self.deleted = cached
         return (CacheEvent(EventType.DELETED, old=cached, final=not self._filtered),)
 
 
