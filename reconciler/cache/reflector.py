@@ -26,10 +26,10 @@ import random
 from collections.abc import Sequence, Sized
 from typing import Protocol
 
-from reconciler.cache.decoding import ListPage, WireReader, decode_list
+from reconciler.cache.decoding import ListPage, Turns, WireReader, decode_list, split_list
 from reconciler.cache.errors import BackoffManager, Failure, WatchError, action_on, is_behind
 from reconciler.cache.object import CachedObject
-from reconciler.cache.sink import Sink
+from reconciler.cache.sink import Sink, same_content
 from reconciler.cache.watch import OnListed, Position, ReflectorStatistics, WatchStream, read_lines
 from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
@@ -74,8 +74,6 @@ PROBES = 5
 
 _STREAMING_REFUSED = (BadRequest, Invalid, MethodNotAllowed, NotAcceptable)
 _KEEPS_POSITION = (ServerError, TooManyRequests, Unauthorized, Forbidden)
-_OBJECTS_BETWEEN_YIELDS = 500
-
 _logger = logging.getLogger("reconciler.cache")
 
 
@@ -276,17 +274,21 @@ class Reflector:
         try:
             page = decode_list(body)
         except ValueError as error:
-            raise WatchError(f"the response is not a list: {error}", kind="malformed") from None
+            found = await split_list(body)
+            if found is None:
+                raise WatchError(f"the response is not a list: {error}", kind="malformed") from None
+            page = found
         if self._sharded:
             self._reader.server_filters = page.metadata.shard_info is not None
         return page
 
     async def _read_items(self, page: ListPage, objects: list[CachedObject]) -> None:
-        for number, raw in enumerate(page.items or (), 1):
+        turns = Turns()
+        for raw in page.items or ():
             cached = self._reader.read(raw)
             if cached is not None:
                 objects.append(cached)
-            if number % _OBJECTS_BETWEEN_YIELDS == 0:
+            if turns.ends(len(raw)):
                 await asyncio.sleep(0)
 
     async def _replace(
@@ -390,13 +392,22 @@ class Reflector:
                 return False
         for held in newest:
             found, version = await self._probe(held.namespace, self._naming(held.name))
-            if found is None or found.uid != held.uid or is_older(version, known):
+            if is_older(version, known):
                 return False
-            if found.version == held.version or isinstance(found.version, str):
-                return True
-            if self._has_passed(found.version):
-                return False
+            proof = self._compare(held, found)
+            if proof is not None:
+                return proof
         return False
+
+    def _compare(self, held: CachedObject, found: CachedObject | None) -> bool | None:
+        """Return whether an object proves that the history is intact; None if it proves nothing."""
+        if found is None or found.uid != held.uid:
+            return False
+        if found.version == held.version:
+            return same_content(found, held)  # a restored server uses versions a second time
+        if isinstance(found.version, str):
+            return True
+        return False if self._has_passed(found.version) else None
 
     def _has_passed(self, version: Version) -> bool:
         """Return whether the watch would have delivered a change at this version."""

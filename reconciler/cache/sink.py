@@ -17,7 +17,7 @@ from reconciler.cache.store import WritableStore
 from reconciler.meta import Version, is_older
 from reconciler.objects import InvalidObject
 
-__all__ = ["Sink", "StoreSink"]
+__all__ = ["Sink", "StoreSink", "same_content"]
 
 
 _CHANGES_BETWEEN_YIELDS = 500
@@ -191,7 +191,7 @@ class StoreSink:
         if not force and is_older(cached.version, before.version):
             self.stale += 1
             return ()
-        if cached.version == before.version and _same_content(cached, before):
+        if cached.version == before.version and same_content(cached, before):
             return ()
         self._store_object(cached)
         rewritten = cached.version == before.version
@@ -221,7 +221,7 @@ def _order(cached: CachedObject) -> int:
     return cached.version if isinstance(cached.version, int) else 0
 
 
-def _same_content(one: CachedObject, other: CachedObject) -> bool:
+def same_content(one: CachedObject, other: CachedObject) -> bool:
     """Return whether two documents mean the same; a watch and a list may encode one object differently.
 
     Two documents that cannot be compared count as equal: no reader could tell them apart.

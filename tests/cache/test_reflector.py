@@ -607,7 +607,9 @@ ENDS = {"clean": [20.0], "silent": [700.0], "error": [20.0, error_line(429)], "t
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("undone", [[document("b", 1)], [document("b", 6)], [document("b", 2, uid="other")], []])
+@pytest.mark.parametrize(
+    "undone", [[document("b", 1)], [document("b", 6)], [document("b", 2, uid="other")], [document("b", 2, spec={})], []]
+)
 async def test_a_history_that_was_rewritten_and_has_passed_what_is_known_is_noticed_however_the_watch_ended(
     script: Script, end: str, undone: list[dict[str, Any]]
 ) -> None:
