@@ -11,7 +11,7 @@ The states and the transitions between them::
 
 Only a list, and a watch that ran for the time asked for, show that the server still has the known history. After any
 other end of a watch, and after trouble with the server (no connection, 5xx), the most recent changes are looked up
-before the watch continues.
+once the next watch is open, before its events are read.
 
 Only cancellation ends a reflector. A list is consistent, or not older than what is known: version ``"0"``, "any
 version", is never requested, since a lagging server would answer with the past.
@@ -23,7 +23,7 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
 from reconciler.cache.decoding import ListPage, Turns, WireReader, decode_list, split_list
@@ -41,6 +41,7 @@ from reconciler.errors import (
     Invalid,
     MethodNotAllowed,
     NotAcceptable,
+    NotServed,
     ServerError,
     TooManyRequests,
     TransportError,
@@ -92,6 +93,7 @@ class Reflector:
             honored the request.
         in_pages: whether to list in pages. Default None: if the server answers pages from memory. If listing is
             forbidden, streamed lists are used anyway.
+        on_not_served: called when the server serves nothing at the kind's path.
         clock: default: the current clock.
         rng: source of jitter and watch timeouts.
 
@@ -111,6 +113,7 @@ class Reflector:
         metadata_only: bool = False,
         sharded: bool = False,
         in_pages: bool | None = None,
+        on_not_served: Callable[[], None] = lambda: None,
         clock: Clock | None = None,
         rng: random.Random,
     ) -> None:
@@ -133,6 +136,7 @@ class Reflector:
         self._streaming: bool | None = None
         self._sharded = sharded
         self._in_pages = in_pages
+        self._on_not_served = on_not_served
         # Whether the next list is paged even if the server supports streamed lists; None if the server decides.
         self._pages_next = sharded or in_pages
         self._unpaged_next = False  # the next list is not paged
@@ -194,9 +198,7 @@ class Reflector:
         return dataclasses.replace(self._counts)
 
     async def _step(self) -> None:
-        if self._position.current and self._unverified:
-            await self._verify_history()
-        elif self._position.current:
+        if self._position.current:
             await self._watch()
         elif self._streaming is False or await self._prefers_pages():
             await self._list()
@@ -362,8 +364,8 @@ class Reflector:
             self._pages_next = stream.opened
         return False
 
-    async def _verify_history(self) -> None:
-        """Check whether the server still has the known history; if not, the next step is a consistent list.
+    async def _verify_history(self) -> bool:
+        """Return whether the server still has the known history, as far as can be checked.
 
         A server that lost its data, or was restored from a backup, continues its versions from an earlier one. Once
         they have passed the known version, a watch continues as if nothing had happened. What was undone are the last
@@ -375,11 +377,9 @@ class Reflector:
         try:
             intact = await self._history_is_intact(self._newest_known())
         except Forbidden:
-            await self._watch()  # a client that may only watch cannot check
-            return
-        self._unverified = False
-        if not intact:
-            self._position.require_list(exact=True)
+            intact = True  # a client that may only watch cannot check
+        self._verb = "watch"
+        return intact
 
     async def _history_is_intact(self, known: Version | None) -> bool:
         newest, deleted = self._sink.newest(PROBES), self._sink.deleted
@@ -403,8 +403,9 @@ class Reflector:
         """Return whether an object proves that the history is intact; None if it proves nothing."""
         if found is None or found.uid != held.uid:
             return False
-        if found.version == held.version:
-            return same_content(found, held)  # a restored server uses versions a second time
+        if found.version == held.version:  # which a restored server may use a second time, for other content
+            comparable = found.problem is None or found.data == held.data
+            return same_content(found, held) if comparable else None
         if isinstance(found.version, str):
             return True
         return False if self._has_passed(found.version) else None
@@ -455,6 +456,10 @@ class Reflector:
         stream.opened = True
         self._counts.watches += 1
         try:
+            # After the watch was opened: what is restored from now on ends it.
+            if stream.initial is None and self._unverified and not await self._verify_history():
+                self._position.require_list(exact=True)
+                return
             self._unverified = True
             if stream.initial is None:
                 self._recovered()
@@ -511,6 +516,8 @@ class Reflector:
                 position.require_list(exact=True)
         elif isinstance(error, APIError) and not isinstance(error, _KEEPS_POSITION):
             position.require_list()
+            if isinstance(error, NotServed):
+                self._on_not_served()
 
 
 class Source(Protocol):
@@ -529,6 +536,10 @@ class Source(Protocol):
 
     async def pages_are_cached(self) -> bool:
         """Return whether the server answers pages of a list from memory."""
+        ...
+
+    def forget(self, rt: ResourceType) -> None:
+        """Discover the kind again when it is next used."""
         ...
 
     async def open_watch(

@@ -68,6 +68,8 @@ class StoreSink:
         overlay: contains this process's own writes.
         handlers: notified of the changes.
         filtered: the watch has a selector, so an object reported as deleted may still be alive.
+        namespaced: whether the kind is.
+        on_other_scope: called for an object that has no namespace, although the kind is namespaced, or vice versa.
         on_listed: called after each complete list.
         on_restart: called when the server's versions have started again, before handlers are notified of the new state.
 
@@ -86,6 +88,8 @@ class StoreSink:
         overlay: Overlay,
         handlers: Handlers,
         filtered: bool,
+        namespaced: bool,
+        on_other_scope: Callable[[], None],
         on_listed: Callable[[], None],
         on_restart: Callable[[], None],
     ) -> None:
@@ -97,6 +101,8 @@ class StoreSink:
         self._overlay = overlay
         self._handlers = handlers
         self._filtered = filtered
+        self._namespaced = namespaced
+        self._on_other_scope = on_other_scope
         self._on_listed = on_listed
         self._on_restart = on_restart
 
@@ -203,6 +209,8 @@ class StoreSink:
 
     def _store_object(self, cached: CachedObject) -> None:
         self._store.put(cached)
+        if (cached.namespace is not None) != self._namespaced:
+            self._on_other_scope()
         if cached.problem is not None:
             _logger.warning("%r cannot be decoded, reading it will raise InvalidObject: %s", cached, cached.problem)
 

@@ -193,6 +193,9 @@ class Script:
     async def pages_are_cached(self) -> bool:
         return False
 
+    def forget(self, rt: ResourceType) -> None:
+        pass
+
     async def open_watch(
         self,
         rt: ResourceType,

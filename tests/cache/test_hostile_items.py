@@ -40,7 +40,7 @@ HOSTILE = {
 
 
 class Steps:
-    """Counts the lines of Python that the library executes, and the most in one turn of the event loop."""
+    """The number of lines of Python that the library executes, and the most in one turn of the event loop."""
 
     def __init__(self) -> None:
         self.all = 0
