@@ -29,7 +29,7 @@ class Sink(Protocol):
     """The receiver of the results of a reflector, in order.
 
     Attributes:
-        deleted: the object that was deleted last, at the version of its deletion; None if no event told of one.
+        deleted: the object that was deleted last since the list, at the version of its deletion; None if there is none.
     """
 
     deleted: CachedObject | None
@@ -77,7 +77,7 @@ class StoreSink:
         namespace: as given.
         version: how far the watch has read; None before the first list. The store contains every change up to it.
         stale: number of objects and events ignored because the store had a newer version.
-        deleted: the object that was deleted last, at the version of its deletion; None if no event told of one.
+        deleted: the object that was deleted last since the list, at the version of its deletion; None if there is none.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class StoreSink:
                     self._handlers.notify(event)
                 if number % _CHANGES_BETWEEN_YIELDS == 0:
                     await asyncio.sleep(0)
-        self.version = version
+        self.version, self.deleted = version, None  # a deletion in a lost history is none
         self._on_listed()
         return restarted
 

@@ -258,7 +258,7 @@ class Recorder:
 
     async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         names = sorted(obj.name for obj in objects)
-        self.objects = {obj.name: obj for obj in objects}
+        self.objects, self.deleted = {obj.name: obj for obj in objects}, None
         self.told.append(("restart" if restarted else "list", names, version))
         return restarted
 

@@ -1,4 +1,4 @@
-"""What the lives share."""
+"""Fixtures of the chaos campaigns."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class World:
 
     async def write(self) -> None:
         """Create, change or delete an object, which may be hostile."""
-        name = f"n{self.rng.randrange(8)}"
+        name = f"n{self.rng.randrange(40)}"  # many: if all of the newest are changed again, nothing shows a restore
         with contextlib.suppress(APIError):
             if self.rng.random() < 0.3:
                 await self.others.delete(MAP, name, "default")
