@@ -27,7 +27,7 @@ CPU_SECONDS = 0.25
 """Maximum CPU time for one rendering."""
 
 LIMIT_EXCEEDED = 3
-"""The exit code of a process whose memory does not suffice. The engine aborts then, or Python raises MemoryError."""
+"""The exit code of a process that ran out of memory. The engine aborts then, or Python raises MemoryError."""
 
 
 def main() -> None:
