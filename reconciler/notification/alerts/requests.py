@@ -13,6 +13,7 @@ from reconciler.notification.api.types import (
     EXTENSION_LIMIT,
     IDENTIFIER_LENGTH,
     LINK_LIMIT,
+    NAME_LENGTH,
     ActionLink,
     Incident,
     NotificationRequest,
@@ -104,7 +105,8 @@ def _extensions(group: AlertGroup) -> dict[str, str]:
     """Return the attributes for routing: the common labels, ``receiver`` and ``status``, which take precedence."""
     own = {"receiver": group.receiver, "status": group.status}
     labels = {**own, **group.group_labels, **group.common_labels, **own}  # first, so that the limit keeps them
-    return {name: value[:1024] for name, value in list(labels.items())[:EXTENSION_LIMIT] if value}
+    kept = [(name, value[:1024]) for name, value in labels.items() if value and len(name) <= NAME_LENGTH]
+    return dict(kept[:EXTENSION_LIMIT])
 
 
 def _links(group: AlertGroup, alerts: Iterable[Alert]) -> Iterator[ActionLink]:
