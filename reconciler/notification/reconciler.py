@@ -420,7 +420,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             channel.name
             for channel in due
             if channel.name not in self.channels
-            or (channel.name not in outage_recorded and self._queue.is_down(channel.name))
+            or (channel.name not in outage_recorded and self._queue.is_down(channel.name, obj.namespace or ""))
         }
         wanted = [channel.name for channel in due if channel.name not in failing]
         acquired = self._queue.acquire(obj.key, obj.uid, obj.spec.priority, wanted, outage_recorded=outage_recorded)

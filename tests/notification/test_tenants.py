@@ -6,6 +6,7 @@ What is compared is the order of deliveries, and virtual time in units of one de
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -373,3 +374,61 @@ async def test_the_names_of_extensions_and_of_kinds_of_recipients_are_bounded() 
                 NotificationRequest.from_dict(made)
             with pytest.raises(Invalid, match="at most 256 characters"):
                 await w.client.create(made)
+
+
+# A shared receiver that fails for one namespace
+
+
+def fails_for(*namespaces: str) -> Callable[[Message], BaseException | None]:
+    return lambda message: BUSY if message.namespace in namespaces else None
+
+
+@virtual
+@pytest.mark.timeout(120)
+async def test_a_receiver_that_fails_for_one_namespace_is_not_down_for_others() -> None:
+    pager = Slow("pager", seconds=1, outcome=fails_for("noisy"))
+    channel = guarded(pager, breaker_failures=3, breaker_open_seconds=30, max_concurrent=2)
+    async with world() as w, w.operator(channel, workers=4):
+        await flood(w, "noisy", "pager", count=20)
+        for number in range(6):
+            await asyncio.sleep(20)
+            await send(w, "calm", "pager", name=f"n-{number}")
+        await asyncio.sleep(20)
+        assert channel.breaker.only_for == "noisy"
+        assert await phases(w, "calm") == ["Sent"] * 6
+        calm = [await w.client.get(NotificationRequest, f"n-{number}", "calm") for number in range(6)]
+        assert [each.status.total_attempts for each in calm] == [1] * 6
+        called = [time for time, namespace, _ in pager.calls if namespace == "noisy"]
+        assert len(called) < 15, "the breaker is open for the namespace whose messages fail"
+
+
+@virtual
+async def test_a_receiver_that_fails_for_two_namespaces_is_down_for_all_and_one_success_ends_it() -> None:
+    failing = ["a", "b"]
+    pager = Slow("pager", seconds=0, outcome=lambda message: BUSY if message.namespace in failing else None)
+    channel = guarded(pager, breaker_failures=3, breaker_open_seconds=30)
+
+    async def call(namespace: str) -> bool:
+        message = Message(
+            name="n",
+            namespace=namespace,
+            uid="u",
+            type="Simple",
+            priority="Low",
+            subject="s",
+            body="b",
+            channel="pager",
+        )
+        before = len(pager.calls)
+        with contextlib.suppress(DeferredDeliveryError, RetryableDeliveryError):
+            await channel.deliver(message)
+        return len(pager.calls) > before
+
+    assert [await call("a") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [await call("b") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert not await call("c")
+    await asyncio.sleep(30)
+    assert [await call("a"), await call("c")] == [True, False], "the probe fails"
+    await asyncio.sleep(30)
+    assert [await call("c"), await call("a")] == [True, True], "the probe succeeds"
+    assert channel.breaker.state == "closed"
