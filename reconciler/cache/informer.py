@@ -110,6 +110,7 @@ class Informer:
         self._rng = rng
         self._list_in_pages = list_in_pages
         self._resource = resource
+        self._in_doubt = asyncio.Event()  # whether the kind is still served like that
         self._store = WritableStore()
         self._overlay = Overlay(self._store, self._progress, clock=self._clock)
         self._handlers = Handlers()
@@ -293,13 +294,17 @@ class Informer:
         async for cached in unchanged(self._store):
             registration.deliver(CacheEvent(EventType.ADDED, new=cached, initial=True))
 
-    def on_restart(self, callback: Callable[[], None]) -> None:
+    def on_restart(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Register a callback for when the server's versions have started again, as after a restore of etcd.
 
         When it is called, the store already contains the new state; the events leading to it follow. Code that
         remembers versions must forget them.
+
+        Returns:
+            A function that removes the callback; to be called once.
         """
         self._restart_callbacks.append(callback)
+        return lambda: self._restart_callbacks.remove(callback)
 
     def resync_every(self, period: float | None) -> None:
         """Repeat all objects as RESYNC events; the shortest of several requested periods applies.
@@ -388,14 +393,40 @@ class Informer:
     async def run(self) -> None:
         """Mirror until cancelled, which closes the streams and leaves the store as it is."""
         self._resource = self._resource or await self._discover()
+        while True:
+            self._prepare(self._resource)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
+                tasks.append(group.create_task(self._resync.run()))
+                self._resource = await self._served_differently(self._resource)
+                for task in tasks:
+                    task.cancel()
+            for namespace, sink in self._sinks.items():  # what the next list cannot contain
+                kept = [
+                    each for each in self._store.list(namespace) if bool(each.namespace) == self._resource.namespaced
+                ]
+                await sink.replace(kept, sink.version or 0, restarted=False)
+
+    async def _served_differently(self, resource: ResourceType) -> ResourceType:
+        """Return how the kind is served once its definition was replaced by one with another plural or scope."""
+        while True:
+            await self._in_doubt.wait()
+            self._in_doubt.clear()
+            self._source.forget(resource)
+            found = await self._discover()
+            if (found.plural, found.namespaced) != (resource.plural, resource.namespaced):
+                _logger.warning("%s: the kind is served as %s now; starting again", self._scope, found.plural)
+                return found
+
+    def _prepare(self, resource: ResourceType) -> None:
         namespaces: tuple[str | None, ...] = (None,)
-        if self._resource.namespaced and self._scope.namespaces is not None:
+        if resource.namespaced and self._scope.namespaces is not None:
             namespaces = self._scope.namespaces
-        self._sinks = {namespace: self._sink(namespace) for namespace in namespaces}
+        self._sinks = {namespace: self._sink(namespace, resource) for namespace in namespaces}
         self._reflectors = [
             Reflector(
                 self._source,
-                self._resource,
+                resource,
                 namespace,
                 sink=sink,
                 reader=self._reader,
@@ -403,15 +434,12 @@ class Informer:
                 metadata_only=self._scope.metadata_only,
                 sharded=self._hashes is not None,
                 in_pages=self._list_in_pages,
+                on_not_served=self._in_doubt.set,
                 clock=self._clock,
                 rng=self._rng,
             )
             for namespace, sink in self._sinks.items()
         ]
-        async with asyncio.TaskGroup() as group:
-            for reflector in self._reflectors:
-                group.create_task(reflector.run())
-            group.create_task(self._resync.run())
 
     async def _discover(self) -> ResourceType:
         backoff = BackoffManager(clock=self._clock, rng=self._rng)
@@ -441,13 +469,15 @@ class Informer:
     def _hashes(self) -> HashRange | None:
         return self._scope.partition.hashes if self._scope.partition is not None else None
 
-    def _sink(self, namespace: str | None) -> StoreSink:
+    def _sink(self, namespace: str | None, resource: ResourceType) -> StoreSink:
         return StoreSink(
             namespace,
             store=self._store,
             overlay=self._overlay,
             handlers=self._handlers,
             filtered=self._scope.is_filtered,
+            namespaced=resource.namespaced,
+            on_other_scope=self._in_doubt.set,
             on_listed=self._check_synced,
             on_restart=self._notify_restart,
         )

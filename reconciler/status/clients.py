@@ -408,24 +408,18 @@ def read_answer(
     Raises:
         APIError: the server's failure, typed.
     """
-    warnings: list[str] = []
-    retry_after = ""
-    for name, value in headers:
-        if name.lower() == "warning":
-            warnings.append(value)
-        elif name.lower() == "retry-after":
-            retry_after = value
+    named = [(name.lower(), value) for name, value in headers]
     try:
         document = msgspec.json.decode(body)
     except UNDECODABLE:
         document = None
     if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
-        return document, warnings
+        return document, [value for name, value in named if name == "warning"]
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=parse_retry_after(retry_after, current_clock().now()),
+        retry_after=parse_retry_after(dict(reversed(named)), current_clock().now()),
         request=str(request),
     )
 

@@ -236,8 +236,12 @@ class Session:
         try:
             return await self.connection.execute(request, retry_on, attempts)
         except NotServed:
-            self.connection.discovery.forget(resource.gvk)
+            self.forget(resource)
             raise
+
+    def forget(self, rt: ResourceType) -> None:
+        """Discover a kind again when it is next used: what was known of it proved wrong."""
+        self.connection.discovery.forget(rt.gvk)
 
     async def get(
         self,
