@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from reconciler.clock import Clock, current_clock
-from reconciler.meta import uid_of, version_of
+from reconciler.meta.metadata import uid_of, version_of
 from reconciler.status.clients import bind
 from reconciler.status.documents import document_of, in_form_of, is_kind
 from reconciler.status.drivers import AsyncDriver, BlockingDriver
@@ -24,7 +24,7 @@ from reconciler.status.writer import Strategy
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
     S = TypeVar("S", default=Any)
 else:

@@ -20,7 +20,14 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from reconciler.cancellation import RunningTimeout
+from reconciler._core.cancellation import RunningTimeout
+from reconciler._core.field_managers import (
+    FORMER_FIELD_MANAGER,
+    check_field_manager,
+    default_field_manager,
+    program_name,
+)
+from reconciler._core.wire import UNDECODABLE
 from reconciler.clock import current_clock
 from reconciler.errors import (
     ConfigurationError,
@@ -32,26 +39,16 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.http import parse_retry_after
-from reconciler.meta import (
-    FORMER_FIELD_MANAGER,
-    UNDECODABLE,
-    WRITE_METHODS,
-    GroupVersionKind,
-    Request,
-    ResourceType,
-    check_field_manager,
-    default_field_manager,
-    gvk_of,
-    is_object,
-    program_name,
-    request_of,
-)
+from reconciler.meta import GroupVersionKind, Request, ResourceType, request_of
+from reconciler.meta.documents import is_object
+from reconciler.meta.metadata import gvk_of
+from reconciler.meta.reference import WRITE_METHODS
 from reconciler.status.documents import kind_of
 from reconciler.status.kopf import KopfPatch
 from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = [
     "AsyncioClientWriter",

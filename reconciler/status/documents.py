@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, format_micro_time, format_time, is_object
-from reconciler.meta import copy_json as copy_any
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.documents import copy_json as copy_any
+from reconciler.meta.documents import is_object
+from reconciler.meta.scalars import format_micro_time, format_time
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject, ManagedFieldsEntry
     from reconciler.status.mutations import Path
-    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = [
     "FieldTree",

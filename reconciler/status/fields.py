@@ -24,7 +24,9 @@ from operator import is_
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from reconciler.meta import check_condition, encodable, format_path, is_object, parse_path, parse_quantity, parse_time
+from reconciler.meta.conditions import check_condition
+from reconciler.meta.documents import format_path, is_object, parse_path
+from reconciler.meta.scalars import encodable, parse_quantity, parse_time
 from reconciler.status.documents import to_json
 from reconciler.status.errors import UnknownStatusField
 from reconciler.status.mutations import (
@@ -44,8 +46,8 @@ from reconciler.status.mutations import (
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from reconciler._core.wire import JSONObject
     from reconciler.status.mutations import Path, PathLike
-    from reconciler.wire import JSONObject
 
 __all__ = [
     "UNSET",

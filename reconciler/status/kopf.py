@@ -40,25 +40,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reconciler.meta import (
-    WRITE_METHODS,
-    Version,
-    equal,
-    format_micro_time,
-    format_path,
-    get_path,
-    gvk_of,
-    is_newer,
-    is_older,
-    keep_transition_times,
-    merge_diff,
-    merge_patch,
-    parse_version,
-    request_of,
-    set_path,
-    uid_of,
-    version_of,
-)
+from reconciler.meta import Version, equal, is_newer, is_older, request_of
+from reconciler.meta.conditions import keep_transition_times
+from reconciler.meta.documents import format_path, get_path, merge_diff, merge_patch, set_path
+from reconciler.meta.metadata import gvk_of, uid_of, version_of
+from reconciler.meta.reference import WRITE_METHODS
+from reconciler.meta.scalars import format_micro_time, parse_version
 from reconciler.status.documents import copy_json, document_of, is_kind, owned_by_others_only, owners_of, owns
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import has_mark, marks_at, select_replayable, with_mark
@@ -66,7 +53,7 @@ from reconciler.status.strategies import FlushPolicy
 from reconciler.status.writer import SentWrite, Target
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject, ManagedFieldsEntry
+    from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = [
     "KopfPatch",

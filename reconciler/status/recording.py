@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from reconciler.cancellation import FAILURES
-from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version, uid_of
-from reconciler.reporting import log_metrics_failure
+from reconciler._core.cancellation import FAILURES
+from reconciler._core.cycle import Cycle, current_cycle
+from reconciler._core.hooks import log_metrics_failure
+from reconciler.meta import identical
+from reconciler.meta.documents import format_path, get_path, merge_diff
+from reconciler.meta.metadata import uid_of
+from reconciler.meta.scalars import parse_version
 from reconciler.status.documents import ObjectVersion, copy_json, owns
 from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush import Flush
@@ -25,8 +29,8 @@ from reconciler.status.strategies import FlushPolicy
 from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject
     from reconciler.status.clients import ClientBinding
-    from reconciler.wire import JSONObject
 
 __all__ = [
     "PendingFlush",

@@ -25,7 +25,8 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.meta import Version, parse_version
+from reconciler.meta import Version
+from reconciler.meta.scalars import parse_version
 from reconciler.status.documents import ObjectVersion
 from reconciler.status.errors import (
     StatusConflict,
@@ -43,9 +44,9 @@ from reconciler.status.strategies import BACKOFF, FlushPolicy
 from reconciler.status.writer import SentWrite, Strategy, Target
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject
     from reconciler.status.mutations import Mutation
     from reconciler.status.strategies import DesiredStatus
-    from reconciler.wire import JSONObject
 
 __all__ = [
     "Effect",

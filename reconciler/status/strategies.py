@@ -15,21 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
+from reconciler._core.field_managers import union_of_fields, upgrade_managed_fields
 from reconciler.backoff import Backoff
 from reconciler.clock import Clock
-from reconciler.meta import (
-    WRITE_METHODS,
-    equal,
-    format_path,
-    get_path,
-    identical,
-    keep_transition_times,
-    merge_diff,
-    merge_patch,
-    set_path,
-    union_of_fields,
-    upgrade_managed_fields,
-)
+from reconciler.meta import equal, identical
+from reconciler.meta.conditions import keep_transition_times
+from reconciler.meta.documents import format_path, get_path, merge_diff, merge_patch, set_path
+from reconciler.meta.reference import WRITE_METHODS
 from reconciler.status.documents import FieldTree, ObjectVersion, copy_json, field_trees
 from reconciler.status.fields import ValueForms
 from reconciler.status.mutations import (
@@ -48,8 +40,8 @@ from reconciler.status.replay import marks_at, with_mark
 from reconciler.status.writer import StatusMemory, Strategy, Target
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject, ManagedFieldsEntry
     from reconciler.status.recording import StatusMetrics
-    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = [
     "BACKOFF",

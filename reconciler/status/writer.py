@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, Request, Version, get_path, is_older
+from reconciler.meta import GroupVersionKind, Request, Version, is_older
+from reconciler.meta.documents import get_path
 from reconciler.status.documents import digest
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject
     from reconciler.clock import Clock
     from reconciler.status.mutations import Path
-    from reconciler.wire import JSONObject
 
 __all__ = [
     "RETRY_AFTER",

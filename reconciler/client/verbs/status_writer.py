@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
+from reconciler._core.cycle import current_cycle
+from reconciler._core.wire import JSONObject
 from reconciler.client.session.answers import decode
 from reconciler.client.session.requests import encode
 from reconciler.client.session.session import Session
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import WRITE_METHODS, GroupVersionKind, Request, current_cycle
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import WRITE_METHODS
 from reconciler.objects import InvalidObject, KindLike, gvk_from
-from reconciler.wire import JSONObject
 
 __all__ = ["ClientStatusWriter"]
 
