@@ -1,4 +1,4 @@
-"""Admission of writes: the permissions that some fields need, then webhooks and policies."""
+"""Admission of writes: the permissions that some fields need, then webhooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.apiserver.access import RBAC, Roles, describe_missing, missing_rules
-from reconciler.apiserver.admission.policies import Policy, read_policies
 from reconciler.apiserver.admission.webhooks import (
     GROUP,
     CallFailed,
@@ -141,7 +140,7 @@ def _only_for_garbage_collection(doc: JSONObject, before: JSONObject | None) -> 
 
 
 class ConfiguredAdmission:
-    """Admission by the webhooks and policies that are configured in a cluster; the `Admission` of a server.
+    """Admission by the webhooks that are configured in a cluster; the `Admission` of a server.
 
     Attributes:
         active: whether anything was ever configured, or roles limit what users may do.
@@ -153,7 +152,6 @@ class ConfiguredAdmission:
         self._cluster = cluster
         self._mutating: list[Webhook] = []
         self._validating: list[Webhook] = []
-        self._policies: list[Policy] = []
         self.active = roles is not None
         cluster.commit_hooks.append(self.committed)
 
@@ -163,14 +161,12 @@ class ConfiguredAdmission:
             self.active, registry = True, self._cluster.registry
             self._mutating = list(read_webhooks(registry, mutating=True))
             self._validating = list(read_webhooks(registry, mutating=False))
-            self._policies = list(read_policies(registry))
 
     def applies(self, write: Admitted) -> bool:
-        """Return whether rules of any webhook or policy match a write, or it may need permissions of its own."""
+        """Return whether rules of any webhook match a write, or it may need permissions of its own."""
         if self._roles is not None and needs_permissions(write):
             return True
-        anyone: tuple[Webhook | Policy, ...] = (*self._mutating, *self._validating, *self._policies)
-        return any(each.endpoint_for(write) is not None for each in anyone)
+        return any(each.endpoint_for(write) is not None for each in (*self._mutating, *self._validating))
 
     async def mutate(self, write: Admitted) -> JSONObject | None:
         """Return the object of a write as the mutating webhooks leave it; they are called one after the other.
@@ -233,17 +229,14 @@ class ConfiguredAdmission:
         return None if write.doc is not None and same_json(doc, write.doc) else doc
 
     async def validate(self, write: Admitted) -> None:
-        """Apply the policies, and then ask the validating webhooks, all at the same time.
+        """Ask the validating webhooks, all at the same time.
 
         Raises:
-            Refusal: a policy or webhook denies the write, or a webhook cannot be called. Of several denials the first
-                counts, in the order of the configurations.
+            Refusal: a webhook denies the write, or cannot be called. Of several denials the first counts, in the order
+                of the configurations.
         """
         if self._roles is not None and needs_permissions(write):
             check_permissions(write, self._roles)
-        denials = [denial for policy in self._policies for denial in policy.denials(write)]
-        if denials:
-            raise denials[0]
         found = [(each, self._request(write, each)) for each in self._validating]
         reviews = [self._review(write, each, request[1]) for each, request in found if request is not None]
         outcomes = await asyncio.gather(*reviews, return_exceptions=True)

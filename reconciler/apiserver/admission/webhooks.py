@@ -1,4 +1,4 @@
-"""Matching of writes by the rules and selectors of webhooks and policies."""
+"""The webhooks of a cluster: which writes they match, and their calls."""
 
 from __future__ import annotations
 

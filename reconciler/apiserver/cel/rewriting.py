@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from reconciler.apiserver.cel.engine import Function
 from reconciler.apiserver.cel.model import FORMAT_TYPES
 from reconciler.apiserver.cel.syntax_tree import Fields, Tree, change_expressions, write_message
 
-__all__ = ["Changes", "referenced_names", "runnable", "runtime_functions"]
+__all__ = ["Changes", "runnable", "runtime_functions"]
 
 _RENAMED = {"cel.@mapInsert": "@mapInsert"}
 _OPTIONAL = frozenset({"format.named", "validate"})
@@ -55,36 +55,14 @@ class Changes:
     optional_old: bool
 
 
-def runnable(tree: Tree, changes: Changes, bound: Sequence[tuple[str, Tree]] = ()) -> bytes:
-    """Return a compiled expression that the engine can run.
-
-    The names in `bound` stand for other compiled expressions, each after those that it uses. The engine evaluates them
-    when they are first used.
-    """
+def runnable(tree: Tree, changes: Changes) -> bytes:
+    """Return a compiled expression that the engine can run."""
     message: Fields = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
-    if bound:
-        # References and types are by id, and the ids of the bound expressions are not unique.
-        message = {"expr": message["expr"]}
-    for name, other in reversed(bound):
-        value = _Rewriter(changes, other.message).expression(other.message["expr"])
-        message["expr"] = _let(name, value, message["expr"])
     return write_message({"type_url": _CHECKED, "value": write_message(message, "Checked")}, "Any")
-
-
-def _let(name: str, value: Fields, result: Fields) -> Fields:
-    """Return ``cel.bind(name, value, result)``, with its macro expanded."""
-    loop: Fields = {"name": "#unused", "range": {"list": {}}, "other": name, "first": value}
-    loop |= {"condition": _constant({"bool": 0}), "step": {"ident": {"name": name}}, "result": result}
-    return {"loop": loop}
 
 
 def _constant(value: Fields) -> Fields:
     return {"const": write_message(value, "Constant")}
-
-
-def referenced_names(tree: Tree) -> set[str]:
-    """Return the names of the variables that a compiled expression uses, qualified ones as a whole."""
-    return {entry["value"].get("name", "") for entry in tree.message.get("references", ())}
 
 
 class _Rewriter:

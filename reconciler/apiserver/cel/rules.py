@@ -1,6 +1,6 @@
 """Compiles and evaluates CEL: the rules of a schema (``x-kubernetes-validations``), and conditions about any document.
 
-Conditions are the match conditions of webhooks, and the expressions of policies.
+Conditions are the match conditions of webhooks.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from typing import Any
 from reconciler.apiserver.cel import costs
 from reconciler.apiserver.cel.engine import require_engine
 from reconciler.apiserver.cel.expressions import (
-    CheckedCondition,
     CompileError,
     Expression,
     check_condition,
-    compile_condition,
     compile_expression,
 )
 from reconciler.apiserver.cel.model import to_cel
@@ -37,7 +35,6 @@ __all__ = [
     "children",
     "match_conditions",
     "outcome_of",
-    "policy_variables",
 ]
 
 
@@ -410,80 +407,36 @@ def _shown_in_failure(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Condition:
-    """An expression that is compiled when it is first evaluated.
+    """An expression about the documents of a webhook request, compiled when it is first evaluated.
 
     Attributes:
         source: the expression as written.
-        documents: the names of the documents that it may use.
-        results: the types that it may have; empty for any.
-        variables: the variables of a policy that it may use as ``variables.name``, by name in the order of their
-            definition; None where there are no variables.
     """
 
     source: str
-    documents: Sequence[str]
-    results: Sequence[str] = ("bool",)
-    variables: Mapping[str, Condition] | None = None
-
-    @cached_property
-    def _checked(self) -> CheckedCondition:
-        types = None if self.variables is None else {name: each.type for name, each in self.variables.items()}
-        return check_condition(self.source, self.documents, self.results, types)
-
-    @property
-    def type(self) -> Any:
-        """Return the engine's type of the value; None for any, as of an expression that does not compile."""
-        try:
-            return self._checked.type
-        except CompileError:
-            return None
-
-    @cached_property
-    def _uses(self) -> dict[str, Condition]:
-        """Return the variables that the expression uses, and those that these use, in the order of definition."""
-        variables = self.variables or {}
-        used = {name: variables[name] for name in variables if name in self._checked.variables}
-        below = {name for each in used.values() for name in each._uses}  # noqa: SLF001 - the same class
-        return {name: each for name, each in variables.items() if name in used or name in below}
 
     @cached_property
     def _program(self) -> Any:
-        return compile_condition(self._checked, {name: each._checked for name, each in self._uses.items()})  # noqa: SLF001
+        return check_condition(self.source, CONDITION_VARIABLES)
 
     def evaluate(self, documents: Mapping[str, Any]) -> tuple[Any, str]:
         """Return the value, and an empty string or what went wrong."""
-        value, problem = self._evaluate(documents)
-        return value, f"expression '{self.source}' resulted in error: {problem}" if problem else ""
-
-    def _evaluate(self, documents: Mapping[str, Any]) -> tuple[Any, str]:
         try:
             value, problem = run_program(self._program, dict(documents))
         except CompileError as error:
-            return None, str(error)
-        if not problem:
-            return value, ""
-        for name in self._checked.variables:
-            _, failed = self._uses[name]._evaluate(documents)  # noqa: SLF001 - the same class
-            if failed:
-                return None, f'composited variable "{name}" fails to evaluate: {failed}'
-        return None, problem_in_words(problem)
+            value, problem = None, str(error)
+        else:
+            problem = problem and problem_in_words(problem)
+        return value, f"expression '{self.source}' resulted in error: {problem}" if problem else ""
 
     def check(self) -> None:
-        """Raise `CompileError` if the expression does not compile, or its value has another type."""
-        _ = self._checked
+        """Raise `CompileError` if the expression does not compile, or its value is not a boolean."""
+        _ = self._program
 
 
-def match_conditions(document: JSONObject, documents: Sequence[str] = CONDITION_VARIABLES) -> list[Condition]:
-    """Return the ``matchConditions`` of a webhook or policy."""
-    return [Condition(each["expression"].strip(), documents) for each in document.get("matchConditions") or ()]
-
-
-def policy_variables(variables: Sequence[Mapping[str, Any]], documents: Sequence[str]) -> dict[str, Condition]:
-    """Return the variables of a policy by name; each may use those before it."""
-    found: dict[str, Condition] = {}
-    for each in variables:
-        found[each["name"]] = Condition(each["expression"], documents, (), dict(found))
-    return found
+def match_conditions(webhook: JSONObject) -> list[Condition]:
+    """Return the ``matchConditions`` of a webhook."""
+    return [Condition(each["expression"].strip()) for each in webhook.get("matchConditions") or ()]
 
 
 def outcome_of(conditions: Sequence[Condition], documents: Mapping[str, Any]) -> tuple[bool, list[str]]:
