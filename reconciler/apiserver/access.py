@@ -22,9 +22,6 @@ from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 
-__all__ = ["RBAC", "AccessControl", "Decision", "Grants", "Roles", "describe_missing", "missing_rules"]
-
-
 _MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
 _SHOWN = {
     "apiGroups": "APIGroups",

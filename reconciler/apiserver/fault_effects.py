@@ -17,24 +17,6 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "CutWatches",
-    "Delay",
-    "Effect",
-    "EventOrder",
-    "Fault",
-    "Lose",
-    "Match",
-    "OneOrMore",
-    "Refuse",
-    "ReorderEvents",
-    "Stale",
-    "Stall",
-    "StallWatches",
-    "Strike",
-]
-
-
 EventOrder = Literal["before", "after", "late", "seeded"]
 """When watches receive the event of a write, relative to its response; see `ReorderEvents`."""
 _WHEN = {False: "", True: " after it took effect"}

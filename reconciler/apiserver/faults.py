@@ -27,9 +27,6 @@ from reconciler.apiserver.fault_effects import (
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
 
-__all__ = ["Chaos", "FaultOptions", "Faults"]
-
-
 _WRITES = ("create", "update", "patch", "delete")
 
 _FAILURES: Mapping[str, tuple[Effect, tuple[str, ...] | None]] = {

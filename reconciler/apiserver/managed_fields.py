@@ -14,30 +14,6 @@ from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
 from reconciler.wire import JSONObject, JSONValue, ManagedFieldsEntry
 
-__all__ = [
-    "NO_RESET_FIELDS",
-    "Change",
-    "FieldSet",
-    "ManagedFields",
-    "ManagerKey",
-    "ResetFields",
-    "compare",
-    "difference",
-    "fields_of",
-    "intersection",
-    "is_granular",
-    "items_by_element",
-    "manager_key",
-    "manager_of",
-    "ownable_content",
-    "path_element",
-    "paths",
-    "reset_fields_of",
-    "sort_entries",
-    "union",
-]
-
-
 FieldSet: TypeAlias = dict[str, "FieldSet"]
 
 _SELF = "."

@@ -25,8 +25,6 @@ from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
-__all__ = ["APIServer"]
-
 
 class APIServer:
     """A Kubernetes API server in memory.

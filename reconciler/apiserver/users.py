@@ -21,27 +21,6 @@ from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "ADMIN",
-    "AUTHENTICATED",
-    "ISSUER",
-    "MASTERS",
-    "Attributes",
-    "Credentials",
-    "Denied",
-    "InvalidToken",
-    "Tokens",
-    "User",
-    "account_groups",
-    "account_name",
-    "attributes_of",
-    "denied",
-    "impersonated_user",
-    "split_account",
-    "with_groups",
-]
-
-
 AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
 MASTERS = "system:masters"
 """The group whose members may do everything."""

@@ -305,7 +305,7 @@ class OnlyJane:
 async def test_admission_knows_the_user() -> None:
     async with APIServer() as server:
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
-        hook = {"name": "only.jane.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [rule]}
+        hook: dict[str, Any] = {"name": "only.jane.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [rule]}
         hook |= {"clientConfig": {"url": "https://webhooks.example/"}}
         condition = {"name": "people", "expression": "request.userInfo.username != 'admin'"}
         hooks = [{**hook, "matchConditions": [condition]}]

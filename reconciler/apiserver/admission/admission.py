@@ -29,13 +29,6 @@ from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
 from reconciler.apiserver.verbs.write_rules import Admitted, same_json
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "ConfiguredAdmission",
-    "check_permissions",
-    "needs_permissions",
-]
-
-
 _EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})
 _FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")
 

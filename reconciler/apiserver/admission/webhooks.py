@@ -23,20 +23,6 @@ from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "GROUP",
-    "CallFailed",
-    "Webhook",
-    "WebhookCaller",
-    "configured",
-    "denial",
-    "endpoint_for",
-    "read_webhooks",
-    "review_request",
-    "selected",
-]
-
-
 GROUP = "admissionregistration.k8s.io"
 
 

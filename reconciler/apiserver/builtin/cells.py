@@ -22,20 +22,6 @@ from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "NONE",
-    "UNKNOWN",
-    "UNSET",
-    "Cell",
-    "Column",
-    "built_in_columns",
-    "joined",
-    "selector",
-    "shortened",
-    "show_age",
-]
-
-
 Cell = Callable[[JSONObject, datetime], Any]
 
 NONE, UNSET, UNKNOWN = "<none>", "<unset>", "<unknown>"

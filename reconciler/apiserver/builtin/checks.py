@@ -19,8 +19,6 @@ from reconciler.apiserver.encoding.text import quoted, read_quantity
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
-__all__ = ["CHECKS", "EAGER", "selects", "without_empty"]
-
 Error = Callable[[Rule, Place, Any, str], FieldError]
 Test = Callable[[Rule, Place, Any], bool]
 _EMPTY: tuple[Any, ...] = (None, "", [], {})

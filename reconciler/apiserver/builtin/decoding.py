@@ -18,8 +18,6 @@ from reconciler.apiserver.encoding.text import NOT_A_QUANTITY, canonical_quantit
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = ["BuiltInContents", "Decoding", "Malformed", "Place", "first_error", "read_time", "restoring_problem"]
-
 _ABSENT = object()
 _PYTHON_TYPES: dict[str, Any] = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}
 _TIMES = ("date-time", "micro-time")

@@ -14,8 +14,6 @@ from reconciler.apiserver.encoding.text import read_quantity, recorded
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
-__all__ = ["APPROVAL", "FINAL", "KIND_CHECKS", "content_of_request"]
-
 # CertificateSigningRequests.
 
 APPROVAL = ("Approved", "Denied")

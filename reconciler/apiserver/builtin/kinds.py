@@ -21,28 +21,6 @@ from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "BUILT_IN",
-    "REVIEWS",
-    "FieldReader",
-    "KindInfo",
-    "built_in_node",
-    "field_reader",
-    "filled",
-    "from_events_group",
-    "member_types",
-    "metadata_node",
-    "place_of",
-    "recorded_groups",
-    "selectable_fields",
-    "shown_empty",
-    "skeleton_of",
-    "to_events_group",
-    "type_name",
-    "type_node",
-]
-
-
 Completion = Callable[[JSONObject], JSONObject]
 _NODES: dict[str, Node] = {}
 _WITH_UIDS = ("core.", "meta.")

@@ -18,21 +18,6 @@ from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity
 from reconciler.apiserver.schema import formats
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "FORMS",
-    "Check",
-    "Place",
-    "Rule",
-    "amount",
-    "condition",
-    "getter",
-    "named",
-    "old_value",
-    "parsed_address",
-    "read_rule",
-]
-
-
 _PATH = re.compile(r"(/|\^*)(@?)(.*)")
 _PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
 _RULE = re.compile(

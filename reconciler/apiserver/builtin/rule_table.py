@@ -36,8 +36,6 @@ from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import data_file
 from reconciler.wire import JSONObject
 
-__all__ = ["section_lines", "section_names", "violations"]
-
 Step = Callable[[Place, list[FieldError]], None]
 
 

@@ -22,9 +22,6 @@ from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.wire import JSONObject
 
-__all__ = ["CERTIFICATES", "Strategy", "certificate_strategy", "strategy_of"]
-
-
 Check = Callable[[JSONObject, JSONObject | None], Iterable[FieldError]]
 UpdateCheck = Callable[[JSONObject, JSONObject], Findings]
 _BESIDES_THE_SOURCE = {

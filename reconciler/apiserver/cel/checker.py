@@ -19,8 +19,6 @@ from reconciler.apiserver.cel.syntax_tree import Expr, Tree
 from reconciler.apiserver.schema.formats import pattern_problem
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 
-__all__ = ["Checked", "check_expression", "instantiation_problem"]
-
 _OPTIONAL = {"format.named": "optional_type(kubernetes.NamedFormat)", "validate": "optional_type(list(string))"}
 """The functions whose results are optionals, which the engine's compiler cannot express, with their types."""
 _RETURN_OPTIONALS = frozenset({"_?._", "_[?_]", "optional.of", "or"})

@@ -14,8 +14,6 @@ from reconciler.apiserver.cel.model import member_of
 from reconciler.apiserver.cel.syntax_tree import Expr
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 
-__all__ = ["RULE_COST_LIMIT", "TOTAL_COST_LIMIT", "cost_of", "excess_factor", "occurrences", "occurrences_below"]
-
 RULE_COST_LIMIT = 10_000_000
 """The budget of one rule; apiextensions' ``StaticEstimatedCostLimit``."""
 

@@ -16,16 +16,6 @@ from typing import Any
 from reconciler.apiserver.encoding.text import data_file
 from reconciler.errors import MissingExtra
 
-__all__ = [
-    "CelType",
-    "Function",
-    "cel_type",
-    "checking_environment",
-    "named_types",
-    "require_engine",
-    "running_environment",
-]
-
 CelType = Any
 """A type of the engine, whose stubs are not typed."""
 

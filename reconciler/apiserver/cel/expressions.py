@@ -16,13 +16,6 @@ from reconciler.apiserver.cel.syntax_tree import Expr, Tree, read_tree
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import Node
 
-__all__ = [
-    "CompileError",
-    "Expression",
-    "check_condition",
-    "compile_expression",
-]
-
 _EXISTS_ONE = re.compile(r"\bexists_one\b")
 _MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
 _ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")

@@ -19,8 +19,6 @@ from reconciler.apiserver.cel.rewriting import runtime_functions
 from reconciler.apiserver.encoding.text import quantity_text, read_quantity
 from reconciler.apiserver.schema.formats import FORMATS, form_problems, label_problems, qualified_name_problems
 
-__all__ = ["functions"]
-
 Tagged = dict[str, Any]
 _QUANTITY, _VERSION, _URL = "kubernetes.Quantity", "kubernetes.Semver", "kubernetes.URL"
 _FORMAT, _IP, _CIDR = "kubernetes.NamedFormat", "net.IP", "net.CIDR"

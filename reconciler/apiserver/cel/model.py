@@ -8,8 +8,6 @@ from typing import Any
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = ["FORMAT_TYPES", "RESERVED_WORD", "member_of", "to_cel", "type_of"]
-
 RESERVED_WORD = re.compile(
     "true|false|null|in|as|break|const|continue|else|for|function|if|import|let|loop|package|namespace|return|var|void|while"
 )

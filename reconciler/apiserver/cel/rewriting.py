@@ -19,8 +19,6 @@ from reconciler.apiserver.cel.engine import Function
 from reconciler.apiserver.cel.model import FORMAT_TYPES
 from reconciler.apiserver.cel.syntax_tree import Fields, Tree, change_expressions, write_message
 
-__all__ = ["Changes", "runnable", "runtime_functions"]
-
 _RENAMED = {"cel.@mapInsert": "@mapInsert"}
 _OPTIONAL = frozenset({"format.named", "validate"})
 """The functions whose results are wrapped in optionals."""

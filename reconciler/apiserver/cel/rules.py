@@ -26,18 +26,6 @@ from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.schema.validation import item_key
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "CONDITION_VARIABLES",
-    "CompiledRules",
-    "Condition",
-    "Rule",
-    "RuleSet",
-    "children",
-    "match_conditions",
-    "outcome_of",
-]
-
-
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 
 

@@ -21,8 +21,6 @@ from reconciler.apiserver.storage.store import encode
 from reconciler.http import HTTPResponse, Transport
 from reconciler.wire import JSONObject
 
-__all__ = ["ConversionNeeded", "conversion_of", "with_conversions"]
-
 _SUBJECT = ("kind", "name", "namespace", "uid")
 _SECONDS = 30
 """How long a webhook may take to answer."""

@@ -19,8 +19,6 @@ from reconciler.apiserver.storage.store import Stored
 from reconciler.http import Transport
 from reconciler.wire import Condition, JSONObject
 
-__all__ = ["CLEANUP", "Definitions"]
-
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """The finalizer of a definition that is being deleted; removed when its last custom resource is gone."""
 

@@ -24,9 +24,6 @@ from reconciler.apiserver.storage.cluster import CustomContents, Endpoint, Regis
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
 
-__all__ = ["OpenAPI", "encode_definitions"]
-
-
 _EXTENSION = 31
 _REF = "#/components/schemas/"
 _GVK = "x-kubernetes-group-version-kind"

@@ -19,9 +19,6 @@ from reconciler.apiserver.schema.validation import SchemaValidator
 from reconciler.apiserver.storage.cluster import CustomContents, contents_of
 from reconciler.wire import JSONObject
 
-__all__ = ["check_definition", "unknown_formats"]
-
-
 _SCHEMA = "apiextensions.v1.JSONSchemaProps"
 _IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")
 _NUMBER_FORMATS = frozenset({*INTEGER_RANGES, "float", "double", "int-or-string", ""})

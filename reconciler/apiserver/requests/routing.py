@@ -14,8 +14,6 @@ from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.users import ADMIN, User
 from reconciler.http import HTTPRequest
 
-__all__ = ["ACTIONS", "Call", "route"]
-
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _ACTION = {"POST": "create"}

@@ -13,8 +13,6 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.http.tls import client_tls_context
 from reconciler.wire import JSONObject
 
-__all__ = ["WebhookAddress", "post_to_webhook", "review_version", "webhook_address"]
-
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a response that are read: more than five objects of the largest size that etcd accepts."""
 

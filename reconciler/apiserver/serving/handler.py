@@ -36,8 +36,6 @@ from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
-__all__ = ["Handler", "HandlerResult", "refusal_response"]
-
 _JSON = {"content-type": "application/json"}
 _TOKEN_SECONDS = 10 * 365 * 86_400
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")

@@ -32,8 +32,6 @@ from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["HandlerChain", "ServerStatistics"]
-
 _LATE_SECONDS = 0.05
 
 

@@ -27,9 +27,6 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.serving import BadBody, Limits
 from reconciler.wire import JSONObject
 
-__all__ = ["UserConnection"]
-
-
 if TYPE_CHECKING:
     from aiohttp import web
 

@@ -8,8 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["Defined", "documents_of"]
-
 
 @runtime_checkable
 class Defined(Protocol):

@@ -23,18 +23,6 @@ from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONValue
 
-__all__ = [
-    "WRITES",
-    "LoggedRequest",
-    "LoggedWrites",
-    "RequestLog",
-    "ServerAction",
-    "changed_paths",
-    "log_entry",
-    "printable",
-]
-
-
 _MAX_PATHS = 64
 _MAX_CHARACTERS = 256
 """How much of a path or a header is kept, so that the size of the log is bounded in bytes too."""

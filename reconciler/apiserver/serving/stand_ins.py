@@ -13,8 +13,6 @@ from reconciler.http import Transport
 if TYPE_CHECKING:
     from reconciler.testing.workloads import WorkloadControllers
 
-__all__ = ["IMMEDIATE", "StandIns"]
-
 IMMEDIATE = ("garbage", "namespaces")
 """The controllers that are a part of each write."""
 

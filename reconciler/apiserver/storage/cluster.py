@@ -28,21 +28,6 @@ from reconciler.apiserver.storage.store import Revisions, Store, Stored
 from reconciler.clock import Clock
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "BLOCKING",
-    "Cluster",
-    "CommitHook",
-    "Convert",
-    "CustomContents",
-    "Endpoint",
-    "Registry",
-    "Resource",
-    "ScalePaths",
-    "contents_of",
-    "timestamp",
-]
-
-
 BLOCKING = frozenset(
     {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
 )

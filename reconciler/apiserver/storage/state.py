@@ -22,9 +22,6 @@ from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.errors import ConfigurationError
 from reconciler.wire import JSONObject
 
-__all__ = ["DEFINITIONS", "DataDirectory", "State", "read_state", "snapshot_of"]
-
-
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
 _FORMAT = "kube-reconciler state, version 1"

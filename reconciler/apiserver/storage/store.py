@@ -17,8 +17,6 @@ import msgspec
 
 from reconciler.wire import JSONObject
 
-__all__ = ["ADDED", "DELETED", "MODIFIED", "Event", "Revisions", "Snapshot", "Store", "Stored", "encode"]
-
 ADDED = "ADDED"
 MODIFIED = "MODIFIED"
 DELETED = "DELETED"

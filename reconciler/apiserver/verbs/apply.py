@@ -32,8 +32,6 @@ from reconciler.apiserver.verbs import write_rules
 from reconciler.apiserver.verbs.merge import merge, prune
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = ["apply_to_new", "apply_to_stored", "left_to_kubectl", "read_applied_configuration", "record_last_applied"]
-
 _UNOWNED = "before-first-apply"
 """The manager of fields that were set before the object had managedFields."""
 _SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")

@@ -28,13 +28,6 @@ from reconciler.apiserver.verbs.views import WHOLE
 from reconciler.apiserver.verbs.write_rules import Admission, Admitted, Outdated, WriteResult, is_removable
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "Deleter",
-    "GarbageCollector",
-    "check_preconditions",
-]
-
-
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _READERS_RUN_AFTER = 32
 """Deletions of a collection after which watches get a turn, so that their readers do not fall behind the history."""

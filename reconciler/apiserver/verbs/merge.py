@@ -10,13 +10,6 @@ from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
 from reconciler.wire import JSONObject, JSONValue
 
-__all__ = [
-    "merge",
-    "prune",
-    "type_errors",
-]
-
-
 _NO_KEY: Mapping[type, str] = {
     dict: "associative list without keys has an element that's a map type",
     list: "not supported: associative list with lists as elements",

@@ -18,8 +18,6 @@ from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject, JSONValue
 
-__all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch", "strategic_merge"]
-
 MAX_OPERATIONS = 10_000
 """Operations of a JSON patch, as in kube-apiserver."""
 MAX_COPIED_BYTES = 3 * 1024 * 1024

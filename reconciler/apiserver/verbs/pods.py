@@ -16,11 +16,6 @@ from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace, uid_conflict
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "PodSubresources",
-]
-
-
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 _FORBIDDEN = "Cannot evict pod as it would violate the pod's disruption budget."
 _MANY = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."

@@ -25,8 +25,6 @@ from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.wire import JSONObject
 
-__all__ = ["Reader", "selector_of"]
-
 _CONTINUE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "

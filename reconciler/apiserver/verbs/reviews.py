@@ -22,12 +22,6 @@ from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace
 from reconciler.wire import JSONObject
 
-__all__ = [
-    "Reviews",
-    "TokenRequests",
-]
-
-
 _EVERYTHING = {
     "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
     "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],

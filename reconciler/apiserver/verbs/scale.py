@@ -24,12 +24,6 @@ from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Admitted, WriteResult
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = [
-    "Scaler",
-    "read_scale",
-]
-
-
 _VERSION = "autoscaling/v1"
 
 _UNKNOWN = 'no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"'

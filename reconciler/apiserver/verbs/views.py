@@ -16,8 +16,6 @@ from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.clock import Clock
 from reconciler.wire import JSONObject
 
-__all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_yaml"]
-
 _WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _META = "meta.k8s.io/v1"
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}

@@ -22,8 +22,6 @@ from reconciler.apiserver.verbs.views import WholeView
 from reconciler.errors import OutcomeUnknown
 from reconciler.wire import JSONObject
 
-__all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
-
 BOOKMARK_SECONDS = 60.0
 """The interval of bookmarks in a quiet watch that allows them; measured on kube-apiserver 1.36."""
 

@@ -39,8 +39,6 @@ from reconciler.apiserver.verbs.write_rules import Admission, Admitted, Outdated
 from reconciler.errors import APIError
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = ["Writer"]
-
 _MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
 
 

@@ -20,32 +20,6 @@ from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.merge import type_errors
 from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = [
-    "SYSTEM_METADATA",
-    "Admission",
-    "Admitted",
-    "Outdated",
-    "WriteResult",
-    "bumps_generation",
-    "can_track_owners",
-    "check_name",
-    "check_name_and_namespace",
-    "check_name_given",
-    "check_namespace",
-    "check_resource_version",
-    "differs_only_in_times",
-    "drop_resource_version",
-    "is_removable",
-    "managed_fields_of",
-    "needs_conversion",
-    "restore",
-    "restrict_to_subresource",
-    "same_json",
-    "schema_mismatch",
-    "uid_conflict",
-    "validate_contents",
-]
-
 
 @dataclass(slots=True)
 class WriteResult:
