@@ -8,12 +8,15 @@ Guarantees: a response follows from the requests before it, the seed and the clo
 grow with the number of requests before it. What is kept of the past is bounded, and what is dropped is counted.
 """
 
-from reconciler.apiserver.fault_effects import (
+from reconciler.apiserver.faults import (
+    Chaos,
     CutWatches,
     Delay,
     Effect,
     EventOrder,
     Fault,
+    FaultOptions,
+    Faults,
     Lose,
     Match,
     Refuse,
@@ -22,7 +25,6 @@ from reconciler.apiserver.fault_effects import (
     Stall,
     StallWatches,
 )
-from reconciler.apiserver.faults import Chaos, FaultOptions, Faults
 from reconciler.apiserver.server import APIServer
 from reconciler.apiserver.serving.handler_chain import ServerStatistics
 from reconciler.apiserver.serving.listener import UserConnection

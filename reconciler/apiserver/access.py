@@ -14,10 +14,10 @@ import msgspec
 
 from reconciler.apiserver import users
 from reconciler.apiserver.builtin.checks import selects
+from reconciler.apiserver.cluster import Cluster, Resource
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import data_file, quoted
-from reconciler.apiserver.storage.cluster import Cluster, Resource
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens, User, account_name
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject

@@ -14,10 +14,10 @@ from urllib.parse import unquote
 
 import msgspec
 
+from reconciler.apiserver.cluster import Cluster
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import go_bool, quoted
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.storage.store import Store
+from reconciler.apiserver.store import Store
 from tests.apiserver.api import WIDGETS, Api, definition, widget
 
 pytestmark = pytest.mark.virtual_time

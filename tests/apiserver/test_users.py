@@ -305,8 +305,8 @@ class OnlyJane:
 async def test_admission_knows_the_user() -> None:
     async with APIServer() as server:
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
-        hook: dict[str, Any] = {"name": "only.jane.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [rule]}
-        hook |= {"clientConfig": {"url": "https://webhooks.example/"}}
+        hook: dict[str, Any] = {"name": "only.jane.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None"}
+        hook |= {"clientConfig": {"url": "https://webhooks.example/"}, "rules": [rule]}
         condition = {"name": "people", "expression": "request.userInfo.username != 'admin'"}
         hooks = [{**hook, "matchConditions": [condition]}]
         group, kind = "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.cel.model import RESERVED_WORD
+from reconciler.apiserver.cel.rewriting import RESERVED_WORD
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity
 from reconciler.apiserver.schema import formats

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from reconciler.apiserver.builtin import preparation
-from reconciler.apiserver.builtin.checks import without_empty
-from reconciler.apiserver.builtin.kind_checks import APPROVAL, FINAL, content_of_request
+from reconciler.apiserver.builtin.checks import APPROVAL, FINAL, content_of_request, without_empty
 from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.builtin.preparation import COMPLETE, FINISH, Change, complete_pod, finish_job
 from reconciler.apiserver.builtin.rule_table import violations

@@ -7,11 +7,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.cel import engine
 from reconciler.apiserver.cel.checker import check_expression, instantiation_problem
-from reconciler.apiserver.cel.functions import functions
-from reconciler.apiserver.cel.model import type_of
-from reconciler.apiserver.cel.rewriting import Changes, runnable
+from reconciler.apiserver.cel.functions import (
+    cel_type,
+    checking_environment,
+    functions,
+    named_types,
+    require_engine,
+    running_environment,
+)
+from reconciler.apiserver.cel.rewriting import Changes, runnable, type_of
 from reconciler.apiserver.cel.syntax_tree import Expr, Tree, read_tree
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import Node
@@ -48,13 +53,13 @@ def compile_expression(source: str, node: Node, *, optional_old: bool) -> Expres
     """
     of_object = "map(string, dyn)"
     known = type_of(node).replace("object", of_object)
-    kind = engine.cel_type(known or (of_object if node.type == "object" else "dyn"))
-    variables = {"self": kind, "oldSelf": engine.cel_type("dyn") if optional_old else kind}
-    expression = _compiled(source, engine.checking_environment(variables, functions))
+    kind = cel_type(known or (of_object if node.type == "object" else "dyn"))
+    variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
+    expression = _compiled(source, checking_environment(variables))
     tree = read_tree(expression.serialize())
     checked = check_expression(tree, node, optional_old=optional_old)
     _check_tree(source, tree, checked.problems)
-    program = engine.running_environment(functions).deserialize(
+    program = running_environment().deserialize(
         runnable(tree, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
     )
     return Expression(program, checked.result or expression.return_type().name().lower(), tree, checked.uses_old)
@@ -110,7 +115,7 @@ def _as_real_server(text: str, compiled: str, source: str) -> str:
         first, rest = _split_first(found[5])
         return f"{found[1]}{first}.({rest})'"
 
-    return _MISMATCH.sub(receiver_first, engine.named_types(_in_order(text)))
+    return _MISMATCH.sub(receiver_first, named_types(_in_order(text)))
 
 
 def _in_order(text: str) -> str:
@@ -151,8 +156,8 @@ def check_condition(source: str, documents: Sequence[str]) -> Any:
         CompileError: it does not compile, or its result is not a boolean.
         MissingExtra: the CEL engine is not installed.
     """
-    engine.require_engine()
-    environment = engine.checking_environment(dict.fromkeys(documents, engine.cel_type("dyn")), functions)
+    require_engine()
+    environment = checking_environment(dict.fromkeys(documents, cel_type("dyn")))
     try:
         expression = _compiled(source, environment)
     except CompileError as error:
@@ -164,7 +169,7 @@ def check_condition(source: str, documents: Sequence[str]) -> Any:
     tree = read_tree(expression.serialize())
     undefined = [(tree.positions.get(place, 0), f"undefined field '{field}'") for place, field in _unknown_fields(tree)]
     _check_tree(source, tree, undefined)
-    return engine.running_environment(functions).deserialize(runnable(tree, Changes(_runs_as(), {}, {}, False)))
+    return running_environment().deserialize(runnable(tree, Changes(_runs_as(), {}, {}, False)))
 
 
 def _first_names(text: str) -> str:

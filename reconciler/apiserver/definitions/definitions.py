@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
 from reconciler.apiserver.builtin.strategies import CERTIFICATES, Strategy, certificate_strategy, strategy_of
+from reconciler.apiserver.cluster import Cluster, CustomContents, Endpoint, Resource, ScalePaths, contents_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition, unknown_formats
 from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Cluster, CustomContents, Endpoint, Resource, ScalePaths, contents_of
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.http import Transport
 from reconciler.wire import Condition, JSONObject
 

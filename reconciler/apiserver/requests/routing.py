@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from reconciler.apiserver.cluster import Endpoint, Registry
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool
-from reconciler.apiserver.storage.cluster import Endpoint, Registry
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ADMIN, User
 from reconciler.http import HTTPRequest
 

@@ -11,27 +11,26 @@ from functools import partial
 from typing import Any
 
 from reconciler.apiserver.access import AccessControl, Roles
-from reconciler.apiserver.admission.admission import ConfiguredAdmission
-from reconciler.apiserver.admission.webhooks import WebhookCaller
+from reconciler.apiserver.admission import ConfiguredAdmission
+from reconciler.apiserver.cluster import Cluster
 from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.state import DEFINITIONS, State
-from reconciler.apiserver.storage.store import Stored, encode
+from reconciler.apiserver.state import DEFINITIONS, State
+from reconciler.apiserver.store import Stored, encode
 from reconciler.apiserver.users import ISSUER, Credentials, Tokens, User
 from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
-from reconciler.apiserver.verbs.pods import PodSubresources
 from reconciler.apiserver.verbs.read import Reader
-from reconciler.apiserver.verbs.reviews import Reviews, TokenRequests
 from reconciler.apiserver.verbs.scale import Scaler, read_scale
+from reconciler.apiserver.verbs.subresources import PodSubresources, Reviews, TokenRequests
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Outdated, WriteResult
+from reconciler.apiserver.webhooks import WebhookCaller
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport

@@ -7,10 +7,12 @@ import random
 import weakref
 from dataclasses import dataclass, replace
 
+from reconciler.apiserver.cluster import Resource
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.fault_effects import (
+from reconciler.apiserver.faults import (
     CutWatches,
     EventOrder,
+    Faults,
     Lose,
     Refuse,
     ReorderEvents,
@@ -19,13 +21,11 @@ from reconciler.apiserver.fault_effects import (
     StallWatches,
     Strike,
 )
-from reconciler.apiserver.faults import Faults
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, log_entry
-from reconciler.apiserver.storage.cluster import Resource
-from reconciler.apiserver.storage.state import DataDirectory
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.state import DataDirectory
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import Denied
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.clock import Clock

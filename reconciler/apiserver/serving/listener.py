@@ -20,7 +20,7 @@ from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
 from reconciler.apiserver.serving.handler import refusal_response
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.store import encode
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse

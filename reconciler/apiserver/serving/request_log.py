@@ -7,18 +7,17 @@ the whole log.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 from reconciler.apiserver.builtin.kinds import REVIEWS
 from reconciler.apiserver.managed_fields import manager_of
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.serving.manifests import Defined
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONValue
@@ -32,6 +31,15 @@ CYCLE_HEADER = "x-reconcile-id"
 """The header with which a client marks the requests of one reconcile; the server only logs it."""
 _BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})
 _ABSENT = object()
+
+
+@runtime_checkable
+class Defined(Protocol):
+    """A class with a CustomResourceDefinition."""
+
+    def crd(self) -> Mapping[str, Any]:
+        """Return the CustomResourceDefinition."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
+from reconciler.apiserver.cluster import Cluster, Resource, timestamp
 from reconciler.apiserver.definitions.definitions import CLEANUP
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_bool, go_int
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Cluster, Resource, timestamp
-from reconciler.apiserver.storage.store import Store, Stored
+from reconciler.apiserver.store import Store, Stored
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE

@@ -15,7 +15,7 @@ from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_type, go_va
 from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.store import encode
 from reconciler.wire import JSONObject, JSONValue
 
 MAX_OPERATIONS = 10_000

@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reconciler.apiserver.cluster import Cluster
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
@@ -19,8 +20,7 @@ from reconciler.apiserver.requests.selectors import (
     parse_label_selector,
     parse_shard_selector,
 )
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import Snapshot, Store, Stored, encode
+from reconciler.apiserver.store import Snapshot, Store, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import Watch
 from reconciler.wire import JSONObject

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 from reconciler.apiserver.builtin.kinds import shown_empty
+from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.selectors import Selector
-from reconciler.apiserver.storage.cluster import Endpoint
-from reconciler.apiserver.storage.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
+from reconciler.apiserver.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.errors import OutcomeUnknown
 from reconciler.wire import JSONObject

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.strategies import Strategy
+from reconciler.apiserver.cluster import Cluster
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.managed_fields import (
     NO_RESET_FIELDS,
@@ -29,8 +30,7 @@ from reconciler.apiserver.requests.metadata import (
     validate_metadata_update,
 )
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
 from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
 from reconciler.apiserver.verbs.decoding import decode_patched, read_document

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from reconciler.controller import Outcome, Result
-from reconciler.testing.workloads.base import (
+from reconciler.wire import JSONObject
+from reconciler.workloads.base import (
     POD,
     WorkloadReconciler,
     is_active,
@@ -15,7 +16,6 @@ from reconciler.testing.workloads.base import (
     set_condition,
     without_zeros,
 )
-from reconciler.wire import JSONObject
 
 __all__ = ["Jobs"]
 

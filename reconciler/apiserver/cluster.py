@@ -24,7 +24,7 @@ from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.schema.formats import RANDOM_LETTERS
 from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune_and_default
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
-from reconciler.apiserver.storage.store import Revisions, Store, Stored
+from reconciler.apiserver.store import Revisions, Store, Stored
 from reconciler.clock import Clock
 from reconciler.wire import JSONObject
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from reconciler.controller import Outcome, Result
-from reconciler.testing.workloads.base import (
+from reconciler.wire import JSONObject
+from reconciler.workloads.base import (
     POD,
     WorkloadReconciler,
     hash_of,
@@ -19,7 +20,6 @@ from reconciler.testing.workloads.base import (
     set_condition,
     without_zeros,
 )
-from reconciler.wire import JSONObject
 
 __all__ = [
     "Deployments",

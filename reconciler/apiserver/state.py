@@ -16,9 +16,9 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
+from reconciler.apiserver.cluster import Cluster, Resource
 from reconciler.apiserver.encoding.refusals import qualified
-from reconciler.apiserver.storage.cluster import Cluster, Resource
-from reconciler.apiserver.storage.store import Stored, encode
+from reconciler.apiserver.store import Stored, encode
 from reconciler.errors import ConfigurationError
 from reconciler.wire import JSONObject
 

@@ -10,10 +10,10 @@ from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.http import Transport
 from reconciler.manager import Manager
-from reconciler.testing.workloads.base import PodRunner, WorkloadReconciler
-from reconciler.testing.workloads.deployments import Deployments, ReplicaSets
-from reconciler.testing.workloads.jobs import Jobs
-from reconciler.testing.workloads.sets import DaemonSets, StatefulSets
+from reconciler.workloads.base import PodRunner, WorkloadReconciler
+from reconciler.workloads.deployments import Deployments, ReplicaSets
+from reconciler.workloads.jobs import Jobs
+from reconciler.workloads.sets import DaemonSets, StatefulSets
 
 __all__ = ["WorkloadControllers"]
 

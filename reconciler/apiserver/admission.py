@@ -8,7 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.apiserver.access import RBAC, Roles, describe_missing, missing_rules
-from reconciler.apiserver.admission.webhooks import (
+from reconciler.apiserver.builtin.strategies import CERTIFICATES
+from reconciler.apiserver.cluster import Cluster, Endpoint, Resource
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.store import Stored
+from reconciler.apiserver.users import MASTERS, Attributes, denied
+from reconciler.apiserver.verbs.decoding import decode_patched
+from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
+from reconciler.apiserver.verbs.write_rules import Admitted, same_json
+from reconciler.apiserver.webhooks import (
     GROUP,
     CallFailed,
     Webhook,
@@ -18,15 +27,6 @@ from reconciler.apiserver.admission.webhooks import (
     review_request,
     selected,
 )
-from reconciler.apiserver.builtin.strategies import CERTIFICATES
-from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.storage.cluster import Cluster, Endpoint, Resource
-from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.users import MASTERS, Attributes, denied
-from reconciler.apiserver.verbs.decoding import decode_patched
-from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
-from reconciler.apiserver.verbs.write_rules import Admitted, same_json
 from reconciler.wire import JSONObject
 
 _EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})

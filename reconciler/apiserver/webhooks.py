@@ -12,11 +12,11 @@ import msgspec
 
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of
+from reconciler.apiserver.cluster import Endpoint, Registry
+from reconciler.apiserver.definitions.conversion import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
-from reconciler.apiserver.storage.cluster import Endpoint, Registry
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.store import encode
 from reconciler.apiserver.verbs.write_rules import Admitted
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError

@@ -8,7 +8,8 @@ from typing import Any
 from reconciler.controller import Outcome, Result, Watch
 from reconciler.errors import AlreadyExists
 from reconciler.meta import Request
-from reconciler.testing.workloads.base import (
+from reconciler.wire import JSONObject
+from reconciler.workloads.base import (
     POD,
     WorkloadReconciler,
     hash_of,
@@ -19,7 +20,6 @@ from reconciler.testing.workloads.base import (
     scaled,
     without_zeros,
 )
-from reconciler.wire import JSONObject
 
 __all__ = [
     "DaemonSets",
