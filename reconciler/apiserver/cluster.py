@@ -224,7 +224,7 @@ class Endpoint:
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""
-        return stored.encoded(self.api_version, self.to_served)
+        return stored.encodings.get(self.api_version) or stored.encoded(self.api_version, self.to_served)
 
 
 def _api_version(group: str, version: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
@@ -23,7 +23,6 @@ EventOrder = Literal["before", "after", "late", "seeded"]
 _WHEN = {False: "", True: " after it took effect"}
 OneOrMore: TypeAlias = str | Collection[str]
 """A value, or several of which any matches."""
-_E = TypeVar("_E")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,29 +253,25 @@ class Fault:
 
 
 class Strike:
-    """The combined effects of all faults that hit one request; false if none did.
+    """The combined effects of all faults that hit one request.
 
     Attributes:
+        effects: the first effect of each kind, by its class; empty if no fault hit.
         delay: seconds to wait first.
+        text: the effects in a few words, for the request log.
     """
 
-    def __init__(self, faults: Sequence[Fault], rng: random.Random) -> None:
-        self._faults = faults
-        self._effects = [effect for fault in faults for effect in fault.effects]
-        self.delay = sum(
-            effect.drawn(fault.rng or rng) for fault in faults for effect in fault.effects if isinstance(effect, Delay)
-        )
+    def __init__(self, faults: Sequence[Fault] = (), delay: float = 0.0) -> None:
+        self.effects: dict[type, Any] = {}
+        for fault in faults:
+            for effect in fault.effects:
+                self.effects.setdefault(type(effect), effect)
+        self.delay = delay
+        self.text = ", ".join(map(str, faults))
 
-    def effect(self, kind: type[_E]) -> _E | None:
-        """Return the first effect of a kind, or None."""
-        return next((effect for effect in self._effects if isinstance(effect, kind)), None)
 
-    def __bool__(self) -> bool:
-        return bool(self._faults)
-
-    def __str__(self) -> str:
-        """Return the effects in a few words, for the request log."""
-        return ", ".join(map(str, self._faults))
+NO_STRIKE = Strike()
+"""What hits a request without faults."""
 
 
 _WRITES = ("create", "update", "patch", "delete")
@@ -417,12 +412,14 @@ class Faults:
 
     Args:
         rng: the source of chance.
+
+    Attributes:
+        active: the faults that can hit requests.
     """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._active: list[Fault] = []
-        self._no_strike = Strike((), rng)
+        self.active: list[Fault] = []
 
     def add(
         self,
@@ -462,9 +459,9 @@ class Faults:
             times,
             probability,
             rng,
-            self._active,
+            self.active,
         )
-        self._active.append(fault)
+        self.active.append(fault)
         return fault
 
     def chaos(
@@ -504,23 +501,29 @@ class Faults:
 
     def clear(self) -> None:
         """Remove all faults."""
-        self._active.clear()
+        self.active.clear()
 
     def strike(self, call: Call | None, request: HTTPRequest) -> Strike:
         """Return the effects of the faults that hit a request, and count the hits."""
         found: list[Fault] = []
         answered = False
-        for fault in list(self._active):
+        for fault in list(self.active):
             if (answered and fault.answers) or not fault.match.matches(call, request):
                 continue
             if fault.probability < 1.0 and (fault.rng or self._rng).random() >= fault.probability:
                 continue
             fault.hits += 1
             if fault.times is not None and fault.hits >= fault.times:
-                self._active.remove(fault)
+                self.active.remove(fault)
             found.append(fault)
             answered = answered or fault.answers
-        return Strike(found, self._rng) if found else self._no_strike
+        delay = sum(
+            effect.drawn(fault.rng or self._rng)
+            for fault in found
+            for effect in fault.effects
+            if isinstance(effect, Delay)
+        )
+        return Strike(found, delay)
 
 
 def _effects(options: FaultOptions) -> list[Effect]:

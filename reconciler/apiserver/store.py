@@ -47,13 +47,14 @@ class Stored:
         rv: the resourceVersion as an integer.
         doc: the document in the storage version. Never changed.
         size: the size of its JSON in bytes; 0 before it is measured.
+        encodings: its JSON in each view that was encoded.
     """
 
     key: str
     rv: int
     doc: JSONObject
     size: int = 0
-    _bytes: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
+    encodings: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
 
     def measure(self, view: str) -> int:
         """Measure the JSON in the storage version, which is then cached for readers, and return its size in bytes."""
@@ -62,9 +63,9 @@ class Stored:
 
     def encoded(self, view: str, convert: Callable[[JSONObject], JSONObject] | None = None) -> bytes:
         """Return the JSON in one view, encoded once; by default, that of the document itself."""
-        found = self._bytes.get(view)
+        found = self.encodings.get(view)
         if found is None:
-            found = self._bytes[view] = encode(self.doc if convert is None else convert(self.doc))
+            found = self.encodings[view] = encode(self.doc if convert is None else convert(self.doc))
         return found
 
     @property

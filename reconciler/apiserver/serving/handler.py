@@ -176,7 +176,9 @@ class Handler:
                 return self._answer(request)
             if call.verb == "watch":
                 return self._watch(call, stale, expired)
-            return await with_conversions(lambda: self._read(call, stale))
+            if call.endpoint.resource.convert is None:
+                return await self._read(call, stale)
+            return await with_conversions(partial(self._read, call, stale))
         except (Refusal, MissingExtra) as error:
             return _failure(call, error)
 
@@ -232,7 +234,7 @@ class Handler:
         """Make a write, again whenever the object changed while webhooks were called, as the real server does."""
         while True:
             try:
-                return await with_conversions(lambda: self._dispatch_write(call))
+                return await with_conversions(partial(self._dispatch_write, call))
             except Outdated:
                 call.warnings, call.duplicates = [], []
 
@@ -361,6 +363,8 @@ def _warning_headers(call: Call, texts: list[str]) -> list[str]:
     """Return the Warning headers for texts, with a warning if the request's API version is deprecated."""
     if call.endpoint.warning:
         texts = [call.endpoint.warning, *texts]
+    if not texts:
+        return []
     # The real server too drops texts that a header cannot hold.
     sent = [text for text in texts if not _CONTROL.search(text)]
     return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]

@@ -6,10 +6,12 @@ import asyncio
 import random
 import weakref
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from reconciler.apiserver.cluster import Resource
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults import (
+    NO_STRIKE,
     CutWatches,
     EventOrder,
     Faults,
@@ -119,17 +121,17 @@ class HandlerChain:
         except Refusal as refusal:
             denied = self.handler.routed(request, refusal.user) if isinstance(refusal, Denied) else None
             return self._log(request, denied, HandlerResult(refusal_response(refusal), refusal.reason))
-        strike = self.faults.strike(call, request)
-        handle = self._handle_with_faults if strike else self._handle_in_order
+        strike = self.faults.strike(call, request) if self.faults.active else NO_STRIKE
+        handle = self._handle_with_faults if strike.effects else self._handle_in_order
         return await handle(request, call, strike)
 
     async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
         watching = call is not None and call.verb == "watch"
-        if strike.effect(Stall) and not watching:
+        if Stall in strike.effects and not watching:
             await self._stall(request, call, strike)
-        lose, refuse = strike.effect(Lose), strike.effect(Refuse)
+        lose, refuse = strike.effects.get(Lose), strike.effects.get(Refuse)
         if not (watching and refuse is not None and refuse.as_event):
             if lose is not None and not lose.after_commit:
                 self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
@@ -140,9 +142,9 @@ class HandlerChain:
         response = await self._handle_in_order(request, call, strike)
         if call is not None:
             plural = call.endpoint.info.plural
-            if strike.effect(CutWatches):
+            if CutWatches in strike.effects:
                 self.cut_watches(plural)
-            if strike.effect(StallWatches):
+            if StallWatches in strike.effects:
                 self.stall_watches(plural)
         if lose is not None and lose.after_commit:
             raise _unknown(request, "a fault withheld the response")
@@ -174,7 +176,7 @@ class HandlerChain:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return await self._read(request, call, strike)
-        reorder = strike.effect(ReorderEvents)
+        reorder = strike.effects.get(ReorderEvents)
         order: EventOrder = self._event_order if reorder is None else reorder.order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
@@ -196,24 +198,24 @@ class HandlerChain:
         return response
 
     async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
-        refuse, stale = strike.effect(Refuse), strike.effect(Stale)
+        refuse, stale = strike.effects.get(Refuse), strike.effects.get(Stale)
         as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
         expired = refuse.refusal(call) if refuse is not None and as_event else None
         seconds = None if stale is None else stale.seconds
         result = await self.handler.read(request, call, stale=seconds, expired=expired)
         if result.watch is not None:
-            result.watch.stalled = strike.effect(Stall) is not None
+            result.watch.stalled = Stall in strike.effects
             self._watches[result.watch] = None
         return self._log(request, call, result, strike)
 
     def _log(
-        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | str = ""
+        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike = NO_STRIKE
     ) -> HTTPResponse:
         self._answered += 1
         written = result.written
         before, after = (None, None) if written is None else (written.before, written.after)
         status, now = result.response.status, self._clock.now()
-        entry = log_entry(now, request, call, status, result.reason, before=before, after=after, fault=str(strike))
+        entry = log_entry(now, request, call, status, result.reason, before=before, after=after, fault=strike.text)
         self.log.add(entry)
         if self._commits:
             try:
@@ -312,7 +314,7 @@ def _unknown(request: HTTPRequest, why: str) -> OutcomeUnknown:
 
 def _without_surrogates(request: HTTPRequest) -> HTTPRequest:
     """Return a request with U+FFFD in place of lone surrogates, which UTF-8 cannot encode."""
-    texts = (request.path, *(text for pair in request.query for text in pair), *request.headers.values())
+    texts = chain((request.path,), *request.query, request.headers.values())
     if all(map(str.isascii, texts)):
         return request
     query = tuple((_replaced(name), _replaced(value)) for name, value in request.query)

@@ -162,7 +162,7 @@ def log_entry(
         "content_type": headers.get("content-type", ""),
     }
     if call is not None:
-        info = call.endpoint.info
+        info = call.endpoint.resource.info
         texts |= {
             "verb": call.verb,
             "group": info.group,

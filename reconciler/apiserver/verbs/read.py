@@ -135,17 +135,16 @@ class Reader:
 
     def get(self, call: Call, stale: float | None = None) -> Stored:
         """Return one object."""
-        endpoint = call.endpoint
         asked = _watch_version(call)
         if asked:
             self._not_in_future(asked)
-        key = endpoint.resource.key(call.namespace, call.name)
-        objects = endpoint.store.objects
+        resource = call.endpoint.resource
+        key, objects = resource.key(call.namespace, call.name), resource.store.objects
         if asked == 0 and stale is not None:
-            objects = self._past(endpoint.store, stale).objects
+            objects = self._past(resource.store, stale).objects
         found = objects.get(key)
         if found is None:
-            raise Refusal.not_found(endpoint.info.plural, endpoint.info.group, call.name)
+            raise Refusal.not_found(resource.info.plural, resource.info.group, call.name)
         return found
 
     def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
