@@ -9,7 +9,7 @@ from typing import Any
 
 from reconciler.apiserver.access import RBAC, Roles, describe_missing, missing_rules
 from reconciler.apiserver.builtin.strategies import CERTIFICATES
-from reconciler.apiserver.cluster import Cluster, Endpoint, Resource
+from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.store import Stored
@@ -133,13 +133,13 @@ def _only_for_garbage_collection(doc: JSONObject, before: JSONObject | None) -> 
 
 
 class ConfiguredAdmission:
-    """Admission by the webhooks that are configured in a cluster; the `Admission` of a server.
+    """Admission by the webhooks that are configured in a cluster; the `AdmissionControl` of a server.
 
     Attributes:
         active: whether anything was ever configured, or roles limit what users may do.
     """
 
-    def __init__(self, cluster: Cluster, caller: WebhookCaller, roles: Roles | None = None) -> None:
+    def __init__(self, cluster: ClusterStorage, caller: WebhookCaller, roles: Roles | None = None) -> None:
         self._caller = caller
         self._roles = roles
         self._cluster = cluster
@@ -148,7 +148,7 @@ class ConfiguredAdmission:
         self.active = roles is not None
         cluster.commit_hooks.append(self.committed)
 
-    def committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
+    def committed(self, resource: APIResource, _old: Stored | None, _new: Stored | None) -> None:
         """Read the configurations again if one has changed; a commit hook."""
         if resource.info.group == GROUP:
             self.active, registry = True, self._cluster.registry

@@ -353,7 +353,7 @@ class Change(NamedTuple):
     changes_unowned: bool = False
 
 
-class ManagedFields:
+class FieldManager:
     """The field owners of one object while a request changes it.
 
     Attributes:

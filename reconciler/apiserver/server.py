@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 from reconciler.apiserver.faults import EventOrder
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
-from reconciler.apiserver.serving.listener import Listener, UserConnection, serving_certificate
+from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.request_log import Defined, LoggedRequest, RequestLog
 from reconciler.apiserver.state import DataDirectory, read_state, snapshot_of
-from reconciler.apiserver.users import Credentials, User, with_groups
+from reconciler.apiserver.users import StaticTokens, UserInfo, with_groups
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -186,13 +186,13 @@ class APIServer:
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
-        self._credentials = Credentials()
+        self._credentials = StaticTokens()
         self._open = False
         self._stand_ins = StandIns(self, controllers, clock)
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         context, self._authority = serving_certificate() if tls else (None, "")
-        self._listener = Listener(self.send, lambda: self._handler_chain.handler.access, clock, context)
+        self._listener = SocketListener(self.send, lambda: self._handler_chain.handler.access, clock, context)
         self._new_handler = functools.partial(
             Handler,
             clock,
@@ -505,7 +505,7 @@ class APIServer:
         """
         if isinstance(groups, str):
             raise ConfigurationError(f"groups must be a list of names, not the string {groups!r}")
-        return self._connection(self._credentials.add(with_groups(User(name, tuple(groups)), ())))
+        return self._connection(self._credentials.add(with_groups(UserInfo(name, tuple(groups)), ())))
 
     def service_account(self, name: str, namespace: str = "default") -> UserConnection:
         """Return a connection of a service account, with a token that is valid for ten years of the server's clock.

@@ -96,7 +96,7 @@ class Event:
     frames: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
-class Snapshot(NamedTuple):
+class ObjectSnapshot(NamedTuple):
     """The objects of one kind at one moment by key, and the keys in etcd's order."""
 
     objects: dict[str, Stored]
@@ -110,7 +110,7 @@ class Snapshot(NamedTuple):
         return bisect.bisect_left(self.keys, f"{namespace}/"), bisect.bisect_left(self.keys, f"{namespace}0")
 
 
-class Store:
+class ObjectStore:
     """The objects of one kind and its recent events.
 
     Attributes:
@@ -134,7 +134,7 @@ class Store:
         self._listeners: dict[int, Callable[[], None]] = {}
         self._woken = False
         self._held: list[int] = []
-        self._past: dict[int, Snapshot] = {}
+        self._past: dict[int, ObjectSnapshot] = {}
 
     # writing
 
@@ -200,16 +200,16 @@ class Store:
     # reading
 
     @property
-    def now(self) -> Snapshot:
+    def now(self) -> ObjectSnapshot:
         """Return the current objects; the result changes with them."""
-        return Snapshot(self.objects, self._keys)
+        return ObjectSnapshot(self.objects, self._keys)
 
     def keys(self, namespace: str | None) -> list[str]:
         """Return the keys of a namespace, or all, in etcd's order."""
         start, stop = self.now.span(namespace)
         return self._keys[start:stop]
 
-    def at(self, rv: int) -> Snapshot | None:
+    def at(self, rv: int) -> ObjectSnapshot | None:
         """Return the objects at a version; None if the history does not reach it.
 
         The cost for a past version grows with the number of objects; it is paid once for all pages of a list.
@@ -226,14 +226,14 @@ class Store:
             found = self._past[position] = self._walk_back(position)
         return found
 
-    def _walk_back(self, position: int) -> Snapshot:
+    def _walk_back(self, position: int) -> ObjectSnapshot:
         past = dict(self.objects)
         for event in reversed(self._events[position - self._first :]):
             if event.old is None:
                 past.pop(event.new.key, None)
             else:
                 past[event.new.key] = event.old
-        return Snapshot(past, sorted(past))
+        return ObjectSnapshot(past, sorted(past))
 
     # watching
 

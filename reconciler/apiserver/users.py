@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from reconciler.apiserver.cluster import Cluster
+from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import go_bool, quoted
 from reconciler.apiserver.store import Stored
@@ -32,7 +32,7 @@ _SELECTED_NAME = re.compile(r"(?:^|,)metadata\.name==?([^,]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class UserInfo:
     """The sender of a request.
 
     Attributes:
@@ -54,7 +54,7 @@ class User:
         return {key: value for key, value in found.items() if value}
 
 
-ADMIN = User("system:admin", (MASTERS, AUTHENTICATED))
+ADMIN = UserInfo("system:admin", (MASTERS, AUTHENTICATED))
 """The user of requests without credentials in the same process, and of the server's token."""
 
 
@@ -74,13 +74,13 @@ def account_groups(namespace: str) -> tuple[str, ...]:
     return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
 
 
-def impersonated_user(headers: Mapping[str, str]) -> User | None:
+def impersonated_user(headers: Mapping[str, str]) -> UserInfo | None:
     """Return the user that a request asks to impersonate, with no groups added; None if it asks for none.
 
     Raises:
         Refusal: 400, it asks for groups, a uid or extra fields without a name.
     """
-    wanted = User(
+    wanted = UserInfo(
         headers.get("impersonate-user", "").partition("\n")[0],
         tuple(_values(headers, "impersonate-group")),
         headers.get("impersonate-uid", "").partition("\n")[0],
@@ -92,7 +92,7 @@ def impersonated_user(headers: Mapping[str, str]) -> User | None:
     )
     if wanted.name:
         return wanted
-    if wanted == User(""):
+    if wanted == UserInfo(""):
         return None
     raise Refusal.bad_request(f"requested &{_in_go(wanted)} without impersonating a user name")
 
@@ -102,15 +102,15 @@ def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
     return iter(headers[name].split("\n")) if name in headers else iter(())
 
 
-def with_groups(wanted: User, fixed: tuple[str, ...]) -> User:
+def with_groups(wanted: UserInfo, fixed: tuple[str, ...]) -> UserInfo:
     """Return an impersonated user with the groups that the server adds: the fixed ones if the request gives none."""
     groups = wanted.groups or fixed
     expected = UNAUTHENTICATED if wanted.name == _ANONYMOUS else AUTHENTICATED
     added = () if {expected, UNAUTHENTICATED} & set(groups) else (expected,)
-    return User(wanted.name, (*groups, *added), wanted.uid, wanted.extra)
+    return UserInfo(wanted.name, (*groups, *added), wanted.uid, wanted.extra)
 
 
-def _in_go(user: User) -> str:
+def _in_go(user: UserInfo) -> str:
     """Return a user as Go's ``%#v`` shows it."""
 
     def texts(values: tuple[str, ...]) -> str:
@@ -177,15 +177,15 @@ def attributes_of(request: HTTPRequest) -> Attributes:
     return Attributes(verb, "", group, resource, subresource, namespace, name)
 
 
-class Denied(Refusal):
+class AccessDenied(Refusal):
     """The 403 for a request that a user may not make."""
 
-    def __init__(self, user: User, message: str, details: JSONObject) -> None:
+    def __init__(self, user: UserInfo, message: str, details: JSONObject) -> None:
         super().__init__(403, "Forbidden", message, details=details)
         self.user = user
 
 
-def denied(user: User, asked: Attributes, reason: str = "") -> Denied:
+def denied(user: UserInfo, asked: Attributes, reason: str = "") -> AccessDenied:
     """Return the 403 for a request that a user may not make; `reason` is why no role could allow it."""
     who = f"User {quoted(user.name)} cannot {asked.verb}"
     if asked.resource:
@@ -199,7 +199,7 @@ def denied(user: User, asked: Attributes, reason: str = "") -> Denied:
     subject = f"{qualified(asked.resource, asked.group)} " if asked.resource else ""
     named = f"{quoted(asked.name)} " if asked.name and subject else ""
     message = f"{subject}{named}{'is ' if subject else ''}forbidden: {what}{f': {reason}' if reason else ''}"
-    return Denied(user, message, {key: value for key, value in details.items() if value})
+    return AccessDenied(user, message, {key: value for key, value in details.items() if value})
 
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -215,11 +215,11 @@ class InvalidToken(Exception):
 class Authenticated(NamedTuple):
     """The user of a token, and those of the wanted audiences that it is for."""
 
-    user: User
+    user: UserInfo
     audiences: list[str]
 
 
-class Credentials:
+class StaticTokens:
     """The tokens of fixed users, and the key of the tokens of service accounts; they outlive the data of a server.
 
     Attributes:
@@ -228,7 +228,7 @@ class Credentials:
     """
 
     def __init__(self) -> None:
-        self._users: dict[bytes, User] = {}
+        self._users: dict[bytes, UserInfo] = {}
         self.token = self.key = ""
         self.use(_new_token())
 
@@ -238,13 +238,13 @@ class Credentials:
         self._users[_digest(token)] = ADMIN
         self.token, self.key = token, f"accounts/{token}"
 
-    def add(self, user: User) -> str:
+    def add(self, user: UserInfo) -> str:
         """Return a new token of a user."""
         token = _new_token()
         self._users[_digest(token)] = user
         return token
 
-    def user_of(self, token: str) -> User | None:
+    def user_of(self, token: str) -> UserInfo | None:
         """Return the fixed user with a token, or None."""
         return self._users.get(_digest(token))
 
@@ -262,8 +262,8 @@ def _digest(token: str) -> bytes:
 class Tokens:
     """The tokens that a cluster accepts: those of fixed users, and those of service accounts."""
 
-    cluster: Cluster
-    credentials: Credentials
+    cluster: ClusterStorage
+    credentials: StaticTokens
 
     def issue(self, account: Stored, audiences: Sequence[str], seconds: int, bound: Mapping[str, Stored]) -> str:
         """Return a new token of a service account, bound to objects by ``pod``, ``node`` or ``secret``."""
@@ -317,7 +317,7 @@ class Tokens:
         claims: JSONObject = msgspec.json.decode(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
         return claims
 
-    def _user(self, claims: JSONObject) -> User:
+    def _user(self, claims: JSONObject) -> UserInfo:
         about: JSONObject = claims["kubernetes.io"]
         namespace, account = about["namespace"], about["serviceaccount"]
         self._check("serviceaccounts", namespace, account, "")
@@ -333,7 +333,7 @@ class Tokens:
                 extra[f"authentication.kubernetes.io/{kind}-uid"] = (reference.get("uid", ""),)
         name = account_name(namespace, account["name"])
         groups = (*account_groups(namespace), AUTHENTICATED)
-        return User(name, groups, account["uid"], dict(sorted(extra.items())))
+        return UserInfo(name, groups, account["uid"], dict(sorted(extra.items())))
 
     def _check(self, plural: str, namespace: str | None, reference: JSONObject, lost: str) -> None:
         """Check that an object that a token names exists, and is the same one."""

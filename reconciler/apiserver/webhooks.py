@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from reconciler.apiserver.builtin.checks import selects
-from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of
+from reconciler.apiserver.cel.rules import MatchCondition, match_conditions, outcome_of
 from reconciler.apiserver.cluster import Endpoint, Registry
 from reconciler.apiserver.definitions.conversion import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
@@ -160,7 +160,7 @@ class ReviewResponse(msgspec.Struct, rename="camel"):
     warnings: list[str] | None = None
 
 
-class _Review(msgspec.Struct, rename="camel"):
+class _AdmissionReview(msgspec.Struct, rename="camel"):
     api_version: str = ""
     kind: str = ""
     response: ReviewResponse | None = None
@@ -168,7 +168,7 @@ class _Review(msgspec.Struct, rename="camel"):
 
 def _read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> tuple[ReviewResponse, list[Any]]:
     try:
-        review = msgspec.json.decode(body, type=_Review | None) or _Review()
+        review = msgspec.json.decode(body, type=_AdmissionReview | None) or _AdmissionReview()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CallFailed(f"failed to call webhook: the body is not an AdmissionReview: {error}") from None
     response = review.response
@@ -183,7 +183,7 @@ def _read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> tu
     return response, operations
 
 
-def _problem(review: _Review, response: ReviewResponse, uid: str, *, mutating: bool) -> str:
+def _problem(review: _AdmissionReview, response: ReviewResponse, uid: str, *, mutating: bool) -> str:
     """Return what the real server finds wrong in a response of version v1, or an empty string."""
     if response.uid != uid:
         return f"expected response.uid={quoted(uid)}, got {quoted(response.uid)}"
@@ -245,7 +245,7 @@ class Webhook:
         return bool(self.document.get("failurePolicy") == "Ignore")
 
     @cached_property
-    def _conditions(self) -> list[Condition]:
+    def _conditions(self) -> list[MatchCondition]:
         return match_conditions(self.document)
 
     def endpoint_for(self, write: Admitted) -> Endpoint | None:

@@ -14,14 +14,23 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from reconciler.apiserver.builtin.rule import FORMS, Check, Place, Rule, amount, getter, old_value, parsed_address
+from reconciler.apiserver.builtin.rule import (
+    FORMS,
+    Check,
+    FieldRule,
+    ValuePlace,
+    amount,
+    getter,
+    old_value,
+    parsed_address,
+)
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, read_quantity, recorded
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.wire import JSONObject
 
-Error = Callable[[Rule, Place, Any, str], FieldError]
-Test = Callable[[Rule, Place, Any], bool]
+Error = Callable[[FieldRule, ValuePlace, Any, str], FieldError]
+Test = Callable[[FieldRule, ValuePlace, Any], bool]
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
 """The checks that are about missing values, too."""
@@ -55,44 +64,44 @@ def without_empty(value: Any) -> Any:
 # Tests of a value.
 
 
-def _required(rule: Rule, place: Place, _value: Any, path: str) -> FieldError:
+def _required(rule: FieldRule, place: ValuePlace, _value: Any, path: str) -> FieldError:
     return FieldError.required(path, rule.message(place))
 
 
-def _forbidden(rule: Rule, place: Place, _value: Any, path: str) -> FieldError:
+def _forbidden(rule: FieldRule, place: ValuePlace, _value: Any, path: str) -> FieldError:
     return FieldError.forbidden(path, rule.message(place))
 
 
-def _invalid(rule: Rule, place: Place, value: Any, path: str) -> FieldError:
+def _invalid(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> FieldError:
     return rule.invalid(place, "" if value is None else value, path)
 
 
-def _too_many(rule: Rule, _place: Place, value: Any, path: str) -> FieldError:
+def _too_many(rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> FieldError:
     words = f"Too many: {len(value)}: must have at most {rule.arguments[0]} items"
     return FieldError(path, words, "FieldValueTooMany")
 
 
-def _too_long(rule: Rule, _place: Place, _value: Any, path: str) -> FieldError:
+def _too_long(rule: FieldRule, _place: ValuePlace, _value: Any, path: str) -> FieldError:
     return FieldError(path, f"Too long: may not be more than {rule.arguments[0]} bytes", "FieldValueTooLong")
 
 
-def _is_longer(rule: Rule, _place: Place, value: Any) -> bool:
+def _is_longer(rule: FieldRule, _place: ValuePlace, value: Any) -> bool:
     return len(value or "") > int(rule.arguments[0])
 
 
-def _members(rule: Rule, value: Any) -> list[str]:
+def _members(rule: FieldRule, value: Any) -> list[str]:
     """Return the members of a value among the arguments."""
     return [key for key in rule.arguments if (value or {}).get(key) is not None]
 
 
-def _has_changed(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _has_changed(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that an update does not change a member; a missing value and an empty one are the same."""
     known, found = without_empty(old_value(place, path)), without_empty(value)
     if place.before is not None and (found or None) != (known or None):
         yield rule.invalid(place, value, path, "field is immutable")
 
 
-def _has_changed_members(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _has_changed_members(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that an update changes no member besides the arguments."""
     before = old_value(place, path)
     others = (value.keys() | before.keys()) - {*rule.arguments} if before else ()
@@ -100,13 +109,13 @@ def _has_changed_members(rule: Rule, place: Place, value: Any, path: str) -> Fin
         yield _forbidden(rule, place, value, path)
 
 
-def _is_outside(rule: Rule, place: Place, value: Any) -> bool:
+def _is_outside(rule: FieldRule, place: ValuePlace, value: Any) -> bool:
     """Return whether a network is not a part of the one at a path."""
     whole, part = (parsed_address(text or "") for text in (getter(rule.arguments[0])(place), value))
     return bool(whole and part) and (whole.version != part.version or whole == part or not part.subnet_of(whole))
 
 
-def _is_of_other_family(rule: Rule, place: Place, value: Any) -> bool:
+def _is_of_other_family(rule: FieldRule, place: ValuePlace, value: Any) -> bool:
     family, found = getter(rule.arguments[0])(place), parsed_address(value)
     return found is not None and family in ("IPv4", "IPv6") and family != f"IPv{found.version}"
 
@@ -158,7 +167,7 @@ _TESTS: dict[str, tuple[Test, Error]] = {
 
 
 def _tested(test: Test, error: Error) -> Check:
-    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    def check(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
         if test(rule, place, value):
             yield error(rule, place, value, path)
 
@@ -166,7 +175,7 @@ def _tested(test: Test, error: Error) -> Check:
 
 
 def _form(problems: Callable[[str], Iterable[str]]) -> Check:
-    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    def check(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
         if rule.concerns(value):
             yield from (rule.invalid(place, value or "", path, problem) for problem in problems(value or ""))
 
@@ -176,7 +185,7 @@ def _form(problems: Callable[[str], Iterable[str]]) -> Check:
 def _bound(problem: str, exceeds: Callable[[Any, Any], bool]) -> Check:
     """Return the check of a bound: a number, or the one at a path, for which a missing value counts as 0."""
 
-    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    def check(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
         text = rule.arguments[0]
         limit = amount(place, text)
         if (value is not None or not text.lstrip("-").isdecimal() or rule.strict) and exceeds(value or 0, limit):
@@ -188,7 +197,7 @@ def _bound(problem: str, exceeds: Callable[[Any, Any], bool]) -> Check:
 # Values that are one of several, or differ.
 
 
-def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _in(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is one of the arguments."""
     text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     if not (text or rule.concerns(value)) or text in rule.arguments:
@@ -201,7 +210,7 @@ def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield FieldError(path, f"Unsupported value: {shown}: supported values: {known}", "FieldValueNotSupported")
 
 
-def _known(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _known(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is one of those at paths; with ``invalid``, the error does not say that it is not found."""
     if not rule.concerns(value) or any(value in getter(where)(place) for where in rule.arguments if where != "invalid"):
         return
@@ -212,19 +221,19 @@ def _known(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield FieldError(path, f"Not found: {quoted(value or '')}{text}", "FieldValueNotFound")
 
 
-def _unknown(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _unknown(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is not one of those at a path."""
     if value and value in getter(rule.arguments[0])(place):
         yield rule.invalid(place, value, path) if rule.say else FieldError.duplicate(path, value)
 
 
-def _only(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _only(rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that the keys of a map are the arguments."""
     if {*(value or {})} != {*rule.arguments}:
         yield FieldError.not_supported(path, value, rule.arguments)
 
 
-def _unique(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _unique(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that the items of a list differ, or the members of them that are named.
 
     An argument with a dot is what the path of the error has after the index. Items without the first member may be
@@ -251,13 +260,13 @@ def _unique(rule: Rule, place: Place, value: Any, path: str) -> Findings:
 # Numbers and addresses.
 
 
-def _range(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _range(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     low, high = map(int, rule.arguments)
     if (value is not None or rule.strict) and not low <= (value or 0) <= high:
         yield rule.invalid(place, value or 0, path, f"must be between {low} and {high}, inclusive")
 
 
-def _port(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _port(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is the number or the name of a port."""
     if value is None and rule.strict:
         value = 0
@@ -267,7 +276,7 @@ def _port(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield from (rule.invalid(place, value, path, problem) for problem in form_problems("port-name", value))
 
 
-def _percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _percent(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is a number that is not negative, or a percentage."""
     if isinstance(value, str) and not re.fullmatch("[0-9]+%", value):
         words = "a valid percent string must be a numeric string followed by an ending '%'"
@@ -277,7 +286,7 @@ def _percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield rule.invalid(place, value, path, "must be greater than or equal to 0")
 
 
-def _one_per_family(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _one_per_family(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     found = [parsed_address(item.get("ip") or "") for item in value or ()]
     versions = [address.version for address in found if address is not None]
     if len(versions) > len({*versions}):
@@ -288,19 +297,19 @@ def _one_per_family(_rule: Rule, _place: Place, value: Any, path: str) -> Findin
 # Maps of texts.
 
 
-def _labels(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _labels(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the keys and the values of labels."""
     for key, text in (value or {}).items():
         yield from (FieldError.invalid(path, key, problem) for problem in qualified_name_problems(key))
         yield from (FieldError.invalid(path, text, problem) for problem in form_problems("label-value", text))
 
 
-def _annotations(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _annotations(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     for key in value or ():
         yield from (FieldError.invalid(path, key, problem) for problem in qualified_name_problems(key.lower()))
 
 
-def _json(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _json(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that an entry of a Secret is JSON; the error does not show it."""
     text = base64.b64decode(value or "bnVsbA==").decode(errors="replace")
     try:
@@ -313,7 +322,7 @@ def _json(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
 # Pods and Jobs.
 
 
-def _indexes(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _indexes(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the indexes of a Job that are complete, such as ``0,2-4``."""
     most = getter("^spec.completions")(place)
     wrong = [text for text in re.findall(r"\d+", value or "") if most is not None and int(text) >= most]
@@ -321,14 +330,14 @@ def _indexes(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield rule.invalid(place, value, path, f'error parsing completedIndexes: too large index: "{wrong[0]}"')
 
 
-def _generated(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _generated(_rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that the selector of a Job is the one that the server makes."""
     uid = getter("/metadata.uid")(place)
     if value != {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}:
         yield FieldError.invalid(path, value, "`selector` not auto-generated")
 
 
-def _host_ports(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _host_ports(_rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the host ports of containers: they are the container ports on the network of the host, and unique."""
     seen: set[str] = set()
     for index, container in enumerate(value or ()):
@@ -342,7 +351,7 @@ def _host_ports(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
             seen.add(key)
 
 
-def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _stays_terminated(_rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a container that terminated is not shown in another state."""
     before = old_value(place, path) or ()
     done = {item.get("name") for item in before if (item.get("state") or {}).get("terminated")}
@@ -386,12 +395,12 @@ def content_of_request(text: str | None) -> bytes:
         return b""
 
 
-def _certificate_request(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _certificate_request(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     if not content_of_request(value):
         yield FieldError.invalid(path, value or None, "PEM block type must be CERTIFICATE REQUEST")
 
 
-def _signer_name(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _signer_name(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     name = value or ""
     domain, *rest = name.split("/")
     if not name:
@@ -408,7 +417,7 @@ def _signer_name(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
             yield FieldError.invalid(path, domain, "should be a domain with at least two segments separated by dots")
 
 
-def _certificate_conditions(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _certificate_conditions(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     conditions: list[JSONObject] = value or []
     seen = set[str]()
     for index, condition in enumerate(conditions):
@@ -427,7 +436,7 @@ def _certificate_conditions(_rule: Rule, _place: Place, value: Any, path: str) -
         seen.add(kind)
 
 
-def _certificate(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _certificate(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the certificates of a status; the error does not show them."""
     problem = _certificate_problem(base64.b64decode(value or ""))
     if problem:
@@ -467,7 +476,7 @@ def _name_problems(name: str, of: str) -> list[str]:
     return problems + ([] if name in _KNOWN[of] else [f"must be a standard resource for {of}"])
 
 
-def _resources(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _resources(rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the names and the amounts of resources of ``containers`` or a ``quota``; with ``names``, only these."""
     of, *only = rule.arguments
     for name, text in (value or {}).items():
@@ -479,13 +488,13 @@ def _resources(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
             yield FieldError.invalid(where, text, "must be an integer")
 
 
-def _non_negative(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _non_negative(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     for name, text in (value or {}).items():
         if read_quantity(text) < 0:
             yield FieldError.invalid(f"{path}.{name}", text, _NOT_NEGATIVE)
 
 
-def _limited(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _limited(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that the requests of a container are at most its limits."""
     limits, requests = value.get("limits") or {}, value.get("requests") or {}
     for name, text in requests.items():
@@ -502,7 +511,7 @@ def _limited(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
         yield FieldError.forbidden(path, "HugePages require cpu or memory")
 
 
-def _limit_range(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _limit_range(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the order of the amounts of a limit."""
     amounts = {key: value.get(key) or {} for key in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")}
     for name in dict.fromkeys(name for each in amounts.values() for name in each):
@@ -518,7 +527,7 @@ def _limit_range(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
             yield FieldError.invalid(where, ratio, f"ratio {ratio} is less than 1")
 
 
-def _scoped(_rule: Rule, place: Place, value: Any, _path: str) -> Findings:
+def _scoped(_rule: FieldRule, place: ValuePlace, value: Any, _path: str) -> Findings:
     """Check that a resource of a quota can have its scopes."""
     scopes = place.value.get("scopes") or ()
     for scope in scopes:
@@ -530,7 +539,7 @@ def _scoped(_rule: Rule, place: Place, value: Any, _path: str) -> Findings:
 # Webhook configurations and policies.
 
 
-def _webhook_resources(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _webhook_resources(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that no resource of a rule is covered by another one."""
     whole: set[str] = set()
     everywhere: set[str] = set()
@@ -550,7 +559,7 @@ def _webhook_resources(_rule: Rule, _place: Place, value: Any, path: str) -> Fin
         yield FieldError.invalid(path, value, words)
 
 
-def _webhook_url(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _webhook_url(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     parts, form = urlsplit(value or "https://host"), "; desired format: https://host[/path]"
     user, at, _ = parts.netloc.rpartition("@")
     for wrong, shown, words in (

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.builtin.rule import Place, condition
+from reconciler.apiserver.builtin.rule import ValuePlace, condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import ANYTHING, Node
@@ -42,7 +42,7 @@ def _step(row: JSONObject) -> Completion:
         inner.setdefault(member, {})[key] = row[f"{member}.{key}"]
 
     def complete(value: JSONObject) -> JSONObject:
-        if not all(applies(Place(value, None, "")) for applies in conditions):
+        if not all(applies(ValuePlace(value, None, "")) for applies in conditions):
             return value
         value = _with(value, plain)
         for member, defaults in inner.items():

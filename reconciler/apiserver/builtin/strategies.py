@@ -16,7 +16,7 @@ from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.builtin.preparation import COMPLETE, FINISH, Change, complete_pod, finish_job
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.cel.expressions import CompileError
-from reconciler.apiserver.cel.rules import Condition
+from reconciler.apiserver.cel.rules import MatchCondition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.wire import JSONObject
@@ -41,7 +41,7 @@ def check_webhook_expressions(doc: JSONObject, before: JSONObject | None) -> Fin
             source = condition.get("expression") or ""
             if source.strip() and source not in known:
                 try:
-                    Condition(source.strip()).check()
+                    MatchCondition(source.strip()).check()
                 except CompileError as error:
                     path = f"webhooks[{index}].matchConditions[{position}].expression"
                     yield FieldError.invalid(path, source.strip(), str(error))

@@ -149,7 +149,7 @@ _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ValidationRule:
     """A compiled rule.
 
     Attributes:
@@ -208,7 +208,7 @@ class CompiledRules:
     """
 
     def __init__(self, root: Node) -> None:
-        self.rules: dict[int, list[Rule]] = {}
+        self.rules: dict[int, list[ValidationRule]] = {}
         self.relevant: dict[int, bool] = {}
         self.problems: list[tuple[str, FieldError]] = []
         self._costs: list[tuple[int, str, str]] = []
@@ -240,7 +240,9 @@ class CompiledRules:
         self.relevant[id(node)] = here
         return here
 
-    def _rules(self, node: Node, path: str, correlatable: bool, uncorrelated: str, times: int | None) -> Iterator[Rule]:
+    def _rules(
+        self, node: Node, path: str, correlatable: bool, uncorrelated: str, times: int | None
+    ) -> Iterator[ValidationRule]:
         for index, written in enumerate(node.rules):
             place = f"{path}.x-kubernetes-validations[{index}]"
             try:
@@ -252,7 +254,7 @@ class CompiledRules:
             self._costs.append((rule.message_cost * times_checked, place, "messageExpression"))
             yield rule
 
-    def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> Rule:
+    def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> ValidationRule:
         source = str(rule.get("rule") or "")
         optional = rule.get("optionalOldSelf")
         self._check_texts(rule, source, node, place)
@@ -266,7 +268,7 @@ class CompiledRules:
             message = "may not be set if oldSelf is not used in rule"
             self._report(place, FieldError.invalid(".optionalOldSelf", optional, message))
         message_program, message_cost = self._message_program(rule, node, place)
-        return Rule(
+        return ValidationRule(
             source,
             compiled.program,
             str(rule.get("message") or "").strip(),
@@ -425,7 +427,7 @@ class RuleSet:
                 old = _same_item(item, before, node)
                 yield from self._evaluate(item, old, node.items, f"{path}[{index}]")
 
-    def _check(self, rule: Rule, value: Any, before: Any, node: Node, path: str) -> FieldError | None:
+    def _check(self, rule: ValidationRule, value: Any, before: Any, node: Node, path: str) -> FieldError | None:
         had = before is not _ABSENT and before is not None
         if rule.transition and not had and not rule.optional:
             return None
@@ -446,7 +448,7 @@ class RuleSet:
         return FieldError(field or "<nil>", _violation(rule.reason, value, self._message(rule, data)), rule.reason)
 
     @staticmethod
-    def _message(rule: Rule, data: dict[str, Any]) -> str:
+    def _message(rule: ValidationRule, data: dict[str, Any]) -> str:
         if rule.message_program is not None:
             text, problem = run_program(rule.message_program, data)
             if not problem and isinstance(text, str) and text.strip() and "\n" not in text.strip():
@@ -513,7 +515,7 @@ def _shown_in_failure(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Condition:
+class MatchCondition:
     """An expression about the documents of a webhook request, compiled when it is first evaluated.
 
     Attributes:
@@ -541,12 +543,12 @@ class Condition:
         _ = self._program
 
 
-def match_conditions(webhook: JSONObject) -> list[Condition]:
+def match_conditions(webhook: JSONObject) -> list[MatchCondition]:
     """Return the ``matchConditions`` of a webhook."""
-    return [Condition(each["expression"].strip()) for each in webhook.get("matchConditions") or ()]
+    return [MatchCondition(each["expression"].strip()) for each in webhook.get("matchConditions") or ()]
 
 
-def outcome_of(conditions: Sequence[Condition], documents: Mapping[str, Any]) -> tuple[bool, list[str]]:
+def outcome_of(conditions: Sequence[MatchCondition], documents: Mapping[str, Any]) -> tuple[bool, list[str]]:
     """Return whether no condition is false, and the problems of those that cannot be evaluated.
 
     If any is false, the problems of the others do not count.

@@ -266,13 +266,13 @@ class _Response(msgspec.Struct, rename="camel"):
     converted_objects: list[JSONObject] | None = None
 
 
-class _Review(msgspec.Struct):
+class _ConversionReview(msgspec.Struct):
     response: _Response | None = None
 
 
 def _converted(body: bytes, uid: str, desired: str) -> JSONObject:
     try:
-        response = msgspec.json.decode(body, type=_Review).response
+        response = msgspec.json.decode(body, type=_ConversionReview).response
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Failed(f"failed: the body is not a ConversionReview: {error}") from None
     if response is None:

@@ -11,7 +11,7 @@ from reconciler.apiserver.cluster import Endpoint, Registry
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool
 from reconciler.apiserver.store import Stored
-from reconciler.apiserver.users import ADMIN, User
+from reconciler.apiserver.users import ADMIN, UserInfo
 from reconciler.http import HTTPRequest
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
@@ -54,7 +54,7 @@ class Call:
     warnings: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     by_server: bool = False
-    user: User = ADMIN
+    user: UserInfo = ADMIN
 
     def find(self) -> Stored | None:
         """Return the stored object that the request names, or None."""
@@ -68,7 +68,7 @@ class Call:
         return found
 
 
-def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
+def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | None:
     """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
 
     Raises:

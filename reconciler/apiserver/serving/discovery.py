@@ -228,7 +228,7 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryL
 _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
-class Discovery:
+class DiscoveryDocuments:
     """The discovery documents of a registry."""
 
     def __init__(self, registry: Registry) -> None:

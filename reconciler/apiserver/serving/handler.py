@@ -12,22 +12,22 @@ from typing import Any
 
 from reconciler.apiserver.access import AccessControl, Roles
 from reconciler.apiserver.admission import ConfiguredAdmission
-from reconciler.apiserver.cluster import Cluster
+from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
-from reconciler.apiserver.serving.discovery import Discovery
+from reconciler.apiserver.serving.discovery import DiscoveryDocuments
 from reconciler.apiserver.state import DEFINITIONS, State
 from reconciler.apiserver.store import Stored, encode
-from reconciler.apiserver.users import ISSUER, Credentials, Tokens, User
+from reconciler.apiserver.users import ISSUER, StaticTokens, Tokens, UserInfo
 from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
 from reconciler.apiserver.verbs.read import Reader
 from reconciler.apiserver.verbs.scale import Scaler, read_scale
 from reconciler.apiserver.verbs.subresources import PodSubresources, Reviews, TokenRequests
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
-from reconciler.apiserver.verbs.watch import Watch
+from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Outdated, WriteResult
 from reconciler.apiserver.webhooks import WebhookCaller
@@ -53,7 +53,7 @@ class HandlerResult:
     response: HTTPResponse
     reason: str = ""
     written: WriteResult | None = None
-    watch: Watch | None = None
+    watch: WatchResponse | None = None
 
 
 class Handler:
@@ -75,7 +75,7 @@ class Handler:
         history: int,
         provision_namespaces: bool,
         webhook_servers: Mapping[str, Transport],
-        credentials: Credentials,
+        credentials: StaticTokens,
         controllers: Collection[str],
         sharded: bool = False,
         state: State | None = None,
@@ -83,7 +83,7 @@ class Handler:
     ) -> None:
         self._clock = clock
         self._sharded = sharded
-        self.cluster = Cluster(clock, rng, history=history)
+        self.cluster = ClusterStorage(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         self._definitions = Definitions(self.cluster, webhook_servers)
         provide = self._create_namespace if provision_namespaces else None
@@ -97,7 +97,7 @@ class Handler:
         self._reviews = Reviews(self.access, self.cluster.now)
         self._scaler = Scaler(self._writer)
         self._garbage_collector = GarbageCollector(self.cluster, self._deleter, controllers)
-        self._discovery = Discovery(self.cluster.registry)
+        self._discovery = DiscoveryDocuments(self.cluster.registry)
         if state is not None:
             self._load(state)
         if roles is not None:
@@ -145,7 +145,7 @@ class Handler:
             return replace(call, query=query)
         return call
 
-    def routed(self, request: HTTPRequest, user: User) -> Call | None:
+    def routed(self, request: HTTPRequest, user: UserInfo) -> Call | None:
         """Return the call of a request that was refused, for the log; None for a path that belongs to no kind."""
         with contextlib.suppress(Refusal):
             return route(request, self.cluster.registry, user)

@@ -8,7 +8,7 @@ import weakref
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from reconciler.apiserver.cluster import Resource
+from reconciler.apiserver.cluster import APIResource
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults import (
     NO_STRIKE,
@@ -28,8 +28,8 @@ from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, log_entry
 from reconciler.apiserver.state import DataDirectory
 from reconciler.apiserver.store import Stored
-from reconciler.apiserver.users import Denied
-from reconciler.apiserver.verbs.watch import Watch
+from reconciler.apiserver.users import AccessDenied
+from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -79,10 +79,10 @@ class HandlerChain:
         self._rng = rng
         self._event_order: EventOrder = event_order
         # Dicts rather than sets: watches are cut in the order of arrival, so that a seed repeats the same run.
-        self._watches: weakref.WeakKeyDictionary[Watch, None] = weakref.WeakKeyDictionary()
+        self._watches: weakref.WeakKeyDictionary[WatchResponse, None] = weakref.WeakKeyDictionary()
         self._stalled: dict[asyncio.Future[None], None] = {}
         self._starts = 1
-        self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
+        self._commits: list[tuple[APIResource, Stored | None, Stored | None]] = []
         self.replace_handler(handler)
 
     def restart(self) -> None:
@@ -106,7 +106,7 @@ class HandlerChain:
         self.handler, self._commits = handler, []
         handler.cluster.commit_hooks.insert(0, self._committed)  # before the hooks that commit in turn
 
-    def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def _committed(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         self._commits.append((resource, old, new))
 
     async def handle(self, request: HTTPRequest) -> HTTPResponse:
@@ -119,7 +119,7 @@ class HandlerChain:
         try:
             call = self.handler.parse(request)
         except Refusal as refusal:
-            denied = self.handler.routed(request, refusal.user) if isinstance(refusal, Denied) else None
+            denied = self.handler.routed(request, refusal.user) if isinstance(refusal, AccessDenied) else None
             return self._log(request, denied, HandlerResult(refusal_response(refusal), refusal.reason))
         strike = self.faults.strike(call, request) if self.faults.active else NO_STRIKE
         handle = self._handle_with_faults if strike.effects else self._handle_in_order
@@ -279,7 +279,7 @@ class HandlerChain:
             self.note(f"{len(chosen)} watches of {resource or 'all kinds'} were stalled")
         return len(chosen)
 
-    def _open_watches(self, resource: str | None) -> list[Watch]:
+    def _open_watches(self, resource: str | None) -> list[WatchResponse]:
         return [watch for watch in self._watches if not watch.closed and resource in (None, watch.plural)]
 
     def compact(self) -> None:

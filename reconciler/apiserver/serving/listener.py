@@ -32,12 +32,10 @@ if TYPE_CHECKING:
 
     from reconciler.serving.server import HTTPServer
 
-__all__ = ["Listener", "serving_certificate"]
-
 _LIMITS = Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
 
 
-class Listener:
+class SocketListener:
     """An HTTP/1.1 listener that sends requests to a server; not under virtual time.
 
     Args:

@@ -12,8 +12,8 @@ from reconciler.apiserver.encoding.text import go_bool, go_json, go_type
 from reconciler.apiserver.managed_fields import (
     NO_RESET_FIELDS,
     Change,
+    FieldManager,
     FieldSet,
-    ManagedFields,
     ManagerKey,
     ResetFields,
     compare,
@@ -95,7 +95,7 @@ def _read_body(call: Call) -> JSONObject:
     return found
 
 
-def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[ManagedFieldsEntry]:
+def apply_to_new(call: Call, config: JSONObject, owners: FieldManager) -> list[ManagedFieldsEntry]:
     """Return the ``managedFields`` of an object that an apply creates."""
     schema, content = call.endpoint.schema, ownable_content(call, config)
     owners.apply(manager_key(call, "Apply"), _applied_fields(content, schema), Change({}, content), schema)
@@ -103,7 +103,7 @@ def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[
     return owners.entries()
 
 
-def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: ManagedFields) -> JSONObject:
+def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: FieldManager) -> JSONObject:
     """Return the result of applying a configuration to an object, and update the owners in `owners`.
 
     Raises:

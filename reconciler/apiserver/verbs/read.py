@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.apiserver.cluster import Cluster
+from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
@@ -20,9 +20,9 @@ from reconciler.apiserver.requests.selectors import (
     parse_label_selector,
     parse_shard_selector,
 )
-from reconciler.apiserver.store import Snapshot, Store, Stored, encode
+from reconciler.apiserver.store import ObjectSnapshot, ObjectStore, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
-from reconciler.apiserver.verbs.watch import Watch
+from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.wire import JSONObject
 
 _CONTINUE_EXPIRED = (
@@ -131,7 +131,7 @@ def _bad_token(problem: str) -> Refusal:
 class Reader:
     """The implementation of the verbs get, list and watch; it raises a `Refusal` with the codes of the real server."""
 
-    cluster: Cluster
+    cluster: ClusterStorage
 
     def get(self, call: Call, stale: float | None = None) -> Stored:
         """Return one object."""
@@ -163,7 +163,9 @@ class Reader:
             metadata["shardInfo"] = {"selector": selector.shard.text}
         return view.encode_list(endpoint, items, metadata)
 
-    def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _PageToken | None]:
+    def _snapshot(
+        self, call: Call, selector: Selector, stale: float | None
+    ) -> tuple[ObjectSnapshot, int, _PageToken | None]:
         store, current = call.endpoint.store, self.cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
         try:
@@ -194,7 +196,7 @@ class Reader:
         return store.now, current, None
 
     def _page(
-        self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _PageToken | None
+        self, call: Call, selector: Selector, snapshot: ObjectSnapshot, rv: int, token: _PageToken | None
     ) -> tuple[list[Stored], int, _PageToken | None]:
         (objects, keys), limit = snapshot, _limit(call)
         namespace = _namespace_of(call, selector)
@@ -216,7 +218,7 @@ class Reader:
             found.append(stored)
         return found, 0, None
 
-    def watch(self, call: Call, view: WholeView, stale: float | None = None) -> Watch:
+    def watch(self, call: Call, view: WholeView, stale: float | None = None) -> WatchResponse:
         """Return the stream of a watch; a version that was dropped from the history is reported inside the stream."""
         store, selector = call.endpoint.store, selector_of(call)
         initial_events = _initial_events(call)
@@ -237,7 +239,7 @@ class Reader:
             position = position if found is None else found
         bookmarks = go_bool(call.query.get("allowWatchBookmarks", ""))
         ends = bookmarks and (initial_events or (initial_events is None and not asked))
-        watch = Watch(
+        watch = WatchResponse(
             call.endpoint,
             call.namespace,
             selector,
@@ -272,14 +274,14 @@ class Reader:
         if asked > current:
             raise Refusal.too_large_resource_version(asked, current)
 
-    def _past_version(self, store: Store, seconds: float) -> int:
+    def _past_version(self, store: ObjectStore, seconds: float) -> int:
         before = self.cluster.clock.monotonic() - seconds
         for event in store.recent():
             if event.at <= before:
                 return event.rv
         return store.floor
 
-    def _past(self, store: Store, seconds: float) -> Snapshot:
+    def _past(self, store: ObjectStore, seconds: float) -> ObjectSnapshot:
         return store.at(self._past_version(store, seconds)) or store.now
 
 

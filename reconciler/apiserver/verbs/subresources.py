@@ -12,14 +12,14 @@ from datetime import timedelta
 from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.builtin.rule_table import violations
-from reconciler.apiserver.cluster import Cluster, timestamp
+from reconciler.apiserver.cluster import ClusterStorage, timestamp
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
 from reconciler.apiserver.store import Stored
-from reconciler.apiserver.users import ISSUER, Attributes, InvalidToken, Tokens, User
+from reconciler.apiserver.users import ISSUER, Attributes, InvalidToken, Tokens, UserInfo
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace, uid_conflict
@@ -67,11 +67,11 @@ class Reviews:
         if kind == "TokenReview":
             return {**answer, "status": self._token(spec["token"], spec.get("audiences") or ())}
         if not kind.startswith("Self"):
-            user = User(spec.get("user") or "", tuple(spec.get("groups") or ()))
+            user = UserInfo(spec.get("user") or "", tuple(spec.get("groups") or ()))
         allowed, reason = self.access.decide(user, _attributes(spec))
         return {**answer, "status": {"allowed": allowed, **({"reason": reason} if reason else {})}}
 
-    def _rules(self, user: User, namespace: str) -> JSONObject:
+    def _rules(self, user: UserInfo, namespace: str) -> JSONObject:
         if self.access.roles is None:
             return _EVERYTHING
         rules = [rule for _, rule in self.access.roles.grants(user, namespace).rules]
@@ -109,7 +109,7 @@ def _attributes(spec: JSONObject) -> Attributes:
 class TokenRequests:
     """The implementation of ``serviceaccounts/NAME/token``."""
 
-    cluster: Cluster
+    cluster: ClusterStorage
     tokens: Tokens
 
     def create(self, call: Call) -> WriteResult:
@@ -189,7 +189,7 @@ _MAX_DISRUPTED_PODS = 2000
 class PodSubresources:
     """The implementation of the eviction and binding of pods; it raises a `Refusal` as the real server."""
 
-    cluster: Cluster
+    cluster: ClusterStorage
     deleter: Deleter
 
     def create(self, call: Call) -> WriteResult:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from reconciler.apiserver.cluster import BLOCKING, CustomContents, Endpoint, Resource
+from reconciler.apiserver.cluster import BLOCKING, APIResource, CustomContents, Endpoint
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import GO_TYPES, go_int, go_json, go_syntax, go_value, quoted
@@ -71,7 +71,7 @@ class Admitted:
     options: JSONObject = field(default_factory=dict)
 
 
-class Admission(Protocol):
+class AdmissionControl(Protocol):
     """The admission of writes, after their documents are decoded and before they are committed."""
 
     active: bool
@@ -170,7 +170,7 @@ def _untimed(entries: list[ManagedFieldsEntry]) -> list[JSONObject]:
     return [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
 
 
-def is_removable(resource: Resource, doc: JSONObject) -> bool:
+def is_removable(resource: APIResource, doc: JSONObject) -> bool:
     """Return whether only finalizers hold an object that is being deleted: no grace period, no namespace content."""
     if resource.info.group:
         return True
