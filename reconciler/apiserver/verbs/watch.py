@@ -1,8 +1,8 @@
 """The stream of a watch.
 
-A `WatchResponse` has no queue: it is a position in the store's history and reads forward from it when its reader asks. A slow
-reader costs nothing until the history has dropped what it had not read; then it is told 410. Frames are encoded once
-for each event and shared. A watch that is dropped without being closed is garbage-collected like any object.
+A `WatchResponse` has no queue: it is a position in the store's history and reads forward from it when its reader asks.
+A slow reader costs nothing until the history has dropped what it had not read; then it is told 410. Frames are encoded
+once for each event and shared. A watch that is dropped without being closed is garbage-collected like any object.
 """
 
 from __future__ import annotations
