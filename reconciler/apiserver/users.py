@@ -265,18 +265,18 @@ class Tokens:
     cluster: ClusterStorage
     credentials: StaticTokens
 
-    def issue(self, account: Stored, audiences: Sequence[str], seconds: int, bound: Mapping[str, Stored]) -> str:
-        """Return a new token of a service account, bound to objects by ``pod``, ``node`` or ``secret``."""
+    def issue(self, account: Stored, audiences: Sequence[str], seconds: int) -> str:
+        """Return a new token of a service account."""
         metadata = account.doc["metadata"]
         namespace, now = metadata["namespace"], self._now()
-        about: JSONObject = {"namespace": namespace, "serviceaccount": _reference(account)}
+        about = {"namespace": namespace, "serviceaccount": {"name": metadata["name"], "uid": account.uid}}
         claims = {
             "aud": [*audiences],
             "exp": now + seconds,
             "iat": now,
             "iss": ISSUER,
             "jti": self.cluster.uid(),
-            "kubernetes.io": {**about, **{kind: _reference(each) for kind, each in bound.items()}},
+            "kubernetes.io": about,
             "nbf": now,
             "sub": account_name(namespace, metadata["name"]),
         }
@@ -320,37 +320,15 @@ class Tokens:
     def _user(self, claims: JSONObject) -> UserInfo:
         about: JSONObject = claims["kubernetes.io"]
         namespace, account = about["namespace"], about["serviceaccount"]
-        self._check("serviceaccounts", namespace, account, "")
+        stored = self.cluster.registry.built_in("serviceaccounts").find(namespace, account["name"])
+        if stored is None:
+            raise InvalidToken(f"serviceaccounts {quoted(account['name'])} not found")
+        if stored.uid != account["uid"]:
+            raise InvalidToken(f"service account UID ({stored.uid}) does not match claim ({account['uid']})")
         extra = {_CREDENTIAL: (f"JTI={claims['jti']}",)}
-        for kind in ("secret", "pod", "node"):
-            reference = about.get(kind)
-            if reference is None:
-                continue
-            if kind != "node" or "pod" not in about:
-                self._check(f"{kind}s", None if kind == "node" else namespace, reference, "invalidated")
-            if kind != "secret":
-                extra[f"authentication.kubernetes.io/{kind}-name"] = (reference["name"],)
-                extra[f"authentication.kubernetes.io/{kind}-uid"] = (reference.get("uid", ""),)
         name = account_name(namespace, account["name"])
         groups = (*account_groups(namespace), AUTHENTICATED)
-        return UserInfo(name, groups, account["uid"], dict(sorted(extra.items())))
-
-    def _check(self, plural: str, namespace: str | None, reference: JSONObject, lost: str) -> None:
-        """Check that an object that a token names exists, and is the same one."""
-        resource = self.cluster.registry.built_in(plural)
-        stored = resource.find(namespace, reference["name"])
-        if stored is None and lost:
-            raise InvalidToken(f"service account token has been {lost}")
-        if stored is None:
-            raise InvalidToken(f"{plural} {quoted(reference['name'])} not found")
-        if stored.uid != reference["uid"]:
-            kind = resource.info.kind if lost else "service account"
-            claim = f"service account {resource.info.singular_name} ref claim" if lost else "claim"
-            raise InvalidToken(f"{kind} UID ({stored.uid}) does not match {claim} ({reference['uid']})")
-
-
-def _reference(stored: Stored) -> JSONObject:
-    return {"name": stored.doc["metadata"]["name"], "uid": stored.uid}
+        return UserInfo(name, groups, account["uid"], extra)
 
 
 def _base64(raw: bytes) -> str:

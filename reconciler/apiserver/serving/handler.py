@@ -302,7 +302,7 @@ class Handler:
         if stored is None:
             refusal = Refusal.not_found("serviceaccounts", "", name)
             raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")
-        return self.access.tokens.issue(stored, [ISSUER], _TOKEN_SECONDS, {})
+        return self.access.tokens.issue(stored, [ISSUER], _TOKEN_SECONDS)
 
     async def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
         headers = {**_JSON, "user-agent": "kube-apiserver"}

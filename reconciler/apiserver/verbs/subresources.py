@@ -15,7 +15,6 @@ from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.cluster import ClusterStorage, timestamp
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
-from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
 from reconciler.apiserver.store import Stored
@@ -133,49 +132,20 @@ class TokenRequests:
         seconds = _DEFAULT_SECONDS if seconds is None else seconds
         if found := violations("authentication.v1.TokenRequest", document, None):
             raise Refusal.invalid(_KIND, _GROUP, "", found)
-        bound = self._bound(call, spec.get("boundObjectRef"))
+        if spec.get("boundObjectRef"):
+            raise Refusal.bad_request("the embedded API server binds no tokens to objects: leave out boundObjectRef")
         audiences = spec.get("audiences") or [ISSUER]
-        token = self.tokens.issue(account, audiences, seconds, bound)
+        token = self.tokens.issue(account, audiences, seconds)
         now = self.cluster.clock.now()
         known = {"name": call.name, "namespace": call.namespace, "uid": account.uid}
         answer = {
             "kind": _KIND,
             "apiVersion": f"{_GROUP}/v1",
             "metadata": {**metadata, **known, "creationTimestamp": timestamp(now)},
-            "spec": {
-                "audiences": audiences,
-                "expirationSeconds": seconds,
-                "boundObjectRef": spec.get("boundObjectRef"),
-            },
+            "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": None},
             "status": {"token": token, "expirationTimestamp": timestamp(now + timedelta(seconds=seconds))},
         }
         return WriteResult(201, document=answer)
-
-    def _bound(self, call: Call, reference: JSONObject | None) -> dict[str, Stored]:
-        """Return the objects that a token names besides its service account, by kind."""
-        if reference is None:
-            return {}
-        version, kind, name = (str(reference.get(key) or "") for key in ("apiVersion", "kind", "name"))
-        if version != "v1" or kind not in ("Pod", "Node", "Secret"):
-            shown = version if "/" in version else f"/{version}"
-            raise Refusal.bad_request(f"cannot bind token to object of type {shown}, Kind={kind}")
-        found = self.cluster.registry.built_in(f"{kind.lower()}s").find(call.namespace, name)
-        if found is None:
-            raise Refusal.not_found(f"{kind.lower()}s", "", name)
-        if reference.get("uid") not in (None, "", found.uid):
-            words = "does not match the UID in record. The object might have been deleted and then recreated"
-            raise Refusal.conflict(
-                kind, "", name, f"the UID in the bound object reference ({reference['uid']}) {words}"
-            )
-        bound = {kind.lower(): found}
-        if kind == "Pod":
-            spec = found.doc.get("spec") or {}
-            if spec.get("serviceAccountName") != call.name:
-                account = f"cannot bind token for serviceaccount {quoted(call.name)}"
-                raise Refusal.bad_request(f"{account} to pod running with different serviceaccount name.")
-            node = self.cluster.registry.built_in("nodes").store.objects.get(spec.get("nodeName") or "")
-            bound |= {} if node is None else {"node": node}
-        return bound
 
 
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
