@@ -156,6 +156,15 @@ def campaign_faults(session: nox.Session) -> None:
     session.run("python", "-m", "tests.campaigns.faults", *session.posargs)
 
 
+@nox.session(name="campaign-overlay", python=False)
+def campaign_overlay(session: nox.Session) -> None:
+    """Compare cached reads with a model of the server, the watch and all writers.
+
+    Arguments go to ``python -m tests.campaigns.overlay``; ``-- --help`` lists them.
+    """
+    session.run("python", "-m", "tests.campaigns.overlay", *session.posargs)
+
+
 @nox.session(python=False)
 def fuzz(session: nox.Session) -> None:
     """Run the fuzz tests with many examples: answers of servers, requests to the embedded one, mails, users' texts.

@@ -14,6 +14,7 @@ from typing import Self
 from reconciler.cache.decoding import version_in
 from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer, InformerStatistics
+from reconciler.cache.overlay import Baseline
 from reconciler.cache.scope import Partition, Scope, Transform, format_labels
 from reconciler.cache.store import DocumentValues, field_values, refuse_coroutine_function
 from reconciler.client import Client
@@ -266,17 +267,24 @@ class Cache:
             raise NotCached(_not_cached_message(gvk, namespace, informers, whole, covering))
         return found
 
-    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+    def begin_write(self, resource: ResourceType, request: Request) -> dict[Informer, Baseline]:
+        """Return what is known of an object before a write of this process is sent."""
+        return {each: each.overlay.baseline(request) for each in self._of_kind(resource, request.namespace)}
+
+    def record_write(
+        self, resource: ResourceType, verb: str, request: Request, answer: bytes, begun: Mapping[Informer, Baseline]
+    ) -> None:
         """Apply the response to a write of this process to the informers of its kind; see `Informer.record_write`.
 
         The response does not show the object in another version of the API. Objects cached in another version are
         therefore invalidated until the watch reaches the write.
         """
         for informer in self._of_kind(resource, request.namespace):
+            baseline = begun.get(informer)
             if informer.gvk == resource.gvk:
-                informer.record_write(verb, request, answer)
+                informer.record_write(verb, request, answer, baseline)
             else:
-                informer.overlay.invalidate(request, version_in(answer, verb))
+                informer.overlay.invalidate(request, version_in(answer, verb), baseline)
 
     def invalidate(self, resource: ResourceType, request: Request) -> None:
         """Mark an object as possibly written by this process; see `Overlay.invalidate`."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
-import msgspec
-
 from reconciler.cache.cache import Cache
 from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer
@@ -22,6 +20,9 @@ __all__ = ["CachedClient"]
 
 READ_TIMEOUT = 30.0
 """Seconds that a read waits for the initial list of its kind."""
+
+MOST_REQUESTS = 100
+"""Objects that a read requests one by one; if more are unconfirmed, it waits for a list of the kind."""
 
 R = TypeVar("R", bound=TypedObject)
 T = TypeVar("T")
@@ -171,48 +172,36 @@ class CachedClient(Client):
             return await self._read(informer, lambda: informer.overlay.get(request))
 
     async def _read(self, informer: Informer, read: Callable[[], T]) -> T:
-        """Read from the overlay; read expired and invalidated entries from the server."""
+        """Read from the overlay; read expired and unknown entries from the server."""
         while True:
             try:
                 return read()
             except OverlayExpired as expired:
-                # Another object may be invalidated while waiting, hence the loop; each turn resolves what it met.
-                for namespace, invalidation in expired.namespaces.items():
-                    await self._renew_all(informer, namespace, invalidation)
-                for request, entry in expired.objects.items():
-                    await self._renew(informer, request, entry)
+                # Another object may become unknown while waiting, hence the loop; each turn resolves what it met.
+                if expired.everything or len(expired.objects) > MOST_REQUESTS:
+                    await informer.catch_up(READ_TIMEOUT)
+                    continue
+                for namespace in expired.namespaces:
+                    await self._ask(informer, namespace)
+                for request in expired.objects:
+                    if request.namespace not in expired.namespaces:
+                        await self._ask(informer, request.namespace, request.name)
 
-    async def _renew(self, informer: Informer, request: Request, entry: object) -> None:
-        """Ask the server for one object, and trust the response until the watch has passed it."""
-        overlay, before = informer.overlay, informer.overlay.peek(request)
+    async def _ask(self, informer: Informer, namespace: str | None, name: str | None = None) -> None:
+        """Ask the server for one object, or all of a namespace; the response counts until the watch has passed it."""
+        scope, baseline = informer.scope, informer.overlay.list_baseline(namespace, name)
+        fields = [scope.field_selector, f"metadata.name={name}" if name is not None else None]
         # Not a get: a client that may list and watch may not be allowed to get.
-        found = await self.live.list(informer.gvk, request.namespace, field_selector={"metadata.name": request.name})
-        if found.invalid:
-            overlay.resolve(request, entry)
-        elif not found:
-            overlay.resolve_absent(request, entry, before)
-        for one in found:
-            overlay.resolve(request, entry)
-            informer.record_write("get", request, msgspec.json.encode(dict(one)))
-
-    async def _renew_all(self, informer: Informer, namespace: str | None, invalidation: object) -> None:
-        """Ask the server for all objects of a namespace, and trust the response until the watch has passed it."""
-        overlay, scope = informer.overlay, informer.scope
         found = await self.live.list(
-            informer.gvk, namespace, label_selector=scope.labels, field_selector=scope.field_selector
+            informer.gvk,
+            namespace,
+            label_selector=scope.labels,
+            field_selector=",".join(text for text in fields if text) or None,
         )
-        overlay.resolve(namespace, invalidation)
-        present = {one.key for one in found} | {one.key for one in found.invalid}
-        version = parse_version(found.resource_version)
-        for cached in overlay.peek_all(namespace):
-            if cached.request in present:
-                continue
-            if not isinstance(version, int) or not isinstance(cached.version, int):
-                overlay.invalidate(cached.request)  # opaque versions: unknown which is newer
-            elif cached.version <= version:
-                overlay.record_deletion(cached.request, cached.uid)
-        for one in found:
-            informer.record_write("get", one.key, msgspec.json.encode(dict(one)))
+        if name is None and not isinstance(parse_version(found.resource_version), int):
+            await informer.catch_up(READ_TIMEOUT)  # it has no order, so only the watch's own list can be newer
+        else:
+            informer.record_list(found, baseline)
 
     @staticmethod
     def _report(gvk: GroupVersionKind, found: Sequence[CachedObject]) -> None:

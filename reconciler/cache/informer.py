@@ -8,20 +8,24 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 
+import msgspec
+
 from reconciler.cache.decoding import WireReader, read_answer
 from reconciler.cache.errors import BackoffManager, CacheNotSynced, Failure
 from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, unchanged
 from reconciler.cache.object import CacheEvent, EventType
-from reconciler.cache.overlay import Overlay, OverlayStatistics
+from reconciler.cache.overlay import Baseline, ListBaseline, Overlay, OverlayStatistics
 from reconciler.cache.reflector import Reflector, Source
 from reconciler.cache.scope import HashRange, Scope
 from reconciler.cache.sink import StoreSink
 from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
 from reconciler.cache.watch import ReflectorStatistics
 from reconciler.cancellation import FAILURES
+from reconciler.client import ListResult
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
-from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
+from reconciler.meta import GroupVersionKind, Request, ResourceType, Version, parse_version
+from reconciler.objects import Unstructured
 
 __all__ = ["Informer", "InformerStatistics"]
 
@@ -106,6 +110,7 @@ class Informer:
         self._rng = rng
         self._list_in_pages = list_in_pages
         self._resource = resource
+        self._in_doubt = asyncio.Event()  # whether the kind is still served like that
         self._store = WritableStore()
         self._overlay = Overlay(self._store, self._progress, clock=self._clock)
         self._handlers = Handlers()
@@ -116,6 +121,7 @@ class Informer:
         self._discovery_failure: Failure | None = None
         self._restart_callbacks: list[Callable[[], None]] = []
         self._restart_errors = 0
+        self._refreshing: asyncio.Task[None] | None = None
         self._resync = Resync(self._store, self._handlers, rng=rng)
         self._resync.every(resync)
 
@@ -207,6 +213,7 @@ class Informer:
         Raises:
             CacheNotSynced: the timeout expired.
         """
+        baseline = self._overlay.list_baseline()
         try:
             async with asyncio.timeout(timeout):
                 if self._reflectors:
@@ -215,6 +222,22 @@ class Informer:
                     await self._synced.wait()
         except TimeoutError:
             raise CacheNotSynced(f"not refreshed after {timeout:g} s: {self.problem}") from None
+        self._overlay.record_refresh(baseline)
+
+    async def catch_up(self, timeout: float) -> None:  # noqa: ASYNC109 - the error says what is missing
+        """Join the `refresh` in progress, or start one: each call of `refresh` itself starts the list again.
+
+        Cancellation ends the waiting, not the list.
+
+        Args:
+            timeout: seconds, for the one who starts it.
+
+        Raises:
+            CacheNotSynced: the timeout expired.
+        """
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self.refresh(timeout), name=f"refresh of {self._scope}")
+        await asyncio.shield(self._refreshing)
 
     def restart_first_lists(self) -> None:
         """Restart the initial lists, unless the informer is synced.
@@ -271,13 +294,17 @@ class Informer:
         async for cached in unchanged(self._store):
             registration.deliver(CacheEvent(EventType.ADDED, new=cached, initial=True))
 
-    def on_restart(self, callback: Callable[[], None]) -> None:
+    def on_restart(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Register a callback for when the server's versions have started again, as after a restore of etcd.
 
         When it is called, the store already contains the new state; the events leading to it follow. Code that
         remembers versions must forget them.
+
+        Returns:
+            A function that removes the callback; to be called once.
         """
         self._restart_callbacks.append(callback)
+        return lambda: self._restart_callbacks.remove(callback)
 
     def resync_every(self, period: float | None) -> None:
         """Repeat all objects as RESYNC events; the shortest of several requested periods applies.
@@ -290,43 +317,55 @@ class Informer:
         """
         self._resync.every(period)
 
-    def record_write(self, verb: str, request: Request, answer: bytes) -> None:
+    def record_write(self, verb: str, request: Request, answer: bytes, baseline: Baseline | None = None) -> None:
         """Record the response to a write of this process, visible to readers immediately.
 
         Args:
             verb: ``"delete"`` for deletions, whose response may be a Status.
             request: the object's key.
             answer: the body of the response; ignored if it is of another kind, such as a Scale.
+            baseline: what was known when the write was sent; see `Overlay.record_write`.
         """
         if not self.covers(request.namespace):
             return
         if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the response once, not twice
             cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:
-                self._overlay.record_write(cached)
+                self._overlay.record_write(cached, baseline)
                 return
         seen = read_answer(answer)
         if seen is None or seen.kind not in (self.gvk.kind, "Status"):
             return
         if seen.deletes(verb):
-            self._overlay.record_deletion(request, seen.uid)
+            version = seen.metadata.resource_version if seen.kind == self.gvk.kind else ""
+            self._overlay.record_deletion(request, seen.uid, parse_version(version) if version else None, baseline)
         elif seen.kind == self.gvk.kind:
-            self._lay_over(answer)
+            self._lay_over(answer, baseline)
 
-    def _lay_over(self, answer: bytes) -> None:
+    def _lay_over(self, answer: bytes, baseline: Baseline | None) -> None:
         if self._scope.is_filtered:
             # The server's selector sees the stored object, not the transformed one.
             plain = WireReader(self._scope.gvk).read(answer)
             if plain is None:
                 return
             if self._scope.excludes(plain):
-                self._overlay.record_departure(plain)
+                self._overlay.record_departure(plain, baseline)
                 return
             if not self._scope.selects(plain):
                 return
         cached = self._reader.read(answer)
         if cached is not None:
-            self._overlay.record_write(cached)
+            self._overlay.record_write(cached, baseline)
+
+    def record_list(self, found: ListResult[Unstructured], baseline: ListBaseline) -> None:
+        """Record what the server has in a namespace, or under one name; see `Overlay.record_list`."""
+        read = [self._reader.read(msgspec.json.encode(dict(one)), report=False) for one in found]
+        self._overlay.record_list(
+            parse_version(found.resource_version),
+            [cached for cached in read if cached is not None],
+            {one.key for one in found} | {one.key for one in found.invalid},
+            baseline,
+        )
 
     def statistics(self) -> InformerStatistics:
         """Return the informer's counters."""
@@ -354,14 +393,40 @@ class Informer:
     async def run(self) -> None:
         """Mirror until cancelled, which closes the streams and leaves the store as it is."""
         self._resource = self._resource or await self._discover()
+        while True:
+            self._prepare(self._resource)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
+                tasks.append(group.create_task(self._resync.run()))
+                self._resource = await self._served_differently(self._resource)
+                for task in tasks:
+                    task.cancel()
+            for namespace, sink in self._sinks.items():  # what the next list cannot contain
+                kept = [
+                    each for each in self._store.list(namespace) if bool(each.namespace) == self._resource.namespaced
+                ]
+                await sink.replace(kept, sink.version or 0, restarted=False)
+
+    async def _served_differently(self, resource: ResourceType) -> ResourceType:
+        """Return how the kind is served once its definition was replaced by one with another plural or scope."""
+        while True:
+            await self._in_doubt.wait()
+            self._in_doubt.clear()
+            self._source.forget(resource)
+            found = await self._discover()
+            if (found.plural, found.namespaced) != (resource.plural, resource.namespaced):
+                _logger.warning("%s: the kind is served as %s now; starting again", self._scope, found.plural)
+                return found
+
+    def _prepare(self, resource: ResourceType) -> None:
         namespaces: tuple[str | None, ...] = (None,)
-        if self._resource.namespaced and self._scope.namespaces is not None:
+        if resource.namespaced and self._scope.namespaces is not None:
             namespaces = self._scope.namespaces
-        self._sinks = {namespace: self._sink(namespace) for namespace in namespaces}
+        self._sinks = {namespace: self._sink(namespace, resource) for namespace in namespaces}
         self._reflectors = [
             Reflector(
                 self._source,
-                self._resource,
+                resource,
                 namespace,
                 sink=sink,
                 reader=self._reader,
@@ -369,15 +434,12 @@ class Informer:
                 metadata_only=self._scope.metadata_only,
                 sharded=self._hashes is not None,
                 in_pages=self._list_in_pages,
+                on_not_served=self._in_doubt.set,
                 clock=self._clock,
                 rng=self._rng,
             )
             for namespace, sink in self._sinks.items()
         ]
-        async with asyncio.TaskGroup() as group:
-            for reflector in self._reflectors:
-                group.create_task(reflector.run())
-            group.create_task(self._resync.run())
 
     async def _discover(self) -> ResourceType:
         backoff = BackoffManager(clock=self._clock, rng=self._rng)
@@ -407,13 +469,15 @@ class Informer:
     def _hashes(self) -> HashRange | None:
         return self._scope.partition.hashes if self._scope.partition is not None else None
 
-    def _sink(self, namespace: str | None) -> StoreSink:
+    def _sink(self, namespace: str | None, resource: ResourceType) -> StoreSink:
         return StoreSink(
             namespace,
             store=self._store,
             overlay=self._overlay,
             handlers=self._handlers,
             filtered=self._scope.is_filtered,
+            namespaced=resource.namespaced,
+            on_other_scope=self._in_doubt.set,
             on_listed=self._check_synced,
             on_restart=self._notify_restart,
         )

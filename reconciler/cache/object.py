@@ -164,7 +164,9 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
 
 def _decode_annotations_leniently(data: bytes) -> dict[str, str]:
     try:
-        return _decode_texts(json_members(json_members(data)["metadata"])["annotations"]) or {}
+        return (
+            _decode_texts(json_members(json_members(data, "metadata")["metadata"], "annotations")["annotations"]) or {}
+        )
     except (KeyError, ValueError, *UNDECODABLE):
         return {}
 

@@ -9,8 +9,9 @@ The states and the transitions between them::
         │                                       ▲    │
         └── 410, anything else                  └────┘ end, cut, silence, 429, 5xx: the same version, no list
 
-After trouble with the server (no connection, a broken stream, 5xx), the most recently changed object is listed before
-the watch continues, to find out whether the server still has the known history.
+Only a list, and a watch that ran for the time asked for, show that the server still has the known history. After any
+other end of a watch, and after trouble with the server (no connection, 5xx), the most recent changes are looked up
+once the next watch is open, before its events are read.
 
 Only cancellation ends a reflector. A list is consistent, or not older than what is known: version ``"0"``, "any
 version", is never requested, since a lagging server would answer with the past.
@@ -22,13 +23,13 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
-from reconciler.cache.decoding import ListPage, WireReader, decode_list
+from reconciler.cache.decoding import ListPage, Turns, WireReader, decode_list, split_list
 from reconciler.cache.errors import BackoffManager, Failure, WatchError, action_on, is_behind
 from reconciler.cache.object import CachedObject
-from reconciler.cache.sink import Sink
+from reconciler.cache.sink import Sink, same_content
 from reconciler.cache.watch import OnListed, Position, ReflectorStatistics, WatchStream, read_lines
 from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
@@ -40,6 +41,7 @@ from reconciler.errors import (
     Invalid,
     MethodNotAllowed,
     NotAcceptable,
+    NotServed,
     ServerError,
     TooManyRequests,
     TransportError,
@@ -57,6 +59,9 @@ PAGE = 500
 WATCH_SECONDS = (300, 600)
 """Bounds of the requested watch timeout, drawn each time so that watches do not end together; client-go's values."""
 
+CLOCK_SKEW = 0.1
+"""Seconds by which a watch may seem to end before its timeout, since the server measures it with another clock."""
+
 SHORTEST_WATCH = 1.0
 """Seconds. A watch that ends earlier and without an event counts as a failure, as in client-go. If there was an
 event it does not, but the next watch is opened only after this time."""
@@ -66,12 +71,10 @@ MAX_BEHIND = 5
 server itself waits 3 s before each such response, so this takes about 20 s."""
 
 PROBES = 5
-"""Objects to check after trouble with the server, until an unchanged one is found."""
+"""Objects to check when history must be verified, until an unchanged one is found."""
 
 _STREAMING_REFUSED = (BadRequest, Invalid, MethodNotAllowed, NotAcceptable)
 _KEEPS_POSITION = (ServerError, TooManyRequests, Unauthorized, Forbidden)
-_OBJECTS_BETWEEN_YIELDS = 500
-
 _logger = logging.getLogger("reconciler.cache")
 
 
@@ -90,6 +93,7 @@ class Reflector:
             honored the request.
         in_pages: whether to list in pages. Default None: if the server answers pages from memory. If listing is
             forbidden, streamed lists are used anyway.
+        on_not_served: called when the server serves nothing at the kind's path.
         clock: default: the current clock.
         rng: source of jitter and watch timeouts.
 
@@ -109,6 +113,7 @@ class Reflector:
         metadata_only: bool = False,
         sharded: bool = False,
         in_pages: bool | None = None,
+        on_not_served: Callable[[], None] = lambda: None,
         clock: Clock | None = None,
         rng: random.Random,
     ) -> None:
@@ -131,11 +136,12 @@ class Reflector:
         self._streaming: bool | None = None
         self._sharded = sharded
         self._in_pages = in_pages
+        self._on_not_served = on_not_served
         # Whether the next list is paged even if the server supports streamed lists; None if the server decides.
         self._pages_next = sharded or in_pages
         self._unpaged_next = False  # the next list is not paged
         self._behind = 0
-        self._server_failed = False  # the next server to answer may lack its data
+        self._unverified = False  # the next server to answer may have another history
         self._task: asyncio.Task[None] | None = None
         self._refresh_waiters: list[asyncio.Future[None]] = []
         self._interrupted = False
@@ -192,9 +198,7 @@ class Reflector:
         return dataclasses.replace(self._counts)
 
     async def _step(self) -> None:
-        if self._position.current and self._server_failed:
-            await self._verify_history()
-        elif self._position.current:
+        if self._position.current:
             await self._watch()
         elif self._streaming is False or await self._prefers_pages():
             await self._list()
@@ -251,6 +255,7 @@ class Reflector:
             raise
         await self._read_items(page, objects)
         await self._replace(objects, version, exact=not not_older, known=known)
+        self._unverified = False
 
     async def _read_page_while_fetching(
         self, page: ListPage, objects: list[CachedObject], query: Sequence[tuple[str, str]]
@@ -271,17 +276,21 @@ class Reflector:
         try:
             page = decode_list(body)
         except ValueError as error:
-            raise WatchError(f"the response is not a list: {error}", kind="malformed") from None
+            found = await split_list(body)
+            if found is None:
+                raise WatchError(f"the response is not a list: {error}", kind="malformed") from None
+            page = found
         if self._sharded:
             self._reader.server_filters = page.metadata.shard_info is not None
         return page
 
     async def _read_items(self, page: ListPage, objects: list[CachedObject]) -> None:
-        for number, raw in enumerate(page.items or (), 1):
+        turns = Turns()
+        for raw in page.items or ():
             cached = self._reader.read(raw)
             if cached is not None:
                 objects.append(cached)
-            if number % _OBJECTS_BETWEEN_YIELDS == 0:
+            if turns.ends(len(raw)):
                 await asyncio.sleep(0)
 
     async def _replace(
@@ -355,37 +364,55 @@ class Reflector:
             self._pages_next = stream.opened
         return False
 
-    async def _verify_history(self) -> None:
-        """Check whether the server still has the known history; if not, the next step is a consistent list.
+    async def _verify_history(self) -> bool:
+        """Return whether the server still has the known history, as far as can be checked.
 
         A server that lost its data, or was restored from a backup, continues its versions from an earlier one. Once
-        they have passed the known version, a watch continues as if nothing had happened. An object found at its last
-        known version proves that no change up to there was undone. The newest object proves most; if it was changed
-        since, which proves nothing, the next one is checked.
+        they have passed the known version, a watch continues as if nothing had happened. What was undone are the last
+        changes. So an object found at its last known version proves that no change up to there was undone. The newest
+        object proves most; if it was changed since, which proves nothing, the next one is checked. If the last known
+        change is a deletion, the deleted object must not have come back.
         """
         self._verb = "list"
         try:
             intact = await self._history_is_intact(self._newest_known())
         except Forbidden:
             intact = True  # a client that may only watch cannot check
-        self._server_failed = False
-        if not intact:
-            self._position.require_list(exact=True)
+        self._verb = "watch"
+        return intact
 
     async def _history_is_intact(self, known: Version | None) -> bool:
-        newest = self._sink.newest(PROBES)
+        newest, deleted = self._sink.newest(PROBES), self._sink.deleted
         if not newest:
             found, version = await self._probe(self._namespace, [*self._selectors, ("limit", "1")])
             return found is None and not is_older(version, known)
+        if deleted is not None and is_older(newest[0].version, deleted.version):
+            found, _ = await self._probe(deleted.namespace, self._naming(deleted.name))
+            if found is not None and (found.uid == deleted.uid or self._has_passed(found.version)):
+                return False
         for held in newest:
             found, version = await self._probe(held.namespace, self._naming(held.name))
-            if found is None or found.uid != held.uid or is_older(version, known):
+            if is_older(version, known):
                 return False
-            if found.version == held.version or isinstance(found.version, str):
-                return True
-            if not is_older(self._position.version or 0, found.version):
-                return False  # the watch would have delivered a change up to here
+            proof = self._compare(held, found)
+            if proof is not None:
+                return proof
         return False
+
+    def _compare(self, held: CachedObject, found: CachedObject | None) -> bool | None:
+        """Return whether an object proves that the history is intact; None if it proves nothing."""
+        if found is None or found.uid != held.uid:
+            return False
+        if found.version == held.version:  # which a restored server may use a second time, for other content
+            comparable = found.problem is None or found.data == held.data
+            return same_content(found, held) if comparable else None
+        if isinstance(found.version, str):
+            return True
+        return False if self._has_passed(found.version) else None
+
+    def _has_passed(self, version: Version) -> bool:
+        """Return whether the watch would have delivered a change at this version."""
+        return not is_older(self._position.version or 0, version)
 
     async def _probe(
         self, namespace: str | None, query: Sequence[tuple[str, str]]
@@ -429,12 +456,20 @@ class Reflector:
         stream.opened = True
         self._counts.watches += 1
         try:
+            # After the watch was opened: what is restored from now on ends it.
+            if stream.initial is None and self._unverified and not await self._verify_history():
+                self._position.require_list(exact=True)
+                return
+            self._unverified = True
             if stream.initial is None:
                 self._recovered()
             await read_lines(response, stream.silence_limit, stream.handle)
         finally:
             await response.close()
-        short = SHORTEST_WATCH - (self._clock.monotonic() - began)
+        lasted = self._clock.monotonic() - began
+        if lasted > stream.timeout - CLOCK_SKEW:
+            self._unverified = False
+        short = SHORTEST_WATCH - lasted
         if short > 0 and not stream.lines:
             raise WatchError("the watch ended immediately, without an event", kind="very short")
         await asyncio.sleep(max(0.0, short))  # no hot loop if each watch ends after one event
@@ -446,7 +481,6 @@ class Reflector:
         return action_on(self._verb, self._resource, self._namespace)
 
     def _recovered(self) -> None:
-        self._server_failed = False
         self.last_failure = None
         self._behind = 0
 
@@ -461,7 +495,7 @@ class Reflector:
             _logger.debug("%s: the server is behind; next attempt in %.1f s", self._action, delay)
             return delay
         self._counts.failures += 1
-        self._server_failed = self._server_failed or isinstance(error, (TransportError, ServerError))
+        self._unverified = self._unverified or isinstance(error, (TransportError, ServerError))
         self._reposition(error)
         self.last_failure = Failure(self._action, error, self._clock.now())
         self._backoff.log(self.last_failure, delay)
@@ -482,6 +516,8 @@ class Reflector:
                 position.require_list(exact=True)
         elif isinstance(error, APIError) and not isinstance(error, _KEEPS_POSITION):
             position.require_list()
+            if isinstance(error, NotServed):
+                self._on_not_served()
 
 
 class Source(Protocol):
@@ -500,6 +536,10 @@ class Source(Protocol):
 
     async def pages_are_cached(self) -> bool:
         """Return whether the server answers pages of a list from memory."""
+        ...
+
+    def forget(self, rt: ResourceType) -> None:
+        """Discover the kind again when it is next used."""
         ...
 
     async def open_watch(

@@ -17,7 +17,7 @@ from reconciler.cache.store import WritableStore
 from reconciler.meta import Version, is_older
 from reconciler.objects import InvalidObject
 
-__all__ = ["Sink", "StoreSink"]
+__all__ = ["Sink", "StoreSink", "same_content"]
 
 
 _CHANGES_BETWEEN_YIELDS = 500
@@ -26,7 +26,13 @@ _logger = logging.getLogger("reconciler.cache")
 
 
 class Sink(Protocol):
-    """The receiver of the results of a reflector, in order."""
+    """The receiver of the results of a reflector, in order.
+
+    Attributes:
+        deleted: the object that was deleted last since the list, at the version of its deletion; None if there is none.
+    """
+
+    deleted: CachedObject | None
 
     async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         """Replace the contents with a complete list; return whether the server's history was rewritten.
@@ -45,7 +51,7 @@ class Sink(Protocol):
         ...
 
     def newest(self, most: int) -> Sequence[CachedObject]:
-        """Return the most recently changed objects, at most `most`."""
+        """Return the most recently changed objects, at most `most`, the newest first."""
         ...
 
     def written(self) -> Version | None:
@@ -62,6 +68,8 @@ class StoreSink:
         overlay: contains this process's own writes.
         handlers: notified of the changes.
         filtered: the watch has a selector, so an object reported as deleted may still be alive.
+        namespaced: whether the kind is.
+        on_other_scope: called for an object that has no namespace, although the kind is namespaced, or vice versa.
         on_listed: called after each complete list.
         on_restart: called when the server's versions have started again, before handlers are notified of the new state.
 
@@ -69,6 +77,7 @@ class StoreSink:
         namespace: as given.
         version: how far the watch has read; None before the first list. The store contains every change up to it.
         stale: number of objects and events ignored because the store had a newer version.
+        deleted: the object that was deleted last since the list, at the version of its deletion; None if there is none.
     """
 
     def __init__(
@@ -79,16 +88,21 @@ class StoreSink:
         overlay: Overlay,
         handlers: Handlers,
         filtered: bool,
+        namespaced: bool,
+        on_other_scope: Callable[[], None],
         on_listed: Callable[[], None],
         on_restart: Callable[[], None],
     ) -> None:
         self.version: Version | None = None
         self.stale = 0
+        self.deleted: CachedObject | None = None
         self.namespace = namespace
         self._store = store
         self._overlay = overlay
         self._handlers = handlers
         self._filtered = filtered
+        self._namespaced = namespaced
+        self._on_other_scope = on_other_scope
         self._on_listed = on_listed
         self._on_restart = on_restart
 
@@ -107,7 +121,7 @@ class StoreSink:
                     self._handlers.notify(event)
                 if number % _CHANGES_BETWEEN_YIELDS == 0:
                     await asyncio.sleep(0)
-        self.version = version
+        self.version, self.deleted = version, None  # a deletion in a lost history is none
         self._on_listed()
         return restarted
 
@@ -124,7 +138,7 @@ class StoreSink:
         self.version = version
 
     def newest(self, most: int) -> Sequence[CachedObject]:
-        """Return the most recently changed objects, at most `most`."""
+        """Return the most recently changed objects, at most `most`, the newest first."""
         return heapq.nlargest(most, self._store.list(self.namespace), key=_order)
 
     def written(self) -> Version | None:
@@ -183,7 +197,7 @@ class StoreSink:
         if not force and is_older(cached.version, before.version):
             self.stale += 1
             return ()
-        if cached.version == before.version and _same_content(cached, before):
+        if cached.version == before.version and same_content(cached, before):
             return ()
         self._store_object(cached)
         rewritten = cached.version == before.version
@@ -195,6 +209,8 @@ class StoreSink:
 
     def _store_object(self, cached: CachedObject) -> None:
         self._store.put(cached)
+        if (cached.namespace is not None) != self._namespaced:
+            self._on_other_scope()
         if cached.problem is not None:
             _logger.warning("%r cannot be decoded, reading it will raise InvalidObject: %s", cached, cached.problem)
 
@@ -205,6 +221,7 @@ class StoreSink:
             self.stale += 1
             return ()
         self._store.discard(cached.request)
+        self.deleted = cached
         return (CacheEvent(EventType.DELETED, old=cached, final=not self._filtered),)
 
 
@@ -212,7 +229,7 @@ def _order(cached: CachedObject) -> int:
     return cached.version if isinstance(cached.version, int) else 0
 
 
-def _same_content(one: CachedObject, other: CachedObject) -> bool:
+def same_content(one: CachedObject, other: CachedObject) -> bool:
     """Return whether two documents mean the same; a watch and a list may encode one object differently.
 
     Two documents that cannot be compared count as equal: no reader could tell them apart.

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cache.decoding import Bookmark, WireReader, decode_line, read_bookmark
+from reconciler.cache.decoding import Bookmark, Turns, WireReader, decode_line, read_bookmark
 from reconciler.cache.errors import WatchError, is_behind
 from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink
@@ -236,9 +236,6 @@ class WatchStream:
 _REARM = 1.0
 """Seconds by which the alarm may fire early: moving it with every chunk would cost more than reading the chunk."""
 
-_LINES_BETWEEN_YIELDS = 200
-"""Lines processed before yielding to the event loop: about 2 ms of work."""
-
 
 async def read_lines(
     response: HTTPResponse, silence_limit: Callable[[], float], handle: Callable[[bytes], Awaitable[None] | None]
@@ -281,8 +278,8 @@ async def _read(
 ) -> None:
     assert response.chunks is not None  # noqa: S101 - the caller has checked
     loop = asyncio.get_running_loop()
-    splitter = LineSplitter()
-    armed, handled = loop.time(), 0
+    splitter, turns = LineSplitter(), Turns()
+    armed = loop.time()
     async for chunk in response.chunks:
         for line in splitter.feed(chunk):
             pending = handle(line)
@@ -290,8 +287,7 @@ async def _read(
                 scope.reschedule(None)
                 await pending
                 armed = -math.inf
-            handled += 1
-            if handled % _LINES_BETWEEN_YIELDS == 0:
+            if turns.ends(len(line)):
                 await asyncio.sleep(0)
         now = loop.time()
         if now - armed >= _REARM:

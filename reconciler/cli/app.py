@@ -451,14 +451,17 @@ def audit(
     request: Annotated[str | None, Parameter(help="Only the request NAME, or NAMESPACE/NAME.")] = None,
     namespace: Annotated[str | None, Parameter(help="Only requests in this namespace.")] = None,
     output: Annotated[Format, Parameter(help="Output format; json prints the records as they are.")] = "text",
+    expect: Annotated[str | None, Parameter(help="A hash that this command printed earlier for the file.")] = None,
+    key_file: Annotated[Path | None, Parameter(help="File with the key of the chain (--audit-key).")] = None,
 ) -> int:
     """Print who was told what, and when, from an audit file of the notification operator; check its hash chain.
 
-    The exit code is 1 if a line was changed, removed or inserted.
+    The exit code is 1 if a line does not follow the one before it, or if no line has the expected hash.
     """
     from reconciler.cli.notification.audit import print_audit
 
-    return print_audit(file, request=request, namespace=namespace, as_json=output == "json")
+    as_json = output == "json"
+    return print_audit(file, request=request, namespace=namespace, as_json=as_json, expect=expect, key_file=key_file)
 
 
 @routes.command(name="test", usage="Usage: reconciler routes test [OPTIONS] FILE [ATTRIBUTES...]")

@@ -104,6 +104,9 @@ class NotificationFlags:
     audit_file: Annotated[
         Path | None, Parameter(help="File to which each attempt and each result is appended as a line.")
     ] = None
+    audit_key: Annotated[
+        str | None, Parameter(help="Name of the credential that is the key of the audit file's hash chain.")
+    ] = None
     console_channel: Annotated[bool, Parameter(help="Enable the channel 'console'.")] = True
     log_channel: Annotated[bool, Parameter(help="Enable the channel 'log'.")] = True
     delivery_timeout: Annotated[

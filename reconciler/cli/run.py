@@ -122,6 +122,7 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
             routing_resource=flags.routing_resource,
             fallback_channel=flags.fallback_channel,
             audit_file=flags.audit_file,
+            audit_key=flags.audit_key,
             timeout=flags.delivery_timeout,
             max_concurrent=flags.max_deliveries,
             workers=options.workers,

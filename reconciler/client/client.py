@@ -877,9 +877,10 @@ class Client:
         """The offset of the API server's clock from this machine's; zero until a response contradicts that.
 
         Estimated from the ``Date`` of responses, with an error of at most one second and the time of one request. Add
-        it to the wall time for timestamps that other machines act on.
+        it to the wall time for timestamps that other machines act on. If the wall clock is set, it changes by as much,
+        so the sum continues.
         """
-        return self.session.connection.server_clock.offset
+        return self.session.connection.server_clock.ahead
 
     def statistics(self) -> ClientStatistics:
         """Return the counters of this client and of all that share its connection."""

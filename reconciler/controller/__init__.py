@@ -24,6 +24,7 @@ from reconciler.controller.errors import (
     CacheSyncTimeout,
     ControllerError,
     NotBound,
+    ObjectMoved,
     ReconcileCancelled,
     ReconcileTimeout,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "Mapper",
     "NotBound",
     "ObjectChange",
+    "ObjectMoved",
     "Outcome",
     "OwnerMapper",
     "Permission",

@@ -23,6 +23,8 @@ from reconciler.controller.reconcile.explanation import KeyExplanation, explain_
 from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
+from reconciler.controller.reconcile.own_changes import OwnChanges
+from reconciler.controller.reconcile.ownership import Ownership, OwnershipGate
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
@@ -35,6 +37,8 @@ from reconciler.controller.wake.handlers import PrimaryHandler
 from reconciler.controller.wake.informers import WatchedInformers
 from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
 from reconciler.controller.wake.sources import SourceRunner
+from reconciler.controller.wake.watches import Watch
+from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import gvk_from
@@ -72,7 +76,7 @@ class ControllerStatistics:
         mapper_errors: calls of mappers that failed or took too long.
         mapper_pending: versions of watched objects that wait for their mapper, or for a retry.
         unmapped: versions of watched objects that were given up, so that their keys were not enqueued: the mapper
-            failed for too long, or too many waited for it.
+            failed for ten minutes on a deleted object, or too many waited for it.
         queue: the statistics of the queue.
     """
 
@@ -139,7 +143,7 @@ class Controller:
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
         self._name = checked.name
-        self._workers = reconciler.pool_size(options.workers)
+        self._workers = checked.workers
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics or NoMetrics()
@@ -161,6 +165,8 @@ class Controller:
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
         )
         self._informers = self._make_informers(cache, options, checked, clock)
+        self._ownership = Ownership(gvk_from(checked.kind), client, self._shard_filter.matches)
+        client = self._checked_client(client, cache, checked.watches)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
         recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
         self._recorder = recorder if events is None else None  # the controller runs its own only
@@ -177,7 +183,7 @@ class Controller:
         self._binding = Binding(
             name=self._name,
             kind=checked.kind,
-            client=client if reconciler.permissions is None else self._with_permission_check(client, cache),
+            client=client,
             events=recorder,
             clock=clock,
             workers=self._workers,
@@ -379,7 +385,7 @@ class Controller:
         """Return the explanation of a key: its state, its latest reconciles, and what it waits for.
 
         The latest ten reconciles of each key are remembered, up to 10,000 of all keys; those of idle keys are dropped
-        first. The changes that enqueued a key are remembered for its latest three reconciles, up to 8 MiB of documents
+        first. The changes that enqueued a key are remembered for its latest three reconciles, up to 1 MiB of documents
         of all keys. Error messages are without the values that the API server or a model rejected.
 
         Call it on the controller's event loop.
@@ -451,10 +457,17 @@ class Controller:
             failure_log=self._failure_log,
         )
 
-    def _with_permission_check(self, client: CachedClient, cache: Cache) -> CachedClient:
+    def _checked_client(self, client: CachedClient, cache: Cache, watches: Sequence[Watch]) -> CachedClient:
+        """Return the client of the reconciler and of the controller's Events."""
         name = type(self._reconciler).__name__
-        checked = client.live.through(lambda transport: PermissionCheck(transport, name=name, rules=self._access))
-        return CachedClient(checked, cache)
+        if self._shard_filter.sharded:
+            client = client.through(lambda transport: OwnershipGate(transport, self._ownership))
+        if self._reconciler.permissions is not None:
+            client = client.through(lambda transport: PermissionCheck(transport, name=name, rules=self._access))
+        if watches:
+            client = CachedClient(client.live, cache)
+            client.session = client.session.observed_by(OwnChanges(cache))
+        return client
 
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
         self._binding.events.warning(obj, reason, message)
@@ -481,7 +494,14 @@ class Controller:
             return None
         try:
             return await self._call_reconciler(cycle)
+        except Exception as error:
+            if cycle.owned is not False:
+                raise
+            _log.info("%s: %s", self._name, describe_error(error), extra=cycle.run.log_fields())
+            self._forget(cycle.request)
+            return None
         finally:
+            self._ownership.end(cycle, self._informers.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
     async def _call_reconciler(self, cycle: ReconcileCycle) -> object:
@@ -499,6 +519,7 @@ class Controller:
             await disconnecting
         finally:
             self._binding.close()
+            self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
             if self._recorder is not None:
                 await self._recorder.close()
             if self._recording is not None:

@@ -5,6 +5,7 @@ The tree, under `reconciler.errors.ReconcilerError`::
     ControllerError
     ├── NotBound             a reconciler was used without a controller
     ├── CacheSyncTimeout     a watched kind could not be listed in time
+    ├── ObjectMoved          a write was refused: the object has moved to another shard
     ├── ReconcileTimeout     a reconcile took too long
     └── ReconcileCancelled   its thread must stop
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from reconciler.errors import ReconcilerError
 
-__all__ = ["CacheSyncTimeout", "ControllerError", "NotBound", "ReconcileCancelled", "ReconcileTimeout"]
+__all__ = ["CacheSyncTimeout", "ControllerError", "NotBound", "ObjectMoved", "ReconcileCancelled", "ReconcileTimeout"]
 
 
 class ControllerError(ReconcilerError):
@@ -26,6 +27,10 @@ class NotBound(ControllerError):
 
 class CacheSyncTimeout(ControllerError):
     """A watched kind could not be listed in time; the message has the kind and the last error."""
+
+
+class ObjectMoved(ControllerError):
+    """A write of a reconcile was refused because its object moved to another shard meanwhile. Nothing was sent."""
 
 
 class ReconcileTimeout(ControllerError):

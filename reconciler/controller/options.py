@@ -62,7 +62,7 @@ class ControllerOptions:
         timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default None: no limit,
             because only the reconciler knows how long its work may take.
         rate_limiter: computes the backoff after errors, and between successive ``Result(again=True)``. Default None:
-            exponential per key, from 5 ms to 1000 s, controller-runtime's numbers.
+            exponential per key, from 5 ms to 1000 s, controller-runtime's numbers, and to 5 s between successive steps.
         debounce: seconds that a fresh change waits, so that the changes that follow are reconciled with it; a later
             change does not prolong the wait. Default None: none, for the shortest reaction.
         wake_on_own_status: let the controller's own status and finalizer writes wake it, as in controller-runtime: for
@@ -125,9 +125,9 @@ class ControllerOptions:
             )
         prefix = f"controller {name!r}: "
         _check_class(prefix, type(reconciler))
-        workers: object = self.workers
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise ConfigurationError(f"{prefix}workers must be 1 or more, not {workers!r}")
+        _check_count(prefix + "workers", self.workers)
+        workers = reconciler.pool_size(self.workers)
+        _check_count(prefix + "the result of pool_size", workers)
         for option, seconds in (("timeout", self.timeout), ("debounce", self.debounce)):
             if seconds is not None:
                 check_seconds(prefix + option, seconds)
@@ -140,6 +140,7 @@ class ControllerOptions:
         return CheckedOptions(
             kind=kind,
             name=name,
+            workers=workers,
             predicates=_predicates(prefix, self.predicates),
             watches=_watches(prefix, self.owns, self.watches),
             sources=_sources(prefix, self.sources),
@@ -171,6 +172,7 @@ class CheckedOptions:
     Attributes:
         kind: the primary kind.
         name: the controller's name.
+        workers: how many keys may be in progress at a time.
         predicates: filters of events of the primary objects.
         watches: the watches on other kinds, including those of ``owns``.
         sources: what else enqueues keys.
@@ -178,9 +180,15 @@ class CheckedOptions:
 
     kind: KindLike
     name: str
+    workers: int
     predicates: Sequence[EventFilter]
     watches: Sequence[Watch]
     sources: Sequence[SourceLike]
+
+
+def _check_count(what: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{what} must be 1 or more, not {value!r}")
 
 
 def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:

@@ -132,8 +132,8 @@ class Reconciler(abc.ABC):
     def pool_size(self, workers: int, /) -> int:
         """Return how many keys may be in progress at a time, given the option ``workers``; by default, that number.
 
-        Override it in a reconciler that limits by itself how many keys wait for something slow, and needs free workers
-        for the others.
+        It must be 1 or more. Override it in a reconciler that limits by itself how many keys wait for something slow,
+        and needs free workers for the others.
         """
         return workers
 

@@ -24,8 +24,8 @@ class Result:
             timer.
         again: reconcile once more now, after the keys that are ready already. A controller's own status write does not
             wake it, so a reconcile that works in a few steps returns this. If the next reconcile of the key returns it
-            too, the one after that waits for the backoff of the controller's rate limiter, by default 5 ms, 10 ms, …
-            up to 1000 s; a reconcile that ends otherwise resets it. It is not an error and not counted as one. To wait
+            too, the one after that waits for the backoff of the controller's rate limiter, by default 5 ms, 10 ms, … up
+            to 5 s; a reconcile that ends otherwise resets it. It is not an error and not counted as one. To wait
             for something, use `requeue_after`. Once the controller stops, no further step begins. Excludes
             `requeue_after`.
         priority: the priority of the next reconcile; keys with a higher one come first. None keeps the current

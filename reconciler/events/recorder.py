@@ -24,7 +24,17 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.events.correlator import Correlator, Decision, Occurrence, Subject
-from reconciler.meta import encodable, format_time, gvk_of, name_of, namespace_of, uid_of, version_of
+from reconciler.meta import (
+    Cycle,
+    current_cycle,
+    encodable,
+    format_time,
+    gvk_of,
+    name_of,
+    namespace_of,
+    uid_of,
+    version_of,
+)
 from reconciler.objects import Resource, to_document
 from reconciler.wire import JSONObject
 
@@ -120,7 +130,7 @@ class EventRecorder:
         self._last_stamp = 0
         self._lock = threading.Lock()
         # Guarded by the lock, because reconcilers may run in threads.
-        self._queue: deque[Occurrence] = deque()
+        self._queue: deque[tuple[Occurrence, Cycle | None]] = deque()
         self._recorded = 0
         self._dropped = 0
         self._closed = False
@@ -220,7 +230,7 @@ class EventRecorder:
             self._recorded += 1
             accepted = not self._closed and len(self._queue) < QUEUE_SIZE
             if accepted:
-                self._queue.append(occurrence)
+                self._queue.append((occurrence, current_cycle.get()))
             else:
                 self._dropped += 1
         if accepted:
@@ -247,9 +257,11 @@ class EventRecorder:
         while True:
             self._wake.clear()
             with self._lock:
-                occurrence = self._queue.popleft() if self._queue else None
+                entry = self._queue.popleft() if self._queue else None
                 closed = self._closed
-            if occurrence is not None:
+            if entry is not None:
+                occurrence, cycle = entry
+                current_cycle.set(cycle)  # an Event is a write of the reconcile that recorded it
                 await self._store(occurrence)
             elif closed:
                 return

@@ -133,22 +133,29 @@ class LineSplitter:
             )
 
 
-def parse_retry_after(header: str, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header asks to wait; None if it is empty or invalid.
+def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds that a response's ``retry-after`` asks to wait; None if it is missing or invalid.
+
+    A date counts from that in the response's ``date``, which is by the same clock. In the past, it is 0 seconds.
 
     Args:
-        header: the value: a number of seconds, or a date. A date in the past is 0 seconds.
-        now: the wall time.
+        headers: the response's headers, with names in lower case or in any case.
+        now: the wall time, for a response without a valid ``date``.
     """
-    header = header.strip()
+    header = headers.get("retry-after", "").strip()
     if header.isascii() and header.isdigit():
         return float(header[:9])  # thirty years, if there are more
     if not header:
         return None
+    moment, since = _parse_date(header), _parse_date(headers.get("date", "")) or now
+    return None if moment is None else max(0.0, (moment - since).total_seconds())
+
+
+def _parse_date(header: str) -> datetime | None:
     from email.utils import parsedate_to_datetime  # a dozen modules, for a rare header
 
     try:
         moment = parsedate_to_datetime(header)
-        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC)

@@ -292,6 +292,8 @@ class Lifecycle:
     async def _run_controller(self, controller: Controller) -> None:
         await controller.start()
         await controller.finished()
+        if self._controller_stop is None:  # it was stopped alone
+            self.controllers.remove(controller)
 
     async def _stop(self) -> GracePeriodExceeded | None:
         self.state = "stopping"

@@ -7,6 +7,7 @@ import math
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -137,6 +138,7 @@ class Manager:
         _check_client(client)
         if security is not None and not isinstance(security, EndpointSecurity):
             raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
+        self._client = client
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()
@@ -317,13 +319,13 @@ class Manager:
 
         Raises:
             ManagerError: the manager has run before.
-            ConfigurationError: an address cannot be listened on.
+            ConfigurationError: an address cannot be listened on, or another ring of this process has its Lease.
             CacheSyncTimeout: a kind could not be listed in time; the message names it and the server's response.
             LeadershipLost: the lease was lost; exit, and let Kubernetes restart the process.
             GracePeriodExceeded: something did not stop in time; the message names it.
             Exception: the exception of a runnable.
         """
-        with handled_signals(self.stop), tuned_garbage_collector() as freeze:
+        with self._claimed_shard(), handled_signals(self.stop), tuned_garbage_collector() as freeze:
             async with self._lifecycle:
                 freeze()
                 await self._lifecycle.wait_for_stop()
@@ -338,8 +340,9 @@ class Manager:
         Raises:
             Exception: the same exceptions as `run`.
         """
-        async with self._lifecycle:
-            yield self
+        with self._claimed_shard():
+            async with self._lifecycle:
+                yield self
 
     def stop(self) -> None:
         """Make `run` drain and return. Safe to call from any thread, and before `run`."""
@@ -359,7 +362,7 @@ class Manager:
 
     @property
     def controllers(self) -> tuple[Controller, ...]:
-        """Return the controllers, in the order in which they were added."""
+        """Return the controllers, in the order in which they were added, without those that were stopped alone."""
         return tuple(self._lifecycle.controllers)
 
     def rbac(self, name: str, *, namespace: str = "default") -> list[JSONObject]:
@@ -506,6 +509,10 @@ class Manager:
             )
         self._servers.serve(parsed, {"": console.handle}, background=console.run)
         return console
+
+    def _claimed_shard(self) -> AbstractContextManager[None]:
+        transport = self._client.session.connection.transport
+        return self._shard.claimed(getattr(transport, "host", "") or transport)
 
     @property
     def _cluster(self) -> str:

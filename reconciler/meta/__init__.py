@@ -55,7 +55,7 @@ from reconciler.meta.metadata import (
     uid_of,
     version_of,
 )
-from reconciler.meta.raw_json import UNDECODABLE, json_elements, json_members
+from reconciler.meta.raw_json import UNDECODABLE, json_array, json_elements, json_members, json_parts
 from reconciler.meta.reference import GroupVersionKind, Request, ResourceType, path_segment
 from reconciler.meta.scalars import (
     Version,
@@ -107,8 +107,10 @@ __all__ = [
     "is_newer",
     "is_object",
     "is_older",
+    "json_array",
     "json_elements",
     "json_members",
+    "json_parts",
     "keep_transition_times",
     "merge_diff",
     "merge_patch",

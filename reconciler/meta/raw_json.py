@@ -2,40 +2,75 @@
 
 A decoder rejects a whole document for one value in it: nested too deeply, or text that is not Unicode. These functions
 only find where values begin and end, and return them verbatim.
+
+Regular expressions skip whole values, so Python takes one step for a value however large it is. They match a limited
+number of levels; in a value that has more, brackets are counted, many at once. Every repetition is possessive and every
+match begins where the last one ended, so the time is linear in the text whatever it is.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import accumulate, islice
 
 import msgspec
 
-__all__ = ["UNDECODABLE", "json_elements", "json_members"]
+__all__ = ["UNDECODABLE", "json_array", "json_elements", "json_members", "json_parts"]
 
 
 UNDECODABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """The exceptions of a msgspec decoder."""
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],:]', re.DOTALL)
+_LEVELS = 32
+"""Levels of a value that one match skips: more than objects usually have."""
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 
 
-def json_members(text: bytes) -> dict[str, bytes]:
+def _values(levels: int) -> bytes:
+    """Return a pattern for the inside of a container: values with a limited number of levels."""
+    pattern = flat = rb'[^"\[\]{}]++|' + _STRING
+    for _ in range(levels):
+        pattern = flat + rb"|[\[{](?:" + pattern + rb")*+[\]}]"
+    return rb"(?:" + pattern + rb")*+"
+
+
+_PART = rb'(?:[^"\[\]{},]++|' + _STRING + rb"|[\[{]" + _values(_LEVELS) + rb"[\]}])*+"
+
+_to_mark = re.compile(_PART + rb"([\[\]{},])", re.DOTALL).match
+_to_value = re.compile(rb"(" + _STRING + rb")\s*+:\s*+", re.DOTALL).match
+_to_end_of_block = re.compile(rb'(?:[^"]{1,1000}+|' + _STRING + rb"){1,500}+", re.DOTALL).match
+_without_strings = functools.partial(re.compile(_STRING, re.DOTALL).sub, b"")
+_brackets = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+[\[\]{}]", re.DOTALL).finditer
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""Turns brackets into the signed bytes 1 and -1."""
+_NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def json_members(text: bytes, *names: str) -> dict[str, bytes]:
     """Return the members of an object, each value verbatim; the last one if a key is repeated.
+
+    Args:
+        text: the object.
+        names: return only the members with these names, which JSON must not escape. Saves a step for each other member.
 
     Raises:
         ValueError: the text is not a JSON object, judged by its outer level.
     """
     members: dict[str, bytes] = {}
-    for part in _parts(text, b"{}"):
-        key, colon, value = _split(part)
-        if not colon:
+    for part in _split(text, b"{}", names):
+        found = _to_value(part)
+        if found is None:
             raise ValueError("member without a value")
         try:
-            members[msgspec.json.decode(key, type=str)] = value
+            members[_decode_text(found[1])] = part[found.end() :]
         except UNDECODABLE as error:
             raise ValueError(f"invalid key: {error}") from None
-    return members
+    return {name: members[name] for name in names if name in members} if names else members
 
 
 def json_elements(text: bytes) -> list[bytes]:
@@ -44,34 +79,79 @@ def json_elements(text: bytes) -> list[bytes]:
     Raises:
         ValueError: the text is not a JSON array, judged by its outer level.
     """
-    return list(_parts(text, b"[]"))
+    return list(_split(text, b"[]"))
 
 
-def _parts(text: bytes, brackets: bytes) -> Iterator[bytes]:
+def json_array(text: bytes, name: str) -> int:
+    """Return where the first element of an array begins, which is a member of an object.
+
+    Raises:
+        ValueError: there is no such member.
+    """
+    member = _to_member((name,))(text, text.index(b"{") + 1)
+    found = _to_value(text, member)
+    value = found.end() if found else member
+    if found is None or _decode_text(found[1]) != name or text[value : value + 1] != b"[":
+        raise ValueError(f"no array {name!r}")
+    return value + 1
+
+
+def json_parts(text: bytes, start: int, names: tuple[str, ...] = ()) -> Iterator[tuple[int, int]]:
+    """Yield where each part of an array or object begins and ends; the last end is that of the container.
+
+    Args:
+        text: contains the container.
+        start: where its first part begins.
+        names: leave out the members of an object with other names, except values with many levels.
+
+    Raises:
+        ValueError: the container does not end.
+    """
+    to_member = _to_member(names) if names else None
+    at = start
+    while True:
+        start = at = to_member(text, at) if to_member is not None else at
+        while (found := _to_mark(text, at)) and found[1] in b"[{":
+            at = _end_of_container(text, found.end())
+        if found is None:
+            raise ValueError("unbalanced brackets")
+        yield start, found.start(1)
+        if found[1] != b",":
+            return
+        at = found.end()
+
+
+@functools.cache
+def _to_member(names: tuple[str, ...]) -> Callable[[bytes, int], int]:
+    """Return a function that returns where the next member with one of these names begins, or a value is too deep."""
+    wanted = rb'\s*+"(?:%b)"\s*+:' % "|".join(names).encode()
+    match = re.compile(rb"(?:(?!%b)%b,)*+\s*+" % (wanted, _PART), re.DOTALL).match
+
+    def to_member(text: bytes, at: int) -> int:
+        found = match(text, at)
+        return found.end() if found else at
+
+    return to_member
+
+
+def _end_of_container(text: bytes, start: int) -> int:
+    depth = 1
+    while block := _to_end_of_block(text, start):
+        steps = _without_strings(block[0]).translate(_STEPS, _NO_BRACKETS)
+        depths = list(accumulate(array("b", steps), initial=depth))
+        if 0 in depths:
+            return next(islice(_brackets(text, start), depths.index(0) - 1, None)).end()
+        depth, start = depths[-1], block.end()
+    raise ValueError("unbalanced brackets")
+
+
+def _split(text: bytes, brackets: bytes, names: tuple[str, ...] = ()) -> Iterator[bytes]:
     text = text.strip()
     if text[:1] != brackets[:1] or text[-1:] != brackets[1:]:
         raise ValueError(f"not enclosed in {brackets[:1].decode()} and {brackets[1:].decode()}")
-    depth, start = 0, 1
-    for token in _TOKEN.finditer(text):
-        mark = text[token.start() : token.start() + 1]
-        if mark in b"{[":
-            depth += 1
-        elif mark in b"}]":
-            depth -= 1
-        if depth == 0 or (depth == 1 and mark == b","):
-            part = text[start : token.start()].strip()
-            if part:
-                yield part
-            start = token.end()
-        if depth == 0:
-            break
-    if depth or start != len(text):
+    end = 0
+    for start, end in json_parts(text, 1, names):
+        if part := text[start:end].strip():
+            yield part
+    if end != len(text) - 1:
         raise ValueError("unbalanced brackets")
-
-
-def _split(member: bytes) -> tuple[bytes, bytes, bytes]:
-    found = _TOKEN.match(member)
-    if found is None:
-        return member, b"", b""
-    rest = member[found.end() :].lstrip()
-    return found[0], rest[:1] if rest[:1] == b":" else b"", rest[1:].strip()

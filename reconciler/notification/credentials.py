@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,15 @@ SIZE_LIMIT = 65_536
 VALUE_LIMIT = 10_000
 """Maximum values that are remembered for redaction; the least recently read are dropped first."""
 
+NAMESPACE_VALUES = 100
+"""Maximum credentials of a namespace, and half the values of it that are remembered for redaction."""
+
+NAMESPACE_SIZE = 65_536
+"""Maximum characters of the credentials of a namespace together, and half those that are remembered for redaction."""
+
+NAMESPACE_LIMIT = 1_000
+"""Maximum namespaces without credentials whose earlier ones are remembered for redaction."""
+
 NOT_LISTED_RETRY = 5.0
 """Seconds until a delivery is tried again that needs a credential of a namespace before these are complete."""
 
@@ -29,11 +39,40 @@ REFRESH_INTERVAL = 5.0
 """Seconds between reads of all files for redaction."""
 
 
+class _Values:
+    """Values for redaction within a budget: the least recently used are dropped first.
+
+    Args:
+        count: the most values.
+        size: the most characters of all values together.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        self._count, self._size = count, size
+        self._found: OrderedDict[str, None] = OrderedDict()
+        self._total = 0
+
+    def add(self, values: Iterable[str]) -> None:
+        """Use values."""
+        for value in values:
+            if value not in self._found:
+                self._total += len(value)
+            self._found[value] = None
+            self._found.move_to_end(value)
+        while len(self._found) > self._count or self._total > self._size:
+            self._total -= len(self._found.popitem(last=False)[0])
+
+    def all(self) -> tuple[str, ...]:
+        """Return the values."""
+        return tuple(self._found)
+
+
 class Credentials:
     """The credentials in a directory: each file is a credential, with its content stripped of surrounding whitespace.
 
     A mounted Secret has this form. Hidden files and directories are ignored. While a file is unreadable, its last value
-    is used. `values` returns all values that were ever read, so that rotated ones are still redacted.
+    is used. `values` returns all values that were ever read, so that rotated ones are still redacted. Namespaces have
+    credentials of their own, which hold for nothing but their texts and receivers.
 
     Args:
         directory: the directory; None for no credentials.
@@ -49,18 +88,33 @@ class Credentials:
         self._directory = Path(directory) if directory is not None else None
         self._clock = clock
         self._last: dict[str, str] = {}
-        self._values: LRU[str, None] = LRU(VALUE_LIMIT)
+        self._values = _Values(VALUE_LIMIT, VALUE_LIMIT * SIZE_LIMIT)
         self._refreshed = float("-inf")
         self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._values_of: dict[str, _Values] = {}
+        self._values_of_former: LRU[str, _Values] = LRU(NAMESPACE_LIMIT)
 
-    def set_namespace(self, namespace: str, values: Mapping[str, str]) -> None:
-        """Replace the credentials of a namespace by name."""
-        if values:
-            self._namespaces[namespace] = dict(values)
+    def set_namespace(self, namespace: str, values: Mapping[str, str]) -> bool:
+        """Replace the credentials of a namespace by name; return whether all of them are within its budget.
+
+        The others are left out, the last by name first.
+        """
+        kept: dict[str, str] = {}
+        size = 0
+        for name in sorted(values)[:NAMESPACE_VALUES]:
+            size += len(values[name])
+            if size > NAMESPACE_SIZE:
+                break
+            kept[name] = values[name]
+        known = self._values_of.pop(namespace, None) or self._values_of_former.pop(namespace, None)
+        known = known or _Values(2 * NAMESPACE_VALUES, 2 * NAMESPACE_SIZE)
+        known.add(each for each in kept.values() if each)
+        self._namespaces.pop(namespace, None)
+        if kept:
+            self._namespaces[namespace], self._values_of[namespace] = kept, known
         else:
-            self._namespaces.pop(namespace, None)
-        for value in values.values():
-            self._remember(value)
+            self._values_of_former[namespace] = known
+        return len(kept) == len(values)
 
     def of_namespace(self, namespace: str) -> Credentials:
         """Return a view of the credentials of a namespace only, always up to date."""
@@ -106,7 +160,12 @@ class Credentials:
             self._refreshed = now
             for name in self._names():
                 self._read(name)
-        return tuple(self._values)
+        return self._values.all()
+
+    def values_of_namespace(self, namespace: str) -> Iterable[str]:
+        """Return the values of a namespace's own credentials, also earlier ones, for redaction."""
+        known = self._values_of.get(namespace) or self._values_of_former.get(namespace)
+        return known.all() if known is not None else ()
 
     def _names(self) -> list[str]:
         try:
@@ -131,17 +190,11 @@ class Credentials:
         if not value:
             return None
         self._last[name] = value
-        self._remember(value)
+        self._values.add([value])
         return value
 
     def _read_of_namespace(self, namespace: str, name: str) -> str | None:
-        value = self._namespaces.get(namespace, {}).get(name, "")
-        self._remember(value)
-        return value or None
-
-    def _remember(self, value: str) -> None:
-        if value:
-            self._values[value] = None
+        return self._namespaces.get(namespace, {}).get(name) or None
 
     def _not_found(self, name: str) -> str:
         why = f"in {self._directory}" if self._directory is not None else "because no credentials directory is set"

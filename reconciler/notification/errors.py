@@ -33,12 +33,22 @@ class RetryableDeliveryError(DeliveryError):
             than an hour counts as an hour.
         doubtful: whether the receiver may have processed the message although it reported a failure, such as HTTP 500.
             Under ``delivery: AtMostOnce`` the delivery is not retried then. Default False.
+        concerns_receiver: whether other messages may fail for the same reason, so that the failure counts for the
+            receiver's circuit breaker. Default True.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None, doubtful: bool = False) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        doubtful: bool = False,
+        concerns_receiver: bool = True,
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.doubtful = doubtful
+        self.concerns_receiver = concerns_receiver
 
 
 class PermanentDeliveryError(DeliveryError):

@@ -15,6 +15,7 @@ from reconciler.notification.api.types import NotificationRequest
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import RECEIVER_KINDS, ConsoleChannel, FileChannel, LogChannel, ReceiverChannels
 from reconciler.notification.credentials import Credentials
+from reconciler.notification.errors import DeliveryError
 from reconciler.notification.observe.audit import AuditLog
 from reconciler.notification.observe.history import History
 from reconciler.notification.observe.metrics import NotificationMetrics
@@ -45,6 +46,7 @@ class NotificationOptions:
         fallback_channel: name of the channel for requests that name no channels and for which routing selects none;
             ``console``, ``log``, ``file`` or one of `channels`. Default None: such requests end ``Failed``.
         audit_file: file of the audit log. Default None.
+        audit_key: name of the credential that is the key of the audit log's hash chain. Default None.
         timeout: seconds that one delivery may take. Default 30.
         max_concurrent: maximum concurrent deliveries. Default 64.
         workers: requests that are reconciled concurrently. Default 10.
@@ -69,6 +71,7 @@ class NotificationOptions:
     routing_resource: str | None = None
     fallback_channel: str | None = None
     audit_file: Path | None = None
+    audit_key: str | None = None
     timeout: float = 30.0
     max_concurrent: int = 64
     workers: int = 10
@@ -110,12 +113,14 @@ class NotificationOperator:
         self._options = options
         self.credentials = Credentials(options.credentials)
         self.credentials.check()
-        self.redactor = Redactor(self.credentials.values, patterns=options.redact)
-        self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
-        self.audit = (
-            AuditLog(options.audit_file, redact=self.redactor.redact) if options.audit_file is not None else None
+        self.redactor = Redactor(
+            self.credentials.values, of_namespace=self.credentials.values_of_namespace, patterns=options.redact
         )
-        if self.audit is not None:
+        self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
+        self.audit: AuditLog | None = None
+        if options.audit_file is not None:
+            key = self._audit_key(options.audit_key) if options.audit_key is not None else b""
+            self.audit = AuditLog(options.audit_file, redact=self.redactor.redact, key=key)
             self.audit.check()
         receivers = ReceiverChannels(self.credentials)
         self.policies = PolicyTable()
@@ -132,6 +137,12 @@ class NotificationOperator:
             if options.routing_file is not None:
                 self._file = FileSource(options.routing_file, self.routing)
                 self._file.load()
+
+    def _audit_key(self, name: str) -> bytes:
+        try:
+            return self.credentials.get(name).encode()
+        except DeliveryError as error:
+            raise ConfigurationError(f"cannot read the key of the audit file: {error}") from None
 
     def add_to(self, manager: Manager) -> NotificationReconciler:
         """Add the controller and its runnables to a manager; return the reconciler.

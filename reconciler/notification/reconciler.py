@@ -12,7 +12,9 @@ from typing import ClassVar
 
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
+from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.errors import error_text
+from reconciler.lru import LRU
 from reconciler.meta import Request
 from reconciler.notification.api.summary import after_completion
 from reconciler.notification.api.types import (
@@ -39,12 +41,14 @@ from reconciler.notification.ledger.live_reads import StalenessCheck, delete_fin
 from reconciler.notification.ledger.mutations import (
     MESSAGE_LIMIT,
     RequestStatusBatcher,
+    is_too_large,
     remove_write_ahead,
     set_decision,
     set_ended,
-    set_invalid,
+    set_failed,
     set_routing,
 )
+from reconciler.notification.ledger.unsaved import UnsavedResults
 from reconciler.notification.ledger.write_ahead import WriteAhead
 from reconciler.notification.observe.outbox import (
     EventEmitter,
@@ -55,9 +59,9 @@ from reconciler.notification.observe.outbox import (
 )
 from reconciler.notification.redaction.redactor import Redactor
 from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
-from reconciler.notification.tenancy.policies import PolicyTable
+from reconciler.notification.tenancy.policies import PolicyTable, Refusal
 from reconciler.objects import InvalidObject
-from reconciler.status import OnError, StatusBatcher, StatusError
+from reconciler.status import OnError, StatusBatcher, StatusError, StatusInvalid, StatusTooLarge
 
 __all__ = ["NotificationReconciler"]
 
@@ -72,9 +76,8 @@ that version comes first."""
 ROUTING_RETRY = 5.0
 """Seconds until a request that waits for a routing configuration is reconciled again."""
 
-UNSAVED_LIMIT = 500
-"""Number of requests with unsaved results from which on no other request is delivered. Far below what a controller
-keeps (1000), because a lost result means that a call is repeated."""
+GIVEN_UP_LIMIT = 10_000
+"""Maximum requests that are remembered because not even their end could be saved. A forgotten one is called again."""
 
 _MIN_REQUEUE = 0.001
 """Minimum seconds of a requeue, which must be above 0."""
@@ -180,7 +183,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._rng = rng
         self._clock = clock
         self._due_times: dict[Request, datetime] = {}
-        self._unsaved: set[Request] = set()
+        self._unsaved = UnsavedResults()
+        self._given_up: LRU[str, None] = LRU(GIVEN_UP_LIMIT)
         self._open: dict[Request, tuple[str, RequestStatusBatcher]] = {}
         self._counts: Counter[str] = Counter()
         self._active = 0
@@ -224,9 +228,12 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             outcome = await super().reconcile(request)
         except _AllQueued as queued:
             return queued.outcome
-        except StatusError:
+        except StatusError as error:
             saved = ended = False
-            raise
+            if not isinstance(error, (StatusInvalid, StatusTooLarge)):
+                raise
+            outcome = await self._fail_unsaved(request, error)
+            saved = True
         except InvalidObject as error:
             await self._fail_invalid(request, error)
             return None
@@ -249,6 +256,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         made by a later reconcile.
         """
         # Read
+        if obj.uid in self._given_up:
+            return None
         self._open[obj.key] = obj.uid, status
         before = self._write_ahead.without_uncalled(obj, status)
         if before.phase in TERMINAL_PHASES:
@@ -286,6 +295,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         channels = obj.spec.channels or (resolution.channels if resolution is not None else ())
         refusal = self._policies.refusal(obj.namespace or "", obj.spec, channels)
         refusal = refusal or self._policies.quota_refusal(obj.key)
+        if refusal is None and is_too_large(obj, channels):
+            message = "Not delivered because the request is too large to record all its attempts"
+            refusal = Refusal("", "RequestTooLarge", message)
         if refusal is None and obj.spec.channels is not None:
             return before
         if not await self._is_up_to_date(obj, before):
@@ -300,8 +312,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
             return None
-        found, redact = self._router.resolve(attributes_of(obj)), self._redactor.redact
-        return replace(found, problem=found.problem and redact(found.problem), fallback=redact(found.fallback))
+        found, namespace = self._router.resolve(attributes_of(obj)), obj.namespace or ""
+        problem = found.problem and self._redactor.redact(found.problem, namespace)
+        return replace(found, problem=problem, fallback=self._redactor.redact(found.fallback, namespace))
 
     def _end(
         self,
@@ -408,7 +421,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             channel.name
             for channel in due
             if channel.name not in self.channels
-            or (channel.name not in outage_recorded and self._queue.is_down(channel.name))
+            or (channel.name not in outage_recorded and self._queue.is_down(channel.name, obj.namespace or ""))
         }
         wanted = [channel.name for channel in due if channel.name not in failing]
         acquired = self._queue.acquire(obj.key, obj.uid, obj.spec.priority, wanted, outage_recorded=outage_recorded)
@@ -419,7 +432,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     async def _deliver(self, snapshot: _Snapshot, due: Sequence[ChannelStatus]) -> Outcome:
         obj, status = snapshot.obj, snapshot.status
         has_unsaved_results = obj.key in self._unsaved
-        if not has_unsaved_results and len(self._unsaved) >= UNSAVED_LIMIT:
+        if self._unsaved.is_full(obj.key):
             return Result(requeue_after=STALE_RETRY)
         self._unsaved.add(obj.key)  # from here on there may be a result; `_publish` removes the key once it is saved
         if not await self._is_up_to_date(obj, snapshot.before):
@@ -474,10 +487,42 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         return decision
 
     async def _fail_invalid(self, request: Request, error: InvalidObject) -> None:
+        text = f"Not delivered because the request is invalid: {error_text(error)}"
         async with StatusBatcher(
-            self.client, NotificationRequest, name=request.name, namespace=request.namespace
+            self.client, NotificationRequest, name=request.name, namespace=request.namespace, strategy="update"
         ) as status:
-            set_invalid(status, self._redactor.brief(error_text(error), MESSAGE_LIMIT), now=self._now())
+            set_failed(
+                status,
+                "InvalidSpec",
+                self._redactor.brief(text, MESSAGE_LIMIT, request.namespace or ""),
+                now=self._now(),
+            )
+
+    async def _fail_unsaved(self, request: Request, error: StatusError) -> Outcome:
+        """End a request whose status the server refuses and would refuse again, with a status that fits.
+
+        If the server refuses even that, this process does not deliver the request again.
+        """
+        read = await self.client.peek(NotificationRequest, request)
+        if read is None:
+            return None
+        obj = read.read_as(NotificationRequest, lenient=True)
+        cycle = current_reconcile()
+        if cycle is not None:
+            cycle.take_unsaved(obj.uid)  # otherwise they would be written with the end, and be refused again
+            cycle.unblock_unsaved()
+        text = self._redactor.brief(
+            f"Not delivered further because its status is refused: {error_text(error)}", 512, request.namespace or ""
+        )
+        try:
+            async with StatusBatcher(self.client, obj, strategy="update") as status:
+                set_failed(status, "StatusRefused", text, now=self._now())
+                status.set(overwrite=True, delivery_attempts=[])
+        except (StatusInvalid, StatusTooLarge):
+            self._given_up[obj.uid] = None
+        self._open.pop(request, None)
+        self._outbox.publish(obj.uid)
+        return self._expiry(obj)
 
     async def _expire(self, obj: NotificationRequest) -> Outcome:
         """Delete a finished request after ``ttlSecondsAfterFinished``, or wait until then."""

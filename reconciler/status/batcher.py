@@ -78,7 +78,7 @@ class StatusBatcher(Generic[S]):
             ``"discard"``: nothing.
         subresource: ``"status"`` (default). None writes the main resource, for kinds without the status subresource.
         join: whether to join a batcher that is open around this one. Default True.
-        token: a path in the status where each write leaves a random id. It shows whether a write with a lost response
+        token: a path in the status where each write adds a random id. It shows whether a write with a lost response
             was applied, also for increments. Default: none.
         flush_timeout: seconds for one flush. Default 10; at most 2 once a controller of this library is stopping and
             has cancelled the reconcile. Each request may take two thirds of the remaining time; then its outcome counts

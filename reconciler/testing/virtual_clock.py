@@ -24,13 +24,13 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class VirtualClock:
-    """The clock of a virtual loop; its wall time is the epoch plus the loop's time.
+    """The clock of a virtual loop; its wall time is the epoch plus the loop's time, until `step` sets it.
 
     Args:
         epoch: the wall time at loop time 0.
 
     Attributes:
-        epoch: as given.
+        epoch: as given, moved by each `step`.
         virtual: True, so that code that cannot work under virtual time can raise.
     """
 
@@ -51,6 +51,10 @@ class VirtualClock:
     def now(self) -> datetime:
         """Return `epoch` plus the loop's time."""
         return self.epoch + timedelta(seconds=self.monotonic())
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward by this many seconds, or back; the loop's time continues."""
+        self.epoch += timedelta(seconds=seconds)
 
     @contextlib.contextmanager
     def held_while(self, busy: Callable[[], bool]) -> Iterator[None]:

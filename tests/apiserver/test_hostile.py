@@ -288,3 +288,14 @@ async def test_malformed_requests_get_an_error_and_no_traceback(
     assert 200 <= int(answer.split()[1]) < 500
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert (await _raw(server, b"GET /%b/api HTTP/1.1\r\nhost: x\r\n\r\n" % server.token.encode())).split()[1] == b"200"
+
+
+# numbers
+
+
+@pytest.mark.parametrize("quantity", ["1e999999999", "1e-999999999", "9" * 5000, "9" * 5000 + "Ki", "1e91"])
+async def test_a_quantity_with_an_endless_number_of_digits_is_refused(api: Api, quantity: str) -> None:
+    container = {"name": "a", "image": "a", "resources": {"limits": {"memory": quantity}}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [container]}}
+    answer = await api.post("/api/v1/namespaces/default/pods", pod)
+    assert (answer.status, "quantities must match" in answer.body["message"]) == (400, True)

@@ -111,10 +111,17 @@ async def test_a_watch_keeps_running_and_the_next_one_is_refused_when_a_role_is_
         subject = {"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}
         await server.apply(role("reader", READ), binding("reader", subject), config_map("a"))
         async with Client(server.user("jane")) as jane:
-            await jane.get("v1/ConfigMap", "a", "default")
+            listed = await jane.list("v1/ConfigMap", "default")
+            watch = jane.watch("v1/ConfigMap", "default", resource_version=listed.resource_version)
+            opened = asyncio.create_task(anext(watch))
+            await asyncio.sleep(1)
             await admin.delete(f"{RBAC}/RoleBinding", "reader", "default")
-            with pytest.raises(Forbidden):
-                await jane.get("v1/ConfigMap", "a", "default")
+            await admin.create(config_map("b"))
+            assert (await opened).object.name == "b"
+            await watch.aclose()
+            for refused in (jane.get("v1/ConfigMap", "a", "default"), anext(jane.watch("v1/ConfigMap", "default"))):
+                with pytest.raises(Forbidden):
+                    await refused
 
 
 @pytest.mark.virtual_time

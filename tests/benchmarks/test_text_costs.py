@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from reconciler.notification.channels.slack import mrkdwn
-from reconciler.notification.redaction.redactor import redact_forms
+from reconciler.redaction import redact as redact_forms
 
 REDACTED = ["password=", 'password="', '\\"', "%25", "://", "=x:", "key ", "-u ", "-----BEGIN ", "bearer ", '{"a":']
 CONVERTED = ["[", "![", "[a](", "*a_ ", "_a__b", "~~a", "`a``b", "* a\n", ">" * 15 + "a\n" + "b\n" * 20, "[*`"]

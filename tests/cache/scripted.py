@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +17,7 @@ from reconciler.cache.decoding import WireReader
 from reconciler.cache.reflector import Reflector
 from reconciler.errors import error_from_response
 from reconciler.http import HTTPResponse
-from reconciler.meta import GroupVersionKind, ResourceType, Version
+from reconciler.meta import UNDECODABLE, GroupVersionKind, ResourceType, Version, is_older, parse_version
 
 GVK = GroupVersionKind("example.com", "v1", "Database")
 DATABASES = ResourceType(GVK, "databases", namespaced=True, subresources=frozenset({"status"}))
@@ -84,6 +85,9 @@ def refused(
 HOLD = object()
 """Let a stream stay open and silent."""
 
+TIMEOUT = object()
+"""Let a stream stay open and silent until the timeout that the client has asked for."""
+
 
 @dataclass
 class Asked:
@@ -107,10 +111,16 @@ class Asked:
 
 @dataclass
 class Script:
-    """A source whose lists and watches are answered in the scripted order; afterwards it stays silent."""
+    """A source whose lists and watches are answered in the scripted order; afterwards it stays silent.
+
+    Unless a list is scripted next, a look-up of an object that it has sent shows that nothing was undone.
+    """
 
     answers: deque[tuple[str, Any]] = field(default_factory=deque)
     asked: list[Asked] = field(default_factory=list)
+    looked_up: list[Asked] = field(default_factory=list)
+    sent: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version: Version = 0
 
     def list(self, *objects: dict[str, Any], version: int | str, token: str = "") -> None:
         metadata = {"resourceVersion": str(version), **({"continue": token} if token else {})}
@@ -126,7 +136,7 @@ class Script:
         self.answers.append(("list", error))
 
     def watch(self, *parts: Any) -> None:
-        """Open a stream: bytes are chunks, numbers are seconds, an exception breaks it, HOLD keeps it open."""
+        """Open a stream: bytes are chunks, numbers are seconds, an exception breaks it; HOLD and TIMEOUT wait."""
         self.answers.append(("watch", parts))
 
     def refuse_watch(self, error: Exception) -> None:
@@ -149,12 +159,42 @@ class Script:
         *,
         metadata_only: bool = False,
     ) -> bytes:
+        if looks_up(query) and self.version and (not self.answers or self.answers[0][0] == "watch"):
+            self.looked_up.append(
+                Asked("list", namespace, dict(query), asyncio.get_running_loop().time(), metadata_only)
+            )
+            name = dict(query).get("fieldSelector", "").rpartition("=")[2]
+            found = [self.sent[name]] if name in self.sent else []
+            return msgspec.json.encode({"metadata": {"resourceVersion": str(self.version)}, "items": found})
         answer = await self._answer("list", namespace, query, metadata_only)
         assert isinstance(answer, bytes)
+        if not looks_up(query):
+            self._record("LIST", answer)
         return answer
+
+    def _record(self, type: str, text: bytes) -> None:
+        """Record the objects and versions in what the client receives: a list, a line or an object."""
+        with contextlib.suppress(*UNDECODABLE, AttributeError, KeyError, TypeError):
+            document = msgspec.json.decode(text)
+            if type == "LINE":
+                self._record(document["type"], msgspec.json.encode(document["object"]))
+                return
+            version = parse_version(document["metadata"]["resourceVersion"])
+            self.version = self.version if is_older(version, self.version) else version
+            if type == "LIST":
+                self.sent.clear()
+                for listed in document["items"]:
+                    self._record("ADDED", msgspec.json.encode(listed))
+            elif type in ("ADDED", "MODIFIED"):
+                self.sent[document["metadata"]["name"]] = document
+            elif type == "DELETED":
+                self.sent.pop(document["metadata"]["name"], None)
 
     async def pages_are_cached(self) -> bool:
         return False
+
+    def forget(self, rt: ResourceType) -> None:
+        pass
 
     async def open_watch(
         self,
@@ -170,7 +210,7 @@ class Script:
         async def close() -> None:
             asked.closed = True
 
-        return HTTPResponse(200, chunks=_chunks(parts), on_close=close)
+        return HTTPResponse(200, chunks=self._chunks(parts, float(asked.query["timeoutSeconds"])), on_close=close)
 
     async def resource_type(self, kind: object) -> ResourceType:
         return DATABASES
@@ -189,17 +229,23 @@ class Script:
             raise answer
         return answer
 
+    async def _chunks(self, parts: Sequence[Any], longest: float) -> AsyncIterator[bytes]:
+        for part in parts:
+            if isinstance(part, bytes):
+                for text in part.splitlines():
+                    self._record("LINE", text)
+                yield part
+            elif isinstance(part, BaseException):
+                raise part
+            elif part is HOLD:
+                await asyncio.Event().wait()
+            else:
+                await asyncio.sleep(longest if part is TIMEOUT else part)
 
-async def _chunks(parts: Sequence[Any]) -> AsyncIterator[bytes]:
-    for part in parts:
-        if isinstance(part, bytes):
-            yield part
-        elif isinstance(part, BaseException):
-            raise part
-        elif part is HOLD:
-            await asyncio.Event().wait()
-        else:
-            await asyncio.sleep(part)
+
+def looks_up(query: Sequence[tuple[str, str]]) -> bool:
+    """Return whether a list verifies the history: of one object by name, or of any object."""
+    return dict(query).get("limit") == "1" or "metadata.name=" in dict(query).get("fieldSelector", "")
 
 
 class Recorder:
@@ -208,16 +254,21 @@ class Recorder:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.objects: dict[str, CachedObject] = {}
+        self.deleted: CachedObject | None = None
 
     async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         names = sorted(obj.name for obj in objects)
-        self.objects = {obj.name: obj for obj in objects}
+        self.objects, self.deleted = {obj.name: obj for obj in objects}, None
         self.told.append(("restart" if restarted else "list", names, version))
         return restarted
 
     def apply(self, type: str, cached: CachedObject, received: object = None) -> None:
         self.told.append((type, cached.name, cached.version))
-        self.objects[cached.name] = cached
+        if type == "DELETED":
+            self.objects.pop(cached.name, None)
+            self.deleted = cached
+        else:
+            self.objects[cached.name] = cached
 
     def advance(self, version: Version) -> None:
         self.told.append(("BOOKMARK", version))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
-from reconciler.cache import Cache, CachedClient, CacheNotSynced, NotCached
+from reconciler.cache import Cache, CachedClient, CacheNotSynced, NotCached, overlay
 from reconciler.client import Client
 from reconciler.errors import AlreadyExists, Forbidden, NotFound, OutcomeUnknown, ServerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -638,18 +638,96 @@ async def test_if_the_server_cannot_be_asked_the_read_fails_instead_of_returning
     assert (await world.client.get(Database, "a", "default")).spec.size == 2
 
 
-async def test_an_invalidation_without_readers_is_dropped_after_a_minute(world: World) -> None:
-    await world.declare(Database)
-    world.server.faults.add(lost=True, verb="create", times=None)
+@pytest.mark.parametrize("seconds", [1, 300])
+@pytest.mark.parametrize("landed", [True, False])
+async def test_after_a_lost_create_with_a_generated_name_the_next_read_lists_the_namespace_once(
+    world: World, landed: bool, seconds: int
+) -> None:
+    await world.declare(MAP)
+    world.hold_watches()
+    world.server.faults.add(verb="create", lost=True, after_commit=landed)
+    document = config_map("")
+    document["metadata"] = {"generateName": "a-", "namespace": "default"}
     with pytest.raises(OutcomeUnknown):
-        await world.client.create(database("a"))
-    await world.client.delete_all_of(Database, "default")
-    assert world.cache.statistics().informers[0].overlay.entries == 2
-    await asyncio.sleep(61)
-    assert world.cache.statistics().informers[0].overlay.entries == 0
+        await world.client.create(document)
+    await asyncio.sleep(seconds)
     world.server.clear_requests()
-    assert len(await world.client.list(Database)) == 0
-    assert world.reads() == 0
+    for _ in range(2):
+        assert len(await world.client.list(MAP, "default")) == landed
+    assert world.reads() == 1
+
+
+async def test_an_object_deleted_before_the_watch_delivers_it_does_not_come_back(world: World) -> None:
+    await world.declare(MAP)
+    world.hold_watches()
+    await world.live.create(config_map("a"))  # the cache does not observe this client
+    await world.client.delete(MAP, "a", "default")
+    seen: list[str] = []
+    informer = await world.cache.informer(MAP)
+    informer.add_handler(lambda event: seen.extend(one.name for one in informer.overlay.list()), existing=False)
+    assert len(await world.client.list(MAP, "default")) == 0
+    await world.catch_up()
+    assert len(await world.client.list(MAP, "default")) == 0
+    assert (informer.statistics().events, seen) == (2, [])
+
+
+@pytest.mark.parametrize("order", ["before", "after", "late"])
+async def test_a_deletion_that_the_cache_has_seen_costs_no_read_in_any_order_of_events(order: Any) -> None:
+    async with APIServer(event_order=order) as server:
+        world = World(server)
+        await world.declare(MAP)
+        for number in range(20):
+            await world.client.create(config_map(f"n{number}"))
+            if number % 2:
+                await asyncio.sleep(1)
+            await world.client.delete(MAP, f"n{number}", "default")
+            assert len(await world.client.list(MAP)) == 0
+        assert world.reads() == 0
+        await world.cache.stop()
+
+
+async def test_an_older_response_does_not_end_the_doubt_about_a_lost_write(world: World) -> None:
+    await world.live.create(database("a", size=1))
+    await world.declare(Database)
+    world.hold_watches()
+    slow = SlowAnswers(world.server, "PATCH")
+    client = CachedClient(Client(slow), world.cache)
+    earlier = asyncio.create_task(client.patch(Database, "a", "default", patch={"spec": {"size": 2}}))
+    await slow.asked.wait()
+    world.server.faults.add(verb="patch", lost=True, after_commit=True)
+    with pytest.raises(OutcomeUnknown):
+        await world.client.patch(Database, "a", "default", patch={"spec": {"size": 3}})
+    slow.answer.set()
+    await earlier
+    assert (await world.client.get(Database, "a", "default")).spec.size == 3
+
+
+async def test_beyond_the_capacity_own_objects_are_read_after_one_list_for_all_readers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlay, "CAPACITY", 10)
+    await world.declare(MAP)
+    world.hold_watches()
+    for number in range(25):
+        await world.client.create(config_map(f"n{number}"))
+    world.server.clear_requests()
+    found = await asyncio.gather(*(world.client.get(MAP, f"n{number}", "default") for number in range(25)))
+    assert [one.name for one in found] == [f"n{number}" for number in range(25)]
+    assert len(await world.client.list(MAP, "default")) == 25
+    assert world.reads() == 1
+    assert world.cache.statistics().informers[0].overlay.dropped == 22
+
+
+async def test_an_object_read_as_one_class_is_never_given_out_as_another(world: World) -> None:
+    class Other(Resource[DatabaseSpec], group="example.com", version="v1", kind="Database"):
+        """The same kind as another class."""
+
+    await world.live.create(database("a", size=1))
+    await world.declare(Database)
+    for kind, expected in ((Database, Database), (Other, Other), (Database, Database), (str(Database.gvk), None)):
+        found = await world.client.get(kind, "a", "default")
+        (listed,) = await world.client.list(kind, "default")
+        assert type(found) is type(listed) is (expected or Unstructured)
 
 
 async def test_a_cached_client_of_one_namespace_reads_there(world: World) -> None:
@@ -724,6 +802,8 @@ async def _own_step(world: World, what: str, number: int) -> None:
             "cut": world.server.cut_watches,
             "compact": world.server.compact,
         }[what]()
+    elif what == "generate":
+        await world.client.create(config_map("", metadata={"name": None, "generateName": "g-"}))
     elif what == "put" and not exists:
         await world.client.create(config_map(name))
     elif what == "put":
@@ -737,7 +817,7 @@ async def _own_step(world: World, what: str, number: int) -> None:
         landed = bool(number % 2)
         fault = world.server.faults.add(verb={"create", "patch", "delete"}, lost=True, after_commit=landed)
         with contextlib.suppress(OutcomeUnknown):
-            await _own_step(world, ("put", "put", "delete", "live")[number], number)
+            await _own_step(world, ("put", "generate", "delete", "live")[number], number)
         fault.remove()
     elif what == "wipe":
         await world.client.delete_all_of(MAP, "default")

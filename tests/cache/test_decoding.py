@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.cache import CachedObject, CachedOwner, CacheEvent, EventType, cached_object
-from reconciler.cache.decoding import WireReader, decode_line, decode_list
+from reconciler.cache.decoding import WireReader, decode_line, decode_list, split_list
 from reconciler.http import LineSplitter
 from reconciler.meta import Request, json_elements, json_members
 from reconciler.objects import InvalidObject
@@ -301,9 +301,10 @@ def test_the_last_of_repeated_members_applies_as_in_a_decoder() -> None:
 @pytest.mark.parametrize(
     "garbage", [b"<html>", b'{"items":{}}', b'{"items":[1', b"", b"[]", b'{"items":[{]}', b'{"a"}']
 )
-def test_a_document_that_is_not_a_list_is_rejected(garbage: bytes) -> None:
+async def test_a_document_that_is_not_a_list_is_rejected(garbage: bytes) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         decode_list(garbage)
+    assert await split_list(garbage) is None
 
 
 @given(
@@ -311,13 +312,35 @@ def test_a_document_that_is_not_a_list_is_rejected(garbage: bytes) -> None:
         st.recursive(
             st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
         )
-    )
+    ),
+    st.sampled_from([0, 30, 31, 32, 33, 100]),
 )
-def test_json_members_splits_documents_like_a_decoder(values: list[Any]) -> None:
+def test_json_members_splits_documents_like_a_decoder(values: list[Any], levels: int) -> None:
+    for _ in range(levels):  # fewer and more levels than a match skips
+        values = [*values[:1], values]
     assert [json.loads(part) for part in json_elements(json.dumps(values, indent=1).encode())] == values
     members = {str(number): value for number, value in enumerate(values)}
-    found = json_members(json.dumps(members, ensure_ascii=False).encode())
-    assert {key: json.loads(value) for key, value in found.items()} == members
+    text = json.dumps(members, ensure_ascii=False).encode()
+    assert {key: json.loads(value) for key, value in json_members(text).items()} == members
+    assert {key: json.loads(value) for key, value in json_members(text, "1", "2").items()} == {
+        key: value for key, value in members.items() if key in "12"
+    }
+
+
+@given(st.text(alphabet='[]{}",:\\ a1').map(str.encode))
+def test_any_text_is_split_or_rejected(text: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert all(part in text for part in json_members(b"{%b}" % text).values())
+    with contextlib.suppress(ValueError):
+        assert all(part in text for part in json_elements(b"[%b]" % text))
+
+
+@pytest.mark.parametrize("order", [("metadata", "items"), ("items", "metadata")])
+@pytest.mark.parametrize("items", [[], [1, "x", [], {}], [document("a", 1), document("b", 2)]], ids=len)
+async def test_a_page_is_split_as_it_is_decoded(order: tuple[str, ...], items: list[Any]) -> None:
+    page = {"metadata": {"resourceVersion": "7", "continue": "c"}, "items": items}
+    text = json.dumps({"kind": "L", "nested": {"items": [1]}, **{key: page[key] for key in order}}, indent=1).encode()
+    assert await split_list(text) == decode_list(text)
 
 
 def test_a_transform_is_applied_and_cannot_change_the_objects_identity() -> None:

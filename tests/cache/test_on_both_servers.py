@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from reconciler import Client
+from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CachedObject, CacheEvent, EventType, Informer, owner_uids
 from reconciler.errors import NotFound
 from reconciler.meta import Request
 from reconciler.objects import Model, Resource
 from reconciler.testing import Cluster
+from tests.definitions import definition, version
 
 MAP = "v1/ConfigMap"
 
@@ -211,3 +214,46 @@ async def test_a_kind_that_is_installed_and_withdrawn_is_followed(cluster: Clust
         assert replay.of("w") == ["ADDED", "DELETED"]
         with contextlib.suppress(NotFound):
             await cluster.client.wait_gone("apiextensions.k8s.io/v1/CustomResourceDefinition", name, timeout=30)
+
+
+OTHER_FORMS: dict[str, dict[str, Any]] = {
+    "plural": {"names": {"plural": "gizmos", "singular": "gizmo", "kind": "Widget", "listKind": "WidgetList"}},
+    "scope": {"scope": "Cluster"},
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+@pytest.mark.parametrize("everywhere", [True, False])
+async def test_a_kind_that_is_installed_again_with_another_plural_or_scope_is_followed(
+    cluster: Cluster, form: str, *, everywhere: bool
+) -> None:
+    group, kind = f"form-{cluster.namespace}.reconciler.dev", "apiextensions.k8s.io/v1/CustomResourceDefinition"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    old = definition(group, "Widget", version("v1", anything))
+    new = definition(group, "Widget", version("v1", anything), **OTHER_FORMS[form])
+    new["metadata"]["name"] = f"{new['spec']['names']['plural']}.{group}"
+    metadata = {"name": "w"} if form == "scope" else {"name": "w", "namespace": cluster.namespace}
+    widget = {"apiVersion": f"{group}/v1", "kind": "Widget", "metadata": {"name": "w", "namespace": cluster.namespace}}
+    await cluster.install(old)
+    try:
+        async with Cache(cluster.client, namespaces=None if everywhere else [cluster.namespace]) as cache:
+            informer = await cache.informer(f"{group}/v1/Widget")
+            client = CachedClient(cluster.client, cache)
+            await cluster.client.create(widget)
+            await until(lambda: len(informer.store) == 1)
+            replay = Replay(informer)
+            await cluster.client.delete(kind, old["metadata"]["name"])
+            await cluster.client.wait_gone(kind, old["metadata"]["name"], timeout=30)
+            await cluster.install(new)
+            other = Client(cluster.server) if isinstance(cluster.server, APIServer) else cluster.server.client()
+            async with other:  # which has not discovered the old form
+                made = await other.create(widget | {"metadata": metadata})
+            await until(lambda: [cached.uid for cached in informer.store] == [made.uid])
+            await until(lambda: informer.resource.namespaced == (form == "plural"))
+            found = await client.get(f"{group}/v1/Widget", "w", metadata.get("namespace"))
+            assert found.uid == made.uid
+            assert [cached.uid for cached in replay.state.values()] == [made.uid]
+    finally:
+        for name in (old["metadata"]["name"], new["metadata"]["name"]):
+            with contextlib.suppress(NotFound):
+                await cluster.client.delete(kind, name)

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from reconciler.cache import overlay as module
 from reconciler.cache.overlay import Overlay, OverlayExpired
 from reconciler.cache.store import WritableStore
 from reconciler.meta import Request, Version
 from tests.cache.scripted import cached
+from tests.campaigns.overlay import OverlayModel
 from tests.depth import examples
 
 A = Request("a", "prod")
@@ -96,6 +95,12 @@ def test_an_answer_that_arrives_after_its_event_is_not_laid_over(world: World) -
     assert world.entries == 0
 
 
+def test_an_answer_that_arrives_while_a_list_is_stored_does_not_replace_its_newer_object(world: World) -> None:
+    world.store.put(cached("a", 20))
+    world.overlay.record_write(cached("a", 15))
+    assert world.version() == 20
+
+
 def test_an_answer_that_arrives_after_the_deletion_does_not_revive_the_object(world: World) -> None:
     world.watched("a", 12)
     world.gone("a", 13)
@@ -137,12 +142,19 @@ def test_a_deletion_hides_the_object_until_the_watch_delivers_it(world: World) -
     assert world.entries == 0
 
 
-def test_a_deletion_answered_without_a_uid_applies_to_the_visible_object(world: World) -> None:
+@pytest.mark.parametrize("uid", ["", "uid-of-another"])
+def test_after_a_deletion_of_an_unknown_object_the_server_is_asked(world: World, uid: str) -> None:
     world.watched("a", 10)
-    world.overlay.record_deletion(A)
+    world.overlay.record_deletion(A, uid)
+    with pytest.raises(OverlayExpired) as caught:
+        world.overlay.get(A)
+    assert list(caught.value.objects) == [A]
+    world.overlay.record_list(12, [], set(), world.overlay.list_baseline("prod", "a"))
     assert world.version() is None
-    world.overlay.record_deletion(Request("b", "prod"))
-    assert world.entries == 1
+    world.watched("a", 11)
+    assert world.version() is None
+    world.gone("a", 12)
+    assert world.entries == 0
 
 
 def test_a_deletion_does_not_hide_the_next_incarnation(world: World) -> None:
@@ -236,8 +248,8 @@ def test_after_a_minute_the_server_is_asked_and_the_read_is_counted(
     assert world.overlay.statistics().expired == 1
     with pytest.raises(OverlayExpired):  # until the server was asked
         read(world.overlay)
-    world.overlay.resolve(A, caught.value.objects[A])
-    assert world.version() == 10
+    world.overlay.record_list(12, [cached("a", 12)], {A}, world.overlay.list_baseline("prod", "a"))
+    assert world.version() == 12
 
 
 def test_a_write_that_the_watch_has_passed_does_not_expire(world: World) -> None:
@@ -280,58 +292,49 @@ def test_opaque_versions_of_a_deletion(world: World) -> None:
     assert world.version() == "s"
 
 
-def test_nothing_grows_without_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_lists_in_the_wrong_order_the_newer_one_is_kept(world: World) -> None:
+    first, second = (world.overlay.list_baseline("prod") for _ in range(2))
+    world.overlay.record_list(18, [], set(), second)
+    world.overlay.record_list(15, [], {A}, first)
+    world.watched("a", 16)
+    assert world.version() is None
+    world.gone("a", 18)
+    assert world.version() is None
+
+
+def test_a_response_that_does_not_end_the_doubt_is_not_forgotten(world: World) -> None:
+    earlier = world.overlay.baseline(A)
+    world.overlay.invalidate(A)
+    later = world.overlay.baseline(A)
+    world.overlay.record_write(cached("a", 16), earlier)
+    world.overlay.record_write(cached("a", 15), later)  # sent last, executed first
+    with pytest.raises(OverlayExpired):
+        world.overlay.get(A)
+    world.overlay.record_write(cached("a", 17), world.overlay.baseline(A))
+    assert world.version() == 17
+
+
+def test_if_there_are_too_many_own_writes_everything_must_be_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "CAPACITY", 10)
     for number in range(25):
         world.overlay.record_write(cached(f"n{number}", 11 + number))
-    assert (world.entries, world.overlay.statistics().dropped) == (10, 15)
+    assert (world.entries, world.overlay.statistics().dropped) == (4, 22)
+    before = world.overlay.list_baseline()
+    for read in (lambda: world.overlay.get(Request("n3", "prod")), world.overlay.list):
+        with pytest.raises(OverlayExpired) as caught:
+            read()
+        assert caught.value.everything
     world.progress = 100
+    world.overlay.record_refresh(before)
+    assert world.names() == []
     world.overlay.record_write(cached("last", 101))
     assert world.entries == 1
 
 
-class _Server:
-    """Versions of one key as stored by a server, and a watch that follows at its own pace."""
-
-    def __init__(self) -> None:
-        self.world = World()
-        self.version = 10
-        self.stored: tuple[int, str] | None = None  # version and uid
-        self.history: list[tuple[int, tuple[int, str] | None]] = []  # what the watch will deliver
-
-    def write(self, deletes: bool) -> None:
-        self.version += 1
-        if deletes:
-            if self.stored is None:
-                return
-            uid, self.stored = self.stored[1], None
-            self.world.overlay.record_deletion(A, uid)
-        else:
-            uid = self.stored[1] if self.stored is not None else f"u{self.version}"
-            self.stored = (self.version, uid)
-            self.world.overlay.record_write(cached("a", self.version, uid=uid))
-        self.history.append((self.version, self.stored))
-
-    def follow(self, steps: int) -> None:
-        for version, stored in self.history[:steps]:
-            if stored is None:
-                self.world.gone("a", version)
-            else:
-                self.world.watched("a", stored[0], uid=stored[1])
-        del self.history[:steps]
-
-
-@settings(deadline=None, max_examples=examples(300))
-@given(st.lists(st.one_of(st.booleans(), st.integers(1, 3)), max_size=25))
-def test_a_sole_writer_always_reads_its_last_write(steps: list[bool | int]) -> None:
-    server = _Server()
-    for step in steps:
-        if isinstance(step, bool):
-            server.write(step)
-        else:
-            server.follow(step)
-        found = server.world.overlay.get(A)
-        assert (None if found is None else (found.version, found.uid)) == server.stored
-    server.follow(len(server.history))
-    server.world.overlay.get(A)
-    assert server.world.entries == 0
+@pytest.mark.parametrize("capacity", [3, 10_000])
+def test_a_reader_never_goes_back(monkeypatch: pytest.MonkeyPatch, capacity: int) -> None:
+    monkeypatch.setattr(module, "CAPACITY", capacity)
+    for seed in range(examples(4000)):
+        OverlayModel(seed).run(60)

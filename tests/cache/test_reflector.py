@@ -16,6 +16,7 @@ from reconciler.errors import NotSent, OutcomeUnknown
 from tests.cache.scripted import (
     GVK,
     HOLD,
+    TIMEOUT,
     Mirror,
     Script,
     added,
@@ -538,8 +539,8 @@ async def test_after_trouble_with_the_server_the_newest_object_decides_whether_t
     script.streamed("a", "b", version=7, then=[2.0])
     for _ in range(6):
         script.refuse_watch(failure)
-        script.recognized("a", "b", version=9)
     script.watch(HOLD)
+    script.recognized("a", "b", version=9)
     mirror = Mirror(script)
     await mirror.run(300)
     assert [asked.version for asked in script.asked if asked.verb == "watch"] == [None, *["7"] * 7]
@@ -553,13 +554,13 @@ async def test_objects_that_changed_during_the_trouble_prove_nothing_and_the_nex
 ) -> None:
     script.streamed("a", "b", "c", version=7, then=[2.0])
     script.refuse_watch(NotSent("refused"))
+    script.watch(HOLD)
     script.list(document("c", 20), version=30)
     script.list(document("b", 8), version=30)
     script.list(document("a", 1), version=30)
-    script.watch(HOLD)
     mirror = Mirror(script)
     await mirror.run(300)
-    assert script.asked[-1].version == "7"
+    assert [asked.version for asked in script.asked if asked.verb == "watch"] == [None, "7", "7"]
     assert len(mirror.told) == 1
 
 
@@ -569,6 +570,7 @@ async def test_when_all_of_the_newest_changed_during_the_trouble_a_list_decides(
 ) -> None:
     script.streamed(*names, version=9, then=[2.0])
     script.refuse_watch(NotSent("refused"))
+    script.watch(HOLD)
     for number, name in enumerate(names[::-1][:5]):
         script.list(document(name, 20 + number), version=30)
     script.streamed("z", version=31)
@@ -595,6 +597,7 @@ async def test_a_server_with_another_history_is_listed_even_when_its_versions_ha
 ) -> None:
     script.streamed("a", "b", version=7, then=[2.0])
     script.refuse_watch(NotSent("connection refused"))
+    script.watch(HOLD)
     script.list(*objects, version=version)
     script.streamed("c", version=version)
     mirror = Mirror(script)
@@ -602,13 +605,76 @@ async def test_a_server_with_another_history_is_listed_even_when_its_versions_ha
     assert mirror.told[-1] == ("restart" if version < 7 else "list", ["c"], version)
 
 
+ENDS = {"clean": [20.0], "silent": [700.0], "error": [20.0, error_line(429)], "torn": [20.0, OutcomeUnknown("reset")]}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    "undone", [[document("b", 1)], [document("b", 6)], [document("b", 2, uid="other")], [document("b", 2, spec={})], []]
+)
+async def test_a_history_that_was_rewritten_and_has_passed_what_is_known_is_noticed_however_the_watch_ended(
+    script: Script, end: str, undone: list[dict[str, Any]]
+) -> None:
+    script.streamed("a", "b", version=7, then=ENDS[end])
+    script.watch(modified("x", 12), HOLD)
+    script.list(*undone, version=11)
+    script.streamed("c", version=12)
+    mirror = Mirror(script)
+    await mirror.run(800)
+    assert mirror.told == [("list", ["a", "b"], 7), ("list", ["c"], 12)]
+
+
+@pytest.mark.parametrize("back", [document("c", 3), document("c", 12), document("c", 5, uid="other")])
+async def test_a_deletion_that_was_undone_is_noticed(script: Script, back: dict[str, Any]) -> None:
+    script.streamed("a", "b", "c", version=7, then=[deleted("c", 8), 20.0])
+    script.watch(HOLD)
+    script.list(back, version=13)
+    script.streamed("c", version=14)
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert mirror.told[-1] == ("list", ["c"], 14)
+
+
+@pytest.mark.parametrize("now", [[], [document("c", 12, uid="other")]], ids=["gone", "created again"])
+async def test_a_deletion_that_was_not_undone_proves_nothing_and_the_newest_object_is_checked(
+    script: Script, now: list[dict[str, Any]]
+) -> None:
+    script.streamed("a", "b", "c", version=7, then=[deleted("c", 8), 20.0])
+    script.watch(HOLD)
+    script.list(*now, version=13)
+    script.list(document("b", 2), version=13)
+    await Mirror(script).run(60)
+    assert [asked.version for asked in script.asked if asked.verb == "watch"] == [None, "8"]
+
+
+async def test_a_watch_that_ran_for_its_time_is_not_followed_by_a_look_up(script: Script) -> None:
+    script.streamed("a", version=7, then=[TIMEOUT])
+    for _ in range(20):
+        script.watch(TIMEOUT)
+    await Mirror(script).run(20 * 300)
+    assert len(script.asked) > 10
+    assert script.looked_up == []
+
+
+async def test_history_that_cannot_be_verified_now_is_verified_later(script: Script) -> None:
+    script.streamed("a", "b", version=7, then=[20.0])
+    script.refuse(refused(403), times=4)  # the role is missing in the backup, too
+    script.watch(HOLD)
+    script.list(document("b", 1), version=11)
+    script.streamed("c", version=12)
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert mirror.told[-1] == ("list", ["c"], 12)
+
+
 async def test_a_client_that_may_only_watch_resumes_at_the_known_version(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     script.refuse_watch(NotSent("connection refused"))
+    script.watch(modified("a", 8), HOLD)
     script.refuse_list(refused(403))
-    script.watch(HOLD)
-    await Mirror(script).run(300)
-    assert script.asked[-1].version == "7"
+    mirror = Mirror(script)
+    await mirror.run(300)
+    assert mirror.told[-1] == ("MODIFIED", "a", 8)
 
 
 @pytest.mark.parametrize("code", [400, 404, 422])
@@ -708,8 +774,8 @@ async def test_a_watch_that_ends_immediately_without_an_event_is_a_failure(scrip
 async def test_a_cut_stream_is_resumed_after_its_last_complete_line(script: Script) -> None:
     whole, half = modified("a", 8), modified("a", 9)
     script.streamed("a", version=7, then=[whole + half[:40], OutcomeUnknown("reset")])
-    script.list(document("a", 8), version=9)
     script.watch(half[:10], half[10:], HOLD)
+    script.list(document("a", 8), version=9)
     mirror = Mirror(script)
     await mirror.run(30)
     assert [asked.version for asked in script.asked if asked.verb == "watch"] == [None, "8"]

@@ -23,6 +23,8 @@ from reconciler import (
 )
 from reconciler.clock import current_clock
 from reconciler.errors import NotFound
+from reconciler.testing import VirtualClock
+from reconciler.testing.virtual_clock import EPOCH
 
 NAMESPACE = "ns"
 CONFIG_MAP = "v1/ConfigMap"
@@ -178,9 +180,9 @@ class Gadgets(ResourceReconciler[Gadget], Recorded):
 
     kind = "Gadget"
 
-    def __init__(self, process: str, record: Record, mischief: Mischief) -> None:
+    def __init__(self, process: str, record: Record, mischief: Mischief, clock: VirtualClock) -> None:
         super().__init__()
-        self.process, self.record, self.mischief = process, record, mischief
+        self.process, self.record, self.mischief, self.clock = process, record, mischief, clock
         self._runs: dict[Request, Run] = {}
 
     async def reconcile(self, request: Request, /) -> Outcome:
@@ -211,11 +213,12 @@ class Gadgets(ResourceReconciler[Gadget], Recorded):
     def _attempt(self, obj: Gadget, status: StatusBatcher[GadgetStatus], run: Run) -> float | None:
         """Make the attempt that is due; return the seconds until the next one, None after the last."""
         made = obj.status.attempts
-        if made and made[-1].due > now():
-            return made[-1].due - now()
+        server_time = (self.clock.now() + self.client.clock_offset - EPOCH).total_seconds()
+        if made and made[-1].due > server_time:
+            return made[-1].due - server_time
         if len(made) >= obj.spec.attempts:
             return None
-        run.attempt, run.made, run.due = len(made) + 1, now(), now() + obj.spec.delay
+        run.attempt, run.made, run.due = len(made) + 1, now(), server_time + obj.spec.delay
         status.append("ledger", {"id": run.id}, key="id")
         status.append("attempts", {"n": run.attempt, "due": run.due}, key="n")
         return obj.spec.delay

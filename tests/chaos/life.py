@@ -14,6 +14,7 @@ from reconciler.apiserver import APIServer
 from reconciler.controller import CacheSyncTimeout, ChannelSource, Controller
 from reconciler.errors import APIError, NotFound, TransportError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, LeadershipLost
+from reconciler.testing import VirtualClock
 from reconciler.workqueue import ExponentialBackoff
 from tests.chaos.controllers import (
     CONFIG_MAP,
@@ -42,6 +43,7 @@ class Pod:
     def __init__(self, life: Life, name: str) -> None:
         self.name = name
         self.manager: Manager | None = None
+        self.clock = VirtualClock()
         self.losses = self.starts = 0
         self._life = life
         self._end = asyncio.Event()
@@ -65,12 +67,14 @@ class Pod:
         life, rng = self._life, random.Random(f"{self._life.seed} {self.name} {self.starts}")
         # A separate process: its memory is lost with it.
         process = f"{self.name}-{self.starts}"
-        client = Client(life.server, rng=rng, user_agent=f"operator {self.name}")
+        self.clock = VirtualClock()
+        self.clock.follow(asyncio.get_running_loop())
+        client = Client(life.server, clock=self.clock, rng=rng, user_agent=f"operator {self.name}")
         election = LeaderElection("operator", namespace=NAMESPACE, identity=process) if life.replicas > 1 else None
-        manager = Manager(client, leader_election=election, grace_period=5, rng=rng)
+        manager = Manager(client, leader_election=election, grace_period=5, clock=self.clock, rng=rng)
         items: asyncio.Queue[Request] = asyncio.Queue()
         life.channels[self.name] = items
-        gadgets = Gadgets(process, life.record, life.mischief)
+        gadgets = Gadgets(process, life.record, life.mischief, self.clock)
         common: dict[str, Any] = {"workers": life.workers, "timeout": 40}
         manager.add_controller(
             gadgets, owns=[CONFIG_MAP], debounce=life.debounce, rate_limiter=ExponentialBackoff(0.05, 60), **common
@@ -228,6 +232,9 @@ class Life:
     async def _restart_pod(self) -> None:
         self.rng.choice(self.pods).restart()
 
+    async def _step_clock(self) -> None:
+        self.rng.choice(self.pods).clock.step(self.rng.choice([-7200, -20, 20, 7200]))
+
     async def _cut_off(self, agent: str, seconds: float) -> None:
         """Block all traffic to and from the server."""
         fault = self.server.faults.add(user_agent=agent, times=None, lost=True)
@@ -302,7 +309,7 @@ async def living(seed: int) -> AsyncIterator[Life]:
 
 _OFTEN = ("create", "resize", "resize", "label", "foreign_status", "enqueue", "send_to_source", "fault", "fault")
 _AT_TIMES = ("delete", "recreate", "spoil_owned", "change_settings", "cut_watches", "compact", "restart_pod")
-_SELDOM = ("stall_watches", "restart_server", "outage", "partition")
+_SELDOM = ("stall_watches", "restart_server", "outage", "partition", "step_clock")
 ACTIONS = (*_OFTEN * 3, *_AT_TIMES * 2, *_SELDOM)
 
 WRITES = ("create", "update", "patch", "delete")

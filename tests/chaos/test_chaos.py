@@ -7,10 +7,8 @@ command that repeats it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -47,14 +45,6 @@ async def live(seed: int) -> list[str]:
 
 def told(life: Life) -> list[str]:
     return ["", f"replicas {life.replicas}, workers {life.workers}, debounce {life.debounce}", *life.happened]
-
-
-@pytest.fixture
-def no_logs() -> Iterator[None]:
-    """Drop all log records; each logger remembers this, so only `logging.disable` can end it."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.timeout(120)

@@ -112,7 +112,10 @@ class Observer:
         self.doubts: list[Request] = []
         self.doubts_of_all: list[str | None] = []
 
-    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+    def begin_write(self, resource: ResourceType, request: Request) -> None:
+        pass
+
+    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes, begun: object) -> None:
         self.writes.append((verb, request, answer))
 
     def invalidate(self, resource: ResourceType, request: Request) -> None:

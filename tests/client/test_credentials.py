@@ -19,7 +19,7 @@ from aiohttp import web
 
 from reconciler.client import Client, Retries
 from reconciler.client.config import credentials as _credentials
-from reconciler.errors import NotSent, Unauthorized
+from reconciler.errors import NotSent, TransportError, Unauthorized
 from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
@@ -179,6 +179,19 @@ async def test_a_token_file_that_is_refused_is_read_again_at_once(tmp_path: Path
         server.good.add("two")
         await ask(client)
     assert server.tokens == ["one", "two"]
+
+
+async def test_a_token_file_that_is_renewed_after_its_first_refusal_is_used(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "token").write_text("one")
+    path = kubeconfig(tmp_path / "config", server=server.url, tokenFile="token")
+    async with Client.from_config(kubeconfig=path) as client:
+        for _ in range(2):
+            with pytest.raises(Unauthorized):
+                await ask(client)
+        (tmp_path / "token").write_text("two")
+        server.good.add("two")
+        await asyncio.gather(*(ask(client) for _ in range(5)))
+    assert server.tokens.count("two") == 5
 
 
 async def test_a_token_file_that_is_missing_for_a_moment_leaves_the_current_token(
@@ -440,9 +453,26 @@ async def test_invalid_new_certificates_leave_the_current_connections(
     assert caplog.text.count("new certificates cannot be used") == 1
 
 
-async def test_a_changed_certificate_authority_is_used(
-    tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
+async def test_a_client_certificate_that_is_renewed_after_its_first_refusal_is_used(
+    tmp_path: Path, tls_server: TLSServer
 ) -> None:
+    def issue(server: TLSServer, name: str) -> None:
+        for path, pem in zip((tmp_path / "tls.crt", tmp_path / "tls.key"), server.certificate(name), strict=True):
+            path.write_bytes(pem)
+
+    issue(TLSServer(), "stranger@example.com")
+    files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
+    path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **files), tls_server)
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
+        for _ in range(2):
+            with pytest.raises(TransportError):
+                await ask(client)
+        issue(tls_server, "one@example.com")
+        await ask(client)
+    assert tls_server.seen == ["one@example.com"]
+
+
+async def test_a_changed_certificate_authority_is_used(tmp_path: Path, tls_server: TLSServer) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.crt"))
     for name, pem in zip(("tls.crt", "tls.key"), tls_server.certificate("one@example.com"), strict=True):
         (tmp_path / name).write_bytes(pem)
@@ -450,9 +480,9 @@ async def test_a_changed_certificate_authority_is_used(
     path = kubeconfig(tmp_path / "config", server=tls_server.url, **files)
     change(path, "clusters", **{"certificate-authority": "ca.crt"})
     async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
-        with pytest.raises(NotSent, match="not trusted"):
-            await ask(client)
+        for _ in range(2):
+            with pytest.raises(NotSent, match="not trusted"):
+                await ask(client)
         tls_server.authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
-        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
     assert tls_server.seen == ["one@example.com"]

@@ -99,8 +99,11 @@ async def test_concurrent_lookups_of_an_unknown_kind_cause_one_request(script: A
 async def test_the_first_lookup_in_each_group_is_not_delayed(script: Any, client: Client) -> None:
     for number in range(30):
         script.apis[f"/apis/g{number}.io/v1"] = [("gadgets", "Gadget", False)]
+    began = asyncio.get_running_loop().time()
     for number in range(30):
         await client.resource_type(f"g{number}.io/v1/Gadget")
+    assert asyncio.get_running_loop().time() == began
+    assert len(script.discovered) == 30
 
 
 async def test_one_failing_group_breaks_nothing_else(script: Any, client: Client) -> None:

@@ -17,6 +17,7 @@ import pytest
 from reconciler.client import Client, Retries
 from reconciler.client.config import credentials as _credentials
 from reconciler.client.config import exec_plugin as _exec
+from reconciler.clock import SystemClock, use_clock
 from reconciler.errors import ConfigurationError, NotSent, Unauthorized
 from reconciler.http import HTTPRequest
 from tests.client.kubeconfigs import SECRET, kubeconfig, problem
@@ -205,7 +206,7 @@ async def test_a_plugin_that_keeps_failing_is_not_run_for_each_request(
             with pytest.raises(Unauthorized):
                 await ask(client)
     assert len(await pids(tmp_path, 2)) == 2
-    assert "exec: process returned 1. Authorization: Bearer ***; log in" in caplog.text
+    assert "exec: process returned 1. Authorization: [REDACTED]" in caplog.text
     assert SECRET not in caplog.text
 
 
@@ -225,7 +226,7 @@ async def test_a_plugin_that_keeps_failing_is_not_run_for_each_request(
         ("give(5)", "has no valid status"),
         ("give('a b')", "the token contains white space"),
         ("give('x', expirationTimestamp=5)", "has no valid status"),
-        (f'sys.exit(\'cannot use {{"token": "{SECRET}"}}\')', 'process returned 1. cannot use {"token": "***"}'),
+        (f'sys.exit(\'cannot use {{"token": "{SECRET}"}}\')', 'process returned 1. cannot use {"token": "[REDACTED]"}'),
         (f"print({SECRET!r}); sys.exit(3)", "exec: process returned 3"),
         ("os.kill(os.getpid(), 9)", "exec: process returned -9"),
     ],
@@ -262,6 +263,38 @@ async def test_a_plugin_is_told_that_it_has_no_terminal(tmp_path: Path, server: 
         "b",
         ["-x"],
     ]
+
+
+class SteppedClock(SystemClock):
+    """A machine's clocks, of which a test sets the wall clock alone, or lets time pass."""
+
+    ahead = passed = 0.0
+
+    def boottime(self) -> float:  # type: ignore[override]
+        return SystemClock.boottime() + self.passed
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.passed + self.ahead)
+
+
+@pytest.mark.parametrize("step", [7200.0, -7200.0])
+async def test_a_step_of_the_wall_clock_does_not_move_the_expiry(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
+    server.good |= {"one"}
+    path = kubeconfig(
+        tmp_path / "config", server=server.url, **plugin(tmp_path, f"give('one', expirationTimestamp={at(900)!r})")
+    )
+    with use_clock(SteppedClock()) as clock:
+        async with Client.from_config(kubeconfig=path) as client:
+            clock.ahead = step
+            await ask(client)
+            await ask(client)
+            assert len(await pids(tmp_path, 1)) == 1
+            clock.passed = 900.0
+            await ask(client)  # waits for the plugin
+            assert len(await pids(tmp_path, 2)) >= 2
 
 
 async def test_an_expired_credential_is_logged(

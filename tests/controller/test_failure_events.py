@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
+from reconciler.redaction import engine
 from reconciler.workqueue import ExponentialBackoff, TokenBucket
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, WidgetSpec, World, quiet
 
@@ -262,12 +263,29 @@ async def test_rejected_values_are_not_in_events_and_conditions(world: World, re
     assert "hunter2" not in message + conditions
 
 
+async def test_the_text_of_an_error_is_cut_and_searched_for_secrets_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[int] = []
+    redact = engine.redact
+    monkeypatch.setattr(engine, "redact", lambda text: (searched.append(len(text)), redact(text))[1])
+    text = "password=hunter2 " + "-" * 1_000_000
+    await world.start(WidgetReconciler(failing(*[TerminalError(text)] * 3)))
+    await world.widget()
+    await quiet()
+    [(_, _, message)] = await events(world)
+    assert "hunter2" not in message
+    assert searched == [engine.ERROR_LIMIT]
+
+
 async def test_what_looks_like_a_secret_is_not_in_events_conditions_and_explanations(world: World) -> None:
     text = "cannot log in at https://me:hunter2@db/x with password=hunter2; ran ['psql', '--token', 'hunter2']"
     controller = await world.start(WidgetReconciler(failing(TerminalError(text))))
     await world.widget()
     await quiet()
-    shown = "cannot log in at https://***@db/x with password=***; ran ['psql', '--token', '***']"
+    shown = (
+        "cannot log in at https://me:[REDACTED]@db/x with password=[REDACTED]; ran ['psql', '--token', '[REDACTED]']"
+    )
     assert await events(world) == [("Warning", "ReconcileFailed", f"TerminalError: {shown}")]
     [run] = controller.explain(Request("w", "ns")).runs
     assert run.failure is not None

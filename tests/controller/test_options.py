@@ -77,6 +77,16 @@ async def test_permissions_of_another_form(world: World, permissions) -> None:
         world.controller(Permitted())
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, None])
+async def test_invalid_pool_size(world: World, size) -> None:
+    class Pooled(WidgetReconciler):
+        def pool_size(self, workers, /):
+            return size
+
+    with pytest.raises(ConfigurationError, match=f"the result of pool_size must be 1 or more, not {size}"):
+        world.controller(Pooled())
+
+
 async def test_class_in_place_of_an_instance(world: World) -> None:
     with pytest.raises(ConfigurationError, match=r"pass an instance, WidgetReconciler\(\)"):
         world.controller(WidgetReconciler)  # type: ignore[arg-type]

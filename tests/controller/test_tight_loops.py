@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+
 import pytest
 
-from reconciler.controller import ChannelSource, Result
+from reconciler.controller import ChannelSource, Result, Watch
 from reconciler.meta import Request
+from reconciler.workqueue import ExponentialBackoff
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
 
 pytestmark = pytest.mark.virtual_time
@@ -112,3 +116,102 @@ async def test_failing_reconcile_that_wakes_itself_by_events_is_a_tight_loop(wor
     await quiet(2)
     assert controller.statistics().storms == 1
     assert "event" in warnings(caplog)[0]
+
+
+DEPLOYMENT = "apps/v1/Deployment"
+CHILD = "v1/ConfigMap"
+
+
+def deployment(name: str) -> dict:
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "nginx"}]}}
+    spec = {"replicas": 8, "selector": {"matchLabels": labels}, "template": template}
+    metadata = {"name": name, "namespace": "ns"}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+
+
+async def test_deployments_that_become_ready_are_not_a_tight_loop(world: World, caplog) -> None:
+    async def body(reconciler, obj, status):
+        children = [await reconciler.client.apply(deployment(name), owner=obj) for name in "abc"]
+        status.set(runs=sum(child.get("status", {}).get("readyReplicas", 0) for child in children))
+
+    reconciler = WidgetReconciler(body)
+    controller = await world.start(reconciler, owns=[DEPLOYMENT])
+    await world.widget()
+    await quiet(1)
+    for ready in range(1, 9):
+        for name in "abc":
+            patch = {"status": {"replicas": 8, "readyReplicas": ready}}
+            await world.foreign.patch(DEPLOYMENT, name, "ns", patch=patch, subresource="status")
+            await quiet(0.2)
+    assert len(reconciler.runs) > 20
+    assert (await world.read()).status.runs == 24
+    assert (controller.statistics().storms, warnings(caplog)) == (0, [])
+
+
+def child(data: str) -> dict:
+    metadata = {"name": "child", "namespace": "ns"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"by": data}}
+
+
+@pytest.mark.parametrize("metadata_only", [False, True])
+async def test_parent_that_rewrites_its_child_is_a_tight_loop(world: World, caplog, metadata_only: bool) -> None:
+    async def body(reconciler, obj, status):
+        if len(reconciler.runs) < 50:
+            await reconciler.client.apply(child(str(len(reconciler.runs))), owner=obj)
+
+    watch = Watch(CHILD, mapper=lambda _: [KEY], metadata_only=metadata_only)
+    controller = await world.start(WidgetReconciler(body), watches=[watch])
+    await world.widget()
+    await quiet(60)
+    assert controller.statistics().storms == 1
+    assert "watched: ConfigMap x1" in warnings(caplog)[0]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3])
+async def test_controllers_that_fight_over_a_child_are_a_tight_loop(world: World, caplog, delay: float) -> None:
+    async def ours(reconciler, obj, status):
+        if len(reconciler.runs) < 100:
+            await reconciler.client.apply(child("ours"), owner=obj, force=True)
+            await quiet(delay)
+
+    async def theirs():
+        async for event in world.foreign.watch(CHILD, "ns"):
+            if event.object.name == "child" and event.object["data"]["by"] == "ours":
+                await quiet(0.1)
+                await world.foreign.patch(CHILD, "child", "ns", patch={"data": {"by": "theirs"}})
+
+    async with asyncio.TaskGroup() as group:
+        fighting = group.create_task(theirs())
+        controller = await world.start(WidgetReconciler(ours), owns=[CHILD])
+        await world.widget()
+        await quiet(20)
+        fighting.cancel()
+    assert controller.statistics().storms == 1
+    assert "owned: ConfigMap" in warnings(caplog)[0]
+
+
+async def test_steps_that_do_not_end_are_reported_and_come_every_few_seconds(world: World, caplog) -> None:
+    async def body(reconciler, request):
+        return Result(again=True)
+
+    reconciler = KeyReconciler(body)
+    controller = await world.start(reconciler, resource=Widget)
+    controller.enqueue(KEY)
+    await quiet(20)
+    assert warnings(caplog) == []
+    await quiet(980)
+    assert max(later - earlier for earlier, later in itertools.pairwise(reconciler.times)) == pytest.approx(5)
+    assert controller.statistics().storms == len(warnings(caplog)) == 4, "every five minutes"
+    assert "ns/w was reconciled 16 times in a row, because of: again x16; return requeue_after" in warnings(caplog)[0]
+
+
+async def test_steps_have_the_delays_of_a_rate_limiter_that_was_chosen(world: World) -> None:
+    async def body(reconciler, request):
+        return Result(again=True)
+
+    reconciler = KeyReconciler(body)
+    controller = await world.start(reconciler, resource=Widget, rate_limiter=ExponentialBackoff(1, 100))
+    controller.enqueue(KEY)
+    await quiet(1000)
+    assert reconciler.times[-1] - reconciler.times[-2] == pytest.approx(100)

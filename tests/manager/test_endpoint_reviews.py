@@ -22,6 +22,7 @@ from reconciler.manager import EndpointSecurity, LeaderElection
 from reconciler.manager.endpoints import reviews
 from reconciler.manager.endpoints.guard import Guard, Refusal
 from reconciler.manager.endpoints.reviews import Reviewer
+from reconciler.testing import VirtualClock
 
 KUBERNETES = EndpointSecurity(authentication="kubernetes")
 
@@ -137,9 +138,13 @@ def jwt(expires: float) -> str:
 
 
 @pytest.mark.virtual_time
-async def test_a_token_is_not_accepted_after_it_has_expired(guard: Guard, api: ReviewingServer) -> None:
-    now = current_clock().now().timestamp()
-    token = jwt(now + 5)
+@pytest.mark.parametrize("step", [0, 7200, -7200])
+async def test_a_token_is_not_accepted_after_it_has_expired(guard: Guard, api: ReviewingServer, step: float) -> None:
+    clock = current_clock()
+    assert isinstance(clock, VirtualClock)
+    token = jwt(clock.now().timestamp() + 5)
+    assert await status(guard, "token-b") == 403
+    clock.step(step)
     api.users[token] = USERS["token-a"]
     assert await status(guard, token) == "a"
     del api.users[token]

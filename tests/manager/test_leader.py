@@ -19,6 +19,7 @@ from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import LeaderElection, LeadershipLost, ManagerError, NotLeader
+from reconciler.manager.election.options import PROCESS_ANNOTATION
 from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.virtual_time
 KIND = "v1/ConfigMap"
 LEASE = "coordination.k8s.io/v1/Lease"
 FAR = 1000.0
+ANOTHER_PROCESS = {"metadata": {"annotations": {PROCESS_ANNOTATION: "another"}}}
 
 
 def now() -> float:
@@ -183,6 +185,20 @@ async def test_lost_responses_to_own_writes_are_tolerated(server: APIServer, cli
         await asyncio.sleep(60)
         assert manager.statistics().leading
         assert (await record(client))["leaseTransitions"] == 0
+
+
+@pytest.mark.parametrize(("asked", "attempts"), [(3, [4, 7.15, 9.58, 11.58]), (60, [4, 8, 10])])
+async def test_retry_after_takes_at_most_half_of_the_time_that_is_left(
+    server: APIServer, asked: float, attempts: list[float]
+) -> None:
+    began, manager = current_clock().now(), replica(server, "one")
+    async with in_background(manager) as running:
+        await asyncio.sleep(3)
+        server.faults.add(verb="update", resource="leases", status=429, retry_after=asked, times=None)
+        await asyncio.wait({running})
+        assert now() == pytest.approx(12, abs=0.1), "ten seconds after the renewal at 2 s"
+    renewals = [(each.time - began).total_seconds() for each in server.requests(verb="update", resource="leases")]
+    assert [time for time in renewals if time > 3] == pytest.approx(attempts, abs=0.2)
 
 
 async def test_metrics_show_who_leads(server: APIServer) -> None:
@@ -361,6 +377,53 @@ async def test_a_standby_of_the_same_identity_does_not_release_the_lease(server:
         await asyncio.sleep(5)
         assert leader.statistics().leading
         assert (await record(client))["leaseTransitions"] == 0
+
+
+@pytest.mark.parametrize("process", [None, "another"])
+async def test_a_lease_of_another_process_of_the_same_identity_is_left_to_expire(
+    server: APIServer, client: Client, process: str | None
+) -> None:
+    async with replica(server, "one").running():
+        pass
+    spec = {"holderIdentity": "one", "leaseDurationSeconds": 15}
+    patch = {"metadata": {"annotations": {PROCESS_ANNOTATION: process}}, "spec": spec}
+    await client.patch(LEASE, "operator", "default", patch=patch)
+    async with replica(server, "one").running() as manager:
+        assert 15 <= await elected(manager) <= 15 + 4.5
+
+
+async def test_leadership_is_lost_to_another_process_of_the_same_identity(server: APIServer, client: Client) -> None:
+    manager = replica(server, "one")
+    async with in_background(manager) as running:
+        await asyncio.sleep(5)
+        await client.patch(LEASE, "operator", "default", patch=ANOTHER_PROCESS)
+        await asyncio.sleep(2.1)
+        assert "another process of the same identity one acquired it" in str(running.exception())
+
+
+async def test_the_lease_of_another_process_of_the_same_identity_is_not_released(
+    server: APIServer, client: Client
+) -> None:
+    async with replica(server, "one").running() as manager:
+        await elected(manager)
+        await client.patch(LEASE, "operator", "default", patch=ANOTHER_PROCESS)
+    assert (await record(client))["holderIdentity"] == "one"
+
+
+@pytest.mark.parametrize("unread", [False, True])
+async def test_a_deleted_lease_is_acquired_when_its_leader_must_have_stopped(
+    server: APIServer, client: Client, unread: bool
+) -> None:
+    first, second = replica(server, "one"), replica(server, "two")
+    async with in_background(first):
+        await elected(first)
+        if unread:  # all that the second one learns of the lease is that it exists
+            server.faults.add(user_agent="two", verb="get", resource="leases", status=404)
+        async with second.running():
+            await asyncio.sleep(0.5)
+            server.faults.add(user_agent="one", resource="leases", stall=True, times=None)
+            await client.delete(LEASE, "operator", "default")
+            assert 15 <= await elected(second) <= 15 + 2 * 4.5
 
 
 async def test_deleted_lease_is_left_to_the_leader_that_does_not_know_yet(server: APIServer, client: Client) -> None:

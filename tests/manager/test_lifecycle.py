@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from reconciler import Manager
+from reconciler import Manager, Reconciler, Request
 from reconciler.apiserver import APIServer
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
-from reconciler.controller import CacheSyncTimeout, Result
+from reconciler.controller import CacheSyncTimeout, Controller, Predicate, Result, Watch
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, ManagerError
+from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
@@ -749,3 +753,82 @@ def test_manager_is_stopped_from_another_thread() -> None:
     thread.join(30)
     assert managers[0].statistics().state == "stopped"
     managers[0].stop()
+
+
+async def test_controllers_that_were_stopped_alone_are_released(client: Client) -> None:
+    stopped = []
+    async with Manager(client).running() as manager:
+        for _ in range(10):
+            alone = Controller(
+                RecordingReconciler(), cache=manager.cache, client=manager.client, resource=KIND, owns=["v1/Secret"]
+            )
+            await alone.start()
+            added = manager.add_controller(RecordingReconciler(), resource=KIND, name="added", owns=["v1/Secret"])
+            await asyncio.sleep(1)
+            for controller in (alone, added):
+                await controller.stop()
+                stopped.append(weakref.ref(controller))
+            del alone, added, controller
+            await asyncio.sleep(1)
+        gc.collect()
+        assert [controller for controller in stopped if controller() is not None] == []
+        assert manager.controllers == ()
+
+
+class Outcome(BaseException):
+    """A BaseException, such as the outcome of ``pytest.fail``."""
+
+
+def fail(*_: object) -> Any:
+    raise Outcome
+
+
+async def fail_later(*_: object) -> Any:
+    raise Outcome
+
+
+class Limiter(ExponentialBackoff):
+    def when(self, key: object, /) -> float:
+        raise Outcome
+
+
+class Threaded(Reconciler):
+    def reconcile(self, request: Request, /) -> Any:
+        raise Outcome
+
+
+async def crash_after_nothing(_: Request) -> None:
+    raise Crash
+
+
+USER_CODE: dict[str, Callable[[Manager], object]] = {
+    "reconcile": lambda manager: manager.add_controller(RecordingReconciler(fail_later), resource=KIND),
+    "thread": lambda manager: manager.add_controller(Threaded(), resource=KIND),
+    "predicate": lambda manager: manager.add_controller(
+        RecordingReconciler(), resource=KIND, predicates=[Predicate(fail)]
+    ),
+    "mapper": lambda manager: manager.add_controller(
+        RecordingReconciler(), resource="v1/Secret", watches=[Watch(KIND, mapper=fail)]
+    ),
+    "async mapper": lambda manager: manager.add_controller(
+        RecordingReconciler(), resource="v1/Secret", watches=[Watch(KIND, mapper=fail_later)]
+    ),
+    "source": lambda manager: manager.add_controller(RecordingReconciler(), resource=KIND, sources=[fail_later]),
+    "rate limiter": lambda manager: manager.add_controller(
+        RecordingReconciler(crash_after_nothing), resource=KIND, rate_limiter=Limiter(1, 10)
+    ),
+    "index": lambda manager: (
+        manager.cache.add_index(KIND, "spec.field", fail),
+        manager.add_controller(RecordingReconciler(), resource=KIND),
+    ),
+    "runnable": lambda manager: manager.add(fail_later),
+}
+
+
+@pytest.mark.parametrize("where", USER_CODE)
+async def test_base_exception_of_user_code_ends_the_manager_which_raises_it(client: Client, where: str) -> None:
+    await client.create(config_map("a"))
+    manager = Manager(client)
+    USER_CODE[where](manager)
+    with pytest.raises(Outcome):
+        await asyncio.wait_for(manager.run(), 60)

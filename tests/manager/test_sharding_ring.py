@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from reconciler import Manager, Request, Resource, ResourceReconciler, Result
-from reconciler.apiserver import APIServer
+from reconciler.apiserver import APIServer, LoggedRequest
 from reconciler.client import Client
 from reconciler.controller import Outcome, Predicate, Watch, generation_changed
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, Conflict
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.manager import LeadershipLost, NotLeader, ShardRing
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta
@@ -184,6 +184,23 @@ async def test_shard_that_cannot_renew_stops_at_the_deadline(server: APIServer, 
     with pytest.raises(LeadershipLost, match="not renewed within 10 s"):
         await run()
     assert max(started) - began == pytest.approx(14, abs=0.2), "the last renewal began after 4 s"
+
+
+async def test_second_ring_with_the_same_shard_name_is_an_error_at_the_start(client: Client, server: APIServer) -> None:
+    def of(ring: str, name: str = "one", **options: Any) -> Manager:
+        sharding = ShardRing(ring, [MAP], shard=name, namespace="default")
+        return Manager(Client(server), sharding=sharding, namespaces=["default"], **options)
+
+    async with of("apps").running():
+        for start in (of("maps").run, of("maps").running().__aenter__):
+            with pytest.raises(ConfigurationError, match=r"Lease default/one, .*pass another shard="):
+                await start()
+        async with of("maps", "two").running() as other:
+            await asyncio.sleep(3)
+            assert other.statistics().leading
+    async with of("maps").running() as later:
+        await asyncio.sleep(3)
+        assert later.statistics().leading
 
 
 # Watches
@@ -466,6 +483,131 @@ async def test_key_that_moves_during_a_reconcile_writes_no_status(server: APISer
         assert (await client.get(App, "a", "default")).status.by == "two"
     accepted = [each.user_agent for each in server.requests(subresource="status", name="a") if each.status == 200]
     assert accepted == ["two"]
+
+
+class Hesitant(ResourceReconciler[App]):
+    """A reconciler that writes whatever a reconcile can write, after a while."""
+
+    finalizer = "example.com/hesitant"
+    kstatus_conditions = True
+
+    def __init__(self, by: str, write: Callable[[Hesitant, App], Any]) -> None:
+        self.by = by
+        self.write = write
+        self.finalized: list[str] = []
+
+    async def _hesitate(self, obj: App) -> None:
+        await asyncio.sleep(10)
+        written = self.write(self, obj) if obj.spec.size > 1 else None
+        if written is not None:
+            await written
+
+    async def reconcile_object(self, obj: App, status: StatusBatcher[AppStatus], /) -> Outcome:
+        await self._hesitate(obj)
+        status.set(by=self.by)
+        return None
+
+    async def finalize(self, obj: App, status: StatusBatcher[AppStatus], /) -> Outcome:
+        await self._hesitate(obj)
+        self.finalized.append(self.by)
+        return None
+
+
+async def in_thread(working: Hesitant, obj: App) -> None:
+    await asyncio.to_thread(lambda: working.wait(working.client.create(config_map("made"))))
+
+
+async def read_again(working: Hesitant, obj: App) -> None:
+    for _ in range(3):
+        with contextlib.suppress(Conflict):
+            stored = await working.client.live.get(App, obj.name, "default")
+            await working.client.update(stored)
+            return
+
+
+WRITES: dict[str, Callable[[Hesitant, App], Any]] = {
+    "nothing but the status": lambda _working, _obj: None,
+    "an Event": lambda working, obj: working.events.normal(obj, "Worked", "done"),
+    "an owned object": lambda working, obj: working.client.apply(config_map("made"), owner=obj),
+    "its finalizer": lambda working, obj: working.client.patch(
+        App, obj.name, "default", patch={"metadata": {"finalizers": []}}
+    ),
+    "in a thread": in_thread,
+    "after it has read again": read_again,
+}
+
+
+def writes_of(server: APIServer, shard: str) -> list[LoggedRequest]:
+    sent = server.requests(user_agent=shard, namespace="default")
+    return [each for each in sent if each.method != "GET" and each.resource != "leases"]
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["", "deleted"])
+@pytest.mark.parametrize("write", WRITES)
+async def test_reconcile_whose_object_moves_writes_nothing(
+    server: APIServer, client: Client, write: str, deleted: bool
+) -> None:
+    await server.apply(App)
+    await client.create(app("a", **{SHARD: "one"}))
+    first, second = shard(server, "one"), shard(server, "two")
+    controller = first.add_controller(Hesitant("one", WRITES[write]))
+    second.add_controller(two := Hesitant("two", lambda _working, _obj: None))
+    async with first.running(), second.running():
+        await asyncio.sleep(5)
+        await client.patch(App, "a", "default", patch={"spec": {"size": 2}})
+        if deleted:
+            await client.delete(App, "a", "default")
+        await asyncio.sleep(10)  # the first reconcile has ended, and the next one is in progress
+        server.log.clear()
+        before = controller.statistics()
+        await client.patch(App, "a", "default", patch={"metadata": {"labels": {SHARD: "two"}}})
+        await asyncio.sleep(30)
+        after = controller.statistics()
+        assert (before.active, after.active) == (1, 0)
+        assert (after.results["error"], after.unsaved.kept, len(controller.queue)) == (0, 0, 0)
+        assert two.finalized == (["two"] if deleted else [])
+    assert writes_of(server, "one") == []
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["added", "removed"])
+async def test_finalizer_is_left_to_the_new_shard_although_the_watch_lags(
+    server: APIServer, client: Client, deleted: bool
+) -> None:
+    await server.apply(App)
+    made = app("a", **{SHARD: "one"})
+    if deleted:
+        made.metadata.finalizers = [Hesitant.finalizer]
+    await client.create(made)
+    if deleted:
+        await client.delete(made)
+    manager = shard(server, "one")
+    manager.add_controller(Hesitant("one", lambda _working, _obj: None))
+    server.faults.add(latency=15, verb="patch", user_agent="one")
+    async with manager.running():
+        await asyncio.sleep(5)
+        for verb in ("list", "watch"):
+            server.faults.add(status=503, verb=verb, user_agent="one", times=None)
+        server.cut_watches()
+        await client.patch(App, "a", "default", patch={"metadata": {"labels": {SHARD: "two"}}})
+        await asyncio.sleep(60)
+        assert (await client.get(App, "a", "default")).metadata.finalizers == ([Hesitant.finalizer] if deleted else [])
+    assert [each.status for each in writes_of(server, "one")] == [409]
+
+
+async def test_event_of_the_last_reconcile_before_a_handover_is_not_lost(server: APIServer, client: Client) -> None:
+    await server.apply(App)
+    made = app("a", **{SHARD: "one"})
+    made.spec.size = 2
+    await client.create(made)
+    manager = shard(server, "one")
+    manager.add_controller(Hesitant("one", WRITES["an Event"]))
+    server.faults.add(status=503, verb="create", resource="events", times=1)
+    async with manager.running():
+        await asyncio.sleep(5)
+        await client.patch(App, "a", "default", patch={"metadata": {"labels": {DRAIN: "true"}}})
+        await asyncio.sleep(20)
+        assert (await client.get(App, "a", "default")).metadata.labels == {}
+    assert [event["reason"] for event in await client.list("v1/Event", "default")] == ["Worked"]
 
 
 async def test_deleted_objects_are_not_reconciled(server: APIServer, client: Client) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +25,14 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+
+
+def own_address() -> str:
+    """Return the address of an interface of this machine; a loopback address if it has no other."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("198.51.100.1", 9))
+        return str(probe.getsockname()[0])
+    return "127.0.0.1"
 
 
 @dataclass

@@ -14,10 +14,12 @@ import pytest
 from reconciler.notification import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 from reconciler.notification.channels import WebhookChannel, WebhookConfig
 from reconciler.notification.channels.address_guard import is_local
-from tests.notification.receivers import Receiver, answer, receiver
+from tests.notification.receivers import Receiver, answer, own_address, receiver
 from tests.notification.test_receivers import NOBODY, message, sent
 
 LOCAL = [
+    own_address(),
+    f"[::ffff:{own_address()}]",
     "127.0.0.1",
     "127.1",
     "127.000.000.001",

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import copy
+import hashlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest
-from tests.notification.world import Recorder
+from tests.notification.world import Recorder, document
 
 TOKEN = "senders-token"
 
@@ -115,6 +116,20 @@ def changed(**members: Any) -> dict[str, Any]:
 
 async def requests(client: Client) -> list[NotificationRequest]:
     return sorted(await client.list(NotificationRequest, "default"), key=lambda found: found.metadata.uid or "")
+
+
+async def test_nobody_without_the_token_can_take_the_name_of_an_alert_before(tmp_path: Path) -> None:
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    content = "\n".join(["firing", *(f"{each['fingerprint']}@{each['startsAt']}" for each in ALERTMANAGER["alerts"])])
+    squatted = document(["log"], name=f"alert-{digest(ALERTMANAGER['groupKey'])}-{digest(content)}")
+    async with operator(tmp_path) as (_, client, url):
+        await client.create(squatted)
+        status, text = await post(url, ALERTMANAGER)
+        assert (status, "created" in text) == (200, True)
+        assert len(await requests(client)) == 2
+        assert "exists already" in (await post(url, ALERTMANAGER))[1]
 
 
 async def test_a_group_becomes_one_request_with_all_that_routing_and_people_need(tmp_path: Path) -> None:

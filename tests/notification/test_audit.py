@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from reconciler.cli import main
-from reconciler.notification import AuditLog, NotificationRequest, Redactor, StatusChange
+from reconciler.errors import ConfigurationError
+from reconciler.notification import (
+    AuditLog,
+    NotificationOperator,
+    NotificationOptions,
+    NotificationRequest,
+    Redactor,
+    StatusChange,
+)
 from reconciler.notification.api.types import DeliveryAttempt, NotificationRequestStatus
 from tests.notification.test_observability import lines
 from tests.notification.world import Recorder, document, virtual, world
@@ -105,6 +113,47 @@ async def test_any_change_of_the_file_is_named_with_its_line(
     code, _, err = audit(capsys, str(file))
     assert code == 1
     assert f"{file}: line {3 if tampering in ('swap', 'truncate a line') else 4} " in err
+
+
+async def test_lines_that_are_removed_from_the_end_or_written_anew_lack_the_expected_hash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    await written(file, *(change(f"n-{number}") for number in range(3)))
+    noted = audit(capsys, str(file))[2].split()[-1]
+    await written(file, change("later"))
+    assert audit(capsys, str(file), "--expect", noted)[0] == 0
+    rotated = tmp_path / "audit.jsonl.1"
+    content = file.read_bytes().splitlines(keepends=True)
+    rotated.write_bytes(content[-1])
+    assert audit(capsys, str(rotated), "--expect", json.loads(content[-1])["previous"])[0] == 0
+    anew = tmp_path / "anew"
+    await written(anew, *(change(f"m-{number}") for number in range(5)))
+    file.write_bytes(b"".join(content[:2]))
+    for each in (file, anew):
+        assert audit(capsys, str(each))[0] == 0
+        code, _, err = audit(capsys, str(each), "--expect", noted)
+        assert (code, "no line has the expected hash" in err) == (1, True)
+
+
+async def test_without_its_key_nobody_can_write_a_chain_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, key = tmp_path / "audit.jsonl", tmp_path / "key"
+    key.write_text("k3y\n")
+    operator = NotificationOperator(
+        NotificationOptions(console=False, credentials=tmp_path, audit_file=file, audit_key="key")
+    )
+    assert operator.audit is not None
+    for name in ("a", "b", "c"):
+        operator.audit.status_saved(change(name))
+    operator.audit._write()
+    assert audit(capsys, str(file), "--key-file", str(key))[0] == 0
+    forged = tmp_path / "forged"
+    await written(forged, change("a"), change("b"))
+    assert audit(capsys, str(forged), "--key-file", str(key))[0] == 1
+    with pytest.raises(ConfigurationError, match=r"cannot read the key of the audit file: .*'missing'"):
+        NotificationOperator(NotificationOptions(credentials=tmp_path, audit_file=file, audit_key="missing"))
 
 
 async def test_a_restart_and_a_rotation_continue_the_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

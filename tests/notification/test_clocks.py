@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 
@@ -19,22 +19,18 @@ from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import parse_time
 from reconciler.notification import NotificationMetrics, NotificationRequest
-from tests.notification.world import DOWN, Recorder, World, virtual
+from reconciler.testing import VirtualClock
+from reconciler.testing.virtual_clock import EPOCH
+from tests.notification.world import DOWN, TIMELINE, Recorder, World, virtual
 
 SKEWS = [timedelta(seconds=60), timedelta(seconds=-60), timedelta(days=400), timedelta(days=-400)]
 
 
-class Skewed:
-    """A machine's clock with a fixed error."""
-
-    def __init__(self, ahead: timedelta) -> None:
-        self.ahead = ahead
-
-    def monotonic(self) -> float:
-        return current_clock().monotonic()
-
-    def now(self) -> datetime:
-        return current_clock().now() + self.ahead
+def skewed(ahead: timedelta) -> VirtualClock:
+    """Return a machine's own clock, with an error that only `VirtualClock.step` changes."""
+    clock = VirtualClock(EPOCH + ahead)
+    clock.follow(asyncio.get_running_loop())
+    return clock
 
 
 class Dated:
@@ -50,11 +46,17 @@ class Dated:
 
 
 @asynccontextmanager
-async def machine(server: APIServer, ahead: timedelta, *channels: Any, **options: Any) -> AsyncIterator[World]:
-    """Run the operator on a machine with a wrong clock."""
-    clock = Skewed(ahead)
+async def machine(
+    server: APIServer,
+    ahead: timedelta | VirtualClock,
+    *channels: Any,
+    wrapper: Callable[[Transport], Transport] = Dated,
+    **options: Any,
+) -> AsyncIterator[World]:
+    """Run the operator on a machine with a wrong clock, or with this one."""
+    clock = skewed(ahead) if isinstance(ahead, timedelta) else ahead
     async with Client(server, clock=clock) as bare:
-        w = World(server, bare.through(Dated))
+        w = World(server, bare.through(wrapper))
         async with w.operator(*channels, clock=clock, **options):
             yield w
 
@@ -95,6 +97,43 @@ async def test_stored_times_are_the_servers_time(ahead: timedelta) -> None:
 
 
 @virtual
+@pytest.mark.parametrize("step", [7200, -7200])
+@pytest.mark.parametrize("wrapper", [Dated, lambda transport: transport], ids=["dated", "undated"])
+async def test_a_step_of_the_wall_clock_moves_no_attempt(step: float, wrapper: Any) -> None:
+    pager, clock = Recorder("pager", [DOWN]), skewed(timedelta())
+    async with APIServer() as server:
+        await server.apply(NotificationRequest)
+        async with machine(server, clock, pager, wrapper=wrapper) as w:
+            await w.create("pager")
+            for second in range(60):
+                if second in (5, 40):
+                    clock.step(step)
+                await w.annotate(str(second))
+                await asyncio.sleep(1)
+            await asyncio.sleep(1000)
+    assert pager.calls == TIMELINE
+
+
+@virtual
+@pytest.mark.parametrize("step", [7200, -7200])
+async def test_a_step_before_the_first_response_moves_no_attempt(step: float) -> None:
+    pager, clock = Recorder("pager", [DOWN]), skewed(timedelta())
+
+    class Stepping(Dated):
+        async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+            if clock.epoch == EPOCH:
+                clock.step(step)
+            return await super().send(request)
+
+    async with APIServer() as server:
+        await server.apply(NotificationRequest)
+        async with machine(server, clock, pager, wrapper=Stepping) as w:
+            await w.create("pager")
+            await asyncio.sleep(1000)
+    assert pager.calls == TIMELINE
+
+
+@virtual
 async def test_equal_clocks_do_not_change_the_timeline() -> None:
     pager = Recorder("pager", [DOWN])
     async with APIServer() as server:
@@ -110,7 +149,7 @@ async def test_equal_clocks_do_not_change_the_timeline() -> None:
 async def test_the_clock_offset_is_a_metric() -> None:
     registry = CollectorRegistry()
     metrics = NotificationMetrics(registry)
-    async with APIServer() as server, Client(server, clock=Skewed(timedelta(hours=1))) as bare:
+    async with APIServer() as server, Client(server, clock=skewed(timedelta(hours=1))) as bare:
         await server.apply(NotificationRequest)
         w = World(server, bare.through(Dated))
         async with w.operator(Recorder("pager")) as (_, reconciler):

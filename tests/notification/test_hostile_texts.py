@@ -252,7 +252,7 @@ async def test_no_channel_gets_a_secret_and_each_text_is_redacted_once(
 ) -> None:
     redacted: list[str] = []
     redact = Redactor.redact
-    monkeypatch.setattr(Redactor, "redact", lambda self, text: (redacted.append(text), redact(self, text))[1])
+    monkeypatch.setattr(Redactor, "redact", lambda self, text, *of: (redacted.append(text), redact(self, text, *of))[1])
     channels = [Recorder(f"r{number}") for number in range(16)]
     body = "\n".join(form.format(SECRET) for form in FORMS)
     async with world() as w, w.operator(*channels):

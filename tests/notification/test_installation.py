@@ -17,7 +17,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cli import main
 from reconciler.notification import Message, NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.notification.channels import message_document
-from reconciler.notification.channels.webhook import Template
+from reconciler.notification.channels.template import Template
 from tests.notification.world import document
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "notification"
@@ -59,7 +59,7 @@ def operator(tmp_path: Path) -> NotificationOperator:
 
 
 @pytest.mark.parametrize("extensions", [{}, {"team": 'sto"rage'}])
-def test_the_example_template_renders_json_for_any_message(extensions: dict[str, str]) -> None:
+async def test_the_example_template_renders_json_for_any_message(extensions: dict[str, str]) -> None:
     (receiver,) = (each for each in yaml.safe_load(ROUTING.read_text())["receivers"] if each["name"] == "on-call")
     template = Template(receiver["webhook_configs"][0]["template"], name="on-call")
     message = Message(
@@ -73,7 +73,7 @@ def test_the_example_template_renders_json_for_any_message(extensions: dict[str,
         channel="webhook:on-call",
         extensions=extensions,
     )
-    written = json.loads(template.render(message_document(message)))
+    written = json.loads(await template.render(message_document(message)))
     assert (written["title"], written["text"]) == (message.subject, message.body)
     assert written["team"] == extensions.get("team")
 

@@ -33,6 +33,7 @@ from reconciler.notification import (
 from reconciler.notification.channels.http import HTTPSender
 from reconciler.notification.tenancy.admission import PolicyValidator
 from reconciler.notification.tenancy.policies import PolicyTable, _matches
+from reconciler.notification.tenancy.secrets import SECRETS
 from reconciler.webhook import AdmissionRequest
 from tests.notification.receivers import answer, receiver
 from tests.notification.world import Recorder, document, virtual, world
@@ -355,17 +356,69 @@ async def test_a_delivery_waits_for_the_list_of_secrets_and_uses_no_attempt(
 def test_a_credential_that_is_in_use_is_redacted_however_many_others_there_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(credentials, "VALUE_LIMIT", 3)
+    monkeypatch.setattr(credentials, "NAMESPACE_VALUES", 2)
     known = Credentials()
-    redactor = Redactor(known.values)
+    redactor = Redactor(known.values, of_namespace=known.values_of_namespace)
     known.set_namespace("a", {"hook": "violet-turtle"})
     for number in range(5):
-        known.set_namespace("b", {"hook": f"rotated-{number}"})
-        assert known.of_namespace("a").get("hook") == "violet-turtle"
-    assert redactor.redact("posted to violet-turtle") == "posted to [REDACTED]"
+        known.set_namespace("a", {"hook": "violet-turtle", "other": f"rotated-{number}"})
+    assert known.of_namespace("a").get("hook") == "violet-turtle"
+    assert redactor.redact("violet-turtle rotated-3 rotated-0", "a") == "[REDACTED] [REDACTED] rotated-0"
     known.set_namespace("a", {})
     with pytest.raises(RetryableDeliveryError, match="'hook' not found in the labelled Secrets of namespace a"):
         known.of_namespace("a").get("hook")
+
+
+def test_a_credential_of_a_namespace_is_redacted_in_its_texts_only() -> None:
+    known = Credentials()
+    redactor = Redactor(known.values, of_namespace=known.values_of_namespace)
+    known.set_namespace("a", {"word": "cluster", "name": "password"})
+    assert redactor.redact("the cluster is down", "b") == "the cluster is down"
+    assert redactor.redact("the cluster is down") == "the cluster is down"
+    assert redactor.redact("the cluster is down", "a") == "the [REDACTED] is down"
+    for namespace in ("a", "b"):
+        assert redactor.redact("password=hunter2", namespace) == "password=[REDACTED]"
+
+
+def test_the_credentials_of_a_namespace_are_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "NAMESPACE_SIZE", 100)
+    known = Credentials()
+    assert known.set_namespace("a", {"hook": "x" * 100})
+    assert not known.set_namespace("a", {"hook": "y" * 60, "other": "z" * 60})
+    assert known.of_namespace("a").get("hook") == "y" * 60
+    with pytest.raises(RetryableDeliveryError, match="'other' not found"):
+        known.of_namespace("a").get("other")
+    for number in range(10):
+        known.set_namespace("a", {"hook": f"{number}" * 60})
+    assert sum(map(len, known.values_of_namespace("a"))) <= 200
+
+
+@virtual
+async def test_many_secrets_of_a_namespace_are_read_once_and_within_its_budget(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read: list[str] = []
+    set_namespace = Credentials.set_namespace
+
+    def noted(self: Credentials, name: str, values: dict[str, str]) -> bool:
+        read.append(name)
+        return set_namespace(self, name, values)
+
+    monkeypatch.setattr(Credentials, "set_namespace", noted)
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(NotificationRequest)
+        for number in range(SECRETS + 10):
+            given = secret("a", **{f"key-{number}": f"value-{number}"})
+            given["metadata"]["name"] = f"s-{number:03}"
+            await client.create(given)
+        manager = Manager(client)
+        operator = NotificationOperator(NotificationOptions(namespace_credentials=True))
+        operator.add_to(manager)
+        async with manager.running():
+            await asyncio.sleep(5)
+    assert read == ["a"]
+    assert len(operator.credentials.values_of_namespace("a")) == SECRETS
+    assert "namespace a exceeds" in caplog.text
 
 
 def test_the_printed_roles_contain_what_the_options_need() -> None:

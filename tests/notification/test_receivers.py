@@ -32,6 +32,8 @@ from reconciler.notification import (
 from reconciler.notification.channels import (
     EmailChannel,
     EmailConfig,
+    LimitedChannel,
+    LimitsConfig,
     SlackChannel,
     SlackConfig,
     WebhookChannel,
@@ -142,6 +144,15 @@ async def test_retry_after_may_be_a_date() -> None:
     assert isinstance(error, RetryableDeliveryError)
     assert error.retry_after is not None
     assert 60 < error.retry_after <= 120
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+async def test_a_date_to_retry_at_counts_from_the_date_of_the_response(hours: float) -> None:
+    now = datetime.now(UTC) + timedelta(hours=hours)
+    date, asked = (format_datetime(now + timedelta(seconds=seconds), usegmt=True) for seconds in (0, 120))
+    error = await outcome(answer(503, retry_after=asked, Date=date))
+    assert isinstance(error, RetryableDeliveryError)
+    assert error.retry_after == 120
 
 
 # HTTP: no response
@@ -536,6 +547,26 @@ async def test_rejections_of_a_mail_server_are_retryable_or_permanent(
         error = await sent(mail(server, tmp_path))
     assert type(error) is kind
     assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "state"),
+    [
+        ({"ann@example.com": "450 mailbox busy"}, "closed"),
+        ({"ann@example.com": "452 4.2.2 mailbox full"}, "closed"),
+        ({"ann@example.com": "451 4.3.0 local error"}, "open"),
+        ({"DATA": "450 try later"}, "open"),
+    ],
+)
+async def test_a_refusal_of_one_recipient_does_not_count_against_the_mail_server(
+    ca: trustme.CA, tmp_path: Path, refuse: dict[str, str], state: str
+) -> None:
+    async with mail_server(server_context(ca)) as server:
+        server.refuse = refuse
+        channel = LimitedChannel(mail(server, tmp_path), LimitsConfig(breaker_failures=2))
+        errors = [await sent(channel) for _ in range(2)]
+    assert [type(error) for error in errors] == [RetryableDeliveryError] * 2
+    assert channel.breaker.state == state
 
 
 async def test_a_mail_server_that_cannot_be_trusted_gets_no_password(ca: trustme.CA, tmp_path: Path) -> None:

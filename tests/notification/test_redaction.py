@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import quote
 
 import pytest
@@ -17,7 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import RedactingFilter, Redactor, RetryableDeliveryError
-from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT, redact_forms
+from reconciler.notification.redaction.known import KnownSecrets
+from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT
+from reconciler.redaction import redact as redact_forms
 from reconciler.telemetry import JSONFormatter, TextFormatter
 from tests.notification.steps import steps
 
@@ -312,8 +316,8 @@ def test_the_steps_grow_with_the_text_and_not_faster(piece: str) -> None:
 def test_no_pattern_of_the_redaction_can_look_back_over_what_it_took() -> None:
     """Unlimited repetitions are possessive or end a pattern, so no search looks at a character twice."""
     modules = [
-        importlib.import_module(f"reconciler.notification.redaction.{name}")
-        for name in ("forms", "json", "names", "text", "values")
+        importlib.import_module(f"reconciler.redaction.{name}")
+        for name in ("forms", "json", "names", "quotes", "tokens", "values")
     ]
     patterns = [value for module in modules for value in vars(module).values() if isinstance(value, re.Pattern)]
     assert len(patterns) > 20
@@ -383,3 +387,19 @@ def test_a_known_secret_behind_a_long_one_is_not_cut_in_two() -> None:
     error = RetryableDeliveryError('password="' + "x" * (SCAN_LIMIT - 30) + '" ' + secret)
     assert "zz" not in Redactor(lambda: [secret]).describe(error)
     assert "zz" not in describe(RetryableDeliveryError('password="' + "x" * (SCAN_LIMIT - 30) + '" ghp_' + secret))
+
+
+def test_a_known_secret_is_found_between_other_blanks() -> None:
+    redactor = Redactor(lambda: ["correct horse  battery"])
+    for text in ("correct horse battery", "correct\u00a0horse\u2003battery", "correct\nhorse \t battery"):
+        assert redactor.redact(f"a  {text}\n b") == "a  [REDACTED]\n b"
+
+
+@given(
+    st.lists(st.text("ab\u00fc ", min_size=4, max_size=6).map(str.strip).filter(lambda word: len(word) > 3)),
+    st.text("ab\u00fc \ud800", max_size=40),
+)
+def test_known_secrets_are_found_alike_with_and_without_the_library(words: list[str], text: str) -> None:
+    found = KnownSecrets(frozenset(words)).replaced(text)
+    with patch.dict(sys.modules, {"ahocorasick_rs": None}):
+        assert KnownSecrets(frozenset(words)).replaced(text) == found

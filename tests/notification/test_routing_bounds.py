@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from reconciler.notification import ChannelRegistry
 from reconciler.notification.channels import RECEIVER_KINDS
-from reconciler.notification.routing import RoutingTable
+from reconciler.notification.routing import RoutingTable, read_routing
 from reconciler.notification.routing.config import RoutingConfigError
 from reconciler.notification.routing.matchers import MatcherError, parse_matchers
+from tests.growth import check_linear
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12)
@@ -52,6 +55,11 @@ def load(text: str) -> RoutingTable:
         ("x" * 2_000_000, r"the document has 2000000 characters; the maximum is 1048576"),
         ("a: *b", r"line 1: invalid YAML: found undefined alias"),
         ("!!python/object:os.system x", r"line 1: invalid YAML: could not determine a constructor"),
+        (f"a: &a {'x' * 200_000}\nb: [*a, *a, *a, *a, *a]", r"line 2: more than 1048576 characters after expanding"),
+        ("? [a]\n: b", r"line 1: a list or mapping cannot be a key"),
+        ("route: {receiver: 0x" + "f" * 20_000 + "}\nreceivers: [{name: a}]", r"unknown receiver '0xf"),
+        ("? 0x" + "f" * 20_000 + "\n: b", r"line 1: 0xf.*unknown key"),
+        ("route: {receiver: 1" + ":1" * 100_000 + "}\nreceivers: [{name: a}]", r"unknown receiver '1:1:1"),
         ("route: {}\nroute: {}", r"line 1: route: duplicate key 'route', also on line 2"),
     ],
 )
@@ -72,6 +80,39 @@ def test_a_configuration_with_thousands_of_errors_lists_some_of_them() -> None:
     with pytest.raises(RoutingConfigError, match="and 951 more") as caught:
         load(f"route:\n  receiver: r1\n  routes:\n{routes}receivers:\n{receivers}")
     assert len(str(caught.value)) < 50_000
+
+
+WORST: dict[str, Callable[[int], str]] = {
+    "unknown receivers": lambda n: routed(
+        "  - name: " + "\n  - name: ".join(f"a{number}" for number in range(n // 12)), "    - receiver: x\n" * (n // 16)
+    ),
+    "a long name and many entries": lambda n: routed(
+        f"  - name: {'x' * (n // 2)}\n    webhook_configs: [{'{},' * (n // 6)}]"
+    ),
+    "repeated long names": lambda n: routed(f"  - name: &a {'x' * n}\n" + "  - name: *a\n" * 20),
+    "long keys": lambda n: routed("  - name: a", f"    - {'k' * n}: 1\n" + "      routes: [" + "{z: 1}," * 900 + "]\n"),
+    "unknown options": lambda n: routed(
+        "  - name: a\n    webhook_configs: [{" + ",".join(f"a{number}: 1" for number in range(n // 8)) + "}]"
+    ),
+    "matchers": lambda n: routed("  - name: a", f"    - matchers: ['{'a=b,' * (n // 4)}']\n"),
+    "quotes in a matcher": lambda n: routed("  - name: a", f"    - matchers: ['{chr(34) * n}']\n"),
+    "backslashes in a matcher": lambda n: routed("  - name: a", f"    - matchers: ['a={chr(92) * n}{chr(34)}']\n"),
+    "merges": lambda n: "<<: {}\n" * (n // 7),
+}
+
+
+def routed(receivers: str, routes: str = "") -> str:
+    return f"route:\n  receiver: a\n  routes:\n{routes}receivers:\n{receivers}\n"
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_the_worst_texts_are_linear(name: str) -> None:
+    def parse(text: str) -> None:
+        with pytest.raises(RoutingConfigError) as caught:
+            read_routing(text, kinds=RECEIVER_KINDS)
+        assert len(str(caught.value)) < 120_000
+
+    check_linear(parse if name != "matchers" else lambda text: read_routing(text, kinds=RECEIVER_KINDS), WORST[name])
 
 
 def test_a_value_that_is_not_a_list_is_quoted_by_its_beginning() -> None:

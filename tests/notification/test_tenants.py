@@ -6,6 +6,7 @@ What is compared is the order of deliveries, and virtual time in units of one de
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.errors import Invalid
 from reconciler.notification import (
     DeferredDeliveryError,
     Message,
@@ -20,6 +22,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
 )
 from reconciler.notification.channels import LimitedChannel, LimitsConfig
+from reconciler.objects import InvalidObject
 from tests.notification.world import TIMELINE, World, document, offsets, virtual, world
 
 BUSY = RetryableDeliveryError("503")
@@ -305,3 +308,127 @@ async def test_a_slot_offered_to_a_key_that_is_not_reconciled_goes_to_the_next(
         assert slow.calls == []
         await asyncio.sleep(30)
         assert len(slow.calls) == 2
+
+
+# Statuses that cannot be saved
+
+
+@virtual
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("refusal", [413, 422, 503])
+async def test_a_namespace_whose_statuses_cannot_be_saved_stops_no_other(
+    refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.notification.ledger.unsaved.NAMESPACE_LIMIT", 20)
+    monkeypatch.setattr("reconciler.notification.ledger.unsaved.TOTAL_LIMIT", 50)
+    pager = Slow("pager", seconds=0.1)
+    async with world() as w:
+        w.server.faults.add(status=refusal, times=None, subresource="status", namespace="noisy")
+        w.server.faults.add(status=refusal, times=None, subresource="status", namespace="noisy-too")
+        await flood(w, "noisy", "pager", count=80)
+        await flood(w, "noisy-too", "pager", count=80)
+        async with w.operator(pager, workers=4):
+            await asyncio.sleep(600)
+            await flood(w, "calm", "pager", count=3)
+            await asyncio.sleep(60)
+            assert await phases(w, "calm") == ["Sent"] * 3
+            noisy = [name for _, namespace, name in pager.calls if namespace == "noisy"]
+            assert len(noisy) == len(set(noisy)), "no call is repeated while its result is unsaved"
+            assert len(noisy) == (20 if refusal == 503 else 80)
+
+
+@virtual
+@pytest.mark.parametrize("refusal", [413, 422])
+async def test_a_request_whose_status_is_refused_ends_with_a_status_that_fits(refusal: int) -> None:
+    pager = Slow("pager", outcome=lambda _: BUSY)
+    async with world() as w, w.operator(pager):
+        await w.create("pager", spec={"ttlSecondsAfterFinished": 5000})
+        await asyncio.sleep(20)
+        w.server.faults.add(status=refusal, times=1, subresource="status")
+        await asyncio.sleep(2000)
+        status = await w.status()
+        assert (status["phase"], status["reason"], len(pager.calls)) == ("Failed", "StatusRefused", 2)
+        assert "deliveryAttempts" not in status or status["deliveryAttempts"] == []
+        await asyncio.sleep(6000)
+        assert await phases(w, "default") == []
+
+
+@virtual
+async def test_a_request_that_could_outgrow_etcd_is_not_delivered() -> None:
+    pager = Slow("pager")
+    people = ["\U0001f4a3" * 316 + f"{number:04}" for number in range(64)]
+    async with world() as w:
+        async with w.operator(pager):
+            recipients = {f"kind-{number}": people for number in range(15)}
+            await w.create("pager", spec={"recipients": recipients}, maxAttempts=10)
+            await asyncio.sleep(10)
+        status = await w.status()
+    assert (status["phase"], status["reason"], pager.calls) == ("Failed", "RequestTooLarge", [])
+
+
+async def test_the_names_of_extensions_and_of_kinds_of_recipients_are_bounded() -> None:
+    async with world() as w:
+        for member in ({"extensions": {"x" * 257: "a"}}, {"recipients": {"x" * 257: ["a"]}}):
+            made = {**document(["pager"]), "spec": {**document(["pager"])["spec"], **member}}
+            with pytest.raises(InvalidObject, match="at most 256 characters"):
+                NotificationRequest.from_dict(made)
+            with pytest.raises(Invalid, match="at most 256 characters"):
+                await w.client.create(made)
+
+
+# A shared receiver that fails for one namespace
+
+
+def fails_for(*namespaces: str) -> Callable[[Message], BaseException | None]:
+    return lambda message: BUSY if message.namespace in namespaces else None
+
+
+@virtual
+@pytest.mark.timeout(120)
+async def test_a_receiver_that_fails_for_one_namespace_is_not_down_for_others() -> None:
+    pager = Slow("pager", seconds=1, outcome=fails_for("noisy"))
+    channel = guarded(pager, breaker_failures=3, breaker_open_seconds=30, max_concurrent=2)
+    async with world() as w, w.operator(channel, workers=4):
+        await flood(w, "noisy", "pager", count=20)
+        for number in range(6):
+            await asyncio.sleep(20)
+            await send(w, "calm", "pager", name=f"n-{number}")
+        await asyncio.sleep(20)
+        assert channel.breaker.only_for == "noisy"
+        assert await phases(w, "calm") == ["Sent"] * 6
+        calm = [await w.client.get(NotificationRequest, f"n-{number}", "calm") for number in range(6)]
+        assert [each.status.total_attempts for each in calm] == [1] * 6
+        called = [time for time, namespace, _ in pager.calls if namespace == "noisy"]
+        assert len(called) < 15, "the breaker is open for the namespace whose messages fail"
+
+
+@virtual
+async def test_a_receiver_that_fails_for_two_namespaces_is_down_for_all_and_one_success_ends_it() -> None:
+    failing = ["a", "b"]
+    pager = Slow("pager", seconds=0, outcome=lambda message: BUSY if message.namespace in failing else None)
+    channel = guarded(pager, breaker_failures=3, breaker_open_seconds=30)
+
+    async def call(namespace: str) -> bool:
+        message = Message(
+            name="n",
+            namespace=namespace,
+            uid="u",
+            type="Simple",
+            priority="Low",
+            subject="s",
+            body="b",
+            channel="pager",
+        )
+        before = len(pager.calls)
+        with contextlib.suppress(DeferredDeliveryError, RetryableDeliveryError):
+            await channel.deliver(message)
+        return len(pager.calls) > before
+
+    assert [await call("a") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [await call("b") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert not await call("c")
+    await asyncio.sleep(30)
+    assert [await call("a"), await call("c")] == [True, False], "the probe fails"
+    await asyncio.sleep(30)
+    assert [await call("c"), await call("a")] == [True, True], "the probe succeeds"
+    assert channel.breaker.state == "closed"

@@ -578,6 +578,28 @@ def test_a_kind_without_docstrings_explains_nothing_about_this_library() -> None
         assert descriptions(kind.crd()) == STATUS_DESCRIPTIONS, kind
 
 
+def test_a_docstring_is_not_inherited_and_a_description_of_the_field_takes_precedence() -> None:
+    class Part(Model):
+        """For developers of this model."""
+
+    class Wheel(Part):
+        size: int = 1
+
+    class CarSpec(Model):
+        wheel: Wheel = Wheel()
+        part: Part = Field(default=Part(), description="Any part.")
+
+    class Base(Resource[CarSpec, ConditionedStatus], group="example.com", version="v1"):
+        """For developers of this kind."""
+
+    class Car(Base, group="example.com", version="v1", kind="Car"):
+        pass
+
+    schema = generate_crd(Car)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    spec = schema["properties"]["spec"]["properties"]
+    assert [each.get("description") for each in (schema, spec["wheel"], spec["part"])] == [None, None, "Any part."]
+
+
 def test_a_description_is_the_first_paragraph_of_a_docstring_without_its_sections() -> None:
     class Part(BaseModel):
         """A part.

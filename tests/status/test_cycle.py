@@ -466,3 +466,18 @@ async def test_a_checkpoint_that_conflicts_before_its_first_request_returns_the_
         assert status.current == {"phase": "Working", "log": [1]}
     assert server.status == {"phase": "Working", "size": 9, "log": [1]}
     assert status.statistics().failed == 1
+
+
+@pytest.mark.parametrize("outcome", [lost, never_arrived])
+async def test_a_read_from_before_an_unanswered_write_does_not_show_whether_it_was_applied(server, cycle, outcome):
+    stale = server.document()
+    async with batcher(server, token="marks") as status:
+        status.set(phase="A")
+    server.on_write.append(outcome())
+    server.on_read.extend([never_arrived()] * 5)
+    with pytest.raises(StatusOutcomeUnknown):
+        async with batcher(server, token="marks") as status:
+            status.increment("total")
+    async with StatusBatcher(server.writer(), stale, token="marks") as status:
+        assert status.current["total"] == 1
+    assert server.status["total"] == 1

@@ -230,7 +230,7 @@ async def test_a_timer_patches_once_per_run_and_not_if_nothing_changed(world):
 
     @world.on("timer", interval=0.05)
     def check(body, patch, **_):
-        with StatusBatcher(patch, body) as status:
+        with StatusBatcher(patch, body, token="mark") as status:  # the body of the second run may be older
             if len(runs) < 2:
                 status.increment("total")
                 status.increment("total")
@@ -244,7 +244,8 @@ async def test_a_timer_patches_once_per_run_and_not_if_nothing_changed(world):
         patches = world.status_patches()
         for _ in range(len(runs) + 3):
             await quiet.acquire()
-    assert await world.status() == {"total": 4, "phase": "Checked"}
+    status = await world.status()
+    assert (status["total"], status["phase"]) == (4, "Checked")
     assert world.status_patches() == patches
     assert patches.count(200) <= 2
 

@@ -1,17 +1,28 @@
-"""Failures between kopf and the server: what was recorded is stored once, and so is what others wrote."""
+"""Failures between kopf and the server: what was recorded is stored once, and so is what others wrote.
+
+A handler of changes sees every version in order. A timer sees some version, and its batchers share the object with
+those of another timer.
+"""
 
 from __future__ import annotations
 
 import copy
+import logging
+import random
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import event, given
+import pytest
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from kopf._cogs.structs.bodies import Body
 from kopf._cogs.structs.patches import Patch
+from kopf._core.actions import execution, invocation
+from kopf._core.intents.causes import DaemonCause
 
 from reconciler.status import StatusBatcher
+from tests.depth import examples
 
 
 @dataclass
@@ -55,7 +66,13 @@ SENDS = st.builds(Send, st.integers(0, 2), st.booleans(), st.integers(0, 2))
 
 def first() -> dict[str, Any]:
     owners = [{"manager": name, "fieldsV1": {"f:status": {}}} for name in ("kopf", "other")]
-    metadata = {"name": "db1", "namespace": "prod", "uid": "u1", "resourceVersion": "1", "managedFields": owners}
+    metadata = {
+        "name": "db1",
+        "namespace": "prod",
+        "uid": str(uuid.uuid4()),
+        "resourceVersion": "1",
+        "managedFields": owners,
+    }
     return {"apiVersion": "example.com/v1", "kind": "Database", "metadata": metadata, "spec": {}}
 
 
@@ -94,3 +111,97 @@ def test_nothing_is_lost_and_nothing_counted_twice(sends, blocks, with_token, wi
     final = server.history[-1]["status"]
     assert final.get("log", []) == (list(range(blocks)) if with_log else [])
     assert final["total"] == blocks + others
+
+
+@dataclass
+class Timer:
+    """A kopf timer: kopf calls its function with the newest version that it knows, after the function of each run."""
+
+    server: Server
+    options: dict[str, Any]
+    body: Body = field(init=False)
+    patch: Patch = field(init=False)
+    runs: int = 0
+
+    def __post_init__(self) -> None:
+        self.body = Body(self.server.history[0])
+        self.patch = Patch(body=self.body)
+
+    def run(self, name: str, known: int, *, records: bool) -> None:
+        self.body._replace_with(self.server.history[known])
+        if not records:
+            return
+        self.runs += 1
+        cause = invocation.context([(execution.cause_var, object.__new__(DaemonCause))])
+        with cause, StatusBatcher(self.patch, self.body, max_conflicts=1000, **self.options) as status:
+            status.increment("total")
+            status.append("log", f"{name} {self.runs}")
+
+    def send(self, *, arrives: bool, lost: bool) -> None:
+        wanted = copy.deepcopy(dict(self.body))
+        for function in self.patch.fns:
+            function(wanted)
+        if wanted == dict(self.body):
+            self.patch = Patch(body=self.body)
+            return
+        newest = self.server.history[-1]["metadata"]["resourceVersion"]
+        committed = arrives and self.body["metadata"]["resourceVersion"] == newest
+        if committed:
+            self.server.store(wanted["status"], "kopf")
+        event(f"committed {committed}, lost {lost}")
+        if committed and not lost:
+            self.patch = Patch(body=self.body)
+        else:
+            self.patch = Patch(self.patch, body=self.body)  # kopf keeps the function
+
+
+RUNS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]),
+        st.integers(0, 2),  # how many versions the body is behind
+        st.booleans(),  # whether the function records anything
+        st.booleans(),  # whether the request arrives
+        st.booleans(),  # whether the response is lost
+        st.sampled_from(["", "", "other", "other field"]),  # what others write afterwards
+    ),
+    max_size=7,
+)
+
+
+class Said(logging.Handler):
+    """The errors that were logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@pytest.mark.parametrize("with_token", [True, False])
+@settings(deadline=None, max_examples=examples(300))
+@given(runs=RUNS, seed=st.integers(0, 3))
+def test_what_timers_recorded_is_never_stored_twice_and_never_lost_silently(with_token, runs, seed):
+    server, said = Server([first()]), Said()
+    options = {"token": "mark", "rng": random.Random(seed)} if with_token else {}
+    timers = {name: Timer(server, options) for name in ("a", "b")}
+    others, seen = 0, dict.fromkeys(timers, 0)
+    logging.getLogger("reconciler.status").addHandler(said)
+    try:
+        for name, behind, records, arrives, lost, then in [*runs, *[(n, 0, False, True, False, "") for n in "abab"]]:
+            seen[name] = max(seen[name], len(server.history) - 1 - behind)
+            timers[name].run(name, seen[name], records=records)
+            timers[name].send(arrives=arrives, lost=lost)
+            if then == "other":
+                others += 1
+                server.foreign(1)
+            elif then:
+                server.store({**server.history[-1].get("status", {}), "theirs": len(server.history)}, "other")
+    finally:
+        logging.getLogger("reconciler.status").removeHandler(said)
+    status = server.history[-1].get("status", {})
+    log, counted = status.get("log", []), status.get("total", 0) - others
+    expected = sum(timer.runs for timer in timers.values())
+    assert len(set(log)) == len(log) == counted
+    assert counted == expected or (not with_token and any("Dropped" in text for text in said.texts))

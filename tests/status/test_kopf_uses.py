@@ -158,6 +158,17 @@ def test_a_burst_of_changes_does_not_exhaust_the_attempts_but_a_lasting_refusal_
     assert "could not write the status of example.com/v1/Database prod/db1 in 40 attempts" in caplog.text
 
 
+def test_a_pause_of_the_process_during_a_burst_of_changes_does_not_exhaust_the_attempts():
+    clock = StandingClock()
+    patch, body = handler_arguments(total=0)
+    with StatusBatcher(patch, body, max_conflicts=5, flush_timeout=10, clock=clock) as status:
+        status.increment("total")
+    for version in range(6, 13):
+        assert called(patch, newer(str(version), "other", total=version))["status"] == {"total": version + 1}
+    clock.seconds += 60
+    assert called(patch, newer("13", "other", total=13))["status"] == {"total": 14}
+
+
 def test_called_again_on_its_own_result_it_changes_nothing():
     patch, body = handler_arguments(total=1)
     with StatusBatcher(patch, body) as status:

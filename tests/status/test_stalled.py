@@ -1,5 +1,5 @@
 # ruff: noqa: PT012 - the block under test is what raises, at its end
-"""Stalled requests: each has a share of the flush's time, so that its outcome can be found out."""
+"""Stalled requests: each has a share of the flush's time, so that its outcome can be found out; pauses do not count."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import kubernetes_asyncio
 import pytest
 
 from reconciler.apiserver import APIServer
+from reconciler.cancellation import RunningTimeout
 from reconciler.client import Client
+from reconciler.clock import SystemClock
 from reconciler.controller import ResourceReconciler
 from reconciler.manager import Manager
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, StatusConflict, StatusOutcomeUnknown
+from tests.status.scripted import BlockingWriter, ScriptedServer, Writer, lost
 
 KIND = "example.com/v1/Database"
 
@@ -235,3 +238,95 @@ async def test_a_discovery_that_fails_before_a_write_leaves_its_outcome_known(se
 
     status = await asyncio.to_thread(work)
     assert (await total(server), status.statistics().unknown) == (1, 0)
+
+
+def block_the_loop(after: float, seconds: float) -> None:
+    """Let no callback of the virtual loop run for a time, as while the process is stopped."""
+    loop: Any = asyncio.get_running_loop()
+
+    def block() -> None:
+        loop.reached = loop.time() + seconds
+
+    loop.call_later(after, block)
+
+
+class Answering(Writer):
+    """A writer whose server answers a write after eight seconds."""
+
+    async def write(self, body: Any, **options: Any) -> Any:
+        answer = await super().write(body, **options)
+        await asyncio.sleep(8)
+        return answer
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("after", [0.5, 3, 6.5])
+@pytest.mark.parametrize("seconds", [10, 3600])
+async def test_an_answer_that_came_while_the_process_was_stopped_is_taken(after, seconds):
+    server = ScriptedServer()
+    block_the_loop(after, seconds)
+    async with StatusBatcher(Answering(server, "test"), server.document()) as status:
+        status.increment("total")
+    assert (server.reads, status.statistics().unknown, status.written) == (0, 0, True)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("after", [0.5, 6.5, 7])  # during the write, at its end, during the read back
+async def test_a_stalled_write_is_read_back_although_the_process_was_stopped(server, after):
+    obj = await created(server)
+    stall(server, applied=True)
+    server.faults.add(latency=1, verb="get", name="db1")
+    block_the_loop(after, 10)
+    async with StatusBatcher(Client(server), obj) as status:
+        status.increment("total")
+    assert (await total(server), status.written) == (1, True)
+
+
+@pytest.mark.virtual_time
+async def test_a_loop_that_is_late_at_each_tick_ends_a_request_nevertheless():
+    loop: Any = asyncio.get_running_loop()
+
+    async def be_busy() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            loop.reached = loop.time() + 5
+
+    busy = asyncio.create_task(be_busy())
+    with pytest.raises(TimeoutError):
+        async with RunningTimeout(1) as limit:
+            await asyncio.sleep(1e6)
+    busy.cancel()
+    assert limit.expired()
+
+
+class Stopping(BlockingWriter):
+    """A blocking writer with a limit, whose process is stopped during each request."""
+
+    request_timeout = 0.0
+    clock: Any
+
+    def read(self) -> Any:
+        self.clock.seconds += 10
+        return super().read()
+
+    def write(self, body: Any, **options: Any) -> Any:
+        self.clock.seconds += 10
+        return super().write(body, **options)
+
+
+class Clock(SystemClock):
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+def test_a_lost_write_over_a_blocking_client_is_read_back_although_the_process_was_stopped():
+    server, clock = ScriptedServer(), Clock()
+    writer = Stopping(server, "test")
+    writer.clock = clock
+    server.on_write.append(lost())
+    with StatusBatcher(writer, server.document(), clock=clock) as status:
+        status.increment("total")
+    assert (server.status, server.reads) == ({"total": 1}, 1)
+    assert 0 < writer.request_timeout < 10 / 3

@@ -14,7 +14,7 @@ from reconciler.apiserver import APIServer
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.status import StatusBatcher, StatusContested, StatusError, StatusOutcomeUnknown
 from tests.depth import examples
-from tests.status.scripted import ScriptedServer, Trouble, api_error, lost, meanwhile, never_arrived, refused
+from tests.status.scripted import ScriptedServer, Trouble, api_error, lost, meanwhile, never_arrived, refused, then
 
 Doc = dict[str, Any]
 
@@ -155,6 +155,72 @@ def test_a_sum_without_a_known_owner_is_not_mistaken_for_our_write():
     server.on_read.append(foreign(lambda d: d.update(total=2)))
     with pytest.raises(StatusOutcomeUnknown), batcher(server) as status:
         status.increment("total")
+
+
+def beside(server: ScriptedServer, field: str, **options: Any) -> Trouble:
+    """Another batcher of the same client, opened on the present version, writes before a request is executed."""
+    other = batcher(server, join=False, **options)
+
+    def write(_: ScriptedServer) -> None:
+        with other as status:
+            status.increment(field)
+
+    return meanwhile(write)
+
+
+def count_beside(outcome: Trouble, moment: str, field: str, **options: Any) -> ScriptedServer:
+    """Increment a number while another batcher increments a field, before the write or before the read back."""
+    server = ScriptedServer(status={"total": 0, "other": 0})
+    counting, other = batcher(server, **options), beside(server, field, **options)
+    server.on_write.append(then(other, outcome) if moment == "write" else outcome)
+    server.on_read.extend([other] if moment == "read back" else [])
+    with counting as status:
+        status.increment("total")
+    return server
+
+
+@pytest.mark.parametrize(
+    ("outcome", "moment"), [(lost, "write"), (never_arrived, "write"), (never_arrived, "read back")]
+)
+def test_what_another_batcher_of_the_client_wrote_does_not_prove_a_lost_write(outcome, moment):
+    """The values are the computed ones, and their owner is the batcher's own field manager."""
+    with pytest.raises(StatusOutcomeUnknown):
+        count_beside(outcome(), moment, "total")
+
+
+@pytest.mark.parametrize("moment", ["write", "read back"])
+@pytest.mark.parametrize("outcome", [lost, never_arrived])
+def test_the_marks_of_a_token_prove_each_write_of_the_client(outcome, moment):
+    assert count_beside(outcome(), moment, "total", token="marks").status["total"] == 2
+
+
+def test_another_batchers_write_of_other_fields_is_no_reason_to_doubt():
+    server = count_beside(lost(), "read back", "other")
+    assert server.status == {"total": 1, "other": 1}
+
+
+@pytest.mark.parametrize("outcome", [lost, never_arrived])
+@pytest.mark.parametrize("writes", [1, 7, 8])
+def test_later_writes_with_the_same_token_leave_the_evidence(outcome, writes):
+    server = ScriptedServer(status={"total": 0})
+    with batcher(server, token="marks") as status:
+        status.increment("total")
+
+    def write_on(_: ScriptedServer) -> None:
+        for _ in range(writes):
+            with batcher(server, token="marks", join=False) as status:
+                status.increment("total")
+
+    server.on_write.append(outcome())
+    server.on_read.append(meanwhile(write_on))
+    if writes < 8:
+        with batcher(server, token="marks") as status:
+            status.increment("total")
+    else:
+        with pytest.raises(StatusOutcomeUnknown), batcher(server, token="marks") as status:
+            status.increment("total")
+    assert server.status["total"] == 1 + writes + (writes < 8 or outcome is lost)
+    assert len(server.status["marks"].split()) == min(2 + writes, 8)
 
 
 ours = st.lists(st.sampled_from(["bounded", "keyed", "increment", "upsert"]), min_size=1, max_size=3, unique=True)

@@ -364,6 +364,18 @@ async def test_a_timer_brought_forward_by_an_add_that_was_retracted_is_the_reaso
     assert queue.in_progress("a") == InProgress("a", frozenset({"period"}), 0, 0.0)
 
 
+@pytest.mark.parametrize(("again", "reasons"), [(60, {"event"}), (5, {"event", "period"})])
+async def test_a_reason_added_again_after_a_retract_has_its_new_time(again: float, reasons: set[str]) -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="event")
+    queue.add("a", after=10, reason="period")
+    assert queue.retract("a", "period")
+    queue.add("a", after=again, reason="period")
+    await asyncio.sleep(20)
+    await take(queue)
+    assert queue.in_progress("a") == InProgress("a", frozenset(reasons), 0, 20.0)
+
+
 async def test_reasons_while_in_progress_belong_to_the_next_processing() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="first")

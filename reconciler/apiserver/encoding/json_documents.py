@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from reconciler.apiserver.encoding.text import quoted, recorded
+from reconciler.scalars import use_kubernetes_scalars
 from reconciler.serving import MAX_LEVELS, exceeds_max_levels
 from reconciler.wire import JSONObject
 
@@ -41,6 +42,9 @@ _VALUE = "looking for beginning of value"
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
 _ALLOWED_ALIASES, _SMALL_DOCUMENT = 100, 1000
+_MERGE, _ALLOWED_MERGES = "tag:yaml.org,2002:merge", 100
+_SHOWN_DUPLICATES = 100
+_EXPANDED_TEXT = 2**24  # characters
 _STRICTER_FROM, _STRICTEST_FROM = 400_000, 4_000_000
 
 
@@ -222,7 +226,7 @@ def decode_yaml(body: bytes) -> tuple[Any, list[str]]:
 
 @functools.cache
 def _loader() -> type[Any]:
-    """Return a loader class that keeps dates as strings, as Kubernetes does, and records duplicate keys."""
+    """Return a loader class that reads scalars as Kubernetes does, and records duplicate keys."""
     import yaml
     from yaml.composer import Composer
     from yaml.constructor import SafeConstructor
@@ -261,39 +265,41 @@ def _loader() -> type[Any]:
             for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 if not isinstance(key, yaml.ScalarNode):
                     continue
-                if key.value in seen:
+                if key.value in seen and len(self.duplicate_keys) < _SHOWN_DUPLICATES:
                     line = key.start_mark.line + 1
                     self.duplicate_keys.append(f'line {line}: key "{key.value}" already set in map')
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
-        yaml_implicit_resolvers = {  # noqa: RUF012 - the base class's attribute
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
+    use_kubernetes_scalars(Loader)
     return Loader
 
 
 def _check_aliases(root: Any) -> None:
     """Reject a document that is nested too deeply through aliases or consists mostly of repetition.
 
-    The limits on repetition are those of go-yaml.
+    The limits on repeated nodes are those of go-yaml. It does not limit repeated text.
     """
-    known: dict[int, tuple[int, int]] = {}
+    known: dict[int, tuple[int, int, int]] = {}
 
-    def measure(node: Any) -> tuple[int, int]:
-        """Return the number of nodes and levels that a node expands to."""
+    def measure(node: Any) -> tuple[int, int, int]:
+        """Return the number of nodes, levels and characters that a node expands to."""
         if id(node) not in known:
             inner = node.value if isinstance(node.value, list) else ()
+            # PyYAML deletes merge keys from the list one by one, in quadratic time.
+            if sum(isinstance(each, tuple) and each[0].tag == _MERGE for each in inner) > _ALLOWED_MERGES:
+                raise InvalidYAML(f"yaml: more than {_ALLOWED_MERGES} merge keys in a mapping")
             parts = [measure(part) for each in inner for part in (each if isinstance(each, tuple) else (each,))]
-            levels = max([below for _, below in parts], default=0) + isinstance(node.value, list)
+            levels = max([below for _, below, _ in parts], default=0) + isinstance(node.value, list)
             if levels > MAX_LEVELS:
                 raise InvalidYAML("yaml: exceeded max depth")
-            known[id(node)] = 1 + sum(count for count, _ in parts), levels
+            length = sum(length for _, _, length in parts) if inner else len(node.value)
+            known[id(node)] = 1 + sum(count for count, _, _ in parts), levels, length
         return known[id(node)]
 
-    nodes, _ = measure(root)
+    nodes, _, length = measure(root)
+    if length > _EXPANDED_TEXT:
+        raise InvalidYAML("yaml: document contains excessive aliasing")
     repeated = nodes - len(known)
     share = 0.99 - 0.89 * min(1.0, max(0.0, (nodes - _STRICTER_FROM) / (_STRICTEST_FROM - _STRICTER_FROM)))
     if repeated > _ALLOWED_ALIASES and nodes > _SMALL_DOCUMENT and repeated > share * nodes:
@@ -310,8 +316,6 @@ def _plain(value: Any) -> Any:
         if not math.isfinite(value):
             raise InvalidYAML(f"json: unsupported value: {_non_finite(value)}")
         return int(value) if value.is_integer() and abs(value) < 2**63 else value
-    if isinstance(value, int) and value.bit_length() > 1024:
-        raise InvalidYAML("yaml: the number is out of range")
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, str):
@@ -326,7 +330,7 @@ def _key(key: Any, member: Any) -> str:
         return str(_plain(key))
     if isinstance(key, bool):
         return "true" if key else "false"
-    if isinstance(key, int) and key.bit_length() <= 1024:
+    if isinstance(key, int):
         return str(key)
     if isinstance(key, float):
         return f"{key:g}" if math.isfinite(key) else f"{_non_finite(key).lower().replace('+', '').replace('-', '-.')}"

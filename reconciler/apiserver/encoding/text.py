@@ -44,6 +44,7 @@ _SUFFIXES = {
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([eEinumkKMGTP]*[-+]?[0-9]*)")
 _EXPONENT = re.compile(r"[eE][-+]?[0-9]+")
 _PRECISION = 100
+_LARGEST_EXPONENT = 90  # with nine decimal places, so many digits fit the precision
 _IS_BINARY = re.compile(r".*[KMGTPE]i")
 _IS_EXPONENT = re.compile(r".*[eE][-+]?[0-9]+")
 _FINEST = Decimal("1e-9")
@@ -159,11 +160,12 @@ def read_quantity(text: str) -> Decimal:
     with localcontext() as context:
         context.prec = _PRECISION
         try:
-            if _EXPONENT.fullmatch(suffix):
-                return Decimal(digits + suffix)
-            return Decimal(digits) * _SUFFIXES[suffix]
+            number = Decimal(digits + suffix) if _EXPONENT.fullmatch(suffix) else Decimal(digits) * _SUFFIXES[suffix]
         except (InvalidOperation, KeyError):
             raise ValueError("unable to parse quantity's suffix") from None
+    if abs(number.adjusted()) > _LARGEST_EXPONENT:  # as plain digits, 1e999999999 takes a gigabyte
+        raise ValueError(NOT_A_QUANTITY)
+    return number
 
 
 def quantity_text(number: Decimal) -> str:

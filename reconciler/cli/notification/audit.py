@@ -18,7 +18,15 @@ __all__ = ["print_audit"]
 _COLUMNS = ("TIME", "REQUEST", "WHO", "RESULT", "WHAT", "SENDER", "INCIDENT")
 
 
-def print_audit(file: Path, *, request: str | None, namespace: str | None, as_json: bool) -> int:
+def print_audit(
+    file: Path,
+    *,
+    request: str | None,
+    namespace: str | None,
+    as_json: bool,
+    expect: str | None = None,
+    key_file: Path | None = None,
+) -> int:
     """Print the records of an audit file, and check its hash chain; return 1 if the chain is broken.
 
     Args:
@@ -26,6 +34,8 @@ def print_audit(file: Path, *, request: str | None, namespace: str | None, as_js
         request: name of a request, or ``NAMESPACE/NAME``; None for all.
         namespace: namespace of the requests; None for all.
         as_json: whether to print the records as they are, one a line.
+        expect: a hash that an earlier last line had, and that a line must have; None for any.
+        key_file: the file with the key of the chain; None if it has none.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -34,9 +44,10 @@ def print_audit(file: Path, *, request: str | None, namespace: str | None, as_js
         namespace, _, request = request.partition("/")
     problems: list[AuditLine] = []
     rows: list[tuple[str, ...]] = []
-    last = ""
-    for line in read_chain(_lines(file)):
+    last, is_expected = "", expect is None
+    for line in read_chain(_lines(file), b"".join(_lines(key_file)).strip() if key_file is not None else b""):
         last = line.hash
+        is_expected = is_expected or expect == line.hash or (line.number == 1 and expect == line.record.get("previous"))
         if line.problem:
             problems.append(line)
         record = line.record
@@ -51,9 +62,12 @@ def print_audit(file: Path, *, request: str | None, namespace: str | None, as_js
         _print(rows)
     for problem in problems:
         print(f"reconciler: {file}: line {problem.number} {problem.problem}", file=sys.stderr)
-    if not problems and last:
+    if not is_expected:
+        text = "no line has the expected hash: lines were removed from the end, or written anew"
+        print(f"reconciler: {file}: {text}", file=sys.stderr)
+    elif not problems and last:
         print(f"reconciler: {file}: the chain is complete; hash of the last line: {last}", file=sys.stderr)
-    return 1 if problems else 0
+    return 1 if problems or not is_expected else 0
 
 
 def _lines(file: Path) -> Iterator[bytes]:

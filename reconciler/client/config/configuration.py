@@ -21,7 +21,7 @@ from reconciler.client.transport.network import is_local, refuse_virtual_time
 from reconciler.client.transport.pool import MAX_STREAMS
 from reconciler.client.transport.redaction import without_password
 from reconciler.client.transport.transport import Handshake, HTTPTransport
-from reconciler.errors import ConfigurationError, NotSent
+from reconciler.errors import ConfigurationError, NotSent, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.http.tls import client_tls_context
 
@@ -120,6 +120,7 @@ class ConfiguredTransport:
         self._context = context
         self._loaded: _Loaded | None = None
         self._certificates: object = None
+        self._suspect = False  # a request got no response since the files were read
         self._open: _Connections | None = None
         self._retired: list[_Connections] = []
 
@@ -201,10 +202,25 @@ class ConfiguredTransport:
             OutcomeUnknown: the request may have reached the server, but there was no response.
         """
         loaded = self._loaded
-        if self._open is not None and loaded is not None:
-            if loaded.credentials.is_due:
-                request = await self._refreshed(loaded, request)
-            if loaded.credentials.certificates != self._certificates:
+        if self._open is not None and loaded is not None and loaded.credentials.is_due:
+            request = await self._refreshed(loaded, request)
+        try:
+            return await self._send(request)
+        except TransportError as error:
+            # A certificate that either side refuses is one of the reasons; asyncio does not tell which reason it was.
+            self._suspect = True
+            if self._open is None or loaded is None or not isinstance(error, NotSent):
+                raise
+            if not loaded.credentials.read_files():
+                raise
+        return await self._send(request)
+
+    async def _send(self, request: HTTPRequest) -> HTTPResponse:
+        if self._open is not None and self._loaded is not None:
+            if self._suspect:
+                self._suspect = False
+                self._loaded.credentials.read_files()
+            if self._loaded.credentials.certificates != self._certificates:
                 await self._follow_certificates()
         if self._open is None:
             raise NotSent(f"{request.label}: the client is not open: use 'async with Client.from_config() as client'")
@@ -223,7 +239,7 @@ class ConfiguredTransport:
         return replace(request, timeout=request.timeout - (asyncio.get_running_loop().time() - started))
 
     async def renew(self) -> bool:
-        """Read the credentials again because the server refused them, and return whether they changed.
+        """Read the credentials again because the server refused them; return whether a request may use others now.
 
         A cancelled call leaves the credentials as they were.
         """
@@ -312,15 +328,16 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
     settings = ClusterSettings()
     login = login_of(user, cluster)
 
-    async def reload(refused: bool) -> None:
-        settings.load_kubeconfig(cluster.value, await login.entries(refused=refused))
+    def load() -> None:
+        settings.load_kubeconfig(cluster.value, login.entries)
 
     def close() -> None:
         login.close()
         settings.close()
 
     try:
-        await reload(False)
+        await login.renew(refused=False)
+        load()
     except asyncio.CancelledError:
         close()
         raise
@@ -330,22 +347,22 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
             f"{subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
     scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
-    credentials = Credentials(settings, reload, scheduled=scheduled, expired=lambda: login.expired)
+    credentials = Credentials(settings, load, scheduled=scheduled, login=login)
     return _Loaded(settings, credentials, subject, headers, kubeconfig.namespace(context), close)
 
 
 async def _load_service_account(subject: str) -> _Loaded:
     settings = ClusterSettings()
 
-    async def reload(_: bool) -> None:
+    def load() -> None:
         settings.load_service_account(SERVICE_ACCOUNT)
 
     try:
-        await reload(False)
+        load()
     except (OSError, ConfigurationError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{subject} cannot be used: {reason_of(error)}") from None
     namespace = _pod_namespace()
-    return _Loaded(settings, Credentials(settings, reload, scheduled=True), subject, namespace=namespace)
+    return _Loaded(settings, Credentials(settings, load, scheduled=True), subject, namespace=namespace)
 
 
 def context_namespace(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> str | None:

@@ -1,12 +1,14 @@
-"""Renewal of credentials: at intervals, and when the server has refused them."""
+"""Renewal of credentials: at intervals, and when a request was refused or got no response."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Callable
 from pathlib import Path
 
+from reconciler.client.config.logins import Login
 from reconciler.client.config.settings import ClusterSettings
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
@@ -16,8 +18,8 @@ __all__ = ["Credentials", "reason_of"]
 _REFRESH_EVERY = 60.0
 """Seconds between refreshes of credentials that can change, as in client-go for token files."""
 
-_RENEW_EVERY = 10.0
-"""The shortest time in seconds between renewals that refused requests cause."""
+_IN_FLIGHT = 65.0
+"""Seconds after a change of the credentials in which a request may be refused that was sent before it."""
 
 _LONGEST = 200
 
@@ -32,9 +34,9 @@ class Credentials:
 
     Args:
         settings: contain the credentials.
-        reload: reads them again into the settings; called with whether the server refused the current ones.
+        load: reads the files again, and the entries of the login, into the settings.
         scheduled: whether they can change although none was refused.
-        expired: returns whether the current ones have expired.
+        login: gets credentials that are not in files. Default: none are needed.
 
     Attributes:
         certificates: the certificates and the certificate authority of connections. When they change, new connections
@@ -44,20 +46,20 @@ class Credentials:
     def __init__(
         self,
         settings: ClusterSettings,
-        reload: Callable[[bool], Awaitable[None]],
+        load: Callable[[], None],
         *,
         scheduled: bool,
-        expired: Callable[[], bool] = lambda: False,
+        login: Login | None = None,
     ) -> None:
         self._settings = settings
-        self._reload = reload
+        self._load = load
         self._scheduled = scheduled
-        self._expired = expired
+        self._login = login
         self._lock = asyncio.Lock()
         self._tasks: dict[bool, asyncio.Task[None]] = {}  # by whether the credentials were refused
         self._refreshed = current_clock().monotonic()
-        self._renewed: float | None = None
-        self._changed = False
+        self._changed_at = -math.inf
+        self._failure = ""
         self.certificates = self._read_certificates()
 
     @property
@@ -73,16 +75,31 @@ class Credentials:
         if self.is_due:
             task = self._task(refused=False)
             await asyncio.sleep(0)  # enough to read files
-            if self._expired():
+            if self._login is not None and self._login.expired:
                 await asyncio.shield(task)
 
     async def renew(self) -> bool:
-        """Read the credentials again because the server refused them, and return whether they changed.
+        """Read the credentials again because the server refused them, and return whether a request may use others now.
 
         If many requests are refused at once, one renewal serves all. After cancellation, the task goes on.
         """
         await asyncio.shield(self._task(refused=True))
-        return self._changed
+        return current_clock().monotonic() - self._changed_at < _IN_FLIGHT
+
+    def read_files(self) -> bool:
+        """Read the files again, and return whether they changed. If that fails, the credentials stay as they are."""
+        before = (dict(self._settings.api_key), self.certificates)
+        try:
+            self._load()
+            self.certificates = self._read_certificates()
+        except Exception as error:  # noqa: BLE001 - files have any content
+            self._log(error)
+        else:
+            self._failure = ""
+        changed = (self._settings.api_key, self.certificates) != before
+        if changed:
+            self._changed_at = current_clock().monotonic()
+        return changed
 
     async def close(self) -> None:
         """Stop all tasks and kill running plugins. A cancelled call leaves that to the event loop."""
@@ -105,19 +122,23 @@ class Credentials:
 
     async def _renew(self) -> None:
         async with self._lock:
-            now = current_clock().monotonic()
-            if self._renewed is None or now - self._renewed >= _RENEW_EVERY:
-                before = (dict(self._settings.api_key), self.certificates)
-                await self._read(refused=True)
-                self._changed = (self._settings.api_key, self.certificates) != before
-                self._renewed = current_clock().monotonic()
+            await self._read(refused=True)
 
     async def _read(self, *, refused: bool) -> None:
         try:
-            await self._reload(refused)
-            self.certificates = self._read_certificates()
-        except Exception as error:  # noqa: BLE001 - foreign code: plugins, files
-            _logger.warning("the credentials could not be renewed: %s", reason_of(error))
+            if self._login is not None:
+                await self._login.renew(refused=refused)
+        except Exception as error:  # noqa: BLE001 - foreign code: plugins
+            self._log(error)
+        else:
+            self.read_files()
+
+    def _log(self, error: Exception) -> None:
+        """Log a failure; once while it repeats, since files are read for each request that fails."""
+        reason = reason_of(error)
+        if reason != self._failure:
+            _logger.warning("the credentials could not be renewed: %s", reason)
+        self._failure = reason
 
     def _read_certificates(self) -> tuple[bytes, ...]:
         """Return the contents, since the files are rotated in place."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.client.transport.network import is_http_address
 from reconciler.client.transport.redaction import without_password
 from reconciler.errors import ConfigurationError
+from reconciler.scalars import use_kubernetes_scalars
 
 if TYPE_CHECKING:
     import yaml
@@ -342,11 +343,7 @@ def _loader() -> type[yaml.SafeLoader]:
                     raise yaml.constructor.ConstructorError(None, None, "a duplicate key, or a merge", key.start_mark)
                 seen.add(str(name))
 
-    # A timestamp without quotes is text, as in client-go.
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    use_kubernetes_scalars(Loader)
     return Loader
 
 

@@ -145,8 +145,9 @@ def _named(text: bytes) -> tuple[str, str | None, str]:
     """Return name, namespace and version of an object that cannot be decoded, as far as they are readable."""
     found = {}
     with contextlib.suppress(KeyError, ValueError):
-        members = json_members(json_members(text)["metadata"])
-        for key in ("name", "namespace", "resourceVersion"):
+        names = ("name", "namespace", "resourceVersion")
+        members = json_members(json_members(text, "metadata")["metadata"], *names)
+        for key in names:
             with contextlib.suppress(KeyError, *UNDECODABLE):
                 found[key] = msgspec.json.decode(members[key], type=str)
     return found.get("name", ""), found.get("namespace"), found.get("resourceVersion", "")
@@ -154,7 +155,7 @@ def _named(text: bytes) -> tuple[str, str | None, str]:
 
 def _members(request: HTTPRequest, response: HTTPResponse) -> dict[str, bytes]:
     try:
-        return json_members(response.body)
+        return json_members(response.body, "items", "metadata")
     except ValueError:
         raise _not_an_object(request, response) from None
 
@@ -174,7 +175,7 @@ def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIE
         response.status,
         body,
         text=_excerpt(response.body),
-        retry_after=parse_retry_after(response.headers.get("retry-after", ""), now),
+        retry_after=parse_retry_after(response.headers, now),
         request=request.label,
     )
 

@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from reconciler._version import __version__
@@ -90,7 +90,7 @@ class Connection:
         self.discovery = Discovery(self)
         self.written = WrittenDocuments()
         self.takeovers = FieldTakeovers()
-        self.server_clock = ServerClock()
+        self.server_clock = ServerClock(lambda: self._clock or current_clock())
         self.invalid_items = InvalidItemLog()
         self._warnings = WarningLog()
         self._credentials = credentials or transport  # kept by `through`: a wrapper need not know of credentials
@@ -146,7 +146,7 @@ class Connection:
         if "user-agent" not in request.headers:
             request = replace(request, headers={**self._headers, **request.headers})
         self._counts["requests"] += 1
-        sent = self.monotonic()
+        sent = self.server_clock.steady_time()
         try:
             response = await self.transport.send(request)
         except TransportError:
@@ -157,9 +157,7 @@ class Connection:
             self._warnings.log(request, response.warnings)
         date = response.headers.get("date")
         if date is not None and self.server_clock.is_new(date):
-            received = self.now()
-            elapsed = timedelta(seconds=self.monotonic() - sent)
-            self.server_clock.record(date, sent=received - elapsed, received=received)
+            self.server_clock.record(date, sent=sent, received=self.server_clock.steady_time())
         return response
 
     async def once(self, request: HTTPRequest) -> HTTPResponse:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from reconciler.client.session.answers import decode
 from reconciler.client.session.connection import Connection, accept_header
@@ -86,7 +86,10 @@ class Options:
 class WriteObserver(Protocol):
     """A listener that is notified of a client's writes; dry runs are not writes. A cache is one."""
 
-    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+    def begin_write(self, resource: ResourceType, request: Request) -> object:
+        """Called before a write is sent; the result is passed to `record_write`."""
+
+    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes, begun: Any) -> None:
         """Called after each successful write of an object.
 
         Args:
@@ -94,6 +97,7 @@ class WriteObserver(Protocol):
             verb: create, update, patch, apply or delete.
             request: the object's name and namespace.
             answer: the object as stored; after a delete, a Status if the server does not return the object.
+            begun: the result of `begin_write`.
         """
 
     def invalidate(self, resource: ResourceType, request: Request) -> None:
@@ -105,7 +109,7 @@ class WriteObserver(Protocol):
         """
 
     def invalidate_all(self, resource: ResourceType, namespace: str | None) -> None:
-        """Called when many objects may have been deleted, whatever the response was.
+        """Called when any object may have been written or deleted, whatever the response was.
 
         Args:
             resource: how the kind is served.
@@ -121,12 +125,14 @@ class Write(NamedTuple):
         verb: create, update, patch, apply or delete.
         key: the object's name and namespace; the name is empty if the server generates it.
         stores: False for a dry run.
+        begun: what the observer returned before the write was sent.
     """
 
     resource: ResourceType
     verb: str
     key: Request
     stores: bool = True
+    begun: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +236,12 @@ class Session:
         try:
             return await self.connection.execute(request, retry_on, attempts)
         except NotServed:
-            self.connection.discovery.forget(resource.gvk)
+            self.forget(resource)
             raise
+
+    def forget(self, rt: ResourceType) -> None:
+        """Discover a kind again when it is next used: what was known of it proved wrong."""
+        self.connection.discovery.forget(rt.gvk)
 
     async def get(
         self,
@@ -325,7 +335,9 @@ class Session:
 
     def write(self, resource: ResourceType, verb: str, key: Request, *, dry_run: bool) -> Write:
         """Return the description of a write, which `execute_write` and `accept` need."""
-        return Write(resource, verb, key, stores=not (dry_run or self.options.dry_run))
+        if dry_run or self.options.dry_run or self.observer is None:
+            return Write(resource, verb, key, stores=not (dry_run or self.options.dry_run))
+        return Write(resource, verb, key, begun=self.observer.begin_write(resource, key))
 
     async def execute_write(
         self, write: Write, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None
@@ -364,12 +376,16 @@ class Session:
             key: the object's key, if the server generated the name.
         """
         if write.stores and self.observer is not None:
-            self.observer.record_write(write.resource, write.verb, key or write.key, answer)
+            self.observer.record_write(write.resource, write.verb, key or write.key, answer, write.begun)
 
     def invalidate(self, write: Write) -> None:
-        """Notify the observer that an object may have been written."""
-        if write.stores and write.key.name and self.observer is not None:
+        """Notify the observer that an object may have been written; if the server generates its name, any object."""
+        if not write.stores or self.observer is None:
+            return
+        if write.key.name:
             self.observer.invalidate(write.resource, write.key)
+        else:
+            self.observer.invalidate_all(write.resource, write.key.namespace if write.resource.namespaced else None)
 
     def failed(self, write: Write, error: BaseException) -> None:
         """Notify the observer if a write that ended with `error` may have taken effect."""

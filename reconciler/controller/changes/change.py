@@ -9,10 +9,11 @@ from typing import Any, Literal
 import msgspec
 
 from reconciler.cache import CachedObject, CacheEvent
-from reconciler.client.transport.redaction import excerpt, is_secret_name
+from reconciler.client.transport.redaction import excerpt
 from reconciler.controller.changes.fields import Difference, Item, Path, differences, format_fields
 from reconciler.controller.changes.writers import ManagedFields
 from reconciler.meta import UNDECODABLE, GroupVersionKind, Request, Version
+from reconciler.redaction import is_secret_name
 
 __all__ = ["MAX_FIELDS", "FieldChange", "ObjectChange"]
 

@@ -25,8 +25,12 @@ _MAX_OBJECTS = 5
 _MAX_RECONCILES = 3
 """Reconciles of a key whose changes are remembered, so that a busy key does not displace the others."""
 
-_BUDGET = 8 * 2**20
-"""Bytes of all changes that are kept for a controller."""
+_BUDGET = 2**20
+"""Bytes of all changes that are kept for a controller.
+
+They are documents that the cache would have dropped, of objects that somebody may ask about soon after they changed: a
+hundred changes of objects of 5 KiB are enough, and ten controllers have 10 MiB.
+"""
 
 
 class Creation(NamedTuple):
@@ -102,7 +106,7 @@ class ChangeLog:
         gvk: the kind of the keys.
         clock: dates the changes.
         budget: bytes of all changes. Beyond it, the changes of the keys that were not enqueued for longest are
-            dropped. Default: 8 MiB.
+            dropped. Default: 1 MiB.
     """
 
     def __init__(self, gvk: GroupVersionKind, clock: Clock, *, budget: int = _BUDGET) -> None:

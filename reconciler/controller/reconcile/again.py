@@ -1,16 +1,21 @@
 """The backoff of reconciles that return ``Result(again=True)`` one after the other.
 
-The first step comes at once. Each further one waits as long as the rate limiter makes a failed key wait, so a reconcile
-that never stops asking cannot occupy a worker. It is no failure, and is not counted as one.
+The first step comes at once. Each further one waits as long as the rate limiter makes a failed key wait, but with the
+default limiter no longer than a few seconds. So a reconcile that never stops asking cannot occupy a worker, and many
+steps do not end in long pauses. A step is not counted as a failure.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 from reconciler.workqueue import RateLimiter, SharedBudget, guarded_limiter
 
 __all__ = ["AgainLimiter"]
+
+_MAX_DELAY = 5.0
+"""Seconds between two steps at most, with the default rate limiter: a step is work that is ready, and not a failure."""
 
 
 class AgainLimiter:
@@ -21,12 +26,13 @@ class AgainLimiter:
     any more, so a key that alternates between the two has a growing backoff as well.
 
     Args:
-        limiter: computes the delays. Default None: `WorkQueue`'s default.
+        limiter: computes the delays. Default None: `WorkQueue`'s default, with at most five seconds between two steps.
     """
 
     def __init__(self, limiter: RateLimiter | None = None) -> None:
         self._limiter = guarded_limiter(limiter)
-        self._again: set[Hashable] = set()  # the keys whose last reconcile returned `again`
+        self._max_delay = _MAX_DELAY if limiter is None else math.inf
+        self._again: dict[Hashable, int] = {}  # how often a key has returned `again` up to its last reconcile
         self._mixed: dict[Hashable, int] = {}  # those that failed before an `again`: what is recorded of them up to it
 
     def again(self, key: Hashable, /, *, duplicate: bool = False) -> float:
@@ -37,17 +43,20 @@ class AgainLimiter:
             duplicate: whether the key is pending anyway, so that shared budgets are not charged. Default False.
         """
         delay = 0.0
-        if key in self._again:
-            delay = self._delay(key, duplicate=duplicate)
-        else:
-            self._again.add(key)
-            if key not in self._mixed:
-                if self._limiter.retries(key):
-                    self._mixed[key] = 0
-                self._limiter.forget(key)
+        steps = self._again[key] = self._again.get(key, 0) + 1
+        if steps > 1:
+            delay = min(self._max_delay, self._delay(key, duplicate=duplicate))
+        elif key not in self._mixed:
+            if self._limiter.retries(key):
+                self._mixed[key] = 0
+            self._limiter.forget(key)
         if key in self._mixed:
             self._mixed[key] = self._limiter.retries(key)
         return delay
+
+    def steps(self, key: Hashable, /) -> int:
+        """Return how many reconciles of a key have returned ``again`` one after the other."""
+        return self._again.get(key, 0)
 
     def when(self, key: Hashable, /) -> float:
         """Count one failure of a key; return its delay in seconds."""
@@ -62,7 +71,7 @@ class AgainLimiter:
     def forget(self, key: Hashable, /) -> None:
         """Drop the history of a key."""
         if self._again:
-            self._again.discard(key)
+            self._again.pop(key, None)
         if self._mixed:
             self._mixed.pop(key, None)
         self._limiter.forget(key)
@@ -73,7 +82,7 @@ class AgainLimiter:
 
     def _end_again(self, key: Hashable) -> None:
         if key in self._again:
-            self._again.discard(key)
+            self._again.pop(key, None)
             if key not in self._mixed:
                 self._limiter.forget(key)
 

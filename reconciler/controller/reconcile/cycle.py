@@ -113,6 +113,9 @@ class ReconcileCycle:
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
         status_metrics: receives the flushes of a batcher without metrics of its own.
+        owned: whether it may write, once that is decided; see `Ownership`. None while each write asks.
+        changed_others: whether it changed an object other than its own, which can enqueue its key again.
+        behind: whether a conflict showed that the cache is behind.
     """
 
     def __init__(
@@ -124,6 +127,9 @@ class ReconcileCycle:
         self.status_written = False
         self.changes = changes
         self.status_metrics = context.status_metrics
+        self.owned: bool | None = None
+        self.behind = False
+        self.changed_others = False
         self._context = context
         self._uid: str | None = None
         self._basis: Version | None = None
@@ -178,7 +184,7 @@ class ReconcileCycle:
         """Record that the reconcile read an object at this version. Thread-safe."""
         if version == self._basis and uid == self._uid:  # nearly always; it may be read at any time up to now
             return
-        if self._is_own(gvk, request):
+        if self.is_own(gvk, request):
             self._on_loop(self._record_read, uid, version)
 
     def wrote(
@@ -193,12 +199,12 @@ class ReconcileCycle:
         is_status: bool = True,
     ) -> None:
         """Record a conditional write by the batcher or the finalizer helper. Thread-safe."""
-        if self._is_own(gvk, request):
+        if self.is_own(gvk, request):
             self._on_loop(self._record_write, uid, before, after, exact, is_status)
 
     def may_write(self, gvk: GroupVersionKind, request: Request, document: Mapping[str, Any]) -> bool:
         """Return whether a write may be retried on a newer version of an object; not if another process owns it now."""
-        return not self._is_own(gvk, request) or self._context.matches(
+        return not self.is_own(gvk, request) or self._context.matches(
             (document.get("metadata") or {}).get("labels") or {}
         )
 
@@ -233,7 +239,8 @@ class ReconcileCycle:
         """Ignore all reports from now on."""
         self._ended = True
 
-    def _is_own(self, gvk: GroupVersionKind, request: Request) -> bool:
+    def is_own(self, gvk: GroupVersionKind, request: Request) -> bool:
+        """Return whether an object is the one that is reconciled."""
         # The API version is not compared: it names a representation of the object, and resourceVersions are the same.
         return request == self.request and gvk.kind == self.gvk.kind and gvk.group == self.gvk.group
 

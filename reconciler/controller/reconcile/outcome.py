@@ -9,11 +9,11 @@ from typing import TypeVar
 import msgspec
 from pydantic import ValidationError
 
-from reconciler.client.transport.redaction import hide_secrets
 from reconciler.controller.errors import ReconcileTimeout
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.result import Outcome, Result
 from reconciler.errors import APIError, TerminalError, error_text
+from reconciler.redaction import redact_error
 
 __all__ = [
     "Completion",
@@ -31,7 +31,7 @@ _MAX_PARTS = 3
 """How many exceptions of a group a message names."""
 
 _MAX_CHAIN = 8
-_MAX_TEXT = 32_768
+_MAX_DEPTH = 4
 
 
 class Completion(msgspec.Struct):
@@ -115,8 +115,17 @@ def text_without_values(error: BaseException) -> str:
     """Return the text of an error in one line, without the values of objects that an API server or a model rejected.
 
     What looks like a key, a token or a password is hidden as well. The text of a group contains the types and texts of
-    its first exceptions. It is cut at 32 KiB, the longest message of a condition.
+    its first exceptions. Of a long text the beginning is returned.
     """
+    return " ".join(redact_error(_without_values(error)).split())
+
+
+def _named(error: BaseException, depth: int) -> str:
+    name, text = type(error).__name__, _without_values(error, depth)
+    return name if text == name else f"{name}: {text}"
+
+
+def _without_values(error: BaseException, depth: int = _MAX_DEPTH) -> str:
     text = error_text(error)
     for linked in _chain(error):
         if isinstance(linked, APIError) and linked.status == 422:
@@ -126,9 +135,9 @@ def text_without_values(error: BaseException) -> str:
             problems = linked.errors(include_url=False, include_context=False, include_input=False)
             fields = "; ".join(f"{'.'.join(map(str, each['loc'])) or '$'}: {each['type']}" for each in problems)
             text = text.replace(str(linked), f"{linked.title} is invalid: {fields}")
-    if isinstance(error, BaseExceptionGroup):
-        text += ": " + "; ".join(map(error_message, error.exceptions[:_MAX_PARTS]))
-    return hide_secrets(" ".join(text[:_MAX_TEXT].split()))
+    if isinstance(error, BaseExceptionGroup) and depth:
+        text += ": " + "; ".join(_named(each, depth - 1) for each in error.exceptions[:_MAX_PARTS])
+    return text
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -3,8 +3,10 @@
 A parent that rewrites its child in every reconcile, or two controllers that fight over one field: each looks like a
 busy, healthy controller. More than ten reconciles of one key within ten seconds that nobody asked for are reported
 once, with their reasons. A reconcile is asked for if it is a retry with backoff, the next step of
-``Result(again=True)``, which has a backoff as well, or the end of a delay. If thousands of keys are in a tight loop,
-they have one cause: a few of them are logged, the others are counted.
+``Result(again=True)``, which has a backoff as well, or the end of a delay. A reconcile because of other objects counts
+only if the one before it changed another object. Otherwise it is not part of a loop: the Deployments of a key become
+ready, and each of their changes enqueues it. Steps of ``Result(again=True)`` that do not end are reported as well. If
+thousands of keys are in a tight loop, they have one cause: a few of them are logged, the others are counted.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import msgspec
@@ -33,11 +35,17 @@ _WINDOW = 10.0
 _QUIET = 300.0
 """Seconds before the same key is reported again."""
 
+_STEPS = 15
+"""Successive steps of ``Result(again=True)`` that are normal."""
+
 _MAX_LOGGED = 10
 """Storms that are logged within a window."""
 
 _ASKED_FOR = frozenset((words.RETRY, words.AGAIN, words.REQUEUE_AFTER))
 """Reasons of reconciles that an earlier reconcile asked for, and whose pace a backoff or a delay sets."""
+
+_OF_OTHERS = frozenset((words.OWNED, words.WATCHED))
+"""Words of reasons that name changes of other objects."""
 
 _DELAYED = _ASKED_FOR | {words.ENQUEUE, words.SOURCE}
 """The same, for a key whose timer made it ready: ``enqueue(after=)``."""
@@ -49,11 +57,12 @@ class Storm(Generic[K]):
 
     Attributes:
         key: the key that reconciles too often.
-        runs: the number of reconciles within ten seconds that nobody asked for.
+        runs: the number of reconciles within ten seconds that nobody asked for, or the number of steps in a row.
         reasons: how many of those reconciles had each reason; one may have several.
         logged: whether to log it; False if too many others were logged within ten seconds.
         last: whether further ones within ten seconds are not logged.
         skipped: how many were not logged since the previous one that was.
+        steps: whether it consists of steps of ``Result(again=True)``.
     """
 
     key: K
@@ -62,13 +71,16 @@ class Storm(Generic[K]):
     logged: bool = True
     last: bool = False
     skipped: int = 0
+    steps: bool = False
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{reason} x{count}" for reason, count in self.reasons.most_common()) or "unknown"
         skipped = f"; {self.skipped} other tight loops were counted but not logged" if self.skipped else ""
         more = "; further ones are counted but not logged" if self.last else ""
-        runs = f"{self.key} was reconciled {self.runs} times within {_WINDOW:g} s"
-        return f"{runs}, because of: {reasons}{skipped}{more}"
+        if self.steps:
+            reasons += "; return requeue_after to wait for something"
+        within = "in a row" if self.steps else f"within {_WINDOW:g} s"
+        return f"{self.key} was reconciled {self.runs} times {within}, because of: {reasons}{skipped}{more}"
 
 
 class _Run(msgspec.Struct, gc=False):
@@ -97,26 +109,35 @@ class StormAlarm(Generic[K]):
 
     Args:
         clock: source of monotonic time.
+
+    Attributes:
+        changing: the monotonic second of the latest reconcile of each key that has just changed another object.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.changing: OrderedDict[K, float] = OrderedDict()
         self._recent: OrderedDict[K, _Run] = OrderedDict()
         self._quiet_until: OrderedDict[K, float] = OrderedDict()
         self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
         self._skipped = 0
         self._storms = 0
 
-    def note(self, key: K, reasons: AbstractSet[str], *, by_timer: bool = False) -> Storm[K] | None:
+    def note(
+        self, key: K, reasons: AbstractSet[str], *, by_timer: bool = False, caused: bool = True
+    ) -> Storm[K] | None:
         """Count a reconcile, unless it was asked for; return a description if the key has started a tight loop.
 
         Args:
             key: the key.
             reasons: why it runs; without any, it was not asked for.
             by_timer: whether the key's timer made it ready. Default False.
+            caused: whether the reconcile before it changed another object, which can be why it runs. Default True.
         """
         asked_for = bool(reasons) and (
-            reasons <= _ASKED_FOR or (by_timer and words.words(frozenset(reasons)) <= _DELAYED)
+            reasons <= _ASKED_FOR
+            or (by_timer and words.words(frozenset(reasons)) <= _DELAYED)
+            or (not caused and words.words(frozenset(reasons)) - _ASKED_FOR <= _OF_OTHERS)
         )
         if asked_for and not self._recent and not self._quiet_until:  # at rest
             return None
@@ -129,15 +150,27 @@ class StormAlarm(Generic[K]):
         runs = run.latest(now - _WINDOW)
         if len(runs) <= _LIMIT or key in self._quiet_until:
             return None
-        self._quiet_until[key] = now + _QUIET
-        self._storms += 1
-        found = Counter(reason for run in runs for reason in run.reasons)
-        if self._is_limit_reached(now):
-            self._skipped += 1
-            return Storm(key, len(runs), found, logged=False)
-        skipped, self._skipped = self._skipped, 0
-        self._logged_at.append(now)
-        return Storm(key, len(runs), found, last=self._is_limit_reached(now), skipped=skipped)
+        return self._found(Storm(key, len(runs), Counter(reason for run in runs for reason in run.reasons)), now)
+
+    def note_steps(self, key: K, steps: int) -> Storm[K] | None:
+        """Return a description if the successive steps of a key seem not to end.
+
+        Args:
+            key: the key.
+            steps: how many of its reconciles have returned ``Result(again=True)``, one after the other.
+        """
+        if steps <= _STEPS:
+            return None
+        now = self._clock.monotonic()
+        self._drop_idle(now)
+        if key in self._quiet_until:
+            return None
+        return self._found(Storm(key, steps, Counter({words.AGAIN: steps}), steps=True), now)
+
+    def record_change(self, key: K) -> None:
+        """Record that a reconcile of a key that ends now has changed another object."""
+        self.changing[key] = self._clock.monotonic()
+        self.changing.move_to_end(key)
 
     @property
     def storms(self) -> int:
@@ -146,6 +179,16 @@ class StormAlarm(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._recent)
+
+    def _found(self, storm: Storm[K], now: float) -> Storm[K]:
+        self._quiet_until[storm.key] = now + _QUIET
+        self._storms += 1
+        if self._is_limit_reached(now):
+            self._skipped += 1
+            return replace(storm, logged=False)
+        skipped, self._skipped = self._skipped, 0
+        self._logged_at.append(now)
+        return replace(storm, last=self._is_limit_reached(now), skipped=skipped)
 
     def _is_limit_reached(self, now: float) -> bool:
         return len(self._logged_at) == _MAX_LOGGED and self._logged_at[0] > now - _WINDOW

@@ -27,7 +27,7 @@ from reconciler.controller.reconcile.failure_events import FailureEvents
 from reconciler.controller.reconcile.failure_log import FailureLog
 from reconciler.controller.reconcile.history import RunHistory
 from reconciler.controller.reconcile.outcome import Completion, run_to_completion
-from reconciler.controller.reconcile.storm import StormAlarm
+from reconciler.controller.reconcile.storm import Storm, StormAlarm
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker
@@ -172,7 +172,8 @@ class Worker:
             priority=queued.priority,
             since=queued.since,
         )
-        self._detect_storm(run, by_timer=queued.by_timer)
+        caused = state.storm.changing.pop(key, None) is not None
+        self._report_storm(run, state.storm.note(key, run.reasons, by_timer=queued.by_timer, caused=caused))
         return ReconcileCycle(self._context, run, state.changes.begin(key))
 
     async def _run(self, cycle: ReconcileCycle) -> Completion:
@@ -198,6 +199,8 @@ class Worker:
 
     def _end(self, cycle: ReconcileCycle, completion: Completion | None) -> None:
         cycle.end()
+        if cycle.changed_others:
+            self._state.storm.record_change(cycle.request)
         seconds = self._state.clock.monotonic() - cycle.run.since
         self._state.history.record(cycle, seconds, completion)
         if cycle.changes is not None:
@@ -236,6 +239,7 @@ class Worker:
             if not queue.shutting_down:  # like a delay, it is left to the next process, which reconciles every key
                 after = self._state.limiter.again(key, duplicate=bool(queue.reasons(key)))
                 queue.add(key, after=after, priority=priority, reason=reasons.AGAIN)
+                self._report_storm(run, self._state.storm.note_steps(key, self._state.limiter.steps(key)))
             return
         queue.forget(key)
         if outcome is not None and outcome.requeue_after is not None:
@@ -250,8 +254,7 @@ class Worker:
         else:
             self._state.deadlines.pop(key, None)
 
-    def _detect_storm(self, run: ReconcileRun, *, by_timer: bool) -> None:
-        storm = self._state.storm.note(run.request, run.reasons, by_timer=by_timer)
+    def _report_storm(self, run: ReconcileRun, storm: Storm[Request] | None) -> None:
         if storm is None:
             return
         report(self._state.metrics.storm)

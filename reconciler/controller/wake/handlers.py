@@ -165,6 +165,8 @@ class MappedHandler:
 
     def handle(self, event: CacheEvent) -> None:
         """Handle one event of the informer."""
+        if event.new is None:
+            self.mapper_queue.record_deletion(event.object.request)
         if not _matters(self._predicates, event):
             return
         priority = _priority(event)

@@ -99,6 +99,7 @@ class WatchedInformers:
         self._warn = warn
         self._watched: list[_Watched] = []
         self._store: Store | None = None  # of the primary kind, once it is connected
+        self._remove_restart_callback: Callable[[], None] | None = None  # the same
         self.mapper_queues: list[MapperQueue] = []
         self.tasks: list[asyncio.Task[None]] = []
         self._deadline: float  # for the first lists; set by `connect`
@@ -119,7 +120,7 @@ class WatchedInformers:
         self._deadline = self._clock.monotonic() + self._timeout
         primary = await self._cache.informer(self._kind)
         self._store = primary.store
-        primary.on_restart(self._forget_versions)
+        self._remove_restart_callback = primary.on_restart(self._forget_versions)
         await self._add_handler(self._kind, primary, self._handler.handle)
         others = [
             (watch, await self._cache.informer(watch.kind, metadata_only=watch.metadata_only))
@@ -150,6 +151,8 @@ class WatchedInformers:
 
     async def disconnect(self) -> None:
         """Disconnect all handlers. If this is cancelled, mappers that are running end by themselves."""
+        if self._remove_restart_callback is not None:
+            self._remove_restart_callback()
         for watched in self._watched:
             watched.registration.remove()
         for mapper_queue in self.mapper_queues:

@@ -1,9 +1,9 @@
 """Calls of mappers outside the event delivery: bounded in time, number and memory, with retries.
 
 `MapperQueue` stores the versions of objects that are not mapped yet: those of an ``async`` mapper, and those that a
-plain one failed on. A call has a timeout. An object that fails is retried with backoff, and given up when it has failed
-for `RETRY_TIMEOUT` seconds without a change. Each object that is given up is counted and logged, since nothing else
-shows that its keys are not enqueued.
+plain one failed on. A call has a timeout. An object that fails is retried with backoff for as long as it exists. A
+deleted object is given up when it has failed for `RETRY_TIMEOUT` seconds, so that it does not cost memory forever. Each
+object that is given up is counted and logged, since nothing else shows that its keys are not enqueued.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ CONCURRENT_CALLS = 10
 """Concurrent calls of an ``async`` mapper, so that one that hangs does not block the others."""
 
 RETRY_TIMEOUT = 600.0
-"""Seconds for which a failed object is retried before it is given up: longer than an API server takes to restart."""
+"""Seconds for which a deleted object is retried before it is given up: longer than an API server takes to restart.
+
+The failure of an object that exists is logged again after these seconds."""
 
 MAX_VERSIONS = 100
 """The limit of versions of one object that wait to be mapped; beyond it the oldest is given up."""
@@ -56,7 +58,7 @@ class _Pending:
     Attributes:
         versions: the oldest first.
         gone: whether the object is deleted, so that the last version is not in the cache.
-        since: monotonic second of the first failure since the last change of the object; None without one.
+        since: monotonic second of the failure that was logged last; None if the object has changed since.
     """
 
     __slots__ = ("gone", "since", "versions")
@@ -148,6 +150,13 @@ class MapperQueue:
         self._keep(obj, priority, event)
         self._failed(obj.request, error)
 
+    def record_deletion(self, key: Request) -> None:
+        """Retry an object that was deleted for a limited time; the deletion itself need not be mapped."""
+        pending = self._pending.get(key)
+        if pending is not None and not pending.gone:
+            pending.gone, pending.since = True, None
+            self._superseded += 1
+
     async def settled(self, seconds: float) -> bool:
         """Wait until each object submitted so far was tried once; return False if that takes longer.
 
@@ -169,10 +178,13 @@ class MapperQueue:
         await self._queue.shutdown()
 
     async def _work(self) -> None:
-        with contextlib.suppress(QueueShutDown):
-            while True:
-                async with self._queue.item() as key:
-                    await self._map(key)
+        try:
+            with contextlib.suppress(QueueShutDown):
+                while True:
+                    async with self._queue.item() as key:
+                        await self._map(key)
+        finally:
+            self._tried.set()  # a BaseException ends the controller, whose start must not wait for the other objects
 
     async def _map(self, key: Request) -> None:
         pending, started = self._pending.get(key), self._now()
@@ -209,7 +221,11 @@ class MapperQueue:
         pending, now = self._pending.get(key), self._now()
         if pending is None:  # it was given up in between because too many waited
             return
-        if pending.since is None:
+        is_due = pending.since is not None and now - pending.since >= RETRY_TIMEOUT
+        if is_due and pending.gone:
+            self._give_up(key, pending, error)
+            return
+        if is_due or pending.since is None:
             pending.since = now
             _log.error(
                 "mapper %s failed on %s and is retried with backoff: %s",
@@ -218,10 +234,7 @@ class MapperQueue:
                 describe_error(error),
                 exc_info=error,
             )
-        if now - pending.since < RETRY_TIMEOUT:
-            self._queue.add_rate_limited(key, priority=self._retry_priority)
-            return
-        self._give_up(key, pending, error)
+        self._queue.add_rate_limited(key, priority=self._retry_priority)
 
     def _give_up(self, key: Request, pending: _Pending, error: BaseException) -> None:
         failed_for = self._now() - (pending.since or 0.0)
@@ -230,8 +243,8 @@ class MapperQueue:
         self._queue.forget(key)
         self._count_dropped(number)
         _log.error(
-            "mapper %s has failed on %s for %.0f s and is not called again until the object changes, so the keys of %s "
-            "are not enqueued: %s",
+            "mapper %s has failed on %s, which was deleted, for %.0f s and is not called again, so the keys of %s are "
+            "not enqueued: %s",
             self._name,
             key,
             failed_for,

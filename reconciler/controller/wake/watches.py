@@ -70,8 +70,8 @@ class Watch:
         mapper: from an object to the keys to enqueue. None: the key of the same name and namespace. A plain function is
             called on the event loop and must be quick: it blocks the whole process. An ``async`` one may read through
             the client and is called for ten objects at a time. Either is called again when it fails, with backoff from
-            0.1 s to 60 s. An object for which it has failed for ten minutes is dropped until the object changes.
-            An object that does not fit its class is read leniently; see `Resource.from_dict`.
+            0.1 s to 60 s, for as long as the object exists; a deleted object is given up after ten minutes. An object
+            that does not fit its class is read leniently; see `Resource.from_dict`.
         mapper_timeout: seconds for a call of an ``async`` mapper, after which it is cancelled and counts as failed.
             Default 30.
         predicates: each gets the `CacheEvent` and returns whether it matters; all must. Default: every event matters.

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import htpy as h
 
-from reconciler.client.transport.redaction import hide_secrets
 from reconciler.manager.console.html import document
 from reconciler.manager.console.pages.key import KEY
 from reconciler.manager.console.pages.keys import KEYS
@@ -22,6 +21,7 @@ from reconciler.manager.console.samples import Samples
 from reconciler.manager.console.state import Parts, read_state
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
 from reconciler.manager.endpoints.turns import Turns
+from reconciler.redaction import redact
 from reconciler.wire import JSONObject
 
 __all__ = ["Console"]
@@ -76,7 +76,7 @@ class Console:
     """
 
     def __init__(self, parts: Parts) -> None:
-        self.redact: Callable[[str], str] = hide_secrets
+        self.redact: Callable[[str], str] = redact
         self._parts = parts
         self._turns = Turns(parts.clock)
         self._samples = Samples(parts.controllers, parts.informers, parts.clock)

@@ -262,4 +262,7 @@ class Reviewer:
             claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
         except (ValueError, msgspec.MsgspecError, RecursionError):
             return float("inf")
-        return float("inf") if claims.exp is None else claims.exp - self._clock.now().timestamp()
+        if claims.exp is None:
+            return float("inf")
+        server_time = self._clock.now() + self._client.clock_offset  # the server issued the token
+        return claims.exp - server_time.timestamp()

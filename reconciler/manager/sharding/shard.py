@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from reconciler.cache import CachedClient, HashRange, Partition
 from reconciler.controller import ShardFilter, Watch
@@ -27,6 +29,9 @@ SHARD_LABEL = "shard.alpha.sharding.timebertt.dev/"
 DRAIN_LABEL = "drain.alpha.sharding.timebertt.dev/"
 """The label of an object that its shard must hand over; the ring's name follows."""
 
+_claimed: dict[tuple[object, ...], RingShard] = {}
+"""The Leases of the rings that run in this process."""
+
 
 class Shard:
     """The shard of this process; of this class without sharding, when it has all objects.
@@ -46,6 +51,14 @@ class Shard:
     def partition(self, gvk: GroupVersionKind, /) -> Partition | None:  # noqa: ARG002 - every kind is whole
         """Return the part of a kind that this process watches; None for all objects."""
         return None
+
+    def claimed(self, cluster: object) -> AbstractContextManager[None]:  # noqa: ARG002 - it has no Lease
+        """Claim the shard's Lease while its manager runs; `cluster` identifies the API server.
+
+        Raises:
+            ConfigurationError: another manager of this process has the Lease of this name.
+        """
+        return contextlib.nullcontext()
 
     def shard_filter(
         self,
@@ -131,11 +144,26 @@ class RingShard(_PartialShard):
         self._labels = RingLabels(SHARD_LABEL + ring.ring, DRAIN_LABEL + ring.ring)
         super().__init__(ring.kinds, Partition(labels=f"{self._labels.shard}={ring.name}"))
         self._shard = self.name = ring.name
+        self._namespace = namespace
         self.election = ring.election(namespace)
         self.lease_labels = {RING_LABEL: ring.ring}
         self.debug_info = {"ring": ring.ring, "shard": ring.name}
         self._counters = metrics.shard(ring.ring, ring.name)
         self._in_progress: defaultdict[tuple[str, str], KindInProgress] = defaultdict(KindInProgress)
+
+    @contextlib.contextmanager
+    def claimed(self, cluster: object) -> Iterator[None]:
+        lease = (cluster, self._namespace, self._shard)
+        if _claimed.setdefault(lease, self) is not self:
+            raise ConfigurationError(
+                f"another ring of this process has the Lease {self._namespace}/{self._shard}, so this one would wait "
+                "for it as long as that one runs. A Lease is named after its shard, by default after the host: pass "
+                "another shard= to one of them"
+            )
+        try:
+            yield
+        finally:
+            del _claimed[lease]
 
     def _filter(
         self,

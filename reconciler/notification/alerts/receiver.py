@@ -113,7 +113,9 @@ class AlertReceiver:
     async def _accept(self, body: bytes) -> tuple[int, str]:
         """Create the request for a payload; return the status and the text of the response."""
         try:
-            request = request_for(_parsed(body), self._namespace)
+            request = request_for(_parsed(body), self._namespace, self._credentials.get(self._token))
+        except RetryableDeliveryError:
+            return 503, "503: the token cannot be read now"
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from collections.abc import Iterable, Iterator
 from typing import get_args
@@ -13,6 +14,7 @@ from reconciler.notification.api.types import (
     EXTENSION_LIMIT,
     IDENTIFIER_LENGTH,
     LINK_LIMIT,
+    NAME_LENGTH,
     ActionLink,
     Incident,
     NotificationRequest,
@@ -38,18 +40,20 @@ _PRIORITIES: dict[str, Priority] = {
 }
 
 
-def request_for(group: AlertGroup, namespace: str) -> NotificationRequest:
+def request_for(group: AlertGroup, namespace: str, token: str) -> NotificationRequest:
     """Return the request for a group of alerts.
 
-    Its name is derived from the group's key and the alerts that fire, or that have been resolved. The same alerts have
-    the same name, so a repeat is not another request, from any sender.
+    Its name is derived from the group's key, the alerts that fire, or that have been resolved, and the senders' token.
+    The same alerts have the same name, so a repeat is not another request, from any sender. Nobody without the token
+    can take the name before.
     """
     resolved = group.status == "resolved"
     alerts = [alert for alert in group.alerts if resolved or alert.status == "firing"]
     content = "\n".join([group.status, *sorted(alert.identity for alert in alerts)])
     key = _digest(group.group_key)
+    name = hmac.new(token.encode(), f"{key}\n{content}".encode(errors="replace"), hashlib.sha256).hexdigest()
     return NotificationRequest(
-        metadata=ObjectMeta(name=f"alert-{key[:16]}-{_digest(content)[:16]}", namespace=namespace),
+        metadata=ObjectMeta(name=f"alert-{key[:16]}-{name[:24]}", namespace=namespace),
         spec=NotificationRequestSpec(
             type="StatusUpdate" if resolved else "Escalation",
             priority=_priority(alerts),
@@ -104,7 +108,8 @@ def _extensions(group: AlertGroup) -> dict[str, str]:
     """Return the attributes for routing: the common labels, ``receiver`` and ``status``, which take precedence."""
     own = {"receiver": group.receiver, "status": group.status}
     labels = {**own, **group.group_labels, **group.common_labels, **own}  # first, so that the limit keeps them
-    return {name: value[:1024] for name, value in list(labels.items())[:EXTENSION_LIMIT] if value}
+    kept = [(name, value[:1024]) for name, value in labels.items() if value and len(name) <= NAME_LENGTH]
+    return dict(kept[:EXTENSION_LIMIT])
 
 
 def _links(group: AlertGroup, alerts: Iterable[Alert]) -> Iterator[ActionLink]:

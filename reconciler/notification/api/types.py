@@ -7,9 +7,9 @@ Python, for servers that do not validate.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from reconciler.notification.channel import CHANNEL_PATTERN
 from reconciler.notification.message import IncidentAction
@@ -61,6 +61,9 @@ CHANNEL_LIMIT = 16
 EXTENSION_LIMIT = 64
 """Maximum extensions of a request."""
 
+NAME_LENGTH = 256
+"""Maximum characters in the name of an extension, and in a kind of recipients."""
+
 RECIPIENT_LIMIT = 64
 """Maximum recipients for one kind of channel."""
 
@@ -80,6 +83,8 @@ _YEAR = 366 * _DAY
 ChannelName = Annotated[str, Field(pattern=CHANNEL_PATTERN, max_length=63)]
 Recipient = Annotated[str, Field(min_length=1, max_length=RECIPIENT_LENGTH)]
 Recipients = Annotated[list[Recipient], Field(min_length=1, max_length=RECIPIENT_LIMIT)]
+_NAMES_MESSAGE = f"a name must have at most {NAME_LENGTH} characters"
+_BOUNDED_NAMES = schema_extra(rules=[rule(f"self.all(name, size(name) <= {NAME_LENGTH})", message=_NAMES_MESSAGE)])
 
 
 class RetryPolicy(Model):
@@ -158,6 +163,7 @@ class NotificationRequestSpec(Model):
     recipients: dict[str, Recipients] | None = Field(
         default=None,
         max_length=CHANNEL_LIMIT,
+        json_schema_extra=_BOUNDED_NAMES,
         description="Recipients by kind of channel. Addresses under email replace those configured for the receiver; "
         "a webhook receives its own in the message. Slack ignores them: an incoming webhook posts to one place.",
     )
@@ -177,6 +183,7 @@ class NotificationRequestSpec(Model):
     extensions: dict[str, Annotated[str, Field(max_length=1024)]] | None = Field(
         default=None,
         max_length=EXTENSION_LIMIT,
+        json_schema_extra=_BOUNDED_NAMES,
         description="Custom attributes, for routing and templates.",
     )
     action_links: list[ActionLink] | None = Field(
@@ -199,6 +206,13 @@ class NotificationRequestSpec(Model):
         max_length=IDENTIFIER_LENGTH,
         description="Who or what asks for the notification, for the audit log.",
     )
+
+    @field_validator("recipients", "extensions")
+    @classmethod
+    def _bounded_names(cls, members: dict[str, Any] | None) -> dict[str, Any] | None:
+        if any(len(name) > NAME_LENGTH for name in members or ()):
+            raise ValueError(_NAMES_MESSAGE)
+        return members
 
 
 Phase = Literal["Retrying", "Sent", "PartiallySent", "Failed", "DryRun"]

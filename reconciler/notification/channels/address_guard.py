@@ -1,4 +1,4 @@
-"""The address guard: blocks requests to loopback, link-local and metadata addresses.
+"""The address guard: blocks requests to this machine, link-local and metadata addresses.
 
 A receiver with such an address could read a cloud's metadata service or a private port of this machine. There are three
 checks, each on the address that is actually used:
@@ -65,8 +65,9 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 def is_local(address: str) -> bool:
     """Return whether a receiver must not have this address.
 
-    These are loopback, link-local, unspecified and multicast addresses, metadata services of clouds, the API server of
-    the cluster that this process runs in, and IPv6 addresses that contain such an IPv4 address.
+    These are loopback, link-local, unspecified and multicast addresses, the addresses of this machine, metadata
+    services of clouds, the API server of the cluster that this process runs in, and IPv6 addresses that contain such an
+    IPv4 address.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -83,7 +84,20 @@ def _is_local(address: _Address) -> bool:
         or address.is_multicast
         or any(address in network for network in _LOCAL_NETWORKS)
         or str(address) == os.environ.get("KUBERNETES_SERVICE_HOST", "").strip("[]")
+        or _is_own(address)
     )
+
+
+def _is_own(address: _Address) -> bool:
+    """Return whether an interface of this machine has the address.
+
+    The system connects to an address of its own from the same address. Connecting a datagram socket sends nothing.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((str(address), 9))
+        return bool(probe.getsockname()[0] == str(address))
+    return False
 
 
 def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
@@ -135,7 +149,7 @@ async def check_name(host: str, port: int) -> None:
 
 
 async def check_mail_server(host: str, port: int) -> None:
-    """Raise if a mail server is at a local address other than loopback, which is common and allowed.
+    """Raise if a mail server is at a local address other than this machine's, which is common and allowed.
 
     A name that cannot be resolved passes; the connection will fail.
 
@@ -144,7 +158,8 @@ async def check_mail_server(host: str, port: int) -> None:
     """
     with contextlib.suppress(OSError, UnicodeError):
         for *_, (address, *_) in await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            if is_local(str(address)) and not ipaddress.ip_address(str(address).partition("%")[0]).is_loopback:
+            parsed = ipaddress.ip_address(str(address).partition("%")[0])
+            if is_local(str(address)) and not parsed.is_loopback and not _is_own(parsed):
                 raise PermanentDeliveryError(f"the mail server {host} is at a link-local or metadata address")
 
 
@@ -190,6 +205,6 @@ def guarded_resolver() -> AbstractResolver:
 
 def _blocked(host: Any) -> str:
     return (
-        f"{host} is a loopback, link-local, metadata or API server address, which is blocked: "
+        f"{host} is an address of this machine, a link-local, metadata or API server address, which is blocked: "
         "set allow_local_addresses for this receiver to allow it"
     )

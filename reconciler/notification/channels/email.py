@@ -260,7 +260,13 @@ def _failure(error: Any, message: Message, config: EmailConfig) -> DeliveryError
         return RetryableDeliveryError(f"the mail server rejected the login: {error.code} {error.message}")
     if isinstance(error, library.SMTPResponseException) and error.code >= 400:
         reply = f"the mail server responded {error.code} {error.message}"
-        return PermanentDeliveryError(reply) if error.code >= 500 else RetryableDeliveryError(reply)
+        if error.code >= 500:
+            return PermanentDeliveryError(reply)
+        # 450, and the extended codes 4.1 and 4.2, are about the address or the mailbox.
+        about_recipient = isinstance(error, library.SMTPRecipientRefused) and (
+            error.code == 450 or error.message.startswith(("4.1.", "4.2."))
+        )
+        return RetryableDeliveryError(reply, concerns_receiver=not about_recipient)
     if isinstance(error, library.SMTPNotSupported):
         return PermanentDeliveryError(f"the mail server does not support the configured options: {error}")
     text = f"{config.host}:{config.port}: {str(error) or type(error).__name__}"

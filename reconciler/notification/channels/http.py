@@ -173,13 +173,13 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     status = response.status
     if 200 <= status < 300:
         return
-    raise status_error(status, await _text(response), response.headers.get("Retry-After", ""))
+    raise status_error(status, await _text(response), response.headers)
 
 
-def status_error(status: int, text: str, retry_after: str) -> DeliveryError:
+def status_error(status: int, text: str, headers: Mapping[str, str]) -> DeliveryError:
     """Return the delivery error that a response means whose status is not 2xx. It honors ``Retry-After``."""
     error = f"HTTP {status}" + (f": {text}" if text else "")
-    seconds = parse_retry_after(retry_after, current_clock().now()) or None
+    seconds = parse_retry_after(headers, current_clock().now()) or None
     if status == 429:
         return DeferredDeliveryError(error, retry_after=seconds or 60.0)
     if status in _RETRYABLE or status >= 500:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -64,8 +64,11 @@ class LimitsConfig(ReceiverConfig):
 class CircuitBreaker:
     """A circuit breaker: opens after consecutive failures, and lets one call through as a probe after a while.
 
-    A permanent error (HTTP 404) is not a failure of the receiver and closes the breaker, because the receiver
-    responded. A cancelled call changes nothing.
+    A permanent error (HTTP 404), or one about a single message, is not a failure of the receiver and closes the
+    breaker, because the receiver responded. A cancelled call changes nothing.
+
+    If all failures that opened it are those of one namespace, it is open for that namespace only, until as many
+    consecutive calls of others fail: one namespace cannot keep a shared receiver from others.
 
     Args:
         name: name of the receiver, for errors.
@@ -90,16 +93,27 @@ class CircuitBreaker:
         self._open_seconds = open_seconds
         self._on_change = on_change
         self._failures = 0
+        self._failed_for: set[str] = set()  # namespaces; at most two, because more make no difference
+        self._only_for: str | None = None  # the namespace for which it is open; None for all
         self._opened: float | None = None
         self._probing = False
         self._reported: BreakerState = "closed"
 
     @property
     def state(self) -> BreakerState:
-        """Return the current state."""
+        """Return the current state, which may be that of one namespace only."""
         if self._opened is None:
             return "closed"
         return "half-open" if self._probing or self.seconds_left <= 0 else "open"
+
+    @property
+    def only_for(self) -> str | None:
+        """Return the only namespace for which the breaker is not closed; None if it is the same for all."""
+        return self._only_for if self._opened is not None else None
+
+    def state_for(self, namespace: str | None) -> BreakerState:
+        """Return the state for a namespace; None for those without a state of their own."""
+        return "closed" if self.only_for not in (None, namespace) else self.state
 
     @property
     def seconds_left(self) -> float:
@@ -107,33 +121,34 @@ class CircuitBreaker:
         return 0.0 if self._opened is None else self._opened + self._open_seconds - self._clock()
 
     @contextmanager
-    def call(self, failures: tuple[type[BaseException], ...]) -> Iterator[None]:
-        """Make a call inside the block; exceptions of the given types count as failures of the receiver.
+    def call(self, failures: tuple[type[BaseException], ...], namespace: str = "") -> Iterator[None]:
+        """Make a call for a namespace inside the block; exceptions of these types count as failures of the receiver.
 
         Raises:
             DeferredDeliveryError: the breaker does not let the call through; carries the time to wait.
         """
-        self._enter()
+        self._enter(namespace)
         try:
             yield
-        except failures:
-            self._record_failure()
-            raise
-        except Exception:
-            self._record_success()
+        except Exception as error:
+            if isinstance(error, failures) and getattr(error, "concerns_receiver", True):
+                self._record_failure(namespace)
+            else:
+                self._record_success(namespace)
             raise
         except BaseException:
-            self._probing = False
+            if self.state_for(namespace) != "closed":
+                self._probing = False
             raise
-        self._record_success()
+        self._record_success(namespace)
 
-    def check(self) -> None:
-        """Raise if a call would be refused now, without claiming the probe.
+    def check(self, namespace: str = "") -> None:
+        """Raise if a call for a namespace would be refused now, without claiming the probe.
 
         Raises:
             DeferredDeliveryError: a call would be refused; carries the time to wait.
         """
-        if self._opened is None:
+        if self.state_for(namespace) == "closed":
             return
         left = self.seconds_left
         if left > 0 or self._probing:
@@ -143,21 +158,31 @@ class CircuitBreaker:
                 why = "circuit breaker open: too many consecutive failures"
             raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=wait)
 
-    def _enter(self) -> None:
-        self.check()
-        if self._opened is not None:
+    def _enter(self, namespace: str) -> None:
+        self.check(namespace)
+        if self.state_for(namespace) != "closed":
             self._probing = True
             self._report()
 
-    def _record_failure(self) -> None:
-        self._failures += 1
-        if self._probing or self._failures >= self._limit:
-            self._opened = self._clock()
-        self._probing = False
+    def _record_failure(self, namespace: str) -> None:
+        if self._opened is not None and self.state_for(namespace) != "closed":  # the probe, or a call that began before
+            self._opened, self._probing = self._clock(), False
+        else:
+            self._failures += 1
+            if len(self._failed_for) < 2:
+                self._failed_for.add(namespace)
+            if self._failures >= self._limit:
+                only = namespace if len(self._failed_for) == 1 else None
+                self._only_for = only if self._opened is None else None
+                self._opened, self._failures, self._probing = self._clock(), 0, False
+                self._failed_for.clear()
         self._report()
 
-    def _record_success(self) -> None:
-        self._failures, self._opened, self._probing = 0, None, False
+    def _record_success(self, namespace: str) -> None:
+        self._failures = 0
+        self._failed_for.clear()
+        if self.state_for(namespace) != "closed":
+            self._opened, self._only_for, self._probing = None, None, False
         self._report()
 
     def _report(self) -> None:
@@ -214,32 +239,45 @@ class Limiter:
         self._max_concurrent = max_concurrent
         self._rate = rate_per_minute
         self._pacer = Pacer(rate_per_minute)
-        self._active = 0
-        self._reserved: dict[str, float] = {}
+        self._active: Counter[str] = Counter()  # by namespace
+        self._reserved: dict[str, tuple[float, str]] = {}  # by token: when it expires, and the namespace
         self._last_duration = 1.0  # seconds
 
     @property
-    def is_down(self) -> bool:
-        """Return whether the breaker is open."""
-        return self._breaker.state == "open"
+    def only_for(self) -> str | None:
+        """Return the only namespace for which the receiver counts as down; None if it is the same for all."""
+        return self._breaker.only_for
 
-    def wait(self) -> float:
+    def is_down(self, namespace: str | None = None) -> bool:
+        """Return whether the breaker is open for a namespace; None for those without a state of their own."""
+        return self._breaker.state_for(namespace) == "open"
+
+    def wait(self, namespace: str | None = None) -> float:
         """Return the seconds until a message gets a slot: 0 for now, infinite if a slot must become free first."""
         now = current_clock().monotonic()
-        for token in [token for token, until in self._reserved.items() if until <= now]:
+        for token in [token for token, (until, _) in self._reserved.items() if until <= now]:
             del self._reserved[token]
-        if self.is_down:
+        if self.is_down(namespace):
             return self._breaker.seconds_left
-        if self._active + len(self._reserved) >= (self._max_concurrent if self._breaker.state == "closed" else 1):
-            return min(self._reserved.values(), default=math.inf) - now
+        if self._is_full(namespace):
+            return min((until for until, _ in self._reserved.values()), default=math.inf) - now
         return self._pacer.wait()
 
-    def reserve(self, token: str) -> bool:
+    def _is_full(self, namespace: str | None) -> bool:
+        held = self._active.total() + len(self._reserved)
+        if self._breaker.state_for(namespace) == "closed" or held >= self._max_concurrent:
+            return held >= self._max_concurrent
+        only = self._breaker.only_for
+        if only is None:
+            return held >= 1
+        return self._active[only] + sum(each == only for _, each in self._reserved.values()) >= 1
+
+    def reserve(self, token: str, namespace: str = "") -> bool:
         """Reserve a slot for a message, identified by its token; return False if no slot is free."""
-        if self.wait() > 0:
+        if self.wait(namespace) > 0:
             return False
         self._pacer.charge()
-        self._reserved[token] = current_clock().monotonic() + RESERVATION_TIMEOUT
+        self._reserved[token] = current_clock().monotonic() + RESERVATION_TIMEOUT, namespace
         return True
 
     def cancel(self, token: str) -> None:
@@ -248,32 +286,34 @@ class Limiter:
             self._notify()
 
     @contextmanager
-    def enter(self, token: str) -> Iterator[None]:
+    def enter(self, token: str, namespace: str = "") -> Iterator[None]:
         """Hold a slot for the length of the block: the one reserved for the token, or a free one.
 
         Raises:
             DeferredDeliveryError: no slot is free; carries the time to wait.
         """
         if self._reserved.pop(token, None) is None:
-            self._check()
+            self._check(namespace)
             self._pacer.charge()
-        self._active += 1
+        self._active[namespace] += 1
         started = current_clock().monotonic()
         try:
             yield
         finally:
             self._last_duration = current_clock().monotonic() - started
-            self._active -= 1
+            self._active[namespace] -= 1
+            if not self._active[namespace]:
+                del self._active[namespace]
             self._notify()
 
-    def _check(self) -> None:
-        self._breaker.check()
-        wait = self.wait()
+    def _check(self, namespace: str) -> None:
+        self._breaker.check(namespace)
+        wait = self.wait(namespace)
         if wait <= 0:
             return
-        if self._breaker.state != "closed":
+        if self._breaker.state_for(namespace) != "closed":
             why = "circuit breaker half open: another message is the probe"
-        elif self._active + len(self._reserved) >= self._max_concurrent:
+        elif self._is_full(namespace):
             why = f"limit of {self._max_concurrent} concurrent messages reached"
         else:
             why = f"rate limit of {self._rate:g} messages per minute reached"
@@ -327,7 +367,8 @@ class LimitedChannel:
             DeferredDeliveryError: a limit is reached, or the breaker is open.
             DeliveryError: raised by the channel.
         """
-        with self.limiter.enter(message.idempotency_key), self.breaker.call(_FAILURES):
+        namespace = message.namespace
+        with self.limiter.enter(message.idempotency_key, namespace), self.breaker.call(_FAILURES, namespace):
             await call_channel(self.inner, message)
 
     async def close(self) -> None:

@@ -10,84 +10,12 @@ from typing import Literal, Self
 import msgspec.json
 from pydantic import Field, model_validator
 
-from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
+from reconciler.notification.channels.template import Template
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message, message_document
-from reconciler.wire import JSONObject
 
-__all__ = ["Template", "WebhookChannel", "WebhookConfig"]
-
-FUEL = 100_000
-"""Maximum instructions for one rendering; stops an endless template within milliseconds."""
-
-OUTPUT_LIMIT = 1_048_576
-"""Maximum characters in a rendering."""
-
-
-class Template:
-    """A Jinja template (minijinja's dialect) that renders a message; the filter ``tojson`` encodes a value as JSON.
-
-    Undefined values and their members render as the empty string, because a lost message would be worse than a missing
-    extension.
-
-    Raises:
-        ConfigurationError: the template has a syntax error.
-        MissingExtra: minijinja is not installed.
-    """
-
-    def __init__(self, source: str, *, name: str) -> None:
-        try:
-            import minijinja
-        except ImportError:
-            raise MissingExtra("minijinja", extra="notification", purpose="a template") from None
-        self._error = minijinja.TemplateError
-        self._environment = minijinja.Environment(
-            templates={name: source},
-            fuel=FUEL,
-            undefined_behavior="chainable",
-            auto_escape_callback=lambda _name: False,
-        )
-        self._name = name
-        try:
-            self._environment.render_template(name, **_SAMPLE)
-        except minijinja.TemplateError as error:
-            if error.kind in {"SyntaxError", "UnknownFilter", "UnknownTest", "UnknownFunction"}:
-                # The further lines of the text are the template, which may contain a token, as does a traceback.
-                raise ConfigurationError(f"invalid template of {name}: {str(error).partition(chr(10))[0]}") from None
-
-    def render(self, document: JSONObject) -> str:
-        """Render the template with the members of a document.
-
-        Raises:
-            PermanentDeliveryError: the template fails, or reaches a limit.
-        """
-        try:
-            # The engine may change its arguments, so it gets a copy.
-            members = {"recipients": [], "extensions": {}, "actionLinks": [], **document}
-            text = self._environment.render_template(self._name, **members)
-        except self._error as error:
-            raise PermanentDeliveryError(f"the template of {self._name} failed: {error.kind}") from error
-        if len(text) > OUTPUT_LIMIT:
-            raise PermanentDeliveryError(f"the template of {self._name} exceeded {OUTPUT_LIMIT} characters")
-        return text
-
-
-_SAMPLE = message_document(
-    Message(
-        name="sample",
-        namespace="default",
-        uid="00000000-0000-0000-0000-000000000000",
-        type="Simple",
-        priority="Medium",
-        subject="subject",
-        body="body",
-        channel="webhook:sample",
-    )
-)
-"""Sample values for checking a template when it is loaded. A template may fail on these and still work on others."""
-
+__all__ = ["WebhookChannel", "WebhookConfig"]
 
 _FORBIDDEN = frozenset({"host", "content-length", "transfer-encoding", "connection", "idempotency-key"})
 _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
@@ -159,12 +87,15 @@ class WebhookChannel(HTTPChannel[WebhookConfig]):
         """Return the request for a message. Cancellation changes nothing.
 
         Raises:
-            RetryableDeliveryError: a credential does not exist.
+            RetryableDeliveryError: a credential does not exist, or templates cannot be rendered now.
             PermanentDeliveryError: the template fails.
         """
         config, credentials = self._config, self._credentials
         document = message_document(message)
-        body = msgspec.json.encode(document) if self._template is None else self._template.render(document).encode()
+        if self._template is None:
+            body = msgspec.json.encode(document)
+        else:
+            body = (await self._template.render(document)).encode()
         headers = {
             **config.headers,
             **{name: credentials.get(credential) for name, credential in config.header_credentials.items()},

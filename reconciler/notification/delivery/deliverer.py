@@ -35,17 +35,23 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
 
     The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
     """
-    clean, spec = redactor.redact, obj.spec
+    spec, namespace = obj.spec, obj.namespace or ""
+
+    def clean(text: str) -> str:
+        return redactor.redact(text, namespace)
+
     message = Message(
         name=obj.name,
-        namespace=obj.namespace or "",
+        namespace=namespace,
         uid=obj.uid,
         type=spec.type,
         priority=spec.priority,
         subject=clean(spec.subject),
         body=clean(spec.body),
         channel="",
-        extensions={clean(key): redactor.redact_member(key, value) for key, value in (spec.extensions or {}).items()},
+        extensions={
+            clean(key): redactor.redact_member(key, value, namespace) for key, value in (spec.extensions or {}).items()
+        },
         links=tuple(
             Link(service=clean(link.service), url=clean(link.url), label=clean(link.label))
             for link in spec.action_links or ()
@@ -140,7 +146,7 @@ class Deliverer:
                     started=started,
                     ended=self._now(),
                     seconds=clock.monotonic() - monotonic_start,
-                    error="" if error is None else self._redactor.describe(error),
+                    error="" if error is None else self._redactor.describe(error, message.namespace),
                     retry_after=_retry_after(error),
                 )
             )

@@ -121,10 +121,10 @@ class FairQueue:
         """Return the channels for which a request waits."""
         return frozenset(name for name, queue in self._queues.items() if request in queue)
 
-    def is_down(self, channel: str) -> bool:
-        """Return whether the channel's circuit breaker is open, so that no slot becomes free soon."""
+    def is_down(self, channel: str, namespace: str) -> bool:
+        """Return whether the channel's circuit breaker is open for a namespace, so that no slot becomes free soon."""
         limiter = self._limiter(channel)
-        return limiter is not None and limiter.is_down
+        return limiter is not None and limiter.is_down(namespace)
 
     def lengths(self) -> dict[str, int]:
         """Return the number of waiting requests by channel, for channels with a queue."""
@@ -185,7 +185,9 @@ class FairQueue:
         while (found := self._next(current, limiters)) is not None:
             name, request = found
             limiter = limiters.get(name)
-            if limiter is not None and not limiter.reserve(idempotency_key(self._uids[request], name)):
+            if limiter is not None and not limiter.reserve(
+                idempotency_key(self._uids[request], name), request.namespace or ""
+            ):
                 break
             self._hold(request, name, limiter)
             if request != current and request not in self._offers:
@@ -195,11 +197,12 @@ class FairQueue:
 
     def _wake_for_outages(self, limiters: Mapping[str, Limiter]) -> None:
         for name, limiter in limiters.items():
-            if limiter.is_down:
+            if limiter.is_down(limiter.only_for):
                 queue = self._queues[name]
                 for request in list(queue.outage_unrecorded):
-                    queue.leave(request)
-                    self._wake(request)
+                    if limiter.is_down(request.namespace or ""):
+                        queue.leave(request)
+                        self._wake(request)
                 self._drop_if_empty(name)
 
     def _next(self, current: Request | None, limiters: Mapping[str, Limiter]) -> tuple[str, Request] | None:
@@ -211,14 +214,19 @@ class FairQueue:
             limiter = limiters.get(name)
             if limiter is not None and limiter.wait() > 0:
                 continue
-            request = self._first(name, queue, current)
+            request = self._first(name, queue, current, limiter)
             if request is not None and (found is None or self._last_turn(request) < self._last_turn(found[1])):
                 found = name, request
         return found
 
-    def _first(self, name: str, queue: _ChannelQueue, current: Request | None) -> Request | None:
+    def _first(
+        self, name: str, queue: _ChannelQueue, current: Request | None, limiter: Limiter | None
+    ) -> Request | None:
+        only = None if limiter is None else limiter.only_for
         for namespace in sorted(queue.namespaces, key=lambda namespace: self._served.get((name, namespace), 0)):
             if self._policies.wait(namespace) > 0:
+                continue
+            if limiter is not None and namespace == only and limiter.wait(namespace) > 0:
                 continue
             if self._has_room(name, namespace):
                 excluded = self._in_progress if current is None else self._in_progress - {current}
@@ -287,6 +295,7 @@ class FairQueue:
             self._timer.cancel()
             self._timer = None
         waits = [limiters[name].wait() for name in self._queues if name in limiters]
+        waits += [limiter.wait(limiter.only_for) for limiter in limiters.values() if limiter.only_for is not None]
         namespaces = {namespace for queue in self._queues.values() for namespace in queue.namespaces}
         waits += [self._policies.wait(namespace) for namespace in namespaces]
         soonest = min((wait for wait in waits if wait > 0), default=math.inf)

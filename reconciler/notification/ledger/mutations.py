@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TypeAlias
 
+import msgspec
 from pydantic import BaseModel
 
 from reconciler.meta import format_micro_time
@@ -17,18 +18,20 @@ from reconciler.notification.api.types import (
     TERMINAL_PHASES,
     ChannelStatus,
     DeliveryAttempt,
+    NotificationRequest,
     NotificationRequestStatus,
 )
-from reconciler.notification.delivery.schedule import Decision
+from reconciler.notification.delivery.schedule import ERRORS_LIMIT, Decision
 from reconciler.notification.routing.router import Resolution
 from reconciler.status import StatusBatcher
 from reconciler.wire import JSONObject
 
 __all__ = [
+    "is_too_large",
     "remove_write_ahead",
     "set_decision",
     "set_ended",
-    "set_invalid",
+    "set_failed",
     "set_routing",
     "upsert_attempts",
 ]
@@ -38,6 +41,12 @@ RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
 
 ROUTED_LIMIT = 64
 """Maximum channels that routing can select for a request; their attempts must fit into an object."""
+
+OBJECT_BYTES = 1_500_000
+"""Maximum bytes of a request with its complete status; etcd stores 1.5 MiB."""
+
+ENTRY_BYTES = 800
+"""Bytes of an attempt without its error, and of the fields that say who wrote it."""
 
 MESSAGE_LIMIT = 4096
 """Maximum characters in a condition message; the API accepts 32,768."""
@@ -134,12 +143,16 @@ def remove_write_ahead(
         status.remove("deliveryAttempts", item=members)
 
 
-def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> None:
-    """Record that a request is invalid and has failed; a request that has ended does not change."""
-    message = f"Not delivered because the request is invalid: {error}"
-    set_ended(
-        status, NotificationRequestStatus(phase="Failed", reason="InvalidSpec", message=message, completion_time=now)
-    )
+def is_too_large(obj: NotificationRequest, channels: Sequence[str]) -> bool:
+    """Return whether a request may grow beyond what etcd stores when all its attempts are recorded."""
+    entries = len(channels) * (obj.spec.retry_policy.max_attempts + 1)
+    errors = ERRORS_LIMIT * 4 * (obj.spec.retry_policy.max_attempts + 1)  # a character takes up to four bytes
+    return len(msgspec.json.encode(obj.to_dict())) + entries * ENTRY_BYTES + errors > OBJECT_BYTES
+
+
+def set_failed(status: RequestStatusBatcher, reason: str, message: str, *, now: datetime) -> None:
+    """Record that a request has failed; a request that has ended does not change."""
+    set_ended(status, NotificationRequestStatus(phase="Failed", reason=reason, message=message, completion_time=now))
 
 
 def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:

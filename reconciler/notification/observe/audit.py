@@ -53,7 +53,7 @@ class AuditLog:
     events are ``notification.attempted`` with ``channel``, ``recipients``, ``attempt``, ``result`` (``success``,
     ``failure``, ``unknown``), ``error`` (redacted), ``durationSeconds`` and ``idempotencyKey``;
     ``notification.finished`` with ``phase``, ``reason`` and ``attempts``; and ``audit.dropped`` with the ``count`` of
-    lines that were lost. The body is not included. ``previous`` is the SHA-256 of the line before.
+    lines that were lost. The body is not included. ``previous`` is the hash of the line before.
 
     A line is written after its status write, so each attempt has at most one line. A process that dies in between loses
     it. Pass the log to the reconciler as an observer, and add it to the manager to run it.
@@ -62,7 +62,8 @@ class AuditLog:
         path: the file, created with mode 0600 if it does not exist. It is opened for each batch, so a log rotation may
             rename it at any time.
         limit: maximum lines that wait in memory. Default 10000; the oldest are dropped first, and counted.
-        redact: redacts texts of a request. Default: no change.
+        redact: called with text and the namespace of its request. Default: no change.
+        key: key of the hash chain, so that nobody without it can write lines anew. Default: none.
         clock: defaults to `current_clock()` at each use.
     """
 
@@ -71,10 +72,12 @@ class AuditLog:
         path: str | os.PathLike[str],
         *,
         limit: int = 10_000,
-        redact: Callable[[str], str] = str,
+        redact: Callable[[str, str], str] = lambda text, _: text,
+        key: bytes = b"",
         clock: Clock | None = None,
     ) -> None:
         self._redact = redact
+        self._key = key
         self._previous = FIRST
         self._reported = 0  # dropped lines that the file tells of
         self._path = Path(path)
@@ -158,8 +161,8 @@ class AuditLog:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             tail = file.read(TAIL_BYTES)
-            previous = hash_of(last_line(tail)) if tail else self._previous
-            content, self._previous = chained(records, previous)
+            previous = hash_of(last_line(tail), self._key) if tail else self._previous
+            content, self._previous = chained(records, previous, self._key)
             torn = tail and not tail.endswith(b"\n")  # by a process that died, or a full disk
             content = b"\n" + content if torn and content else content
             if content and file.write(content) != len(content):
@@ -170,6 +173,7 @@ class AuditLog:
 
     def _lines(self, change: StatusChange) -> list[JSONObject]:
         obj, after = change.request, change.after
+        namespace = obj.namespace or ""
         spec, time = obj.spec, self._time()
         known = {
             "sender": spec.sender,
@@ -183,8 +187,8 @@ class AuditLog:
             "uid": obj.uid,
             "type": spec.type,
             "priority": spec.priority,
-            "subject": self._redact(spec.subject),
-            **{name: self._redact(value) for name, value in known.items() if value},
+            "subject": self._redact(spec.subject, namespace),
+            **{name: self._redact(value, namespace) for name, value in known.items() if value},
         }
 
         def line(event: str, **members: Any) -> JSONObject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import CHANNEL_PATTERN, Channel
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.redaction.text import listed
+from reconciler.notification.redaction.text import listed, shortened
 from reconciler.notification.routing.matchers import Matcher, MatcherError, Operator, parse_matchers
-from reconciler.notification.routing.yaml import PROBLEM_LIMIT, Path, Problem, Source, read_yaml
+from reconciler.notification.routing.yaml import PROBLEM_LIMIT, TEXT_LIMIT, Path, Problem, Source, read_yaml
 
 __all__ = ["Receiver", "ReceiverConfig", "Route", "RoutingConfig", "RoutingConfigError", "read_routing"]
 
@@ -190,6 +190,8 @@ class _Parser:
         self._add_problem = source.add_problem
         self._kinds = kinds
         self._channels = channels
+        self._known_channels = _listed(channels or ())
+        self._known_receivers = ""
         self._routes_left = ROUTE_LIMIT
         for key in source.data:
             if key not in {"route", "receivers"}:
@@ -208,8 +210,9 @@ class _Parser:
             if receiver is None:
                 continue
             if receiver.name in found:
-                self._add_problem((*path, "name"), f"duplicate receiver name {receiver.name!r}")
+                self._add_problem((*path, "name"), f"duplicate receiver name {_quoted(receiver.name)}")
             found[receiver.name] = receiver
+        self._known_receivers = _listed(found)
         return found
 
     def _receiver(self, path: Path, entry: Any) -> Receiver | None:
@@ -240,8 +243,8 @@ class _Parser:
             if not isinstance(name, str) or not re.match(CHANNEL_PATTERN, name):
                 self._add_problem((*path, index), f"{_quoted(name)} is not a valid channel name")
             elif self._channels is not None and name not in self._channels:
-                known = listed(sorted(self._channels), NAMES_SHOWN)
-                self._add_problem((*path, index), f"unknown channel {name!r}; registered channels: {known}")
+                text = f"unknown channel {name!r}; registered channels: {self._known_channels}"
+                self._add_problem((*path, index), text)
             else:
                 names.append(name)
         return names
@@ -250,7 +253,7 @@ class _Parser:
         entries = self._collection(path, value, list)
         found: list[tuple[str, ReceiverConfig]] = []
         for index, entry in enumerate(entries):
-            name = f"{kind}:{receiver}" if len(entries) == 1 else f"{kind}:{receiver}:{index}"
+            name = f"{kind}:{receiver[:64]}" if len(entries) == 1 else f"{kind}:{receiver[:64]}:{index}"
             if len(name) > 63 or not re.match(CHANNEL_PATTERN, name):
                 self._add_problem(
                     path,
@@ -320,7 +323,7 @@ class _Parser:
         if not isinstance(receiver, str) or receiver not in receivers:
             self._add_problem(
                 (*path, "receiver"),
-                f"unknown receiver {_quoted(receiver)}; defined receivers: {listed(sorted(receivers), NAMES_SHOWN)}",
+                f"unknown receiver {_quoted(receiver)}; defined receivers: {self._known_receivers}",
             )
         return str(receiver)
 
@@ -359,6 +362,10 @@ class _Parser:
 
 _short = reprlib.Repr()
 _short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
+
+
+def _listed(names: Iterable[str]) -> str:
+    return shortened(listed(sorted(names), NAMES_SHOWN), TEXT_LIMIT)
 
 
 def _quoted(value: Any) -> str:

@@ -57,7 +57,7 @@ class RoutingConfigReconciler(ResourceReconciler[RoutingConfigObject]):
             ]
             return self._invalid(status, found)
         if changed or obj.status.active_generation != obj.metadata.generation or obj.status.in_force_since is None:
-            now = format_micro_time(current_clock().now())
+            now = format_micro_time(current_clock().now() + self.client.clock_offset)
             status.set(active_generation=obj.metadata.generation, in_force_since=now)
         status.set(valid=True, errors=[])
         status.set_condition("Ready", True, reason="Loaded", message="the configuration is in use")

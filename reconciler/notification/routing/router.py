@@ -89,6 +89,9 @@ def attributes_of(obj: NotificationRequest) -> dict[str, str]:
     }
 
 
+BUILD_PROBLEM_LIMIT = 10
+"""Errors after which no more channels are created, because each template may use its whole CPU time."""
+
 OWNER = "routing"
 """The owner of the receivers' channels in the registry."""
 
@@ -218,6 +221,8 @@ class RoutingTable:
                     built[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
                 except Exception as error:  # noqa: BLE001 - a wrong template, a missing library, or a broken one
                     problems.append(Problem(0, channel, error_text(error)))
+                if len(problems) >= BUILD_PROBLEM_LIMIT:
+                    raise RoutingConfigError(name, problems)
         if problems:
             raise RoutingConfigError(name, problems)
         return config, built

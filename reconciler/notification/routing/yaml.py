@@ -12,6 +12,9 @@ from typing import Any
 
 import yaml
 
+from reconciler.notification.redaction.text import shortened
+from reconciler.scalars import use_kubernetes_scalars
+
 __all__ = ["Path", "Problem", "Source", "read_yaml"]
 
 Path = tuple[str | int, ...]
@@ -56,7 +59,7 @@ class Source:
         if len(self.problems) > PROBLEM_COUNT_LIMIT:
             return
         line = next((self.lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.lines), 0)
-        self.problems.append(Problem(line, place_of(path), message))
+        self.problems.append(Problem(line, place_of(path), shortened(message, TEXT_LIMIT)))
 
 
 def place_of(path: Path) -> str:
@@ -64,6 +67,8 @@ def place_of(path: Path) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if len(text) > TEXT_LIMIT:
+            return shortened(text, TEXT_LIMIT)
     return text
 
 
@@ -76,13 +81,21 @@ NESTING_LIMIT = 64
 NODE_LIMIT = 250_000
 """Maximum values in a document after expanding aliases."""
 
+TEXT_LIMIT = 1000
+"""Maximum characters of the place and of the message of an error."""
+
 PROBLEM_COUNT_LIMIT = 1000
 """Maximum errors that are collected for a document."""
 
 PROBLEM_LIMIT = 50
 """Maximum errors that a message lists."""
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A loader that reads numbers and timestamps as Kubernetes does."""
+
+
+use_kubernetes_scalars(_Loader)
 
 
 def read_yaml(text: str) -> Source:
@@ -101,7 +114,8 @@ def read_yaml(text: str) -> Source:
         if node is not None:
             for path, message in _walk(node, (), source.lines):
                 source.add_problem(path, message)
-            source.data = loader.construct_document(node)
+            if not source.problems:  # the time to merge many duplicates of the key << is quadratic
+                source.data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         text = ", ".join(part for part in (error.context, error.problem) if part)
@@ -121,15 +135,18 @@ class _Size:
         anchor: the anchor by which aliases refer to it, if any.
         nodes: number of values, including itself.
         depth: number of levels, including itself.
+        length: number of characters.
     """
 
     anchor: str | None = None
     nodes: int = 1
     depth: int = 1
+    length: int = 0
 
     def add(self, inner: _Size) -> None:
         """Add the size of a value inside this one."""
         self.nodes += inner.nodes
+        self.length += inner.length
         self.depth = max(self.depth, inner.depth + 1)
 
 
@@ -148,7 +165,7 @@ def _excess(text: str) -> Problem | None:
             size = open_values.pop()
             open_values[-1].add(size)
         elif isinstance(event, yaml.ScalarEvent):
-            size = _Size(event.anchor)
+            size = _Size(event.anchor, length=len(event.value))
             open_values[-1].add(size)
         elif isinstance(event, yaml.AliasEvent):
             if any(value.anchor == event.anchor for value in open_values):
@@ -163,6 +180,8 @@ def _excess(text: str) -> Problem | None:
             return Problem(line, "", f"nested more than {NESTING_LIMIT} levels deep")
         if open_values[-1].nodes > NODE_LIMIT:
             return Problem(line, "", f"more than {NODE_LIMIT} values after expanding aliases")
+        if open_values[-1].length > SIZE_LIMIT:
+            return Problem(line, "", f"more than {SIZE_LIMIT} characters after expanding aliases")
     return None
 
 
@@ -174,9 +193,12 @@ def _walk(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Iterator[tuple
     elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            name = str(key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                yield path, f"a list or mapping cannot be a key, on line {key.start_mark.line + 1}"
+                continue
+            name = key.value
             if name in seen:
-                yield (*path, name), f"duplicate key {name!r}, also on line {key.start_mark.line + 1}"
+                yield (*path, name), f"duplicate key {shortened(name, 80)!r}, also on line {key.start_mark.line + 1}"
             seen.add(name)
             lines.setdefault((*path, name), key.start_mark.line + 1)
             yield from _walk(value, (*path, name), lines)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
+from collections.abc import Sequence
+from heapq import nsmallest
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from reconciler.cache import CacheEvent
-from reconciler.notification.credentials import Credentials
+from reconciler.cache import CachedObject, CacheEvent
+from reconciler.notification.credentials import NAMESPACE_SIZE, NAMESPACE_VALUES, Credentials
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
@@ -18,11 +22,17 @@ __all__ = ["LABEL", "SecretSource"]
 LABEL = "notify.reconciler.dev/credentials"
 """The label, with the value ``"true"``, of Secrets whose keys are credentials of their namespace."""
 
+SECRETS = 20
+"""Maximum Secrets of a namespace that are read; the first ones by name."""
+
+_log = logging.getLogger("reconciler.notification")
+
 
 class SecretSource:
     """The labelled Secrets, watched on every replica. Each key is a credential of the Secret's namespace.
 
-    If several Secrets of a namespace have a key, the one of the first Secret by name counts.
+    If several Secrets of a namespace have a key, the one of the first Secret by name counts. A namespace has a budget
+    of Secrets, and of credentials in them; what exceeds it is left out, with a warning.
 
     Args:
         cache: the cache that watches them.
@@ -34,7 +44,9 @@ class SecretSource:
         self._cache = cache
         self._credentials = credentials
         credentials.has_namespaces = False
-        self._secrets: dict[str, dict[str, dict[str, str]]] = {}
+        self._changed: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._exceeding: set[str] = set()
 
     async def run(self) -> None:
         """Watch the Secrets until cancelled; the latest values stay in use."""
@@ -42,23 +54,34 @@ class SecretSource:
         registration = informer.add_handler(self._handle)
         try:
             await registration.wait_synced()
-            self._credentials.has_namespaces = True
-            await asyncio.Event().wait()
+            while True:
+                self._wake.clear()
+                while self._changed:
+                    namespace, _ = self._changed.popitem()
+                    self._read(namespace, informer.store.list(namespace))
+                    await asyncio.sleep(0)
+                self._credentials.has_namespaces = True
+                await self._wake.wait()
         finally:
             registration.remove()
 
     def _handle(self, event: CacheEvent) -> None:
-        name, namespace = event.object.name, event.object.namespace or ""
-        secrets = self._secrets.setdefault(namespace, {})
-        secrets.pop(name, None)
-        if event.new is not None:
-            secrets[name] = _decoded(event.new.decode().get("data") or {})
+        """Note which namespace must be read, so that many changes of it cost as much as one."""
+        self._changed[event.object.namespace or ""] = None
+        self._wake.set()
+
+    def _read(self, namespace: str, found: Sequence[CachedObject]) -> None:
         merged: dict[str, str] = {}
-        for each in sorted(secrets, reverse=True):
-            merged.update(secrets[each])
-        if not secrets:
-            del self._secrets[namespace]
-        self._credentials.set_namespace(namespace, merged)
+        for each in reversed(nsmallest(SECRETS, found, key=attrgetter("name"))):
+            merged.update(_decoded(each.decode().get("data") or {}))
+        if self._credentials.set_namespace(namespace, merged) and len(found) <= SECRETS:
+            self._exceeding.discard(namespace)
+        elif namespace not in self._exceeding:
+            self._exceeding.add(namespace)
+            _log.warning(
+                "namespace %s exceeds %d Secrets, or %d credentials or %d characters in them; the others are not used",
+                *(namespace, SECRETS, NAMESPACE_VALUES, NAMESPACE_SIZE),
+            )
 
 
 def _decoded(data: dict[str, str]) -> dict[str, str]:

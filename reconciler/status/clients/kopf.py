@@ -3,13 +3,22 @@
 kopf collects in the ``patch`` of a handling cycle what its handlers want to change, and sends it when they have ended.
 A batcher leaves one function in ``patch.fns`` (`StatusFunction`). kopf runs it on the newest body that it knows, and
 sends what it changed as a JSON patch that tests the resourceVersion. If that is refused, kopf keeps the function and
-runs it again on the next version that it receives. So the function is called once, and once more for each refusal, and
-must find out by itself what a refusal means:
+runs it again on another version: for a handler of changes on the next one, since kopf receives the versions one by one
+and runs no such handlers meanwhile; for a timer or a daemon on any later one, when it runs again. kopf also repeats a
+request whose response was lost, and the repetition conflicts with its own first copy. So the function is called once,
+and once more for each refusal, and must find out by itself whether what it passed to kopf is stored:
 
-* Another writer was first: the mutations are replayed on the newer version, by the rules of
+* Yes, if the token has its mark; without a token, if the status has the computed values and nobody else can have
+  written them. Then nothing is left to do.
+* No, if the marks show that its own is missing, or if it is the next version and has other values. Also if a list that
+  others only append to lacks its items, or if one of the fields has the value and the owners of before. Then another
+  writer was first, and the mutations are replayed on the newer version, by the rules of
   `reconciler.status.flush.replay`.
-* kopf repeats a request whose response was lost, and the repetition conflicts with its own first copy. Then the new
-  status is stored already, and nothing is applied twice.
+* Otherwise it is unknown. Then only mutations that may be repeated are replayed; the others are dropped, with an error
+  in the log.
+
+In addition:
+
 * The server never accepts it, because the CRD's schema forbids it. kopf treats that as a conflict too, and runs none of
   the object's handlers while it holds something back. So the function gives the status up after a number of versions,
   with an error in the log. It does not do so within the first seconds, since during a burst of changes kopf tries
@@ -23,35 +32,39 @@ kopf is recognized by the module of its class; it is not imported.
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import threading
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.meta import (
+    Version,
     equal,
     format_micro_time,
     format_path,
     get_path,
     gvk_of,
+    is_newer,
+    is_older,
     keep_transition_times,
     merge_diff,
     merge_patch,
+    parse_version,
     request_of,
     set_path,
     uid_of,
     version_of,
 )
 from reconciler.status.flush.effects import Target
-from reconciler.status.flush.replay import select_replayable
+from reconciler.status.flush.memory import SentWrite
+from reconciler.status.flush.replay import has_mark, marks_at, select_replayable, with_mark
 from reconciler.status.options import Policy
 from reconciler.status.record.conversion import copy_json, document_of, is_kind
 from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
-from reconciler.status.record.snapshot import owned_by_others_only, owns
+from reconciler.status.record.snapshot import owned_by_others_only, owners_of, owns
 
 if TYPE_CHECKING:
     from reconciler.wire import JSONObject, ManagedFieldsEntry
@@ -85,6 +98,7 @@ class KopfPatch:
         body: its ``body``.
 
     Attributes:
+        client: kopf itself, which all patches of the process share.
         field_manager: the name that the API server records, since kopf does not send one.
         warnings: always empty, since kopf receives the responses.
 
@@ -109,6 +123,7 @@ class KopfPatch:
             )
         if not version_of(document):
             raise ValueError("this body has no resourceVersion: pass the body that kopf passes to the handler")
+        self.client = sys.modules["kopf"]
         self._patch = patch
         self._body = body
         self._base: Mapping[str, Any] = {}
@@ -129,8 +144,7 @@ class KopfPatch:
         function = self._function()
         if function is None:
             return {**document, "status": base}
-        managed_fields = (document.get("metadata") or {}).get("managedFields") or ()
-        return {**document, "status": function.apply_to(base, managed_fields)}
+        return {**document, "status": function.apply_to(_Seen.of({**document, "status": base}))}
 
     def take(self, mutations: Sequence[Mutation], target: Target, policy: Policy, counts: dict[str, int]) -> None:
         """Leave mutations to kopf, which sends them with its patch when the handlers of the cycle have ended.
@@ -146,7 +160,7 @@ class KopfPatch:
             if function is None:
                 function = StatusFunction(target, policy)
                 self._patch.fns.append(function)
-            function.add(mutations, self._base, counts)
+            function.add(mutations, self._base, counts, in_background=_is_in_background())
 
     def _function(self) -> StatusFunction | None:
         """Return the function that a batcher has left in the patch."""
@@ -158,6 +172,41 @@ def _check_version(patch: Any) -> None:
     if not hasattr(patch, "fns") or version[:3] < OLDEST:
         found = ".".join(map(str, version[:3])) or "an older one"
         raise TypeError(f"StatusBatcher(patch, body) needs kopf {'.'.join(map(str, OLDEST))} or newer, not {found}")
+
+
+def _is_in_background() -> bool:
+    """Return whether the running handler is a timer or a daemon."""
+    cause_var = getattr(sys.modules.get("kopf._core.actions.execution"), "cause_var", None)
+    return cause_var is not None and type(cause_var.get(None)).__name__ == "DaemonCause"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The facts that a version of the object shows.
+
+    Attributes:
+        uid: of the object.
+        version: its resourceVersion.
+        status: its status.
+        managed_fields: who owns which field.
+    """
+
+    uid: str
+    version: Version
+    status: Mapping[str, Any]
+    managed_fields: Sequence[ManagedFieldsEntry]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> _Seen:
+        metadata = document.get("metadata") or {}
+        managed_fields = tuple(metadata.get("managedFields") or ())
+        return cls(uid_of(document), parse_version(version_of(document)), document.get("status") or {}, managed_fields)
+
+    def has_untouched(self, path: Path, before: _Seen) -> bool:
+        """Return whether a field has the value and the owners of an earlier version."""
+        if not equal(get_path(self.status, path), get_path(before.status, path)):
+            return False
+        return owners_of(self.managed_fields, path) == owners_of(before.managed_fields, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +229,20 @@ class _Sent:
     """A status that was passed to kopf.
 
     Attributes:
+        before: the version that it is conditional on.
         computed: the whole status.
         paths: the paths that changed.
         groups: how many of the groups, from the first, it contains.
         mark: the id that was left at the token's path; ``""`` without a token.
+        write: the same as the other patches of the process see it.
     """
 
+    before: _Seen
     computed: Mapping[str, Any]
     paths: Sequence[Path]
     groups: int
     mark: str
+    write: SentWrite
 
 
 class StatusFunction:
@@ -206,101 +259,156 @@ class StatusFunction:
         self._policy = policy
         self._lock = threading.RLock()
         self._groups: list[_Group] = []
-        self._sent: list[_Sent] = []
-        self._tries: Counter[str] = Counter()
-        self._deadline = math.inf  # set by the first try
+        self._sent: list[_Sent] = []  # all on the newest version that the function was called with
+        self._tries: Counter[Version] = Counter()
+        self._tried_for = 0.0  # seconds
+        self._last_try = 0.0
         self._held = False  # kopf has called the function, and has not run a handler with a batcher since
+        self._in_background = False
+        self._last_paths: Sequence[Path] = ()
+        self._sender = object()
 
     def __repr__(self) -> str:
         """Return verbs and object, without values: kopf logs it."""
         verbs = [mutation.verb for group in self._groups for mutation in group.mutations]
         return f"<status of {self._target}: {', '.join(verbs)}>"
 
-    def add(self, mutations: Sequence[Mutation], base: Mapping[str, Any], counts: dict[str, int]) -> None:
-        """Take over what a batcher recorded."""
+    def add(
+        self, mutations: Sequence[Mutation], base: Mapping[str, Any], counts: dict[str, int], *, in_background: bool
+    ) -> None:
+        """Take over what a batcher recorded, in a timer or a daemon, or in another handler."""
         with self._lock:
+            self._in_background |= in_background
             self._groups.append(_Group(tuple(mutations), base, counts))
 
-    def apply_to(self, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> JSONObject:
-        """Return a status with everything taken over so far applied, for the handler that is about to run.
-
-        Args:
-            status: the status of the handler's body.
-            managed_fields: the body's.
-        """
+    def apply_to(self, seen: _Seen) -> JSONObject:
+        """Return the status of the handler that is about to run, with everything taken over so far applied."""
         with self._lock:
             self._held = False
-            waiting = self._groups[self._count_stored(status, managed_fields) :]
+            waiting = self._waiting(seen, self._answers(seen))
             try:
-                return apply_all([mutation for group in waiting for mutation in group.mutations], status)[0]
+                return apply_all([mutation for group in waiting for mutation in group.mutations], seen.status)[0]
             except Exception:  # noqa: BLE001 - another writer's version does not match; reported when kopf calls
-                return dict(status)
+                return dict(seen.status)
 
     def __call__(self, body: JSONObject) -> None:
         """Change the status of a body in place."""
         with self._lock:
-            metadata: Mapping[str, Any] = body.get("metadata") or {}
-            managed_fields = tuple(metadata.get("managedFields") or ())
-            status: Mapping[str, Any] = body.get("status") or {}
+            seen = _Seen.of(body)
+            answers = self._answers(seen)
             held, self._held = self._held, True
-            if self._sent:
-                self._drop_stored(status, managed_fields)
+            if answers:
+                self._settle(seen, answers)
             if self._groups:
-                self._count_try(str(metadata.get("resourceVersion") or ""))
-            computed = self._computed(status, managed_fields)
-            paths = [path for path, _ in leaves(merge_diff(status, computed))]
+                self._count_try(seen.version)
+            computed = self._computed(seen.status, seen.managed_fields)
+            paths = [path for path, _ in leaves(merge_diff(seen.status, computed))]
             if paths:
-                self._remember(computed, paths)
+                self._remember(seen, computed, paths)
                 body["status"] = computed
             elif held:
                 _trigger_event(body, self._policy)
 
-    def _drop_stored(self, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> None:
-        """Drop the groups that this version shows to be stored; the others were refused."""
-        stored = self._count_stored(status, managed_fields)
-        if stored:
-            del self._groups[:stored]
-            self._sent.clear()
-            self._tries.clear()
-            return
-        for group in self._groups[: self._sent[-1].groups]:
-            group.counts["conflicts"] += 1
-            group.counts["replays"] += 1
+    def _answers(self, seen: _Seen) -> Sequence[bool | None]:
+        """Return for each status passed to kopf whether it is stored, or None if that is unknown.
 
-    def _count_stored(self, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> int:
-        """Return how many of the groups, from the first, a version shows to be stored."""
-        return next((sent.groups for sent in reversed(self._sent) if self._is_stored(sent, status, managed_fields)), 0)
+        Nothing is returned for a version on which no answer is needed: one that is not newer than the version that they
+        were conditional on. A status that is sent on it again is refused if one of them was stored.
+        """
+        if not self._sent or not is_newer(seen.version, self._sent[-1].before.version):
+            return ()
+        is_next = self._held and not self._in_background
+        return [self._is_stored(sent, seen, is_next=is_next) for sent in self._sent]
 
-    def _is_stored(self, sent: _Sent, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> bool:
+    def _is_stored(self, sent: _Sent, seen: _Seen, *, is_next: bool) -> bool | None:
+        """Return whether a version newer than the one that a status was conditional on shows that it is stored.
+
+        Args:
+            sent: the status.
+            seen: the version.
+            is_next: whether there is no other version between the two.
+        """
         token = self._policy.token
-        if token is not None and sent.mark:
-            return bool(get_path(status, token) == sent.mark)
-        if not all(equal(get_path(status, path), get_path(sent.computed, path)) for path in sent.paths):
-            return False
+        if token is not None:
+            stored = has_mark(sent.mark, marks_at(sent.before.status, token), marks_at(seen.status, token))
+            return False if stored is None and is_next else stored
+        if not all(equal(get_path(seen.status, path), get_path(sent.computed, path)) for path in sent.paths):
+            if is_next or any(_lacks_items(seen.status, sent, path) for path in sent.paths):
+                return False
+            untouched = [seen.has_untouched(path, sent.before) for path in sent.paths]  # it would have changed all
+            alone = not self._target.memory.may_be_of_another(sent.write)  # nobody has restored a value
+            return False if all(untouched) or (alone and any(untouched)) else None
         if all(mutation.idempotent for group in self._groups[: sent.groups] for mutation in group.mutations):
             return True
         # The same number can be the sum of another writer's additions. The managedFields show who wrote it.
-        return not any(
-            owned_by_others_only(managed_fields, FIELD_MANAGER, path)
-            for path in sent.paths
-            if get_path(status, path) is not None
-        )
+        written = [path for path in sent.paths if get_path(seen.status, path) is not None]
+        if any(owned_by_others_only(seen.managed_fields, FIELD_MANAGER, path) for path in written):
+            return False if is_next else None
+        return None if self._target.memory.may_be_of_another(sent.write) else True
 
-    def _count_try(self, version: str) -> None:
+    def _waiting(self, seen: _Seen, answers: Sequence[bool | None]) -> list[_Group]:
+        """Return what must still be written, without what may be stored and must not be applied twice."""
+        stored = max((sent.groups for sent, answer in zip(self._sent, answers, strict=False) if answer), default=0)
+        unknown = [sent for sent, answer in zip(self._sent, answers, strict=False) if answer is None]
+        if stored or not unknown:
+            return self._groups[stored:]
+        return [
+            replace(
+                group,
+                mutations=[
+                    mutation
+                    for mutation in group.mutations
+                    if all(
+                        number >= sent.groups or mutation.may_be_repeated(sent.before.status, seen.status)
+                        for sent in unknown
+                    )
+                ],
+            )
+            for number, group in enumerate(self._groups)
+        ]
+
+    def _settle(self, seen: _Seen, answers: Sequence[bool | None]) -> None:
+        """Leave out what is stored, and what may be and must not be applied twice."""
+        waiting = self._waiting(seen, answers)
+        for sent, answer in zip(self._sent, answers, strict=True):
+            if answer is False:
+                self._target.memory.refused(sent.write)
+        if True in answers:
+            self._tries.clear()
+        else:
+            for group in self._groups[: self._sent[-1].groups]:
+                group.counts["unknown" if None in answers else "conflicts"] += 1
+                group.counts["replays"] += 1
+            kept = {id(mutation) for group in waiting for mutation in group.mutations}
+            dropped = [each for group in self._groups for each in group.mutations if id(each) not in kept]
+            if dropped:
+                _logger.error(
+                    "it is unknown whether kopf wrote the status of %s, since its fields have been changed again. "
+                    "Dropped, because it could count twice: %s. With token=, batchers recognize what they wrote",
+                    self._target,
+                    ", ".join(sorted({_described(mutation) for mutation in dropped})),
+                )
+        self._groups = [group for group in waiting if group.mutations]
+        self._sent.clear()
+
+    def _count_try(self, version: Version) -> None:
         """Count a try on a version; give everything up if there were too many."""
-        limit = self._policy.limit
+        limit, timeout = self._policy.limit, self._policy.flush_timeout
         now = self._policy.clock.monotonic()
-        if not self._tries:
-            self._deadline = now + self._policy.flush_timeout
+        if self._tries:  # the process may have been stopped in between, so one pause is not enough
+            self._tried_for += min(now - self._last_try, timeout / 2)
+        else:
+            self._tried_for = 0.0
+        self._last_try = now
         self._tries[version] += 1
-        if self._tries[version] <= limit and (len(self._tries) <= limit or now <= self._deadline):
+        if self._tries[version] <= limit and (len(self._tries) <= limit or self._tried_for <= timeout):
             return
         _logger.error(
             "kopf could not write the status of %s in %d attempts: either another writer was faster each time, or the "
             "schema of the CRD does not allow it. Not written: %s",
             self._target,
             self._tries.total() - 1,
-            ", ".join(sorted({f"status.{format_path(path)}" for sent in self._sent for path in sent.paths})),
+            ", ".join(sorted({f"status.{format_path(path)}" for path in self._last_paths})),
         )
         for group in self._groups:
             group.counts["failed"] += 1
@@ -339,11 +447,33 @@ class StatusFunction:
                 self._target,
             )
 
-    def _remember(self, computed: JSONObject, paths: Sequence[Path]) -> None:
-        mark = self._policy.new_mark()
-        if self._policy.token is not None:
-            set_path(computed, self._policy.token, mark)
-        self._sent.append(_Sent(copy_json(computed), paths, len(self._groups), mark))
+    def _remember(self, before: _Seen, computed: JSONObject, paths: Sequence[Path]) -> None:
+        self._last_paths = paths
+        mark, token = self._policy.new_mark(), self._policy.token
+        if token is not None:
+            set_path(computed, token, with_mark(marks_at(before.status, token), mark))
+        if self._sent and is_older(before.version, self._sent[-1].before.version):
+            return  # a newer version exists, so it is refused
+        write = SentWrite(self._sender, before.uid, before.version, frozenset(path[0] for path in paths))
+        self._target.memory.sent(write)
+        self._sent.append(_Sent(before, copy_json(computed), paths, len(self._groups), mark, write))
+
+
+def _lacks_items(status: Mapping[str, Any], sent: _Sent, path: Path) -> bool:
+    """Return whether a list that others only append to does not continue with the items that were passed to kopf.
+
+    The write was conditional, so its items would be the first ones after those of the version that it was computed on.
+    """
+    now, before, computed = (get_path(each, path) or [] for each in (status, sent.before.status, sent.computed))
+    if not (isinstance(now, list) and isinstance(before, list) and isinstance(computed, list)):
+        return False
+    is_appended = len(computed) > len(before) and equal(computed[: len(before)], before)
+    return is_appended and equal(now[: len(before)], before) and not equal(now[: len(computed)], computed)
+
+
+def _described(mutation: Mutation) -> str:
+    where = ", ".join(f"status.{format_path(path)}" for path in mutation.paths)
+    return f"{mutation.verb} {where}" if where else mutation.verb
 
 
 def _trigger_event(body: JSONObject, policy: Policy) -> None:

@@ -5,7 +5,6 @@ None of them is imported here.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections import OrderedDict
@@ -15,6 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from reconciler.cancellation import RunningTimeout
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, error_from_response
 from reconciler.http import parse_retry_after
@@ -214,7 +214,7 @@ class AsyncioClientWriter(OfficialWriter):
             "auth_settings": AUTH,
         }
         try:
-            async with asyncio.timeout(self.request_timeout):
+            async with RunningTimeout(self.request_timeout):
                 status, answer_headers, content = await self._call(method, path, arguments)
         except Exception as error:
             transport_error = from_aiohttp(f"{method} {path}", error)
@@ -292,8 +292,8 @@ class BlockingClientWriter(OfficialWriter):
     ) -> JSONObject:
         with before_sending(f"{method} {path}"):
             url, all_headers = self._address(method, path, query, {"Accept": "application/json", **(headers or {})})
-        timeout = sys.modules["urllib3"].Timeout(total=max(self.request_timeout, self._MIN_TIMEOUT))
-        began = current_clock().monotonic()
+        limit, began = max(self.request_timeout, self._MIN_TIMEOUT), current_clock().monotonic()
+        timeout = sys.modules["urllib3"].Timeout(total=limit)
         try:
             response = self._api_client.rest_client.pool_manager.request(
                 method, url, body=body, headers=all_headers, timeout=timeout, retries=False
@@ -304,7 +304,8 @@ class BlockingClientWriter(OfficialWriter):
                 raise
             raise transport_error from shown_cause(error)
         finally:
-            self.request_timeout -= current_clock().monotonic() - began
+            # The rest is for the write after a discovery, also if the process was stopped during the discovery.
+            self.request_timeout = max(limit / 3, limit - (current_clock().monotonic() - began))
         answer_headers = response.headers.items()
         document, self.warnings = read_answer(f"{method} {path}", response.status, answer_headers, response.data)
         return document
@@ -345,12 +346,11 @@ def read_answer(
         document = None
     if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
         return document, [value for name, value in named if name == "warning"]
-    header = next((value for name, value in named if name == "retry-after"), "")
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=parse_retry_after(header, current_clock().now()),
+        retry_after=parse_retry_after(dict(reversed(named)), current_clock().now()),
         request=request,
     )
 

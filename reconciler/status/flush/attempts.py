@@ -14,6 +14,7 @@ from reconciler.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    NotSent,
     NotServed,
     RequestTooLarge,
     ServerError,
@@ -21,6 +22,7 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
+from reconciler.meta import parse_version
 from reconciler.status.errors import (
     StatusConflict,
     StatusError,
@@ -33,6 +35,7 @@ from reconciler.status.errors import (
     listed,
 )
 from reconciler.status.flush.effects import Effect, Read, Sleep, Target, Write
+from reconciler.status.flush.memory import SentWrite
 from reconciler.status.options import BACKOFF, Policy
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from reconciler.status.record.mutations import Mutation
     from reconciler.wire import JSONObject
 
-__all__ = ["Attempts", "is_final"]
+__all__ = ["Attempts", "is_refusal"]
 
 NO_REPLAY = "a checkpoint does not replay"
 
@@ -75,6 +78,13 @@ def is_final(error: Exception) -> TypeGuard[APIError]:
     return error.status >= 300 and not isinstance(error, (Conflict, NotFound, TooManyRequests))
 
 
+def is_refusal(error: Exception) -> bool:
+    """Return whether a write that ended with this error was certainly not applied."""
+    if isinstance(error, APIError):
+        return is_final(error) if isinstance(error, ServerError) else error.status >= 300
+    return isinstance(error, NotSent)
+
+
 class Attempts:
     """The requests of one flush, and the errors that it can end in.
 
@@ -88,12 +98,15 @@ class Attempts:
         mutations: what is still to write; named in errors.
         uncertain: whether a write of this flush ended with an unknown outcome that has not been resolved since.
         last: the last failure.
+        sent: the last write, as other flushes see it; None before the first.
     """
 
     def __init__(self, target: Target, policy: Policy, counts: dict[str, int], mutations: Sequence[Mutation]) -> None:
         self.mutations = tuple(mutations)
         self.uncertain = False
         self.last: Exception | None = None
+        self.sent: SentWrite | None = None
+        self._sender = object()
         self._target = target
         self._policy = policy
         self._counts = counts
@@ -125,10 +138,15 @@ class Attempts:
         self._counts["attempts"] += 1
         self._in_flight = True
         subresource = None if desired.to_main else self._policy.subresource
+        tip = desired.tip
+        sent = self.sent = SentWrite(self._sender, tip.uid, parse_version(tip.version), frozenset(desired.diff))
+        self._target.memory.sent(sent)
         try:
             answer: JSONObject = yield Write(desired.body, desired.strategy, subresource)
-        except Exception:  # only these: closing or cancelling this generator leaves the request in flight
+        except Exception as error:  # only these: closing or cancelling this generator leaves the request in flight
             self._in_flight = False
+            if is_refusal(error):
+                self._target.memory.refused(sent)
             raise
         self._in_flight = False
         return answer

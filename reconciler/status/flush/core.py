@@ -39,7 +39,7 @@ from reconciler.status.errors import StatusContested, StatusRejected, StatusSubr
 from reconciler.status.flush.attempts import Attempts, is_final
 from reconciler.status.flush.desired import DesiredStatus, desired_status, takeover_of
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Target, WriteReport
-from reconciler.status.flush.replay import UnansweredWrites, select_replayable
+from reconciler.status.flush.replay import UnansweredWrites, has_mark, marks_at, select_replayable
 from reconciler.status.options import Policy
 from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.record.snapshot import Snapshot, owners_of, owns
@@ -161,17 +161,17 @@ class Flush:
         if not self._mark or not self.attempts.is_unknown:
             return self._unanswered
         sent_on = self._sent_on
-        writes = self._unanswered or UnansweredWrites(self._token_of(sent_on), parse_version(sent_on.version))
+        writes = self._unanswered or UnansweredWrites(self._marks_in(sent_on), parse_version(sent_on.version))
         return writes.with_write(self._mark, self.attempts.mutations)
 
-    def _token_of(self, snapshot: Snapshot) -> Any:
-        return get_path(snapshot.status, self._policy.token or ())
+    def _marks_in(self, snapshot: Snapshot) -> tuple[str, ...]:
+        return marks_at(snapshot.status, self._policy.token)
 
     def _settle(self, fresh: Snapshot) -> None:
         """Leave out what an earlier write turns out to have stored."""
         if self._unanswered is not None:
             kept, self._unanswered = self._unanswered.settle(
-                self._token_of(fresh), parse_version(fresh.version), self.attempts.mutations
+                self._marks_in(fresh), parse_version(fresh.version), self.attempts.mutations
             )
             self.attempts.mutations = tuple(kept)
 
@@ -386,25 +386,20 @@ class Flush:
 
     def _was_applied(self, desired: DesiredStatus, fresh: Snapshot) -> bool | None:
         """Return whether a newer version shows that the write was applied; None if it cannot be told."""
-        token = self._policy.token
-        if token is not None:
-            mark = get_path(fresh.status, token)
-            if mark == self._mark:
-                return True
-            if equal(mark, get_path(desired.tip.status, token)):
-                return False
-            if self._unanswered is not None and any(mark == sent for sent, _ in self._unanswered.writes):
-                return False  # an earlier write was applied instead of this one
+        if self._mark:
+            return has_mark(self._mark, self._marks_in(desired.tip), self._marks_in(fresh))
         missing = desired.missing_in(fresh.status)
         if missing and not self._is_foreseen(missing, desired, fresh):
             return None
         if all(m.idempotent for m in desired.mutations):
             return True
-        # The same number can be the sum of another writer's additions. The server's managedFields show who wrote it.
-        manager = self._target.field_manager
+        # The same number can be the sum of another writer's additions. The server's managedFields show the manager that
+        # wrote it, but not which of its flushes did.
+        manager, sent = self._target.field_manager, self.attempts.sent
         written = [path for path in desired.fields if get_path(fresh.status, path) is not None]
-        own = not manager or all(owns(fresh.managed_fields, manager, path) for path in written)
-        return True if own else None
+        own = bool(manager) and all(owns(fresh.managed_fields, manager, path) for path in written)
+        alone = sent is not None and not self._target.memory.may_be_of_another(sent)
+        return True if own and alone else None
 
     def _is_as_expected(self, desired: DesiredStatus, stored: Snapshot) -> bool:
         """Return whether the server stored what was computed, or changed it in the same way as before."""

@@ -27,6 +27,7 @@ from reconciler.meta import (
     upgrade_managed_fields,
 )
 from reconciler.status.flush.effects import Target
+from reconciler.status.flush.replay import marks_at, with_mark
 from reconciler.status.options import Policy
 from reconciler.status.record.conversion import copy_json
 from reconciler.status.record.keyed import first_by_key, item_key
@@ -108,7 +109,7 @@ def desired_status(
         mutations: what was applied.
         computed: the result, which is changed.
         statistics: what else applying them did.
-        mark: the id to leave at the policy's token path, if it has one and there is something to write.
+        mark: the id to add at the policy's token path, if it has one and there is something to write.
     """
     diff: JSONObject = {}
     if not identical(tip.status, computed):
@@ -124,7 +125,7 @@ def desired_status(
         if target.memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
             computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
     if diff and policy.token is not None:
-        set_path(computed, policy.token, mark)
+        set_path(computed, policy.token, with_mark(marks_at(tip.status, policy.token), mark))
         diff = merge_diff(tip.status, computed)
     if not diff:
         body = {}

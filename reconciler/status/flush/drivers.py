@@ -3,17 +3,22 @@
 The flushes of a batcher run one after the other, shielded from cancellation, each within its time. That time is divided
 among the requests: a request may use two thirds of what is left. So a stalled write is cut off while there is time to
 read it back and to send it again; this also applies to a stalled read.
+
+Only time in which the process ran counts. A pause, of a stopped process, a suspended machine or a blocked event loop,
+says nothing about the server: the response is often there when it ends, and if not, the write must be read back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
+from reconciler.cancellation import RunningTimeout
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
 from reconciler.meta import current_cycle
@@ -38,33 +43,42 @@ class _Budget:
     """The time that one flush may take; it can be shortened while the flush runs.
 
     Args:
-        now: monotonic seconds, of the same clock as in all other calls.
         seconds: how long the flush may take.
     """
 
-    def __init__(self, now: float, seconds: float) -> None:
-        self._end = now + seconds
-        self._timeout: asyncio.Timeout | None = None  # of the request in progress
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+        self._request: RunningTimeout | None = None  # the request in progress
 
-    def allows(self, now: float, pause: float = 0.0) -> bool:
+    def spend(self, seconds: float) -> None:
+        """Count time that was used."""
+        self._left -= seconds
+
+    def allows(self, pause: float = 0.0) -> bool:
         """Return whether time is left after a pause."""
-        return now + pause < self._end
+        return pause < self._left
 
-    def share(self, now: float) -> float:
+    def share(self) -> float:
         """Return the seconds that a request may take."""
-        return max(0.0, self._end - now) * SHARE
+        return max(0.0, self._left) * SHARE
 
-    def timeout(self, now: float) -> asyncio.Timeout:
-        """Return the timeout of a request that starts now, on the running event loop."""
-        self._timeout = asyncio.timeout(self.share(now))
-        return self._timeout
+    def start_request(self) -> RunningTimeout:
+        """Return the timeout of a request on the running event loop."""
+        self._request = RunningTimeout(self.share())
+        return self._request
 
-    def shorten(self, now: float, seconds: float) -> None:
+    def end_request(self) -> None:
+        """Count the time of the request."""
+        if self._request is not None:
+            self.spend(self._request.spent)
+            self._request = None
+
+    def shorten(self, seconds: float) -> None:
         """Leave no more than these seconds, and its share of them to the request in progress."""
-        self._end = min(self._end, now + seconds)
-        timeout, latest = self._timeout, now + self.share(now)
-        if timeout is not None and not timeout.expired() and (timeout.when() or latest) > latest:
-            timeout.reschedule(latest)
+        spent = 0.0 if self._request is None else self._request.spent
+        self._left = min(self._left, spent + seconds)
+        if self._request is not None:
+            self._request.shorten((self._left - spent) * SHARE)
 
 
 class AsyncDriver:
@@ -117,8 +131,7 @@ class AsyncDriver:
     async def _send(
         self, session: Session, pending: PendingFlush, seconds: float, ended: asyncio.Future[None] | None = None
     ) -> None:
-        now = asyncio.get_running_loop().time()
-        self._budget = budget = _Budget(now, min(seconds, SHUTDOWN_TIMEOUT) if self._is_short_of_time else seconds)
+        self._budget = budget = _Budget(min(seconds, SHUTDOWN_TIMEOUT) if self._is_short_of_time else seconds)
         try:
             result = await self._drive(pending, budget)
         except BaseException as error:
@@ -145,20 +158,21 @@ class AsyncDriver:
 
     async def _perform(self, pending: PendingFlush, effect: Effect, budget: _Budget) -> Callable[[], Effect]:
         """Perform an effect, and return the call that hands its result or error to the flush."""
-        now = asyncio.get_running_loop().time()
         try:
             answer: JSONObject | None = None
             if isinstance(effect, Sleep):
-                if not budget.allows(now, effect.seconds):
+                if not budget.allows(effect.seconds):
                     raise pending.flush.attempts.abandoned()
                 await asyncio.sleep(effect.seconds)
+                budget.spend(effect.seconds)
             else:
-                answer = await self._request(effect, budget.timeout(now))
+                answer = await self._request(effect, budget)
         except Exception as error:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
             return partial(pending.effects.throw, error)
         return partial(pending.effects.send, answer)
 
-    async def _request(self, effect: Read | Write, limit: asyncio.Timeout) -> JSONObject:
+    async def _request(self, effect: Read | Write, budget: _Budget) -> JSONObject:
+        limit = budget.start_request()
         try:
             async with limit:
                 if isinstance(effect, Read):
@@ -168,6 +182,8 @@ class AsyncDriver:
             if limit.expired():
                 raise OutcomeUnknown("no response within the request's share of the time for the flush") from None
             raise
+        finally:
+            budget.end_request()
 
     def _shorten_on_shutdown(self) -> None:
         """Shorten the time of the flush if the cancellation comes from a controller that is stopping."""
@@ -176,7 +192,7 @@ class AsyncDriver:
             return
         self._is_short_of_time = True
         if self._budget is not None:
-            self._budget.shorten(asyncio.get_running_loop().time(), SHUTDOWN_TIMEOUT)
+            self._budget.shorten(SHUTDOWN_TIMEOUT)
 
 
 async def _wait_shielded(
@@ -247,7 +263,7 @@ class BlockingDriver:
         pending = session.begin(checkpoint=checkpoint)
         if pending is None:
             return
-        budget = _Budget(self._clock.monotonic(), seconds)
+        budget = _Budget(seconds)
         try:
             result = self._drive(pending, budget)
         except BaseException as error:
@@ -262,7 +278,7 @@ class BlockingDriver:
             # No cancellation reaches a thread that waits for a request, so the controller is asked before each one.
             if cycle is not None and cycle.stopping and not is_short_of_time:
                 is_short_of_time = True
-                budget.shorten(self._clock.monotonic(), SHUTDOWN_TIMEOUT)
+                budget.shorten(SHUTDOWN_TIMEOUT)
             try:
                 answer = self._perform(pending, effect, budget)
             except Exception as error:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
@@ -276,17 +292,24 @@ class BlockingDriver:
                 return result
 
     def _perform(self, pending: PendingFlush, effect: Effect, budget: _Budget) -> JSONObject | None:
-        now = self._clock.monotonic()
         pause = effect.seconds if isinstance(effect, Sleep) else 0.0
-        if not budget.allows(now, pause):
+        if not budget.allows(pause):
             raise pending.flush.attempts.abandoned()
         if isinstance(effect, Sleep):
             sleep(pause)
+            budget.spend(pause)
             return None
+        began, limit = self._clock.monotonic(), math.inf
         if hasattr(self._writer, "request_timeout"):
-            self._writer.request_timeout = budget.share(now)
-        if isinstance(effect, Read):
-            read: JSONObject = self._writer.read()
-            return read
-        written: JSONObject = self._writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
-        return written
+            self._writer.request_timeout = limit = budget.share()
+        try:
+            if isinstance(effect, Read):
+                read: JSONObject = self._writer.read()
+                return read
+            written: JSONObject = self._writer.write(
+                effect.body, strategy=effect.strategy, subresource=effect.subresource
+            )
+            return written
+        finally:
+            # A request that the writer limits ends in time, so the process was stopped if it took longer.
+            budget.spend(min(limit, self._clock.monotonic() - began))

@@ -6,7 +6,9 @@ memory keeps, for each object and path, what was wanted and what was stored inst
 same stored value is not sent again. Anything else is sent, and every write is sent whole. What one object taught never
 affects another object. It is forgotten after ten minutes, because schemas and webhooks change.
 
-The memory also keeps which dropped fields were reported.
+The memory also keeps which dropped fields were reported, and which fields were sent last. The owner of a field shows
+only that some flush under a field manager wrote it; what other flushes sent shows whether that can have been another
+one.
 
 It is bounded: beyond the limits an occasional useless request is made.
 """
@@ -19,14 +21,16 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler.meta import GroupVersionKind, get_path
+import msgspec
+
+from reconciler.meta import GroupVersionKind, Version, get_path, is_older
 from reconciler.status.record.conversion import digest
 
 if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.status.record.mutations import Path
 
-__all__ = ["RETRY_AFTER", "StatusMemory", "memory_of"]
+__all__ = ["RETRY_AFTER", "SentWrite", "StatusMemory", "memory_of"]
 
 RETRY_AFTER = 600.0
 """Seconds after which the value is sent again. A schema changes rarely, and a useless request costs little."""
@@ -34,11 +38,28 @@ RETRY_AFTER = 600.0
 MAX_ANSWERS = 10_000
 MAX_KINDS = 256
 MAX_PATHS = 256
+MAX_SENT = 10_000
 
 ITEM = "*"
 """The key in a path that stands for all items of a list."""
 
 _TRANSITION_TIME = "lastTransitionTime"
+
+
+class SentWrite(msgspec.Struct, frozen=True, eq=False):
+    """A write that was sent, and that may have been applied.
+
+    Attributes:
+        sender: identifies the flush; compared by identity.
+        uid: of the object.
+        version: the resourceVersion that it was conditional on.
+        fields: the members of the status that it changed something in.
+    """
+
+    sender: object
+    uid: str
+    version: Version
+    fields: frozenset[str]
 
 
 class StatusMemory:
@@ -47,6 +68,8 @@ class StatusMemory:
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[str, Path], tuple[bytes, bytes, float]] = OrderedDict()
         self._reported: OrderedDict[GroupVersionKind, set[Path]] = OrderedDict()
+        self._sent: OrderedDict[SentWrite, None] = OrderedDict()
+        self._newest_forgotten: Version | None = None
         self._lock = threading.Lock()
 
     @property
@@ -99,6 +122,37 @@ class StatusMemory:
             news = [path for path in _missing(wanted, stored) if path not in reported]
             reported.update(news[: MAX_PATHS - len(reported)])
             return news
+
+    def sent(self, write: SentWrite) -> None:
+        """Remember a write that is about to be sent."""
+        with self._lock:
+            self._sent[write] = None
+            if len(self._sent) > MAX_SENT:
+                forgotten = self._sent.popitem(last=False)[0].version
+                if not is_older(forgotten, self._newest_forgotten):
+                    self._newest_forgotten = forgotten
+
+    def refused(self, write: SentWrite) -> None:
+        """Forget a write that was certainly not applied."""
+        with self._lock:
+            self._sent.pop(write, None)
+
+    def may_be_of_another(self, write: SentWrite) -> bool:
+        """Return whether another flush may have written what a version newer than the write's shows in its fields.
+
+        A write that was conditional on an older version than this one cannot have been applied after it.
+        """
+        with self._lock:
+            forgotten = self._newest_forgotten
+            if forgotten is not None and not is_older(forgotten, write.version):
+                return True
+            return any(
+                other.sender is not write.sender
+                and other.uid == write.uid
+                and other.fields & write.fields
+                and not is_older(other.version, write.version)
+                for other in self._sent
+            )
 
 
 _memories: weakref.WeakKeyDictionary[Any, StatusMemory] = weakref.WeakKeyDictionary()

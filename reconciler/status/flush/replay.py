@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from reconciler.meta import Version, delete_path, equal, format_path, get_path
+from reconciler.meta import Version, delete_path, equal, format_path, get_path, is_older
 from reconciler.status.record.conversion import copy_json
 from reconciler.status.record.keyed import item_key
 from reconciler.status.record.mutations import (
@@ -30,13 +30,30 @@ from reconciler.status.record.mutations import (
 if TYPE_CHECKING:
     from reconciler.status.record.mutations import Path
 
-__all__ = ["MAX_MUTATIONS", "Replayable", "UnansweredWrites", "Unsaved", "compacted", "select_replayable"]
+__all__ = [
+    "MAX_MARKS",
+    "MAX_MUTATIONS",
+    "Replayable",
+    "UnansweredWrites",
+    "Unsaved",
+    "compacted",
+    "has_mark",
+    "marks_at",
+    "select_replayable",
+    "with_mark",
+]
 
 MAX_MUTATIONS = 1000
 """Mutations kept for one object. A controller that fails to save for so long loses the oldest, which are counted."""
 
 MAX_WRITES = 8
 """Unanswered writes that are remembered for one object; it is unlikely that an older one is still applied."""
+
+MAX_MARKS = 8
+"""Marks in the field of a token: those of the newest writes. A write that follows one without a response must not
+remove the evidence of it, and neither may another batcher with the same token."""
+
+Marks = tuple[str, ...]
 
 
 class Replayable(NamedTuple):
@@ -206,40 +223,69 @@ def _combined(earlier: Mutation, later: Mutation) -> Mutation:
     return later
 
 
+def marks_at(status: Mapping[str, Any], token: Path | None) -> Marks:
+    """Return the marks of the newest writes at the path of a token, the newest last."""
+    stored = get_path(status, token) if token else None
+    return tuple(stored.split()) if isinstance(stored, str) else ()
+
+
+def with_mark(marks: Marks, mark: str) -> str:
+    """Return what a write with a mark leaves at the path of the token."""
+    return " ".join((*marks, mark)[-MAX_MARKS:])
+
+
+def has_mark(mark: str, before: Marks, now: Marks) -> bool | None:
+    """Return whether a write left its mark; None if that cannot be told.
+
+    Every write adds its mark behind those that it found, and the oldest are dropped first. So if the newest mark that
+    the write found is still there, its own would be too.
+
+    Args:
+        mark: the write's.
+        before: the marks in the version that it was sent on.
+        now: those in a version in which it would be visible.
+    """
+    if mark in now:
+        return True
+    complete = before[-1] in now if before else len(now) < MAX_MARKS
+    return False if complete else None
+
+
 class UnansweredWrites(NamedTuple):
-    """Writes that may have been applied, or may still be; the token stored in the object shows which one was.
+    """Writes that may have been applied, or may still be; the marks stored in the object show which one was.
 
     Attributes:
-        token: the token that was stored when they were sent.
+        marks: those that were stored when they were sent.
         version: the resourceVersion that the first was conditional on.
         writes: the mark of each write, and the mutations in it.
     """
 
-    token: Any
+    marks: Marks
     version: Version
     writes: tuple[tuple[str, tuple[Mutation, ...]], ...] = ()
 
     def settle(
-        self, token: Any, version: Version, mutations: Sequence[Mutation]
+        self, marks: Marks, version: Version, mutations: Sequence[Mutation]
     ) -> tuple[list[Mutation], UnansweredWrites | None]:
         """Return the mutations that must still be written, and the writes that stay unanswered.
 
         A version older than the writes shows nothing: a write conditional on it is refused, and the object is read
-        again. If the stored token is not the mark of one of the writes, it is unknown which of them were applied; see
-        `repeatable`.
+        again. If the marks do not show whether one of the writes was applied, see `repeatable`.
 
         Args:
-            token: the token in a version of the object.
+            marks: those in a version of the object.
             version: its resourceVersion.
             mutations: those in the writes, and others.
         """
-        older = isinstance(version, int) and isinstance(self.version, int) and version < self.version
-        if older or equal(token, self.token):
+        if is_older(version, self.version):
             return list(mutations), self
-        applied = next((set(map(id, sent)) for mark, sent in self.writes if mark == token), None)
-        if applied is not None:
+        found = [has_mark(mark, self.marks, marks) for mark, _ in self.writes]
+        if True in found:
+            applied = set(map(id, self.writes[found.index(True)][1]))
             return [each for each in mutations if id(each) not in applied], None
-        return self.repeatable(mutations), None
+        if None in found:
+            return self.repeatable(mutations), None
+        return list(mutations), self
 
     def repeatable(self, mutations: Sequence[Mutation]) -> list[Mutation]:
         """Return the mutations except those in the writes that must not be applied twice."""
@@ -248,7 +294,7 @@ class UnansweredWrites(NamedTuple):
 
     def with_write(self, mark: str, mutations: Sequence[Mutation]) -> UnansweredWrites:
         """Return these writes and one more."""
-        return UnansweredWrites(self.token, self.version, (*self.writes, (mark, tuple(mutations)))[-MAX_WRITES:])
+        return UnansweredWrites(self.marks, self.version, (*self.writes, (mark, tuple(mutations)))[-MAX_WRITES:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from reconciler.reporting import log_metrics_failure, report
 from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush.core import Flush
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
-from reconciler.status.flush.replay import UnansweredWrites, Unsaved, select_replayable
+from reconciler.status.flush.replay import UnansweredWrites, Unsaved, marks_at, select_replayable
 from reconciler.status.options import Policy
 from reconciler.status.record.conversion import copy_json
 from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
@@ -338,8 +338,8 @@ class Session:
             if self.policy.token is None:
                 mutations = unsaved.unanswered.repeatable(mutations)
             else:
-                token, version = get_path(self._tip.status, self.policy.token), parse_version(self._tip.version)
-                mutations, self._unanswered = unsaved.unanswered.settle(token, version, mutations)
+                marks, version = marks_at(self._tip.status, self.policy.token), parse_version(self._tip.version)
+                mutations, self._unanswered = unsaved.unanswered.settle(marks, version, mutations)
         replayable = select_replayable(
             mutations, unsaved.base, self._tip.status, owned=lambda path: owns(fields, manager, path)
         )

@@ -20,6 +20,7 @@ DEFAULTS = {
     "stop the leader": 3,
     "stop the API server": 3,
     "restore etcd": 2,
+    "step a clock": 4,
 }
 
 

@@ -20,7 +20,7 @@ from reconciler import Client
 from reconciler.errors import AlreadyExists, APIError, TransportError
 from reconciler.notification import NotificationRequest
 from reconciler.testing.control_plane import ControlPlane
-from tests.campaigns.faults import channels
+from tests.campaigns.faults import channels, receiver
 from tests.campaigns.faults.replica import Replica
 
 NAMESPACE = "default"
@@ -39,6 +39,7 @@ FAULTS = (
     "stop the leader",
     "stop the API server",
     "restore etcd",
+    "step a clock",
 )
 
 
@@ -117,6 +118,10 @@ class Campaign:
                 os.kill(pid, signal.SIGCONT)
             case "restore etcd":
                 await self._restore()
+            case "step a clock":
+                replica = self._leader() if self._rng.random() < 0.8 else self._rng.choice(self.replicas)
+                replica.set_clock(self._rng.choice([-7200, -30, 0, 30, 7200]))
+                await asyncio.sleep(self._rng.uniform(1, 6))
 
     async def _kill(self, program: Any) -> None:
         os.kill(self.plane.pid(program), signal.SIGKILL)
@@ -203,7 +208,11 @@ async def prepared(*, seed: int, requests: int, faults: Counter[str], minutes: f
     with tempfile.TemporaryDirectory(prefix="campaign-") as place:
         directory = Path(place)
         channels.install(directory / "site")
-        async with ControlPlane(users=users, audit_level="Request") as plane, plane.client() as client:
+        async with (
+            _receiver(directory / "calls") as port,
+            ControlPlane(users=users, audit_level="Request") as plane,
+            plane.client() as client,
+        ):
             await client.apply(NotificationRequest.crd())
             until = time.monotonic() + minutes * 60
             campaign = Campaign(seed, requests, faults, until, plane, client, directory)
@@ -212,7 +221,7 @@ async def prepared(*, seed: int, requests: int, faults: Counter[str], minutes: f
                     config = plane.write_kubeconfig(directory / f"{user}.kubeconfig", user=user)
                     options = ["run", "notification", "--kubeconfig", str(config), "--namespace", NAMESPACE]
                     options += ["--workers", "20", "--leader-election", LEASE]
-                    campaign.replicas.append(Replica(user, options, directory))
+                    campaign.replicas.append(Replica(user, options, directory, port))
                 yield campaign
             except BaseException:
                 for replica in campaign.replicas:
@@ -222,6 +231,21 @@ async def prepared(*, seed: int, requests: int, faults: Counter[str], minutes: f
             finally:
                 for replica in campaign.replicas:
                     await replica.abandon()
+
+
+@contextlib.asynccontextmanager
+async def _receiver(file: Path) -> AsyncIterator[str]:
+    """Start the receiver in a process of its own; yield its port."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, receiver.__file__, str(file), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield (await process.stdout.readline()).decode().strip()
+    finally:
+        process.stdin.close()
+        await process.wait()
 
 
 def _say(text: str) -> None:

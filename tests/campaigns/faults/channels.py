@@ -1,4 +1,4 @@
-"""Channels that fail at random and record each call before and after it, with fsync, for the judge.
+"""Channels that call the receiver of a campaign, and its record of the calls.
 
 A separate distribution offers them to ``reconciler run notification`` by entry points; see `install`.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
-import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from reconciler.clock import SystemClock, use_clock
 from reconciler.controller import current_run
 from reconciler.notification import (
     DeferredDeliveryError,
@@ -22,24 +22,34 @@ from reconciler.notification import (
 )
 
 NAMES = ("one", "two", "three")
-FILE = "CALLS"
-"""The environment variable that names the file of the calls."""
+PORT = "RECEIVER"
+"""The environment variable that names the port of the receiver."""
+
+CLOCK = "WALL_CLOCK"
+"""The environment variable that names the file with the seconds by which the process's wall clock is wrong."""
 
 
-class Recording:
-    """A channel that writes a line to a file; a third of the calls fail."""
+class SteppedClock(SystemClock):
+    """The machine's clocks, with a wall clock that the campaign sets."""
+
+    def now(self) -> datetime:
+        file = Path(os.environ[CLOCK])
+        return super().now() + timedelta(seconds=float(file.read_text()) if file.exists() else 0.0)
+
+
+if CLOCK in os.environ:
+    _in_force = use_clock(SteppedClock())  # ends with the process
+    _in_force.__enter__()
+
+
+class Calling:
+    """A channel that calls the receiver, and fails as its answer says."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._file = os.open(os.environ[FILE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     async def deliver(self, message: Message) -> None:
-        message.mark_sent()
-        run = current_run()
-        self._write("call", message, cycle=run.reconcile_id if run is not None else "")
-        await asyncio.sleep(random.uniform(0, 0.3))
-        chance = random.random()
-        self._write("failed" if chance < 0.33 else "delivered", message)
+        chance = float(await self._call(message))
         if chance < 0.25:
             raise RetryableDeliveryError("503")
         if chance < 0.3:
@@ -47,30 +57,34 @@ class Recording:
         if chance < 0.33:
             raise PermanentDeliveryError("410")
 
-    def _write(self, what: str, message: Message, **more: Any) -> None:
-        entry = {
-            "what": what,
-            "time": time.time(),
+    async def _call(self, message: Message) -> bytes:
+        run = current_run()
+        call = {
             "request": message.name,
             "channel": self.name,
             "attempt": message.attempt,
             "process": os.getpid(),
-            **more,
+            "cycle": run.reconcile_id if run is not None else "",
         }
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
-        os.fsync(self._file)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(os.environ[PORT]))
+        try:
+            message.mark_sent()
+            writer.write(json.dumps(call).encode() + b"\n")
+            return await reader.readline()
+        finally:
+            writer.close()
 
 
-def one() -> Recording:
-    return Recording("one")
+def one() -> Calling:
+    return Calling("one")
 
 
-def two() -> Recording:
-    return Recording("two")
+def two() -> Calling:
+    return Calling("two")
 
 
-def three() -> Recording:
-    return Recording("three")
+def three() -> Calling:
+    return Calling("three")
 
 
 def install(directory: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.campaigns.faults.channels import FILE
+from tests.campaigns.faults.channels import CLOCK, PORT
 
 ROOT = Path(__file__).parents[3]
 STARTER = ROOT / "tests" / "notification" / "starter.py"
@@ -40,13 +40,16 @@ class Replica:
         user: its user in the control plane.
         options: the command line after ``reconciler``.
         directory: its working directory; ``site`` in it contains the channels.
+        port: the port of the receiver.
     """
 
-    def __init__(self, user: str, options: Sequence[str], directory: Path) -> None:
+    def __init__(self, user: str, options: Sequence[str], directory: Path, port: str) -> None:
         self.user = user
         self.lives: list[ProcessLife] = []
         self._options = options
         self._directory = directory
+        self._clock = directory / f"{user}.clock"
+        self._port = port
         self._ending = False
         self._up = asyncio.Event()
         self._task = asyncio.create_task(self._run())
@@ -63,7 +66,7 @@ class Replica:
 
     async def _run(self) -> None:
         path = os.pathsep.join([str(self._directory / "site"), str(ROOT)])
-        environment = {**os.environ, "PYTHONPATH": path, FILE: str(self._directory / "calls")}
+        environment = {**os.environ, "PYTHONPATH": path, PORT: self._port, CLOCK: str(self._clock)}
         with (self._directory / f"{self.user}.log").open("ab") as log:
             starter = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -94,6 +97,12 @@ class Replica:
         os.kill(life.pid, signal.SIGKILL)
         while life.code is None:  # noqa: ASYNC110 - another task reads it
             await asyncio.sleep(0.01)
+
+    def set_clock(self, wrong_by: float) -> None:
+        """Set the wall clock of the process, and of those to come, to a wrong time."""
+        file = self._clock.with_suffix(".new")
+        file.write_text(str(wrong_by))
+        file.replace(self._clock)
 
     async def stop_for(self, seconds: float) -> None:
         """Stop the process with SIGSTOP for some seconds."""

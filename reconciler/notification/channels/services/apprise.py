@@ -12,19 +12,21 @@ import contextvars
 import functools
 import io
 import logging
+import re
 import socket
-import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from pydantic import Field
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
 from reconciler.notification.channels.address_guard import canonical_host, check_literal, is_local
+from reconciler.notification.channels.apprise_plugins import HTTP_PLUGINS
 from reconciler.notification.channels.http import status_error
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
@@ -46,9 +48,10 @@ __all__ = ["AppriseChannel", "AppriseConfig"]
 RESPONSE_LIMIT = 65_536
 """Maximum bytes of a response that the library gets to see."""
 
-LOCAL_MODULES = frozenset({"blink1", "dbus", "glib", "gnome", "macosx", "syslog", "windows"})
-"""Modules of apprise that notify on this machine, where nobody looks."""
+_DECODINGS = 5
+"""How often a URL may be percent-encoded; plugins decode parts of it more than once."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TYPES = {"Critical": "failure", "High": "warning", "Medium": "info", "Low": "info"}
 
 
@@ -78,12 +81,14 @@ class _Exchange:
     """The requests of one delivery.
 
     Attributes:
+        through_proxy: whether a proxy resolves the host of the current request and connects to it.
         statuses: HTTP status codes, in order.
         failure: the latest failure: a response that is not a success, or no response.
     """
 
     config: AppriseConfig
     message: Message
+    through_proxy: bool = False
     statuses: list[int] = field(default_factory=list)
     failure: DeliveryError | None = None
 
@@ -134,8 +139,6 @@ class AppriseChannel:
         token = _exchange.set(exchange)
         try:
             plugin = self._plugin(url)
-            if not _uses_requests(plugin):
-                message.mark_sent()  # it does not pass through `_send`, so this is the latest possible time
             service = library.Apprise(asset=plugin.asset)
             service.add(plugin)
             delivered = service.notify(
@@ -152,6 +155,8 @@ class AppriseChannel:
     def _plugin(self, url: str) -> Any:
         """Return the plugin of a URL, with the options that the URL must not change."""
         library = _library()
+        if not _is_plain(url):
+            raise PermanentDeliveryError(f"credential {self._config.url_credential!r} contains a control character")
         asset = library.AppriseAsset(
             async_mode=False, service_timeout=0, storage_mode="memory", http_redirects=False, allow_templates=False
         )
@@ -160,8 +165,11 @@ class AppriseChannel:
             raise PermanentDeliveryError(
                 f"credential {self._config.url_credential!r} is not a valid Apprise URL of an installed service"
             )
-        if type(plugin).__module__.rpartition(".")[2] in LOCAL_MODULES:
-            raise PermanentDeliveryError(f"{plugin.service_name} notifies on the operator's machine, which is disabled")
+        module = type(plugin).__module__.removeprefix("apprise.plugins.").partition(".")[0]
+        if module not in HTTP_PLUGINS:
+            raise PermanentDeliveryError(f"{plugin.service_name} is not a service that is reached over HTTP only")
+        if any(isinstance(member, library.AppriseAttachment) and len(member) for member in vars(plugin).values()):
+            raise PermanentDeliveryError("the Apprise URL names a file, such as a template, which is disabled")
         plugin.retry, plugin.optional, plugin.redirects = 0, False, False
         plugin.overflow_mode = library.OverflowMode.TRUNCATE
         plugin.socket_connect_timeout = plugin.socket_read_timeout = self._config.timeout
@@ -176,6 +184,7 @@ def _library() -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # of modules that apprise replaces where they are gone
             import apprise
             import requests
+            import urllib3.util.connection
 
             apprise.Apprise.instantiate("json://localhost")  # loads all plugins, here and not in a delivery
     except ImportError:
@@ -191,13 +200,22 @@ def _library() -> Any:
 
     session_class: Any = requests.Session
     session_class.send = send
+    sockets: Any = urllib3.util.connection
+    sockets.create_connection = functools.partial(_connect, sockets.create_connection)
     for name in ("apprise", "urllib3.connectionpool"):
         logging.getLogger(name).addFilter(lambda _: _exchange.get() is None)
     return apprise
 
 
-def _uses_requests(plugin: Any) -> bool:
-    return hasattr(sys.modules[type(plugin).__module__], "requests")
+def _is_plain(url: str) -> bool:
+    """Return whether no control character is in a URL, however often a plugin decodes it."""
+    for _ in range(_DECODINGS):
+        if _CONTROL.search(url):
+            return False
+        before, url = url, unquote(url)
+        if url == before:
+            return True
+    return False
 
 
 def _send(
@@ -210,6 +228,8 @@ def _send(
     try:
         if not exchange.config.allow_local_addresses:
             _check_address(request.url or "")
+        proxies = {**(options.get("proxies") or {})}
+        exchange.through_proxy = requests.utils.select_proxy(request.url or "", proxies) is not None
         exchange.message.mark_sent()
         deadline = current_clock().monotonic() + timeout
         options = {**options, "timeout": timeout, "allow_redirects": False, "stream": True}
@@ -222,7 +242,7 @@ def _send(
         raise
     exchange.statuses.append(response.status_code)
     if not response.ok or response.is_redirect:
-        exchange.failure = status_error(response.status_code, "", response.headers.get("Retry-After", ""))
+        exchange.failure = status_error(response.status_code, "", response.headers)
     return response
 
 
@@ -250,9 +270,31 @@ def _check_address(url: str) -> None:
     host = canonical_host(target.host or "")
     check_literal(host)
     with contextlib.suppress(OSError, UnicodeError):  # then the request fails by itself
-        for found in socket.getaddrinfo(host, target.port, type=socket.SOCK_STREAM):
-            if is_local(str(found[4][0])):
-                raise PermanentDeliveryError(f"the service has the local address {found[4][0]}, which is blocked")
+        _resolve(host, target.port)
+
+
+def _resolve(host: str, port: int | None) -> list[str]:
+    """Return the addresses of a host, none of which is local."""
+    addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for address in addresses:
+        if is_local(address):
+            raise PermanentDeliveryError(f"the service has the local address {address}, which is blocked")
+    return addresses
+
+
+def _connect(connect: Any, address: tuple[str, int], *arguments: Any, **options: Any) -> socket.socket:
+    """Connect to one of the addresses that were checked: the name may have others when it is resolved again."""
+    exchange = _exchange.get()
+    if exchange is None or exchange.config.allow_local_addresses or exchange.through_proxy:
+        return cast("socket.socket", connect(address, *arguments, **options))
+    host, port = address
+    failure: OSError | None = None
+    for each in _resolve(host.strip("[]"), port):
+        try:
+            return cast("socket.socket", connect((each, port), *arguments, **options))
+        except OSError as error:
+            failure = error
+    raise failure or OSError(f"{host} has no address")
 
 
 def _no_response(error: Exception, timeout: float) -> DeliveryError:

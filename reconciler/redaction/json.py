@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.notification.redaction.names import Kind, kind_of_name, strong
-from reconciler.notification.redaction.text import PLACEHOLDER
-from reconciler.notification.redaction.values import USER_FLAGS, without_password
+from reconciler.redaction.harmless import looks_random
+from reconciler.redaction.names import Kind, kind_of_name, strong
+from reconciler.redaction.quotes import PLACEHOLDER
+from reconciler.redaction.values import USER_FLAGS, without_password
 
 __all__ = ["JSONText", "is_json"]
 
@@ -68,7 +69,8 @@ class JSONText:
     def _token(self, lexeme: str) -> str:
         frame = self._frames[-1]
         if lexeme in ("{", "["):
-            self._frames.append(_Frame(is_object=lexeme == "{", kind=frame.kind_of_value()))
+            kind = frame.kind_of_value()
+            self._frames.append(_Frame(is_object=lexeme == "{", kind=None if kind == "mixed" else kind))
         elif lexeme in ("}", "]"):
             self._frames.pop()
         elif lexeme == ",":
@@ -84,7 +86,7 @@ class JSONText:
         is_key = frame.is_object and frame.key is None
         if is_key:
             frame.key = clean = self._redact_text(text)
-        elif text and frame.kind_of_value() is not None:
+        elif text and (kind := frame.kind_of_value()) is not None and (kind != "mixed" or looks_random(text)):
             clean = PLACEHOLDER
         elif frame.before in USER_FLAGS:
             clean = without_password(text)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
 
-from reconciler.notification.redaction.names import KEY_OWNERS, NAME_HINTS, Kind, kind_of_name, strong
-from reconciler.notification.redaction.text import PLACEHOLDER, closing_quote
+from reconciler.redaction.harmless import is_harmless, is_placeholder, looks_random
+from reconciler.redaction.names import KEY_OWNERS, NAME_HINTS, Kind, kind_of_name, strong
+from reconciler.redaction.quotes import PLACEHOLDER, closing_quote
 
 __all__ = ["USER_FLAGS", "redact_values", "without_password"]
 
 STRUCTURE_LIMIT = 4096
 """Maximum characters of a mapping or list under a secret name that are redacted outside JSON."""
+
+REPEATED_LIMIT = 16
+"""Maximum values of one text that are searched elsewhere in it."""
+
+REPEATED_LENGTH = 8
+"""Minimum characters of such a value; a shorter one would occur in other words."""
 
 _LETTER = r"(?:2[dDeE]|3\d|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])"
 _WORD = re.compile(rf"(?:(?<=\\)[nrt])?((?:[\w.-]|%(?:25)*+{_LETTER}|\\{{1,16}}u00{_LETTER})++)")
@@ -18,12 +26,14 @@ _WORD = re.compile(rf"(?:(?<=\\)[nrt])?((?:[\w.-]|%(?:25)*+{_LETTER}|\\{{1,16}}u
 _QUOTE = r"(?:\\{0,32}[\"'`]|%(?:25)*+2[27]|&(?:quot|apos|\#0{0,4}3[49]|\#[xX]0{0,4}2[27]);)"
 _CLOSE = re.compile(_QUOTE)
 _OPEN = re.compile(rf"(?:[bBuUrRfF]{{1,2}}(?=[\"'])|@(?=[\"']))?{_QUOTE}")
-_OPERATOR = re.compile(r":=|={1,3}>?|->|:(?!//)|%(?:25)*+3[aAdD]|\\{1,16}u003[aAdD]|&\#(?:61|58|[xX]3[dDaA]);|&equals;")
+_OPERATOR = re.compile(
+    r":=|!?={1,3}>?|->|:(?!//)|(?:is|was)\b(?=[ \t])|-(?=[ \t]{1,8}[\"'])"
+    r"|%(?:25)*+3[aAdD]|\\{1,16}u003[aAdD]|&\#(?:61|58|[xX]3[dDaA]);|&equals;"
+)
 _SPACES = re.compile(r"\s*+")
 _BLANKS = re.compile(r"[ \t]*+")
 _NEWLINE = r"(?:\r?\n|\\{1,16}n)"
 """A line break, or its escape in JSON."""
-_NEWLINES = re.compile(_NEWLINE)
 _GAP = rf"(?:\s|{_NEWLINE}){{0,64}}+"
 _COMMA = re.compile(rf"\s{{0,64}},\s{{0,64}}(?={_QUOTE})")
 _ITS_VALUE = re.compile(
@@ -53,22 +63,35 @@ _QUERY_SIGN = re.compile(r"(?:[?&]|%(?:25){0,4}(?:26|3[fF])|&amp;)\Z")
 USER_FLAGS = frozenset({"-u", "-U", "--user", "--proxy-user", "--userpwd"})
 
 
-def redact_values(text: str) -> str:
-    """Replace the values of names that denote secrets."""
+def redact_values(text: str, known: set[str]) -> str:
+    """Replace the values of names that denote secrets.
+
+    Args:
+        text: the text.
+        known: receives those that are replaced wherever they occur, without a name too.
+    """
     out: list[str] = []
     done = position = 0
     for hint in NAME_HINTS.starts(text):
         if hint < position:
             continue
         position = _start_of_words(text, hint, position)
-        while position <= hint and (found := _WORD.search(text, position)) and found.start() <= hint:
+        while position <= hint:
+            found = _WORD.search(text, position)
+            if found is None:
+                return "".join([*out, text[done:]])
+            if found.start() > hint:
+                position = found.start()
+                break
             position = found.end()
             name = found[1]
-            if kind_of_name(name) is None and name not in USER_FLAGS and name.lower() not in ("key", "keys"):
+            if kind_of_name(name) is None and name not in USER_FLAGS:
                 continue
             value = _NamedValue(text, found).find()
-            if value is not None and value[0] < value[1]:
+            if value is not None:
                 begin, end, replacement = value
+                if len(known) < REPEATED_LIMIT and end - begin >= REPEATED_LENGTH and text[begin:end] != PLACEHOLDER:
+                    known.add(text[begin:end])
                 out += [text[done:begin], replacement]
                 done = position = end
     return "".join([*out, text[done:]])
@@ -89,19 +112,35 @@ class _NamedValue:
         self._known: Kind | None = kind
         self._start, self._end = found.span(1)
         self._name = found[1]
+        self._operator = ""
+        self._strict = kind is not None  # only a placeholder is harmless
 
     def find(self) -> tuple[int, int, str] | None:
         """Return the start and end of the value and its replacement; None if there is nothing to redact."""
+        found = self._find()
+        if found is None or found[0] >= found[1]:
+            return None
+        begin, end, _ = found
+        if self._strict:
+            is_kept = is_placeholder(self._text, begin)
+        else:
+            is_kept = is_harmless(self._text, begin, end, name=self._name, operator=self._operator)
+        return None if is_kept else found
+
+    def _find(self) -> tuple[int, int, str] | None:
         if self._name in USER_FLAGS:
+            self._strict = True
             return self._login()
         kind = self._kind()
-        if kind is None:
+        if kind is None or self._text[max(0, self._start - 2) : self._start] == "${":  # ${PASSWORD:?must be set}
             return None
+        self._strict = self._strict or kind == "header"
         close = _CLOSE.match(self._text, self._end)
         after = close.end() if close else self._end
         operator = _OPERATOR.match(self._text, self._blanks(after, over_lines=close is not None))
         if operator is None:
             return self._without_operator(kind, close, after)
+        self._operator = operator.group()
         kind = strong(kind, close.group() if close else "", operator.group())
         if kind is None:
             return None
@@ -112,11 +151,12 @@ class _NamedValue:
 
     def _kind(self) -> Kind | None:
         kind = self._known or kind_of_name(self._name)
-        if kind is None and self._name.lower() in ("key", "keys"):
-            if _QUERY_SIGN.search(self._text, max(0, self._start - 12), self._start):
+        if self._name.lower() in ("key", "keys"):
+            sign = self._text[self._start - 1 : self._start]
+            if sign in "?&;6fF" and _QUERY_SIGN.search(self._text, max(0, self._start - 12), self._start):
                 return "secret"
-            before = _WORD_BEFORE.search(self._text, max(0, self._start - 33), self._start)
-            return "secret" if before and before[1].lower() in KEY_OWNERS else None
+            before = _WORD_BEFORE.search(self._text, max(0, self._start - 16), self._start) if sign in " \t" else None
+            return "secret" if before and before[1].lower() in KEY_OWNERS else "mixed"
         return kind
 
     def _blanks(self, position: int, *, over_lines: bool) -> int:
@@ -126,6 +166,9 @@ class _NamedValue:
     def _value(self, begin: int, kind: Kind, close: re.Match[str] | None, operator: str) -> tuple[int, int, str] | None:
         text = self._text
         opened = _OPEN.match(text, begin)
+        start = opened.end() if opened is not None else begin
+        if is_placeholder(text, start) or (kind == "mixed" and not looks_random(text, start)):
+            return None
         if opened is not None:
             return self._quoted(opened, always=close is not None)
         number = _NUMBER.match(text, begin)
@@ -142,8 +185,8 @@ class _NamedValue:
             end = self._match_end(_LINE_REST, end)
         return begin, end, self._placeholder(close) if number is not None else PLACEHOLDER
 
-    def _match_end(self, pattern: re.Pattern[str], position: int) -> int:
-        found = pattern.match(self._text, position)
+    def _match_end(self, pattern: re.Pattern[str], position: int, limit: int = sys.maxsize) -> int:
+        found = pattern.match(self._text, position, limit)
         return found.end() if found else position
 
     def _placeholder(self, close: re.Match[str] | None) -> str:
@@ -198,9 +241,9 @@ class _NamedValue:
     def _indentation(self) -> int | None:
         """Return the indentation of the name's line; None if there is other text before the name."""
         begin = max(0, self._start - 256)
-        lines = [found.end() for found in _NEWLINES.finditer(self._text, begin, self._start)]
-        line = self._text[lines[-1] if lines else begin : self._start]
-        if (begin and not lines) or line.strip(" \t-*>#|"):
+        before = self._text[begin : self._start]
+        line = before[max(before.rfind("\n") + 1, before.rfind("\\n") + 2 if "\\n" in before else 0) :]
+        if (begin and len(line) == len(before)) or line.strip(" \t-*>#|"):
             return None
         return len(line) - len(line.lstrip())
 
@@ -237,11 +280,10 @@ class _NamedValue:
             opening = self._start - len(close.group())
             if is_flag or kind == "header" or text[opening - 1 : opening] == "(":
                 return self._value(comma.end(), kind, close, ",")
-        if kind != "weak" and (member := _ITS_VALUE.match(text, self._end)):
+        if kind not in ("weak", "mixed") and (member := _ITS_VALUE.match(text, self._end)):
             return _NamedValue(text, member, kind="secret").find()
         if kind != "weak" and text[self._start - 1 : self._start] == "<" and (tag := _TAG_REST.match(text, after)):
-            end = text.find("<", tag.end())
-            return tag.end(), end if end >= 0 else len(text), PLACEHOLDER
+            return self._content(tag.end())
         begin = self._blanks(after, over_lines=False)
         if close is not None or begin == after or begin == len(text):
             return None
@@ -250,6 +292,13 @@ class _NamedValue:
         is_password = self._name.lower().endswith(("password", "passwd", "passphrase"))
         opened = _OPEN.match(text, begin) if is_password else None
         return self._quoted(opened, always=False) if opened is not None else None
+
+    def _content(self, begin: int) -> tuple[int, int, str] | None:
+        """Return the content of a tag; None if it is none, as in ``--token <token> --verbose``."""
+        end = self._text.find("<", begin)
+        if end < 0 and self._text[begin : begin + 1].isspace():
+            return None
+        return begin, end if end >= 0 else len(self._text), PLACEHOLDER
 
     def _login(self) -> tuple[int, int, str] | None:
         """Return the password in ``--user name:password``."""
@@ -262,9 +311,11 @@ class _NamedValue:
             return None
         opened = _OPEN.match(text, begin)
         begin = opened.end() if opened else begin
+        colon = text.find(":", begin, begin + 256)
+        if colon < 0 or (opened is None and self._match_end(_BARE, begin, colon) < colon):
+            return None
         end = self._closing(begin, opened.group()) if opened else self._match_end(_BARE, begin)
-        colon = text.find(":", begin, min(end, begin + 256))
-        if colon < 0 or text[begin:end].replace(":", "").isdigit():
+        if colon >= end or text[begin:end].replace(":", "").isdigit():
             return None
         return colon + 1, end, PLACEHOLDER
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from reconciler.notification.redaction.hints import Hints
-from reconciler.notification.redaction.text import PLACEHOLDER, backslashes_before
+from reconciler.redaction.hints import Hints
+from reconciler.redaction.quotes import PLACEHOLDER, backslashes_before
 
 __all__ = [
     "DATABASE_HINTS",
@@ -40,8 +40,8 @@ def redact_private_keys(text: str) -> str:
 
 _LOGIN = re.compile(r"(\blogin\s++\S++\s++password\s++)\S++", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:\b|(?<=\\[nrt]))(bearer|basic|negotiate|token|apikey)([ \t]{1,8}|%20|\+)", re.IGNORECASE)
-SCHEME_HINTS = Hints("bearer", "basic", "negotiate", "token", "apikey", ignore_case=True)
-LOGIN_HINTS = Hints("login", ignore_case=True)
+SCHEME_HINTS = Hints("bearer", "basic", "negotiate", "token", "apikey")
+LOGIN_HINTS = Hints("login")
 _CREDENTIALS = re.compile(r"[A-Za-z0-9+/._~=-]{6,}+")
 
 
@@ -60,9 +60,12 @@ def redact_schemes(text: str) -> str:
             continue
         position = found.end()
         value = _CREDENTIALS.match(text, position)
-        if value is not None and _is_credentials(found[1].lower(), value.group().rstrip(".")):
+        if value is None:
+            continue
+        if _is_credentials(found[1].lower(), value.group().rstrip(".")):
             out += [text[done:position], PLACEHOLDER]
-            done = position = value.end()
+            done = value.end()
+        position = value.end()
     return "".join([*out, text[done:]])
 
 
@@ -76,8 +79,13 @@ def _is_credentials(scheme: str, value: str) -> bool:
 _COLON = r"(?::|%(?:25)*+3[aA])"
 _SLASH = r"(?:\\{0,16}/|%(?:25)*+2[fF])"
 _AUTHORITY = re.compile(rf"(?P<scheme>{_COLON})?(?:{_SLASH}){{2}}")
-URL_HINTS = Hints(r"(?::|%(?:25)*3[aA])?(?:\\{0,16}/|%(?:25)*2[fF])(?:\\{0,16}/|%(?:25)*2[fF])")
-DATABASE_HINTS = Hints(r"@(?:tcp6?|unix|udp)?\(")
+URL_HINTS = Hints("//", "/\\", "%2f", "252f")
+DATABASE_HINTS = Hints("@(", "@tcp", "@udp", "@unix")
+_AROUND = 40
+"""Maximum characters of the two slashes, which may be encoded, before and after a hint."""
+_BEFORE = ":\\%0123456789aAfF"
+"""The characters before a hint that may belong to it."""
+
 _AUTHORITY_END = re.compile(r"[\s/?#\"'<>\\`]|%(?:25)*+(?:2[fF3]|3[fF])")
 _AT = re.compile(r"@|%(?:25)*+40")
 _COLON_SIGN = re.compile(_COLON)
@@ -88,7 +96,7 @@ _WEBHOOK_PATH = re.compile(
     re.IGNORECASE,
 )
 _PATH = re.compile(r"[^\s\"'<>`\\]++(?:\\{1,16}(?=/)[^\s\"'<>`\\]++)*+")
-_DATABASE_LOGIN = re.compile(r"(?<![^\s\"'=])(\w{1,64}:)[^\s@\"']{1,256}(?=@(?:tcp|tcp6|unix|udp)?\()")
+_DATABASE_LOGIN = re.compile(r"(?<![^\s\"'=])(\w{1,64}:)[^\s@\"']{1,256}+(?=@(?:tcp|tcp6|unix|udp)?\()")
 
 
 class _Ahead:
@@ -108,6 +116,9 @@ class _Ahead:
         return self._found
 
 
+_USER = re.compile(r"[A-Za-z_-]{1,32}+")
+"""A user's name, such as ``git``, and no token."""
+
 _SPACE = re.compile(r"[\s\"'<>`]")
 
 
@@ -117,7 +128,11 @@ def redact_urls(text: str) -> str:
     done = position = 0
     ends, ats, spaces = _Ahead(_AUTHORITY_END, text), _Ahead(_AT, text), _Ahead(_SPACE, text)
     for hint in URL_HINTS.starts(text):
-        found = _AUTHORITY.match(text, hint) if hint >= position else None
+        if hint < position:
+            continue
+        before = text[max(position, hint - _AROUND) : hint]
+        start = hint - len(before) + len(before.rstrip(_BEFORE))
+        found = (_AUTHORITY.search if start < hint else _AUTHORITY.match)(text, start, hint + _AROUND)
         if found is None:
             continue
         begin = position = found.end()
@@ -129,7 +144,7 @@ def redact_urls(text: str) -> str:
             at = at if at < spaces.find(end) else -1
         if at >= 0:
             colon = _COLON_SIGN.search(text, begin, at)
-            if colon is not None or found["scheme"]:
+            if colon is not None or (found["scheme"] and not _USER.fullmatch(text, begin, at)):
                 secret = colon.end() if colon is not None else begin
                 if secret < at:
                     out += [text[done:secret], PLACEHOLDER]

@@ -6,16 +6,16 @@ import functools
 import re
 from typing import Literal
 
-from reconciler.notification.redaction.hints import Hints
+from reconciler.redaction.hints import Hints
 
-__all__ = ["KEY_OWNERS", "NAME_HINTS", "Kind", "kind_of_name", "strong"]
+__all__ = ["KEY_OWNERS", "NAME_HINTS", "Kind", "is_secret_name", "kind_of_name", "strong"]
 
-Kind = Literal["secret", "countable", "header", "weak"]
+Kind = Literal["secret", "countable", "header", "weak", "mixed"]
 """What a name says about its value.
 
 ``secret``: the value is a secret. ``countable``: a secret unless it is a number (``max_tokens: 4096``). ``header``: a
 secret that extends to the end of the line (``Authorization``, ``Cookie``). ``weak``: a secret only in an unambiguous
-position (``auth=``).
+position (``auth=``). ``mixed``: a secret only if it looks random (``key=``).
 """
 
 
@@ -30,6 +30,7 @@ _SECRET_WORDS = (
 _SECRET_PLURALS = tuple(f"{word}s" for word in _SECRET_WORDS)
 _WHOLE_WORDS = frozenset({"sig", "otp", "totp", "jwt"})
 _WEAK_WORDS = frozenset({"auth", "pass", "sid"})
+_OTHER_KEYS = frozenset({"monkey", "monkeys", "turkey", "hockey", "whiskey", "donkey", "pubkey", "hotkey", "hotkeys"})
 KEY_OWNERS = frozenset(
     [
         *("access", "account", "api", "auth", "client", "consumer", "deploy", "encryption", "hmac", "host"),
@@ -40,8 +41,7 @@ KEY_OWNERS = frozenset(
 NAME_HINTS = Hints(
     *("passw", "pwd", "passphrase", "passcode", "secret", "token", "credential", "signature", "key", "mnemonic"),
     *("sessionid", "sessid", "sig", "otp", "jwt", "auth", "pass", "sid", "cookie"),
-    *("%", r"\\u00", "-u", "--proxy-user"),  # escaped letters, and options with a login
-    ignore_case=True,
+    *("%", "\\u00", "-u", "--proxy-user"),  # escaped letters, and options with a login
 )
 """Every name that denotes a secret contains one of these."""
 
@@ -49,11 +49,26 @@ _DESCRIPTIONS = frozenset(
     [
         *("age", "algorithm", "algorithms", "attempts", "bucket", "budget", "count", "counts", "dir", "directory"),
         *("enabled", "endpoint", "error", "errors", "expired", "expires", "expiration", "expiry", "failures", "field"),
-        *("fields", "file", "format", "hint", "in", "invalid", "len", "length", "limit", "limits", "manager", "max"),
+        *(
+            "fields",
+            "file",
+            "fingerprint",
+            "format",
+            "hash",
+            "hint",
+            "in",
+            "invalid",
+            "len",
+            "length",
+            "limit",
+            "limits",
+            "manager",
+            "max",
+        ),
         *("maximum", "min", "minimum", "missing", "name", "names", "namespace", "path", "paths", "per", "policies"),
         *("policy", "provider", "rate", "ref", "refs", "remaining", "requests", "required", "requirements", "reset"),
         *("retries", "rotation", "rules", "size", "status", "store", "total", "totals", "ttl", "type", "types", "uri"),
-        *("url", "usage", "used", "valid", "version"),
+        *("url", "usage", "used", "valid", "version", "webhook"),
     ]
 )
 """Words after a secret word that turn the name into something else: ``token_count``, ``password policy``."""
@@ -66,6 +81,11 @@ def kind_of_name(name: str) -> Kind | None:
     ``monkey`` or ``tokenizer``.
     """
     return _kind_of_short_name(name[-256:])
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether the value of this name is a secret, as for ``dbPassword``."""
+    return kind_of_name(name) not in (None, "mixed")
 
 
 @functools.lru_cache(maxsize=4096)
@@ -87,6 +107,8 @@ def _kind_of_part(part: str, before: str) -> Kind | None:
         return "secret"
     if part.endswith(_SECRET_PLURALS) or (part == "keys" and before in KEY_OWNERS):
         return "countable"
+    if part.endswith(("key", "keys")) and part not in _OTHER_KEYS and before != "public":
+        return "mixed"
     return "weak" if part in _WEAK_WORDS else None
 
 

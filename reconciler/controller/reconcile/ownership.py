@@ -1,0 +1,103 @@
+"""The gate for the writes of a reconcile, where several processes share a kind.
+
+A reconcile belongs to the process that its object belonged to when it began. The object can move meanwhile, without a
+drain: somebody changes its label, or its shard is considered dead. Then another process reconciles it, and this one
+must not write any more. Each write of the reconcile passes this gate, which asks whether the object still belongs to
+this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from reconciler.cache import CachedClient, CachedObject
+from reconciler.controller.errors import ObjectMoved
+from reconciler.controller.reconcile.cycle import ReconcileCycle, current_reconcile
+from reconciler.errors import NotFound
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.meta import GroupVersionKind
+
+__all__ = ["Ownership", "OwnershipGate"]
+
+
+class Ownership:
+    """The answer to whether the object of a reconcile belongs to this process.
+
+    The cache answers, with own writes. The server is asked if the cache has no such object, which was deleted or has
+    moved, and after a conflict, which shows that the cache is behind.
+
+    Args:
+        gvk: the primary kind.
+        client: reads from the cache and from the server.
+        matches: returns whether an object with these labels belongs to this process.
+    """
+
+    def __init__(
+        self, gvk: GroupVersionKind, client: CachedClient, matches: Callable[[Mapping[str, str]], bool]
+    ) -> None:
+        self._gvk = gvk
+        self._client = client
+        self._matches = matches
+
+    async def check(self, cycle: ReconcileCycle) -> None:
+        """Raise unless a reconcile may write. A cancelled check has no answer.
+
+        Raises:
+            ObjectMoved: another process reconciles the object by now; it is raised for each later write as well.
+            APIError, TransportError: the server was asked and did not answer.
+        """
+        if cycle.owned is None and not await self._is_owned(cycle):
+            cycle.owned = False
+        if cycle.owned is False:
+            raise ObjectMoved(
+                f"{self._gvk.kind} {cycle.request} moved to another shard during its reconcile, which must not write "
+                "any more"
+            )
+
+    def end(self, cycle: ReconcileCycle, stored: CachedObject | None) -> None:
+        """Decide about writes after the end, such as Events, if the informer's store still has the object."""
+        if cycle.owned is None and not cycle.behind and stored is not None and self._matches(stored.labels):
+            cycle.owned = True
+
+    async def _is_owned(self, cycle: ReconcileCycle) -> bool:
+        key = cycle.request
+        cached = await self._client.peek(self._gvk, key)
+        if cached is not None and not cycle.behind:
+            return self._matches(cached.labels)
+        cycle.behind = False
+        try:
+            found = await self._client.live.get_metadata(self._gvk, key.name, key.namespace)
+        except NotFound:
+            return True  # it was deleted, so no other process has it
+        except BaseException:
+            cycle.behind = True
+            raise
+        return cached is not None and self._matches(found.to_dict()["metadata"].get("labels") or {})
+
+
+class OwnershipGate:
+    """A transport that refuses the writes of a reconcile whose object another process reconciles by now.
+
+    Args:
+        transport: sends the other requests.
+        ownership: is asked before each write.
+    """
+
+    def __init__(self, transport: Transport, ownership: Ownership) -> None:
+        self._transport = transport
+        self._ownership = ownership
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request if it only reads, or if the object of the current reconcile still belongs to this process.
+
+        Raises:
+            ObjectMoved: it does not; nothing was sent.
+        """
+        cycle = current_reconcile()
+        if cycle is None or request.method in ("GET", "HEAD"):
+            return await self._transport.send(request)
+        await self._ownership.check(cycle)
+        response = await self._transport.send(request)
+        if response.status == 409 and request.method != "POST":  # of a POST it says that an object exists
+            cycle.behind = True
+        return response
