@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver import users
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.cluster import APIResource, ClusterStorage
@@ -20,7 +21,6 @@ from reconciler.apiserver.encoding.text import data_file, quoted
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens, UserInfo, account_name
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject
 
 _MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
 _SHOWN = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import RBAC, Roles, describe_missing, missing_rules
 from reconciler.apiserver.builtin.strategies import CERTIFICATES
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint
@@ -27,7 +28,6 @@ from reconciler.apiserver.webhooks import (
     review_request,
     selected,
 )
-from reconciler.wire import JSONObject
 
 _EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})
 _FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")

@@ -12,11 +12,11 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject
 
 EventOrder = Literal["before", "after", "late", "seeded"]
 """When watches receive the event of a write, relative to its response; see `ReorderEvents`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.faults import EventOrder
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
@@ -22,7 +23,6 @@ from reconciler.apiserver.users import StaticTokens, UserInfo, with_groups
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.workloads import WorkloadControllers

@@ -16,11 +16,11 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource, ClusterStorage
 from reconciler.apiserver.encoding.refusals import qualified
 from reconciler.apiserver.store import Stored, encode
 from reconciler.errors import ConfigurationError
-from reconciler.wire import JSONObject
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.wire import JSONObject
+from reconciler._core.wire import JSONObject
 
 ADDED = "ADDED"
 MODIFIED = "MODIFIED"

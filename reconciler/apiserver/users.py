@@ -14,12 +14,12 @@ from urllib.parse import unquote
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import go_bool, quoted
 from reconciler.apiserver.store import Stored
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject
 
 AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
 MASTERS = "system:masters"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from reconciler._core.wire import JSONObject
 from reconciler.controller import Outcome, Result
-from reconciler.wire import JSONObject
 from reconciler.workloads.base import (
     POD,
     WorkloadReconciler,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from reconciler._core.wire import JSONObject
 from reconciler.controller import Outcome, Result
-from reconciler.wire import JSONObject
 from reconciler.workloads.base import (
     POD,
     WorkloadReconciler,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.controller import Outcome, Result, Watch
 from reconciler.errors import AlreadyExists
 from reconciler.meta import Request
-from reconciler.wire import JSONObject
 from reconciler.workloads.base import (
     POD,
     WorkloadReconciler,

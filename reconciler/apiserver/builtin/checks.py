@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule import (
     FORMS,
     Check,
@@ -27,7 +28,6 @@ from reconciler.apiserver.builtin.rule import (
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, read_quantity, recorded
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
-from reconciler.wire import JSONObject
 
 Error = Callable[[FieldRule, ValuePlace, Any, str], FieldError]
 Test = Callable[[FieldRule, ValuePlace, Any], bool]

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule import ValuePlace, condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.wire import JSONObject
 
 Completion = Callable[[JSONObject], JSONObject]
 _NODES: dict[str, Node] = {}

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin import preparation
 from reconciler.apiserver.builtin.checks import APPROVAL, FINAL, content_of_request, without_empty
 from reconciler.apiserver.builtin.kinds import type_name
@@ -19,7 +20,6 @@ from reconciler.apiserver.cel.expressions import CompileError
 from reconciler.apiserver.cel.rules import MatchCondition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
-from reconciler.wire import JSONObject
 
 Check = Callable[[JSONObject, JSONObject | None], Iterable[FieldError]]
 UpdateCheck = Callable[[JSONObject, JSONObject], Findings]

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cel.functions import FORMAT_TYPES
 from reconciler.apiserver.cel.syntax_tree import Fields, Tree, change_expressions, write_message
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.wire import JSONObject
 
 RESERVED_WORD = re.compile(
     "true|false|null|in|as|break|const|continue|else|for|function|if|import|let|loop|package|namespace|return|var|void|while"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cel.expressions import (
     CompileError,
     Expression,
@@ -28,7 +29,6 @@ from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, recorded
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.schema.validation import item_key
-from reconciler.wire import JSONObject
 
 RULE_COST_LIMIT = 10_000_000
 """The budget of one rule; apiextensions' ``StaticEstimatedCostLimit``."""

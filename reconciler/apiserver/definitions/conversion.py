@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from reconciler._core.tls import client_tls_context
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import Convert
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.store import encode
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.http.tls import client_tls_context
-from reconciler.wire import JSONObject
 
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a response that are read: more than five objects of the largest size that etcd accepts."""

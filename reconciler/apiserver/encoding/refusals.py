@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler._core.wire import JSONObject, StatusObject
 from reconciler.apiserver.encoding.text import go_json, quoted
-from reconciler.wire import JSONObject, StatusObject
 
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 

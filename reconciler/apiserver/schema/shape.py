@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.wire import JSONObject
 
 NO_DEFAULT: Any = object()
 """The absence of a default; None is not used, since null can be a default."""

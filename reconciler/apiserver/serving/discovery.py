@@ -19,13 +19,13 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.cluster import CustomContents, Endpoint, Registry
 from reconciler.apiserver.encoding.protobuf_wire import write_field
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import data_file, recorded
 from reconciler.apiserver.store import encode
-from reconciler.wire import JSONObject
 
 _EXTENSION = 31
 _REF = "#/components/schemas/"

@@ -14,13 +14,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from reconciler._core.wire import JSONValue
 from reconciler.apiserver.builtin.kinds import REVIEWS
 from reconciler.apiserver.managed_fields import manager_of
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONValue
 
 _MAX_PATHS = 64
 _MAX_CHARACTERS = 256

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
 from reconciler.apiserver.cluster import CustomContents
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, read_json
 from reconciler.apiserver.encoding.refusals import Refusal
@@ -33,7 +34,6 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
-from reconciler.wire import JSONObject, JSONValue, ManagedFieldsEntry
 
 _UNOWNED = "before-first-apply"
 """The manager of fields that were set before the object had managedFields."""

@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
@@ -23,7 +24,6 @@ from reconciler.apiserver.requests.selectors import (
 from reconciler.apiserver.store import ObjectSnapshot, ObjectStore, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import WatchResponse
-from reconciler.wire import JSONObject
 
 _CONTINUE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "

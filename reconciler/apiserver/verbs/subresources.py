@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.builtin.rule_table import violations
@@ -22,7 +23,6 @@ from reconciler.apiserver.users import ISSUER, Attributes, InvalidToken, Tokens,
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace, uid_conflict
-from reconciler.wire import JSONObject
 
 _EVERYTHING = {
     "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],

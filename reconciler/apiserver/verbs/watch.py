@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kinds import shown_empty
 from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
@@ -20,7 +21,6 @@ from reconciler.apiserver.requests.selectors import Selector
 from reconciler.apiserver.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.errors import OutcomeUnknown
-from reconciler.wire import JSONObject
 
 BOOKMARK_SECONDS = 60.0
 """The interval of bookmarks in a quiet watch that allows them; measured on kube-apiserver 1.36."""

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.strategies import Strategy
 from reconciler.apiserver.cluster import ClusterStorage
@@ -37,7 +38,6 @@ from reconciler.apiserver.verbs.decoding import decode_patched, read_document
 from reconciler.apiserver.verbs.patches import apply_patch
 from reconciler.apiserver.verbs.write_rules import AdmissionControl, Admitted, Outdated, WriteResult
 from reconciler.errors import APIError
-from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 _MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
 from reconciler.apiserver.cluster import BLOCKING, APIResource, CustomContents, Endpoint
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
@@ -20,7 +21,6 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
 from reconciler.apiserver.store import Stored
-from reconciler.wire import JSONObject, JSONValue, ManagedFieldsEntry
 
 
 @dataclass(slots=True)
