@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver import users
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
@@ -20,7 +21,6 @@ from reconciler.apiserver.storage.cluster import Cluster, Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens, User, account_name
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject
 
 __all__ = ["RBAC", "AccessControl", "Decision", "Grants", "Roles", "describe_missing", "missing_rules"]
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, TypeVar
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject
 
 __all__ = [
     "CutWatches",

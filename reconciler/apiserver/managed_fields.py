@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 
+from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
-from reconciler.wire import JSONObject, JSONValue, ManagedFieldsEntry
 
 __all__ = [
     "NO_RESET_FIELDS",

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.fault_effects import EventOrder
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
@@ -23,7 +24,6 @@ from reconciler.apiserver.users import Credentials, User, with_groups
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.wire import JSONObject
 
 __all__ = ["APIServer"]
 

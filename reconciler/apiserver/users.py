@@ -14,12 +14,12 @@ from urllib.parse import unquote
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import go_bool, quoted
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject
 
 __all__ = [
     "ADMIN",

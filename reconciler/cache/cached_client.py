@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
+from reconciler._core.cycle import current_cycle
 from reconciler.cache.cache import Cache
 from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer
@@ -13,7 +14,8 @@ from reconciler.cache.overlay import OverlayExpired
 from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
 from reconciler.client import Client, InvalidItem, ListOptions, ListResult, Selector
 from reconciler.errors import NotFound
-from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version
+from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.meta.scalars import parse_version
 from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, gvk_from
 
 __all__ = ["CachedClient"]

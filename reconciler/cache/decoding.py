@@ -16,23 +16,14 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.cancellation import FAILURES
+from reconciler._core.wire import UNDECODABLE, JSONObject, json_array, json_members, json_parts
 from reconciler.cache.object import CachedObject, CachedOwner
 from reconciler.cache.scope import HashRange, Transform
-from reconciler.cancellation import FAILURES
 from reconciler.errors import RepeatedFailures
-from reconciler.meta import (
-    UNDECODABLE,
-    GroupVersionKind,
-    Request,
-    Version,
-    gvk_of,
-    json_array,
-    json_members,
-    json_parts,
-    name_of,
-    parse_version,
-)
-from reconciler.wire import JSONObject
+from reconciler.meta import GroupVersionKind, Request, Version
+from reconciler.meta.metadata import gvk_of, name_of
+from reconciler.meta.scalars import parse_version
 
 __all__ = [
     "ListPage",

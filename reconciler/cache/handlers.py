@@ -7,9 +7,9 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 
+from reconciler._core.cancellation import FAILURES
 from reconciler.cache.object import CachedObject, CacheEvent, EventType
 from reconciler.cache.store import Store
-from reconciler.cancellation import FAILURES
 from reconciler.errors import RepeatedFailures
 
 __all__ = ["Handler", "HandlerRegistration", "Handlers", "Resync", "unchanged"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 import msgspec
 
+from reconciler._core.cancellation import FAILURES
 from reconciler.cache.decoding import WireReader, read_answer
 from reconciler.cache.errors import BackoffManager, CacheNotSynced, Failure
 from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, unchanged
@@ -20,11 +21,11 @@ from reconciler.cache.scope import HashRange, Scope
 from reconciler.cache.sink import StoreSink
 from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
 from reconciler.cache.watch import ReflectorStatistics
-from reconciler.cancellation import FAILURES
 from reconciler.client import ListResult
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
-from reconciler.meta import GroupVersionKind, Request, ResourceType, Version, parse_version
+from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
+from reconciler.meta.scalars import parse_version
 from reconciler.objects import Unstructured
 
 __all__ = ["Informer", "InformerStatistics"]

@@ -10,9 +10,9 @@ from typing import Any, TypeVar, overload
 import msgspec
 from msgspec.structs import force_setattr
 
-from reconciler.meta import UNDECODABLE, GroupVersionKind, Request, Version, json_members
+from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
+from reconciler.meta import GroupVersionKind, Request, Version
 from reconciler.objects import AnyResource, InvalidObject, KindLike, Resource, TypedObject, Unstructured, from_document
-from reconciler.wire import JSONObject
 
 __all__ = ["CacheEvent", "CachedObject", "CachedOwner", "EventType"]
 

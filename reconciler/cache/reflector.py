@@ -26,12 +26,12 @@ import random
 from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
+from reconciler._core.cancellation import is_cancelled
 from reconciler.cache.decoding import ListPage, Turns, WireReader, decode_list, split_list
 from reconciler.cache.errors import BackoffManager, Failure, WatchError, action_on, is_behind
 from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink, same_content
 from reconciler.cache.watch import OnListed, Position, ReflectorStatistics, WatchStream, read_lines
-from reconciler.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     APIError,
@@ -48,7 +48,8 @@ from reconciler.errors import (
     Unauthorized,
 )
 from reconciler.http import HTTPResponse
-from reconciler.meta import ResourceType, Version, is_older, parse_version
+from reconciler.meta import ResourceType, Version, is_older
+from reconciler.meta.scalars import parse_version
 
 __all__ = ["Reflector", "Source"]
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from reconciler._core.wire import JSONObject
 from reconciler.cache.object import CachedObject
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.wire import JSONObject
 
 __all__ = [
     "HashRange",

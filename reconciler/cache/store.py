@@ -8,11 +8,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from reconciler._core.cancellation import FAILURES
+from reconciler._core.wire import JSONObject
 from reconciler.cache.object import CachedObject
-from reconciler.cancellation import FAILURES
 from reconciler.errors import RepeatedFailures
-from reconciler.meta import Request, get_path, parse_path
-from reconciler.wire import JSONObject
+from reconciler.meta import Request
+from reconciler.meta.documents import get_path, parse_path
 
 __all__ = [
     "DocumentValues",

@@ -10,13 +10,16 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import UNDECODABLE
 from reconciler.cache.decoding import Bookmark, Turns, WireReader, decode_line, read_bookmark
 from reconciler.cache.errors import WatchError, is_behind
 from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink
 from reconciler.errors import APIError, TooManyRequests, error_from_response
-from reconciler.http import HTTPResponse, LineSplitter
-from reconciler.meta import UNDECODABLE, Request, Version, is_older, parse_version
+from reconciler.http import HTTPResponse
+from reconciler.http import LineSplitter
+from reconciler.meta import Request, Version, is_older
+from reconciler.meta.scalars import parse_version
 
 __all__ = ["OnListed", "Position", "ReflectorStatistics", "WatchStream", "read_lines"]
 

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.controller import Outcome, Reconciler, Result
 from reconciler.manager import Manager
-from reconciler.meta import Request, format_micro_time, parse_time
+from reconciler.meta import Request
+from reconciler.meta.scalars import format_micro_time, parse_time
 from reconciler.notification import (
     Channel,
     ConsoleChannel,
@@ -29,7 +31,6 @@ from reconciler.notification import (
     NotificationReconciler,
     NotificationRequest,
 )
-from reconciler.wire import JSONObject
 
 __all__ = [
     "Attempt",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.cli.manifests.base import own_definitions
 from reconciler.cli.options import RunOptions
 from reconciler.cli.output import exit_with
@@ -22,7 +23,6 @@ from reconciler.cli.targets import operator_name
 from reconciler.manager import Manager
 from reconciler.objects import Unstructured
 from reconciler.webhook import Converter, conversion_configuration, webhook_configurations
-from reconciler.wire import JSONObject
 
 __all__ = ["ProcessOptions"]
 

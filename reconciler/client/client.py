@@ -13,6 +13,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
+from reconciler._core.field_managers import check_field_manager, program_name
+from reconciler._core.wire import JSONObject
 from reconciler.client.config.configuration import ConfiguredTransport
 from reconciler.client.session.answers import ListResult
 from reconciler.client.session.connection import ClientStatistics, Connection
@@ -44,9 +46,8 @@ from reconciler.client.verbs.status_writer import ClientStatusWriter
 from reconciler.client.verbs.watch import WatchEvent
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import GroupVersionKind, Request, ResourceType, check_field_manager, program_name
+from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, TypedObject, Unstructured, from_document
-from reconciler.wire import JSONObject
 
 __all__ = ["Client"]
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
+from reconciler._core.hooks import report
+from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient
 from reconciler.clock import Clock, current_clock
 from reconciler.controller.changes.log import ChangeLog
@@ -42,10 +44,8 @@ from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import gvk_from
-from reconciler.reporting import report
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
-from reconciler.wire import JSONObject
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
 
 if TYPE_CHECKING:

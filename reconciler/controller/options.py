@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict, Unpack, get_args
 
+from reconciler._core.hooks import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.kstatus import has_status_field
 from reconciler.controller.reconciler import Reconciler
@@ -18,7 +19,6 @@ from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
 from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
-from reconciler.hooks import closest, is_data, own_members
 from reconciler.objects import KindLike, Resource, gvk_from
 from reconciler.status import Strategy, check_options
 from reconciler.workqueue import RateLimiter, guarded_limiter

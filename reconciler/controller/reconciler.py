@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from reconciler._core.hooks import check_hooks
 from reconciler.controller.errors import ControllerError, NotBound
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.assigned_status import AssignedStatus
@@ -18,7 +19,6 @@ from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, 
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import Outcome
 from reconciler.controller.wake.user_code import discard
-from reconciler.hooks import check_hooks
 from reconciler.meta import Request, ResourceType
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
-from reconciler.cancellation import FAILURES
+from reconciler._core.cancellation import FAILURES
+from reconciler._core.hooks import check_hooks
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
 from reconciler.controller.reconcile.kstatus import record_observed_generation, record_outcome, record_retry
@@ -18,8 +19,8 @@ from reconciler.controller.reconcile.outcome import check_outcome, is_terminal
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
 from reconciler.controller.result import Outcome, Result
 from reconciler.errors import TerminalError, error_text
-from reconciler.hooks import check_hooks
-from reconciler.meta import Request, has_finalizer, uid_of
+from reconciler.meta import Request
+from reconciler.meta.metadata import has_finalizer, uid_of
 from reconciler.objects import (
     InvalidObject,
     KindLike,

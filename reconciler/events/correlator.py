@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.lru import LRU
+from reconciler._core.lru import LRU
 
 __all__ = ["Correlator", "Decision", "Occurrence", "Subject"]
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from reconciler._core.cycle import Cycle, current_cycle
+from reconciler._core.wire import JSONObject
 from reconciler.backoff import retry_after_delay
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
@@ -24,19 +26,9 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.events.correlator import Correlator, Decision, Occurrence, Subject
-from reconciler.meta import (
-    Cycle,
-    current_cycle,
-    encodable,
-    format_time,
-    gvk_of,
-    name_of,
-    namespace_of,
-    uid_of,
-    version_of,
-)
+from reconciler.meta.metadata import gvk_of, name_of, namespace_of, uid_of, version_of
+from reconciler.meta.scalars import encodable, format_time
 from reconciler.objects import Resource, to_document
-from reconciler.wire import JSONObject
 
 __all__ = ["EventRecorder", "EventSink", "EventStatistics"]
 

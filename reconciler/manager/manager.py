@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, Unpack
 
+from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient, CacheStatistics
 from reconciler.client import Client, Retries
@@ -41,7 +42,6 @@ from reconciler.manager.sharding.options import Sharding
 from reconciler.manager.sharding.shard import new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
 from reconciler.telemetry import Facts, MetricsRegistry, tracer
-from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.manager.console import Console

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from reconciler._core.wire import JSONObject
 from reconciler.cache import CacheNotSynced, Informer
 from reconciler.controller import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection
 from reconciler.objects import presumed_resource_type
-from reconciler.wire import JSONObject
 
 __all__ = ["rbac_documents"]
 

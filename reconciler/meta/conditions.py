@@ -16,7 +16,7 @@ from reconciler.meta.documents import is_object
 from reconciler.meta.scalars import format_time
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = [
     "CONDITION_STRINGS",

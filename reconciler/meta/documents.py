@@ -16,7 +16,7 @@ from msgspec.json import encode as _encode
 from reconciler.meta.scalars import encodable
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = [
     "PathError",

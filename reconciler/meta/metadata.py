@@ -9,7 +9,7 @@ from reconciler.meta.documents import is_object
 from reconciler.meta.reference import GroupVersionKind, Request, path_segment
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject, OwnerReferenceObject
+    from reconciler._core.wire import JSONObject, OwnerReferenceObject
 
 __all__ = [
     "AlreadyOwned",

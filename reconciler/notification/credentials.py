@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from reconciler._core.lru import LRU
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
-from reconciler.lru import LRU
 from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError
 
 __all__ = ["Credentials"]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec.json
 
+from reconciler._core.wire import JSONObject
 from reconciler.notification.redaction.text import encodable, escaped
-from reconciler.wire import JSONObject
 
 __all__ = ["IncidentAction", "Link", "Message", "footer", "idempotency_key", "message_document", "message_json"]
 

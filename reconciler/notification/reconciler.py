@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
+from reconciler._core.lru import LRU
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.errors import error_text
-from reconciler.lru import LRU
 from reconciler.meta import Request
 from reconciler.notification.api.summary import after_completion
 from reconciler.notification.api.types import (

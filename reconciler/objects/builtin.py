@@ -16,9 +16,11 @@ from typing import Any, Protocol, TypeVar, cast
 import msgspec
 from typing_extensions import TypeIs
 
-from reconciler.meta import GroupVersionKind, format_micro_time, name_of
+from reconciler._core.wire import JSONObject
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.metadata import name_of
+from reconciler.meta.scalars import format_micro_time
 from reconciler.objects.resource import InvalidObject, merge_changes
-from reconciler.wire import JSONObject
 
 __all__ = [
     "BuiltInObject",

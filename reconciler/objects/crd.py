@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from reconciler._core.wire import JSONObject
 from reconciler.objects.model import ConditionedStatus
 from reconciler.objects.schema import first_paragraph, structural_schema
 from reconciler.objects.schema_checks import InvalidPath, SchemaError, refusal, schema_at
-from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.objects.resource import AnyResource

@@ -9,8 +9,10 @@ from typing import Any, TypeVar, get_args, get_origin, overload
 
 from typing_extensions import TypeIs, get_original_bases
 
+from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
-from reconciler.meta import GroupVersionKind, ResourceType, format_micro_time
+from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.meta.scalars import format_micro_time
 from reconciler.objects.builtin import (
     TypedObject,
     class_gvk,
@@ -24,7 +26,6 @@ from reconciler.objects.builtin import (
 from reconciler.objects.declaration import plural_of
 from reconciler.objects.resource import AnyResource, InvalidObject, Resource
 from reconciler.objects.unstructured import Unstructured
-from reconciler.wire import JSONObject
 
 __all__ = [
     "KindLike",

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic.config import JsonDict
 
-from reconciler.wire import JSONObject
+from reconciler._core.wire import JSONObject
 
 __all__ = ["PrinterColumn", "Rule", "Scale", "rule", "schema_extra"]
 

@@ -27,9 +27,9 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from reconciler.meta import CONDITION_STRINGS
+from reconciler._core.wire import JSONObject
+from reconciler.meta.conditions import CONDITION_STRINGS
 from reconciler.objects.markers import PrinterColumn, schema_extra
-from reconciler.wire import JSONObject
 
 __all__ = [
     "Condition",

@@ -12,7 +12,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, SchemaSerializer, core_schema
 
-from reconciler.meta import parse_quantity
+from reconciler.meta.scalars import parse_quantity
 
 __all__ = [
     "QUANTITY_PATTERN",

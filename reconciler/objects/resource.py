@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, cast
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
 
+from reconciler._core.wire import JSONObject
 from reconciler.errors import ReconcilerError
-from reconciler.meta import GroupVersionKind, Request, ResourceType, copy_json, equal, name_of, namespace_of, request_of
+from reconciler.meta import GroupVersionKind, Request, ResourceType, equal, request_of
+from reconciler.meta.documents import copy_json
+from reconciler.meta.metadata import name_of, namespace_of
 from reconciler.objects.crd import check_paths, generate_crd
 from reconciler.objects.declaration import (
     Definition,
@@ -26,7 +29,6 @@ from reconciler.objects.declaration import (
 from reconciler.objects.duration import wire_message
 from reconciler.objects.markers import PrinterColumn, Rule, Scale
 from reconciler.objects.model import ConditionedStatus, ObjectMeta, read_leniently
-from reconciler.wire import JSONObject
 
 __all__ = ["AnyResource", "InvalidObject", "Resource"]
 

@@ -21,7 +21,8 @@ from pydantic_core import PydanticSerializationError, SchemaSerializer
 from pydantic_core import SchemaError as PydanticSchemaError
 from pydantic_core.core_schema import DecimalSchema, TimedeltaSchema, WithDefaultSchema
 
-from reconciler.meta import without_nulls
+from reconciler._core.wire import JSONObject
+from reconciler.meta.documents import without_nulls
 from reconciler.objects.duration import format_duration
 from reconciler.objects.schema_checks import (
     cel_name,
@@ -33,7 +34,6 @@ from reconciler.objects.schema_checks import (
     refusal,
     scalar_union,
 )
-from reconciler.wire import JSONObject
 
 __all__ = ["first_paragraph", "structural_schema"]
 

@@ -16,9 +16,9 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from reconciler._core.wire import JSONObject
 from reconciler.errors import ReconcilerError
 from reconciler.objects.duration import wire_message
-from reconciler.wire import JSONObject
 
 __all__ = [
     "InvalidPath",

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from reconciler.meta import (
-    GroupVersionKind,
-    Request,
-    copy_json,
-    gvk_of,
-    name_of,
-    namespace_of,
-    request_of,
-    uid_of,
-    version_of,
-)
-from reconciler.wire import JSONObject
+from reconciler._core.wire import JSONObject
+from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.meta.documents import copy_json
+from reconciler.meta.metadata import gvk_of, name_of, namespace_of, uid_of, version_of
 
 __all__ = ["Unstructured"]
 

@@ -21,7 +21,7 @@ from reconciler.status.writer import Strategy
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
     S = TypeVar("S", default=Any)
 else:

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from reconciler.meta import current_cycle, uid_of, version_of
+from reconciler._core.cycle import current_cycle
+from reconciler.meta.metadata import uid_of, version_of
 from reconciler.status.clients.binding import Binding
 from reconciler.status.errors import StatusNotOpen
 from reconciler.status.flush.desired import check_can_apply

@@ -27,7 +27,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from reconciler.errors import ReconcilerError
-from reconciler.meta import format_path
+from reconciler.meta.documents import format_path
 
 if TYPE_CHECKING:
     from reconciler.status.record.mutations import Mutation

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from reconciler.meta import GroupVersionKind, Request
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = ["StatusWriter", "Strategy", "SyncStatusWriter"]
 

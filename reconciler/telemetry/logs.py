@@ -15,8 +15,9 @@ from typing import Any, TextIO
 
 import msgspec
 
+from reconciler._core.cycle import current_cycle
 from reconciler.errors import error_text
-from reconciler.meta import Request, current_cycle
+from reconciler.meta import Request
 from reconciler.telemetry.frames import fold_traceback
 
 __all__ = ["Facts", "JSONFormatter", "TextFormatter"]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import NotServed
 from reconciler.objects import Unstructured
 from reconciler.testing.timeline import format_audit_records
-from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.testing.control_plane import ControlPlane

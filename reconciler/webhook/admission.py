@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Generic, get_args
 
 from typing_extensions import TypeVar
 
+from reconciler._core.hooks import check_hooks, own_members
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
-from reconciler.hooks import check_hooks, own_members
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
 from reconciler.webhook.review import AdmissionRequest, Operation, Verdict, json_patch, same

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from reconciler._core.wire import JSONObject
 from reconciler.objects import presumed_resource_type
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.server import WebhookServer
-from reconciler.wire import JSONObject
 
 __all__ = ["ServiceReference", "conversion_configuration", "webhook_configurations"]
 

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, ReconcilerError
-from reconciler.wire import JSONObject
 
 __all__ = ["ConversionFailed", "Converter"]
 

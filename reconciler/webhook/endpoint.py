@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec.json
 
-from reconciler.cancellation import is_cancelled
+from reconciler._core.cancellation import is_cancelled
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
 from reconciler.webhook.review import (

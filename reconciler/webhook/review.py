@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler.serving import MAX_LEVELS, exceeds_max_levels
-from reconciler.wire import JSONObject
+from reconciler._core.limits import MAX_LEVELS, exceeds_max_levels
+from reconciler._core.wire import JSONObject
 
 __all__ = [
     "AdmissionRequest",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from reconciler._core.certificates import CertWatcher
+from reconciler._core.limits import BadBody, Limits
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.serving import BadBody, Limits
-from reconciler.serving.certificates import CertWatcher
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
@@ -209,7 +209,7 @@ class WebhookServer:
         Raises:
             ConfigurationError: the address cannot be listened on, there are no certificates, or time is virtual.
         """
-        from reconciler.serving.server import HTTPServer
+        from reconciler._core.server import HTTPServer
 
         if getattr(current_clock(), "virtual", False):
             raise ConfigurationError(
@@ -271,7 +271,7 @@ class WebhookServer:
         """Return the response, and whether the webhook failed."""
         from aiohttp import web
 
-        from reconciler.serving.server import read_body
+        from reconciler._core.server import read_body
 
         if request.content_type != "application/json":
             return web.Response(status=400, text="400: the content type must be application/json\n"), False

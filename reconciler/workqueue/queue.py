@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from threading import get_ident
 from typing import Generic
 
-from reconciler.cancellation import FAILURES
+from reconciler._core.cancellation import FAILURES
+from reconciler._core.hooks import log_metrics_failure
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
-from reconciler.reporting import log_metrics_failure
 from reconciler.workqueue.entry import Entry, K, due_reasons, named, without_reason
 from reconciler.workqueue.loop import Inbox, Waiters
 from reconciler.workqueue.rate_limiters import RateLimiter, guarded_limiter, when_duplicate

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.redaction import redact as redact_forms
+from reconciler._core.redaction import redact as redact_forms
 from tests.notification.redaction_corpus import SERVICES, Sample, innocent_lines, manual_lines, samples
 
 PART = 8

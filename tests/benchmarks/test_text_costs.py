@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from reconciler._core.redaction import redact as redact_forms
 from reconciler.notification.channels.slack import mrkdwn
-from reconciler.redaction import redact as redact_forms
 
 REDACTED = ["password=", 'password="', '\\"', "%25", "://", "=x:", "key ", "-u ", "-----BEGIN ", "bearer ", '{"a":']
 CONVERTED = ["[", "![", "[a](", "*a_ ", "_a__b", "~~a", "`a``b", "* a\n", ">" * 15 + "a\n" + "b\n" * 20, "[*`"]

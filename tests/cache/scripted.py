@@ -12,12 +12,14 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import UNDECODABLE
 from reconciler.cache import CachedObject, cached_object
 from reconciler.cache.decoding import WireReader
 from reconciler.cache.reflector import Reflector
 from reconciler.errors import error_from_response
 from reconciler.http import HTTPResponse
-from reconciler.meta import UNDECODABLE, GroupVersionKind, ResourceType, Version, is_older, parse_version
+from reconciler.meta import GroupVersionKind, ResourceType, Version, is_older
+from reconciler.meta.scalars import parse_version
 
 GVK = GroupVersionKind("example.com", "v1", "Database")
 DATABASES = ResourceType(GVK, "databases", namespaced=True, subresources=frozenset({"status"}))

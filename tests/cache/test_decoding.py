@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler._core.wire import json_elements, json_members
 from reconciler.cache import CachedObject, CachedOwner, CacheEvent, EventType, cached_object
 from reconciler.cache.decoding import WireReader, decode_line, decode_list, split_list
 from reconciler.http import LineSplitter
-from reconciler.meta import Request, json_elements, json_members
+from reconciler.meta import Request
 from reconciler.objects import InvalidObject
 from tests.cache.scripted import GVK, cached, document
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from reconciler import Request
-from reconciler.meta import json_members
+from reconciler._core.wire import json_members
 from tests.cache.scripted import GVK, HOLD, Script, bookmark, document, line, refused
 from tests.cache.test_informer import make, running
 

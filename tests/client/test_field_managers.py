@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from reconciler._core.field_managers import program_name
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.controller import Reconciler
 from reconciler.errors import FieldManagerConflict, OutcomeUnknown
 from reconciler.http import HTTPRequest
 from reconciler.manager import Manager
-from reconciler.meta import Request, program_name
+from reconciler.meta import Request
 
 FORMER = "kube-reconciler"
 

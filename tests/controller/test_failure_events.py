@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from reconciler._core.redaction import engine
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
-from reconciler.redaction import engine
 from reconciler.workqueue import ExponentialBackoff, TokenBucket
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, WidgetSpec, World, quiet
 

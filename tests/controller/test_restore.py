@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from reconciler._core.cycle import current_cycle
 from reconciler.cache import CacheEvent, EventType, cached_object
 from reconciler.controller import LOW_PRIORITY, Controller
-from reconciler.meta import Request, current_cycle
+from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, quiet
 
 pytestmark = pytest.mark.virtual_time

@@ -1,4 +1,4 @@
-from reconciler.lru import LRU
+from reconciler._core.lru import LRU
 
 
 def test_the_least_recently_used_entry_is_dropped() -> None:

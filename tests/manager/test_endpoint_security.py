@@ -22,7 +22,7 @@ from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.manager import EndpointSecurity
 from reconciler.manager.endpoints import server
-from reconciler.serving import certificates
+from reconciler._core import certificates
 from tests.manager.working import RecordingReconciler, config_map
 from tests.ports import held_port
 from tests.webhook.database import write_certificate

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.meta import equal, merge_diff, merge_patch, without_nulls
+from reconciler.meta import equal
+from reconciler.meta.documents import merge_diff, merge_patch, without_nulls
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-2, 2), st.floats(-2, 2).map(round), st.sampled_from(["", "1"])

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.meta import equal, merge_diff, merge_patch, without_nulls
+from reconciler.meta import equal
+from reconciler.meta.documents import merge_diff, merge_patch, without_nulls
 
 keys = st.sampled_from(["a", "b", "c"])
 scalars = st.none() | st.booleans() | st.integers(-1, 2) | st.sampled_from([0.0, 1.0, 0.5, "", "0", "1", "x"])

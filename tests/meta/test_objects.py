@@ -13,29 +13,24 @@ from reconciler.meta import (
     PathError,
     Request,
     ResourceType,
-    add_finalizer,
     controller_of,
-    delete_path,
-    format_micro_time,
-    format_path,
-    format_time,
-    get_path,
-    gvk_of,
-    has_finalizer,
     is_newer,
-    name_of,
-    namespace_of,
     owner_reference,
-    parse_path,
-    parse_time,
-    parse_version,
-    remove_finalizer,
     request_of,
     set_controller_reference,
-    set_path,
+)
+from reconciler.meta.documents import delete_path, format_path, get_path, parse_path, set_path
+from reconciler.meta.metadata import (
+    add_finalizer,
+    gvk_of,
+    has_finalizer,
+    name_of,
+    namespace_of,
+    remove_finalizer,
     uid_of,
     version_of,
 )
+from reconciler.meta.scalars import format_micro_time, format_time, parse_time, parse_version
 from reconciler.objects import Model, Resource
 
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from reconciler.meta import parse_time
+from reconciler.meta.scalars import parse_time
 from reconciler.notification import ChannelPolicySpec, ChannelRegistry
 from reconciler.notification.routing import RoutingTable
 from reconciler.notification.tenancy.policies import PolicyTable

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler._core.redaction import redact as redact_forms
 from reconciler.notification import RedactingFilter, Redactor, RetryableDeliveryError
 from reconciler.notification.redaction.known import KnownSecrets
 from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT
-from reconciler.redaction import redact as redact_forms
 from reconciler.telemetry import JSONFormatter, TextFormatter
 from tests.notification.steps import steps
 
@@ -316,7 +316,7 @@ def test_the_steps_grow_with_the_text_and_not_faster(piece: str) -> None:
 def test_no_pattern_of_the_redaction_can_look_back_over_what_it_took() -> None:
     """Unlimited repetitions are possessive or end a pattern, so no search looks at a character twice."""
     modules = [
-        importlib.import_module(f"reconciler.redaction.{name}")
+        importlib.import_module(f"reconciler._core.redaction.{name}")
         for name in ("forms", "json", "names", "quotes", "tokens", "values")
     ]
     patterns = [value for module in modules for value in vars(module).values() if isinstance(value, re.Pattern)]

@@ -8,8 +8,8 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.redaction import engine, forms, hints, tokens, values
-from reconciler.redaction import redact as redact_forms
+from reconciler._core.redaction import engine, forms, hints, tokens, values
+from reconciler._core.redaction import redact as redact_forms
 
 PIECES = [
     *("password", "PassWord", "p%61ssword", "api_key", "key", "token", "sig", "auth", "Cookie", "Authorization"),

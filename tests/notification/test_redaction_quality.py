@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from reconciler._core.redaction import redact as redact_forms
 from reconciler.errors import ConfigurationError
 from reconciler.notification import NotificationOperator, NotificationOptions, Redactor
-from reconciler.redaction import redact as redact_forms
 from tests.benchmarks.redaction import measure
 from tests.notification.redaction_corpus import NAMED, SERVICES, manual_lines, samples
 

@@ -14,7 +14,7 @@ from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient
 from reconciler.controller import Controller
-from reconciler.meta import parse_time
+from reconciler.meta.scalars import parse_time
 from reconciler.notification import ChannelRegistry, Message, NotificationReconciler, NotificationRequest
 
 TIMELINE = [0.0, 30.0, 90.0, 210.0, 450.0]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
+from reconciler._core.wire import JSONObject
 from reconciler.client import Client
 from reconciler.errors import NotFound
 from reconciler.meta import condition_is_true
 from reconciler.objects import AnyResource, Unstructured
-from reconciler.wire import JSONObject
 
 __all__ = ["serve"]
 

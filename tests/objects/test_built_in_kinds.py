@@ -18,7 +18,8 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 
 from reconciler import Client, ConditionedStatus, Manager, Outcome, ResourceReconciler, Result, StatusBatcher
 from reconciler.errors import ConfigurationError, NotFound
-from reconciler.meta import Request, merge_diff, request_of
+from reconciler.meta import Request, request_of
+from reconciler.meta.documents import merge_diff
 from reconciler.objects import (
     InvalidObject,
     Model,

@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.meta import copy_json, equal
+from reconciler.meta import equal
+from reconciler.meta.documents import copy_json
 from reconciler.objects.resource import merge_changes
 
 KNOWN, UNKNOWN = ["a", "b", "c"], ["u1", "u2"]

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reconciler.redaction
-from reconciler.redaction import redact
-from reconciler.redaction.engine import ERROR_LIMIT, redact_error
+import reconciler._core.redaction
+from reconciler._core.redaction import redact
+from reconciler._core.redaction.engine import ERROR_LIMIT, redact_error
 from tests.notification.steps import steps
 
 PIECES = [
@@ -81,8 +81,8 @@ class _Counted:
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the number of characters that the patterns of the redaction look at."""
     count = [0]
-    for each in pkgutil.iter_modules(reconciler.redaction.__path__):
-        module = importlib.import_module(f"reconciler.redaction.{each.name}")
+    for each in pkgutil.iter_modules(reconciler._core.redaction.__path__):
+        module = importlib.import_module(f"reconciler._core.redaction.{each.name}")
         for name, value in list(vars(module).items()):
             if isinstance(value, re.Pattern):
                 monkeypatch.setattr(module, name, _Counted(value, count))

@@ -24,11 +24,11 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from reconciler import Client, Manager
+from reconciler._core.limits import Limits
+from reconciler._core.server import HTTPServer, read_body
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.serving import listener
 from reconciler.manager.endpoints import server as manager_http
-from reconciler.serving import Limits
-from reconciler.serving.server import HTTPServer, read_body
 from reconciler.webhook import WebhookServer
 from tests.webhook.database import Rules, write_certificate
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.meta import GroupVersionKind, Request, current_cycle
+from reconciler._core.cycle import current_cycle
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.status import (
     StatusBatcher,
     StatusConflict,

@@ -21,9 +21,10 @@ import pytest
 import requests
 from lightkube.generic_resource import create_namespaced_resource
 
+from reconciler._core.cycle import current_cycle
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
-from reconciler.meta import Request, current_cycle
+from reconciler.meta import Request
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, TooManyStatusWrites, guard
 from reconciler.status.write_guard.interception import status_write

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler._core.cycle import current_cycle
 from reconciler.clock import SystemClock
-from reconciler.meta import current_cycle
 from reconciler.status import StatusBatcher
 from reconciler.status.flush import memory
 from reconciler.status.flush.memory import RETRY_AFTER, StatusMemory, memory_of

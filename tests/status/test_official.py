@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import urllib3  # noqa: F401 - a client has it loaded
 
+from reconciler._core.field_managers import program_name
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
-from reconciler.meta import GroupVersionKind, program_name
+from reconciler.meta import GroupVersionKind
 from reconciler.status import StatusBatcher
 from reconciler.status.clients import official
 from reconciler.status.clients.official import ObjectEndpoint, read_answer

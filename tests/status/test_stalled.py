@@ -12,8 +12,8 @@ import kubernetes
 import kubernetes_asyncio
 import pytest
 
+from reconciler._core.cancellation import RunningTimeout
 from reconciler.apiserver import APIServer
-from reconciler.cancellation import RunningTimeout
 from reconciler.client import Client
 from reconciler.clock import SystemClock
 from reconciler.controller import ResourceReconciler

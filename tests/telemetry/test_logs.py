@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from reconciler.meta import Request, current_cycle
+from reconciler._core.cycle import current_cycle
+from reconciler.meta import Request
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import RBAC, Roles, describe_missing, missing_rules
 from reconciler.apiserver.admission.policies import Policy, read_policies
 from reconciler.apiserver.admission.webhooks import (
@@ -28,7 +29,6 @@ from reconciler.apiserver.users import MASTERS, Attributes, denied
 from reconciler.apiserver.verbs.decoding import decode_patched
 from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
 from reconciler.apiserver.verbs.write_rules import Admitted, same_json
-from reconciler.wire import JSONObject
 
 __all__ = [
     "ConfiguredAdmission",

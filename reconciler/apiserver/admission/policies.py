@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.admission.webhooks import configured, endpoint_for, review_request, selected
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.builtin.strategies import policy_documents
@@ -14,7 +15,6 @@ from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.verbs.write_rules import Admitted
-from reconciler.wire import JSONObject
 
 __all__ = ["Policy", "read_policies"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
@@ -21,7 +22,6 @@ from reconciler.apiserver.verbs.write_rules import Admitted
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.wire import JSONObject
 
 __all__ = [
     "GROUP",

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule import Place, getter
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.wire import JSONObject
 
 __all__ = [
     "NONE",

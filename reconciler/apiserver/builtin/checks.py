@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kind_checks import KIND_CHECKS
 from reconciler.apiserver.builtin.rule import FORMS, Check, Place, Rule, amount, getter, old_value, parsed_address
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, read_quantity
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
-from reconciler.wire import JSONObject
 
 __all__ = ["CHECKS", "EAGER", "selects", "without_empty"]
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import NOT_A_QUANTITY, canonical_quantity, go_type
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.wire import JSONObject
 
 __all__ = ["BuiltInContents", "Decoding", "Malformed", "Place", "first_error", "read_time", "restoring_problem"]
 

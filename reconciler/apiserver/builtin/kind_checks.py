@@ -8,11 +8,11 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule import Check, Place, Rule
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import read_quantity, recorded
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
-from reconciler.wire import JSONObject
 
 __all__ = ["APPROVAL", "FINAL", "KIND_CHECKS", "content_of_request"]
 

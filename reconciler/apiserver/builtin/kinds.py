@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule import Place, condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.wire import JSONObject
 
 __all__ = [
     "BUILT_IN",

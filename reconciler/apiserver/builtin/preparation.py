@@ -12,12 +12,12 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import without_empty
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.wire import JSONObject
 
 __all__ = [
     "COMPLETE",

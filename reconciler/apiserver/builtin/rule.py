@@ -12,11 +12,11 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cel.model import RESERVED_WORD
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity
 from reconciler.apiserver.schema import formats
-from reconciler.wire import JSONObject
 
 __all__ = [
     "FORMS",

@@ -29,12 +29,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import CHECKS, EAGER, selects
 from reconciler.apiserver.builtin.kinds import member_types
 from reconciler.apiserver.builtin.rule import Check, Place, Rule, condition, getter, named, read_rule
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import data_file
-from reconciler.wire import JSONObject
 
 __all__ = ["section_lines", "section_names", "violations"]
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin import preparation
 from reconciler.apiserver.builtin.checks import without_empty
 from reconciler.apiserver.builtin.kind_checks import APPROVAL, FINAL, content_of_request
@@ -20,7 +21,6 @@ from reconciler.apiserver.cel.expressions import CompileError
 from reconciler.apiserver.cel.rules import CONDITION_VARIABLES, Condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
-from reconciler.wire import JSONObject
 
 __all__ = ["CERTIFICATES", "Strategy", "certificate_strategy", "policy_documents", "strategy_of"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.wire import JSONObject
 
 __all__ = ["FORMAT_TYPES", "RESERVED_WORD", "member_of", "to_cel", "type_of"]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cel import costs
 from reconciler.apiserver.cel.engine import require_engine
 from reconciler.apiserver.cel.expressions import (
@@ -26,7 +27,6 @@ from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, recorded
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.schema.validation import item_key
-from reconciler.wire import JSONObject
 
 __all__ = [
     "CONDITION_VARIABLES",

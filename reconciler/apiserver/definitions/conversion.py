@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.storage.cluster import Convert
 from reconciler.apiserver.storage.store import encode
 from reconciler.http import HTTPResponse, Transport
-from reconciler.wire import JSONObject
 
 __all__ = ["ConversionNeeded", "conversion_of", "with_conversions"]
 

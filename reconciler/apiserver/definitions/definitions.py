@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from reconciler._core.wire import Condition, JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
 from reconciler.apiserver.builtin.strategies import CERTIFICATES, Strategy, certificate_strategy, strategy_of
@@ -17,7 +18,6 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster, CustomContents, Endpoint, Resource, ScalePaths, contents_of
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import Transport
-from reconciler.wire import Condition, JSONObject
 
 __all__ = ["CLEANUP", "Definitions"]
 

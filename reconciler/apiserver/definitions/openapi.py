@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.protobuf_wire import write_field
 from reconciler.apiserver.encoding.text import data_file, recorded
 from reconciler.apiserver.storage.cluster import CustomContents, Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
-from reconciler.wire import JSONObject
 
 __all__ = ["OpenAPI", "encode_definitions"]
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import recorded
@@ -17,7 +18,6 @@ from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, form_pr
 from reconciler.apiserver.schema.shape import compile_schema, prune
 from reconciler.apiserver.schema.validation import SchemaValidator
 from reconciler.apiserver.storage.cluster import CustomContents, contents_of
-from reconciler.wire import JSONObject
 
 __all__ = ["check_definition", "unknown_formats"]
 

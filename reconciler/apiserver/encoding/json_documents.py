@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.limits import MAX_LEVELS, exceeds_max_levels
+from reconciler._core.scalars import use_kubernetes_scalars
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import quoted, recorded
-from reconciler.scalars import use_kubernetes_scalars
-from reconciler.serving import MAX_LEVELS, exceeds_max_levels
-from reconciler.wire import JSONObject
 
 __all__ = [
     "InvalidJSON",

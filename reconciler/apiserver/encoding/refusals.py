@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler._core.wire import JSONObject, StatusObject
 from reconciler.apiserver.encoding.text import go_json, quoted
-from reconciler.wire import JSONObject, StatusObject
 
 __all__ = ["FieldError", "Findings", "Refusal", "aggregate", "not_registered", "qualified"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import JSONObject, JSONValue
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, InvalidYAML, OutOfRange, decode_yaml, read_json
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_type, quoted, snippet
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject, JSONValue
 
 __all__ = [
     "APPLY_PATCH",

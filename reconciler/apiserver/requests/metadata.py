@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from reconciler._core.wire import JSONObject, JSONValue
 from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, restoring_problem
 from reconciler.apiserver.builtin.kinds import KindInfo, metadata_node
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_type, quoted
 from reconciler.apiserver.schema.formats import name_problems
-from reconciler.wire import JSONObject, JSONValue
 
 __all__ = [
     "OWNER_FIELDS",

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.encoding.protobuf_wire import Truncated, read_fields
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.wire import JSONObject
 
 __all__ = ["Unreadable", "read_protobuf"]
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from reconciler._core.tls import client_tls_context
+from reconciler._core.wire import JSONObject
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.http.tls import client_tls_context
-from reconciler.wire import JSONObject
 
 __all__ = ["WebhookAddress", "post_to_webhook", "review_version", "webhook_address"]
 

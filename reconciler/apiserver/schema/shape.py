@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.wire import JSONObject
 
 __all__ = ["ANYTHING", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]
 

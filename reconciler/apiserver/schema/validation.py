@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, recorded
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, ecma_pattern
 from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.errors import MissingExtra
-from reconciler.wire import JSONObject
 
 __all__ = ["Finding", "SchemaValidator", "duplicates", "item_key", "untouched"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.storage.cluster import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
-from reconciler.wire import JSONObject
 
 __all__ = ["Discovery"]
 

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler._core.limits import BadBody, Limits
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
@@ -24,8 +26,6 @@ from reconciler.apiserver.storage.store import encode
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.serving import BadBody, Limits
-from reconciler.wire import JSONObject
 
 __all__ = ["UserConnection"]
 
@@ -33,7 +33,7 @@ __all__ = ["UserConnection"]
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from reconciler.serving.server import HTTPServer
+    from reconciler._core.server import HTTPServer
 
 __all__ = ["Listener", "serving_certificate"]
 
@@ -130,7 +130,7 @@ class Listener:
         self._url = f"{'http' if self._context is None else 'https'}://{shown}:{bound.getsockname()[1]}"
 
     async def _start(self) -> None:
-        from reconciler.serving.server import HTTPServer
+        from reconciler._core.server import HTTPServer
 
         assert self._socket is not None  # noqa: S101 - bound by the caller
         self._server = HTTPServer(self._serve, _LIMITS)
@@ -161,7 +161,7 @@ class Listener:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         from aiohttp import web
 
-        from reconciler.serving.server import read_body
+        from reconciler._core.server import read_body
 
         asked = HTTPRequest(
             request.method,

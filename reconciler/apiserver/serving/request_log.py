@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import JSONValue
 from reconciler.apiserver.builtin.kinds import REVIEWS
 from reconciler.apiserver.managed_fields import manager_of
 from reconciler.apiserver.requests.routing import Call
@@ -21,7 +22,6 @@ from reconciler.apiserver.serving.manifests import Defined
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONValue
 
 __all__ = [
     "WRITES",

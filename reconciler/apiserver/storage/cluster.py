@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin import kinds
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding
 from reconciler.apiserver.builtin.kinds import built_in_node, place_of
@@ -26,7 +27,6 @@ from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
 from reconciler.apiserver.storage.store import Revisions, Store, Stored
 from reconciler.clock import Clock
-from reconciler.wire import JSONObject
 
 __all__ = [
     "BLOCKING",

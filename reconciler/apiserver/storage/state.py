@@ -16,11 +16,11 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import qualified
 from reconciler.apiserver.storage.cluster import Cluster, Resource
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.errors import ConfigurationError
-from reconciler.wire import JSONObject
 
 __all__ = ["DEFINITIONS", "DataDirectory", "State", "read_state", "snapshot_of"]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.wire import JSONObject
+from reconciler._core.wire import JSONObject
 
 __all__ = ["ADDED", "DELETED", "MODIFIED", "Event", "Revisions", "Snapshot", "Store", "Stored", "encode"]
 

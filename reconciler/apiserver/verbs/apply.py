@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, read_json
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_json, go_type
@@ -30,7 +31,6 @@ from reconciler.apiserver.storage.cluster import CustomContents
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs import write_rules
 from reconciler.apiserver.verbs.merge import merge, prune
-from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["apply_to_new", "apply_to_stored", "left_to_kubectl", "read_applied_configuration", "record_last_applied"]
 

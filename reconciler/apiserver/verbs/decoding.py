@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
 from reconciler.apiserver.builtin.kinds import BUILT_IN, REVIEWS, built_in_node, filled, type_name, type_node
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
@@ -13,7 +14,6 @@ from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.metadata import decode_metadata, metadata_warnings
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
-from reconciler.wire import JSONObject
 
 __all__ = ["decode_patched", "read_document", "read_unstored_object", "sort_by_document"]
 

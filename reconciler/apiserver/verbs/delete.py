@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.definitions.definitions import CLEANUP
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_bool, go_int
@@ -26,7 +27,6 @@ from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE
 from reconciler.apiserver.verbs.write_rules import Admission, Admitted, Outdated, WriteResult, is_removable
-from reconciler.wire import JSONObject
 
 __all__ = [
     "Deleter",

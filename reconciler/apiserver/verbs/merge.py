@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from reconciler._core.wire import JSONObject, JSONValue
 from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_syntax, go_value, quoted
 from reconciler.apiserver.managed_fields import FieldSet, is_granular, items_by_element, path_element
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
-from reconciler.wire import JSONObject, JSONValue
 
 __all__ = [
     "merge",

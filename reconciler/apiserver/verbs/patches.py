@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
+from reconciler._core.wire import JSONObject, JSONValue
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_type, go_value
@@ -16,7 +17,6 @@ from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.storage.store import encode
-from reconciler.wire import JSONObject, JSONValue
 
 __all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch", "strategic_merge"]
 

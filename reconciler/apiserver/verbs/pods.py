@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.apiserver.encoding.refusals import Refusal
@@ -14,7 +15,6 @@ from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace, uid_conflict
-from reconciler.wire import JSONObject
 
 __all__ = [
     "PodSubresources",

@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
@@ -23,7 +24,6 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Snapshot, Store, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import Watch
-from reconciler.wire import JSONObject
 
 __all__ = ["Reader", "selector_of"]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
@@ -20,7 +21,6 @@ from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.users import ISSUER, Attributes, InvalidToken, Tokens, User
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace
-from reconciler.wire import JSONObject
 
 __all__ = [
     "Reviews",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
 from reconciler.apiserver.builtin.kinds import type_node
 from reconciler.apiserver.encoding.json_documents import value_at
@@ -22,7 +23,6 @@ from reconciler.apiserver.verbs.decoding import sort_by_document
 from reconciler.apiserver.verbs.patches import apply_patch, merge_patch
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Admitted, WriteResult
-from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = [
     "Scaler",

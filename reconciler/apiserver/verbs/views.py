@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.cells import built_in_columns, show_age
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.cluster import Endpoint
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.clock import Clock
-from reconciler.wire import JSONObject
 
 __all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_yaml"]
 

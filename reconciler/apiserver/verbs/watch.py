@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kinds import shown_empty
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
 from reconciler.apiserver.encoding.refusals import Refusal
@@ -20,7 +21,6 @@ from reconciler.apiserver.storage.cluster import Endpoint
 from reconciler.apiserver.storage.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.errors import OutcomeUnknown
-from reconciler.wire import JSONObject
 
 __all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
 

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.strategies import Strategy
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
@@ -37,7 +38,6 @@ from reconciler.apiserver.verbs.decoding import decode_patched, read_document
 from reconciler.apiserver.verbs.patches import apply_patch
 from reconciler.apiserver.verbs.write_rules import Admission, Admitted, Outdated, WriteResult
 from reconciler.errors import APIError
-from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["Writer"]
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import go_int
@@ -18,7 +19,6 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import BLOCKING, CustomContents, Endpoint, Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.merge import type_errors
-from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = [
     "SYSTEM_METADATA",

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from reconciler._core.wire import JSONObject
 from reconciler.cli.manifests.definitions import definitions_of
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
 from reconciler.objects import AnyResource, Resource
 from reconciler.webhook import Converter, ServiceReference, conversion_configuration, webhook_configurations
-from reconciler.wire import JSONObject
 
 __all__ = [
     "GRACE_PERIOD",

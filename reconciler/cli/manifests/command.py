@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from reconciler._core.wire import JSONObject
 from reconciler.cli.manifests.base import Installation
 from reconciler.cli.manifests.definitions import dump_yaml
 from reconciler.cli.options import ManifestOptions, options_as_typed
@@ -20,7 +21,6 @@ from reconciler.controller import Controller
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import EndpointSecurity, Manager
-from reconciler.wire import JSONObject
 
 __all__ = [
     "HEADER",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from reconciler._core.wire import JSONObject
 from reconciler.cli.manifests.base import (
     GRACE_PERIOD,
     HEALTH_PORT,
@@ -23,7 +24,6 @@ from reconciler.notification import (
     NotificationRequest,
     RoutingConfigObject,
 )
-from reconciler.wire import JSONObject
 
 __all__ = ["notification_manifests"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec.json
 
+from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
 from reconciler.notification.observe.audit_chain import AuditLine, read_chain
 from reconciler.notification.redaction.text import one_line, visible
-from reconciler.wire import JSONObject
 
 __all__ = ["print_audit"]
 

@@ -14,12 +14,12 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
 
+from reconciler._core.limits import exceeds_max_levels
+from reconciler._core.tls import client_tls_context
+from reconciler._core.wire import JSONObject
 from reconciler.cli.options import AccessFlags
 from reconciler.errors import ConfigurationError, ReconcilerError
-from reconciler.http.tls import client_tls_context
 from reconciler.manager.endpoints.security import read_token
-from reconciler.serving import exceeds_max_levels
-from reconciler.wire import JSONObject
 
 __all__ = ["HINT", "EndpointError", "key_text", "printable", "read_keys"]
 

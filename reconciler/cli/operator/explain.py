@@ -7,13 +7,13 @@ from datetime import datetime
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.cli.operator.endpoint import EndpointError, key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json
 from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
-from reconciler.meta import human_duration
-from reconciler.wire import JSONObject
+from reconciler.meta.scalars import human_duration
 
 __all__ = ["print_explanation"]
 

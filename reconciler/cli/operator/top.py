@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.cli.operator.endpoint import key_text, printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.meta import human_duration
-from reconciler.wire import JSONObject
+from reconciler.meta.scalars import human_duration
 
 try:
     from rich.console import Console, Group, RenderableType

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from reconciler._core.tls import client_tls_context
 from reconciler.client.config.credentials import Credentials, reason_of
 from reconciler.client.config.kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client.config.logins import login_of
@@ -23,7 +24,6 @@ from reconciler.client.transport.redaction import without_password
 from reconciler.client.transport.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.http.tls import client_tls_context
 
 __all__ = ["ConfiguredTransport", "context_namespace"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.client.config.kubeconfig import Entry
 from reconciler.client.transport.redaction import excerpt
 from reconciler.errors import ConfigurationError
-from reconciler.wire import JSONObject
 
 __all__ = ["TIME_LIMIT", "run_plugin"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reconciler._core.scalars import use_kubernetes_scalars
 from reconciler.client.transport.network import is_http_address
 from reconciler.client.transport.redaction import without_password
 from reconciler.errors import ConfigurationError
-from reconciler.scalars import use_kubernetes_scalars
 
 if TYPE_CHECKING:
     import yaml

@@ -10,11 +10,12 @@ from typing import Generic, TypeVar, overload
 
 import msgspec
 
+from reconciler._core.wire import UNDECODABLE, JSONObject, json_elements, json_members
 from reconciler.errors import APIError, error_from_response
-from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
-from reconciler.meta import UNDECODABLE, Request, json_elements, json_members
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http import parse_retry_after
+from reconciler.meta import Request
 from reconciler.objects import InvalidObject
-from reconciler.wire import JSONObject
 
 __all__ = ["InvalidItem", "ListResult", "decode", "decode_page", "failure"]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from reconciler._core.cycle import current_cycle
 from reconciler._version import __version__
 from reconciler.client.session.answers import failure
 from reconciler.client.session.discovery import Discovery
@@ -20,7 +21,6 @@ from reconciler.client.session.server_clock import ServerClock
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import current_cycle
 
 __all__ = ["JSON", "TIMEOUT", "ClientStatistics", "Connection", "accept_header"]
 

@@ -11,20 +11,13 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+from reconciler._core.field_managers import FORMER_FIELD_MANAGER, difference_of_fields, upgrade_managed_fields
+from reconciler._core.wire import JSONObject
 from reconciler.client.session.answers import InvalidItem
 from reconciler.client.session.requests import SERVER_METADATA
 from reconciler.http import HTTPRequest
-from reconciler.meta import (
-    FORMER_FIELD_MANAGER,
-    GroupVersionKind,
-    Request,
-    difference_of_fields,
-    equal,
-    uid_of,
-    upgrade_managed_fields,
-    version_of,
-)
-from reconciler.wire import JSONObject
+from reconciler.meta import GroupVersionKind, Request, equal
+from reconciler.meta.metadata import uid_of, version_of
 
 __all__ = [
     "FieldTakeovers",

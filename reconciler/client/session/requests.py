@@ -8,18 +8,12 @@ from typing import Any, Literal, Protocol, TypedDict, get_args
 import msgspec
 from pydantic import BaseModel
 
-from reconciler.meta import (
-    GroupVersionKind,
-    Request,
-    ResourceType,
-    encodable,
-    gvk_of,
-    request_of,
-    set_controller_reference,
-)
+from reconciler._core.wire import JSONObject
+from reconciler.meta import GroupVersionKind, Request, ResourceType, request_of, set_controller_reference
+from reconciler.meta.metadata import gvk_of
+from reconciler.meta.scalars import encodable
 from reconciler.objects import KindLike, TypedObject, Unstructured, is_built_in_object, to_document
 from reconciler.objects import Resource as _Resource
-from reconciler.wire import JSONObject
 
 __all__ = [
     "CONTENT_TYPES",

@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+from reconciler._core.field_managers import FORMER_FIELD_MANAGER, default_field_manager
+from reconciler._core.wire import JSONObject
 from reconciler.client.session.answers import decode
 from reconciler.client.session.connection import Connection, accept_header
 from reconciler.client.session.requests import (
@@ -25,15 +27,9 @@ from reconciler.client.session.requests import (
 from reconciler.client.session.retry import Attempts, RetryOn, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import (
-    FORMER_FIELD_MANAGER,
-    Request,
-    ResourceType,
-    default_field_manager,
-    namespace_of,
-    path_segment,
-    request_of,
-)
+from reconciler.meta import Request, ResourceType, request_of
+from reconciler.meta.metadata import namespace_of
+from reconciler.meta.reference import path_segment
 from reconciler.objects import (
     InvalidObject,
     KindLike,
@@ -44,7 +40,6 @@ from reconciler.objects import (
     resource_type_from,
     to_document,
 )
-from reconciler.wire import JSONObject
 
 __all__ = ["Options", "Session", "Write", "WriteObserver"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reconciler.redaction import PLACEHOLDER, redact
+from reconciler._core.redaction import PLACEHOLDER, redact
 
 __all__ = ["excerpt", "without_password"]
 

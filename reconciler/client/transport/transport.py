@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
+from reconciler._core.tls import client_tls_context
 from reconciler.client.transport.connection import HTTPConnection
 from reconciler.client.transport.http11 import MAX_BODY, Head
 from reconciler.client.transport.network import Origin, describe, origin_of, outcome_unknown, refuse_virtual_time
@@ -15,7 +16,6 @@ from reconciler.client.transport.pool import MAX_STREAMS, Budgets, Pool, Proxy
 from reconciler.client.transport.redaction import without_password
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.http.tls import client_tls_context
 
 __all__ = ["HTTPTransport", "Handshake", "Settings", "tls_context"]
 

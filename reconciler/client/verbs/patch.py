@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.client.session.answers import decode
 from reconciler.client.session.memory import names_former_manager, without_server_metadata
 from reconciler.client.session.requests import (
@@ -24,9 +25,10 @@ from reconciler.client.session.requests import (
 from reconciler.client.session.retry import RetryOn
 from reconciler.client.session.session import Session, Write
 from reconciler.errors import APIError, Conflict, FieldManagerConflict, TransportError
-from reconciler.meta import merge_diff, request_of, uid_of, version_of
+from reconciler.meta import request_of
+from reconciler.meta.documents import merge_diff
+from reconciler.meta.metadata import uid_of, version_of
 from reconciler.objects import KindLike, TypedObject, Unstructured, documents_to_compare, to_document
-from reconciler.wire import JSONObject
 
 __all__ = ["apply", "patch", "patch_from"]
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.client.session.answers import InvalidItem, ListResult, decode_page
 from reconciler.client.session.requests import Query, Selector, query_pairs, selector_query
 from reconciler.client.session.retry import RetryOn
 from reconciler.client.session.session import Session
 from reconciler.errors import Expired, InvalidResponse
-from reconciler.meta import GroupVersionKind, ResourceType, name_of, namespace_of, version_of
+from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.meta.metadata import name_of, namespace_of, version_of
 from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
-from reconciler.wire import JSONObject
 
 __all__ = ["PAGE_SIZE", "get_metadata", "list_all", "list_pages"]
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
+from reconciler._core.cycle import current_cycle
+from reconciler._core.wire import JSONObject
 from reconciler.client.session.answers import decode
 from reconciler.client.session.connection import JSON
 from reconciler.client.session.requests import CONTENT_TYPES, encode
 from reconciler.client.session.session import Session
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import GroupVersionKind, Request, current_cycle
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import InvalidObject, KindLike, gvk_from
-from reconciler.wire import JSONObject
 
 __all__ = ["ClientStatusWriter"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from reconciler._core.wire import JSONObject
 from reconciler.client.session.answers import decode
 from reconciler.client.session.requests import (
     CONTENT_TYPES,
@@ -24,9 +25,10 @@ from reconciler.client.session.retry import Attempts, RetryOn
 from reconciler.client.session.session import Session, Write
 from reconciler.errors import AlreadyExists, Conflict, NotFound, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import controller_of, merge_diff, merge_patch, name_of, namespace_of, request_of, uid_of
+from reconciler.meta import controller_of, request_of
+from reconciler.meta.documents import merge_diff, merge_patch
+from reconciler.meta.metadata import name_of, namespace_of, uid_of
 from reconciler.objects import KindLike, TypedObject, Unstructured, from_document, to_document
-from reconciler.wire import JSONObject
 
 __all__ = ["Body", "apply_subresource", "create", "delete", "delete_all_of", "update", "write_subresource"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.wire import UNDECODABLE
 from reconciler.controller.changes.fields import Item, Path
-from reconciler.meta import UNDECODABLE
 
 __all__ = ["ManagedFields"]
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.cycle import current_cycle
 from reconciler.controller.changes.log import Creation, WakingChanges
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
-from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
+from reconciler.meta import GroupVersionKind, Request, Version
 from reconciler.status import StatusMetrics
 
 __all__ = ["CycleContext", "ReconcileCycle", "ReconcileRun", "current_reconcile", "current_run"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.reconcile.outcome import Completion, error_message
@@ -14,7 +15,6 @@ from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import InvalidObject
 from reconciler.status import StatusError
-from reconciler.wire import JSONObject
 
 __all__ = ["FAILED", "SUCCEEDED", "FailureEvents"]
 

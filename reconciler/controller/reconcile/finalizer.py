@@ -10,24 +10,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from reconciler._core.cycle import current_cycle
+from reconciler._core.wire import JSONObject
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.errors import Conflict, NotFound
-from reconciler.meta import (
-    GroupVersionKind,
-    Request,
-    add_finalizer,
-    current_cycle,
-    equal,
-    gvk_of,
-    has_finalizer,
-    parse_version,
-    remove_finalizer,
-    request_of,
-    uid_of,
-    version_of,
-)
+from reconciler.meta import GroupVersionKind, Request, equal, request_of
+from reconciler.meta.metadata import add_finalizer, gvk_of, has_finalizer, remove_finalizer, uid_of, version_of
+from reconciler.meta.scalars import parse_version
 from reconciler.objects import KindLike, Resource, from_document, gvk_from, original_document, to_document
-from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.client import Client

@@ -9,11 +9,11 @@ from typing import TypeVar
 import msgspec
 from pydantic import ValidationError
 
+from reconciler._core.redaction import redact_error
 from reconciler.controller.errors import ReconcileTimeout
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.result import Outcome, Result
 from reconciler.errors import APIError, TerminalError, error_text
-from reconciler.redaction import redact_error
 
 __all__ = [
     "Completion",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+from reconciler._core.wire import JSONObject
 from reconciler.cache import Cache, CachedObject, Informer
 from reconciler.cache.overlay import Baseline
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.meta import Request, ResourceType
 from reconciler.objects import InvalidObject
-from reconciler.wire import JSONObject
 
 __all__ = ["OwnChanges"]
 

@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from reconciler._core.cancellation import FAILURES, is_cancelled
+from reconciler._core.cycle import current_cycle
+from reconciler._core.hooks import log_metrics_failure, report
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.cache import CachedObject
-from reconciler.cancellation import FAILURES, is_cancelled
 from reconciler.clock import Clock
 from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.errors import ControllerError
@@ -31,8 +33,7 @@ from reconciler.controller.reconcile.storm import Storm, StormAlarm
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker
-from reconciler.meta import GroupVersionKind, Request, current_cycle
-from reconciler.reporting import log_metrics_failure, report
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 

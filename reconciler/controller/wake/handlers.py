@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.cancellation import FAILURES
+from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject, CacheEvent, EventType
-from reconciler.cancellation import FAILURES
 from reconciler.clock import Clock
 from reconciler.controller.changes.log import ChangeLog
 from reconciler.controller.metrics import ControllerMetrics
@@ -28,7 +29,6 @@ from reconciler.controller.wake.watches import OwnerMapper, Watch, check_request
 from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
-from reconciler.wire import JSONObject
 from reconciler.workqueue import WorkQueue
 
 __all__ = ["FAN_OUT_THRESHOLD", "LOW_PRIORITY", "MappedHandler", "PrimaryHandler"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.clock import Clock
 from reconciler.controller.changes.log import ChangeLog
@@ -20,7 +21,6 @@ from reconciler.controller.wake.mapper_queue import MapperQueue
 from reconciler.controller.wake.watches import Watch
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
-from reconciler.wire import JSONObject
 from reconciler.workqueue import WorkQueue
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from reconciler._core.hooks import report
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.clock import Clock
 from reconciler.controller.metrics import ControllerMetrics
 from reconciler.controller.wake.user_code import wait_at_most
 from reconciler.errors import describe_error
 from reconciler.meta import Request
-from reconciler.reporting import report
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
 __all__ = ["CONCURRENT_CALLS", "RETRY_TIMEOUT", "MapperQueue"]

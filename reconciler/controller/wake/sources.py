@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from reconciler.cancellation import FAILURES, is_cancelled
+from reconciler._core.cancellation import FAILURES, is_cancelled
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.user_code import check_seconds, wait_at_most

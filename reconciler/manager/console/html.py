@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 import htpy as h
 from htpy import Node
 
+from reconciler._core.wire import JSONObject
 from reconciler.manager.console.timeline import Mark, Timeline
-from reconciler.meta import human_duration
-from reconciler.wire import JSONObject
+from reconciler.meta.scalars import human_duration
 
 __all__ = [
     "Navigation",

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from reconciler._core.wire import JSONObject
 from reconciler.cache import Informer
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.wire import JSONObject
 
 __all__ = ["PERIOD", "SECONDS", "Samples"]
 

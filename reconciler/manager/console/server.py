@@ -11,6 +11,8 @@ from pathlib import Path
 
 import htpy as h
 
+from reconciler._core.redaction import redact
+from reconciler._core.wire import JSONObject
 from reconciler.manager.console.html import document
 from reconciler.manager.console.pages.key import KEY
 from reconciler.manager.console.pages.keys import KEYS
@@ -21,8 +23,6 @@ from reconciler.manager.console.samples import Samples
 from reconciler.manager.console.state import Parts, read_state
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
 from reconciler.manager.endpoints.turns import Turns
-from reconciler.redaction import redact
-from reconciler.wire import JSONObject
 
 __all__ = ["Console"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache import Informer
 from reconciler.clock import Clock
@@ -13,8 +14,7 @@ from reconciler.manager.console.samples import Samples
 from reconciler.manager.election.elector import Elector
 from reconciler.manager.endpoints.keys import read_keys
 from reconciler.manager.waiting import waits
-from reconciler.meta import format_micro_time
-from reconciler.wire import JSONObject
+from reconciler.meta.scalars import format_micro_time
 
 __all__ = ["Parts", "read_state"]
 

@@ -29,8 +29,9 @@ import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from reconciler._core.cancellation import is_cancelled
+from reconciler._core.wire import JSONObject
 from reconciler.backoff import longest_retry_after, retry_after_delay
-from reconciler.cancellation import is_cancelled
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
@@ -38,9 +39,8 @@ from reconciler.events import EventRecorder
 from reconciler.manager.election.options import LEASE_ANNOTATIONS, PROCESS_ANNOTATION, LeaderElection
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.manager.errors import LeadershipLost, NotLeader
-from reconciler.meta import format_micro_time
+from reconciler.meta.scalars import format_micro_time
 from reconciler.telemetry import LeaderCounters
-from reconciler.wire import JSONObject
 
 __all__ = ["Elector"]
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from reconciler.cancellation import is_cancelled
+from reconciler._core.cancellation import is_cancelled
 from reconciler.errors import describe_error
 
 __all__ = ["Check", "CheckResult", "Checks", "report"]

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.manager.endpoints.checks import Checks, report
@@ -15,9 +16,9 @@ from reconciler.manager.endpoints.server import EndpointRequest, EndpointRespons
 from reconciler.manager.endpoints.thread import LoopBlocked, MainLoop
 from reconciler.manager.endpoints.turns import Turns
 from reconciler.manager.event_loop import LIVENESS_LIMIT
-from reconciler.meta import Request, format_micro_time
+from reconciler.meta import Request
+from reconciler.meta.scalars import format_micro_time
 from reconciler.telemetry import MetricsRegistry
-from reconciler.wire import JSONObject
 from reconciler.workqueue import Explanation
 
 __all__ = ["debug_queue", "health", "is_selected", "limit_of", "metrics"]

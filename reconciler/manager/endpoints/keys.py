@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller, FieldChange, ObjectChange, RunExplanation
 from reconciler.controller.reconcile.explanation import state_of
@@ -14,8 +15,8 @@ from reconciler.controller.reconcile.history import MAX_RUNS
 from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.manager.endpoints.turns import Turns
-from reconciler.meta import Request, ResourceType, format_micro_time
-from reconciler.wire import JSONObject
+from reconciler.meta import Request, ResourceType
+from reconciler.meta.scalars import format_micro_time
 
 __all__ = ["debug_keys", "read_keys"]
 

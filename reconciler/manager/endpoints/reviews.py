@@ -14,12 +14,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from reconciler._core.lru import LRU
+from reconciler._core.wire import JSONObject
 from reconciler.client import Client
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest
-from reconciler.lru import LRU
-from reconciler.wire import JSONObject
 
 __all__ = ["ReviewFailed", "Reviewer", "User"]
 

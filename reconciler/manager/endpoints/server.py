@@ -12,19 +12,19 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from reconciler._core.certificates import CertWatcher, self_signed_context
+from reconciler._core.limits import Limits
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.guard import Guard, Refusal
 from reconciler.manager.endpoints.reviews import ACCEPTED_SECONDS
 from reconciler.manager.endpoints.security import EndpointSecurity
 from reconciler.manager.endpoints.thread import LoopBlocked, LoopThread, MainLoop
-from reconciler.serving import Limits
-from reconciler.serving.certificates import CertWatcher, self_signed_context
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from reconciler.serving.server import HTTPServer
+    from reconciler._core.server import HTTPServer
 
 __all__ = ["Address", "EndpointRequest", "EndpointResponse", "Handler", "Servers"]
 
@@ -265,7 +265,7 @@ class Servers:
         return watcher.context
 
     async def _start_server(self, server: _Server, context: ssl.SSLContext | None) -> None:
-        from reconciler.serving.server import HTTPServer
+        from reconciler._core.server import HTTPServer
 
         address = server.address
         server.running = HTTPServer(functools.partial(self._dispatch, server), _LIMITS)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, HashRange, Partition
 from reconciler.controller import ShardFilter, Watch
 from reconciler.errors import ConfigurationError
@@ -16,7 +17,6 @@ from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRin
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry
-from reconciler.wire import JSONObject
 
 __all__ = ["Shard", "new_shard"]
 

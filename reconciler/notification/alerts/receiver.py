@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from pydantic import ValidationError
 
+from reconciler._core.limits import Limits, exceeds_max_levels
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, ReconcilerError, error_text
 from reconciler.manager.endpoints.guard import sent_token
 from reconciler.manager.endpoints.server import Address
@@ -18,7 +19,6 @@ from reconciler.notification.alerts.requests import request_for
 from reconciler.notification.api.types import NotificationRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import RetryableDeliveryError
-from reconciler.serving import Limits, exceeds_max_levels
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -72,7 +72,7 @@ class AlertReceiver:
         Raises:
             ConfigurationError: the address cannot be listened on.
         """
-        from reconciler.serving.server import HTTPServer
+        from reconciler._core.server import HTTPServer
 
         server = HTTPServer(self._handle, self._limits)
         try:
@@ -90,7 +90,7 @@ class AlertReceiver:
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         from aiohttp import web
 
-        from reconciler.serving.server import read_body
+        from reconciler._core.server import read_body
 
         if request.path != "/":
             return web.Response(status=404, text="404: alerts are accepted at /\n")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TypedDict
 
-from reconciler.meta import format_micro_time
+from reconciler.meta.scalars import format_micro_time
 from reconciler.notification.api.types import ChannelStatus, Phase, RetryPolicy
 from reconciler.notification.redaction.text import shortened
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from reconciler._core.tls import client_tls_context
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
-from reconciler.http.tls import client_tls_context
 from reconciler.notification.channels.address_guard import check_mail_server
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment, proxy_bypass
 
+from reconciler._core.tls import client_tls_context
 from reconciler.clock import current_clock
 from reconciler.http import parse_retry_after
-from reconciler.http.tls import client_tls_context
 from reconciler.notification.channels.address_guard import (
     canonical_host,
     check_literal,

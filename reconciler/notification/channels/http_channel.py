@@ -9,13 +9,13 @@ from typing import Annotated, Generic, Literal, Self, TypeVar
 import msgspec.json
 from pydantic import Field, model_validator
 
+from reconciler._core.wire import JSONObject
 from reconciler.notification.channels.http import HTTPSender
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import encodable
-from reconciler.wire import JSONObject
 
 __all__ = ["ConnectionConfig", "HTTPChannel", "HTTPConfig", "OutgoingRequest", "WebURL", "encoded"]
 

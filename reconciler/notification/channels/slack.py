@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import msgspec.json
 from pydantic import Field
 
+from reconciler._core.wire import JSONObject
 from reconciler.errors import MissingExtra
 from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message, footer
 from reconciler.notification.redaction.text import shortened, visible, visible_line
-from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

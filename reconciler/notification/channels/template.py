@@ -14,11 +14,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.notification.channels import template_process
 from reconciler.notification.errors import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 from reconciler.notification.message import Message, message_document
-from reconciler.wire import JSONObject
 
 __all__ = ["Template"]
 

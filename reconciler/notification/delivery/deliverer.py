@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from reconciler.cancellation import is_cancelled
+from reconciler._core.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
 from reconciler.notification.api.types import ChannelStatus, NotificationRequest
 from reconciler.notification.channel import Channel, ChannelRegistry, call_channel

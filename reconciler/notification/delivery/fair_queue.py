@@ -23,8 +23,8 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from reconciler._core.lru import LRU
 from reconciler.clock import current_clock
-from reconciler.lru import LRU
 from reconciler.meta import Request
 from reconciler.notification.api.types import Priority
 from reconciler.notification.channel import ChannelRegistry

@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from reconciler._core.lru import LRU
 from reconciler.errors import Conflict, NotFound
-from reconciler.lru import LRU
 from reconciler.meta import equal
 from reconciler.notification.api.types import NotificationRequest, NotificationRequestStatus
 

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import msgspec
 from pydantic import BaseModel
 
-from reconciler.meta import format_micro_time
+from reconciler._core.wire import JSONObject
+from reconciler.meta.scalars import format_micro_time
 from reconciler.notification.api.summary import Summary
 from reconciler.notification.api.types import (
     TERMINAL_PHASES,
@@ -24,7 +25,6 @@ from reconciler.notification.api.types import (
 from reconciler.notification.delivery.schedule import ERRORS_LIMIT, Decision
 from reconciler.notification.routing.router import Resolution
 from reconciler.status import StatusBatcher
-from reconciler.wire import JSONObject
 
 __all__ = [
     "is_too_large",

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from reconciler._core.lru import LRU
 from reconciler.client import Client
-from reconciler.lru import LRU
 from reconciler.notification.api.types import (
     ChannelStatus,
     DeliveryAttempt,

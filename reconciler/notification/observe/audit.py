@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
-from reconciler.meta import format_micro_time
+from reconciler.meta.scalars import format_micro_time
 from reconciler.notification.delivery.deliverer import recipients_of
 from reconciler.notification.message import idempotency_key
 from reconciler.notification.observe.audit_chain import FIRST, TAIL_BYTES, chained, hash_of, last_line
 from reconciler.notification.observe.outbox import StatusChange
-from reconciler.wire import JSONObject
 
 __all__ = ["AuditLog", "AuditStatistics"]
 

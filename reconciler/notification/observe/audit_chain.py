@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec.json
 
-from reconciler.wire import JSONObject
+from reconciler._core.wire import JSONObject
 
 __all__ = ["FIRST", "AuditLine", "chained", "hash_of", "last_line", "read_chain"]
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 import htpy as h
 from htpy import Node
 
+from reconciler._core.wire import JSONObject
 from reconciler.manager.console import Page
 from reconciler.manager.console.html import address, pill, section, table
-from reconciler.meta import format_micro_time
+from reconciler.meta.scalars import format_micro_time
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import LimitedChannel
 from reconciler.notification.observe.history import ChannelHistory, Entry, History
-from reconciler.wire import JSONObject
 
 __all__ = ["receivers_page"]
 

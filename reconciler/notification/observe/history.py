@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
-from reconciler.lru import LRU
+from reconciler._core.lru import LRU
 from reconciler.notification.api.types import DeliveryAttempt
 from reconciler.notification.observe.outbox import StatusChange
 

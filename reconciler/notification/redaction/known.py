@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
+from reconciler._core.redaction import PLACEHOLDER, is_secret_name
 from reconciler.notification.redaction.text import encodable
-from reconciler.redaction import PLACEHOLDER, is_secret_name
 
 __all__ = ["KnownSecrets"]
 

@@ -10,13 +10,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from reconciler._core.cycle import current_cycle
+from reconciler._core.lru import LRU
+from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
 from reconciler.errors import ConfigurationError, MissingExtra, error_text
-from reconciler.lru import LRU
-from reconciler.meta import current_cycle
 from reconciler.notification.errors import DeliveryError
 from reconciler.notification.redaction.known import KnownSecrets
 from reconciler.notification.redaction.text import encodable, shortened, visible
-from reconciler.redaction import PLACEHOLDER, is_secret_name, redact
 
 __all__ = [
     "ERROR_LIMIT",

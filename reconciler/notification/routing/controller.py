@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from reconciler.clock import current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
-from reconciler.meta import format_micro_time
+from reconciler.meta.scalars import format_micro_time
 from reconciler.notification.api.routing import (
     ERROR_LIMIT,
     RoutingConfigObject,

@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler._core.wire import JSONObject
 from reconciler.cache import CacheEvent
 from reconciler.errors import ConfigurationError
 from reconciler.notification.routing.config import RoutingConfigError
 from reconciler.notification.routing.router import RoutingTable
-from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache

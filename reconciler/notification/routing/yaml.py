@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from reconciler._core.scalars import use_kubernetes_scalars
 from reconciler.notification.redaction.text import shortened
-from reconciler.scalars import use_kubernetes_scalars
 
 __all__ = ["Path", "Problem", "Source", "read_yaml"]
 

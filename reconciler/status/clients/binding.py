@@ -12,7 +12,12 @@ from typing import Any
 
 import msgspec
 
-from reconciler.meta import FORMER_FIELD_MANAGER, check_field_manager, default_field_manager, program_name
+from reconciler._core.field_managers import (
+    FORMER_FIELD_MANAGER,
+    check_field_manager,
+    default_field_manager,
+    program_name,
+)
 from reconciler.status.clients.kopf import KopfPatch, is_kopf_patch
 from reconciler.status.clients.official import (
     AsyncioClientWriter,

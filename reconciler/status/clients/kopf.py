@@ -40,24 +40,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reconciler.meta import (
-    Version,
-    equal,
-    format_micro_time,
-    format_path,
-    get_path,
-    gvk_of,
-    is_newer,
-    is_older,
-    keep_transition_times,
-    merge_diff,
-    merge_patch,
-    parse_version,
-    request_of,
-    set_path,
-    uid_of,
-    version_of,
-)
+from reconciler.meta import Version, equal, is_newer, is_older, request_of
+from reconciler.meta.conditions import keep_transition_times
+from reconciler.meta.documents import format_path, get_path, merge_diff, merge_patch, set_path
+from reconciler.meta.metadata import gvk_of, uid_of, version_of
+from reconciler.meta.scalars import format_micro_time, parse_version
 from reconciler.status.flush.effects import Target
 from reconciler.status.flush.memory import SentWrite
 from reconciler.status.flush.replay import has_mark, marks_at, select_replayable, with_mark
@@ -67,7 +54,7 @@ from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, 
 from reconciler.status.record.snapshot import owned_by_others_only, owners_of, owns
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject, ManagedFieldsEntry
+    from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["KopfPatch", "is_kopf_patch"]
 

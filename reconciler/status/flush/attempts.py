@@ -22,7 +22,7 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.meta import parse_version
+from reconciler.meta.scalars import parse_version
 from reconciler.status.errors import (
     StatusConflict,
     StatusError,
@@ -39,9 +39,9 @@ from reconciler.status.flush.memory import SentWrite
 from reconciler.status.options import BACKOFF, Policy
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject
     from reconciler.status.flush.desired import DesiredStatus
     from reconciler.status.record.mutations import Mutation
-    from reconciler.wire import JSONObject
 
 __all__ = ["Attempts", "is_refusal"]
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from reconciler._core.cycle import current_cycle
 from reconciler.errors import (
     APIError,
     Conflict,
@@ -34,7 +35,9 @@ from reconciler.errors import (
     TransportError,
     error_text,
 )
-from reconciler.meta import current_cycle, equal, format_path, get_path, identical, merge_diff, parse_version
+from reconciler.meta import equal, identical
+from reconciler.meta.documents import format_path, get_path, merge_diff
+from reconciler.meta.scalars import parse_version
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
 from reconciler.status.flush.attempts import Attempts, is_final
 from reconciler.status.flush.desired import DesiredStatus, desired_status, takeover_of
@@ -45,7 +48,7 @@ from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, 
 from reconciler.status.record.snapshot import Snapshot, owners_of, owns
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = ["Flush"]
 

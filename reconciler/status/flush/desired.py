@@ -14,18 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.meta import (
-    equal,
-    format_path,
-    get_path,
-    identical,
-    keep_transition_times,
-    merge_diff,
-    merge_patch,
-    set_path,
-    union_of_fields,
-    upgrade_managed_fields,
-)
+from reconciler._core.field_managers import union_of_fields, upgrade_managed_fields
+from reconciler.meta import equal, identical
+from reconciler.meta.conditions import keep_transition_times
+from reconciler.meta.documents import format_path, get_path, merge_diff, merge_patch, set_path
 from reconciler.status.flush.effects import Target
 from reconciler.status.flush.replay import marks_at, with_mark
 from reconciler.status.options import Policy
@@ -45,7 +37,7 @@ from reconciler.status.record.snapshot import FieldTree, Snapshot, field_trees
 from reconciler.status.writer import Strategy
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject, ManagedFieldsEntry
+    from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["DesiredStatus", "check_can_apply", "desired_status", "takeover_of"]
 

@@ -18,16 +18,16 @@ from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
-from reconciler.cancellation import RunningTimeout
+from reconciler._core.cancellation import RunningTimeout
+from reconciler._core.cycle import current_cycle
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
-from reconciler.meta import current_cycle
 from reconciler.status.flush.effects import Effect, FlushResult, Read, Sleep, Write
 from reconciler.status.flush.session import PendingFlush, Session
 from reconciler.status.writer import StatusWriter
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = ["AsyncDriver", "BlockingDriver"]
 

@@ -14,7 +14,7 @@ from reconciler.status.record.snapshot import Snapshot
 from reconciler.status.writer import Strategy
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = [
     "Effect",

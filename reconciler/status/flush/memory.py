@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, Version, get_path, is_older
+from reconciler.meta import GroupVersionKind, Version, is_older
+from reconciler.meta.documents import get_path
 from reconciler.status.record.conversion import digest
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from reconciler.meta import Version, delete_path, equal, format_path, get_path, is_older
+from reconciler.meta import Version, equal, is_older
+from reconciler.meta.documents import delete_path, format_path, get_path
 from reconciler.status.record.conversion import copy_json
 from reconciler.status.record.keyed import item_key
 from reconciler.status.record.mutations import (

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from reconciler.cancellation import FAILURES
-from reconciler.meta import Cycle, current_cycle, format_path, get_path, identical, merge_diff, parse_version
-from reconciler.reporting import log_metrics_failure, report
+from reconciler._core.cancellation import FAILURES
+from reconciler._core.cycle import Cycle, current_cycle
+from reconciler._core.hooks import log_metrics_failure, report
+from reconciler.meta import identical
+from reconciler.meta.documents import format_path, get_path, merge_diff
+from reconciler.meta.scalars import parse_version
 from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush.core import Flush
 from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
@@ -23,7 +26,7 @@ from reconciler.status.record.snapshot import Snapshot, owns
 from reconciler.status.statistics import StatusMetrics
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject, ManagedFieldsEntry
+    from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["PendingFlush", "Session"]
 

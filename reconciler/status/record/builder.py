@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.meta import check_condition, encodable
+from reconciler.meta.conditions import check_condition
+from reconciler.meta.scalars import encodable
 from reconciler.status.record.conversion import to_json
 from reconciler.status.record.mutations import (
     Append,
@@ -24,9 +25,9 @@ from reconciler.status.record.mutations import (
 )
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject
     from reconciler.clock import Clock
     from reconciler.status.record.schema import FieldNames
-    from reconciler.wire import JSONObject
 
 __all__ = ["UNSET", "MutationBuilder"]
 

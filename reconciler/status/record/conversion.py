@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, format_micro_time, format_time, is_object
-from reconciler.meta import copy_json as copy_any
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.documents import copy_json as copy_any
+from reconciler.meta.documents import is_object
+from reconciler.meta.scalars import format_micro_time, format_time
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = ["copy_json", "digest", "document_of", "in_form_of", "is_kind", "kind_of", "to_json"]
 

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from itertools import islice
 from typing import Any
 
-from reconciler.meta import is_object
+from reconciler.meta.documents import is_object
 
 __all__ = ["KeyIndex", "first_by_key", "item_key"]
 

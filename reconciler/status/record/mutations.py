@@ -13,26 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 import msgspec
 
-from reconciler.meta import (
-    PathError,
-    are_conditions,
-    delete_path,
-    equal,
-    find_condition,
-    format_path,
-    get_path,
-    has_condition,
-    identical,
-    is_object,
-    merge_patch,
-    set_condition,
-    set_path,
-)
+from reconciler.meta import PathError, equal, find_condition, has_condition, identical, set_condition
+from reconciler.meta.conditions import are_conditions
+from reconciler.meta.documents import delete_path, format_path, get_path, is_object, merge_patch, set_path
 from reconciler.status.record.conversion import copy_json, to_json
 from reconciler.status.record.keyed import KeyIndex
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = [
     "DECISIONS",

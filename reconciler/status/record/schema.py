@@ -23,13 +23,14 @@ from operator import is_
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from reconciler.meta import format_path, is_object, parse_path, parse_quantity, parse_time
+from reconciler.meta.documents import format_path, is_object, parse_path
+from reconciler.meta.scalars import parse_quantity, parse_time
 from reconciler.status.errors import UnknownStatusField
 from reconciler.status.record.conversion import to_json
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject
     from reconciler.status.record.mutations import Path, PathLike
-    from reconciler.wire import JSONObject
 
 __all__ = ["FieldNames", "ValueForms"]
 

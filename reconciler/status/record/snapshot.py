@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
-from reconciler.meta import is_object
+from reconciler.meta.documents import is_object
 from reconciler.status.record.conversion import copy_json, digest
 
 if TYPE_CHECKING:
+    from reconciler._core.wire import JSONObject, ManagedFieldsEntry
     from reconciler.status.record.mutations import Path
-    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["FieldTree", "Snapshot", "field_trees", "owned_by_others_only", "owners_of", "owns"]
 

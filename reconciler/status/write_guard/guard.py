@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
+from reconciler._core.cycle import current_cycle
 from reconciler.clock import Clock, current_clock
-from reconciler.meta import Request, current_cycle, request_of
+from reconciler.meta import Request, request_of
 from reconciler.status.errors import TooManyStatusWrites
 from reconciler.status.record.conversion import document_of
 from reconciler.status.write_guard.interception import Addressed, listen, stop_listening, watched

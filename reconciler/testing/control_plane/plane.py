@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
-from reconciler.meta import UNDECODABLE, json_members, parse_time
+from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
+from reconciler.meta.scalars import parse_time
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build, write_private
 from reconciler.testing.control_plane.process import ControlPlaneFailed, ControlPlaneProcesses, PortTaken
-from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.client import Client

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import msgspec
 
+from reconciler._core.tls import client_tls_context
 from reconciler.clock import current_clock
 from reconciler.errors import ReconcilerError
-from reconciler.http.tls import client_tls_context
 from reconciler.testing.control_plane.binaries import (
     ETCD_DATA,
     BinariesMissing,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Outcome, Reconciler, Result, Watch
 from reconciler.errors import (
@@ -23,8 +24,8 @@ from reconciler.errors import (
     TooManyRequests,
     TransportError,
 )
-from reconciler.meta import Request, format_time, parse_time
-from reconciler.wire import JSONObject
+from reconciler.meta import Request
+from reconciler.meta.scalars import format_time, parse_time
 
 __all__ = [
     "AFTER",

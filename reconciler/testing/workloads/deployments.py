@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from reconciler._core.wire import JSONObject
 from reconciler.controller import Outcome, Result
 from reconciler.testing.workloads.base import (
     POD,
@@ -19,7 +20,6 @@ from reconciler.testing.workloads.base import (
     set_condition,
     without_zeros,
 )
-from reconciler.wire import JSONObject
 
 __all__ = [
     "Deployments",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from reconciler._core.wire import JSONObject
 from reconciler.controller import Outcome, Result
 from reconciler.testing.workloads.base import (
     POD,
@@ -15,7 +16,6 @@ from reconciler.testing.workloads.base import (
     set_condition,
     without_zeros,
 )
-from reconciler.wire import JSONObject
 
 __all__ = ["Jobs"]
 

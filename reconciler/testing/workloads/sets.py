@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.controller import Outcome, Result, Watch
 from reconciler.errors import AlreadyExists
 from reconciler.meta import Request
@@ -19,7 +20,6 @@ from reconciler.testing.workloads.base import (
     scaled,
     without_zeros,
 )
-from reconciler.wire import JSONObject
 
 __all__ = [
     "DaemonSets",

@@ -9,6 +9,7 @@ from typing import Literal
 import htpy as h
 from htpy import Node
 
+from reconciler._core.wire import JSONObject
 from reconciler.controller.wake.reasons import because
 from reconciler.manager.console.html import (
     changes_of,
@@ -25,8 +26,7 @@ from reconciler.manager.console.html import (
 )
 from reconciler.manager.console.pages.page import Page
 from reconciler.manager.console.timeline import run_id, timeline_of
-from reconciler.meta import human_duration
-from reconciler.wire import JSONObject
+from reconciler.meta.scalars import human_duration
 
 __all__ = ["KEY"]
 

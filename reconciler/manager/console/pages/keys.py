@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import htpy as h
 from htpy import Node
 
+from reconciler._core.wire import JSONObject
 from reconciler.manager.console.html import (
     chip,
     clock,
@@ -19,7 +20,6 @@ from reconciler.manager.console.html import (
     table,
 )
 from reconciler.manager.console.pages.page import Page
-from reconciler.wire import JSONObject
 
 __all__ = ["KEYS"]
 

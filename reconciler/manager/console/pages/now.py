@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import htpy as h
 from htpy import Node
 
+from reconciler._core.wire import JSONObject
 from reconciler.manager.console.html import address, chart, error_text, key_link, key_text, next_text, pill, section
 from reconciler.manager.console.pages.page import Page
 from reconciler.manager.console.samples import PERIOD, SECONDS
-from reconciler.wire import JSONObject
 
 __all__ = ["NOW"]
 

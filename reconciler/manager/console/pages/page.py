@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from htpy import Node
 
-from reconciler.wire import JSONObject
+from reconciler._core.wire import JSONObject
 
 __all__ = ["Page"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import htpy as h
 from htpy import Node
 
+from reconciler._core.wire import JSONObject
 from reconciler.manager.console.html import clock, facts, pill, section, table
 from reconciler.manager.console.pages.page import Page
-from reconciler.meta import human_duration
-from reconciler.wire import JSONObject
+from reconciler.meta.scalars import human_duration
 
 __all__ = ["PROCESS"]
 

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from pydantic import Field
 
+from reconciler._core.wire import JSONObject
 from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest, encoded
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message, message_document
-from reconciler.wire import JSONObject
 
 __all__ = ["CloudEventsConfig"]
 

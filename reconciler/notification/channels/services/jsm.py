@@ -12,11 +12,11 @@ from urllib.parse import quote
 import msgspec.json
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from reconciler._core.wire import JSONObject
 from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import shortened, visible, visible_line
-from reconciler.wire import JSONObject
 
 __all__ = ["JSMConfig", "Responder", "jsm_alert"]
 

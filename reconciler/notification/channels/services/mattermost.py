@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec.json
 from pydantic import Field
 
+from reconciler._core.wire import JSONObject
 from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message, footer
 from reconciler.notification.redaction.text import one_line, shortened, visible, visible_line
-from reconciler.wire import JSONObject
 
 __all__ = ["MattermostConfig", "mattermost_post"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from reconciler._core.wire import JSONObject
 from reconciler.notification.channels.http_channel import ConnectionConfig, OutgoingRequest, WebURL, encoded
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import shortened, visible, visible_line
-from reconciler.wire import JSONObject
 
 __all__ = ["PagerDutyConfig", "pagerduty_event"]
 

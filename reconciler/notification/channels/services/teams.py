@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from reconciler._core.wire import JSONObject
 from reconciler.notification.channels.http_channel import HTTPConfig, OutgoingRequest, encoded
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import shortened, visible, visible_line
-from reconciler.wire import JSONObject
 
 __all__ = ["TeamsConfig", "teams_card"]
 

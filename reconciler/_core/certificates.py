@@ -16,7 +16,11 @@ from pathlib import Path
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, MissingExtra
 
-__all__ = ["CertWatcher", "self_signed_context"]
+__all__ = [
+    "CertWatcher",
+    "self_signed_context",
+]
+
 
 _log = logging.getLogger("reconciler.http")
 

@@ -12,9 +12,13 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from reconciler.serving.limits import BadBody, Limits
+from reconciler._core.limits import BadBody, Limits
 
-__all__ = ["HTTPServer", "read_body"]
+__all__ = [
+    "HTTPServer",
+    "read_body",
+]
+
 
 _log = logging.getLogger("reconciler.http")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from reconciler.redaction.forms import (
+from reconciler._core.redaction.forms import (
     DATABASE_HINTS,
     KEY_HINTS,
     LOGIN_HINTS,
@@ -28,11 +28,11 @@ from reconciler.redaction.forms import (
     redact_schemes,
     redact_urls,
 )
-from reconciler.redaction.json import JSONText, is_json
-from reconciler.redaction.names import NAME_HINTS
-from reconciler.redaction.quotes import PLACEHOLDER
-from reconciler.redaction.tokens import TOKEN_HINTS, redact_tokens
-from reconciler.redaction.values import redact_values
+from reconciler._core.redaction.json import JSONText, is_json
+from reconciler._core.redaction.names import NAME_HINTS
+from reconciler._core.redaction.quotes import PLACEHOLDER
+from reconciler._core.redaction.tokens import TOKEN_HINTS, redact_tokens
+from reconciler._core.redaction.values import redact_values
 
 __all__ = ["redact", "redact_error"]
 

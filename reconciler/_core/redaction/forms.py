@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from reconciler.redaction.hints import Hints
-from reconciler.redaction.quotes import PLACEHOLDER, backslashes_before
+from reconciler._core.redaction.hints import Hints
+from reconciler._core.redaction.quotes import PLACEHOLDER, backslashes_before
 
 __all__ = [
     "DATABASE_HINTS",

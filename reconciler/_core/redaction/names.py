@@ -6,7 +6,7 @@ import functools
 import re
 from typing import Literal
 
-from reconciler.redaction.hints import Hints
+from reconciler._core.redaction.hints import Hints
 
 __all__ = ["KEY_OWNERS", "NAME_HINTS", "Kind", "is_secret_name", "kind_of_name", "strong"]
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TypeVar
 
-__all__ = ["LRU"]
+__all__ = [
+    "LRU",
+]
+
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -18,10 +18,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.meta.cycle import current_cycle
+from reconciler._core.cycle import current_cycle
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler._core.wire import JSONObject
 
 __all__ = [
     "FORMER_FIELD_MANAGER",
@@ -32,6 +32,7 @@ __all__ = [
     "union_of_fields",
     "upgrade_managed_fields",
 ]
+
 
 FORMER_FIELD_MANAGER = "kube-reconciler"
 """The default of earlier releases, the same in all programs. Fields written under it are taken over."""

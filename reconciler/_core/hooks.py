@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["check_hooks", "closest", "is_data", "own_members"]
+from reconciler._core.cancellation import FAILURES
+from reconciler.errors import RepeatedFailures
+
+__all__ = [
+    "check_hooks",
+    "closest",
+    "is_data",
+    "log_metrics_failure",
+    "own_members",
+    "report",
+]
+
 
 _SIMILAR = 0.85
 """The similarity from which a name counts as a misspelled one: ``finalise`` and ``finalize_`` do, ``finalize_all`` does
@@ -109,3 +122,29 @@ def _accepts(value: Any, arguments: int) -> bool:
 
 def _plain(name: str) -> str:
     return name.replace("_", "").lower()
+
+
+_failures = RepeatedFailures(
+    logging.getLogger("reconciler.metrics"), logging.ERROR, "%s failed, so its metrics are wrong"
+)
+
+
+def report(method: Callable[..., object], /, *values: object, **named: object) -> None:
+    """Call a method of a metrics back end, and log what it raises.
+
+    What is called in each reconcile uses `log_metrics_failure` instead, without the cost of this call.
+    """
+    try:
+        method(*values, **named)
+    except FAILURES:
+        log_metrics_failure(method)
+
+
+def log_metrics_failure(method: Callable[..., object], /) -> None:
+    """Log the exception that a method of a metrics back end has raised, once for each method and type of error.
+
+    Call it in the ``except`` clause.
+    """
+    name, error = getattr(method, "__qualname__", repr(method)), sys.exc_info()[1]
+    assert error is not None  # noqa: S101 - see above
+    _failures.log(error, name, kind=(name, type(error)))

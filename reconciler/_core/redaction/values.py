@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import sys
 
-from reconciler.redaction.harmless import is_harmless, is_placeholder, looks_random
-from reconciler.redaction.names import KEY_OWNERS, NAME_HINTS, Kind, kind_of_name, strong
-from reconciler.redaction.quotes import PLACEHOLDER, closing_quote
+from reconciler._core.redaction.harmless import is_harmless, is_placeholder, looks_random
+from reconciler._core.redaction.names import KEY_OWNERS, NAME_HINTS, Kind, kind_of_name, strong
+from reconciler._core.redaction.quotes import PLACEHOLDER, closing_quote
 
 __all__ = ["USER_FLAGS", "redact_values", "without_password"]
 

@@ -14,7 +14,10 @@ from typing import Any, Protocol
 from reconciler.meta.reference import GroupVersionKind, Request
 from reconciler.meta.scalars import Version
 
-__all__ = ["Cycle", "current_cycle"]
+__all__ = [
+    "Cycle",
+    "current_cycle",
+]
 
 
 class Cycle(Protocol):

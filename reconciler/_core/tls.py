@@ -5,7 +5,9 @@ from __future__ import annotations
 import ssl
 from os import PathLike
 
-__all__ = ["client_tls_context"]
+__all__ = [
+    "client_tls_context",
+]
 
 
 def client_tls_context(

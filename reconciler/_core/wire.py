@@ -1,11 +1,7 @@
-"""JSON text split one level at a time, without recursion, for documents that a decoder rejects.
+"""JSON on the wire: documents, their encoding, and texts that a decoder rejects, split one level at a time.
 
-A decoder rejects a whole document for one value in it: nested too deeply, or text that is not Unicode. These functions
-only find where values begin and end, and return them verbatim.
-
-Regular expressions skip whole values, so Python takes one step for a value however large it is. They match a limited
-number of levels; in a value that has more, brackets are counted, many at once. Every repetition is possessive and every
-match begins where the last one ended, so the time is linear in the text whatever it is.
+A decoder rejects a whole document for one value in it: nested too deeply, or text that is not Unicode. The functions for
+such documents only find where values begin and end, and return them verbatim, without recursion.
 """
 
 from __future__ import annotations
@@ -15,10 +11,80 @@ import re
 from array import array
 from collections.abc import Callable, Iterator
 from itertools import accumulate, islice
+from typing import Any, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-__all__ = ["UNDECODABLE", "json_array", "json_elements", "json_members", "json_parts"]
+__all__ = [
+    "UNDECODABLE",
+    "Condition",
+    "JSONObject",
+    "JSONValue",
+    "ManagedFieldsEntry",
+    "OwnerReferenceObject",
+    "StatusObject",
+    "json_array",
+    "json_elements",
+    "json_members",
+    "json_parts",
+]
+
+
+JSONValue: TypeAlias = bool | int | float | str | list["JSONValue"] | dict[str, "JSONValue"] | None
+"""Any JSON value."""
+
+JSONObject: TypeAlias = dict[str, Any]
+"""A JSON object: the document of a Kubernetes object, or a part of one."""
+
+
+class Condition(TypedDict):
+    """An entry of ``status.conditions``, as metav1.Condition defines it."""
+
+    type: str
+    status: str
+    """``True``, ``False`` or ``Unknown``."""
+    reason: str
+    message: str
+    lastTransitionTime: str
+    """RFC 3339, UTC, in seconds."""
+    observedGeneration: NotRequired[int]
+
+
+class OwnerReferenceObject(TypedDict):
+    """An entry of ``metadata.ownerReferences``."""
+
+    apiVersion: str
+    kind: str
+    name: str
+    uid: str
+    controller: NotRequired[bool]
+    blockOwnerDeletion: NotRequired[bool]
+
+
+class ManagedFieldsEntry(TypedDict):
+    """An entry of ``metadata.managedFields``: the fields that one manager owns through one operation."""
+
+    manager: str
+    operation: str
+    """``Apply`` or ``Update``."""
+    apiVersion: str
+    time: NotRequired[str]
+    fieldsType: str
+    fieldsV1: JSONObject
+    subresource: NotRequired[str]
+
+
+class StatusObject(TypedDict):
+    """The ``Status`` document with which an API server refuses a request."""
+
+    kind: str
+    apiVersion: str
+    metadata: NotRequired[JSONObject]
+    status: str
+    message: NotRequired[str]
+    reason: NotRequired[str]
+    details: NotRequired[JSONObject]
+    code: NotRequired[int]
 
 
 UNDECODABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)

@@ -5,8 +5,8 @@ It needs nothing but the standard library, so that every room can use it.
 
 from __future__ import annotations
 
-from reconciler.redaction.engine import redact, redact_error
-from reconciler.redaction.names import is_secret_name
-from reconciler.redaction.quotes import PLACEHOLDER
+from reconciler._core.redaction.engine import redact, redact_error
+from reconciler._core.redaction.names import is_secret_name
+from reconciler._core.redaction.quotes import PLACEHOLDER
 
 __all__ = ["PLACEHOLDER", "is_secret_name", "redact", "redact_error"]
