@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cache.decoding import Bookmark, Turns, WireReader, decode_line, read_bookmark
+from reconciler.cache.decoding import Bookmark, LoopTurns, WireReader, decode_line, read_bookmark
 from reconciler.cache.errors import WatchError, is_behind
 from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink
@@ -278,7 +278,7 @@ async def _read(
 ) -> None:
     assert response.chunks is not None  # noqa: S101 - the caller has checked
     loop = asyncio.get_running_loop()
-    splitter, turns = LineSplitter(), Turns()
+    splitter, turns = LineSplitter(), LoopTurns()
     armed = loop.time()
     async for chunk in response.chunks:
         for line in splitter.feed(chunk):
