@@ -4,8 +4,8 @@
 a reader narrows what it uses and leaves the rest alone. Where the shape is known, the TypedDicts below say it; a key
 that the API server may omit is `NotRequired`.
 
-A decoder rejects a whole document for one value in it: nested too deeply, or text that is not Unicode. The functions for
-such documents only find where values begin and end, and return them verbatim, without recursion.
+A decoder rejects a whole document for one value in it: nested too deeply, or text that is not Unicode. The functions
+for such documents only find where values begin and end, and return them verbatim, without recursion.
 """
 
 from __future__ import annotations
