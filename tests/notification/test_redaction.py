@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from reconciler.notification import RedactingFilter, Redactor, RetryableDeliveryError
 from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT, redact_forms
 from reconciler.telemetry import JSONFormatter, TextFormatter
+from tests.depth import examples
 from tests.notification.steps import steps
 
 redact = redact_forms
 describe = Redactor().describe
 SECRET = "s3cr3tValue0123456789abcdef"
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(200)))
 
 
 @pytest.mark.parametrize(
