@@ -25,7 +25,7 @@ from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
 if TYPE_CHECKING:
-    from reconciler.workloads import WorkloadControllers
+    from reconciler._workloads import WorkloadControllers
 
 
 @runtime_checkable
@@ -121,7 +121,7 @@ class StandIns:
     async def start(self) -> None:
         """Start them, if there are any. Cancellation stops them."""
         if self._delays:
-            from reconciler.workloads import WorkloadControllers
+            from reconciler._workloads import WorkloadControllers
 
             self._running = WorkloadControllers(self._server, self._delays, clock=self._clock)
             await self._running.start()

@@ -26,7 +26,7 @@ from reconciler.testing import Cluster
 
 HERE = Path(__file__).parent
 KILLS = 50
-REQUESTS = 200
+REQUESTS = 500
 CHANNELS = ("one", "two", "three")
 GUARANTEES = ("AtLeastOnce", "Bounded", "AtMostOnce")
 ATTEMPTS = 3
