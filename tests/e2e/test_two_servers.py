@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from reconciler.testing.control_plane.commands import apiserver_command
+from reconciler.testing.control_plane.binaries import apiserver_command
 
 from reconciler import Client, Manager, Request
 from reconciler.cache import CacheEvent, EventType
