@@ -1,4 +1,8 @@
-"""An HTTP exchange: the request, the response, and the `Transport` protocol."""
+"""The types of an HTTP exchange, for any transport.
+
+A `Transport` takes an `HTTPRequest` and returns an `HTTPResponse`. The client uses anything with ``send``: the embedded
+API server in the same process, or connections over sockets.
+"""
 
 from __future__ import annotations
 

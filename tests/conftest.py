@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Draw the same examples in each run, unless there is a seed; let tests interrupt the processes that they start."""
+    _keep_bytecode(config.rootpath / ".pytest_cache" / "bytecode")
     # Hypothesis' profile for CI: no example fails by its duration. It is loaded before modules with tests use it.
     ci, drawn = settings.get_profile("ci"), config.getoption("--hypothesis-seed") is not None
     settings.register_profile("suite", ci, derandomize=not drawn)
@@ -41,6 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell ignores SIGINT in what it starts in the background.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _keep_bytecode(directory: Path) -> None:
+    """Compile each module once, although PYTHONDONTWRITEBYTECODE is set; none is written beside its source.
+
+    Otherwise each worker of xdist and each of the hundred processes that tests start compiles all that it imports,
+    which takes most of its time.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(directory)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,1 +1,1 @@
-"""What only the library uses: JSON on the wire, the HTTP server, TLS, hooks, cancellation, field managers."""
+"""The parts that only the library uses: JSON on the wire, redaction, the HTTP server, TLS, hooks, cancellation."""

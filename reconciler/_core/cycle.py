@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from reconciler.meta.reference import GroupVersionKind, Request
-from reconciler.meta.scalars import Version
+if TYPE_CHECKING:
+    from reconciler.meta.reference import GroupVersionKind, Request
+    from reconciler.meta.scalars import Version
 
 __all__ = [
     "Cycle",

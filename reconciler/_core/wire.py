@@ -1,8 +1,11 @@
-"""JSON values, and the shapes of Kubernetes documents that are used in more than one place.
+"""JSON on the wire: its types, shapes of documents, and texts that a decoder rejects, split one level at a time.
 
 `JSONObject` is a document whose shape is not known here. Its values are typed `Any`, as those of `json.loads` are:
 a reader narrows what it uses and leaves the rest alone. Where the shape is known, the TypedDicts below say it; a key
 that the API server may omit is `NotRequired`.
+
+A decoder rejects a whole document for one value in it: nested too deeply, or text that is not Unicode. The functions
+for such documents only find where values begin and end, and return them verbatim, without recursion.
 """
 
 from __future__ import annotations

@@ -2,17 +2,16 @@
 
 `APIServer` turns requests into responses without sockets, so that whole controllers run against it under virtual time;
 on demand it listens on loopback for kubectl and other programs. It behaves like a real API server wherever a controller
-can notice, makes requests fail on demand (`Faults`), and logs who asked for what (`RequestLog`).
+can notice, makes requests fail on demand (`Fault`), and logs who asked for what (`RequestLog`).
 
 Guarantees: a response follows from the requests before it, the seed and the clock alone. The cost of a request does not
 grow with the number of requests before it. What is kept of the past is bounded, and what is dropped is counted.
 """
 
-from reconciler.apiserver.fault_effects import (
+from reconciler.apiserver.faults import (
+    Chaos,
     CutWatches,
     Delay,
-    Effect,
-    EventOrder,
     Fault,
     Lose,
     Match,
@@ -22,33 +21,22 @@ from reconciler.apiserver.fault_effects import (
     Stall,
     StallWatches,
 )
-from reconciler.apiserver.faults import Chaos, FaultOptions, Faults
 from reconciler.apiserver.server import APIServer
-from reconciler.apiserver.serving.handler_chain import ServerStatistics
-from reconciler.apiserver.serving.listener import UserConnection
-from reconciler.apiserver.serving.request_log import LoggedRequest, LoggedWrites, RequestLog, ServerAction
+from reconciler.apiserver.serving.request_log import LoggedRequest, RequestLog
 
 __all__ = [
     "APIServer",
     "Chaos",
     "CutWatches",
     "Delay",
-    "Effect",
-    "EventOrder",
     "Fault",
-    "FaultOptions",
-    "Faults",
     "LoggedRequest",
-    "LoggedWrites",
     "Lose",
     "Match",
     "Refuse",
     "ReorderEvents",
     "RequestLog",
-    "ServerAction",
-    "ServerStatistics",
     "Stale",
     "Stall",
     "StallWatches",
-    "UserConnection",
 ]

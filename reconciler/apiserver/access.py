@@ -15,15 +15,12 @@ import msgspec
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver import users
 from reconciler.apiserver.builtin.checks import selects
+from reconciler.apiserver.cluster import APIResource, ClusterStorage
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import data_file, quoted
-from reconciler.apiserver.storage.cluster import Cluster, Resource
-from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens, User, account_name
+from reconciler.apiserver.store import Stored
+from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens, UserInfo, account_name
 from reconciler.http import HTTPRequest
-
-__all__ = ["RBAC", "AccessControl", "Decision", "Grants", "Roles", "describe_missing", "missing_rules"]
-
 
 _MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
 _SHOWN = {
@@ -98,7 +95,7 @@ def _shown_rule(rule: JSONObject) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
-class Decision(NamedTuple):
+class AccessDecision(NamedTuple):
     """The decision about a request, and the reason that a review gives."""
 
     allowed: bool
@@ -120,7 +117,7 @@ class Grants(NamedTuple):
 class Roles:
     """The authorizer for the roles and bindings that a cluster stores."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterStorage) -> None:
         self._cluster = cluster
         self._grants: dict[tuple[str, tuple[str, ...], str], Grants] = {}
         self._resources = {kind: cluster.registry.built_in(f"{kind.lower()}s", RBAC) for kind in _KINDS}
@@ -148,7 +145,7 @@ class Roles:
             document.setdefault("rules", None)
         self._cluster.insert(resource, key, {"apiVersion": resource.api_version, **document})
 
-    def _committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
+    def _committed(self, resource: APIResource, _old: Stored | None, _new: Stored | None) -> None:
         """Forget what users may do if a role or binding has changed; a commit hook."""
         if resource.info.group == RBAC:
             self._grants.clear()
@@ -183,17 +180,17 @@ class Roles:
                 changed = True
         return changed
 
-    def decide(self, user: User, asked: Attributes) -> Decision:
+    def decide(self, user: UserInfo, asked: Attributes) -> AccessDecision:
         """Return whether a user may make a request."""
         if MASTERS in user.groups:
-            return Decision(allowed=True)
+            return AccessDecision(allowed=True)
         found = self.grants(user, asked.namespace)
         for source, rule in found.rules:
             if allows(rule, asked):
-                return Decision(True, f"RBAC: allowed by {source}")
-        return Decision(False, f"RBAC: {aggregate(found.problems)}" if found.problems else "")
+                return AccessDecision(True, f"RBAC: allowed by {source}")
+        return AccessDecision(False, f"RBAC: {aggregate(found.problems)}" if found.problems else "")
 
-    def grants(self, user: User, namespace: str) -> Grants:
+    def grants(self, user: UserInfo, namespace: str) -> Grants:
         """Return the rules that a user has in a namespace, or everywhere if it is empty."""
         key = (user.name, user.groups, namespace)
         if key not in self._grants:
@@ -208,7 +205,7 @@ class Roles:
                     found.rules.extend((source, rule) for rule in rules)
         return self._grants[key]
 
-    def _bindings(self, user: User, namespace: str) -> Iterator[tuple[JSONObject, JSONObject]]:
+    def _bindings(self, user: UserInfo, namespace: str) -> Iterator[tuple[JSONObject, JSONObject]]:
         """Yield the bindings that apply to a user, each with the subject that does."""
         everywhere, local = self._resources["ClusterRoleBinding"].store, self._resources["RoleBinding"].store
         documents = [everywhere.objects[key].doc for key in everywhere.keys(None)]
@@ -232,7 +229,7 @@ class Roles:
         return stored.doc.get("rules") or []
 
 
-def _is(user: User, subject: JSONObject, namespace: str) -> bool:
+def _is(user: UserInfo, subject: JSONObject, namespace: str) -> bool:
     """Return whether a subject of a binding in a namespace is a user."""
     kind, name = subject.get("kind"), subject.get("name", "")
     if kind == "User":
@@ -271,7 +268,7 @@ class AccessControl:
     tokens: Tokens
     roles: Roles | None
 
-    def admit(self, request: HTTPRequest) -> User:
+    def admit(self, request: HTTPRequest) -> UserInfo:
         """Return the user of a request, if it may make it: that of its token, or the one that it impersonates.
 
         Raises:
@@ -287,7 +284,7 @@ class AccessControl:
             self._require(user, users.attributes_of(request))
         return user
 
-    def authenticated(self, authorization: str) -> User:
+    def authenticated(self, authorization: str) -> UserInfo:
         """Return the user of an Authorization header; raise the 401 if there is none."""
         scheme, _, token = authorization.partition(" ")
         try:
@@ -305,16 +302,16 @@ class AccessControl:
             return False
         return True
 
-    def decide(self, user: User, asked: Attributes) -> Decision:
+    def decide(self, user: UserInfo, asked: Attributes) -> AccessDecision:
         """Return whether a user may make a request."""
-        return Decision(allowed=True) if self.roles is None else self.roles.decide(user, asked)
+        return AccessDecision(allowed=True) if self.roles is None else self.roles.decide(user, asked)
 
-    def _require(self, user: User, asked: Attributes) -> None:
+    def _require(self, user: UserInfo, asked: Attributes) -> None:
         decision = self.decide(user, asked)
         if not decision.allowed:
             raise users.denied(user, asked, decision.reason)
 
-    def _impersonate(self, user: User, wanted: User, asked: Attributes) -> User:
+    def _impersonate(self, user: UserInfo, wanted: UserInfo, asked: Attributes) -> UserInfo:
         """Return the impersonated user if any of the modes of impersonation that exist for it is allowed."""
         account = users.split_account(wanted.name)
         fixed = users.account_groups(account[0]) if account is not None else ()
@@ -332,9 +329,9 @@ class AccessControl:
         raise refusals[0]
 
 
-def _modes(wanted: User) -> Iterator[str]:
+def _modes(wanted: UserInfo) -> Iterator[str]:
     """Yield the modes in which a user can be impersonated; the last one, without a name, is the unconstrained one."""
-    alone = wanted == User(wanted.name)
+    alone = wanted == UserInfo(wanted.name)
     if wanted.name.startswith(_NODE) or users.split_account(wanted.name) is not None:
         if alone:
             yield "arbitrary-node" if wanted.name.startswith(_NODE) else "serviceaccount"
@@ -343,7 +340,7 @@ def _modes(wanted: User) -> Iterator[str]:
     yield ""
 
 
-def _impersonations(wanted: User, mode: str) -> Iterator[Attributes]:
+def _impersonations(wanted: UserInfo, mode: str) -> Iterator[Attributes]:
     """Yield what must be allowed to impersonate a user: each part of it."""
     verb, group = f"impersonate:{mode}" if mode else "impersonate", _AUTHENTICATION if mode else ""
     account = users.split_account(wanted.name)

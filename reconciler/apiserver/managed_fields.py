@@ -14,30 +14,6 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
 
-__all__ = [
-    "NO_RESET_FIELDS",
-    "Change",
-    "FieldSet",
-    "ManagedFields",
-    "ManagerKey",
-    "ResetFields",
-    "compare",
-    "difference",
-    "fields_of",
-    "intersection",
-    "is_granular",
-    "items_by_element",
-    "manager_key",
-    "manager_of",
-    "ownable_content",
-    "path_element",
-    "paths",
-    "reset_fields_of",
-    "sort_entries",
-    "union",
-]
-
-
 FieldSet: TypeAlias = dict[str, "FieldSet"]
 
 _SELF = "."
@@ -377,7 +353,7 @@ class Change(NamedTuple):
     changes_unowned: bool = False
 
 
-class ManagedFields:
+class FieldManager:
     """The field owners of one object while a request changes it.
 
     Attributes:

@@ -4,28 +4,133 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import os
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.fault_effects import EventOrder
+from reconciler.apiserver.faults import EventOrder
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
-from reconciler.apiserver.serving.listener import Listener, UserConnection, serving_certificate
-from reconciler.apiserver.serving.manifests import documents_of
-from reconciler.apiserver.serving.request_log import LoggedRequest, RequestLog
-from reconciler.apiserver.serving.stand_ins import IMMEDIATE, StandIns
-from reconciler.apiserver.storage.state import DataDirectory, read_state, snapshot_of
-from reconciler.apiserver.users import Credentials, User, with_groups
+from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
+from reconciler.apiserver.serving.request_log import Defined, LoggedRequest, RequestLog
+from reconciler.apiserver.state import DataDirectory, read_state, snapshot_of
+from reconciler.apiserver.users import StaticTokens, UserInfo, with_groups
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
-__all__ = ["APIServer"]
+if TYPE_CHECKING:
+    from reconciler._workloads import WorkloadControllers
+
+
+@runtime_checkable
+class _Documented(Protocol):
+    def to_dict(self) -> Mapping[str, Any]: ...
+
+
+def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
+    """Yield the documents of a class with ``crd()``, a document, a ``List``, or a file.
+
+    Raises:
+        ConfigurationError: `thing` is none of these, or the file cannot be read.
+    """
+    if isinstance(thing, Mapping):
+        yield from _flat(thing)
+    elif isinstance(thing, (str, Path)):
+        for document in _read(Path(thing)):
+            yield from _flat(document)
+    elif isinstance(thing, Defined):
+        yield thing.crd()
+    elif isinstance(thing, _Documented):
+        yield from _flat(thing.to_dict())
+    else:
+        raise ConfigurationError(
+            f"{thing!r} cannot be applied: pass a class with crd(), a document, or the path of a YAML or JSON file"
+        )
+
+
+def _flat(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if str(document.get("kind", "")).endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _flat(item)
+    else:
+        yield document
+
+
+def _read(path: Path) -> list[Mapping[str, Any]]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid UTF-8") from error
+    try:
+        found = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f": see line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ConfigurationError(f"{path} is not valid YAML{where}") from error
+    except (ValueError, RecursionError) as error:  # a date that does not exist, or too many levels
+        raise ConfigurationError(f"{path} contains a value that cannot be read: {error}") from error
+    for document in found:
+        if not isinstance(document, Mapping):
+            raise ConfigurationError(f"{path} contains {document!r}, which is not an object")
+        if not (document.get("apiVersion") and document.get("kind")):
+            raise ConfigurationError(f"{path} contains a document without apiVersion or kind; it needs both")
+    return found
+
+
+IMMEDIATE = ("garbage", "namespaces")
+"""The controllers that are a part of each write."""
+
+_STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
+_SECONDS = 1.0
+
+
+class StandIns:
+    """The stand-ins of a server, which are clients of it.
+
+    A mapping gives each the seconds until its pods are ready, or end.
+
+    Raises:
+        ConfigurationError: a controller is unknown, or its seconds are not a number, negative or infinite.
+    """
+
+    def __init__(self, server: Transport, controllers: Collection[str] | Mapping[str, float], clock: Clock) -> None:
+        known = (*IMMEDIATE, *_STAND_INS)
+        unknown = {controllers} if isinstance(controllers, str) else set(controllers) - set(known)
+        if unknown:
+            shown = ", ".join(sorted(map(str, unknown)))
+            raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}")
+        chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
+        self._delays = {name: chosen[name] for name in _STAND_INS if name in chosen}
+        for name, delay in self._delays.items():
+            if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+                raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
+        self._server = server
+        self._clock = clock
+        self._running: WorkloadControllers | None = None
+
+    async def start(self) -> None:
+        """Start them, if there are any. Cancellation stops them."""
+        if self._delays:
+            from reconciler._workloads import WorkloadControllers
+
+            self._running = WorkloadControllers(self._server, self._delays, clock=self._clock)
+            await self._running.start()
+
+    async def stop(self) -> None:
+        """Stop them, if they run. If cancelled, they stop by themselves."""
+        running, self._running = self._running, None
+        if running is not None:
+            await running.stop()
 
 
 class APIServer:
@@ -81,13 +186,13 @@ class APIServer:
     ) -> None:
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
-        self._credentials = Credentials()
+        self._credentials = StaticTokens()
         self._open = False
         self._stand_ins = StandIns(self, controllers, clock)
         self._data = None if data is None else DataDirectory(Path(data))
         self._webhook_servers: dict[str, Transport] = {}
         context, self._authority = serving_certificate() if tls else (None, "")
-        self._listener = Listener(self.send, lambda: self._handler_chain.handler.access, clock, context)
+        self._listener = SocketListener(self.send, lambda: self._handler_chain.handler.access, clock, context)
         self._new_handler = functools.partial(
             Handler,
             clock,
@@ -400,7 +505,7 @@ class APIServer:
         """
         if isinstance(groups, str):
             raise ConfigurationError(f"groups must be a list of names, not the string {groups!r}")
-        return self._connection(self._credentials.add(with_groups(User(name, tuple(groups)), ())))
+        return self._connection(self._credentials.add(with_groups(UserInfo(name, tuple(groups)), ())))
 
     def service_account(self, name: str, namespace: str = "default") -> UserConnection:
         """Return a connection of a service account, with a token that is valid for ten years of the server's clock.

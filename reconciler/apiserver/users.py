@@ -15,32 +15,11 @@ from urllib.parse import unquote
 import msgspec
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import go_bool, quoted
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.http import HTTPRequest
-
-__all__ = [
-    "ADMIN",
-    "AUTHENTICATED",
-    "ISSUER",
-    "MASTERS",
-    "Attributes",
-    "Credentials",
-    "Denied",
-    "InvalidToken",
-    "Tokens",
-    "User",
-    "account_groups",
-    "account_name",
-    "attributes_of",
-    "denied",
-    "impersonated_user",
-    "split_account",
-    "with_groups",
-]
-
 
 AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
 MASTERS = "system:masters"
@@ -53,7 +32,7 @@ _SELECTED_NAME = re.compile(r"(?:^|,)metadata\.name==?([^,]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class UserInfo:
     """The sender of a request.
 
     Attributes:
@@ -75,7 +54,7 @@ class User:
         return {key: value for key, value in found.items() if value}
 
 
-ADMIN = User("system:admin", (MASTERS, AUTHENTICATED))
+ADMIN = UserInfo("system:admin", (MASTERS, AUTHENTICATED))
 """The user of requests without credentials in the same process, and of the server's token."""
 
 
@@ -95,13 +74,13 @@ def account_groups(namespace: str) -> tuple[str, ...]:
     return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
 
 
-def impersonated_user(headers: Mapping[str, str]) -> User | None:
+def impersonated_user(headers: Mapping[str, str]) -> UserInfo | None:
     """Return the user that a request asks to impersonate, with no groups added; None if it asks for none.
 
     Raises:
         Refusal: 400, it asks for groups, a uid or extra fields without a name.
     """
-    wanted = User(
+    wanted = UserInfo(
         headers.get("impersonate-user", "").partition("\n")[0],
         tuple(_values(headers, "impersonate-group")),
         headers.get("impersonate-uid", "").partition("\n")[0],
@@ -113,7 +92,7 @@ def impersonated_user(headers: Mapping[str, str]) -> User | None:
     )
     if wanted.name:
         return wanted
-    if wanted == User(""):
+    if wanted == UserInfo(""):
         return None
     raise Refusal.bad_request(f"requested &{_in_go(wanted)} without impersonating a user name")
 
@@ -123,15 +102,15 @@ def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
     return iter(headers[name].split("\n")) if name in headers else iter(())
 
 
-def with_groups(wanted: User, fixed: tuple[str, ...]) -> User:
+def with_groups(wanted: UserInfo, fixed: tuple[str, ...]) -> UserInfo:
     """Return an impersonated user with the groups that the server adds: the fixed ones if the request gives none."""
     groups = wanted.groups or fixed
     expected = UNAUTHENTICATED if wanted.name == _ANONYMOUS else AUTHENTICATED
     added = () if {expected, UNAUTHENTICATED} & set(groups) else (expected,)
-    return User(wanted.name, (*groups, *added), wanted.uid, wanted.extra)
+    return UserInfo(wanted.name, (*groups, *added), wanted.uid, wanted.extra)
 
 
-def _in_go(user: User) -> str:
+def _in_go(user: UserInfo) -> str:
     """Return a user as Go's ``%#v`` shows it."""
 
     def texts(values: tuple[str, ...]) -> str:
@@ -198,15 +177,15 @@ def attributes_of(request: HTTPRequest) -> Attributes:
     return Attributes(verb, "", group, resource, subresource, namespace, name)
 
 
-class Denied(Refusal):
+class AccessDenied(Refusal):
     """The 403 for a request that a user may not make."""
 
-    def __init__(self, user: User, message: str, details: JSONObject) -> None:
+    def __init__(self, user: UserInfo, message: str, details: JSONObject) -> None:
         super().__init__(403, "Forbidden", message, details=details)
         self.user = user
 
 
-def denied(user: User, asked: Attributes, reason: str = "") -> Denied:
+def denied(user: UserInfo, asked: Attributes, reason: str = "") -> AccessDenied:
     """Return the 403 for a request that a user may not make; `reason` is why no role could allow it."""
     who = f"User {quoted(user.name)} cannot {asked.verb}"
     if asked.resource:
@@ -220,7 +199,7 @@ def denied(user: User, asked: Attributes, reason: str = "") -> Denied:
     subject = f"{qualified(asked.resource, asked.group)} " if asked.resource else ""
     named = f"{quoted(asked.name)} " if asked.name and subject else ""
     message = f"{subject}{named}{'is ' if subject else ''}forbidden: {what}{f': {reason}' if reason else ''}"
-    return Denied(user, message, {key: value for key, value in details.items() if value})
+    return AccessDenied(user, message, {key: value for key, value in details.items() if value})
 
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -236,11 +215,11 @@ class InvalidToken(Exception):
 class Authenticated(NamedTuple):
     """The user of a token, and those of the wanted audiences that it is for."""
 
-    user: User
+    user: UserInfo
     audiences: list[str]
 
 
-class Credentials:
+class StaticTokens:
     """The tokens of fixed users, and the key of the tokens of service accounts; they outlive the data of a server.
 
     Attributes:
@@ -249,7 +228,7 @@ class Credentials:
     """
 
     def __init__(self) -> None:
-        self._users: dict[bytes, User] = {}
+        self._users: dict[bytes, UserInfo] = {}
         self.token = self.key = ""
         self.use(_new_token())
 
@@ -259,13 +238,13 @@ class Credentials:
         self._users[_digest(token)] = ADMIN
         self.token, self.key = token, f"accounts/{token}"
 
-    def add(self, user: User) -> str:
+    def add(self, user: UserInfo) -> str:
         """Return a new token of a user."""
         token = _new_token()
         self._users[_digest(token)] = user
         return token
 
-    def user_of(self, token: str) -> User | None:
+    def user_of(self, token: str) -> UserInfo | None:
         """Return the fixed user with a token, or None."""
         return self._users.get(_digest(token))
 
@@ -283,21 +262,21 @@ def _digest(token: str) -> bytes:
 class Tokens:
     """The tokens that a cluster accepts: those of fixed users, and those of service accounts."""
 
-    cluster: Cluster
-    credentials: Credentials
+    cluster: ClusterStorage
+    credentials: StaticTokens
 
-    def issue(self, account: Stored, audiences: Sequence[str], seconds: int, bound: Mapping[str, Stored]) -> str:
-        """Return a new token of a service account, bound to objects by ``pod``, ``node`` or ``secret``."""
+    def issue(self, account: Stored, audiences: Sequence[str], seconds: int) -> str:
+        """Return a new token of a service account."""
         metadata = account.doc["metadata"]
         namespace, now = metadata["namespace"], self._now()
-        about: JSONObject = {"namespace": namespace, "serviceaccount": _reference(account)}
+        about = {"namespace": namespace, "serviceaccount": {"name": metadata["name"], "uid": account.uid}}
         claims = {
             "aud": [*audiences],
             "exp": now + seconds,
             "iat": now,
             "iss": ISSUER,
             "jti": self.cluster.uid(),
-            "kubernetes.io": {**about, **{kind: _reference(each) for kind, each in bound.items()}},
+            "kubernetes.io": about,
             "nbf": now,
             "sub": account_name(namespace, metadata["name"]),
         }
@@ -338,40 +317,18 @@ class Tokens:
         claims: JSONObject = msgspec.json.decode(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
         return claims
 
-    def _user(self, claims: JSONObject) -> User:
+    def _user(self, claims: JSONObject) -> UserInfo:
         about: JSONObject = claims["kubernetes.io"]
         namespace, account = about["namespace"], about["serviceaccount"]
-        self._check("serviceaccounts", namespace, account, "")
+        stored = self.cluster.registry.built_in("serviceaccounts").find(namespace, account["name"])
+        if stored is None:
+            raise InvalidToken(f"serviceaccounts {quoted(account['name'])} not found")
+        if stored.uid != account["uid"]:
+            raise InvalidToken(f"service account UID ({stored.uid}) does not match claim ({account['uid']})")
         extra = {_CREDENTIAL: (f"JTI={claims['jti']}",)}
-        for kind in ("secret", "pod", "node"):
-            reference = about.get(kind)
-            if reference is None:
-                continue
-            if kind != "node" or "pod" not in about:
-                self._check(f"{kind}s", None if kind == "node" else namespace, reference, "invalidated")
-            if kind != "secret":
-                extra[f"authentication.kubernetes.io/{kind}-name"] = (reference["name"],)
-                extra[f"authentication.kubernetes.io/{kind}-uid"] = (reference.get("uid", ""),)
         name = account_name(namespace, account["name"])
         groups = (*account_groups(namespace), AUTHENTICATED)
-        return User(name, groups, account["uid"], dict(sorted(extra.items())))
-
-    def _check(self, plural: str, namespace: str | None, reference: JSONObject, lost: str) -> None:
-        """Check that an object that a token names exists, and is the same one."""
-        resource = self.cluster.registry.built_in(plural)
-        stored = resource.find(namespace, reference["name"])
-        if stored is None and lost:
-            raise InvalidToken(f"service account token has been {lost}")
-        if stored is None:
-            raise InvalidToken(f"{plural} {quoted(reference['name'])} not found")
-        if stored.uid != reference["uid"]:
-            kind = resource.info.kind if lost else "service account"
-            claim = f"service account {resource.info.singular_name} ref claim" if lost else "claim"
-            raise InvalidToken(f"{kind} UID ({stored.uid}) does not match {claim} ({reference['uid']})")
-
-
-def _reference(stored: Stored) -> JSONObject:
-    return {"name": stored.doc["metadata"]["name"], "uid": stored.uid}
+        return UserInfo(name, groups, account["uid"], extra)
 
 
 def _base64(raw: bytes) -> str:

@@ -27,8 +27,8 @@ from reconciler.meta.scalars import parse_version
 
 __all__ = [
     "ListPage",
+    "LoopTurns",
     "Transform",
-    "Turns",
     "WatchLine",
     "WireReader",
     "WriteAnswer",
@@ -133,7 +133,7 @@ _decode_raw_metadata = msgspec.json.Decoder(_RawMetadata).decode
 _decode_bookmark = msgspec.json.Decoder(_BookmarkObject).decode
 
 
-class Turns:
+class LoopTurns:
     """The turns of a long task on the event loop, by the size of what it has decoded."""
 
     def __init__(self) -> None:
@@ -163,7 +163,7 @@ def decode_list(body: bytes) -> ListPage:
 async def split_list(body: bytes) -> ListPage | None:
     """Decode a page of a list that has items that the decoder rejects, in turns; None if it is not a list."""
     items: list[msgspec.Raw] = []
-    turns = Turns()
+    turns = LoopTurns()
     try:
         start = end = json_array(body, "items")
         for begin, end in json_parts(body, start):

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
 from reconciler._core.cancellation import is_cancelled
-from reconciler.cache.decoding import ListPage, Turns, WireReader, decode_list, split_list
+from reconciler.cache.decoding import ListPage, LoopTurns, WireReader, decode_list, split_list
 from reconciler.cache.errors import BackoffManager, Failure, WatchError, action_on, is_behind
 from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink, same_content
@@ -286,7 +286,7 @@ class Reflector:
         return page
 
     async def _read_items(self, page: ListPage, objects: list[CachedObject]) -> None:
-        turns = Turns()
+        turns = LoopTurns()
         for raw in page.items or ():
             cached = self._reader.read(raw)
             if cached is not None:

@@ -11,13 +11,12 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import UNDECODABLE
-from reconciler.cache.decoding import Bookmark, Turns, WireReader, decode_line, read_bookmark
+from reconciler.cache.decoding import Bookmark, LoopTurns, WireReader, decode_line, read_bookmark
 from reconciler.cache.errors import WatchError, is_behind
 from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink
 from reconciler.errors import APIError, TooManyRequests, error_from_response
-from reconciler.http import HTTPResponse
-from reconciler.http import LineSplitter
+from reconciler.http import HTTPResponse, LineSplitter
 from reconciler.meta import Request, Version, is_older
 from reconciler.meta.scalars import parse_version
 
@@ -281,7 +280,7 @@ async def _read(
 ) -> None:
     assert response.chunks is not None  # noqa: S101 - the caller has checked
     loop = asyncio.get_running_loop()
-    splitter, turns = LineSplitter(), Turns()
+    splitter, turns = LineSplitter(), LoopTurns()
     armed = loop.time()
     async for chunk in response.chunks:
         for line in splitter.feed(chunk):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["CRDChange", "compare_crds"]
@@ -95,15 +95,13 @@ def _value(path: str, old: Any, new: Any, why: str) -> Iterator[CRDChange]:
         yield CRDChange(path, _changed(old, new), why)
 
 
-def _members(path: str, old: Any, new: Any, why: str) -> Iterator[CRDChange]:
-    """Compare two sets; a removed member is breaking if there is a reason."""
+def _members(path: str, old: Any, new: Any, removed: str, added: str = "") -> Iterator[CRDChange]:
+    """Compare two sets; a removed or added member is breaking if there is a reason."""
     before, after = ({_json(member): member for member in _list(side)} for side in (old, new))
-    for key, member in before.items():
-        if key not in after:
-            yield CRDChange(path, f"{_text(member)} removed", why)
-    for key, member in after.items():
-        if key not in before:
-            yield CRDChange(path, f"{_text(member)} added")
+    for one, other, done, why in ((before, after, "removed", removed), (after, before, "added", added)):
+        for key, member in one.items():
+            if key not in other:
+                yield CRDChange(path, f"{_text(member)} {done}", why)
 
 
 def _versions(before: Schema, after: Schema, stored: list[Any]) -> Iterator[CRDChange]:
@@ -137,7 +135,8 @@ def _version(name: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
         [_mapping(each).get("jsonPath") for each in _list(side.get("selectableFields"))] for side in (old, new)
     )
     yield from _members(f"{name}: selectableFields", before, after, "field selectors with it fail")
-    yield from _Comparison(name).schema("", _schema_of(old), _schema_of(new))
+    for change in _schema("", _schema_of(old), _schema_of(new)):
+        yield replace(change, path=f"{name}: {change.path.lstrip('.') or 'schema'}")
 
 
 def _subresources(name: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
@@ -202,94 +201,68 @@ def _fields(schema: Schema, prefix: str = "") -> dict[str, tuple[str, bool]]:
     return found
 
 
-class _Comparison:
-    """The comparison of the schemas of one version."""
+def _schema(path: str, old: Schema, new: Schema, *, required: bool = False) -> Iterator[CRDChange]:
+    """Yield the changes of a schema and of all below it; `required` means that no object lacks the field."""
+    if _type(old) != _type(new):
+        wider = (_type(old), _type(new)) in _WIDER_TYPES or (_type(new) == "any" and _keeps_unknown(new))
+        why = "" if wider else "values of the old type are refused"
+        yield CRDChange(path, f"type {_changed(_type(old), _type(new))}", why)
+        if not wider:
+            return
+    for keyword, check in _KEYWORDS.items():
+        before, after = (side.get(keyword, _IMPLIED.get(keyword)) for side in (old, new))
+        if before != after:
+            why = "" if keyword == "default" and required else check(before, after) or ""
+            yield CRDChange(path, _keyword_changed(keyword, before, after), why)
+    yield from _enum(path, old.get("enum"), new.get("enum"))
+    before, after = ([_mapping(each).get("rule") for each in _list(side.get(_RULES))] for side in (old, new))
+    for change in _members(path, before, after, "", added="objects that break it are refused"):
+        yield replace(change, what=f"rule {change.what}")
+    yield from _properties(path, old, new)
+    for key, step in (("items", "[]"), ("additionalProperties", "[*]")):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _schema(path + step, before, after)
+        elif isinstance(before, Mapping) and before and not _keeps_unknown(new) and after is not True:
+            yield CRDChange(path + step, "other keys are not allowed any more", "they are pruned")
+        elif isinstance(after, Mapping) and after and _keeps_unknown(old):
+            yield CRDChange(path + step, "values have a schema now", "objects may have other values")
 
-    def __init__(self, version: str) -> None:
-        self._version = version
 
-    def schema(self, path: str, old: Schema, new: Schema, *, required: bool = False) -> Iterator[CRDChange]:
-        """Yield the changes of a schema and of all below it; `required` means that no object lacks the field."""
-        if _type(old) != _type(new):
-            wider = (_type(old), _type(new)) in _WIDER_TYPES or (_type(new) == "any" and _keeps_unknown(new))
-            why = None if wider else "values of the old type are refused"
-            yield self._change(path, f"type {_changed(_type(old), _type(new))}", why)
-            if not wider:
-                return
-        for keyword, check in _KEYWORDS.items():
-            before, after = (side.get(keyword, _IMPLIED.get(keyword)) for side in (old, new))
-            if before != after:
-                why = None if keyword == "default" and required else check(before, after)
-                yield self._change(path, _keyword_changed(keyword, before, after), why)
-        yield from self._enum(path, old, new)
-        yield from self._rules(path, old, new)
-        yield from self._required(path, old, new)
-        yield from self._fields(path, old, new)
-        yield from self._values(path, old, new)
+def _enum(path: str, old: Any, new: Any) -> Iterator[CRDChange]:
+    if old is None and new is not None:
+        yield CRDChange(path, f"enum {_text(new)} added", "other values are refused")
+    elif old is not None and new is None:
+        yield CRDChange(path, "enum removed")
+    else:
+        for change in _members(path, old, new, "objects with this value are refused"):
+            yield replace(change, what=f"value {change.what} {'from' if change.why else 'to'} the enum")
 
-    def _change(self, path: str, what: str, why: str | None = None) -> CRDChange:
-        return CRDChange(f"{self._version}: {path.lstrip('.') or 'schema'}", what, why or "")
 
-    def _enum(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
-        if "enum" not in old and "enum" in new:
-            yield self._change(path, f"enum {_text(new['enum'])} added", "other values are refused")
-        elif "enum" in old and "enum" not in new:
-            yield self._change(path, "enum removed")
+def _properties(path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
+    before, after = _mapping(old.get("properties")), _mapping(new.get("properties"))
+    needed, others = _required(new), new.get("additionalProperties")
+    for name in (each for each in needed if each not in _required(old)):
+        why = "" if "default" in _mapping(after.get(name)) else "objects without it are refused"
+        yield CRDChange(f"{path}.{name}", "required now", why)
+    for name in _required(old):
+        if name not in needed and name in after:
+            yield CRDChange(f"{path}.{name}", "optional now")
+    for name, member in before.items():
+        if name in after or (isinstance(others, Mapping) and others):
+            schema = _mapping(after.get(name, others))
+            yield from _schema(f"{path}.{name}", _mapping(member), schema, required=name in _required(old))
         else:
-            for change in _members("", old.get("enum"), new.get("enum"), "objects with this value are refused"):
-                yield self._change(path, f"value {change.what} {'from' if change.why else 'to'} the enum", change.why)
-
-    def _rules(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
-        key = "x-kubernetes-validations"
-        before, after = ([_mapping(each).get("rule") for each in _list(side.get(key))] for side in (old, new))
-        for rule in after:
-            if rule not in before:
-                yield self._change(path, f"rule {_text(rule)} added", "objects that break it are refused")
-        for rule in before:
-            if rule not in after:
-                yield self._change(path, f"rule {_text(rule)} removed")
-
-    def _required(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
-        members = _mapping(new.get("properties"))
-        before, after = _required(old), _required(new)
-        for name in after:
-            if name not in before:
-                has_default = "default" in _mapping(members.get(name))
-                why = None if has_default else "objects without it are refused"
-                yield self._change(f"{path}.{name}", "required now", why)
-        for name in before:
-            if name not in after and name in members:
-                yield self._change(f"{path}.{name}", "optional now")
-
-    def _fields(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
-        before, after = _mapping(old.get("properties")), _mapping(new.get("properties"))
-        others = new.get("additionalProperties")
-        for name, member in before.items():
-            if name in after or (isinstance(others, Mapping) and others):
-                required = name in _required(old)
-                schema = _mapping(after.get(name, others))
-                yield from self.schema(f"{path}.{name}", _mapping(member), schema, required=required)
-            else:
-                why = None if _keeps_unknown(new) else "its values are pruned; a renamed field is a removed one"
-                yield self._change(f"{path}.{name}", "field removed", why)
-        for name in after:
-            if name not in before:
-                why = "objects may have another value there" if _keeps_unknown(old) else None
-                yield self._change(f"{path}.{name}", "field added", why)
-        if _keeps_unknown(old) and not _keeps_unknown(new):
-            yield self._change(path, "unknown fields are not preserved any more", "they are pruned")
-        elif _keeps_unknown(new) and not _keeps_unknown(old):
-            yield self._change(path, "unknown fields are preserved now")
-
-    def _values(self, path: str, old: Schema, new: Schema) -> Iterator[CRDChange]:
-        for key, step in (("items", "[]"), ("additionalProperties", "[*]")):
-            before, after = old.get(key), new.get(key)
-            if isinstance(before, Mapping) and isinstance(after, Mapping):
-                yield from self.schema(path + step, before, after)
-            elif isinstance(before, Mapping) and before and not _keeps_unknown(new) and after is not True:
-                yield self._change(path + step, "other keys are not allowed any more", "they are pruned")
-            elif isinstance(after, Mapping) and after and _keeps_unknown(old):
-                yield self._change(path + step, "values have a schema now", "objects may have other values")
+            why = "" if _keeps_unknown(new) else "its values are pruned; a renamed field is a removed one"
+            yield CRDChange(f"{path}.{name}", "field removed", why)
+    for name in after:
+        if name not in before:
+            why = "objects may have another value there" if _keeps_unknown(old) else ""
+            yield CRDChange(f"{path}.{name}", "field added", why)
+    if _keeps_unknown(old) and not _keeps_unknown(new):
+        yield CRDChange(path, "unknown fields are not preserved any more", "they are pruned")
+    elif _keeps_unknown(new) and not _keeps_unknown(old):
+        yield CRDChange(path, "unknown fields are preserved now")
 
 
 def _not_higher(old: Any, new: Any) -> str | None:
@@ -333,30 +306,17 @@ def _nullable(_old: Any, new: Any) -> str | None:
 
 _LISTS = "server-side apply merges it in another way, and duplicates may be refused"
 
+_RULES = "x-kubernetes-validations"
 _KEYWORDS: Mapping[str, _Check] = {
-    "minimum": _not_higher,
-    "minLength": _not_higher,
-    "minItems": _not_higher,
-    "minProperties": _not_higher,
-    "maximum": _not_lower,
-    "maxLength": _not_lower,
-    "maxItems": _not_lower,
-    "maxProperties": _not_lower,
-    "exclusiveMinimum": _not_set,
-    "exclusiveMaximum": _not_set,
-    "uniqueItems": _not_set,
+    **dict.fromkeys(("minimum", "minLength", "minItems", "minProperties"), _not_higher),
+    **dict.fromkeys(("maximum", "maxLength", "maxItems", "maxProperties"), _not_lower),
+    **dict.fromkeys(("exclusiveMinimum", "exclusiveMaximum", "uniqueItems", "pattern"), _not_set),
     "multipleOf": _multiple,
-    "pattern": _not_set,
     "format": _format,
     "default": _default,
     "nullable": _nullable,
-    "allOf": _not_set,
-    "anyOf": _not_set,
-    "oneOf": _not_set,
-    "not": _not_set,
-    "x-kubernetes-embedded-resource": _not_set,
-    "x-kubernetes-list-type": _not_different(_LISTS),
-    "x-kubernetes-list-map-keys": _not_different(_LISTS),
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "not", "x-kubernetes-embedded-resource"), _not_set),
+    **dict.fromkeys(("x-kubernetes-list-type", "x-kubernetes-list-map-keys"), _not_different(_LISTS)),
     "x-kubernetes-map-type": _not_different("server-side apply merges it in another way"),
 }
 _IMPLIED = {"x-kubernetes-list-type": "atomic", "x-kubernetes-map-type": "granular"}

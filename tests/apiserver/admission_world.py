@@ -1,4 +1,4 @@
-"""A server with admission webhooks and policies, embedded or real, for one scenario.
+"""A server with admission webhooks, embedded or real, for one scenario.
 
 The embedded server calls the webhooks in process and under virtual time, the real one over HTTPS.
 """

@@ -9,7 +9,7 @@ It writes to ``reconciler/apiserver/``:
 
 * ``builtin/discovery.json``: the groups with their versions and resources, as in aggregated discovery,
 * ``builtin/tables/columns.json``: the columns of the tables of each kind, as in ``columnDefinitions``,
-* ``definitions/openapi.json.xz``: the OpenAPI documents by path, ``v2``, ``v3`` (the index) and ``v3/...``, and as
+* ``serving/openapi.json.xz``: the OpenAPI documents by path, ``v2``, ``v3`` (the index) and ``v3/...``, and as
   ``template`` one of two custom kinds, one of them cluster-scoped.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.storage.store import Store
+from reconciler.apiserver.store import ObjectStore
 from tests.apiserver.api import WIDGETS, Api, definition, widget
 
 pytestmark = pytest.mark.virtual_time
@@ -120,15 +120,15 @@ async def test_a_request_costs_the_same_after_many_requests() -> None:
 
 
 async def test_the_check_detects_a_growing_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Store.put
+    right = ObjectStore.put
 
-    def wrong(store: Store, new: Any) -> None:
+    def wrong(store: ObjectStore, new: Any) -> None:
         sum(map(len, store.objects))
         for key in list(store.objects):
             key.partition("/")
         right(store, new)
 
-    monkeypatch.setattr(Store, "put", wrong)
+    monkeypatch.setattr(ObjectStore, "put", wrong)
     async with APIServer() as server:
         await server.apply(definition())
         costs = Costs(server)
@@ -142,13 +142,13 @@ async def test_the_check_detects_a_growing_cost(monkeypatch: pytest.MonkeyPatch)
 
 async def test_the_pages_of_a_list_share_one_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    right = Store._walk_back
+    right = ObjectStore._walk_back
 
-    def counted(store: Store, position: int) -> Any:
+    def counted(store: ObjectStore, position: int) -> Any:
         looked.append(position)
         return right(store, position)
 
-    monkeypatch.setattr(Store, "_walk_back", counted)
+    monkeypatch.setattr(ObjectStore, "_walk_back", counted)
     async with APIServer() as server:
         await server.apply(definition())
         api = Api(server)

@@ -17,7 +17,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from reconciler.apiserver import APIServer, ServerAction
+from reconciler.apiserver import APIServer
+from reconciler.apiserver.serving.request_log import ServerAction
 from reconciler.errors import APIError
 from reconciler.http import HTTPRequest
 from tests.apiserver.api import (

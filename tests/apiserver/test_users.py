@@ -16,7 +16,7 @@ import pytest
 from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.errors import APIError, ConfigurationError, Forbidden, NotFound
-from reconciler.http import HTTPRequest
+from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.testing import Cluster
 
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -296,20 +296,36 @@ async def test_a_token_expires_on_the_clock_of_the_server() -> None:
         assert found["status"] == {"user": {}, "error": "[invalid bearer token, service account token has expired]"}
 
 
+class OnlyJane:
+    """A webhook that allows the writes of one user."""
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        asked = json.loads(request.body)["request"]
+        allowed = asked["userInfo"]["username"] == "jane" and "team" in asked["userInfo"]["groups"]
+        review: dict[str, Any] = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
+        return HTTPResponse(
+            200, body=json.dumps({**review, "response": {"uid": asked["uid"], "allowed": allowed}}).encode()
+        )
+
+
 @pytest.mark.virtual_time
 async def test_admission_knows_the_user() -> None:
     async with APIServer() as server:
-        group = "admissionregistration.k8s.io/v1"
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
-        expression = "'team' in request.userInfo.groups && request.userInfo.username == 'jane'"
-        spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": expression}]}
-        policy = {"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "only-jane"}}
-        bound = {"policyName": "only-jane", "validationActions": ["Deny"]}
-        binding_ = {"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "only-jane"}}
-        await server.apply({**policy, "spec": spec}, {**binding_, "spec": bound})
-        for user, said in ((server.user("jane", groups=["team"]), "allowed"), (server.user("joe"), "denied request")):
+        hook: dict[str, Any] = {"name": "only.jane.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None"}
+        hook |= {"clientConfig": {"url": "https://webhooks.example/"}, "rules": [rule]}
+        condition = {"name": "people", "expression": "request.userInfo.username != 'admin'"}
+        hooks = [{**hook, "matchConditions": [condition]}]
+        group, kind = "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"
+        await server.apply({"apiVersion": group, "kind": kind, "metadata": {"name": "only-jane"}, "webhooks": hooks})
+        server.connect_webhooks("https://webhooks.example", OnlyJane())
+        for user, said in (
+            (server.user("jane", groups=["team"]), "allowed"),
+            (server.user("jane"), "denied the request"),
+            (server.user("admin"), "allowed"),
+        ):
             async with Client(user) as client:
-                assert said in await try_to(client.create(config_map("a")))
+                assert said in await try_to(client.create(config_map("a"), dry_run=True))
 
 
 @pytest.mark.virtual_time

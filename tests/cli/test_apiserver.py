@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cli.test_command_line import run
+
 CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -181,16 +183,22 @@ def test_chaos_is_reproducible(start: Callable[..., Started]) -> None:
         (["--kubeconfig", "absent/kubeconfig"], 1, "--kubeconfig absent/kubeconfig: cannot write"),
     ],
 )
-def test_mistake_is_one_line(start: Callable[..., Started], arguments: list[str], code: int, says: str) -> None:
-    server = start(*arguments)
-    found, err = server.process.wait(30), server.end()[1]
+def test_mistake_is_one_line(
+    arguments: list[str],
+    code: int,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, _, err = run(capsys, "apiserver", *arguments)
     assert (found, len(err.splitlines())) == (code, 1), err
     assert says in err
 
 
-def test_help_lists_every_option(start: Callable[..., Started]) -> None:
-    server = start("--help")
-    out, err = server.process.communicate(timeout=30)
-    assert (server.process.returncode, err) == (0, "")
+def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "apiserver", "--help")
+    assert (code, err) == (0, "")
     for word in ("--port", "--kubeconfig", "--log", "--chaos", "--seed", "--rbac"):
         assert word in out

@@ -23,7 +23,6 @@ import aiohttp
 import yaml
 
 from tests.alerts.__main__ import program, rules
-from tests.dashboards.draw import draw
 from tests.dashboards.scene import SECONDS, scene
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +112,8 @@ async def record() -> dict[str, list[dict[str, Any]]]:
 
 def main() -> int:
     """Record and draw."""
+    from tests.dashboards.draw import draw
+
     parser = argparse.ArgumentParser(prog="python -m tests.dashboards", description=__doc__)
     parser.add_argument("--save", type=Path, help="file for the answers of Prometheus")
     parser.add_argument("--load", type=Path, help="file with answers to draw, instead of new ones")

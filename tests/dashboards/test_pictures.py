@@ -8,7 +8,6 @@ import pytest
 
 from tests.alerts.__main__ import rules
 from tests.dashboards.__main__ import DASHBOARDS, PICTURES, alerts, panels
-from tests.dashboards.draw import draw
 
 LIMIT = 150_000
 """Bytes of a picture."""
@@ -16,6 +15,8 @@ LIMIT = 150_000
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_panel_can_be_drawn_and_no_variable_is_left(name: str, tmp_path: Path) -> None:
+    from tests.dashboards.draw import draw  # matplotlib, which other tests need not wait for
+
     drawn = panels(DASHBOARDS[name])
     targets = [target for panel in drawn for target in panel.get("targets", [])]
     assert len(targets) > 10

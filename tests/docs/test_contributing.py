@@ -37,6 +37,6 @@ def test_every_session_of_nox_is_named() -> None:
 
 
 def test_every_folder_of_tests_is_on_the_map() -> None:
-    packages = {path.stem for path in (ROOT / "reconciler").iterdir()}
+    packages = {path.stem for room in ("reconciler", "reconciler/_core") for path in (ROOT / room).iterdir()}
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and not path.name.startswith("_")}
     assert {each for each in folders - packages if f"`tests/{each}/`" not in PAGE} == set()

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from reconciler.testing.control_plane.commands import apiserver_command
 
 from reconciler import Client, Manager, Request
 from reconciler.cache import CacheEvent, EventType
 from reconciler.errors import APIError, TransportError
 from reconciler.testing.control_plane import ControlPlane
+from reconciler.testing.control_plane.binaries import apiserver_command
 from reconciler.testing.control_plane.process import Process
 from tests import real_server
 from tests.cache.test_on_both_servers import until

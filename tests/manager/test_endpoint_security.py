@@ -17,12 +17,12 @@ import pytest_asyncio
 import trustme
 
 from reconciler import Manager
+from reconciler._core import certificates
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.manager import EndpointSecurity
 from reconciler.manager.endpoints import server
-from reconciler.serving import certificates
 from tests.manager.working import RecordingReconciler, config_map
 from tests.ports import held_port
 from tests.webhook.database import write_certificate

@@ -23,12 +23,13 @@ from reconciler.notification import RedactingFilter, Redactor, RetryableDelivery
 from reconciler.notification.redaction.known import KnownSecrets
 from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT
 from reconciler.telemetry import JSONFormatter, TextFormatter
+from tests.depth import examples
 from tests.notification.steps import steps
 
 redact = redact_forms
 describe = Redactor().describe
 SECRET = "s3cr3tValue0123456789abcdef"
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(200)))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALLOWED = {"errors", "cancellation", "clock", "backoff", "http", "meta", "reporting", "status", "_version"}
+ALLOWED = {"_core", "errors", "clock", "backoff", "http", "meta", "status", "_version"}
 
 PROGRAM = """
 import sys

@@ -64,3 +64,19 @@ async def test_a_timer_never_fires_before_its_time() -> None:
         looks += 1
     assert looks == 1
     assert loop.time() == pytest.approx(due)
+
+
+@pytest.mark.virtual_time
+async def test_a_jump_takes_few_rounds_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, rounds = asyncio.get_running_loop(), 0
+    run_once = loop._run_once  # type: ignore[attr-defined]
+
+    def counted() -> None:
+        nonlocal rounds
+        rounds += 1
+        run_once()
+
+    monkeypatch.setattr(loop, "_run_once", counted)
+    for _ in range(100):
+        await asyncio.sleep(1)
+    assert rounds <= 400

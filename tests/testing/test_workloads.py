@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from reconciler import Client, Manager
+from reconciler._workloads import AFTER, EXIT_CODE
+from reconciler._workloads.base import PodRunner
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
-from reconciler.testing.workloads import AFTER, EXIT_CODE
-from reconciler.testing.workloads.base import PodRunner
 from tests.testing.test_controller_manager import built
 
 DEPLOYMENT, REPLICA_SET, STATEFUL_SET = "apps/v1/Deployment", "apps/v1/ReplicaSet", "apps/v1/StatefulSet"

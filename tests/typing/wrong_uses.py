@@ -30,7 +30,7 @@ from reconciler import (
     StatusBatcher,
     Watch,
 )
-from reconciler.apiserver import Faults, Match, Refuse
+from reconciler.apiserver import APIServer, Match, Refuse
 from reconciler.controller import ChannelSource
 from reconciler.events import EventRecorder
 from reconciler.notification import Message, NotificationReconciler
@@ -225,7 +225,8 @@ class WrongScale(Resource[Spec], group="example.com", version="v1", scale=".spec
     pass
 
 
-def faults(faults: Faults) -> None:
+def faults(server: APIServer) -> None:
+    faults = server.faults
     faults.add(status="409")  # type: ignore[arg-type]
     faults.add(state=409)  # type: ignore[call-arg]
     faults.add(Refuse(409))  # type: ignore[arg-type]

@@ -17,10 +17,10 @@ import trustme
 from prometheus_client import CollectorRegistry
 
 from reconciler import Client, Manager
+from reconciler._core import certificates
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.serving import certificates
 from reconciler.webhook import Converter, WebhookServer, webhook_configurations
 from tests.manager.working import RecordingReconciler, config_map
 from tests.ports import held_port

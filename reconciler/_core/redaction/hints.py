@@ -24,8 +24,7 @@ class Hints:
 
     def is_in(self, text: str) -> bool:
         """Return whether there is a hint in a string."""
-        folded = _folded(text)
-        return any(hint in folded for hint in self._hints)
+        return any(map(_folded(text).__contains__, self._hints))
 
     def starts(self, text: str) -> list[int]:
         """Return the starts of the hints, in order."""

@@ -18,23 +18,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.rule import Place, getter
+from reconciler.apiserver.builtin.rule import ValuePlace, getter
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
 from reconciler.apiserver.encoding.text import recorded
-
-__all__ = [
-    "NONE",
-    "UNKNOWN",
-    "UNSET",
-    "Cell",
-    "Column",
-    "built_in_columns",
-    "joined",
-    "selector",
-    "shortened",
-    "show_age",
-]
-
 
 Cell = Callable[[JSONObject, datetime], Any]
 
@@ -156,7 +142,7 @@ def some(doc: JSONObject, _now: datetime, path: str, default: str) -> str:
 
 
 def _values(doc: JSONObject, path: str) -> list[Any]:
-    return ["" if value is None else value for value in getter(path)(Place(doc, None, ""))]
+    return ["" if value is None else value for value in getter(path)(ValuePlace(doc, None, ""))]
 
 
 def first(doc: JSONObject, _now: datetime, path: str, key: str, kind: str = "") -> str:

@@ -1,28 +1,36 @@
 """The checks that ``rules.txt`` names.
 
 A check takes the rule, the object, a value in it and the path for errors, and yields the errors of the value. Most are
-a test and the kind of error that a value gets if the test says so.
+a test and the kind of error that a value gets if the test says so. Those of single kinds are at the end.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.kind_checks import KIND_CHECKS
-from reconciler.apiserver.builtin.rule import FORMS, Check, Place, Rule, amount, getter, old_value, parsed_address
+from reconciler.apiserver.builtin.rule import (
+    FORMS,
+    Check,
+    FieldRule,
+    ValuePlace,
+    amount,
+    getter,
+    old_value,
+    parsed_address,
+)
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import quoted, read_quantity
+from reconciler.apiserver.encoding.text import quoted, read_quantity, recorded
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 
-__all__ = ["CHECKS", "EAGER", "selects", "without_empty"]
-
-Error = Callable[[Rule, Place, Any, str], FieldError]
-Test = Callable[[Rule, Place, Any], bool]
+Error = Callable[[FieldRule, ValuePlace, Any, str], FieldError]
+Test = Callable[[FieldRule, ValuePlace, Any], bool]
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 EAGER = frozenset({"empty", "generated", "immutable", "needed", "only", "required", "selected", "single", "some-of"})
 """The checks that are about missing values, too."""
@@ -56,44 +64,44 @@ def without_empty(value: Any) -> Any:
 # Tests of a value.
 
 
-def _required(rule: Rule, place: Place, _value: Any, path: str) -> FieldError:
+def _required(rule: FieldRule, place: ValuePlace, _value: Any, path: str) -> FieldError:
     return FieldError.required(path, rule.message(place))
 
 
-def _forbidden(rule: Rule, place: Place, _value: Any, path: str) -> FieldError:
+def _forbidden(rule: FieldRule, place: ValuePlace, _value: Any, path: str) -> FieldError:
     return FieldError.forbidden(path, rule.message(place))
 
 
-def _invalid(rule: Rule, place: Place, value: Any, path: str) -> FieldError:
+def _invalid(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> FieldError:
     return rule.invalid(place, "" if value is None else value, path)
 
 
-def _too_many(rule: Rule, _place: Place, value: Any, path: str) -> FieldError:
+def _too_many(rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> FieldError:
     words = f"Too many: {len(value)}: must have at most {rule.arguments[0]} items"
     return FieldError(path, words, "FieldValueTooMany")
 
 
-def _too_long(rule: Rule, _place: Place, _value: Any, path: str) -> FieldError:
+def _too_long(rule: FieldRule, _place: ValuePlace, _value: Any, path: str) -> FieldError:
     return FieldError(path, f"Too long: may not be more than {rule.arguments[0]} bytes", "FieldValueTooLong")
 
 
-def _is_longer(rule: Rule, _place: Place, value: Any) -> bool:
+def _is_longer(rule: FieldRule, _place: ValuePlace, value: Any) -> bool:
     return len(value or "") > int(rule.arguments[0])
 
 
-def _members(rule: Rule, value: Any) -> list[str]:
+def _members(rule: FieldRule, value: Any) -> list[str]:
     """Return the members of a value among the arguments."""
     return [key for key in rule.arguments if (value or {}).get(key) is not None]
 
 
-def _has_changed(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _has_changed(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that an update does not change a member; a missing value and an empty one are the same."""
     known, found = without_empty(old_value(place, path)), without_empty(value)
     if place.before is not None and (found or None) != (known or None):
         yield rule.invalid(place, value, path, "field is immutable")
 
 
-def _has_changed_members(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _has_changed_members(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that an update changes no member besides the arguments."""
     before = old_value(place, path)
     others = (value.keys() | before.keys()) - {*rule.arguments} if before else ()
@@ -101,13 +109,13 @@ def _has_changed_members(rule: Rule, place: Place, value: Any, path: str) -> Fin
         yield _forbidden(rule, place, value, path)
 
 
-def _is_outside(rule: Rule, place: Place, value: Any) -> bool:
+def _is_outside(rule: FieldRule, place: ValuePlace, value: Any) -> bool:
     """Return whether a network is not a part of the one at a path."""
     whole, part = (parsed_address(text or "") for text in (getter(rule.arguments[0])(place), value))
     return bool(whole and part) and (whole.version != part.version or whole == part or not part.subnet_of(whole))
 
 
-def _is_of_other_family(rule: Rule, place: Place, value: Any) -> bool:
+def _is_of_other_family(rule: FieldRule, place: ValuePlace, value: Any) -> bool:
     family, found = getter(rule.arguments[0])(place), parsed_address(value)
     return found is not None and family in ("IPv4", "IPv6") and family != f"IPv{found.version}"
 
@@ -159,7 +167,7 @@ _TESTS: dict[str, tuple[Test, Error]] = {
 
 
 def _tested(test: Test, error: Error) -> Check:
-    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    def check(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
         if test(rule, place, value):
             yield error(rule, place, value, path)
 
@@ -167,7 +175,7 @@ def _tested(test: Test, error: Error) -> Check:
 
 
 def _form(problems: Callable[[str], Iterable[str]]) -> Check:
-    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    def check(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
         if rule.concerns(value):
             yield from (rule.invalid(place, value or "", path, problem) for problem in problems(value or ""))
 
@@ -177,7 +185,7 @@ def _form(problems: Callable[[str], Iterable[str]]) -> Check:
 def _bound(problem: str, exceeds: Callable[[Any, Any], bool]) -> Check:
     """Return the check of a bound: a number, or the one at a path, for which a missing value counts as 0."""
 
-    def check(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+    def check(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
         text = rule.arguments[0]
         limit = amount(place, text)
         if (value is not None or not text.lstrip("-").isdecimal() or rule.strict) and exceeds(value or 0, limit):
@@ -189,7 +197,7 @@ def _bound(problem: str, exceeds: Callable[[Any, Any], bool]) -> Check:
 # Values that are one of several, or differ.
 
 
-def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _in(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is one of the arguments."""
     text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     if not (text or rule.concerns(value)) or text in rule.arguments:
@@ -202,7 +210,7 @@ def _in(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield FieldError(path, f"Unsupported value: {shown}: supported values: {known}", "FieldValueNotSupported")
 
 
-def _known(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _known(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is one of those at paths; with ``invalid``, the error does not say that it is not found."""
     if not rule.concerns(value) or any(value in getter(where)(place) for where in rule.arguments if where != "invalid"):
         return
@@ -213,19 +221,19 @@ def _known(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield FieldError(path, f"Not found: {quoted(value or '')}{text}", "FieldValueNotFound")
 
 
-def _unknown(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _unknown(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is not one of those at a path."""
     if value and value in getter(rule.arguments[0])(place):
         yield rule.invalid(place, value, path) if rule.say else FieldError.duplicate(path, value)
 
 
-def _only(rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _only(rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that the keys of a map are the arguments."""
     if {*(value or {})} != {*rule.arguments}:
         yield FieldError.not_supported(path, value, rule.arguments)
 
 
-def _unique(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _unique(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that the items of a list differ, or the members of them that are named.
 
     An argument with a dot is what the path of the error has after the index. Items without the first member may be
@@ -252,13 +260,13 @@ def _unique(rule: Rule, place: Place, value: Any, path: str) -> Findings:
 # Numbers and addresses.
 
 
-def _range(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _range(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     low, high = map(int, rule.arguments)
     if (value is not None or rule.strict) and not low <= (value or 0) <= high:
         yield rule.invalid(place, value or 0, path, f"must be between {low} and {high}, inclusive")
 
 
-def _port(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _port(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is the number or the name of a port."""
     if value is None and rule.strict:
         value = 0
@@ -268,7 +276,7 @@ def _port(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield from (rule.invalid(place, value, path, problem) for problem in form_problems("port-name", value))
 
 
-def _percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _percent(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a value is a number that is not negative, or a percentage."""
     if isinstance(value, str) and not re.fullmatch("[0-9]+%", value):
         words = "a valid percent string must be a numeric string followed by an ending '%'"
@@ -278,7 +286,7 @@ def _percent(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield rule.invalid(place, value, path, "must be greater than or equal to 0")
 
 
-def _one_per_family(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _one_per_family(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     found = [parsed_address(item.get("ip") or "") for item in value or ()]
     versions = [address.version for address in found if address is not None]
     if len(versions) > len({*versions}):
@@ -289,19 +297,19 @@ def _one_per_family(_rule: Rule, _place: Place, value: Any, path: str) -> Findin
 # Maps of texts.
 
 
-def _labels(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _labels(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the keys and the values of labels."""
     for key, text in (value or {}).items():
         yield from (FieldError.invalid(path, key, problem) for problem in qualified_name_problems(key))
         yield from (FieldError.invalid(path, text, problem) for problem in form_problems("label-value", text))
 
 
-def _annotations(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _annotations(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     for key in value or ():
         yield from (FieldError.invalid(path, key, problem) for problem in qualified_name_problems(key.lower()))
 
 
-def _json(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
+def _json(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that an entry of a Secret is JSON; the error does not show it."""
     text = base64.b64decode(value or "bnVsbA==").decode(errors="replace")
     try:
@@ -314,7 +322,7 @@ def _json(_rule: Rule, _place: Place, value: Any, path: str) -> Findings:
 # Pods and Jobs.
 
 
-def _indexes(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _indexes(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the indexes of a Job that are complete, such as ``0,2-4``."""
     most = getter("^spec.completions")(place)
     wrong = [text for text in re.findall(r"\d+", value or "") if most is not None and int(text) >= most]
@@ -322,14 +330,14 @@ def _indexes(rule: Rule, place: Place, value: Any, path: str) -> Findings:
         yield rule.invalid(place, value, path, f'error parsing completedIndexes: too large index: "{wrong[0]}"')
 
 
-def _generated(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _generated(_rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that the selector of a Job is the one that the server makes."""
     uid = getter("/metadata.uid")(place)
     if value != {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}:
         yield FieldError.invalid(path, value, "`selector` not auto-generated")
 
 
-def _host_ports(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _host_ports(_rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the host ports of containers: they are the container ports on the network of the host, and unique."""
     seen: set[str] = set()
     for index, container in enumerate(value or ()):
@@ -343,7 +351,7 @@ def _host_ports(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
             seen.add(key)
 
 
-def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _stays_terminated(_rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that a container that terminated is not shown in another state."""
     before = old_value(place, path) or ()
     done = {item.get("name") for item in before if (item.get("state") or {}).get("terminated")}
@@ -352,8 +360,223 @@ def _stays_terminated(_rule: Rule, place: Place, value: Any, path: str) -> Findi
             yield FieldError.forbidden(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
 
 
+# CertificateSigningRequests.
+
+APPROVAL = ("Approved", "Denied")
+"""The conditions of which a request has at most one."""
+FINAL = (*APPROVAL, "Failed")
+"""The conditions that cannot be taken back."""
+_SIGNER_FORM = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\n(?P<headers>(?:[^\n:]+: [^\n]*\n)*\n?)([^-]*)-----END \1-----")
+_KNOWN = {of: frozenset(names) for of, names in recorded("builtin/rules/resources.json").items()}
+"""The standard resources of containers and of quotas, and those that are counted."""
+_NOT_NEGATIVE = "must be greater than or equal to 0"
+_ORDER = (
+    ("min", "max", "min", "min"),
+    ("min", "defaultRequest", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "max", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "default", "defaultRequest", "defaultRequest"),
+    ("min", "default", "default", "min"),
+    ("default", "max", "default", "max"),
+)
+"""Amounts of a limit of which the first is at most the second, the one that errors name, and the one that they show."""
+_CALLED = {"defaultRequest": "default request"}
+_SCOPED = {"BestEffort": {"pods"}}
+
+
+def content_of_request(text: str | None) -> bytes:
+    """Return the content of a certificate request in base64 of PEM, or nothing; its signature is not checked."""
+    found = _PEM.search(base64.b64decode(text or ""))
+    if found is None or found[1] != b"CERTIFICATE REQUEST":
+        return b""
+    try:
+        return base64.b64decode(found[3])
+    except binascii.Error:
+        return b""
+
+
+def _certificate_request(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    if not content_of_request(value):
+        yield FieldError.invalid(path, value or None, "PEM block type must be CERTIFICATE REQUEST")
+
+
+def _signer_name(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    name = value or ""
+    domain, *rest = name.split("/")
+    if not name:
+        yield FieldError.required(path)
+    elif name == "kubernetes.io/legacy-unknown":
+        yield FieldError.invalid(path, name, "the legacy signerName is not allowed via this API version")
+    elif len(rest) != 1:
+        yield FieldError.invalid(path, name, _SIGNER_FORM)
+    else:
+        for label in domain.split("."):
+            for problem in form_problems("label", label)[-1:]:
+                yield FieldError.invalid(path, domain, f'validating label "{label}": {problem}')
+        if "." not in domain:
+            yield FieldError.invalid(path, domain, "should be a domain with at least two segments separated by dots")
+
+
+def _certificate_conditions(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    conditions: list[JSONObject] = value or []
+    seen = set[str]()
+    for index, condition in enumerate(conditions):
+        kind, value, place = condition.get("type") or "", condition.get("status"), f"{path}[{index}]"
+        if not kind:
+            yield FieldError.required(f"{place}.type")
+        known = ("True",) if kind in FINAL else ("False", "True", "Unknown")
+        if not value:
+            yield FieldError.required(f"{place}.status")
+        elif value not in known:
+            yield FieldError.not_supported(f"{place}.status", value, known)
+        if kind in APPROVAL and seen & ({*APPROVAL} - {kind}):
+            yield FieldError.invalid(path, kind, "Approved and Denied conditions are mutually exclusive")
+        if kind in seen:
+            yield FieldError.duplicate(f"{place}.type", kind)
+        seen.add(kind)
+
+
+def _certificate(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    """Check the certificates of a status; the error does not show them."""
+    problem = _certificate_problem(base64.b64decode(value or ""))
+    if problem:
+        yield FieldError.invalid(path, "<certificate data>", problem)
+
+
+def _certificate_problem(pem: bytes) -> str:
+    blocks = list(_PEM.finditer(pem))
+    for block in blocks:
+        if block[1] != b"CERTIFICATE":
+            return f'only CERTIFICATE PEM blocks are allowed, found "{block[1].decode()}"'
+        if block["headers"].strip():
+            return "no PEM block headers are permitted"
+    return "must contain at least one CERTIFICATE PEM block" if pem and not blocks else ""
+
+
+# Resources, their amounts and their limits.
+
+
+def _is_extended(name: str) -> bool:
+    """Return whether a resource is not one of Kubernetes itself."""
+    domain, slash, _ = name.removeprefix("requests.").partition("/")
+    return bool(slash) and "kubernetes.io" not in domain and domain != "count"
+
+
+def _is_fixed(name: str) -> bool:
+    """Return whether a resource cannot be overcommitted."""
+    return _is_extended(name) or name.startswith("hugepages-")
+
+
+def _name_problems(name: str, of: str) -> list[str]:
+    problems = qualified_name_problems(name)
+    if "/" in name or re.match(r"(requests\.|limits\.)?hugepages-", name):
+        return problems
+    if not problems and name not in _KNOWN["quota"] | {"storage"}:
+        problems = ["must be a standard resource type or fully qualified"]
+    return problems + ([] if name in _KNOWN[of] else [f"must be a standard resource for {of}"])
+
+
+def _resources(rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    """Check the names and the amounts of resources of ``containers`` or a ``quota``; with ``names``, only these."""
+    of, *only = rule.arguments
+    for name, text in (value or {}).items():
+        where, number = f"{path}[{name}]", read_quantity(text)
+        yield from (FieldError.invalid(where, name, problem) for problem in _name_problems(name, of))
+        if not only and number < 0:
+            yield FieldError.invalid(where, text, _NOT_NEGATIVE)
+        if not only and number % 1 and (name in _KNOWN["counted"] or _is_extended(name) or name.startswith("count/")):
+            yield FieldError.invalid(where, text, "must be an integer")
+
+
+def _non_negative(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    for name, text in (value or {}).items():
+        if read_quantity(text) < 0:
+            yield FieldError.invalid(f"{path}.{name}", text, _NOT_NEGATIVE)
+
+
+def _limited(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    """Check that the requests of a container are at most its limits."""
+    limits, requests = value.get("limits") or {}, value.get("requests") or {}
+    for name, text in requests.items():
+        if name not in limits:
+            if _is_fixed(name):
+                yield FieldError.required(f"{path}.limits", "Limit must be set for non overcommitable resources")
+            continue
+        asked, most = read_quantity(text), read_quantity(limits[name])
+        if asked > most or (_is_fixed(name) and asked != most):
+            word = "equal to" if _is_fixed(name) else "less than or equal to"
+            yield FieldError.invalid(f"{path}.requests", text, f"must be {word} {name} limit of {limits[name]}")
+    names = limits.keys() | requests.keys()
+    if any(name.startswith("hugepages-") for name in names) and not names & {"cpu", "memory"}:
+        yield FieldError.forbidden(path, "HugePages require cpu or memory")
+
+
+def _limit_range(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    """Check the order of the amounts of a limit."""
+    amounts = {key: value.get(key) or {} for key in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")}
+    for name in dict.fromkeys(name for each in amounts.values() for name in each):
+        found = {key: each[name] for key, each in amounts.items() if name in each}
+        for low, high, at, show in _ORDER:
+            if low in found and high in found and read_quantity(found[low]) > read_quantity(found[high]):
+                most = "default limit" if low == "defaultRequest" and high == "default" else _CALLED.get(high, high)
+                text = f"{_CALLED.get(low, low)} value {found[low]} is greater than {most} value {found[high]}"
+                yield FieldError.invalid(f"{path}.{at}[{name}]", found[show], text)
+        ratio = found.get("maxLimitRequestRatio")
+        if ratio and read_quantity(ratio) < 1:
+            where = f"{path}.maxLimitRequestRatio[{name}]"
+            yield FieldError.invalid(where, ratio, f"ratio {ratio} is less than 1")
+
+
+def _scoped(_rule: FieldRule, place: ValuePlace, value: Any, _path: str) -> Findings:
+    """Check that a resource of a quota can have its scopes."""
+    scopes = place.value.get("scopes") or ()
+    for scope in scopes:
+        allowed = _SCOPED.get(scope, _KNOWN["quota"] - _KNOWN["counted"] | {"pods"})
+        if value in _KNOWN["quota"] - allowed:
+            yield FieldError.invalid(f"{place.path}.scopes", scopes, "unsupported scope applied to resource")
+
+
+# Webhook configurations and policies.
+
+
+def _webhook_resources(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    """Check that no resource of a rule is covered by another one."""
+    whole: set[str] = set()
+    everywhere: set[str] = set()
+    resources: list[str] = value or []
+    for index, resource in enumerate(resources):
+        plural, slash, below = resource.partition("/")
+        if not slash:
+            continue
+        for covered, name in ((plural in whole, f"{plural}/*"), (below in everywhere, f"*/{below}")):
+            if covered:
+                words = f"if '{name}' is present, must not specify {resource}"
+                yield FieldError.invalid(f"{path}[{index}]", resource, words)
+        whole |= {plural} if below == "*" else set()
+        everywhere |= {below} if plural == "*" else set()
+    if "*" in resources and any("/" not in each and each != "*" for each in resources):
+        words = "if '*' is present, must not specify other resources without subresources"
+        yield FieldError.invalid(path, value, words)
+
+
+def _webhook_url(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
+    parts, form = urlsplit(value or "https://host"), "; desired format: https://host[/path]"
+    user, at, _ = parts.netloc.rpartition("@")
+    for wrong, shown, words in (
+        (parts.scheme != "https", parts.scheme, f"'https' is the only allowed URL scheme{form}"),
+        (not parts.netloc, "", f"host must be specified{form}"),
+        (at, user, "user information is not permitted in the URL"),
+        (parts.fragment, parts.fragment, "fragments are not permitted in the URL"),
+        (parts.query, parts.query, "query parameters are not permitted in the URL"),
+    ):
+        if wrong:
+            yield FieldError.invalid(path, shown, words)
+
+
 _NAMED: tuple[Check, ...] = (
-    *KIND_CHECKS,
+    *(_certificate, _certificate_conditions, _certificate_request, _signer_name),
+    *(_limit_range, _limited, _non_negative, _resources, _scoped),
+    *(_webhook_resources, _webhook_url),
     *(_in, _known, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),
     *(_annotations, _json, _labels, _generated, _host_ports, _indexes, _stays_terminated),
 )

@@ -18,8 +18,6 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import NOT_A_QUANTITY, canonical_quantity, go_type
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 
-__all__ = ["BuiltInContents", "Decoding", "Malformed", "Place", "first_error", "read_time", "restoring_problem"]
-
 _ABSENT = object()
 _PYTHON_TYPES: dict[str, Any] = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}
 _TIMES = ("date-time", "micro-time")

@@ -16,32 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.rule import Place, condition
+from reconciler.apiserver.builtin.rule import ValuePlace, condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-
-__all__ = [
-    "BUILT_IN",
-    "REVIEWS",
-    "FieldReader",
-    "KindInfo",
-    "built_in_node",
-    "field_reader",
-    "filled",
-    "from_events_group",
-    "member_types",
-    "metadata_node",
-    "place_of",
-    "recorded_groups",
-    "selectable_fields",
-    "shown_empty",
-    "skeleton_of",
-    "to_events_group",
-    "type_name",
-    "type_node",
-]
-
 
 Completion = Callable[[JSONObject], JSONObject]
 _NODES: dict[str, Node] = {}
@@ -64,7 +42,7 @@ def _step(row: JSONObject) -> Completion:
         inner.setdefault(member, {})[key] = row[f"{member}.{key}"]
 
     def complete(value: JSONObject) -> JSONObject:
-        if not all(applies(Place(value, None, "")) for applies in conditions):
+        if not all(applies(ValuePlace(value, None, "")) for applies in conditions):
             return value
         value = _with(value, plain)
         for member, defaults in inner.items():

@@ -19,22 +19,6 @@ from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
 
-__all__ = [
-    "COMPLETE",
-    "FINISH",
-    "Change",
-    "admitted_pod_spec",
-    "check_ephemeral_containers",
-    "check_pod_update",
-    "check_resize",
-    "complete_pod",
-    "complete_resize",
-    "difference",
-    "finish_job",
-    "qos_class",
-]
-
-
 Change = Callable[[JSONObject, JSONObject | None], None]
 
 _IP_FAMILIES = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}

@@ -13,25 +13,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.cel.model import RESERVED_WORD
+from reconciler.apiserver.cel.rewriting import RESERVED_WORD
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity
 from reconciler.apiserver.schema import formats
-
-__all__ = [
-    "FORMS",
-    "Check",
-    "Place",
-    "Rule",
-    "amount",
-    "condition",
-    "getter",
-    "named",
-    "old_value",
-    "parsed_address",
-    "read_rule",
-]
-
 
 _PATH = re.compile(r"(/|\^*)(@?)(.*)")
 _PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
@@ -41,16 +26,16 @@ _RULE = re.compile(
 _CONDITION = re.compile(r"(!?)((?:[^=!<>]|<[^>]*[a-z]>)*)(?:(!?=|<|>)(.*))?")
 
 
-class Place(NamedTuple):
+class ValuePlace(NamedTuple):
     """An object that is checked, the stored one on an update, its path, and the object around it."""
 
     value: JSONObject
     before: JSONObject | None
     path: str
-    parent: Place | None = None
+    parent: ValuePlace | None = None
 
 
-Check = Callable[["Rule", Place, Any, str], Findings]
+Check = Callable[["FieldRule", ValuePlace, Any, str], Findings]
 
 
 def _walk(value: Any, parts: list[str], path: str) -> Iterator[tuple[Any, str]]:
@@ -82,14 +67,14 @@ def _item(values: Sequence[Any], which: str) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def getter(path: str) -> Callable[[Place], Any]:
+def getter(path: str) -> Callable[[ValuePlace], Any]:
     """Return the function that returns the value at a path; a list of values if the path has ``[]`` or ``{}``."""
     base, old, rest = _PATH.fullmatch(path).groups()  # type: ignore[union-attr]
     parts = _PART.findall(rest)
     if parts == [path] and path[0] not in "[{<":
         return lambda place: place.value.get(path)  # most paths: faster than what follows
 
-    def get(place: Place) -> Any:
+    def get(place: ValuePlace) -> Any:
         place = _base(place, base)
         found = (value for value, _ in _walk(place.before if old else place.value, parts, ""))
         return list(found) if {"[]", "{}"} & {*parts} else next(found)
@@ -97,14 +82,14 @@ def getter(path: str) -> Callable[[Place], Any]:
     return get
 
 
-def _base(place: Place, base: str) -> Place:
+def _base(place: ValuePlace, base: str) -> ValuePlace:
     """Return the place that the beginning of a path leads to."""
     while place.parent is not None and base:
         place, base = place.parent, base if base == "/" else base[1:]
     return place
 
 
-def named(place: Place, path: str, at: str | None) -> str:
+def named(place: ValuePlace, path: str, at: str | None) -> str:
     """Return the path that an error names; ``[#]`` in `at` stands for the last index in `path`."""
     if at is None:
         return path
@@ -116,12 +101,12 @@ def named(place: Place, path: str, at: str | None) -> str:
     return f"{start}.{rest}" if start and rest else start + rest
 
 
-def old_value(place: Place, path: str) -> Any:
+def old_value(place: ValuePlace, path: str) -> Any:
     """Return the stored value at the path of an error."""
     return getter("@" + path.removeprefix(place.path).removeprefix("."))(place)
 
 
-def amount(place: Place, text: str) -> Any:
+def amount(place: ValuePlace, text: str) -> Any:
     """Return a number, or the one at a path; 0 if there is none."""
     return int(text) if text.lstrip("-").isdecimal() else _number(getter(text)(place))
 
@@ -143,7 +128,7 @@ def _member(path: str) -> str:
     return re.split(r"[.\[]", re.sub(r"\[\d+\]$", "", path))[-1]
 
 
-def condition(text: str) -> Callable[[Place], bool]:
+def condition(text: str) -> Callable[[ValuePlace], bool]:
     """Return the function that returns whether an object meets a condition."""
     negated, path, operator, wanted = _CONDITION.fullmatch(text).groups()  # type: ignore[union-attr]
     if path[0] == "~":
@@ -163,7 +148,7 @@ def condition(text: str) -> Callable[[Place], bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FieldRule:
     """A line of ``rules.txt``; a lazy one has nothing to check where a value is missing."""
 
     check: Check
@@ -171,12 +156,12 @@ class Rule:
     lazy: bool
     paths: tuple[list[str], ...]
     arguments: tuple[str, ...]
-    conditions: tuple[Callable[[Place], bool], ...]
+    conditions: tuple[Callable[[ValuePlace], bool], ...]
     at: str | None
     show: str | None
     say: str
 
-    def __call__(self, place: Place, errors: list[FieldError]) -> None:
+    def __call__(self, place: ValuePlace, errors: list[FieldError]) -> None:
         """Add the errors of an object."""
         paths = self.paths
         if self.lazy:
@@ -190,13 +175,13 @@ class Rule:
         """Return whether the rule is about a value: one that is set, with ``?`` an empty text, too, with ``!`` any."""
         return bool(value) or self.strict == "!" or (self.strict == "?" and value is not None)
 
-    def message(self, place: Place, default: str = "") -> str:
+    def message(self, place: ValuePlace, default: str = "") -> str:
         """Return the message; paths in braces stand for values."""
         if "{" not in self.say:
             return self.say or default
         return re.sub(r"\{([^}]+)\}", lambda found: _text(getter(found[1])(place)), self.say)
 
-    def shown(self, place: Place, value: Any) -> str:
+    def shown(self, place: ValuePlace, value: Any) -> str:
         """Return the text of the value in an error."""
         if self.show is None:
             return quoted(value)
@@ -212,7 +197,7 @@ class Rule:
         literal = self.show in ('""', "null", "false")
         return quoted(json.loads(self.show) if literal else getter(self.show)(place))
 
-    def invalid(self, place: Place, value: Any, path: str, problem: str = "") -> FieldError:
+    def invalid(self, place: ValuePlace, value: Any, path: str, problem: str = "") -> FieldError:
         """Return the error for an invalid value."""
         parts = ("" if self.show == "none" else self.shown(place, value), self.message(place, problem))
         return FieldError(path, ": ".join(("Invalid value", *filter(None, parts))))
@@ -230,7 +215,7 @@ def _struct(template: Any, value: Any) -> Any:
     }
 
 
-def read_rule(line: str, checks: dict[str, Check], eager: Container[str]) -> Rule:
+def read_rule(line: str, checks: dict[str, Check], eager: Container[str]) -> FieldRule:
     """Return the rule of a line; `eager` are the checks that are about missing values, too."""
     found = _RULE.fullmatch(line)
     assert found, line  # noqa: S101 - the tests read every rule
@@ -239,7 +224,7 @@ def read_rule(line: str, checks: dict[str, Check], eager: Container[str]) -> Rul
     paths = tuple(_PART.findall(path) for path in found["paths"].split(","))
     # A bound at a path is one for missing values, too: they count as 0.
     bound = found["check"] in ("max", "min", "more-than") and not words[0].lstrip("-").isdecimal()
-    return Rule(
+    return FieldRule(
         checks[found["check"]],
         found["strict"],
         not (found["strict"] == "!" or found["check"] in eager or bound) and all(paths),

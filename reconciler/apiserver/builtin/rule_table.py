@@ -32,23 +32,21 @@ from typing import Any
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import CHECKS, EAGER, selects
 from reconciler.apiserver.builtin.kinds import member_types
-from reconciler.apiserver.builtin.rule import Check, Place, Rule, condition, getter, named, read_rule
+from reconciler.apiserver.builtin.rule import Check, FieldRule, ValuePlace, condition, getter, named, read_rule
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import data_file
 
-__all__ = ["section_lines", "section_names", "violations"]
-
-Step = Callable[[Place, list[FieldError]], None]
+Step = Callable[[ValuePlace, list[FieldError]], None]
 
 
 def violations(name: str, value: JSONObject, before: JSONObject | None, path: str = "") -> list[FieldError]:
     """Return the errors of an object of a type of ``types.json``; `before` is the stored object on an update."""
     errors: list[FieldError] = []
-    _check(name, Place(value, before, path), errors)
+    _check(name, ValuePlace(value, before, path), errors)
     return errors
 
 
-def _check(name: str, place: Place, errors: list[FieldError]) -> None:
+def _check(name: str, place: ValuePlace, errors: list[FieldError]) -> None:
     for step in _plan(name):
         step(place, errors)
 
@@ -114,7 +112,7 @@ def _plan(name: str) -> tuple[Step, ...]:
 def _follow(key: str, name: str, at: str | None = None, when: str = "", *, always: bool = False) -> Step:
     applies = condition(when) if when else None
 
-    def step(place: Place, errors: list[FieldError]) -> None:
+    def step(place: ValuePlace, errors: list[FieldError]) -> None:
         if applies is not None and not applies(place):
             return
         value, before = place.value.get(key), (place.before or {}).get(key)
@@ -123,9 +121,9 @@ def _follow(key: str, name: str, at: str | None = None, when: str = "", *, alway
         path = named(place, f"{place.path}.{key}" if place.path else key, at)
         if isinstance(value, list):
             for index, item in enumerate(value):
-                _check(name, Place(item, None, f"{path}[{index}]", place), errors)
+                _check(name, ValuePlace(item, None, f"{path}[{index}]", place), errors)
         elif value is not None or always:
-            _check(name, Place(value or {}, before, path, place), errors)
+            _check(name, ValuePlace(value or {}, before, path, place), errors)
 
     return step
 
@@ -133,7 +131,7 @@ def _follow(key: str, name: str, at: str | None = None, when: str = "", *, alway
 def _follow_one(keys: list[str], members: dict[str, str], message: str) -> Step:
     """Return the step that checks the first member that is set, and refuses the others."""
 
-    def step(place: Place, errors: list[FieldError]) -> None:
+    def step(place: ValuePlace, errors: list[FieldError]) -> None:
         found = [key for key in keys if place.value.get(key) is not None]
         for key in found[:1]:
             _follow(key, members[key])(place, errors)
@@ -142,7 +140,7 @@ def _follow_one(keys: list[str], members: dict[str, str], message: str) -> Step:
     return step
 
 
-def _selector(rule: Rule, place: Place, value: Any, path: str) -> Findings:
+def _selector(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
     """Check the selector of a workload: it must be valid, and match the labels of the template."""
     labels = getter("template.metadata.labels")(place)
     if value is None and rule.arguments != ("daemonset",):

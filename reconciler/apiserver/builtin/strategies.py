@@ -1,48 +1,32 @@
 """The strategies of the built-in kinds: how the server completes, validates and finishes their objects.
 
-Most rules are in ``rules.txt``; here are those of CEL expressions, of updates, and of CertificateSigningRequests.
+Most rules are in ``rules.txt``; here are those of match conditions, of updates, and of CertificateSigningRequests.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin import preparation
-from reconciler.apiserver.builtin.checks import without_empty
-from reconciler.apiserver.builtin.kind_checks import APPROVAL, FINAL, content_of_request
+from reconciler.apiserver.builtin.checks import APPROVAL, FINAL, content_of_request, without_empty
 from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.builtin.preparation import COMPLETE, FINISH, Change, complete_pod, finish_job
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.cel.expressions import CompileError
-from reconciler.apiserver.cel.rules import CONDITION_VARIABLES, Condition
+from reconciler.apiserver.cel.rules import MatchCondition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 
-__all__ = ["CERTIFICATES", "Strategy", "certificate_strategy", "policy_documents", "strategy_of"]
-
-
-_EXPRESSIONS = (
-    ("validations", "expression", ("bool",)),
-    ("validations", "messageExpression", ("string",)),
-    ("auditAnnotations", "valueExpression", ("string", "null_type")),
-)
-"""The expressions of a policy with the types of their values."""
 Check = Callable[[JSONObject, JSONObject | None], Iterable[FieldError]]
 UpdateCheck = Callable[[JSONObject, JSONObject], Findings]
 _BESIDES_THE_SOURCE = {
     *("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy"),
     *("storageClassName", "volumeAttributesClassName", "volumeMode"),
 }
-
-
-def policy_documents(spec: JSONObject) -> tuple[str, ...]:
-    """Return the names of the documents that the expressions of a policy may use, besides its variables."""
-    params = ("params",) if spec.get("paramKind") else ()
-    return (*CONDITION_VARIABLES, "namespaceObject", *params)
 
 
 def check_webhook_expressions(doc: JSONObject, before: JSONObject | None) -> Findings:
@@ -53,43 +37,14 @@ def check_webhook_expressions(doc: JSONObject, before: JSONObject | None) -> Fin
         for condition in hook.get("matchConditions") or ()
     }
     for index, hook in enumerate(doc.get("webhooks") or ()):
-        yield from _check_conditions(hook, f"webhooks[{index}]", CONDITION_VARIABLES, known)
-
-
-def _check_conditions(
-    holder: JSONObject, path: str, documents: Sequence[str], known: Collection[str | None] = ()
-) -> Findings:
-    for index, condition in enumerate(holder.get("matchConditions") or ()):
-        if condition.get("expression") not in known:
-            source = str(condition.get("expression") or "").strip()
-            yield from _check(Condition(source, documents), f"{path}.matchConditions[{index}].expression")
-
-
-def check_policy_expressions(doc: JSONObject, before: JSONObject | None) -> Findings:
-    """Yield the errors of the expressions of a ValidatingAdmissionPolicy."""
-    spec = doc.get("spec") or {}
-    if before is not None and spec == before.get("spec"):
-        return
-    documents = policy_documents(spec)
-    yield from _check_conditions(spec, "spec", [name for name in documents if name != "namespaceObject"])
-    variables: dict[str, Condition] | None = {} if spec.get("variables") else None
-    for index, variable in enumerate(spec.get("variables") or ()):
-        condition = Condition(variable.get("expression") or "", documents, (), variables)
-        yield from _check(condition, f"spec.variables[{index}].expression")
-        variables = {**(variables or {}), variable.get("name") or "": condition}
-    for member, key, results in _EXPRESSIONS:
-        for index, item in enumerate(spec.get(member) or ()):
-            condition = Condition(item.get(key) or "", documents, results, variables)
-            yield from _check(condition, f"spec.{member}[{index}].{key}")
-
-
-def _check(condition: Condition, path: str) -> Findings:
-    """Yield the error of an expression that does not compile, or whose value has another type."""
-    try:
-        if condition.source.strip():
-            condition.check()
-    except CompileError as error:
-        yield FieldError.invalid(path, condition.source, str(error))
+        for position, condition in enumerate(hook.get("matchConditions") or ()):
+            source = condition.get("expression") or ""
+            if source.strip() and source not in known:
+                try:
+                    MatchCondition(source.strip()).check()
+                except CompileError as error:
+                    path = f"webhooks[{index}].matchConditions[{position}].expression"
+                    yield FieldError.invalid(path, source.strip(), str(error))
 
 
 def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
@@ -120,7 +75,6 @@ def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
 
 _CHECKS: dict[str, Check] = {
     "admissionregistration.v1.MutatingWebhookConfiguration": check_webhook_expressions,
-    "admissionregistration.v1.ValidatingAdmissionPolicy": check_policy_expressions,
     "admissionregistration.v1.ValidatingWebhookConfiguration": check_webhook_expressions,
 }
 _UPDATE_CHECKS: dict[str, UpdateCheck] = {

@@ -13,13 +13,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from reconciler.apiserver.cel.engine import named_types
-from reconciler.apiserver.cel.model import FORMAT_TYPES, member_of, type_of
+from reconciler.apiserver.cel.functions import FORMAT_TYPES, named_types
+from reconciler.apiserver.cel.rewriting import member_of, type_of
 from reconciler.apiserver.cel.syntax_tree import Expr, Tree
 from reconciler.apiserver.schema.formats import pattern_problem
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-
-__all__ = ["Checked", "check_expression", "instantiation_problem"]
 
 _OPTIONAL = {"format.named": "optional_type(kubernetes.NamedFormat)", "validate": "optional_type(list(string))"}
 """The functions whose results are optionals, which the engine's compiler cannot express, with their types."""

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.cel import engine
 from reconciler.apiserver.cel.checker import check_expression, instantiation_problem
-from reconciler.apiserver.cel.functions import functions
-from reconciler.apiserver.cel.model import type_of
-from reconciler.apiserver.cel.rewriting import Changes, referenced_names, runnable
+from reconciler.apiserver.cel.functions import (
+    cel_type,
+    checking_environment,
+    functions,
+    named_types,
+    require_engine,
+    running_environment,
+)
+from reconciler.apiserver.cel.rewriting import Changes, runnable, type_of
 from reconciler.apiserver.cel.syntax_tree import Expr, Tree, read_tree
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.shape import Node
 
-__all__ = [
-    "CheckedCondition",
-    "CompileError",
-    "Expression",
-    "check_condition",
-    "compile_condition",
-    "compile_expression",
-]
-
 _EXISTS_ONE = re.compile(r"\bexists_one\b")
 _MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
 _ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
-_VARIABLE = "variables."
-_UNDECLARABLE = ("optional_type", "type")
-"""The types of values that the engine does not accept for a variable."""
-_UNDEFINED = re.compile(r"undeclared reference to 'variables\.(\w+)[\w.]*' \(in container ''\)")
-_TEST = re.compile(r"\bhas\s*\(\s*variables\s*\.\s*(\w+)\s*\)")
 _UNDECLARED = re.compile(
     r"<input>:(\d+):(\d+): undeclared reference to '(\w+)\.[\w.]+' \(in container ''\)\n \| (.*)\n \| \.*\^"
 )
@@ -63,20 +53,20 @@ def compile_expression(source: str, node: Node, *, optional_old: bool) -> Expres
     """
     of_object = "map(string, dyn)"
     known = type_of(node).replace("object", of_object)
-    kind = engine.cel_type(known or (of_object if node.type == "object" else "dyn"))
-    variables = {"self": kind, "oldSelf": engine.cel_type("dyn") if optional_old else kind}
-    expression = _compiled(source, engine.checking_environment(variables, functions))
+    kind = cel_type(known or (of_object if node.type == "object" else "dyn"))
+    variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
+    expression = _compiled(source, checking_environment(variables))
     tree = read_tree(expression.serialize())
     checked = check_expression(tree, node, optional_old=optional_old)
     _check_tree(source, tree, checked.problems)
-    program = engine.running_environment(functions).deserialize(
+    program = running_environment().deserialize(
         runnable(tree, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
     )
     return Expression(program, checked.result or expression.return_type().name().lower(), tree, checked.uses_old)
 
 
-def _compiled(source: str, environment: Any, variables: Collection[str] = ()) -> Any:
-    compiled = _without_tests(_with_one_spelling(source, environment), variables)
+def _compiled(source: str, environment: Any) -> Any:
+    compiled = _with_one_spelling(source, environment)
     try:
         return environment.compile(compiled)
     except RuntimeError as error:
@@ -125,7 +115,7 @@ def _as_real_server(text: str, compiled: str, source: str) -> str:
         first, rest = _split_first(found[5])
         return f"{found[1]}{first}.({rest})'"
 
-    return _MISMATCH.sub(receiver_first, engine.named_types(_in_order(text)))
+    return _MISMATCH.sub(receiver_first, named_types(_in_order(text)))
 
 
 def _in_order(text: str) -> str:
@@ -159,85 +149,27 @@ def _with_source_lines(source: str, problems: Iterable[tuple[int, str]]) -> str:
 # Expressions about documents of any type.
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedCondition:
-    """An expression about documents of any type that compiles.
-
-    Attributes:
-        type: the engine's type of its value; None if a variable cannot be declared with it.
-        variables: the variables that it uses itself, in the order of their names.
-        tree: the compiled expression.
-    """
-
-    type: Any
-    variables: tuple[str, ...]
-    tree: Tree
-
-
-def check_condition(
-    source: str, documents: Sequence[str], results: Sequence[str], variables: Mapping[str, Any] | None
-) -> CheckedCondition:
-    """Check an expression about documents of any type.
-
-    Args:
-        source: the expression.
-        documents: the names of the documents.
-        results: the types that it may have, of ``bool``, ``string`` and ``null_type``; empty for any.
-        variables: the types of the variables that it may use as ``variables.name``, None for any type; None for a
-            policy without variables.
+def check_condition(source: str, documents: Sequence[str]) -> Any:
+    """Return the program of a condition about some documents of any type.
 
     Raises:
-        CompileError: it does not compile, or its result has another type.
+        CompileError: it does not compile, or its result is not a boolean.
         MissingExtra: the CEL engine is not installed.
     """
-    engine.require_engine()
-    dyn = engine.cel_type("dyn")
-    declared = {_VARIABLE + name: kind or dyn for name, kind in (variables or {}).items()}
-    environment = engine.checking_environment({**dict.fromkeys(documents, dyn), **declared}, functions)
+    require_engine()
+    environment = checking_environment(dict.fromkeys(documents, cel_type("dyn")))
     try:
-        expression = _compiled(source, environment, variables or ())
+        expression = _compiled(source, environment)
     except CompileError as error:
-        words = str(error)
-        if variables is not None:
-            words = _UNDEFINED.sub(r"undefined field '\1'", words)
-        raise CompileError(_first_names(words)) from None
+        raise CompileError(_first_names(str(error))) from None
     found = expression.return_type()
     name = "null_type" if found.name() == "NULL" else str(found.name()).lower()
-    if results and name not in results:
-        wanted = results[0] if len(results) == 1 else f"one of [{' '.join(results)}]"
-        raise CompileError(f"must evaluate to {wanted} but got {name}")
+    if name != "bool":
+        raise CompileError(f"must evaluate to bool but got {name}")
     tree = read_tree(expression.serialize())
     undefined = [(tree.positions.get(place, 0), f"undefined field '{field}'") for place, field in _unknown_fields(tree)]
     _check_tree(source, tree, undefined)
-    used = {name.removeprefix(_VARIABLE) for name in referenced_names(tree) if name.startswith(_VARIABLE)}
-    return CheckedCondition(None if name.startswith(_UNDECLARABLE) else found, tuple(sorted(used)), tree)
-
-
-def compile_condition(checked: CheckedCondition, variables: Mapping[str, CheckedCondition]) -> Any:
-    """Return the program of an expression, given the variables that it uses, each after those that it uses itself.
-
-    Raises:
-        CompileError: there are too many variables for the engine, about forty.
-    """
-    bound = [(_VARIABLE + name, each.tree) for name, each in variables.items()]
-    changes = Changes(_runs_as(), {}, {}, False)
-    try:
-        return engine.running_environment(functions).deserialize(runnable(checked.tree, changes, bound))
-    except RuntimeError:
-        raise CompileError(f"compilation failed: the expression uses too many variables: {len(bound)}") from None
-
-
-def _without_tests(source: str, variables: Collection[str]) -> str:
-    """Return an expression with ``true`` for the test of whether a variable exists, which the engine takes for its use.
-
-    The length of the lines stays.
-    """
-
-    def known(found: re.Match[str]) -> str:
-        rest = re.sub(r"[^\n]", " ", found[0][4:])
-        return f"true{rest}" if found[1] in variables and "\n" not in found[0][:4] else found[0]
-
-    return _TEST.sub(known, source)
+    return running_environment().deserialize(runnable(tree, Changes(_runs_as(), {}, {}, False)))
 
 
 def _first_names(text: str) -> str:
@@ -252,8 +184,7 @@ def _first_names(text: str) -> str:
     return _UNDECLARED.sub(first, text)
 
 
-# The fields of ``request`` and ``namespaceObject``, the documents of conditions whose types are known, are in
-# ``documents.json``.
+# The fields of ``request``, the document of conditions whose type is known, are in ``documents.json``.
 
 
 def _unknown_fields(tree: Tree) -> Iterator[tuple[int, str]]:

@@ -1,25 +1,151 @@
-"""The functions that Kubernetes adds to CEL, for lists, patterns, quantities, versions, URLs, addresses and formats.
+"""The CEL engine, an optional dependency: its environments, and the types and functions that Kubernetes adds to it.
 
-The engine accepts no Python objects as values. So a value of a type that Kubernetes adds is a map with one tagged
-entry; equal values are equal maps.
+Rules are compiled in one environment and run in another. The first has the types that Kubernetes adds. Since the engine
+accepts no external types, each of them is a map of a type that rules cannot have otherwise. The second has the
+implementations of the functions. The engine accepts no Python objects as values either, so a value of an added type is
+a map with one tagged entry; equal values are equal maps.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
 import itertools
-from collections.abc import Callable
-from datetime import timedelta
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
 from reconciler.apiserver.cel import parsers
-from reconciler.apiserver.cel.engine import Function
-from reconciler.apiserver.cel.rewriting import runtime_functions
-from reconciler.apiserver.encoding.text import quantity_text, read_quantity
+from reconciler.apiserver.encoding.text import data_file, quantity_text, read_quantity
 from reconciler.apiserver.schema.formats import FORMATS, form_problems, label_problems, qualified_name_problems
+from reconciler.errors import MissingExtra
 
-__all__ = ["functions"]
+CelType = Any
+"""A type of the engine, whose stubs are not typed."""
+
+FORMAT_TYPES = {"byte": "bytes", "date": "timestamp", "date-time": "timestamp", "duration": "duration"}
+"""The types of strings that rules see as something else, by format."""
+_DECLARED_RESULTS = ("bytes", "duration", "timestamp")
+"""The result types that the engine must know when it runs an expression."""
+_ADDED_TYPES = {
+    "kubernetes.NamedFormat": "double",
+    "kubernetes.Quantity": "bool",
+    "kubernetes.Semver": "int",
+    "kubernetes.URL": "uint",
+    "net.CIDR": "bytes",
+    "net.IP": "string",
+}
+"""The types that Kubernetes adds, each a map of strings to maps of booleans to values of this type."""
+_PLAIN = re.compile(r"map\(string, map\(bool, (\w+)\)\)")
+_NAMES = {inner: name for name, inner in _ADDED_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that Kubernetes adds.
+
+    Attributes:
+        name: its name in rules.
+        result: the type of its result, as `cel_type` parses it.
+        parameters: the types of its parameters.
+        run: the implementation.
+        member: whether it is a method of its first parameter.
+        runs_as: the name of the implementation, if each type of parameter needs its own.
+    """
+
+    name: str
+    result: str
+    parameters: tuple[str, ...]
+    run: Callable[..., Any]
+    member: bool = True
+    runs_as: str = ""
+
+
+def require_engine() -> None:
+    """Raise `MissingExtra` if the engine is not installed."""
+    try:
+        import cel_expr_python  # type: ignore[import-untyped]  # noqa: F401 - imported to see whether it is installed
+    except ModuleNotFoundError as error:
+        purpose = "a CustomResourceDefinition with CEL rules on the embedded API server"
+        raise MissingExtra("cel_expr_python", extra="apiserver", purpose=purpose) from error
+
+
+def cel_type(name: str) -> CelType:
+    """Return the type with a name as messages write it, such as ``list(string)`` or ``net.IP``."""
+    from cel_expr_python import cel
+
+    if name in _ADDED_TYPES:
+        return cel.Type.Map(cel.Type.STRING, cel.Type.Map(cel.Type.BOOL, cel_type(_ADDED_TYPES[name])))
+    if name.startswith("list("):
+        return cel.Type.List(cel_type(name[5:-1]))
+    if name.startswith("map("):
+        key, _, value = name[4:-1].partition(", ")
+        return cel.Type.Map(cel_type(key), cel_type(value))
+    return getattr(cel.Type, name.upper())
+
+
+def named_types(message: str) -> str:
+    """Return an error message of the engine with the types that Kubernetes adds under their own names."""
+    return _PLAIN.sub(lambda found: _NAMES.get(found[1], found[0]), message)
+
+
+def checking_environment(variables: Mapping[str, CelType]) -> Any:
+    """Return an environment for compiling expressions."""
+    return _new_environment(variables, _declarations())
+
+
+@functools.cache
+def running_environment() -> Any:
+    """Return the environment for running expressions that were compiled in a checking environment."""
+    return _new_environment({}, _implementations())
+
+
+def _new_environment(variables: Mapping[str, CelType], extension: Any) -> Any:
+    from cel_expr_python import cel
+
+    config = cel.NewEnvConfigFromYaml(data_file("cel/environment.yaml").decode())
+    return cel.NewEnv(config=config, variables=variables, extensions=[extension])
+
+
+@functools.cache
+def _declarations() -> Any:
+    from cel_expr_python import cel
+
+    overloads: dict[str, list[Any]] = {}
+    for function in functions():
+        known = overloads.setdefault(function.name, [])
+        identity = function.runs_as or f"k8s_{function.name}_{len(known)}"
+        parameters = [cel_type(name) for name in function.parameters]
+        known.append(cel.Overload(identity, cel_type(function.result), parameters, function.member))
+    return cel.CelExtension("kubernetes", [cel.FunctionDecl(name, found) for name, found in overloads.items()])
+
+
+@functools.cache
+def _implementations() -> Any:
+    from cel_expr_python import cel
+
+    overloads: dict[str, list[Any]] = {}
+    seen = set()
+    for function in functions():
+        name = function.runs_as or function.name
+        types = tuple(map(_runtime_type, function.parameters))
+        if (name, function.member, types) in seen:
+            continue
+        seen.add((name, function.member, types))
+        known = overloads.setdefault(name, [])
+        parameters = [cel_type(type_name) for type_name in types]
+        result = cel_type(function.result if function.result in _DECLARED_RESULTS else "dyn")
+        known.append(cel.Overload(f"run_{name}_{len(known)}", result, parameters, function.member, impl=function.run))
+    return cel.CelExtension("kubernetes", [cel.FunctionDecl(name, found) for name, found in overloads.items()])
+
+
+def _runtime_type(name: str) -> str:
+    """Return the type of a parameter as far as it is known when an expression runs."""
+    return "map(string, dyn)" if name in _ADDED_TYPES else "list(dyn)" if name.startswith("list(") else name
+
 
 Tagged = dict[str, Any]
 _QUANTITY, _VERSION, _URL = "kubernetes.Quantity", "kubernetes.Semver", "kubernetes.URL"
@@ -236,7 +362,7 @@ def functions() -> list[Function]:
     text, two_texts = ("string",), ("string", "string")
     quantity, version, url, address, network = (_QUANTITY,), (_VERSION,), (_URL,), (_IP,), (_CIDR,)
     return [
-        *runtime_functions(),
+        *_runtime_functions(),
         # lists
         *(Function("isSorted", "bool", (f"list({kind})",), _is_sorted) for kind in _ORDERED),
         *(
@@ -307,3 +433,78 @@ def functions() -> list[Function]:
         Function("format.named", "dyn", text, lambda name: {"format": name} if name in _NAMED_FORMATS else {}, False),
         Function("validate", "dyn", (_FORMAT, "string"), lambda value, text: _NAMED_FORMATS[value["format"]](text)),
     ]
+
+
+# The functions that rewritten expressions call.
+
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SECONDS |= {"nan": 1e-9, "mic": 1e-6, "mil": 1e-3, "sec": 1, "min": 60, "hou": 3600, "day": 86400, "wee": 604800}
+"""The seconds of units; of a long one, by its first three letters."""
+
+
+def _runtime_functions() -> list[Function]:
+    """Return the functions that no rule names: those of rewritten calls, and the conversions of strings."""
+    entries = ("map(dyn, dyn)", "map(dyn, dyn)")
+    pair = ("map(dyn, dyn)", "dyn", "dyn")
+    lists = ("list(dyn)", "list(dyn)", "list(dyn)")
+    return [
+        Function("@mapInsert", "map(dyn, dyn)", pair, lambda into, key, value: _inserted(into, {key: value}), False),
+        Function("@mapInsert", "map(dyn, dyn)", entries, _inserted, False),
+        Function("@same", "bool", lists, _same, False),
+        Function("@differ", "bool", lists, lambda one, other, keys: not _same(one, other, keys), False),
+        Function("@join", "list(dyn)", lists, _joined, False),
+        *(
+            Function(f"@{form}", kind, ("dyn",), _if_string(_CONVERSIONS[form]), False)
+            for form, kind in FORMAT_TYPES.items()
+        ),
+    ]
+
+
+def _inserted(into: dict[Any, Any], more: dict[Any, Any]) -> dict[Any, Any]:
+    for key in more:
+        if key in into:
+            raise ValueError(f"insert failed: key {key} already exists")
+    return {**into, **more}
+
+
+def _same(one: list[Any], other: list[Any], keys: list[str]) -> bool:
+    """Return whether two lists have equal items in any order; items of a list with keys are identified by them."""
+    if len(one) != len(other):
+        return False
+    if keys:
+        known = {_key(item, keys): item for item in other}
+        return all(_key(item, keys) in known and known[_key(item, keys)] == item for item in one)
+    return all(item in other for item in one)
+
+
+def _joined(one: list[Any], other: list[Any], keys: list[str]) -> list[Any]:
+    """Return the union of two lists; of two items with the same key, the second list's is kept."""
+    if not keys:
+        return one + [item for item in other if item not in one]
+    found = {_key(item, keys): item for item in one}
+    return list({**found, **{_key(item, keys): item for item in other}}.values())
+
+
+def _key(item: dict[str, Any], keys: list[str]) -> tuple[Any, ...]:
+    return tuple(item.get(key) for key in keys)
+
+
+def _if_string(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Return a conversion that leaves alone what was already converted."""
+    return lambda value: convert(value) if isinstance(value, str) else value
+
+
+def _duration(text: str) -> timedelta:
+    seconds = 0.0
+    for number, unit in _DURATION_PART.findall(text.lstrip("+-")):
+        seconds += float(number) * _SECONDS[unit[:3]]
+    return timedelta(seconds=-seconds if text.startswith("-") else seconds)
+
+
+_CONVERSIONS: Mapping[str, Callable[[str], Any]] = {
+    "byte": base64.b64decode,
+    "date": lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC),
+    "date-time": lambda text: datetime.fromisoformat(text.upper()),
+    "duration": _duration,
+}

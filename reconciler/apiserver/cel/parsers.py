@@ -15,20 +15,6 @@ from urllib.parse import parse_qs, quote, unquote
 
 from reconciler.apiserver.encoding.text import quoted
 
-__all__ = [
-    "URL",
-    "Address",
-    "Network",
-    "check_request_uri",
-    "is_global_unicast",
-    "is_link_local_multicast",
-    "read_address",
-    "read_network",
-    "read_url",
-    "read_version",
-    "version_order",
-]
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 

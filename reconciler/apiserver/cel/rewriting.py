@@ -1,25 +1,105 @@
-"""Rewriting of compiled CEL expressions into ones that the engine can run, and the functions that they then call.
+"""The view of CEL rules on documents, and the rewriting of compiled expressions into ones that the engine can run.
 
-The engine compiles some functions that it cannot run, and external functions cannot return optionals. So calls of the
-former are renamed, and calls of the latter are wrapped: an empty result becomes ``optional.none()``. Strings of the
-document that stand for times, durations or bytes are wrapped in conversions. Lists of type set or map are compared and
-added by functions that ignore order.
+In rules, members have escaped names, and numbers of type ``number`` are doubles. The engine compiles some functions
+that it cannot run, and external functions cannot return optionals. So calls of the former are renamed, and calls of the
+latter are wrapped: an empty result becomes ``optional.none()``. Strings of the document that stand for times, durations
+or bytes are wrapped in conversions. Lists of type set or map are compared and added by functions that ignore order.
 """
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from reconciler.apiserver.cel.engine import Function
-from reconciler.apiserver.cel.model import FORMAT_TYPES
+from reconciler._core.wire import JSONObject
+from reconciler.apiserver.cel.functions import FORMAT_TYPES
 from reconciler.apiserver.cel.syntax_tree import Fields, Tree, change_expressions, write_message
+from reconciler.apiserver.schema.shape import ANYTHING, Node
 
-__all__ = ["Changes", "referenced_names", "runnable", "runtime_functions"]
+RESERVED_WORD = re.compile(
+    "true|false|null|in|as|break|const|continue|else|for|function|if|import|let|loop|package|namespace|return|var|void|while"
+)
+"""The words that are not identifiers."""
+_SCALARS = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
+
+
+def _cel_name(key: str) -> str | None:
+    """Return the name of a member in rules, or None if rules cannot name it."""
+    if RESERVED_WORD.fullmatch(key):
+        return f"__{key}__"
+    escaped = (
+        key.replace("__", "__underscores__").replace(".", "__dot__").replace("-", "__dash__").replace("/", "__slash__")
+    )
+    return escaped if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", escaped) else None
+
+
+def _cel_names(key: str) -> tuple[str, ...]:
+    """Return all names of a member in rules: a reserved word can also be selected as it is."""
+    name = _cel_name(key)
+    return () if name is None else (name, key) if name == f"__{key}__" else (name,)
+
+
+def type_of(place: Node | None) -> str:
+    """Return the name of a place's type, or an empty string if it is unknown."""
+    if place is None or place is ANYTHING or place.int_or_string:
+        return ""
+    if place.type == "array":
+        items = type_of(place.items)
+        return f"list({items})" if items else ""
+    if place.type == "object" and place.additional is not None and not place.properties:
+        values = type_of(place.additional)
+        return f"map(string, {values})" if values else ""
+    if place.type == "object":
+        return "object"
+    if place.type == "string" and place.format in FORMAT_TYPES:
+        return FORMAT_TYPES[place.format]
+    return _SCALARS.get(place.type, "")
+
+
+def member_of(owner: Node, name: str) -> Node | None:
+    """Return the place of the member with a name in rules, or None."""
+    found = owner.properties.get(name)
+    if found is not None and name in _cel_names(name):
+        return found
+    for key, child in owner.properties.items():
+        if _cel_name(key) == name:
+            return child
+    return owner.additional
+
+
+def to_cel(value: Any, node: Node | None) -> Any:
+    """Return a value as rules see it.
+
+    Numbers of type ``number`` are doubles, members have their CEL names, and members that are null are absent. Strings
+    that stand for times, durations or bytes stay strings, which is all that the engine accepts; the rewritten
+    expressions convert them.
+    """
+    if node is None or node is ANYTHING:
+        return value
+    if isinstance(value, dict):
+        return _members(value, node)
+    if isinstance(value, list):
+        return [to_cel(item, node.items) for item in value]
+    if node.type == "number" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _members(value: JSONObject, node: Node) -> dict[str, Any]:
+    named = {}
+    for key, member in value.items():
+        child = node.properties.get(key)
+        if child is not None:
+            if member is not None:
+                named.update(dict.fromkeys(_cel_names(key), to_cel(member, child)))
+        elif node.additional is not None:
+            named[key] = to_cel(member, node.additional)
+        elif node.preserve:
+            named[key] = member
+    return named
+
 
 _RENAMED = {"cel.@mapInsert": "@mapInsert"}
 _OPTIONAL = frozenset({"format.named", "validate"})
@@ -34,8 +114,6 @@ _FORMAT_FUNCTIONS = {"date-time": "timestamp"}
 _UNORDERED = {"_!=_": "@differ", "_+_": "@join", "_==_": "@same"}
 """The functions for lists of type set or map, by the operator that they replace."""
 _CHECKED = "type.googleapis.com/cel.expr.CheckedExpr"
-_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,36 +133,14 @@ class Changes:
     optional_old: bool
 
 
-def runnable(tree: Tree, changes: Changes, bound: Sequence[tuple[str, Tree]] = ()) -> bytes:
-    """Return a compiled expression that the engine can run.
-
-    The names in `bound` stand for other compiled expressions, each after those that it uses. The engine evaluates them
-    when they are first used.
-    """
+def runnable(tree: Tree, changes: Changes) -> bytes:
+    """Return a compiled expression that the engine can run."""
     message: Fields = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
-    if bound:
-        # References and types are by id, and the ids of the bound expressions are not unique.
-        message = {"expr": message["expr"]}
-    for name, other in reversed(bound):
-        value = _Rewriter(changes, other.message).expression(other.message["expr"])
-        message["expr"] = _let(name, value, message["expr"])
     return write_message({"type_url": _CHECKED, "value": write_message(message, "Checked")}, "Any")
-
-
-def _let(name: str, value: Fields, result: Fields) -> Fields:
-    """Return ``cel.bind(name, value, result)``, with its macro expanded."""
-    loop: Fields = {"name": "#unused", "range": {"list": {}}, "other": name, "first": value}
-    loop |= {"condition": _constant({"bool": 0}), "step": {"ident": {"name": name}}, "result": result}
-    return {"loop": loop}
 
 
 def _constant(value: Fields) -> Fields:
     return {"const": write_message(value, "Constant")}
-
-
-def referenced_names(tree: Tree) -> set[str]:
-    """Return the names of the variables that a compiled expression uses, qualified ones as a whole."""
-    return {entry["value"].get("name", "") for entry in tree.message.get("references", ())}
 
 
 class _Rewriter:
@@ -130,77 +186,3 @@ def _strings(strings: tuple[str, ...], identity: int) -> Fields:
         {"id": identity + index * _NEW_IDS, **_constant({"string": text})} for index, text in enumerate(strings, 1)
     ]
     return {"id": identity + (len(strings) + 1) * _NEW_IDS, "list": {"elements": items}}
-
-
-# The functions that rewritten expressions call.
-
-
-def runtime_functions() -> list[Function]:
-    """Return the functions that no rule names: those of rewritten calls, and the conversions of strings."""
-    entries = ("map(dyn, dyn)", "map(dyn, dyn)")
-    pair = ("map(dyn, dyn)", "dyn", "dyn")
-    lists = ("list(dyn)", "list(dyn)", "list(dyn)")
-    return [
-        Function("@mapInsert", "map(dyn, dyn)", pair, lambda into, key, value: _inserted(into, {key: value}), False),
-        Function("@mapInsert", "map(dyn, dyn)", entries, _inserted, False),
-        Function("@same", "bool", lists, _same, False),
-        Function("@differ", "bool", lists, lambda one, other, keys: not _same(one, other, keys), False),
-        Function("@join", "list(dyn)", lists, _joined, False),
-        *(
-            Function(f"@{form}", kind, ("dyn",), _if_string(_CONVERSIONS[form]), False)
-            for form, kind in FORMAT_TYPES.items()
-        ),
-    ]
-
-
-def _inserted(into: dict[Any, Any], more: dict[Any, Any]) -> dict[Any, Any]:
-    for key in more:
-        if key in into:
-            raise ValueError(f"insert failed: key {key} already exists")
-    return {**into, **more}
-
-
-def _same(one: list[Any], other: list[Any], keys: list[str]) -> bool:
-    """Return whether two lists have equal items in any order; items of a list with keys are identified by them."""
-    if len(one) != len(other):
-        return False
-    if keys:
-        known = {_key(item, keys): item for item in other}
-        return all(_key(item, keys) in known and known[_key(item, keys)] == item for item in one)
-    return all(item in other for item in one)
-
-
-def _joined(one: list[Any], other: list[Any], keys: list[str]) -> list[Any]:
-    """Return the union of two lists; of two items with the same key, the second list's is kept."""
-    if not keys:
-        return one + [item for item in other if item not in one]
-    found = {_key(item, keys): item for item in one}
-    return list({**found, **{_key(item, keys): item for item in other}}.values())
-
-
-def _key(item: dict[str, Any], keys: list[str]) -> tuple[Any, ...]:
-    return tuple(item.get(key) for key in keys)
-
-
-def _if_string(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """Return a conversion that leaves alone what was already converted."""
-    return lambda value: convert(value) if isinstance(value, str) else value
-
-
-_SECONDS |= {"nan": 1e-9, "mic": 1e-6, "mil": 1e-3, "sec": 1, "min": 60, "hou": 3600, "day": 86400, "wee": 604800}
-"""The seconds of units; of a long one, by its first three letters."""
-
-
-def _duration(text: str) -> timedelta:
-    seconds = 0.0
-    for number, unit in _DURATION_PART.findall(text.lstrip("+-")):
-        seconds += float(number) * _SECONDS[unit[:3]]
-    return timedelta(seconds=-seconds if text.startswith("-") else seconds)
-
-
-_CONVERSIONS: Mapping[str, Callable[[str], Any]] = {
-    "byte": base64.b64decode,
-    "date": lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC),
-    "date-time": lambda text: datetime.fromisoformat(text.upper()),
-    "duration": _duration,
-}

@@ -1,6 +1,10 @@
-"""Compiles and evaluates CEL: the rules of a schema (``x-kubernetes-validations``), and conditions about any document.
+"""Compiles, limits and evaluates CEL: the rules of a schema (``x-kubernetes-validations``), and conditions of webhooks.
 
-Conditions are the match conditions of webhooks, and the expressions of policies.
+Rules that the real server rejects as too expensive are rejected by a cost estimate. It follows the outline of the
+server's library: a step costs one, a string costs a tenth of its length, and the body of a loop costs as often as the
+list may have items. Estimates are low rather than high: the unknown sizes of computed values count as zero, except that
+of ``string(…)``, which has no limit in a concatenation. So every rule that is rejected here is rejected by the real
+server, but a rule that exceeds the budget slightly may be accepted.
 """
 
 from __future__ import annotations
@@ -12,40 +16,140 @@ from functools import cached_property
 from typing import Any
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.cel import costs
-from reconciler.apiserver.cel.engine import require_engine
 from reconciler.apiserver.cel.expressions import (
-    CheckedCondition,
     CompileError,
     Expression,
     check_condition,
-    compile_condition,
     compile_expression,
 )
-from reconciler.apiserver.cel.model import to_cel
+from reconciler.apiserver.cel.functions import require_engine
+from reconciler.apiserver.cel.rewriting import member_of, to_cel
+from reconciler.apiserver.cel.syntax_tree import Expr
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, recorded
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.schema.validation import item_key
 
-__all__ = [
-    "CONDITION_VARIABLES",
-    "CompiledRules",
-    "Condition",
-    "Rule",
-    "RuleSet",
-    "children",
-    "match_conditions",
-    "outcome_of",
-    "policy_variables",
-]
+RULE_COST_LIMIT = 10_000_000
+"""The budget of one rule; apiextensions' ``StaticEstimatedCostLimit``."""
+
+TOTAL_COST_LIMIT = 100_000_000
+"""The budget of all rules of a schema; apiextensions' ``StaticEstimatedCRDCostLimit``."""
+
+_UNLIMITED = 2**64
+_LARGEST_REQUEST = 3 * 1024 * 1024
+_MAX_LENGTHS = {"date": 10, "date-time": 35, "datetime": 35, "duration": 32, "uuid": 36, "ipv4": 15, "ipv6": 45}
+_MIN_LENGTHS = {"date": 12, "date-time": 22, "duration": 4}
+_STRING_FUNCTIONS = frozenset({"contains", "matches", "find", "split", "replace", "lowerAscii", "upperAscii"})
+Scope = Mapping[str, Node | None]
+
+
+def _max_size(node: Node) -> int:
+    """Return the maximum number of characters, items or members: the schema's limit, or what fits into a request."""
+    if node.max_size is not None:
+        return node.max_size
+    if node.type == "string":
+        return _MAX_LENGTHS.get(node.format, _LARGEST_REQUEST)
+    if node.type == "array":
+        return _LARGEST_REQUEST // (_min_bytes(node.items) + 1)
+    if node.type == "object" and node.additional is not None:
+        return _LARGEST_REQUEST // (_min_bytes(node.additional) + 4)
+    return 1
+
+
+def occurrences_below(times: int | None, node: Node) -> int | None:
+    """Return how often a place below a list or map may occur in a document; None if there is no limit."""
+    return None if times is None or node.max_size is None else times * node.max_size
+
+
+def occurrences(node: Node, times: int | None) -> int:
+    """Return how often a place may occur in a document: the limit, or what fits into a request."""
+    return _LARGEST_REQUEST // (_min_bytes(node) + 1) if times is None else times
+
+
+def _min_bytes(node: Node | None) -> int:
+    """Return the length of the shortest valid JSON of a value."""
+    if node is None or node.type in ("integer", "number"):
+        return 1
+    if node.type == "boolean":
+        return 4
+    if node.type == "string":
+        return _MIN_LENGTHS.get(node.format, 2)
+    needed = ((key, node.properties[key]) for key in node.required if key in node.properties)
+    return 2 + sum(len(key) + 4 + _min_bytes(child) for key, child in needed if child.default is NO_DEFAULT)
+
+
+def cost_of(expr: Expr, node: Node) -> int:
+    """Return the maximum cost of one evaluation of a rule at a place."""
+    return _cost(expr, {"self": node, "oldSelf": node})[0]
+
+
+def excess_factor(cost: int, most: int) -> str:
+    """Return the factor by which a cost exceeds its limit, as messages show it."""
+    times = cost / most
+    return "more than 100x" if times > 100 else f"{times:.6f}".rstrip("0").rstrip(".") + "x"
+
+
+def _cost(expr: Expr, scope: Scope) -> tuple[int, Node | None]:
+    """Return the cost of an expression, and its place in the schema if it has one."""
+    if expr.kind == "ident":
+        return 1, scope.get(expr.name)
+    if expr.kind == "select":
+        cost, owner = _cost(expr.parts[0], scope)
+        if expr.test:
+            return cost, None
+        known = owner is not None and owner is not ANYTHING
+        return cost + 1, member_of(owner, expr.name) if known and owner is not None else None
+    if expr.kind == "loop" and len(expr.parts) == 5:
+        return _loop(expr, scope), None
+    return _call(expr, [_cost(part, scope) for part in expr.parts]), None
+
+
+def _call(expr: Expr, parts: list[tuple[int, Node | None]]) -> int:
+    costs = [cost for cost, _ in parts]
+    if expr.kind != "call" or expr.name in ("_&&_", "_||_"):
+        return sum(costs)
+    if expr.name == "_?_:_":
+        return costs[0] + max(costs[1:])
+    return sum(costs) + 1 + _sizes(expr, [place for _, place in parts])
+
+
+def _loop(expr: Expr, scope: Scope) -> int:
+    over, place = _cost(expr.parts[0], scope)
+    item = None if place is None else place.items
+    inner = {**scope, expr.name: item, expr.other: None}
+    if expr.second:
+        inner |= {expr.name: None, expr.second: None if place is None else place.items or place.additional}
+    first, condition, step, result = (_cost(part, inner)[0] for part in expr.parts[1:])
+    rounds = 0 if place is None else _max_size(place)
+    return over + first + rounds * (condition + step) + result
+
+
+def _sizes(expr: Expr, places: list[Node | None]) -> int:
+    """Return the part of a function's cost that depends on the sizes of its arguments."""
+    if expr.name == "_+_" and any(part.kind == "call" and part.name == "string" for part in expr.parts):
+        return _UNLIMITED
+    known = [place for place in places if place is not None and place.type]
+    if expr.name in ("endsWith", "startsWith"):
+        asked = places[-1]
+        return len(expr.parts[-1].text) // 10 if asked is None else _max_size(asked) // 10
+    if expr.name in _STRING_FUNCTIONS and known and places[0] is not None:
+        searched = max(1, len(expr.parts[1].text)) if len(expr.parts) > 1 and expr.parts[1].text else 1
+        return (
+            _max_size(places[0]) // 10 * (max(1, searched // 4) if expr.name == "matches" else max(1, searched // 10))
+        )
+    if expr.name in ("_==_", "_!=_") and len(known) == 2:
+        return min(map(_max_size, known)) // 10
+    if expr.name == "@in" and places[-1] is not None:
+        return _max_size(places[-1])
+    return 0
 
 
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ValidationRule:
     """A compiled rule.
 
     Attributes:
@@ -104,7 +208,7 @@ class CompiledRules:
     """
 
     def __init__(self, root: Node) -> None:
-        self.rules: dict[int, list[Rule]] = {}
+        self.rules: dict[int, list[ValidationRule]] = {}
         self.relevant: dict[int, bool] = {}
         self.problems: list[tuple[str, FieldError]] = []
         self._costs: list[tuple[int, str, str]] = []
@@ -131,24 +235,26 @@ class CompiledRules:
             still = correlatable and (step != ".items" or node.list_type == "map")
             if child.has_checks:
                 lost = uncorrelated if still or uncorrelated else path
-                more = times if step.startswith(".properties") else costs.occurrences_below(times, node)
+                more = times if step.startswith(".properties") else occurrences_below(times, node)
                 here = self._place(child, path + step, correlatable=still, uncorrelated=lost, times=more) or here
         self.relevant[id(node)] = here
         return here
 
-    def _rules(self, node: Node, path: str, correlatable: bool, uncorrelated: str, times: int | None) -> Iterator[Rule]:
+    def _rules(
+        self, node: Node, path: str, correlatable: bool, uncorrelated: str, times: int | None
+    ) -> Iterator[ValidationRule]:
         for index, written in enumerate(node.rules):
             place = f"{path}.x-kubernetes-validations[{index}]"
             try:
                 rule = self._rule(written, node, place, correlatable, uncorrelated)
             except CompileError:
                 continue
-            times_checked = costs.occurrences(node, times)
+            times_checked = occurrences(node, times)
             self._costs.append((rule.cost * times_checked, place, "rule"))
             self._costs.append((rule.message_cost * times_checked, place, "messageExpression"))
             yield rule
 
-    def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> Rule:
+    def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> ValidationRule:
         source = str(rule.get("rule") or "")
         optional = rule.get("optionalOldSelf")
         self._check_texts(rule, source, node, place)
@@ -162,7 +268,7 @@ class CompiledRules:
             message = "may not be set if oldSelf is not used in rule"
             self._report(place, FieldError.invalid(".optionalOldSelf", optional, message))
         message_program, message_cost = self._message_program(rule, node, place)
-        return Rule(
+        return ValidationRule(
             source,
             compiled.program,
             str(rule.get("message") or "").strip(),
@@ -171,7 +277,7 @@ class CompiledRules:
             str(rule.get("fieldPath") or ""),
             compiled.uses_old,
             bool(optional),
-            costs.cost_of(compiled.tree.root, node),
+            cost_of(compiled.tree.root, node),
             message_cost,
         )
 
@@ -184,7 +290,7 @@ class CompiledRules:
             return None, 0
         if compiled.result not in ("string", "dyn"):
             self._report_struct(rule, "messageExpression", place, "messageExpression must evaluate to a string")
-        return compiled.program, costs.cost_of(compiled.tree.root, node)
+        return compiled.program, cost_of(compiled.tree.root, node)
 
     def _compile(self, rule: JSONObject, member: str, node: Node, place: str, prefix: str = "") -> Expression:
         try:
@@ -229,18 +335,18 @@ class CompiledRules:
             "strings are declared"
         )
         for cost, place, part in self._costs:
-            if cost > costs.RULE_COST_LIMIT:
-                by = costs.excess_factor(cost, costs.RULE_COST_LIMIT)
+            if cost > RULE_COST_LIMIT:
+                by = excess_factor(cost, RULE_COST_LIMIT)
                 message = f"estimated {part} cost exceeds budget by factor of {by} ({advice})"
                 self._report(place, FieldError.forbidden(f".{part}", message))
         total = sum(cost for cost, *_ in self._costs)
-        if total <= costs.TOTAL_COST_LIMIT:
+        if total <= TOTAL_COST_LIMIT:
             return
         for cost, place, part in sorted(self._costs, reverse=True)[:4]:
-            if cost > costs.TOTAL_COST_LIMIT // 100:
+            if cost > TOTAL_COST_LIMIT // 100:
                 message = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
                 self._report(place, FieldError.forbidden(f".{part}", message))
-        by = costs.excess_factor(total, costs.TOTAL_COST_LIMIT)
+        by = excess_factor(total, TOTAL_COST_LIMIT)
         whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
         self._report("", FieldError.forbidden("", f"{whole} by factor of {by} ({advice})"))
 
@@ -321,7 +427,7 @@ class RuleSet:
                 old = _same_item(item, before, node)
                 yield from self._evaluate(item, old, node.items, f"{path}[{index}]")
 
-    def _check(self, rule: Rule, value: Any, before: Any, node: Node, path: str) -> FieldError | None:
+    def _check(self, rule: ValidationRule, value: Any, before: Any, node: Node, path: str) -> FieldError | None:
         had = before is not _ABSENT and before is not None
         if rule.transition and not had and not rule.optional:
             return None
@@ -342,7 +448,7 @@ class RuleSet:
         return FieldError(field or "<nil>", _violation(rule.reason, value, self._message(rule, data)), rule.reason)
 
     @staticmethod
-    def _message(rule: Rule, data: dict[str, Any]) -> str:
+    def _message(rule: ValidationRule, data: dict[str, Any]) -> str:
         if rule.message_program is not None:
             text, problem = run_program(rule.message_program, data)
             if not problem and isinstance(text, str) and text.strip() and "\n" not in text.strip():
@@ -409,84 +515,40 @@ def _shown_in_failure(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """An expression that is compiled when it is first evaluated.
+class MatchCondition:
+    """An expression about the documents of a webhook request, compiled when it is first evaluated.
 
     Attributes:
         source: the expression as written.
-        documents: the names of the documents that it may use.
-        results: the types that it may have; empty for any.
-        variables: the variables of a policy that it may use as ``variables.name``, by name in the order of their
-            definition; None where there are no variables.
     """
 
     source: str
-    documents: Sequence[str]
-    results: Sequence[str] = ("bool",)
-    variables: Mapping[str, Condition] | None = None
-
-    @cached_property
-    def _checked(self) -> CheckedCondition:
-        types = None if self.variables is None else {name: each.type for name, each in self.variables.items()}
-        return check_condition(self.source, self.documents, self.results, types)
-
-    @property
-    def type(self) -> Any:
-        """Return the engine's type of the value; None for any, as of an expression that does not compile."""
-        try:
-            return self._checked.type
-        except CompileError:
-            return None
-
-    @cached_property
-    def _uses(self) -> dict[str, Condition]:
-        """Return the variables that the expression uses, and those that these use, in the order of definition."""
-        variables = self.variables or {}
-        used = {name: variables[name] for name in variables if name in self._checked.variables}
-        below = {name for each in used.values() for name in each._uses}  # noqa: SLF001 - the same class
-        return {name: each for name, each in variables.items() if name in used or name in below}
 
     @cached_property
     def _program(self) -> Any:
-        return compile_condition(self._checked, {name: each._checked for name, each in self._uses.items()})  # noqa: SLF001
+        return check_condition(self.source, CONDITION_VARIABLES)
 
     def evaluate(self, documents: Mapping[str, Any]) -> tuple[Any, str]:
         """Return the value, and an empty string or what went wrong."""
-        value, problem = self._evaluate(documents)
-        return value, f"expression '{self.source}' resulted in error: {problem}" if problem else ""
-
-    def _evaluate(self, documents: Mapping[str, Any]) -> tuple[Any, str]:
         try:
             value, problem = run_program(self._program, dict(documents))
         except CompileError as error:
-            return None, str(error)
-        if not problem:
-            return value, ""
-        for name in self._checked.variables:
-            _, failed = self._uses[name]._evaluate(documents)  # noqa: SLF001 - the same class
-            if failed:
-                return None, f'composited variable "{name}" fails to evaluate: {failed}'
-        return None, problem_in_words(problem)
+            value, problem = None, str(error)
+        else:
+            problem = problem and problem_in_words(problem)
+        return value, f"expression '{self.source}' resulted in error: {problem}" if problem else ""
 
     def check(self) -> None:
-        """Raise `CompileError` if the expression does not compile, or its value has another type."""
-        _ = self._checked
+        """Raise `CompileError` if the expression does not compile, or its value is not a boolean."""
+        _ = self._program
 
 
-def match_conditions(document: JSONObject, documents: Sequence[str] = CONDITION_VARIABLES) -> list[Condition]:
-    """Return the ``matchConditions`` of a webhook or policy."""
-    return [Condition(each["expression"].strip(), documents) for each in document.get("matchConditions") or ()]
+def match_conditions(webhook: JSONObject) -> list[MatchCondition]:
+    """Return the ``matchConditions`` of a webhook."""
+    return [MatchCondition(each["expression"].strip()) for each in webhook.get("matchConditions") or ()]
 
 
-def policy_variables(variables: Sequence[Mapping[str, Any]], documents: Sequence[str]) -> dict[str, Condition]:
-    """Return the variables of a policy by name; each may use those before it."""
-    found: dict[str, Condition] = {}
-    for each in variables:
-        found[each["name"]] = Condition(each["expression"], documents, (), dict(found))
-    return found
-
-
-def outcome_of(conditions: Sequence[Condition], documents: Mapping[str, Any]) -> tuple[bool, list[str]]:
+def outcome_of(conditions: Sequence[MatchCondition], documents: Mapping[str, Any]) -> tuple[bool, list[str]]:
     """Return whether no condition is false, and the problems of those that cannot be evaluated.
 
     If any is false, the problems of the others do not count.

@@ -15,9 +15,6 @@ from typing import Any
 from reconciler.apiserver.encoding.protobuf_wire import read_fields, write_field
 from reconciler.apiserver.encoding.text import data_file
 
-__all__ = ["Expr", "Fields", "Tree", "change_expressions", "read_tree", "write_message"]
-
-
 Fields = dict[str | int, Any]
 _PRIMITIVE = {1: "bool", 2: "int", 3: "uint", 4: "double", 5: "string", 6: "bytes"}
 _WELL_KNOWN = {2: "timestamp", 3: "duration"}

@@ -9,17 +9,15 @@ from reconciler._core.wire import Condition, JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
 from reconciler.apiserver.builtin.strategies import CERTIFICATES, Strategy, certificate_strategy, strategy_of
+from reconciler.apiserver.cluster import APIResource, ClusterStorage, CustomContents, Endpoint, ScalePaths, contents_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition, unknown_formats
 from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
-from reconciler.apiserver.managed_fields import ManagedFields, ManagerKey
+from reconciler.apiserver.managed_fields import FieldManager, ManagerKey
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Cluster, CustomContents, Endpoint, Resource, ScalePaths, contents_of
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.http import Transport
-
-__all__ = ["CLEANUP", "Definitions"]
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """The finalizer of a definition that is being deleted; removed when its last custom resource is gone."""
@@ -32,7 +30,7 @@ _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 class Definitions:
     """The controller of CustomResourceDefinitions. It is called with every change that is committed to the cluster."""
 
-    def __init__(self, cluster: Cluster, webhook_servers: Mapping[str, Transport]) -> None:
+    def __init__(self, cluster: ClusterStorage, webhook_servers: Mapping[str, Transport]) -> None:
         self._cluster = cluster
         self._webhook_servers = webhook_servers
         self._definitions = cluster.registry.built_in("customresourcedefinitions", "apiextensions.k8s.io")
@@ -59,13 +57,13 @@ class Definitions:
             self._compiled[doc["metadata"]["name"]] = compiled
         return errors
 
-    def _follow(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def _follow(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         if resource is self._definitions:
             self._follow_definition(resource, old, new)
         elif resource.custom and new is None and not resource.store.objects:
             self._finish(resource)
 
-    def _follow_definition(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def _follow_definition(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         if new is None:
             assert old is not None  # noqa: S101 - a commit has one of both
             spec = old.doc["spec"]
@@ -108,7 +106,7 @@ class Definitions:
         self._reshape_stored(resource)
 
     @staticmethod
-    def _reshape_stored(resource: Resource) -> None:
+    def _reshape_stored(resource: APIResource) -> None:
         """Prune and default stored objects by a changed schema, as the real server does when it reads them."""
         endpoint = resource.endpoints.get(resource.storage)
         if endpoint is None or endpoint.contents is None:
@@ -118,7 +116,7 @@ class Definitions:
             if decoded is not stored.doc:
                 resource.store.reshape(stored, decoded)
 
-    def _establish(self, resource: Resource, stored: Stored) -> None:
+    def _establish(self, resource: APIResource, stored: Stored) -> None:
         spec, now = stored.doc["spec"], self._cluster.now()
         conditions: list[Condition] = [
             {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
@@ -129,7 +127,7 @@ class Definitions:
         ]
         status = {**(stored.doc.get("status") or {}), "acceptedNames": spec["names"], "conditions": conditions}
         metadata = dict(stored.doc["metadata"])
-        owners = ManagedFields(metadata.get("managedFields") or (), now)
+        owners = FieldManager(metadata.get("managedFields") or (), now)
         schema = next(iter(resource.endpoints.values())).schema
         owners.update(
             _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, schema
@@ -159,7 +157,7 @@ class Definitions:
         if not resource.store.objects:
             self._finish(resource)
 
-    def _finish(self, resource: Resource) -> None:
+    def _finish(self, resource: APIResource) -> None:
         """Remove the finalizer of a definition that is being deleted, after its last object is gone."""
         name = f"{resource.info.plural}.{resource.info.group}"
         stored = self._definitions.store.objects.get(name)
@@ -206,7 +204,7 @@ def _warn(doc: JSONObject) -> list[str]:
     return list(found)
 
 
-def _migrate(resource: Resource, storage: str) -> None:
+def _migrate(resource: APIResource, storage: str) -> None:
     if resource.storage == storage:
         return
     resource.storage = storage
@@ -234,7 +232,7 @@ def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
     )
 
 
-def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents) -> Endpoint:
+def _endpoint(resource: APIResource, version: JSONObject, contents: CustomContents) -> Endpoint:
     fields, subresources = version.get("selectableFields") or (), version.get("subresources") or {}
     scale = subresources.get("scale") or {}
     paths = (scale.get(f"{name}Path") or "" for name in ("specReplicas", "statusReplicas", "labelSelector"))

@@ -12,15 +12,12 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule_table import violations
+from reconciler.apiserver.cluster import CustomContents, contents_of
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, form_problems
 from reconciler.apiserver.schema.shape import compile_schema, prune
 from reconciler.apiserver.schema.validation import SchemaValidator
-from reconciler.apiserver.storage.cluster import CustomContents, contents_of
-
-__all__ = ["check_definition", "unknown_formats"]
-
 
 _SCHEMA = "apiextensions.v1.JSONSchemaProps"
 _IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")

@@ -12,8 +12,6 @@ from typing import Any
 from reconciler._core.wire import JSONObject, StatusObject
 from reconciler.apiserver.encoding.text import go_json, quoted
 
-__all__ = ["FieldError", "Findings", "Refusal", "aggregate", "not_registered", "qualified"]
-
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 
 

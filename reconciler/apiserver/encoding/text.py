@@ -16,26 +16,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = [
-    "GO_TYPES",
-    "NOT_A_QUANTITY",
-    "canonical_quantity",
-    "data_file",
-    "go_bool",
-    "go_int",
-    "go_json",
-    "go_syntax",
-    "go_type",
-    "go_value",
-    "is_int64",
-    "quantity_text",
-    "quoted",
-    "read_quantity",
-    "recorded",
-    "snippet",
-]
-
-
 _SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _UNPRINTABLE = re.compile(r"\\u00([01][0-9a-f])|(?!\\)[^ -~\xa1-\u1fff\u2070-\u20cf\u2c00-\ud7ff]")

@@ -18,24 +18,6 @@ from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
 
-__all__ = [
-    "APPLY_PATCH",
-    "JSON_PATCH",
-    "MAX_BODY_BYTES",
-    "MERGE_PATCH",
-    "STRATEGIC_PATCH",
-    "YAML",
-    "check_size",
-    "check_write_options",
-    "decode_patch",
-    "duplicate_fields",
-    "media_type",
-    "patch_type",
-    "read_object",
-    "read_yaml",
-    "yaml_problem",
-]
-
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"

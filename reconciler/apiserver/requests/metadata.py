@@ -13,15 +13,6 @@ from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_type, quoted
 from reconciler.apiserver.schema.formats import name_problems
 
-__all__ = [
-    "OWNER_FIELDS",
-    "decode_metadata",
-    "metadata_warnings",
-    "validate_built_in_metadata",
-    "validate_metadata",
-    "validate_metadata_update",
-]
-
 OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 """The fields of an owner reference, in the order of Go's struct."""
 _MAX_ANNOTATIONS = 256 * 1024

@@ -20,8 +20,6 @@ from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.encoding.protobuf_wire import Truncated, read_fields
 from reconciler.apiserver.encoding.text import recorded
 
-__all__ = ["Unreadable", "read_protobuf"]
-
 _MAGIC = b"k8s\x00"
 _BESIDE = {"DeleteOptions": "meta.v1.DeleteOptions", "Scale": "autoscaling.v1.Scale"}
 """The messages that are not kinds; their group and version are those of the object that they are sent to."""

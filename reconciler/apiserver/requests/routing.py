@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from reconciler.apiserver.cluster import Endpoint, Registry
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool
-from reconciler.apiserver.storage.cluster import Endpoint, Registry
-from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.users import ADMIN, User
+from reconciler.apiserver.store import Stored
+from reconciler.apiserver.users import ADMIN, UserInfo
 from reconciler.http import HTTPRequest
-
-__all__ = ["ACTIONS", "Call", "route"]
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -56,7 +54,7 @@ class Call:
     warnings: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     by_server: bool = False
-    user: User = ADMIN
+    user: UserInfo = ADMIN
 
     def find(self) -> Stored | None:
         """Return the stored object that the request names, or None."""
@@ -70,7 +68,7 @@ class Call:
         return found
 
 
-def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
+def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | None:
     """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
 
     Raises:
@@ -78,7 +76,7 @@ def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
     """
     if _INVALID_ESCAPE.search(request.path):
         raise Refusal(400, "", "Bad Request", text="400 Bad Request")
-    parts = [unquote(part) for part in request.path.split("/")[1:]]
+    parts = list(map(unquote, request.path.split("/")[1:]))
     if parts and not parts[-1]:
         parts.pop()
     if len(parts) < 3 or (parts[0] == "apis" and len(parts) < 4):
@@ -97,12 +95,15 @@ def route(request: HTTPRequest, registry: Registry, user: User) -> Call | None:
     if endpoint is None:
         raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()
     call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
-    verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
+    verbs = _OBJECT if name else _COLLECTION
+    if subresource:
+        verbs = _ACTION if subresource in ACTIONS else _SUBRESOURCE
+    verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
     call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
     return call
 
 
-def _built_in_verb(call: Call) -> str:
+def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:
     """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
     info = call.endpoint.info
     if call.subresource in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
@@ -114,16 +115,16 @@ def _built_in_verb(call: Call) -> str:
         raise Refusal.no_such_resource()
     if call.subresource and call.subresource not in call.endpoint.subresources:
         raise Refusal.no_such_resource()
-    verb = _table(call).get(call.request.method)
+    verb = verbs.get(call.request.method)
     over_all = info.namespaced and call.namespace is None
     if verb is None or (over_all and verb != "list") or not (stored or verb in info.verbs):
         raise Refusal.method_not_allowed()
     return verb
 
 
-def _custom_verb(call: Call) -> str:
+def _custom_verb(call: Call, verbs: Mapping[str, str]) -> str:
     """Return the verb of a request to a custom kind, for which one handler serves all paths."""
-    info, method = call.endpoint.info, call.request.method
+    info, method = call.endpoint.resource.info, call.request.method
     if info.namespaced != (call.namespace is not None) and not (info.namespaced and method == "GET" and not call.name):
         raise Refusal.not_served()
     if call.subresource:
@@ -135,14 +136,8 @@ def _custom_verb(call: Call) -> str:
         raise Refusal.bad_request("name must be provided")
     if call.name and method == "POST":
         # The name of a created object comes from the document alone.
-        call.name = ""
-    verb = _table(call).get(method)
+        call.name, verbs = "", _COLLECTION
+    verb = verbs.get(method)
     if verb is None:
         raise Refusal.method_not_allowed()
     return verb
-
-
-def _table(call: Call) -> Mapping[str, str]:
-    if call.subresource in ACTIONS:
-        return _ACTION
-    return _SUBRESOURCE if call.subresource else _OBJECT if call.name else _COLLECTION

@@ -11,15 +11,6 @@ from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import go_int, quoted
 from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 
-__all__ = [
-    "FieldTerm",
-    "Selector",
-    "ShardSelector",
-    "parse_field_selector",
-    "parse_label_selector",
-    "parse_shard_selector",
-]
-
 LabelTerm = Callable[[Mapping[str, str]], bool]
 
 _TOKEN = re.compile(r"(==|!=|[=!<>(),]|[^\s=!<>(),]+)")

@@ -20,20 +20,6 @@ from urllib.parse import urlsplit
 
 from reconciler.apiserver.encoding.text import recorded
 
-__all__ = [
-    "FORMATS",
-    "INTEGER_RANGES",
-    "RANDOM_LETTERS",
-    "ecma_pattern",
-    "form_problems",
-    "label_problems",
-    "name_problems",
-    "path_name_problems",
-    "pattern_problem",
-    "qualified_name_problems",
-]
-
-
 RANDOM_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """The alphabet of the suffixes of generated names."""
 _QUALIFIED_MESSAGE = (

@@ -13,9 +13,6 @@ from typing import Any
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import recorded
 
-__all__ = ["ANYTHING", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]
-
-
 NO_DEFAULT: Any = object()
 """The absence of a default; None is not used, since null can be a default."""
 _EMPTY: JSONObject = {}

@@ -21,9 +21,6 @@ from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES, ecma_pa
 from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.errors import MissingExtra
 
-__all__ = ["Finding", "SchemaValidator", "duplicates", "item_key", "untouched"]
-
-
 WRITTEN_PATTERN = "x-written-pattern"
 """The keyword under which a schema keeps a pattern as written, since ``pattern`` holds its translation."""
 _STARTS = {"TooLong": "Too long", "TooMany": "Too many"}

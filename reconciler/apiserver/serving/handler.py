@@ -11,32 +11,29 @@ from functools import partial
 from typing import Any
 
 from reconciler.apiserver.access import AccessControl, Roles
-from reconciler.apiserver.admission.admission import ConfiguredAdmission
-from reconciler.apiserver.admission.webhooks import WebhookCaller
+from reconciler.apiserver.admission import ConfiguredAdmission
+from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.definitions.conversion import with_conversions
 from reconciler.apiserver.definitions.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route
-from reconciler.apiserver.serving.discovery import Discovery
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.state import DEFINITIONS, State
-from reconciler.apiserver.storage.store import Stored, encode
-from reconciler.apiserver.users import ISSUER, Credentials, Tokens, User
+from reconciler.apiserver.serving.discovery import DiscoveryDocuments
+from reconciler.apiserver.state import DEFINITIONS, State
+from reconciler.apiserver.store import Stored, encode
+from reconciler.apiserver.users import ISSUER, StaticTokens, Tokens, UserInfo
 from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
-from reconciler.apiserver.verbs.pods import PodSubresources
 from reconciler.apiserver.verbs.read import Reader
-from reconciler.apiserver.verbs.reviews import Reviews, TokenRequests
 from reconciler.apiserver.verbs.scale import Scaler, read_scale
+from reconciler.apiserver.verbs.subresources import PodSubresources, Reviews, TokenRequests
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
-from reconciler.apiserver.verbs.watch import Watch
+from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Outdated, WriteResult
+from reconciler.apiserver.webhooks import WebhookCaller
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-
-__all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
 _TOKEN_SECONDS = 10 * 365 * 86_400
@@ -56,7 +53,7 @@ class HandlerResult:
     response: HTTPResponse
     reason: str = ""
     written: WriteResult | None = None
-    watch: Watch | None = None
+    watch: WatchResponse | None = None
 
 
 class Handler:
@@ -78,7 +75,7 @@ class Handler:
         history: int,
         provision_namespaces: bool,
         webhook_servers: Mapping[str, Transport],
-        credentials: Credentials,
+        credentials: StaticTokens,
         controllers: Collection[str],
         sharded: bool = False,
         state: State | None = None,
@@ -86,7 +83,7 @@ class Handler:
     ) -> None:
         self._clock = clock
         self._sharded = sharded
-        self.cluster = Cluster(clock, rng, history=history)
+        self.cluster = ClusterStorage(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         self._definitions = Definitions(self.cluster, webhook_servers)
         provide = self._create_namespace if provision_namespaces else None
@@ -100,7 +97,7 @@ class Handler:
         self._reviews = Reviews(self.access, self.cluster.now)
         self._scaler = Scaler(self._writer)
         self._garbage_collector = GarbageCollector(self.cluster, self._deleter, controllers)
-        self._discovery = Discovery(self.cluster.registry)
+        self._discovery = DiscoveryDocuments(self.cluster.registry)
         if state is not None:
             self._load(state)
         if roles is not None:
@@ -148,7 +145,7 @@ class Handler:
             return replace(call, query=query)
         return call
 
-    def routed(self, request: HTTPRequest, user: User) -> Call | None:
+    def routed(self, request: HTTPRequest, user: UserInfo) -> Call | None:
         """Return the call of a request that was refused, for the log; None for a path that belongs to no kind."""
         with contextlib.suppress(Refusal):
             return route(request, self.cluster.registry, user)
@@ -179,7 +176,9 @@ class Handler:
                 return self._answer(request)
             if call.verb == "watch":
                 return self._watch(call, stale, expired)
-            return await with_conversions(lambda: self._read(call, stale))
+            if call.endpoint.resource.convert is None:
+                return await self._read(call, stale)
+            return await with_conversions(partial(self._read, call, stale))
         except (Refusal, MissingExtra) as error:
             return _failure(call, error)
 
@@ -235,7 +234,7 @@ class Handler:
         """Make a write, again whenever the object changed while webhooks were called, as the real server does."""
         while True:
             try:
-                return await with_conversions(lambda: self._dispatch_write(call))
+                return await with_conversions(partial(self._dispatch_write, call))
             except Outdated:
                 call.warnings, call.duplicates = [], []
 
@@ -303,7 +302,7 @@ class Handler:
         if stored is None:
             refusal = Refusal.not_found("serviceaccounts", "", name)
             raise error_from_response(404, refusal.status(), request=f"token of {namespace}/{name}")
-        return self.access.tokens.issue(stored, [ISSUER], _TOKEN_SECONDS, {})
+        return self.access.tokens.issue(stored, [ISSUER], _TOKEN_SECONDS)
 
     async def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
         headers = {**_JSON, "user-agent": "kube-apiserver"}
@@ -364,6 +363,8 @@ def _warning_headers(call: Call, texts: list[str]) -> list[str]:
     """Return the Warning headers for texts, with a warning if the request's API version is deprecated."""
     if call.endpoint.warning:
         texts = [call.endpoint.warning, *texts]
+    if not texts:
+        return []
     # The real server too drops texts that a header cannot hold.
     sent = [text for text in texts if not _CONTROL.search(text)]
     return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]

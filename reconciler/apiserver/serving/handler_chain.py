@@ -6,11 +6,15 @@ import asyncio
 import random
 import weakref
 from dataclasses import dataclass, replace
+from itertools import chain
 
+from reconciler.apiserver.cluster import APIResource
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.fault_effects import (
+from reconciler.apiserver.faults import (
+    NO_STRIKE,
     CutWatches,
     EventOrder,
+    Faults,
     Lose,
     Refuse,
     ReorderEvents,
@@ -19,20 +23,16 @@ from reconciler.apiserver.fault_effects import (
     StallWatches,
     Strike,
 )
-from reconciler.apiserver.faults import Faults
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, log_entry
-from reconciler.apiserver.storage.cluster import Resource
-from reconciler.apiserver.storage.state import DataDirectory
-from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.users import Denied
-from reconciler.apiserver.verbs.watch import Watch
+from reconciler.apiserver.state import DataDirectory
+from reconciler.apiserver.store import Stored
+from reconciler.apiserver.users import AccessDenied
+from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-
-__all__ = ["HandlerChain", "ServerStatistics"]
 
 _LATE_SECONDS = 0.05
 
@@ -79,10 +79,10 @@ class HandlerChain:
         self._rng = rng
         self._event_order: EventOrder = event_order
         # Dicts rather than sets: watches are cut in the order of arrival, so that a seed repeats the same run.
-        self._watches: weakref.WeakKeyDictionary[Watch, None] = weakref.WeakKeyDictionary()
+        self._watches: weakref.WeakKeyDictionary[WatchResponse, None] = weakref.WeakKeyDictionary()
         self._stalled: dict[asyncio.Future[None], None] = {}
         self._starts = 1
-        self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
+        self._commits: list[tuple[APIResource, Stored | None, Stored | None]] = []
         self.replace_handler(handler)
 
     def restart(self) -> None:
@@ -106,7 +106,7 @@ class HandlerChain:
         self.handler, self._commits = handler, []
         handler.cluster.commit_hooks.insert(0, self._committed)  # before the hooks that commit in turn
 
-    def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def _committed(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         self._commits.append((resource, old, new))
 
     async def handle(self, request: HTTPRequest) -> HTTPResponse:
@@ -119,19 +119,19 @@ class HandlerChain:
         try:
             call = self.handler.parse(request)
         except Refusal as refusal:
-            denied = self.handler.routed(request, refusal.user) if isinstance(refusal, Denied) else None
+            denied = self.handler.routed(request, refusal.user) if isinstance(refusal, AccessDenied) else None
             return self._log(request, denied, HandlerResult(refusal_response(refusal), refusal.reason))
-        strike = self.faults.strike(call, request)
-        handle = self._handle_with_faults if strike else self._handle_in_order
+        strike = self.faults.strike(call, request) if self.faults.active else NO_STRIKE
+        handle = self._handle_with_faults if strike.effects else self._handle_in_order
         return await handle(request, call, strike)
 
     async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
         watching = call is not None and call.verb == "watch"
-        if strike.effect(Stall) and not watching:
+        if Stall in strike.effects and not watching:
             await self._stall(request, call, strike)
-        lose, refuse = strike.effect(Lose), strike.effect(Refuse)
+        lose, refuse = strike.effects.get(Lose), strike.effects.get(Refuse)
         if not (watching and refuse is not None and refuse.as_event):
             if lose is not None and not lose.after_commit:
                 self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
@@ -142,9 +142,9 @@ class HandlerChain:
         response = await self._handle_in_order(request, call, strike)
         if call is not None:
             plural = call.endpoint.info.plural
-            if strike.effect(CutWatches):
+            if CutWatches in strike.effects:
                 self.cut_watches(plural)
-            if strike.effect(StallWatches):
+            if StallWatches in strike.effects:
                 self.stall_watches(plural)
         if lose is not None and lose.after_commit:
             raise _unknown(request, "a fault withheld the response")
@@ -176,7 +176,7 @@ class HandlerChain:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return await self._read(request, call, strike)
-        reorder = strike.effect(ReorderEvents)
+        reorder = strike.effects.get(ReorderEvents)
         order: EventOrder = self._event_order if reorder is None else reorder.order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
@@ -198,24 +198,24 @@ class HandlerChain:
         return response
 
     async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
-        refuse, stale = strike.effect(Refuse), strike.effect(Stale)
+        refuse, stale = strike.effects.get(Refuse), strike.effects.get(Stale)
         as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
         expired = refuse.refusal(call) if refuse is not None and as_event else None
         seconds = None if stale is None else stale.seconds
         result = await self.handler.read(request, call, stale=seconds, expired=expired)
         if result.watch is not None:
-            result.watch.stalled = strike.effect(Stall) is not None
+            result.watch.stalled = Stall in strike.effects
             self._watches[result.watch] = None
         return self._log(request, call, result, strike)
 
     def _log(
-        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | str = ""
+        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike = NO_STRIKE
     ) -> HTTPResponse:
         self._answered += 1
         written = result.written
         before, after = (None, None) if written is None else (written.before, written.after)
         status, now = result.response.status, self._clock.now()
-        entry = log_entry(now, request, call, status, result.reason, before=before, after=after, fault=str(strike))
+        entry = log_entry(now, request, call, status, result.reason, before=before, after=after, fault=strike.text)
         self.log.add(entry)
         if self._commits:
             try:
@@ -279,7 +279,7 @@ class HandlerChain:
             self.note(f"{len(chosen)} watches of {resource or 'all kinds'} were stalled")
         return len(chosen)
 
-    def _open_watches(self, resource: str | None) -> list[Watch]:
+    def _open_watches(self, resource: str | None) -> list[WatchResponse]:
         return [watch for watch in self._watches if not watch.closed and resource in (None, watch.plural)]
 
     def compact(self) -> None:
@@ -314,7 +314,7 @@ def _unknown(request: HTTPRequest, why: str) -> OutcomeUnknown:
 
 def _without_surrogates(request: HTTPRequest) -> HTTPRequest:
     """Return a request with U+FFFD in place of lone surrogates, which UTF-8 cannot encode."""
-    texts = (request.path, *(text for pair in request.query for text in pair), *request.headers.values())
+    texts = chain((request.path,), *request.query, request.headers.values())
     if all(map(str.isascii, texts)):
         return request
     query = tuple((_replaced(name), _replaced(value)) for name, value in request.query)

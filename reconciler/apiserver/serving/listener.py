@@ -22,25 +22,20 @@ from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
 from reconciler.apiserver.serving.handler import refusal_response
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.store import encode
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-
-__all__ = ["UserConnection"]
-
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from reconciler._core.server import HTTPServer
 
-__all__ = ["Listener", "serving_certificate"]
-
 _LIMITS = Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
 
 
-class Listener:
+class SocketListener:
     """An HTTP/1.1 listener that sends requests to a server; not under virtual time.
 
     Args:

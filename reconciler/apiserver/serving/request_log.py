@@ -7,10 +7,10 @@ the whole log.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -18,22 +18,9 @@ from reconciler._core.wire import JSONValue
 from reconciler.apiserver.builtin.kinds import REVIEWS
 from reconciler.apiserver.managed_fields import manager_of
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.serving.manifests import Defined
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
-
-__all__ = [
-    "WRITES",
-    "LoggedRequest",
-    "LoggedWrites",
-    "RequestLog",
-    "ServerAction",
-    "changed_paths",
-    "log_entry",
-    "printable",
-]
-
 
 _MAX_PATHS = 64
 _MAX_CHARACTERS = 256
@@ -44,6 +31,15 @@ CYCLE_HEADER = "x-reconcile-id"
 """The header with which a client marks the requests of one reconcile; the server only logs it."""
 _BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})
 _ABSENT = object()
+
+
+@runtime_checkable
+class Defined(Protocol):
+    """A class with a CustomResourceDefinition."""
+
+    def crd(self) -> Mapping[str, Any]:
+        """Return the CustomResourceDefinition."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +162,7 @@ def log_entry(
         "content_type": headers.get("content-type", ""),
     }
     if call is not None:
-        info = call.endpoint.info
+        info = call.endpoint.resource.info
         texts |= {
             "verb": call.verb,
             "group": info.group,

@@ -1,25 +1,30 @@
-"""Server-side apply: the configuration of a request, the resulting object and its field owners."""
+"""Server-side apply: the configuration of a request, its merge into the object, and the resulting field owners."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from reconciler._core.wire import JSONObject, ManagedFieldsEntry
+from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
+from reconciler.apiserver.cluster import CustomContents
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, read_json
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_json, go_type
 from reconciler.apiserver.managed_fields import (
     NO_RESET_FIELDS,
     Change,
+    FieldManager,
     FieldSet,
-    ManagedFields,
     ManagerKey,
     ResetFields,
     compare,
     difference,
     fields_of,
+    is_granular,
+    items_by_element,
     manager_key,
     ownable_content,
+    path_element,
     paths,
     reset_fields_of,
     union,
@@ -27,12 +32,8 @@ from reconciler.apiserver.managed_fields import (
 from reconciler.apiserver.requests.bodies import read_yaml, yaml_problem
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
-from reconciler.apiserver.storage.cluster import CustomContents
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
-from reconciler.apiserver.verbs.merge import merge, prune
-
-__all__ = ["apply_to_new", "apply_to_stored", "left_to_kubectl", "read_applied_configuration", "record_last_applied"]
 
 _UNOWNED = "before-first-apply"
 """The manager of fields that were set before the object had managedFields."""
@@ -94,7 +95,7 @@ def _read_body(call: Call) -> JSONObject:
     return found
 
 
-def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[ManagedFieldsEntry]:
+def apply_to_new(call: Call, config: JSONObject, owners: FieldManager) -> list[ManagedFieldsEntry]:
     """Return the ``managedFields`` of an object that an apply creates."""
     schema, content = call.endpoint.schema, ownable_content(call, config)
     owners.apply(manager_key(call, "Apply"), _applied_fields(content, schema), Change({}, content), schema)
@@ -102,7 +103,7 @@ def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[
     return owners.entries()
 
 
-def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: ManagedFields) -> JSONObject:
+def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: FieldManager) -> JSONObject:
     """Return the result of applying a configuration to an object, and update the owners in `owners`.
 
     Raises:
@@ -248,3 +249,101 @@ def record_last_applied(key: ManagerKey, config: JSONObject, doc: JSONObject) ->
         metadata["annotations"] = {key: text for key, text in metadata["annotations"].items() if key != _ANNOTATION}
     text = go_json({**config, "metadata": metadata}) + "\n"
     doc["metadata"]["annotations"] = {**doc["metadata"]["annotations"], _ANNOTATION: text}
+
+
+# The merge, as in structured-merge-diff.
+
+
+def merge(live: JSONValue, config: JSONValue, node: Node) -> JSONValue:
+    """Return a value with an applied one merged into it; unchanged parts are shared.
+
+    A null does not replace a granular object or list that has content.
+    """
+    if config is None and live and is_granular(live, node):
+        return live
+    if node.map_type != "atomic" and isinstance(live, dict) and isinstance(config, dict):
+        merged = dict(live)
+        for key, value in config.items():
+            merged[key] = merge(live[key], value, node.child(key) or ANYTHING) if key in live else value
+        return merged
+    if node.list_type in ("set", "map") and isinstance(live, list) and isinstance(config, list):
+        return _merge_lists(live, config, node)
+    return config
+
+
+def _merge_lists(live: list[JSONValue], config: list[JSONValue], node: Node) -> list[JSONValue]:
+    """Merge lists by path element.
+
+    Items in both lists are in the applied order; items that are only live keep their place. Duplicates among the live
+    items stay unless the item is applied, which then replaces them all.
+    """
+    schema = node.items or ANYTHING
+    left, right = [path_element(item, node) for item in live], [path_element(item, node) for item in config]
+    old, new = items_by_element(live, node), dict(zip(right, config, strict=True))
+    shared = [element for element in right if element in old]
+    found: list[JSONValue] = []
+    done: set[str] = set()
+    at, to = 0, 0
+
+    def take(element: str) -> None:
+        known = old.get(element, ())
+        found.append(merge(known[0], new[element], schema) if len(known) == 1 else new[element])
+        done.add(element)
+        if shared and shared[0] == element:
+            del shared[0]
+
+    while at < len(left) or to < len(right):
+        if at < len(left) and to < len(right):
+            if left[at] == right[to]:
+                take(right[to])
+                at, to = at + 1, to + 1
+                continue
+            if left[at] in new and shared and shared[0] != left[at]:
+                at += 1
+                continue
+        if at < len(left):
+            if left[at] not in new:
+                found.append(live[at])
+                at += 1
+                continue
+            if left[at] in done:
+                at += 1
+        if to < len(right):
+            take(right[to])
+            to += 1
+    return found
+
+
+def prune(value: JSONValue, last: FieldSet, managed: FieldSet, node: Node) -> JSONValue:
+    """Return a value without what its manager applied last time and no manager owns any more.
+
+    An object or list that loses all its content becomes null, as in the real server's library.
+    """
+    if isinstance(value, dict):
+        kept = _pruned_members(value, last, managed, node)
+        return kept if kept or not value else None
+    if isinstance(value, list) and node.list_type in ("set", "map"):
+        items = list(_pruned_items(value, last, managed, node))
+        return items if items or not value else None
+    return value
+
+
+def _pruned_members(value: JSONObject, last: FieldSet, managed: FieldSet, node: Node) -> JSONObject:
+    kept = dict(value)
+    for element, below in last.items():
+        key = element[2:]
+        if element == "." or key not in kept:
+            continue
+        if element not in managed:
+            del kept[key]
+        elif below:
+            kept[key] = prune(kept[key], below, managed[element], node.child(key) or ANYTHING)
+    return kept
+
+
+def _pruned_items(value: list[JSONValue], last: FieldSet, managed: FieldSet, node: Node) -> Iterator[JSONValue]:
+    for item in value:
+        element = path_element(item, node)
+        below = last.get(element)
+        if below is None or element in managed:
+            yield prune(item, below, managed[element], node.items or ANYTHING) if below else item

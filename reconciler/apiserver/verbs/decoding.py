@@ -15,9 +15,6 @@ from reconciler.apiserver.requests.metadata import decode_metadata, metadata_war
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
 
-__all__ = ["decode_patched", "read_document", "read_unstored_object", "sort_by_document"]
-
-
 _ROOT = re.compile(r"[.\[]")
 _VERSIONS = {
     **{info.kind: (f"{info.group}/{versions[0]}",) for info, versions in BUILT_IN if info.group in REVIEWS},

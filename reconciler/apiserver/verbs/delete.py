@@ -16,24 +16,17 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.cluster import APIResource, ClusterStorage, timestamp
 from reconciler.apiserver.definitions.definitions import CLEANUP
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_bool, go_int
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Cluster, Resource, timestamp
-from reconciler.apiserver.storage.store import Store, Stored
+from reconciler.apiserver.store import ObjectStore, Stored
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE
-from reconciler.apiserver.verbs.write_rules import Admission, Admitted, Outdated, WriteResult, is_removable
-
-__all__ = [
-    "Deleter",
-    "GarbageCollector",
-    "check_preconditions",
-]
-
+from reconciler.apiserver.verbs.write_rules import AdmissionControl, Admitted, Outdated, WriteResult, is_removable
 
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _READERS_RUN_AFTER = 32
@@ -47,8 +40,8 @@ _SHOWN = re.compile(r" \([^()]*\)$")
 class Deleter:
     """The implementation of the verbs delete and deletecollection; it raises a `Refusal` as the real server."""
 
-    cluster: Cluster
-    admission: Admission
+    cluster: ClusterStorage
+    admission: AdmissionControl
 
     async def delete(self, call: Call) -> WriteResult:
         """Delete an object, or mark it as being deleted if finalizers or a grace period hold it."""
@@ -77,7 +70,7 @@ class Deleter:
             if call.endpoint.store.objects.get(old.key) is not old:
                 raise Outdated
 
-    def _as_answered(self, resource: Resource, old: Stored, written: WriteResult) -> Stored:
+    def _as_answered(self, resource: APIResource, old: Stored, written: WriteResult) -> Stored:
         """Return the object that the response to a deletion shows; pods show the deletion marks."""
         if resource.info.plural != "pods":
             return old
@@ -87,7 +80,7 @@ class Deleter:
         return old if marked is None else Stored(old.key, old.rv, marked)
 
     def delete_stored(
-        self, resource: Resource, old: Stored, options: JSONObject, *, dry_run: bool = False
+        self, resource: APIResource, old: Stored, options: JSONObject, *, dry_run: bool = False
     ) -> WriteResult:
         """Delete a stored object, or mark it; `stored` of the result is None if it was removed.
 
@@ -111,14 +104,14 @@ class Deleter:
         new = self.cluster.replace(resource, old, doc)
         return WriteResult(200, new, before=old, after=new)
 
-    def _mark_pod_deleted(self, resource: Resource, old: Stored) -> Stored:
+    def _mark_pod_deleted(self, resource: APIResource, old: Stored) -> Stored:
         """Store the deletion marks of a pod, which it gets even with a grace period of 0, and return what is stored."""
         if resource.info.plural != "pods" or resource.info.group:
             return old
         marked = self._mark_deleted(resource, old, [], 0)
         return old if marked is None else self.cluster.replace(resource, old, marked)
 
-    def _mark_deleted(self, resource: Resource, old: Stored, finalizers: list[str], grace: int) -> JSONObject | None:
+    def _mark_deleted(self, resource: APIResource, old: Stored, finalizers: list[str], grace: int) -> JSONObject | None:
         """Return the document with the deletion marks, or None if it has them all."""
         metadata = dict(old.doc["metadata"])
         if finalizers != (metadata.get("finalizers") or []):
@@ -260,7 +253,7 @@ def _finalizers_for_policy(finalizers: list[str], options: JSONObject) -> list[s
     return kept
 
 
-def _grace_seconds(resource: Resource, doc: JSONObject, options: JSONObject) -> int:
+def _grace_seconds(resource: APIResource, doc: JSONObject, options: JSONObject) -> int:
     """Return the grace period of a pod on a node, in seconds; 0 for anything else."""
     if resource.info.plural != "pods" or resource.info.group:
         return 0
@@ -290,16 +283,16 @@ _ORPHAN = "orphan"
 class GarbageCollector:
     """A commit hook that deletes dependents (``"garbage"``) and the content of namespaces (``"namespaces"``)."""
 
-    def __init__(self, cluster: Cluster, deleter: Deleter, active: Collection[str]) -> None:
+    def __init__(self, cluster: ClusterStorage, deleter: Deleter, active: Collection[str]) -> None:
         self._cluster = cluster
         self._deleter = deleter
         self._garbage, self._namespaces = "garbage" in active, "namespaces" in active
-        self._dependents: dict[str, dict[tuple[Store, str], Resource]] = {}
-        self._uids: dict[str, tuple[Resource, str]] = {}
+        self._dependents: dict[str, dict[tuple[ObjectStore, str], APIResource]] = {}
+        self._uids: dict[str, tuple[APIResource, str]] = {}
         self._in_namespace: dict[str, int] = {}
         cluster.commit_hooks.append(self._committed)
 
-    def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def _committed(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         self.index(resource, old, new)
         if new is None and old is not None:
             if self._garbage:
@@ -311,7 +304,7 @@ class GarbageCollector:
 
     # indexes
 
-    def index(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def index(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         """Keep the indexes current after a commit; a loaded object counts as a new one."""
         info = resource.info
         current = new or old
@@ -334,7 +327,7 @@ class GarbageCollector:
             namespace = current.doc["metadata"]["namespace"]
             self._in_namespace[namespace] = self._in_namespace.get(namespace, 0) + (1 if old is None else -1)
 
-    def _dependents_of(self, uid: str) -> list[tuple[Resource, Stored]]:
+    def _dependents_of(self, uid: str) -> list[tuple[APIResource, Stored]]:
         found = []
         for (_, key), resource in list(self._dependents.get(uid, {}).items()):
             stored = resource.store.objects.get(key)
@@ -365,7 +358,7 @@ class GarbageCollector:
             if place and owner is not None and owner.doc["metadata"].get("deletionTimestamp"):
                 self._continue_deletion(place[0], owner)
 
-    def _continue_deletion(self, resource: Resource, stored: Stored) -> None:
+    def _continue_deletion(self, resource: APIResource, stored: Stored) -> None:
         finalizers = (stored.doc["metadata"].get("finalizers") or []) if self._garbage else ()
         if _ORPHAN in finalizers:
             for other, dependent in self._dependents_of(stored.uid):
@@ -380,11 +373,11 @@ class GarbageCollector:
         elif resource.info.plural == "namespaces" and not resource.info.group and self._namespaces:
             self._empty_namespace(stored)
 
-    def _remove_owner(self, resource: Resource, stored: Stored, uid: str) -> None:
+    def _remove_owner(self, resource: APIResource, stored: Stored, uid: str) -> None:
         owners = [owner for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid") != uid]
         self._set_metadata(resource, stored, "ownerReferences", owners)
 
-    def _remove_finalizer(self, resource: Resource, stored: Stored, finalizer: str) -> None:
+    def _remove_finalizer(self, resource: APIResource, stored: Stored, finalizer: str) -> None:
         current = resource.store.objects.get(stored.key)
         if current is None or current.uid != stored.uid:
             return
@@ -394,7 +387,7 @@ class GarbageCollector:
         else:
             self._cluster.remove(resource, current)
 
-    def _set_metadata(self, resource: Resource, stored: Stored, field: str, value: list[Any]) -> None:
+    def _set_metadata(self, resource: APIResource, stored: Stored, field: str, value: list[Any]) -> None:
         metadata = {**stored.doc["metadata"], field: value}
         if not value:
             del metadata[field]

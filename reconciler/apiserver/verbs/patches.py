@@ -16,9 +16,7 @@ from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_type, go_va
 from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.apiserver.storage.store import encode
-
-__all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch", "strategic_merge"]
+from reconciler.apiserver.store import encode
 
 MAX_OPERATIONS = 10_000
 """Operations of a JSON patch, as in kube-apiserver."""

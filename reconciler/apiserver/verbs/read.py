@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
@@ -20,12 +21,9 @@ from reconciler.apiserver.requests.selectors import (
     parse_label_selector,
     parse_shard_selector,
 )
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import Snapshot, Store, Stored, encode
+from reconciler.apiserver.store import ObjectSnapshot, ObjectStore, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
-from reconciler.apiserver.verbs.watch import Watch
-
-__all__ = ["Reader", "selector_of"]
+from reconciler.apiserver.verbs.watch import WatchResponse
 
 _CONTINUE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
@@ -133,21 +131,20 @@ def _bad_token(problem: str) -> Refusal:
 class Reader:
     """The implementation of the verbs get, list and watch; it raises a `Refusal` with the codes of the real server."""
 
-    cluster: Cluster
+    cluster: ClusterStorage
 
     def get(self, call: Call, stale: float | None = None) -> Stored:
         """Return one object."""
-        endpoint = call.endpoint
         asked = _watch_version(call)
         if asked:
             self._not_in_future(asked)
-        key = endpoint.resource.key(call.namespace, call.name)
-        objects = endpoint.store.objects
+        resource = call.endpoint.resource
+        key, objects = resource.key(call.namespace, call.name), resource.store.objects
         if asked == 0 and stale is not None:
-            objects = self._past(endpoint.store, stale).objects
+            objects = self._past(resource.store, stale).objects
         found = objects.get(key)
         if found is None:
-            raise Refusal.not_found(endpoint.info.plural, endpoint.info.group, call.name)
+            raise Refusal.not_found(resource.info.plural, resource.info.group, call.name)
         return found
 
     def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
@@ -166,7 +163,9 @@ class Reader:
             metadata["shardInfo"] = {"selector": selector.shard.text}
         return view.encode_list(endpoint, items, metadata)
 
-    def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _PageToken | None]:
+    def _snapshot(
+        self, call: Call, selector: Selector, stale: float | None
+    ) -> tuple[ObjectSnapshot, int, _PageToken | None]:
         store, current = call.endpoint.store, self.cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
         try:
@@ -197,7 +196,7 @@ class Reader:
         return store.now, current, None
 
     def _page(
-        self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _PageToken | None
+        self, call: Call, selector: Selector, snapshot: ObjectSnapshot, rv: int, token: _PageToken | None
     ) -> tuple[list[Stored], int, _PageToken | None]:
         (objects, keys), limit = snapshot, _limit(call)
         namespace = _namespace_of(call, selector)
@@ -219,7 +218,7 @@ class Reader:
             found.append(stored)
         return found, 0, None
 
-    def watch(self, call: Call, view: WholeView, stale: float | None = None) -> Watch:
+    def watch(self, call: Call, view: WholeView, stale: float | None = None) -> WatchResponse:
         """Return the stream of a watch; a version that was dropped from the history is reported inside the stream."""
         store, selector = call.endpoint.store, selector_of(call)
         initial_events = _initial_events(call)
@@ -240,7 +239,7 @@ class Reader:
             position = position if found is None else found
         bookmarks = go_bool(call.query.get("allowWatchBookmarks", ""))
         ends = bookmarks and (initial_events or (initial_events is None and not asked))
-        watch = Watch(
+        watch = WatchResponse(
             call.endpoint,
             call.namespace,
             selector,
@@ -275,14 +274,14 @@ class Reader:
         if asked > current:
             raise Refusal.too_large_resource_version(asked, current)
 
-    def _past_version(self, store: Store, seconds: float) -> int:
+    def _past_version(self, store: ObjectStore, seconds: float) -> int:
         before = self.cluster.clock.monotonic() - seconds
         for event in store.recent():
             if event.at <= before:
                 return event.rv
         return store.floor
 
-    def _past(self, store: Store, seconds: float) -> Snapshot:
+    def _past(self, store: ObjectStore, seconds: float) -> ObjectSnapshot:
         return store.at(self._past_version(store, seconds)) or store.now
 
 

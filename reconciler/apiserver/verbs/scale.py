@@ -9,6 +9,7 @@ from typing import Any
 from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
 from reconciler.apiserver.builtin.kinds import type_node
+from reconciler.apiserver.cluster import Endpoint, ScalePaths
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted
@@ -16,19 +17,12 @@ from reconciler.apiserver.managed_fields import FieldSet, ManagerKey, difference
 from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Endpoint, ScalePaths
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
 from reconciler.apiserver.verbs.decoding import sort_by_document
 from reconciler.apiserver.verbs.patches import apply_patch, merge_patch
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Admitted, WriteResult
-
-__all__ = [
-    "Scaler",
-    "read_scale",
-]
-
 
 _VERSION = "autoscaling/v1"
 

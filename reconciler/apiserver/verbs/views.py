@@ -10,13 +10,11 @@ import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.cells import built_in_columns, show_age
+from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_json
-from reconciler.apiserver.storage.cluster import Endpoint
-from reconciler.apiserver.storage.store import Stored, encode
+from reconciler.apiserver.store import Stored, encode
 from reconciler.clock import Clock
-
-__all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_yaml"]
 
 _WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _META = "meta.k8s.io/v1"

@@ -1,8 +1,8 @@
 """The stream of a watch.
 
-A `Watch` has no queue: it is a position in the store's history and reads forward from it when its reader asks. A slow
-reader costs nothing until the history has dropped what it had not read; then it is told 410. Frames are encoded once
-for each event and shared. A watch that is dropped without being closed is garbage-collected like any object.
+A `WatchResponse` has no queue: it is a position in the store's history and reads forward from it when its reader asks.
+A slow reader costs nothing until the history has dropped what it had not read; then it is told 410. Frames are encoded
+once for each event and shared. A watch that is dropped without being closed is garbage-collected like any object.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from dataclasses import KW_ONLY, dataclass
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kinds import shown_empty
+from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.selectors import Selector
-from reconciler.apiserver.storage.cluster import Endpoint
-from reconciler.apiserver.storage.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
+from reconciler.apiserver.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.errors import OutcomeUnknown
-
-__all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
 
 BOOKMARK_SECONDS = 60.0
 """The interval of bookmarks in a quiet watch that allows them; measured on kube-apiserver 1.36."""
@@ -31,7 +29,7 @@ _FRAMES_AT_ONCE = 128
 
 
 @dataclass(eq=False)
-class Watch:
+class WatchResponse:
     """An asynchronous iterator over the chunks of a watch response.
 
     Attributes:
@@ -78,7 +76,7 @@ class Watch:
         self._ending: bytes | None = None
         self._lost = False
 
-    def __aiter__(self) -> Watch:
+    def __aiter__(self) -> WatchResponse:
         return self
 
     async def __anext__(self) -> bytes:
@@ -257,7 +255,7 @@ class Watch:
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            watch: weakref.ref[Watch] = weakref.ref(self)
+            watch: weakref.ref[WatchResponse] = weakref.ref(self)
             self._timer = self._loop.call_at(due, _tick, watch)
 
     def tick(self) -> None:
@@ -272,7 +270,7 @@ class Watch:
         self.initial = []
 
 
-def _tick(watch: weakref.ref[Watch]) -> None:
+def _tick(watch: weakref.ref[WatchResponse]) -> None:
     found = watch()
     if found is not None:
         found.tick()

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.strategies import Strategy
+from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.managed_fields import (
     NO_RESET_FIELDS,
-    ManagedFields,
+    FieldManager,
     ResetFields,
     manager_key,
     ownable_content,
@@ -30,16 +31,13 @@ from reconciler.apiserver.requests.metadata import (
     validate_metadata_update,
 )
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
 from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
 from reconciler.apiserver.verbs.decoding import decode_patched, read_document
 from reconciler.apiserver.verbs.patches import apply_patch
-from reconciler.apiserver.verbs.write_rules import Admission, Admitted, Outdated, WriteResult
+from reconciler.apiserver.verbs.write_rules import AdmissionControl, Admitted, Outdated, WriteResult
 from reconciler.errors import APIError
-
-__all__ = ["Writer"]
 
 _MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
 
@@ -55,9 +53,9 @@ class Writer:
         provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
     """
 
-    cluster: Cluster
+    cluster: ClusterStorage
     strategies: Callable[[Call], Strategy]
-    admission: Admission
+    admission: AdmissionControl
     provide_namespace: Callable[[str], Awaitable[None]] | None = None
 
     async def create(self, call: Call) -> WriteResult:
@@ -120,7 +118,7 @@ class Writer:
         return WriteResult(201, new, after=new, warnings=warnings)
 
     def _entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
-        endpoint, owners = call.endpoint, ManagedFields((), self.cluster.now())
+        endpoint, owners = call.endpoint, FieldManager((), self.cluster.now())
         # The structs of built-in kinds exist even when they are empty, so they never count as added.
         owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
         return owners.entries()
@@ -154,7 +152,7 @@ class Writer:
         if not entries:
             # After a reset, nothing is owned until the first apply.
             return []
-        owners = ManagedFields(entries, self.cluster.now())
+        owners = FieldManager(entries, self.cluster.now())
         old, new = ownable_content(call, before), ownable_content(call, doc)
         owners.update(manager_key(call, "Update"), old, new, call.endpoint.schema, reset)
         return owners.entries()
@@ -234,7 +232,7 @@ class Writer:
         if old is None and call.subresource:
             raise Refusal.not_found(info.plural, info.group, call.name)
         config = read_applied_configuration(call)
-        owners = ManagedFields(write_rules.managed_fields_of(old), self.cluster.now())
+        owners = FieldManager(write_rules.managed_fields_of(old), self.cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_to_new(call, config, owners)

@@ -5,46 +5,22 @@ The rules are about names, versions, what a request may change, and comparisons.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import msgspec
 
-from reconciler._core.wire import JSONObject, ManagedFieldsEntry
+from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
+from reconciler.apiserver.cluster import BLOCKING, APIResource, CustomContents, Endpoint
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
-from reconciler.apiserver.encoding.text import go_int
+from reconciler.apiserver.encoding.text import GO_TYPES, go_int, go_json, go_syntax, go_value, quoted
+from reconciler.apiserver.managed_fields import path_element
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.cluster import BLOCKING, CustomContents, Endpoint, Resource
-from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.verbs.merge import type_errors
-
-__all__ = [
-    "SYSTEM_METADATA",
-    "Admission",
-    "Admitted",
-    "Outdated",
-    "WriteResult",
-    "bumps_generation",
-    "can_track_owners",
-    "check_name",
-    "check_name_and_namespace",
-    "check_name_given",
-    "check_namespace",
-    "check_resource_version",
-    "differs_only_in_times",
-    "drop_resource_version",
-    "is_removable",
-    "managed_fields_of",
-    "needs_conversion",
-    "restore",
-    "restrict_to_subresource",
-    "same_json",
-    "schema_mismatch",
-    "uid_conflict",
-    "validate_contents",
-]
+from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.apiserver.schema.validation import item_key
+from reconciler.apiserver.store import Stored
 
 
 @dataclass(slots=True)
@@ -95,7 +71,7 @@ class Admitted:
     options: JSONObject = field(default_factory=dict)
 
 
-class Admission(Protocol):
+class AdmissionControl(Protocol):
     """The admission of writes, after their documents are decoded and before they are committed."""
 
     active: bool
@@ -194,7 +170,7 @@ def _untimed(entries: list[ManagedFieldsEntry]) -> list[JSONObject]:
     return [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
 
 
-def is_removable(resource: Resource, doc: JSONObject) -> bool:
+def is_removable(resource: APIResource, doc: JSONObject) -> bool:
     """Return whether only finalizers hold an object that is being deleted: no grace period, no namespace content."""
     if resource.info.group:
         return True
@@ -353,3 +329,109 @@ def bumps_generation(call: Call, before: JSONObject, doc: JSONObject) -> bool:
     apart = {"metadata", "status"} if "status" in endpoint.subresources else {"metadata"}
     pairs = ((before.get(key), doc.get(key)) for key in (before.keys() | doc.keys()) - apart)
     return any(old is not new and not same_json({"": old}, {"": new}) for old, new in pairs)
+
+
+# Violations of a schema, as in structured-merge-diff.
+
+_NO_KEY: Mapping[type, str] = {
+    dict: "associative list without keys has an element that's a map type",
+    list: "not supported: associative list with lists as elements",
+    type(None): "associative list without keys has an element that's an explicit null",
+}
+
+
+def type_errors(value: JSONValue, node: Node, path: str = "") -> Iterator[str]:
+    """Yield how an applied configuration violates the schema, in the words of structured-merge-diff."""
+    if node is ANYTHING or value is None:
+        return
+    if node.type == "object" or node.properties:
+        yield from _object_problems(value, node, path)
+    elif node.type == "array":
+        yield from _list_problems(value, node, path)
+    else:
+        problem = _scalar_problem(value, node)
+        if problem:
+            yield f"{path}: {problem}"
+
+
+def _object_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{path}: expected map, got {_boxed(value)}"
+        return
+    for key, member in value.items():
+        child = node.child(key)
+        if child is None:
+            if not node.preserve:
+                yield f"{path}.{key}: field not declared in schema"
+        else:
+            yield from type_errors(member, child, f"{path}.{key}")
+
+
+def _list_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
+    if not isinstance(value, list):
+        yield f"{path}: expected list, got {_boxed(value)}"
+        return
+    seen: set[str] = set()
+    for index, item in enumerate(value):
+        where = f"[{index}]"
+        if node.list_type in ("set", "map"):
+            problem = _key_error(item, node)
+            if problem:
+                # structured-merge-diff reports nothing more about such a list.
+                yield f"{path}: element {index}: {problem}"
+                return
+            element, where = path_element(item, node), _bracketed(item, node)
+            if element in seen:
+                yield f"{path}: duplicate entries for key {where}"
+            seen.add(element)
+        if node.items is not None:
+            yield from type_errors(item, node.items, f"{path}{where}")
+
+
+def _key_error(item: JSONValue, node: Node) -> str:
+    """Return why an item of a set or keyed list has no path element, or nothing."""
+    if node.list_type == "set":
+        return _NO_KEY.get(type(item), "")
+    if not isinstance(item, dict):
+        return f"associative list with keys may not have {'a null element' if item is None else 'non-map elements'}"
+    if path_element(item, node) != "k:{}":
+        return ""
+    keys = go_json(list(node.map_keys)).replace('","', '" "')
+    return (
+        f"associative list with keys has an element that omits all key fields {keys} (and doesn't have default values "
+        "for any key fields)"
+    )
+
+
+def _bracketed(item: JSONValue, node: Node) -> str:
+    if node.list_type == "set":
+        return f"[={_shown(item)}]"
+    return f"[{','.join(f'{key}={_shown(value)}' for key, value in sorted(item_key(item, node).items()))}]"
+
+
+def _shown(value: JSONValue) -> str:
+    """Return a value as structured-merge-diff shows it in a path."""
+    if isinstance(value, dict):
+        return "".join(f"{key}={_shown(member)}" for key, member in value.items())
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
+    return quoted(value)
+
+
+def _scalar_problem(value: JSONValue, node: Node) -> str:
+    if node.format == "quantity" or (node.type == "string" and node.format not in ("", "byte")):
+        return "" if not isinstance(value, (dict, list)) else f"expected any scalar, got {_boxed(value)}"
+    if not node.type:
+        return ""
+    if node.type in ("integer", "number"):
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return "" if fits else f"expected numeric (int or float), got {GO_TYPES[type(value)]}"
+    if node.type == "boolean":
+        return "" if isinstance(value, bool) else f"expected boolean, got {_boxed(value)}"
+    shown = f"&value.valueUnstructured{{Value:{go_syntax(value)}}}"
+    return "" if isinstance(value, str) else f"expected string, got {shown}"
+
+
+def _boxed(value: JSONValue) -> str:
+    """Return a value as structured-merge-diff shows it in an error."""
+    return f"&{{{go_value(value)}}}"

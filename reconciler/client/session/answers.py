@@ -12,8 +12,7 @@ import msgspec
 
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_elements, json_members
 from reconciler.errors import APIError, error_from_response
-from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.http import parse_retry_after
+from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
 from reconciler.meta import Request
 from reconciler.objects import InvalidObject
 

@@ -18,8 +18,7 @@ from reconciler.client.session.requests import Selector, selector_query
 from reconciler.client.session.session import Session
 from reconciler.client.verbs.read import list_all
 from reconciler.errors import APIError, Expired, ServerError, TooManyRequests, TransportError, error_from_response
-from reconciler.http import HTTPRequest
-from reconciler.http import LineSplitter
+from reconciler.http import HTTPRequest, LineSplitter
 from reconciler.meta import Request
 from reconciler.objects import KindLike, TypedObject, Unstructured, from_document, gvk_from
 

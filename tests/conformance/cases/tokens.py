@@ -74,36 +74,6 @@ async def _(api: Api) -> None:
     await api.call("POST", path, {}, keep=("kind",))
 
 
-@case("tokens that are bound to objects")
-async def _(api: Api) -> None:
-    await api.create("serviceaccounts", {"metadata": {"name": "robot"}}, quiet=True)
-    await api.create("serviceaccounts", {"metadata": {"name": "other"}}, quiet=True)
-    await api.create("secrets", {"metadata": {"name": "s"}}, quiet=True)
-    pod = {"serviceAccountName": "robot", "containers": [{"name": "c", "image": "i"}]}
-    made = await api.create("pods", {"metadata": {"name": "p"}, "spec": pod}, keep=("metadata.uid",))
-
-    def bound(kind: str, name: str, version: str = "v1", **more: str) -> dict[str, Any]:
-        return {"audiences": [AUDIENCE], "boundObjectRef": {"kind": kind, "apiVersion": version, "name": name, **more}}
-
-    token = await request(api, bound("Pod", "p", uid=made["metadata"]["uid"]))
-    await review(api, token, AUDIENCE)
-    secret = await request(api, bound("Secret", "s"))
-    await review(api, secret, AUDIENCE)
-    await request(api, bound("Pod", "p", uid="wrong"))
-    await request(api, bound("Pod", "missing"))
-    await request(api, bound("Secret", "missing"))
-    await request(api, bound("Node", f"missing-{api.ns}"))
-    await request(api, bound("Pod", "p"), "other")
-    await request(api, bound("ConfigMap", "c"))
-    await request(api, bound("Deployment", "d", "apps/v1"))
-    for_pod = [await request(api, bound("Pod", "p"), quiet=True) for _ in range(20)]
-    for_secret = [await request(api, bound("Secret", "s"), quiet=True) for _ in range(20)]
-    await api.call("DELETE", api.path("pods", "p"), {"gracePeriodSeconds": 0}, quiet=True)
-    await review_after(api, for_pod)
-    await api.call("DELETE", api.path("secrets", "s"), quiet=True)
-    await review_after(api, for_secret)
-
-
 @case("the review of a token")
 async def _(api: Api) -> None:
     await api.create("serviceaccounts", {"metadata": {"name": "robot"}}, keep=("metadata.uid",))

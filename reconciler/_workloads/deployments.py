@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from reconciler._core.wire import JSONObject
-from reconciler.controller import Outcome, Result
-from reconciler.testing.workloads.base import (
+from reconciler._workloads.base import (
     POD,
     WorkloadReconciler,
     hash_of,
@@ -20,6 +19,7 @@ from reconciler.testing.workloads.base import (
     set_condition,
     without_zeros,
 )
+from reconciler.controller import Outcome, Result
 
 __all__ = [
     "Deployments",

@@ -1,4 +1,4 @@
-"""Matching of writes by the rules and selectors of webhooks and policies."""
+"""The webhooks of a cluster: which writes they match, and their calls."""
 
 from __future__ import annotations
 
@@ -12,30 +12,16 @@ import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import selects
-from reconciler.apiserver.cel.rules import Condition, match_conditions, outcome_of
+from reconciler.apiserver.cel.rules import MatchCondition, match_conditions, outcome_of
+from reconciler.apiserver.cluster import Endpoint, Registry
+from reconciler.apiserver.definitions.conversion import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.requests.webhooks import WebhookAddress, post_to_webhook, review_version, webhook_address
-from reconciler.apiserver.storage.cluster import Endpoint, Registry
-from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.store import encode
 from reconciler.apiserver.verbs.write_rules import Admitted
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-
-__all__ = [
-    "GROUP",
-    "CallFailed",
-    "Webhook",
-    "WebhookCaller",
-    "configured",
-    "denial",
-    "endpoint_for",
-    "read_webhooks",
-    "review_request",
-    "selected",
-]
-
 
 GROUP = "admissionregistration.k8s.io"
 
@@ -174,7 +160,7 @@ class ReviewResponse(msgspec.Struct, rename="camel"):
     warnings: list[str] | None = None
 
 
-class _Review(msgspec.Struct, rename="camel"):
+class _AdmissionReview(msgspec.Struct, rename="camel"):
     api_version: str = ""
     kind: str = ""
     response: ReviewResponse | None = None
@@ -182,7 +168,7 @@ class _Review(msgspec.Struct, rename="camel"):
 
 def _read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> tuple[ReviewResponse, list[Any]]:
     try:
-        review = msgspec.json.decode(body, type=_Review | None) or _Review()
+        review = msgspec.json.decode(body, type=_AdmissionReview | None) or _AdmissionReview()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CallFailed(f"failed to call webhook: the body is not an AdmissionReview: {error}") from None
     response = review.response
@@ -197,7 +183,7 @@ def _read_response(body: bytes, version: str, uid: str, *, mutating: bool) -> tu
     return response, operations
 
 
-def _problem(review: _Review, response: ReviewResponse, uid: str, *, mutating: bool) -> str:
+def _problem(review: _AdmissionReview, response: ReviewResponse, uid: str, *, mutating: bool) -> str:
     """Return what the real server finds wrong in a response of version v1, or an empty string."""
     if response.uid != uid:
         return f"expected response.uid={quoted(uid)}, got {quoted(response.uid)}"
@@ -259,7 +245,7 @@ class Webhook:
         return bool(self.document.get("failurePolicy") == "Ignore")
 
     @cached_property
-    def _conditions(self) -> list[Condition]:
+    def _conditions(self) -> list[MatchCondition]:
         return match_conditions(self.document)
 
     def endpoint_for(self, write: Admitted) -> Endpoint | None:

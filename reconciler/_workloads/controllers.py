@@ -6,14 +6,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from reconciler._workloads.base import PodRunner, WorkloadReconciler
+from reconciler._workloads.deployments import Deployments, ReplicaSets
+from reconciler._workloads.jobs import Jobs
+from reconciler._workloads.sets import DaemonSets, StatefulSets
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.http import Transport
 from reconciler.manager import Manager
-from reconciler.testing.workloads.base import PodRunner, WorkloadReconciler
-from reconciler.testing.workloads.deployments import Deployments, ReplicaSets
-from reconciler.testing.workloads.jobs import Jobs
-from reconciler.testing.workloads.sets import DaemonSets, StatefulSets
 
 __all__ = ["WorkloadControllers"]
 

@@ -4,7 +4,7 @@ They are controllers of this library, and clients of a server like any other. Th
 kube-controller-manager 1.36; their pods run without nodes.
 """
 
-from reconciler.testing.workloads.base import AFTER, EXIT_CODE
-from reconciler.testing.workloads.controllers import WorkloadControllers
+from reconciler._workloads.base import AFTER, EXIT_CODE
+from reconciler._workloads.controllers import WorkloadControllers
 
 __all__ = ["AFTER", "EXIT_CODE", "WorkloadControllers"]

@@ -25,23 +25,8 @@ from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.schema.formats import RANDOM_LETTERS
 from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune_and_default
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
-from reconciler.apiserver.storage.store import Revisions, Store, Stored
+from reconciler.apiserver.store import ObjectStore, Revisions, Stored
 from reconciler.clock import Clock
-
-__all__ = [
-    "BLOCKING",
-    "Cluster",
-    "CommitHook",
-    "Convert",
-    "CustomContents",
-    "Endpoint",
-    "Registry",
-    "Resource",
-    "ScalePaths",
-    "contents_of",
-    "timestamp",
-]
-
 
 BLOCKING = frozenset(
     {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
@@ -126,7 +111,7 @@ _MAX_BYTES = 1_572_864
 
 
 @dataclass(slots=True, eq=False)
-class Resource:
+class APIResource:
     """A kind, with its store and its served versions.
 
     Attributes:
@@ -139,7 +124,7 @@ class Resource:
     """
 
     info: kinds.KindInfo
-    store: Store
+    store: ObjectStore
     storage: str
     custom: bool = False
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
@@ -190,7 +175,7 @@ class Endpoint:
         skeleton: the fields that a document has even when they are empty.
     """
 
-    resource: Resource
+    resource: APIResource
     version: str
     subresources: frozenset[str] = frozenset()
     selectable: Mapping[str, kinds.FieldReader] = field(default_factory=dict)
@@ -213,7 +198,7 @@ class Endpoint:
         return self.resource.info
 
     @property
-    def store(self) -> Store:
+    def store(self) -> ObjectStore:
         """Return the store of the kind."""
         return self.resource.store
 
@@ -239,7 +224,7 @@ class Endpoint:
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""
-        return stored.encoded(self.api_version, self.to_served)
+        return stored.encodings.get(self.api_version) or stored.encoded(self.api_version, self.to_served)
 
 
 def _api_version(group: str, version: str) -> str:
@@ -254,7 +239,7 @@ class Registry:
         self._now = now
         self._history = history
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
-        self._resources: dict[tuple[str, str], Resource] = {}
+        self._resources: dict[tuple[str, str], APIResource] = {}
         self._built_in = {info.group for info, _ in kinds.BUILT_IN}
         for info, versions in kinds.BUILT_IN:
             self._serve_built_in(info, versions)
@@ -264,7 +249,7 @@ class Registry:
             resource = self.add(info, storage=versions[0])
         else:
             origin = self._resources[info.stored_as, info.plural]
-            resource = Resource(info, origin.store, origin.storage)
+            resource = APIResource(info, origin.store, origin.storage)
         subresources = frozenset((*(("status",) if info.status else ()), *info.extra_subresources))
         for version in versions:
             node = built_in_node(info.group, version, info.kind)
@@ -274,10 +259,10 @@ class Registry:
                 Endpoint(resource, version, subresources, fields, contents, warning=info.warning, skeleton=skeleton)
             )
 
-    def add(self, info: kinds.KindInfo, *, storage: str, custom: bool = False) -> Resource:
+    def add(self, info: kinds.KindInfo, *, storage: str, custom: bool = False) -> APIResource:
         """Register a kind and create its store."""
-        store = Store(self._revisions, self._now, capacity=self._history)
-        resource = Resource(info, store, storage, custom)
+        store = ObjectStore(self._revisions, self._now, capacity=self._history)
+        resource = APIResource(info, store, storage, custom)
         self._resources[info.group, info.plural] = resource
         return resource
 
@@ -293,7 +278,7 @@ class Registry:
         del endpoint.resource.endpoints[endpoint.version]
         del self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural]
 
-    def remove(self, resource: Resource) -> None:
+    def remove(self, resource: APIResource) -> None:
         """Unregister a kind."""
         for endpoint in list(resource.endpoints.values()):
             self.unserve(endpoint)
@@ -307,11 +292,11 @@ class Registry:
         """Return whether a group belongs to the server itself; of the core group only version v1 exists."""
         return group in self._built_in and (bool(group) or version == "v1")
 
-    def resource(self, group: str, plural: str) -> Resource | None:
+    def resource(self, group: str, plural: str) -> APIResource | None:
         """Return a kind by its plural name, or None."""
         return self._resources.get((group, plural))
 
-    def built_in(self, plural: str, group: str = "") -> Resource:
+    def built_in(self, plural: str, group: str = "") -> APIResource:
         """Return a built-in kind, by default of the core group."""
         return self._resources[group, plural]
 
@@ -322,7 +307,7 @@ class Registry:
                 return endpoint
         return None
 
-    def resources(self) -> Iterator[Resource]:
+    def resources(self) -> Iterator[APIResource]:
         """Yield all kinds."""
         yield from list(self._resources.values())
 
@@ -335,7 +320,7 @@ class Registry:
         return found
 
 
-CommitHook = Callable[[Resource, Stored | None, Stored | None], None]
+CommitHook = Callable[[APIResource, Stored | None, Stored | None], None]
 """Called after a commit with the kind, the version before (None: created) and the version after (None: removed)."""
 
 
@@ -344,7 +329,7 @@ def timestamp(moment: datetime) -> str:
     return f"{moment.isoformat()[:19]}Z"
 
 
-class Cluster:
+class ClusterStorage:
     """The stored objects of a cluster, and the operations that change them.
 
     Attributes:
@@ -377,11 +362,11 @@ class Cluster:
         """Return the current time as a timestamp."""
         return timestamp(self.clock.now())
 
-    def insert(self, resource: Resource, key: str, doc: JSONObject) -> Stored:
+    def insert(self, resource: APIResource, key: str, doc: JSONObject) -> Stored:
         """Store a new object, as `replace`."""
         return self._put(resource, key, None, doc)
 
-    def replace(self, resource: Resource, old: Stored, doc: JSONObject) -> Stored:
+    def replace(self, resource: APIResource, old: Stored, doc: JSONObject) -> Stored:
         """Store a new version of an object. The cluster takes ownership of `doc` and its metadata.
 
         Raises:
@@ -389,13 +374,13 @@ class Cluster:
         """
         return self._put(resource, old.key, old, doc)
 
-    def _put(self, resource: Resource, key: str, old: Stored | None, doc: JSONObject) -> Stored:
+    def _put(self, resource: APIResource, key: str, old: Stored | None, doc: JSONObject) -> Stored:
         new = self._version(resource, key, doc)
         resource.store.put(new)
         self._run_hooks(resource, old, new)
         return new
 
-    def remove(self, resource: Resource, old: Stored, doc: JSONObject | None = None) -> Stored:
+    def remove(self, resource: APIResource, old: Stored, doc: JSONObject | None = None) -> Stored:
         """Remove an object; return its last content with the version of the deletion."""
         last = dict(doc or old.doc)
         last["metadata"] = dict(last["metadata"])
@@ -404,7 +389,7 @@ class Cluster:
         self._run_hooks(resource, old, None)
         return gone
 
-    def _version(self, resource: Resource, key: str, doc: JSONObject, limit: int | None = _MAX_BYTES) -> Stored:
+    def _version(self, resource: APIResource, key: str, doc: JSONObject, limit: int | None = _MAX_BYTES) -> Stored:
         rv = self.revisions.current + 1
         doc["metadata"]["resourceVersion"] = str(rv)
         new = Stored(key, rv, doc)
@@ -414,6 +399,6 @@ class Cluster:
         self.revisions.current = rv
         return new
 
-    def _run_hooks(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def _run_hooks(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         for hook in self.commit_hooks:
             hook(resource, old, new)

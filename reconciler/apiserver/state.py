@@ -17,13 +17,10 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 import msgspec
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.cluster import APIResource, ClusterStorage
 from reconciler.apiserver.encoding.refusals import qualified
-from reconciler.apiserver.storage.cluster import Cluster, Resource
-from reconciler.apiserver.storage.store import Stored, encode
+from reconciler.apiserver.store import Stored, encode
 from reconciler.errors import ConfigurationError
-
-__all__ = ["DEFINITIONS", "DataDirectory", "State", "read_state", "snapshot_of"]
-
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
@@ -80,7 +77,7 @@ class _Owner(msgspec.Struct):
     uid: str = ""
 
 
-class _Metadata(msgspec.Struct, rename="camel"):
+class _StoredMetadata(msgspec.Struct, rename="camel"):
     """The metadata of a stored object, as far as the server relies on it."""
 
     name: str
@@ -91,16 +88,16 @@ class _Metadata(msgspec.Struct, rename="camel"):
     owner_references: list[_Owner] | None = None
 
 
-class _Object(msgspec.Struct):
-    metadata: _Metadata
+class _StoredObject(msgspec.Struct):
+    metadata: _StoredMetadata
 
 
-def resource_name(resource: Resource) -> str:
+def resource_name(resource: APIResource) -> str:
     """Return the plural and the group of the stored kind."""
     return qualified(resource.info.plural, resource.info.internal_group)
 
 
-def record_of(resource: Resource, old: Stored | None, new: Stored | None, version: int) -> bytes:
+def record_of(resource: APIResource, old: Stored | None, new: Stored | None, version: int) -> bytes:
     """Return the line for a commit; `version` is the server's after it."""
     name = resource_name(resource)
     if new is not None:
@@ -109,7 +106,7 @@ def record_of(resource: Resource, old: Stored | None, new: Stored | None, versio
     return encode({"resource": name, "removed": removed, "resourceVersion": version}) + b"\n"
 
 
-def snapshot_of(cluster: Cluster) -> Iterator[bytes]:
+def snapshot_of(cluster: ClusterStorage) -> Iterator[bytes]:
     """Yield the lines of a snapshot."""
     resources = [resource for resource in cluster.registry.resources() if resource.info.stored_as is None]
     version, count = cluster.revisions.current, sum(len(resource.store.objects) for resource in resources)
@@ -153,7 +150,7 @@ def _replay(objects: dict[str, dict[str, Any]], record: _Record) -> int:
     if record.object is None:
         found.pop(record.removed, None)
         return record.resource_version
-    metadata = msgspec.convert(record.object, _Object).metadata
+    metadata = msgspec.convert(record.object, _StoredObject).metadata
     found[f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name] = record.object
     return int(metadata.resource_version)
 
@@ -204,7 +201,7 @@ class DataDirectory:
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}: to start empty, delete the directory") from None
 
-    def replace(self, cluster: Cluster) -> None:
+    def replace(self, cluster: ClusterStorage) -> None:
         """Replace the file by a snapshot of a cluster.
 
         Raises:
@@ -224,7 +221,9 @@ class DataDirectory:
             self._file.close()
         self._file, self._records, self._unwritten = opened, 0, b""
 
-    def write(self, cluster: Cluster, commits: Sequence[tuple[Resource, Stored | None, Stored | None]]) -> None:
+    def write(
+        self, cluster: ClusterStorage, commits: Sequence[tuple[APIResource, Stored | None, Stored | None]]
+    ) -> None:
         """Write the records of commits.
 
         Raises:
@@ -240,7 +239,7 @@ class DataDirectory:
         elif self._file is not None:
             self._append(self._file)
 
-    def _has_outgrown(self, cluster: Cluster) -> bool:
+    def _has_outgrown(self, cluster: ClusterStorage) -> bool:
         if self._records <= _MIN_RECORDS:
             return False
         return self._records > 2 * sum(len(resource.store.objects) for resource in cluster.registry.resources())

@@ -1,24 +1,151 @@
-"""The eviction and binding of pods: documents that act on a pod and are not stored."""
+"""Documents that are answered or acted on and never stored: reviews, tokens, and the eviction and binding of pods.
+
+``kubectl auth can-i`` and programs that check their permissions send reviews.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.builtin.checks import selects
+from reconciler.apiserver.builtin.rule_table import violations
+from reconciler.apiserver.cluster import ClusterStorage, timestamp
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
-from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import ACTIONS, Call
-from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.store import Stored
+from reconciler.apiserver.users import ISSUER, Attributes, InvalidToken, Tokens, UserInfo
 from reconciler.apiserver.verbs.decoding import read_unstored_object
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.write_rules import WriteResult, check_namespace, uid_conflict
 
-__all__ = [
-    "PodSubresources",
-]
+_EVERYTHING = {
+    "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+    "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+    "incomplete": False,
+}
+_RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
+_KIND, _GROUP = "TokenRequest", "authentication.k8s.io"
+_DEFAULT_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Reviews:
+    """The implementation of reviews."""
+
+    access: AccessControl
+    now: Callable[[], str]
+
+    def create(self, call: Call) -> WriteResult:
+        """Answer a review."""
+        return WriteResult(201, document=self._answer(call))
+
+    def _answer(self, call: Call) -> JSONObject:
+        info, user, namespace = call.endpoint.info, call.user, call.namespace
+        group, kind = info.group, info.kind
+        document = read_unstored_object(call.request, kind)
+        spec = document.get("spec") or {}
+        if kind == "TokenReview" and not spec.get("token"):
+            raise Refusal.bad_request("token is required for TokenReview in authentication")
+        placed = {**document, "metadata": {"namespace": namespace}}
+        if found := violations(f"{group.partition('.')[0]}.v1.{kind}", placed, None):
+            raise Refusal.invalid("", group, "", found)
+        answer: JSONObject = {"kind": kind, "apiVersion": f"{group}/v1"}
+        if kind == "SelfSubjectReview":
+            return {**answer, "metadata": {"creationTimestamp": self.now()}, "status": {"userInfo": user.info()}}
+        answer |= {"metadata": {"namespace": namespace} if namespace else {}, "spec": spec}
+        if kind == "SelfSubjectRulesReview":
+            if not spec.get("namespace"):
+                raise Refusal.bad_request("no namespace on request")
+            return {**answer, "spec": {}, "status": self._rules(user, spec["namespace"])}
+        if kind == "TokenReview":
+            return {**answer, "status": self._token(spec["token"], spec.get("audiences") or ())}
+        if not kind.startswith("Self"):
+            user = UserInfo(spec.get("user") or "", tuple(spec.get("groups") or ()))
+        allowed, reason = self.access.decide(user, _attributes(spec))
+        return {**answer, "status": {"allowed": allowed, **({"reason": reason} if reason else {})}}
+
+    def _rules(self, user: UserInfo, namespace: str) -> JSONObject:
+        if self.access.roles is None:
+            return _EVERYTHING
+        rules = [rule for _, rule in self.access.roles.grants(user, namespace).rules]
+        return {
+            "resourceRules": [
+                {key: rule[key] for key in _RESOURCE_RULE if rule.get(key)} for rule in rules if rule.get("resources")
+            ],
+            "nonResourceRules": [
+                {key: rule[key] for key in ("verbs", "nonResourceURLs")}
+                for rule in rules
+                if rule.get("nonResourceURLs")
+            ],
+            "incomplete": False,
+        }
+
+    def _token(self, token: str, audiences: Sequence[str]) -> JSONObject:
+        try:
+            user, met = self.access.tokens.authenticate(token, audiences)
+        except InvalidToken as error:
+            problem = "invalid bearer token"
+            return {"user": {}, "error": f"[{problem}, {error}]" if str(error) else problem}
+        return {"authenticated": True, "user": user.info(), "audiences": met}
+
+
+def _attributes(spec: JSONObject) -> Attributes:
+    asked = spec.get("resourceAttributes")
+    if asked is None:
+        asked = spec["nonResourceAttributes"]
+        return Attributes(asked.get("verb") or "", asked.get("path") or "")
+    members = ("group", "resource", "subresource", "namespace", "name")
+    return Attributes(asked.get("verb") or "", "", *(asked.get(member) or "" for member in members))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequests:
+    """The implementation of ``serviceaccounts/NAME/token``."""
+
+    cluster: ClusterStorage
+    tokens: Tokens
+
+    def create(self, call: Call) -> WriteResult:
+        """Issue a token."""
+        check_write_options(call)
+        document = read_unstored_object(call.request, _KIND)
+        metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
+        check_namespace(call, metadata)
+        if metadata.get("name") not in (None, "", call.name):
+            words = "must match the service account name if specified"
+            raise Refusal.invalid(
+                _KIND, _GROUP, call.name, [FieldError.invalid("metadata.name", metadata["name"], words)]
+            )
+        account = call.existing()
+        if metadata.get("uid") not in (None, "", account.uid):
+            words = f"does not match the UID of the service account ({account.uid})"
+            raise Refusal.conflict(
+                _KIND, _GROUP, call.name, f"the UID in the token request ({metadata['uid']}) {words}"
+            )
+        seconds = spec.get("expirationSeconds")
+        seconds = _DEFAULT_SECONDS if seconds is None else seconds
+        if found := violations("authentication.v1.TokenRequest", document, None):
+            raise Refusal.invalid(_KIND, _GROUP, "", found)
+        if spec.get("boundObjectRef"):
+            raise Refusal.bad_request("the embedded API server binds no tokens to objects: leave out boundObjectRef")
+        audiences = spec.get("audiences") or [ISSUER]
+        token = self.tokens.issue(account, audiences, seconds)
+        now = self.cluster.clock.now()
+        known = {"name": call.name, "namespace": call.namespace, "uid": account.uid}
+        answer = {
+            "kind": _KIND,
+            "apiVersion": f"{_GROUP}/v1",
+            "metadata": {**metadata, **known, "creationTimestamp": timestamp(now)},
+            "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": None},
+            "status": {"token": token, "expirationTimestamp": timestamp(now + timedelta(seconds=seconds))},
+        }
+        return WriteResult(201, document=answer)
 
 
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
@@ -32,7 +159,7 @@ _MAX_DISRUPTED_PODS = 2000
 class PodSubresources:
     """The implementation of the eviction and binding of pods; it raises a `Refusal` as the real server."""
 
-    cluster: Cluster
+    cluster: ClusterStorage
     deleter: Deleter
 
     def create(self, call: Call) -> WriteResult:

@@ -17,8 +17,6 @@ import msgspec
 
 from reconciler._core.wire import JSONObject
 
-__all__ = ["ADDED", "DELETED", "MODIFIED", "Event", "Revisions", "Snapshot", "Store", "Stored", "encode"]
-
 ADDED = "ADDED"
 MODIFIED = "MODIFIED"
 DELETED = "DELETED"
@@ -49,13 +47,14 @@ class Stored:
         rv: the resourceVersion as an integer.
         doc: the document in the storage version. Never changed.
         size: the size of its JSON in bytes; 0 before it is measured.
+        encodings: its JSON in each view that was encoded.
     """
 
     key: str
     rv: int
     doc: JSONObject
     size: int = 0
-    _bytes: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
+    encodings: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
 
     def measure(self, view: str) -> int:
         """Measure the JSON in the storage version, which is then cached for readers, and return its size in bytes."""
@@ -64,9 +63,9 @@ class Stored:
 
     def encoded(self, view: str, convert: Callable[[JSONObject], JSONObject] | None = None) -> bytes:
         """Return the JSON in one view, encoded once; by default, that of the document itself."""
-        found = self._bytes.get(view)
+        found = self.encodings.get(view)
         if found is None:
-            found = self._bytes[view] = encode(self.doc if convert is None else convert(self.doc))
+            found = self.encodings[view] = encode(self.doc if convert is None else convert(self.doc))
         return found
 
     @property
@@ -97,7 +96,7 @@ class Event:
     frames: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
-class Snapshot(NamedTuple):
+class ObjectSnapshot(NamedTuple):
     """The objects of one kind at one moment by key, and the keys in etcd's order."""
 
     objects: dict[str, Stored]
@@ -111,7 +110,7 @@ class Snapshot(NamedTuple):
         return bisect.bisect_left(self.keys, f"{namespace}/"), bisect.bisect_left(self.keys, f"{namespace}0")
 
 
-class Store:
+class ObjectStore:
     """The objects of one kind and its recent events.
 
     Attributes:
@@ -135,7 +134,7 @@ class Store:
         self._listeners: dict[int, Callable[[], None]] = {}
         self._woken = False
         self._held: list[int] = []
-        self._past: dict[int, Snapshot] = {}
+        self._past: dict[int, ObjectSnapshot] = {}
 
     # writing
 
@@ -201,16 +200,16 @@ class Store:
     # reading
 
     @property
-    def now(self) -> Snapshot:
+    def now(self) -> ObjectSnapshot:
         """Return the current objects; the result changes with them."""
-        return Snapshot(self.objects, self._keys)
+        return ObjectSnapshot(self.objects, self._keys)
 
     def keys(self, namespace: str | None) -> list[str]:
         """Return the keys of a namespace, or all, in etcd's order."""
         start, stop = self.now.span(namespace)
         return self._keys[start:stop]
 
-    def at(self, rv: int) -> Snapshot | None:
+    def at(self, rv: int) -> ObjectSnapshot | None:
         """Return the objects at a version; None if the history does not reach it.
 
         The cost for a past version grows with the number of objects; it is paid once for all pages of a list.
@@ -227,14 +226,14 @@ class Store:
             found = self._past[position] = self._walk_back(position)
         return found
 
-    def _walk_back(self, position: int) -> Snapshot:
+    def _walk_back(self, position: int) -> ObjectSnapshot:
         past = dict(self.objects)
         for event in reversed(self._events[position - self._first :]):
             if event.old is None:
                 past.pop(event.new.key, None)
             else:
                 past[event.new.key] = event.old
-        return Snapshot(past, sorted(past))
+        return ObjectSnapshot(past, sorted(past))
 
     # watching
 

@@ -6,10 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from reconciler._core.wire import JSONObject
-from reconciler.controller import Outcome, Result, Watch
-from reconciler.errors import AlreadyExists
-from reconciler.meta import Request
-from reconciler.testing.workloads.base import (
+from reconciler._workloads.base import (
     POD,
     WorkloadReconciler,
     hash_of,
@@ -20,6 +17,9 @@ from reconciler.testing.workloads.base import (
     scaled,
     without_zeros,
 )
+from reconciler.controller import Outcome, Result, Watch
+from reconciler.errors import AlreadyExists
+from reconciler.meta import Request
 
 __all__ = [
     "DaemonSets",

@@ -1,4 +1,4 @@
-"""Admission of writes: the permissions that some fields need, then webhooks and policies."""
+"""Admission of writes: the permissions that some fields need, then webhooks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import RBAC, Roles, describe_missing, missing_rules
-from reconciler.apiserver.admission.policies import Policy, read_policies
-from reconciler.apiserver.admission.webhooks import (
+from reconciler.apiserver.builtin.strategies import CERTIFICATES
+from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.store import Stored
+from reconciler.apiserver.users import MASTERS, Attributes, denied
+from reconciler.apiserver.verbs.decoding import decode_patched
+from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
+from reconciler.apiserver.verbs.write_rules import Admitted, same_json
+from reconciler.apiserver.webhooks import (
     GROUP,
     CallFailed,
     Webhook,
@@ -20,22 +28,6 @@ from reconciler.apiserver.admission.webhooks import (
     review_request,
     selected,
 )
-from reconciler.apiserver.builtin.strategies import CERTIFICATES
-from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.storage.cluster import Cluster, Endpoint, Resource
-from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.users import MASTERS, Attributes, denied
-from reconciler.apiserver.verbs.decoding import decode_patched
-from reconciler.apiserver.verbs.patches import PatchFailed, json_patch
-from reconciler.apiserver.verbs.write_rules import Admitted, same_json
-
-__all__ = [
-    "ConfiguredAdmission",
-    "check_permissions",
-    "needs_permissions",
-]
-
 
 _EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})
 _FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")
@@ -141,36 +133,33 @@ def _only_for_garbage_collection(doc: JSONObject, before: JSONObject | None) -> 
 
 
 class ConfiguredAdmission:
-    """Admission by the webhooks and policies that are configured in a cluster; the `Admission` of a server.
+    """Admission by the webhooks that are configured in a cluster; the `AdmissionControl` of a server.
 
     Attributes:
         active: whether anything was ever configured, or roles limit what users may do.
     """
 
-    def __init__(self, cluster: Cluster, caller: WebhookCaller, roles: Roles | None = None) -> None:
+    def __init__(self, cluster: ClusterStorage, caller: WebhookCaller, roles: Roles | None = None) -> None:
         self._caller = caller
         self._roles = roles
         self._cluster = cluster
         self._mutating: list[Webhook] = []
         self._validating: list[Webhook] = []
-        self._policies: list[Policy] = []
         self.active = roles is not None
         cluster.commit_hooks.append(self.committed)
 
-    def committed(self, resource: Resource, _old: Stored | None, _new: Stored | None) -> None:
+    def committed(self, resource: APIResource, _old: Stored | None, _new: Stored | None) -> None:
         """Read the configurations again if one has changed; a commit hook."""
         if resource.info.group == GROUP:
             self.active, registry = True, self._cluster.registry
             self._mutating = list(read_webhooks(registry, mutating=True))
             self._validating = list(read_webhooks(registry, mutating=False))
-            self._policies = list(read_policies(registry))
 
     def applies(self, write: Admitted) -> bool:
-        """Return whether rules of any webhook or policy match a write, or it may need permissions of its own."""
+        """Return whether rules of any webhook match a write, or it may need permissions of its own."""
         if self._roles is not None and needs_permissions(write):
             return True
-        anyone: tuple[Webhook | Policy, ...] = (*self._mutating, *self._validating, *self._policies)
-        return any(each.endpoint_for(write) is not None for each in anyone)
+        return any(each.endpoint_for(write) is not None for each in (*self._mutating, *self._validating))
 
     async def mutate(self, write: Admitted) -> JSONObject | None:
         """Return the object of a write as the mutating webhooks leave it; they are called one after the other.
@@ -233,17 +222,14 @@ class ConfiguredAdmission:
         return None if write.doc is not None and same_json(doc, write.doc) else doc
 
     async def validate(self, write: Admitted) -> None:
-        """Apply the policies, and then ask the validating webhooks, all at the same time.
+        """Ask the validating webhooks, all at the same time.
 
         Raises:
-            Refusal: a policy or webhook denies the write, or a webhook cannot be called. Of several denials the first
-                counts, in the order of the configurations.
+            Refusal: a webhook denies the write, or cannot be called. Of several denials the first counts, in the order
+                of the configurations.
         """
         if self._roles is not None and needs_permissions(write):
             check_permissions(write, self._roles)
-        denials = [denial for policy in self._policies for denial in policy.denials(write)]
-        if denials:
-            raise denials[0]
         found = [(each, self._request(write, each)) for each in self._validating]
         reviews = [self._review(write, each, request[1]) for each, request in found if request is not None]
         outcomes = await asyncio.gather(*reviews, return_exceptions=True)

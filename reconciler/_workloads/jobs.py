@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from reconciler._core.wire import JSONObject
-from reconciler.controller import Outcome, Result
-from reconciler.testing.workloads.base import (
+from reconciler._workloads.base import (
     POD,
     WorkloadReconciler,
     is_active,
@@ -16,6 +15,7 @@ from reconciler.testing.workloads.base import (
     set_condition,
     without_zeros,
 )
+from reconciler.controller import Outcome, Result
 
 __all__ = ["Jobs"]
 

@@ -1,1 +1,0 @@
-"""Admission of writes: webhooks, how they are called and what their responses mean, and policies."""

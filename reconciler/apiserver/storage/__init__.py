@@ -1,1 +1,0 @@
-"""Stored objects, their versions and history, and the registry of served kinds."""
