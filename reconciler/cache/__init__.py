@@ -19,14 +19,12 @@ Guarantees:
 from reconciler.cache.cache import Cache, CacheStatistics
 from reconciler.cache.cached_client import CachedClient
 from reconciler.cache.decoding import cached_object
-from reconciler.cache.errors import CacheNotSynced, Failure, NotCached
 from reconciler.cache.handlers import Handler, HandlerRegistration
 from reconciler.cache.informer import Informer, InformerStatistics
-from reconciler.cache.object import CachedObject, CachedOwner, CacheEvent, EventType
 from reconciler.cache.overlay import OverlayStatistics
 from reconciler.cache.scope import HashRange, LabelSelector, Partition, Scope, Transform
-from reconciler.cache.store import Store, StoreStatistics, owner_uids
-from reconciler.cache.watch import ReflectorStatistics
+from reconciler.cache.store import CachedObject, CachedOwner, CacheEvent, EventType, Store, StoreStatistics, owner_uids
+from reconciler.cache.watch import CacheNotSynced, Failure, NotCached, ReflectorStatistics
 
 __all__ = [
     "Cache",

@@ -12,11 +12,11 @@ from types import EllipsisType, TracebackType
 from typing import Self
 
 from reconciler.cache.decoding import version_in
-from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer, InformerStatistics
 from reconciler.cache.overlay import Baseline
 from reconciler.cache.scope import Partition, Scope, Transform, format_labels
 from reconciler.cache.store import DocumentValues, field_values, refuse_coroutine_function
+from reconciler.cache.watch import CacheNotSynced, NotCached
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error

@@ -7,11 +7,11 @@ from typing import Any, TypeVar, Unpack, overload
 
 from reconciler._core.cycle import current_cycle
 from reconciler.cache.cache import Cache
-from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer
-from reconciler.cache.object import CachedObject
 from reconciler.cache.overlay import OverlayExpired
 from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
+from reconciler.cache.store import CachedObject
+from reconciler.cache.watch import CacheNotSynced, NotCached
 from reconciler.client import Client, InvalidItem, ListOptions, ListResult, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request, ResourceType

@@ -18,8 +18,8 @@ import msgspec
 
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_array, json_members, json_parts
-from reconciler.cache.object import CachedObject, CachedOwner
 from reconciler.cache.scope import HashRange, Transform
+from reconciler.cache.store import CachedObject, CachedOwner
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import GroupVersionKind, Request, Version
 from reconciler.meta.metadata import gvk_of, name_of

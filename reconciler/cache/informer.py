@@ -12,15 +12,19 @@ import msgspec
 
 from reconciler._core.cancellation import FAILURES
 from reconciler.cache.decoding import WireReader, read_answer
-from reconciler.cache.errors import BackoffManager, CacheNotSynced, Failure
-from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, unchanged
-from reconciler.cache.object import CacheEvent, EventType
+from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, StoreSink, unchanged
 from reconciler.cache.overlay import Baseline, ListBaseline, Overlay, OverlayStatistics
 from reconciler.cache.reflector import Reflector, Source
 from reconciler.cache.scope import HashRange, Scope
-from reconciler.cache.sink import StoreSink
-from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
-from reconciler.cache.watch import ReflectorStatistics
+from reconciler.cache.store import (
+    CacheEvent,
+    EventType,
+    Store,
+    StoreStatistics,
+    WritableStore,
+    refuse_coroutine_function,
+)
+from reconciler.cache.watch import BackoffManager, CacheNotSynced, Failure, ReflectorStatistics
 from reconciler.client import ListResult
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error

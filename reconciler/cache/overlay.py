@@ -37,8 +37,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.cache.object import CachedObject
-from reconciler.cache.store import Store
+from reconciler.cache.store import CachedObject, Store
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request, Version
 

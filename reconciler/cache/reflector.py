@@ -28,10 +28,20 @@ from typing import Protocol
 
 from reconciler._core.cancellation import is_cancelled
 from reconciler.cache.decoding import ListPage, LoopTurns, WireReader, decode_list, split_list
-from reconciler.cache.errors import BackoffManager, Failure, WatchError, action_on, is_behind
-from reconciler.cache.object import CachedObject
-from reconciler.cache.sink import Sink, same_content
-from reconciler.cache.watch import OnListed, Position, ReflectorStatistics, WatchStream, read_lines
+from reconciler.cache.handlers import Sink, same_content
+from reconciler.cache.store import CachedObject
+from reconciler.cache.watch import (
+    BackoffManager,
+    Failure,
+    OnListed,
+    Position,
+    ReflectorStatistics,
+    WatchError,
+    WatchStream,
+    action_on,
+    is_behind,
+    read_lines,
+)
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     APIError,

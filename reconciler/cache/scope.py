@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler._core.wire import JSONObject
-from reconciler.cache.object import CachedObject
+from reconciler.cache.store import CachedObject
 from reconciler.meta import GroupVersionKind, Request
 
 __all__ = [

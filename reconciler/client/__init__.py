@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.client.client import Client
-from reconciler.client.session.answers import InvalidItem, ListResult
-from reconciler.client.session.connection import ClientStatistics
-from reconciler.client.session.requests import (
+from reconciler.client.connection import ClientStatistics
+from reconciler.client.ensure import Written
+from reconciler.client.reads import WatchEvent
+from reconciler.client.requests import (
     ApplyOptions,
     DeleteOptions,
     FieldValidation,
@@ -30,12 +31,11 @@ from reconciler.client.session.requests import (
     WatchOptions,
     WriteOptions,
 )
-from reconciler.client.session.retry import Retries, retry_on_conflict
-from reconciler.client.verbs.ensure import Written
-from reconciler.client.verbs.watch import WatchEvent
+from reconciler.client.responses import InvalidItem, ListResult
+from reconciler.client.retry import Retries, retry_on_conflict
 
 if TYPE_CHECKING:
-    from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
+    from reconciler.client.transport import KubernetesAsyncioTransport
 
 __all__ = [
     "ApplyOptions",
@@ -67,6 +67,6 @@ if not TYPE_CHECKING:  # otherwise type checkers accept every name
     def __getattr__(name: str) -> object:
         if name != "KubernetesAsyncioTransport":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
+        from reconciler.client.transport import KubernetesAsyncioTransport
 
         return KubernetesAsyncioTransport

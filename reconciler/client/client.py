@@ -15,10 +15,15 @@ from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from reconciler._core.field_managers import check_field_manager, program_name
 from reconciler._core.wire import JSONObject
-from reconciler.client.config.configuration import ConfiguredTransport
-from reconciler.client.session.answers import ListResult
-from reconciler.client.session.connection import ClientStatistics, Connection
-from reconciler.client.session.requests import (
+from reconciler.client import reads as _reads
+from reconciler.client import writes as _writes
+from reconciler.client.configuration import ConfiguredTransport
+from reconciler.client.connection import ClientStatistics, Connection
+from reconciler.client.ensure import Ensure, Written
+from reconciler.client.http11 import MAX_BODY
+from reconciler.client.pool import MAX_STREAMS
+from reconciler.client.reads import WatchEvent
+from reconciler.client.requests import (
     ApplyOptions,
     DeleteOptions,
     FieldValidation,
@@ -33,17 +38,10 @@ from reconciler.client.session.requests import (
     WriteOptions,
     split_kind_or_key,
 )
-from reconciler.client.session.retry import Retries
-from reconciler.client.session.session import Options, Session
-from reconciler.client.transport.http11 import MAX_BODY
-from reconciler.client.transport.pool import MAX_STREAMS
-from reconciler.client.verbs import patch as _patch
-from reconciler.client.verbs import read as _read
-from reconciler.client.verbs import watch as _watch
-from reconciler.client.verbs import write as _write
-from reconciler.client.verbs.ensure import Ensure, Written
-from reconciler.client.verbs.status_writer import ClientStatusWriter
-from reconciler.client.verbs.watch import WatchEvent
+from reconciler.client.responses import ListResult
+from reconciler.client.retry import Retries
+from reconciler.client.session import Options, Session
+from reconciler.client.status_writer import ClientStatusWriter
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request, ResourceType
@@ -92,7 +90,7 @@ class Client:
         rng: source of the jitter; a fresh one by default.
 
     Attributes:
-        session: the internal interface for other parts of this library; see `reconciler.client.session.session`.
+        session: the internal interface for other parts of this library; see `reconciler.client.session`.
 
     Raises:
         TypeError: the transport has no ``send``.
@@ -299,7 +297,7 @@ class Client:
         Args:
             options: keywords, such as ``label_selector=``; see `ListOptions`.
         """
-        return await _read.list_all(self.session, kind, namespace, metadata_only=False, **options)
+        return await _reads.list_all(self.session, kind, namespace, metadata_only=False, **options)
 
     @overload
     def list_pages(
@@ -324,7 +322,7 @@ class Client:
             Expired: the version expired before the last page was read, usually after five minutes: start again.
                 `list` does so by itself; this method has already yielded some of the objects.
         """
-        return _read.list_pages(self.session, kind, namespace, **options)
+        return _reads.list_pages(self.session, kind, namespace, **options)
 
     async def get_metadata(self, kind: KindLike, name: str, namespace: str | None = None) -> Unstructured:
         """Read only the metadata of an object from the server: no spec, status or data is transferred.
@@ -332,7 +330,7 @@ class Client:
         The result has the object's apiVersion and kind. It can be passed to `delete`. Otherwise the same as `get`.
         Cancellation has no effect on the server.
         """
-        return await _read.get_metadata(self.session, kind, name, namespace)
+        return await _reads.get_metadata(self.session, kind, name, namespace)
 
     async def list_metadata(
         self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
@@ -344,7 +342,7 @@ class Client:
         Args:
             options: keywords, such as ``label_selector=``; see `ListOptions`.
         """
-        return await _read.list_all(self.session, kind, namespace, metadata_only=True, **options)
+        return await _reads.list_all(self.session, kind, namespace, metadata_only=True, **options)
 
     @overload
     def watch(
@@ -368,7 +366,7 @@ class Client:
         Raises:
             Expired: `resource_version` is too old: list again.
         """
-        return _watch.watch(self.session, kind, namespace, **options)
+        return _reads.watch(self.session, kind, namespace, **options)
 
     @overload
     async def wait_for(
@@ -417,14 +415,14 @@ class Client:
             return obj is not None and until(obj)
 
         return cast(
-            "TypedObject", await _watch.wait(self.session, kind, name, namespace, wanted=wanted, timeout=timeout)
+            "TypedObject", await _reads.wait(self.session, kind, name, namespace, wanted=wanted, timeout=timeout)
         )
 
     async def wait_gone(
         self, kind: KindLike, name: str, namespace: str | None = None, *, timeout: float | None
     ) -> None:
         """Wait until no object of this name exists. Otherwise the same as `wait_for`. Cancellation ends the watch."""
-        await _watch.wait(self.session, kind, name, namespace, wanted=lambda obj: obj is None, timeout=timeout)
+        await _reads.wait(self.session, kind, name, namespace, wanted=lambda obj: obj is None, timeout=timeout)
 
     # Writes.
 
@@ -448,7 +446,7 @@ class Client:
             AlreadyExists: the name is taken.
             Invalid: the object failed validation.
         """
-        return await _write.create(self.session, obj, **options)
+        return await _writes.create(self.session, obj, **options)
 
     @overload
     async def update(
@@ -480,7 +478,7 @@ class Client:
             Invalid: the object failed validation.
             OutcomeUnknown: there was no response. Never retried: a second attempt could conflict with the first.
         """
-        return await _write.update(self.session, obj, subresource=subresource, **options)
+        return await _writes.update(self.session, obj, subresource=subresource, **options)
 
     @overload
     async def patch(
@@ -527,7 +525,7 @@ class Client:
             Invalid: the result failed validation, or a ``test`` operation failed.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _patch.patch(self.session, kind, name, namespace, patch=patch, subresource=subresource, **options)
+        return await _writes.patch(self.session, kind, name, namespace, patch=patch, subresource=subresource, **options)
 
     @overload
     async def patch_from(
@@ -578,7 +576,7 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _patch.patch_from(
+        return await _writes.patch_from(
             self.session, base, changed, optimistic_lock=optimistic_lock, subresource=subresource, **options
         )
 
@@ -604,7 +602,7 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _patch.apply(self.session, obj, **options)
+        return await _writes.apply(self.session, obj, **options)
 
     @overload
     async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
@@ -690,7 +688,7 @@ class Client:
             Conflict: the object has another uid or version.
             ValueError: `uid` or `resource_version` is given and is empty.
         """
-        return await _write.delete(self.session, kind_or_obj, name, namespace, **options)
+        return await _writes.delete(self.session, kind_or_obj, name, namespace, **options)
 
     async def delete_all_of(
         self,
@@ -711,7 +709,7 @@ class Client:
             ValueError: a selector is given and is empty, which would delete everything; or the kind is namespaced and
                 no namespace is given, since the API has no such deletion.
         """
-        await _write.delete_all_of(
+        await _writes.delete_all_of(
             self.session,
             kind,
             namespace,
@@ -741,7 +739,7 @@ class Client:
         namespace: str | None = None,
         *,
         subresource: str,
-        body: _write.Body,
+        body: _writes.Body,
         **options: Unpack[WriteOptions],
     ) -> Unstructured:
         """POST to a subresource: ``"eviction"``, ``"token"``, ``"binding"``. A cancelled call may have done it.
@@ -756,7 +754,7 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _write.write_subresource(
+        return await _writes.write_subresource(
             self.session, "create", kind, name, namespace, subresource=subresource, body=body, **options
         )
 
@@ -767,7 +765,7 @@ class Client:
         namespace: str | None = None,
         *,
         subresource: str,
-        body: _write.Body,
+        body: _writes.Body,
         **options: Unpack[WriteOptions],
     ) -> Unstructured:
         """PUT to a subresource, such as ``"scale"`` or ``"approval"``. A cancelled call may have done it.
@@ -782,7 +780,7 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _write.write_subresource(
+        return await _writes.write_subresource(
             self.session, "update", kind, name, namespace, subresource=subresource, body=body, **options
         )
 
@@ -793,7 +791,7 @@ class Client:
         namespace: str | None = None,
         *,
         subresource: str,
-        body: _write.Body,
+        body: _writes.Body,
         force: bool = True,
         dry_run: bool = False,
         field_manager: str | None = None,
@@ -811,7 +809,7 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _write.apply_subresource(
+        return await _writes.apply_subresource(
             self.session,
             kind,
             name,

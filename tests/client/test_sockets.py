@@ -20,9 +20,9 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, Retries
-from reconciler.client.config.kubeconfig import Entry
-from reconciler.client.transport.network import origin_of
-from reconciler.client.transport.transport import Handshake, HTTPTransport
+from reconciler.client.kubeconfig import Entry
+from reconciler.client.network import origin_of
+from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.notification.channels.http_channel import OutgoingRequest

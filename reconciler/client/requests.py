@@ -48,6 +48,7 @@ __all__ = [
     "write_options",
 ]
 
+
 Selector = str | Mapping[str, str]
 """A label or field selector: in the API's syntax (``"app=web,tier!=db"``), or a mapping of what must be equal."""
 

@@ -15,11 +15,15 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.client.config.kubeconfig import Entry
-from reconciler.client.transport.redaction import excerpt
+from reconciler.client.kubeconfig import Entry
+from reconciler.client.network import excerpt
 from reconciler.errors import ConfigurationError
 
-__all__ = ["TIME_LIMIT", "run_plugin"]
+__all__ = [
+    "TIME_LIMIT",
+    "run_plugin",
+]
+
 
 TIME_LIMIT = 60.0
 """Seconds after which a plugin is killed, together with the processes in its group."""

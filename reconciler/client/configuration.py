@@ -13,19 +13,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reconciler._core.tls import client_tls_context
-from reconciler.client.config.credentials import Credentials, reason_of
-from reconciler.client.config.kubeconfig import Kubeconfig, default_path, paths_in
-from reconciler.client.config.logins import login_of
-from reconciler.client.config.settings import ClusterSettings
-from reconciler.client.transport.http11 import MAX_BODY
-from reconciler.client.transport.network import is_local, refuse_virtual_time
-from reconciler.client.transport.pool import MAX_STREAMS
-from reconciler.client.transport.redaction import without_password
-from reconciler.client.transport.transport import Handshake, HTTPTransport
+from reconciler.client.credentials import ClusterSettings, Credentials, login_of, reason_of
+from reconciler.client.http11 import MAX_BODY
+from reconciler.client.kubeconfig import Kubeconfig, default_path, paths_in
+from reconciler.client.network import is_local, refuse_virtual_time, without_password
+from reconciler.client.pool import MAX_STREAMS
+from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["ConfiguredTransport", "context_namespace"]
+__all__ = [
+    "ConfiguredTransport",
+    "context_namespace",
+]
+
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The folder in a pod with its token and the cluster's certificate authority."""

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reconciler._core.wire import JSONObject
-from reconciler.client.session.memory import without_server_metadata
-from reconciler.client.session.requests import StatusSubresource
-from reconciler.client.session.session import Session
-from reconciler.client.verbs.patch import patch
-from reconciler.client.verbs.write import create, update
+from reconciler.client.memory import without_server_metadata
+from reconciler.client.requests import StatusSubresource
+from reconciler.client.session import Session
+from reconciler.client.writes import create, patch, update
 from reconciler.errors import NotFound, NotServed
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import merge_diff
 from reconciler.meta.metadata import version_of
 from reconciler.objects import TypedObject, Unstructured, from_document, to_document
 
-__all__ = ["Ensure", "Written"]
+__all__ = [
+    "Ensure",
+    "Written",
+]
+
 
 Written = Literal["created", "updated", "updatedStatus", "updatedStatusOnly", "unchanged"]
 """What was done, in controller-runtime's words. ``"updatedStatus"``: the object and its status."""

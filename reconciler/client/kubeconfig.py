@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconciler._core.scalars import use_kubernetes_scalars
-from reconciler.client.transport.network import is_http_address
-from reconciler.client.transport.redaction import without_password
+from reconciler.client.network import is_http_address, without_password
 from reconciler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["Entry", "Kubeconfig", "default_path", "paths_in"]
+__all__ = [
+    "Entry",
+    "Kubeconfig",
+    "default_path",
+    "paths_in",
+]
+
 
 _LARGEST_FILE = 2**24
 

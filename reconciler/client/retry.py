@@ -24,7 +24,16 @@ from reconciler.errors import (
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Attempts", "Retries", "RetryOn", "is_unknown", "may_retry", "retry", "retry_on_conflict"]
+__all__ = [
+    "Attempts",
+    "Retries",
+    "RetryOn",
+    "is_unknown",
+    "may_retry",
+    "retry",
+    "retry_on_conflict",
+]
+
 
 T = TypeVar("T")
 

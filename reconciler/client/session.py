@@ -12,9 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 from reconciler._core.field_managers import FORMER_FIELD_MANAGER, default_field_manager
 from reconciler._core.wire import JSONObject
-from reconciler.client.session.answers import decode
-from reconciler.client.session.connection import Connection, accept_header
-from reconciler.client.session.requests import (
+from reconciler.client.connection import Connection, accept_header
+from reconciler.client.requests import (
     FieldValidation,
     ObjectLike,
     Query,
@@ -24,7 +23,8 @@ from reconciler.client.session.requests import (
     query_pairs,
     write_options,
 )
-from reconciler.client.session.retry import Attempts, RetryOn, is_unknown
+from reconciler.client.responses import decode
+from reconciler.client.retry import Attempts, RetryOn, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request, ResourceType, request_of
@@ -41,7 +41,12 @@ from reconciler.objects import (
     to_document,
 )
 
-__all__ = ["Options", "Session", "Write", "WriteObserver"]
+__all__ = [
+    "Options",
+    "Session",
+    "Write",
+    "WriteObserver",
+]
 
 
 @dataclass(frozen=True, slots=True)

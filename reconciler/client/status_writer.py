@@ -7,16 +7,18 @@ from typing import Literal
 
 from reconciler._core.cycle import current_cycle
 from reconciler._core.wire import JSONObject
-from reconciler.client.session.answers import decode
-from reconciler.client.session.connection import JSON
-from reconciler.client.session.requests import CONTENT_TYPES, encode
-from reconciler.client.session.session import Session
+from reconciler.client.connection import JSON
+from reconciler.client.requests import CONTENT_TYPES, encode
+from reconciler.client.responses import decode
+from reconciler.client.session import Session
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import InvalidObject, KindLike, gvk_from
 
-__all__ = ["ClientStatusWriter"]
+__all__ = [
+    "ClientStatusWriter",
+]
 
 
 class ClientStatusWriter:
