@@ -23,8 +23,6 @@ from reconciler.errors import ConfigurationError, ReconcilerError, describe_erro
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
 
-__all__ = ["Cache", "CacheStatistics"]
-
 _logger = logging.getLogger("reconciler.cache")
 
 _MAX_LOOKUPS = 1024

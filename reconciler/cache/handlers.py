@@ -7,7 +7,6 @@ import heapq
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -17,18 +16,6 @@ from reconciler.cache.store import CachedObject, CacheEvent, EventType, Store, W
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import Version, is_older
 from reconciler.objects import InvalidObject
-
-__all__ = [
-    "Handler",
-    "HandlerRegistration",
-    "Handlers",
-    "Resync",
-    "Sink",
-    "StoreSink",
-    "same_content",
-    "unchanged",
-]
-
 
 Handler = Callable[[CacheEvent], None]
 """Called on the event loop for each change. It must be quick: compute keys and add them to a queue."""
@@ -171,41 +158,7 @@ async def unchanged(store: Store) -> AsyncIterator[CachedObject]:
 _CHANGES_BETWEEN_YIELDS = 500
 
 
-class Sink(Protocol):
-    """The receiver of the results of a reflector, in order.
-
-    Attributes:
-        deleted: the object that was deleted last since the list, at the version of its deletion; None if there is none.
-    """
-
-    deleted: CachedObject | None
-
-    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
-        """Replace the contents with a complete list; return whether the server's history was rewritten.
-
-        It was if `restarted` is True (the list's version is lower than a known one), or if the list contains an older
-        version of an object than the one stored: etcd was restored, and its versions have increased since.
-        """
-        ...
-
-    def apply(self, type: str, cached: CachedObject, received: msgspec.Raw | None = None) -> None:
-        """Apply an event: ADDED, MODIFIED or DELETED, with the object as it was received."""
-        ...
-
-    def advance(self, version: Version) -> None:
-        """Record a bookmark: nothing else happened up to this version."""
-        ...
-
-    def newest(self, most: int) -> Sequence[CachedObject]:
-        """Return the most recently changed objects, at most `most`, the newest first."""
-        ...
-
-    def written(self) -> Version | None:
-        """Return the highest version in the responses to this process's writes; None before the first write."""
-        ...
-
-
-class StoreSink:
+class Sink:
     """The sink of the reflector that watches one namespace, or all, for an informer.
 
     Args:

@@ -12,9 +12,9 @@ import msgspec
 
 from reconciler._core.cancellation import FAILURES
 from reconciler.cache.decoding import WireReader, read_answer
-from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, StoreSink, unchanged
+from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, Sink, unchanged
 from reconciler.cache.overlay import Baseline, ListBaseline, Overlay, OverlayStatistics
-from reconciler.cache.reflector import Reflector, Source
+from reconciler.cache.reflector import Reflector
 from reconciler.cache.scope import HashRange, Scope
 from reconciler.cache.store import (
     CacheEvent,
@@ -24,15 +24,14 @@ from reconciler.cache.store import (
     WritableStore,
     refuse_coroutine_function,
 )
-from reconciler.cache.watch import BackoffManager, CacheNotSynced, Failure, ReflectorStatistics
+from reconciler.cache.watch import BackoffManager, CacheNotSynced, ReflectorStatistics, WatchFailure
 from reconciler.client import ListResult
+from reconciler.client.session import ClientSession
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
 from reconciler.meta.scalars import parse_version
 from reconciler.objects import Unstructured
-
-__all__ = ["Informer", "InformerStatistics"]
 
 _logger = logging.getLogger("reconciler.cache")
 
@@ -97,7 +96,7 @@ class Informer:
 
     def __init__(
         self,
-        source: Source,
+        source: ClientSession,
         scope: Scope,
         *,
         resolve: Callable[[], Awaitable[ResourceType]],
@@ -120,10 +119,10 @@ class Informer:
         self._overlay = Overlay(self._store, self._progress, clock=self._clock)
         self._handlers = Handlers()
         self._reader = self._new_reader()
-        self._sinks: dict[str | None, StoreSink] = {}
+        self._sinks: dict[str | None, Sink] = {}
         self._reflectors: list[Reflector] = []
         self._synced = asyncio.Event()
-        self._discovery_failure: Failure | None = None
+        self._discovery_failure: WatchFailure | None = None
         self._restart_callbacks: list[Callable[[], None]] = []
         self._restart_errors = 0
         self._refreshing: asyncio.Task[None] | None = None
@@ -258,7 +257,7 @@ class Informer:
             reflector.relist()
 
     @property
-    def last_error(self) -> Failure | None:
+    def last_error(self) -> WatchFailure | None:
         """Return the last failure; None while all is well."""
         failures = [reflector.last_failure for reflector in self._reflectors if reflector.last_failure is not None]
         return max(failures, key=lambda failure: failure.at, default=self._discovery_failure)
@@ -452,7 +451,7 @@ class Informer:
             try:
                 resource = await self._resource_type()
             except Exception as error:  # noqa: BLE001 - the kind may be installed later, the server may come back
-                self._discovery_failure = Failure(f"discover {self._scope.gvk}", error, self._clock.now())
+                self._discovery_failure = WatchFailure(f"discover {self._scope.gvk}", error, self._clock.now())
                 delay = backoff.delay(error)
                 backoff.log(self._discovery_failure, delay)
                 await asyncio.sleep(delay)
@@ -474,8 +473,8 @@ class Informer:
     def _hashes(self) -> HashRange | None:
         return self._scope.partition.hashes if self._scope.partition is not None else None
 
-    def _sink(self, namespace: str | None, resource: ResourceType) -> StoreSink:
-        return StoreSink(
+    def _sink(self, namespace: str | None, resource: ResourceType) -> Sink:
+        return Sink(
             namespace,
             store=self._store,
             overlay=self._overlay,

@@ -15,19 +15,6 @@ from reconciler._core.wire import JSONObject
 from reconciler.cache.store import CachedObject
 from reconciler.meta import GroupVersionKind, Request
 
-__all__ = [
-    "HashRange",
-    "LabelSelector",
-    "Partition",
-    "Scope",
-    "Transform",
-    "fnv1a",
-    "format_labels",
-    "matches_fields",
-    "parse_fields",
-]
-
-
 Transform = Callable[[JSONObject], JSONObject]
 """Change a decoded object before it is stored, possibly in place. Its name, namespace, uid and version are restored
 afterwards."""

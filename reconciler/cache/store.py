@@ -24,24 +24,6 @@ from reconciler.meta import GroupVersionKind, Request, Version
 from reconciler.meta.documents import get_path, parse_path
 from reconciler.objects import AnyResource, InvalidObject, KindLike, Resource, TypedObject, Unstructured, from_document
 
-__all__ = [
-    "CacheEvent",
-    "CachedObject",
-    "CachedOwner",
-    "DocumentValues",
-    "EventType",
-    "Index",
-    "ObjectValues",
-    "Store",
-    "StoreStatistics",
-    "WritableStore",
-    "field_values",
-    "from_document_values",
-    "owner_uids",
-    "refuse_coroutine_function",
-]
-
-
 R = TypeVar("R", bound=TypedObject)
 
 

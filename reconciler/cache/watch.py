@@ -33,21 +33,6 @@ from reconciler.http import HTTPResponse, LineSplitter
 from reconciler.meta import Request, ResourceType, Version, is_older
 from reconciler.meta.scalars import parse_version
 
-__all__ = [
-    "BackoffManager",
-    "CacheNotSynced",
-    "Failure",
-    "NotCached",
-    "OnListed",
-    "Position",
-    "ReflectorStatistics",
-    "WatchError",
-    "WatchStream",
-    "action_on",
-    "is_behind",
-    "read_lines",
-]
-
 
 class NotCached(ReconcilerError):
     """No informer holds the object or kind; ``client.live`` reads it from the server."""
@@ -81,7 +66,7 @@ class WatchError(ReconcilerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class WatchFailure:
     """The last failure of a list or watch; ``str()`` gives a readable text.
 
     Attributes:
@@ -162,7 +147,7 @@ class BackoffManager:
             return 0.0
         return BACKOFF.delay(earlier, self._rng, retry_after=asked)
 
-    def log(self, failure: Failure, delay: float) -> None:
+    def log(self, failure: WatchFailure, delay: float) -> None:
         """Log a failure: at WARNING for the first of its kind since the last healthy period, else at DEBUG."""
         error = failure.error
         detail = error.status if isinstance(error, APIError) else getattr(error, "kind", None)

@@ -14,50 +14,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.client.client import Client
-from reconciler.client.connection import ClientStatistics
-from reconciler.client.ensure import Written
 from reconciler.client.reads import WatchEvent
-from reconciler.client.requests import (
-    ApplyOptions,
-    DeleteOptions,
-    FieldValidation,
-    ListOptions,
-    ObjectLike,
-    PatchOptions,
-    PatchStrategy,
-    Propagation,
-    Query,
-    Selector,
-    WatchOptions,
-    WriteOptions,
-)
-from reconciler.client.responses import InvalidItem, ListResult
+from reconciler.client.requests import FieldValidation
+from reconciler.client.responses import ListResult
 from reconciler.client.retry import Retries, retry_on_conflict
 
 if TYPE_CHECKING:
     from reconciler.client.transport import KubernetesAsyncioTransport
 
 __all__ = [
-    "ApplyOptions",
     "Client",
-    "ClientStatistics",
-    "DeleteOptions",
     "FieldValidation",
-    "InvalidItem",
     "KubernetesAsyncioTransport",
-    "ListOptions",
     "ListResult",
-    "ObjectLike",
-    "PatchOptions",
-    "PatchStrategy",
-    "Propagation",
-    "Query",
     "Retries",
-    "Selector",
     "WatchEvent",
-    "WatchOptions",
-    "WriteOptions",
-    "Written",
     "retry_on_conflict",
 ]
 

@@ -40,14 +40,12 @@ from reconciler.client.requests import (
 )
 from reconciler.client.responses import ListResult
 from reconciler.client.retry import Retries
-from reconciler.client.session import Options, Session
+from reconciler.client.session import ClientSession, Options
 from reconciler.client.status_writer import ClientStatusWriter
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, TypedObject, Unstructured, from_document
-
-__all__ = ["Client"]
 
 R = TypeVar("R", bound=TypedObject)
 
@@ -97,7 +95,7 @@ class Client:
         ValueError: an API server would refuse the field manager.
     """
 
-    session: Session
+    session: ClientSession
 
     def __init__(
         self,
@@ -113,7 +111,7 @@ class Client:
     ) -> None:
         _check(transport)
         credentials = transport.session if isinstance(transport, Client) else transport
-        self.session = Session(
+        self.session = ClientSession(
             Connection(
                 transport, credentials=credentials, user_agent=user_agent, retries=retries, clock=clock, rng=rng
             ),
@@ -165,7 +163,7 @@ class Client:
         )
 
     @classmethod
-    def over(cls, session: Session) -> Client:
+    def over(cls, session: ClientSession) -> Client:
         """Return a client over the session of another one; for other parts of this library."""
         client = Client.__new__(Client)
         client.session = session
@@ -454,13 +452,13 @@ class Client:
     ) -> R: ...
     @overload
     async def update(
-        self, obj: ObjectLike, *, subresource: StatusSubresource | None = None, **options: Unpack[WriteOptions]
+        self, obj: ObjectLike, *, subresource: str | None = None, **options: Unpack[WriteOptions]
     ) -> Unstructured: ...
     async def update(
         self,
         obj: TypedObject | ObjectLike,
         *,
-        subresource: StatusSubresource | None = None,
+        subresource: str | None = None,
         **options: Unpack[WriteOptions],
     ) -> TypedObject | Unstructured:
         """Replace an object and return it as stored. A cancelled call may have replaced it.
@@ -469,7 +467,8 @@ class Client:
         fields that the model does not know survive. The server requires the resourceVersion in the object, if any.
 
         Args:
-            subresource: ``"status"`` writes only the status; None everything else.
+            subresource: ``"status"`` writes only the status, ``"approval"`` or ``"resize"`` what their names say; None
+                everything else.
             options: keywords, such as ``dry_run=``; see `WriteOptions`.
 
         Raises:
@@ -720,7 +719,7 @@ class Client:
             dry_run=dry_run,
         )
 
-    # Subresources with a kind of their own. `patch` serves them too, and `update` and `apply` serve the status.
+    # Subresources with a kind of their own. `patch` changes them; `update` serves those whose body is the object.
 
     async def get_subresource(
         self, kind: KindLike, name: str, namespace: str | None = None, *, subresource: str
@@ -754,71 +753,8 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _writes.write_subresource(
-            self.session, "create", kind, name, namespace, subresource=subresource, body=body, **options
-        )
-
-    async def update_subresource(
-        self,
-        kind: KindLike,
-        name: str,
-        namespace: str | None = None,
-        *,
-        subresource: str,
-        body: _writes.Body,
-        **options: Unpack[WriteOptions],
-    ) -> Unstructured:
-        """PUT to a subresource, such as ``"scale"`` or ``"approval"``. A cancelled call may have done it.
-
-        Args:
-            kind: the kind of the object, not of the body.
-            body: a Scale; for ``"approval"`` the whole object. The server requires the resourceVersion in it, if any.
-            options: keywords, such as ``dry_run=``; see `WriteOptions`.
-
-        Raises:
-            Conflict: the resourceVersion in the body is not the stored one.
-            NotFound: the object or the subresource does not exist.
-            OutcomeUnknown: there was no response. Never retried.
-        """
-        return await _writes.write_subresource(
-            self.session, "update", kind, name, namespace, subresource=subresource, body=body, **options
-        )
-
-    async def apply_subresource(
-        self,
-        kind: KindLike,
-        name: str,
-        namespace: str | None = None,
-        *,
-        subresource: str,
-        body: _writes.Body,
-        force: bool = True,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-    ) -> Unstructured:
-        """Apply to a subresource with a kind of its own, such as ``"scale"``. A cancelled call may have done it.
-
-        Args:
-            kind: the kind of the object, not of the body.
-            subresource: its name in the path. For ``"status"`` there is `apply`.
-            body: all fields that this manager must own, with apiVersion and kind.
-            force: take over fields that other managers own. True by default; False raises `FieldManagerConflict`.
-
-        Raises:
-            FieldManagerConflict: `force` is False and another manager owns a field.
-            NotFound: the object or the subresource does not exist.
-            OutcomeUnknown: there was no response. Never retried.
-        """
-        return await _writes.apply_subresource(
-            self.session,
-            kind,
-            name,
-            namespace,
-            subresource=subresource,
-            body=body,
-            force=force,
-            dry_run=dry_run,
-            field_manager=field_manager,
+        return await _writes.create_subresource(
+            self.session, kind, name, namespace, subresource=subresource, body=body, **options
         )
 
     # Everything else.

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reconciler._core.tls import client_tls_context
-from reconciler.client.credentials import ClusterSettings, Credentials, login_of, reason_of
+from reconciler.client.credentials import ClusterSettings, CredentialRenewer, login_of, reason_of
 from reconciler.client.http11 import MAX_BODY
 from reconciler.client.kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client.network import is_local, refuse_virtual_time, without_password
@@ -21,12 +21,6 @@ from reconciler.client.pool import MAX_STREAMS
 from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
-
-__all__ = [
-    "ConfiguredTransport",
-    "context_namespace",
-]
-
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The folder in a pod with its token and the cluster's certificate authority."""
@@ -315,7 +309,7 @@ class _Loaded:
     """
 
     settings: ClusterSettings
-    credentials: Credentials
+    credentials: CredentialRenewer
     subject: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     namespace: str = ""
@@ -348,7 +342,7 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
             f"{subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
     scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
-    credentials = Credentials(settings, load, scheduled=scheduled, login=login)
+    credentials = CredentialRenewer(settings, load, scheduled=scheduled, login=login)
     return _Loaded(settings, credentials, subject, headers, kubeconfig.namespace(context), close)
 
 
@@ -363,7 +357,7 @@ async def _load_service_account(subject: str) -> _Loaded:
     except (OSError, ConfigurationError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{subject} cannot be used: {reason_of(error)}") from None
     namespace = _pod_namespace()
-    return _Loaded(settings, Credentials(settings, load, scheduled=True), subject, namespace=namespace)
+    return _Loaded(settings, CredentialRenewer(settings, load, scheduled=True), subject, namespace=namespace)
 
 
 def context_namespace(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> str | None:

@@ -16,22 +16,12 @@ from reconciler._core.cycle import current_cycle
 from reconciler._version import __version__
 from reconciler.client.memory import FieldTakeovers, InvalidItemLog, ServerClock, WarningLog, WrittenDocuments
 from reconciler.client.responses import decode, failure
-from reconciler.client.retry import Attempts, Retries, RetryOn, is_unknown, may_retry, retry
+from reconciler.client.retry import Retries, RetryOn, RetryState, is_unknown, may_retry, retry
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import APIError, NotServed, OutcomeUnknown, ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, ResourceType
 from reconciler.objects import InvalidObject
-
-__all__ = [
-    "JSON",
-    "TIMEOUT",
-    "ClientStatistics",
-    "Connection",
-    "Discovery",
-    "accept_header",
-]
-
 
 _Kinds = dict[str, ResourceType]
 
@@ -65,7 +55,7 @@ class _GroupVersion:
         self.filled = 0.0
 
 
-class Discovery:
+class DiscoveryCache:
     """A memory of how kinds are served.
 
     Each group and version is discovered separately, so that one that fails affects no other. That a kind is *not*
@@ -268,7 +258,7 @@ class Connection:
         self.identity = object()
         self.retries = retries or Retries()
         self.rng = rng or random.Random()  # noqa: S311 - jitter
-        self.discovery = Discovery(self)
+        self.discovery = DiscoveryCache(self)
         self.written = WrittenDocuments()
         self.takeovers = FieldTakeovers()
         self.server_clock = ServerClock(lambda: self._clock or current_clock())
@@ -377,7 +367,9 @@ class Connection:
         await response.close()
         raise failure(request, response, self.now())
 
-    async def execute(self, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None) -> HTTPResponse:
+    async def execute(
+        self, request: HTTPRequest, retry_on: RetryOn, attempts: RetryState | None = None
+    ) -> HTTPResponse:
         """Send a request, retry it where that is allowed, and return a successful response.
 
         A cancelled call may have been executed; it is not retried.

@@ -14,21 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reconciler.client.exec_plugin import run_plugin
-from reconciler.client.kubeconfig import Entry
+from reconciler.client.kubeconfig import KubeconfigEntry
 from reconciler.client.network import excerpt, proxy_from_environment
 from reconciler.client.pool import MAX_REQUESTS
 from reconciler.clock import boottime_of, current_clock
 from reconciler.errors import ConfigurationError
-
-__all__ = [
-    "ClusterSettings",
-    "Credentials",
-    "ExecLogin",
-    "FileLogin",
-    "Login",
-    "login_of",
-    "reason_of",
-]
 
 
 class ClusterSettings:
@@ -200,7 +190,7 @@ class Login(Protocol):
         ...
 
 
-def login_of(user: Entry, cluster: Entry) -> Login:
+def login_of(user: KubeconfigEntry, cluster: KubeconfigEntry) -> Login:
     """Return the way in which a user of a cluster gets credentials.
 
     Raises:
@@ -223,7 +213,7 @@ def login_of(user: Entry, cluster: Entry) -> Login:
 class FileLogin:
     """Tokens, passwords and certificates in the kubeconfig, or in files that it names."""
 
-    def __init__(self, user: Entry) -> None:
+    def __init__(self, user: KubeconfigEntry) -> None:
         self.entries = user.value
         self.changes = any(user.value.get(key) for key in ("tokenFile", "client-certificate", "client-key"))
 
@@ -246,7 +236,7 @@ class ExecLogin:
     measured from the end of the run in boot time, so a step of the wall clock does not move it.
     """
 
-    def __init__(self, user: Entry, cluster: Entry) -> None:
+    def __init__(self, user: KubeconfigEntry, cluster: KubeconfigEntry) -> None:
         self.changes = True
         self._user = user
         self._cluster = cluster
@@ -327,7 +317,7 @@ _IN_FLIGHT = 65.0
 _LONGEST = 200
 
 
-class Credentials:
+class CredentialRenewer:
     """The renewal of the credentials in settings.
 
     Tasks of their own renew them. A request waits for one only if the current credentials have expired. A request that

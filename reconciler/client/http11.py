@@ -16,16 +16,6 @@ import zlib
 from collections import deque
 from typing import NamedTuple, cast
 
-__all__ = [
-    "MAX_BODY",
-    "BodyTooLarge",
-    "HTTPConnection",
-    "Head",
-    "MalformedResponse",
-    "ResponseReader",
-]
-
-
 MAX_BODY = 2**28
 """The largest body that is read whole, in decompressed bytes: 256 MiB. A page of 500 objects of the usual size has a
 few MiB. A compressed bomb of a few kilobytes has no limit of its own."""

@@ -26,18 +26,6 @@ from reconciler.http import HTTPRequest
 from reconciler.meta import GroupVersionKind, Request, equal
 from reconciler.meta.metadata import uid_of, version_of
 
-__all__ = [
-    "FieldTakeovers",
-    "InvalidItemLog",
-    "ServerClock",
-    "WarningLog",
-    "WrittenDocuments",
-    "names_former_manager",
-    "warning_text",
-    "without_server_metadata",
-]
-
-
 _logger = logging.getLogger("reconciler.client")
 
 _LOGGED_SKEW = timedelta(seconds=2)

@@ -16,20 +16,6 @@ from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, InvalidResponse, OutcomeUnknown, TransportError
 from reconciler.http import HTTPRequest
 
-__all__ = [
-    "Origin",
-    "describe",
-    "excerpt",
-    "is_http_address",
-    "is_local",
-    "origin_of",
-    "outcome_unknown",
-    "proxy_from_environment",
-    "refuse_virtual_time",
-    "without_password",
-]
-
-
 _LONGEST = 200
 
 _LOOKS_RANDOM = re.compile(r"(?<![\w/.+=-])(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{20,}")

@@ -11,15 +11,6 @@ from reconciler.client.network import Origin
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest
 
-__all__ = [
-    "MAX_REQUESTS",
-    "MAX_STREAMS",
-    "Budgets",
-    "Pool",
-    "Proxy",
-]
-
-
 MAX_REQUESTS = 256
 """Requests in progress at once. Further ones wait."""
 

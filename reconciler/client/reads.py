@@ -16,7 +16,7 @@ from reconciler.backoff import Backoff
 from reconciler.client.requests import Query, Selector, query_pairs, selector_query
 from reconciler.client.responses import InvalidItem, ListResult, decode_page
 from reconciler.client.retry import RetryOn
-from reconciler.client.session import Session
+from reconciler.client.session import ClientSession
 from reconciler.errors import (
     APIError,
     Expired,
@@ -31,18 +31,6 @@ from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.meta.metadata import name_of, namespace_of, version_of
 from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, from_document, gvk_from
 
-__all__ = [
-    "PAGE_SIZE",
-    "EventType",
-    "WatchEvent",
-    "get_metadata",
-    "list_all",
-    "list_pages",
-    "wait",
-    "watch",
-]
-
-
 PAGE_SIZE = 500
 """Objects in a page, as in client-go's pager."""
 
@@ -55,13 +43,13 @@ class _Page:
     version: str
 
 
-async def get_metadata(session: Session, kind: KindLike, name: str, namespace: str | None) -> Unstructured:
+async def get_metadata(session: ClientSession, kind: KindLike, name: str, namespace: str | None) -> Unstructured:
     """Return the metadata of one object."""
     return _metadata_of(gvk_from(kind), await session.get(kind, name, namespace, metadata_only=True))
 
 
 async def list_all(
-    session: Session,
+    session: ClientSession,
     kind: KindLike,
     namespace: str | None,
     *,
@@ -79,7 +67,7 @@ async def list_all(
 
 
 async def list_pages(
-    session: Session,
+    session: ClientSession,
     kind: KindLike,
     namespace: str | None,
     *,
@@ -99,7 +87,7 @@ def _reader_of(kind: KindLike) -> Callable[[JSONObject], Any]:
 
 
 async def _all_pages(
-    session: Session,
+    session: ClientSession,
     resource: ResourceType,
     namespace: str | None,
     query: Query,
@@ -122,7 +110,7 @@ async def _all_pages(
 
 
 async def _pages(
-    session: Session,
+    session: ClientSession,
     resource: ResourceType,
     namespace: str | None,
     query: Query,
@@ -147,7 +135,7 @@ async def _pages(
 
 
 def _list_result(
-    session: Session, gvk: GroupVersionKind, page: _Page, read: Callable[[JSONObject], Any]
+    session: ClientSession, gvk: GroupVersionKind, page: _Page, read: Callable[[JSONObject], Any]
 ) -> ListResult[Any]:
     """Return the objects that can be read; the others are listed as invalid, and logged."""
     found: list[Any] = []
@@ -244,7 +232,7 @@ def _event(request: HTTPRequest, line: bytes) -> tuple[EventType, JSONObject]:
 
 
 async def watch(
-    session: Session,
+    session: ClientSession,
     kind: KindLike,
     namespace: str | None,
     *,
@@ -283,7 +271,7 @@ async def watch(
 
 
 async def wait(
-    session: Session,
+    session: ClientSession,
     kind: KindLike,
     name: str,
     namespace: str | None,
@@ -307,7 +295,7 @@ async def wait(
 
 
 async def _states(
-    session: Session, kind: KindLike, name: str, namespace: str | None
+    session: ClientSession, kind: KindLike, name: str, namespace: str | None
 ) -> AsyncGenerator[TypedObject | Unstructured | None, None]:
     """Yield each state of an object, None while it does not exist, without an end."""
     session.object_path(await session.resource_for(kind, name, namespace), name, namespace)

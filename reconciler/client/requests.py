@@ -15,40 +15,6 @@ from reconciler.meta.scalars import encodable
 from reconciler.objects import KindLike, TypedObject, Unstructured, is_built_in_object, to_document
 from reconciler.objects import Resource as _Resource
 
-__all__ = [
-    "CONTENT_TYPES",
-    "SERVER_METADATA",
-    "ApplyOptions",
-    "ClientModel",
-    "DeleteOptions",
-    "FieldValidation",
-    "ListOptions",
-    "ObjectLike",
-    "PatchDocument",
-    "PatchOptions",
-    "PatchStrategy",
-    "Propagation",
-    "Query",
-    "Selector",
-    "StatusSubresource",
-    "WatchOptions",
-    "WriteOptions",
-    "answer_kind",
-    "apply_document",
-    "check_conditions",
-    "collection_path",
-    "delete_options",
-    "encode",
-    "object_path",
-    "patch_body",
-    "query_pairs",
-    "selector_query",
-    "split_kind_or_key",
-    "split_kind_or_object",
-    "write_options",
-]
-
-
 Selector = str | Mapping[str, str]
 """A label or field selector: in the API's syntax (``"app=web,tier!=db"``), or a mapping of what must be equal."""
 

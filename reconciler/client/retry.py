@@ -24,16 +24,6 @@ from reconciler.errors import (
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = [
-    "Attempts",
-    "Retries",
-    "RetryOn",
-    "is_unknown",
-    "may_retry",
-    "retry",
-    "retry_on_conflict",
-]
-
 
 T = TypeVar("T")
 
@@ -97,7 +87,7 @@ class RetryOn(enum.Enum):
 
 
 @dataclass(slots=True)
-class Attempts:
+class RetryState:
     """The state of the attempts of one request.
 
     Attributes:

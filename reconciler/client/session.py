@@ -24,7 +24,7 @@ from reconciler.client.requests import (
     write_options,
 )
 from reconciler.client.responses import decode
-from reconciler.client.retry import Attempts, RetryOn, is_unknown
+from reconciler.client.retry import RetryOn, RetryState, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request, ResourceType, request_of
@@ -40,13 +40,6 @@ from reconciler.objects import (
     resource_type_from,
     to_document,
 )
-
-__all__ = [
-    "Options",
-    "Session",
-    "Write",
-    "WriteObserver",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +110,7 @@ class WriteObserver(Protocol):
         """
 
 
-class Write(NamedTuple):
+class PendingWrite(NamedTuple):
     """A write that is about to be sent.
 
     Attributes:
@@ -136,7 +129,7 @@ class Write(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class ClientSession:
     """A connection, the options of one client on it, and the observer of its writes.
 
     Attributes:
@@ -149,7 +142,7 @@ class Session:
     options: Options
     observer: WriteObserver | None = None
 
-    def observed_by(self, observer: WriteObserver) -> Session:
+    def observed_by(self, observer: WriteObserver) -> ClientSession:
         """Return this session with another observer of its writes."""
         return replace(self, observer=observer)
 
@@ -230,7 +223,7 @@ class Session:
     # Reads.
 
     async def execute(
-        self, resource: ResourceType, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None
+        self, resource: ResourceType, request: HTTPRequest, retry_on: RetryOn, attempts: RetryState | None = None
     ) -> HTTPResponse:
         """Send a request with retries; see `Connection.execute`. A kind that is not served is discovered again."""
         try:
@@ -295,7 +288,7 @@ class Session:
         return (await self.connection.once(request)).body
 
     async def pages_are_cached(self) -> bool:
-        """Return whether the server answers pages of a list from memory; see `Discovery.pages_are_cached`."""
+        """Return whether the server answers pages of a list from memory; see `DiscoveryCache.pages_are_cached`."""
         return await self.connection.discovery.pages_are_cached()
 
     async def open_watch(
@@ -333,14 +326,14 @@ class Session:
             field_validation=field_validation or self.options.field_validation,
         )
 
-    def write(self, resource: ResourceType, verb: str, key: Request, *, dry_run: bool) -> Write:
+    def write(self, resource: ResourceType, verb: str, key: Request, *, dry_run: bool) -> PendingWrite:
         """Return the description of a write, which `execute_write` and `accept` need."""
         if dry_run or self.options.dry_run or self.observer is None:
-            return Write(resource, verb, key, stores=not (dry_run or self.options.dry_run))
-        return Write(resource, verb, key, begun=self.observer.begin_write(resource, key))
+            return PendingWrite(resource, verb, key, stores=not (dry_run or self.options.dry_run))
+        return PendingWrite(resource, verb, key, begun=self.observer.begin_write(resource, key))
 
     async def execute_write(
-        self, write: Write, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None
+        self, write: PendingWrite, request: HTTPRequest, retry_on: RetryOn, attempts: RetryState | None = None
     ) -> HTTPResponse:
         """Send a write with retries. The observer is notified if its outcome is unknown."""
         try:
@@ -350,7 +343,7 @@ class Session:
             raise
 
     def accept(
-        self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
+        self, write: PendingWrite, kind: KindLike, request: HTTPRequest, response: HTTPResponse
     ) -> TypedObject | Unstructured:
         """Return the object in the response to a write, and notify the observer of what was stored.
 
@@ -367,7 +360,7 @@ class Session:
         self.record_write(write, response.body, request_of(document))
         return from_document(kind, document, lenient=True)
 
-    def record_write(self, write: Write, answer: bytes, key: Request | None = None) -> None:
+    def record_write(self, write: PendingWrite, answer: bytes, key: Request | None = None) -> None:
         """Notify the observer of a successful write.
 
         Args:
@@ -378,7 +371,7 @@ class Session:
         if write.stores and self.observer is not None:
             self.observer.record_write(write.resource, write.verb, key or write.key, answer, write.begun)
 
-    def invalidate(self, write: Write) -> None:
+    def invalidate(self, write: PendingWrite) -> None:
         """Notify the observer that an object may have been written; if the server generates its name, any object."""
         if not write.stores or self.observer is None:
             return
@@ -387,7 +380,7 @@ class Session:
         else:
             self.observer.invalidate_all(write.resource, write.key.namespace if write.resource.namespaced else None)
 
-    def failed(self, write: Write, error: BaseException) -> None:
+    def failed(self, write: PendingWrite, error: BaseException) -> None:
         """Notify the observer if a write that ended with `error` may have taken effect."""
         if is_unknown(error) or isinstance(error, asyncio.CancelledError):
             self.invalidate(write)

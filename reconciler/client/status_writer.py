@@ -10,15 +10,11 @@ from reconciler._core.wire import JSONObject
 from reconciler.client.connection import JSON
 from reconciler.client.requests import CONTENT_TYPES, encode
 from reconciler.client.responses import decode
-from reconciler.client.session import Session
+from reconciler.client.session import ClientSession
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import InvalidObject, KindLike, gvk_from
-
-__all__ = [
-    "ClientStatusWriter",
-]
 
 
 class ClientStatusWriter:
@@ -35,7 +31,7 @@ class ClientStatusWriter:
         warnings: the ``Warning`` headers of the last response.
     """
 
-    def __init__(self, session: Session, kind: KindLike, request: Request) -> None:
+    def __init__(self, session: ClientSession, kind: KindLike, request: Request) -> None:
         self.gvk: GroupVersionKind = gvk_from(kind)
         self.request = request
         self.warnings: Sequence[str] = ()

@@ -26,14 +26,6 @@ from reconciler.http import HTTPRequest, HTTPResponse
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
-__all__ = [
-    "HTTPTransport",
-    "Handshake",
-    "KubernetesAsyncioTransport",
-    "Settings",
-    "tls_context",
-]
-
 
 _GZIP = "accept-encoding: gzip\r\n"
 """For lists, which compress to a tenth; kube-apiserver does not compress responses under 128 KiB."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.client.memory import names_former_manager, without_server_metadata
@@ -29,8 +29,8 @@ from reconciler.client.requests import (
     split_kind_or_object,
 )
 from reconciler.client.responses import decode
-from reconciler.client.retry import Attempts, RetryOn
-from reconciler.client.session import Session, Write
+from reconciler.client.retry import RetryOn, RetryState
+from reconciler.client.session import ClientSession, PendingWrite
 from reconciler.errors import (
     AlreadyExists,
     APIError,
@@ -46,28 +46,12 @@ from reconciler.meta.documents import merge_diff, merge_patch
 from reconciler.meta.metadata import name_of, namespace_of, uid_of, version_of
 from reconciler.objects import KindLike, TypedObject, Unstructured, documents_to_compare, from_document, to_document
 
-__all__ = [
-    "Body",
-    "apply",
-    "apply_subresource",
-    "create",
-    "delete",
-    "delete_all_of",
-    "patch",
-    "patch_from",
-    "update",
-    "write_subresource",
-]
-
-
 Body = Mapping[str, Any] | TypedObject | ClientModel
 """What is sent to a subresource: a document, or a model of it."""
 
-_METHODS = {"create": "POST", "update": "PUT"}
-
 
 async def create(
-    session: Session,
+    session: ClientSession,
     obj: TypedObject | ObjectLike,
     *,
     dry_run: bool = False,
@@ -88,7 +72,7 @@ async def create(
         body=encode(document),
     )
     write = session.write(resource, "create", request_of(document), dry_run=dry_run)
-    attempts = Attempts()
+    attempts = RetryState()
     try:
         retry_on = RetryOn.UNKNOWN if name else RetryOn.REFUSED
         response = await session.execute_write(write, request, retry_on, attempts)
@@ -100,7 +84,7 @@ async def create(
 
 
 async def _created_before(
-    session: Session, write: Write, request: HTTPRequest, sent: JSONObject, error: AlreadyExists
+    session: ClientSession, write: PendingWrite, request: HTTPRequest, sent: JSONObject, error: AlreadyExists
 ) -> HTTPResponse:
     """Return the stored object if an attempt whose response was lost provably created it."""
     get = session.connection.request("GET", session.object_path(write.resource, *write.key))
@@ -121,10 +105,10 @@ async def _created_before(
 
 
 async def update(
-    session: Session,
+    session: ClientSession,
     obj: TypedObject | ObjectLike,
     *,
-    subresource: StatusSubresource | None = None,
+    subresource: str | None = None,
     dry_run: bool = False,
     field_manager: str | None = None,
     field_validation: FieldValidation | None = None,
@@ -143,7 +127,7 @@ async def update(
 
 
 async def delete(
-    session: Session,
+    session: ClientSession,
     kind_or_obj: KindLike | TypedObject | ObjectLike,
     name: str | None = None,
     namespace: str | None = None,
@@ -170,7 +154,7 @@ async def delete(
         resource_version=resource_version,
     )
     request = session.connection.request("DELETE", session.object_path(resource, name, namespace), body=body)
-    attempts = Attempts()
+    attempts = RetryState()
     try:
         retry_on = RetryOn.UNKNOWN if uid else RetryOn.REFUSED
         response = await session.execute_write(write, request, retry_on, attempts)
@@ -189,7 +173,7 @@ async def delete(
 
 
 async def delete_all_of(
-    session: Session,
+    session: ClientSession,
     kind: KindLike,
     namespace: str | None = None,
     *,
@@ -224,9 +208,8 @@ async def delete_all_of(
             session.observer.invalidate_all(resource, namespace if resource.namespaced else None)
 
 
-async def write_subresource(
-    session: Session,
-    verb: Literal["create", "update"],
+async def create_subresource(
+    session: ClientSession,
     kind: KindLike,
     name: str,
     namespace: str | None,
@@ -240,51 +223,17 @@ async def write_subresource(
     """Send a body to a subresource and return the response."""
     resource = await session.resource_for(kind, name, namespace)
     request = session.connection.request(
-        _METHODS[verb],
+        "POST",
         session.object_path(resource, name, namespace, subresource),
         session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
-        body=_encoded(body),
+        body=encode(body if isinstance(body, Mapping) else to_document(body)),
     )
-    # To an observer, a POST is an update of the object that the subresource belongs to.
+    # To an observer, it is an update of the object that the subresource belongs to.
     write = session.write(resource, "update", session.key(resource, name, namespace), dry_run=dry_run)
-    return await _send_to_subresource(session, write, request)
-
-
-async def apply_subresource(
-    session: Session,
-    kind: KindLike,
-    name: str,
-    namespace: str | None,
-    *,
-    subresource: str,
-    body: Body,
-    force: bool,
-    dry_run: bool,
-    field_manager: str | None,
-) -> Unstructured:
-    """Apply a body to a subresource and return the response."""
-    resource = await session.resource_for(kind, name, namespace)
-    options = session.write_options(dry_run=dry_run, field_manager=field_manager)
-    request = session.connection.request(
-        "PATCH",
-        session.object_path(resource, name, namespace, subresource),
-        [*options, ("force", "true")] if force else options,
-        body=_encoded(body),
-        content_type=CONTENT_TYPES["apply"],
-    )
-    write = session.write(resource, "apply", session.key(resource, name, namespace), dry_run=dry_run)
-    return await _send_to_subresource(session, write, request)
-
-
-async def _send_to_subresource(session: Session, write: Write, request: HTTPRequest) -> Unstructured:
     response = await session.execute_write(write, request, RetryOn.REFUSED)
-    answer = session.accept(write, write.resource.gvk, request, response)
+    answer = session.accept(write, resource.gvk, request, response)
     assert isinstance(answer, Unstructured)  # noqa: S101 - no class was asked for
     return answer
-
-
-def _encoded(body: Body) -> bytes:
-    return encode(body if isinstance(body, Mapping) else to_document(body))
 
 
 _MAX_TAKEOVERS = 5
@@ -294,7 +243,7 @@ _logger = logging.getLogger("reconciler.client")
 
 
 async def patch(
-    session: Session,
+    session: ClientSession,
     kind: KindLike,
     name: str,
     namespace: str | None = None,
@@ -322,7 +271,7 @@ async def patch(
 
 
 async def patch_from(
-    session: Session,
+    session: ClientSession,
     base: TypedObject | Unstructured | JSONObject,
     changed: TypedObject | Unstructured | JSONObject,
     *,
@@ -377,7 +326,7 @@ def _patched_part(document: Mapping[str, Any], subresource: str | None, *, separ
 
 
 async def apply(
-    session: Session,
+    session: ClientSession,
     obj: TypedObject | ObjectLike,
     *,
     owner: TypedObject | ObjectLike | None = None,
@@ -422,7 +371,7 @@ async def apply(
 
 
 async def _take_over(
-    session: Session, write: Write, subresource: str | None, document: JSONObject | None = None
+    session: ClientSession, write: PendingWrite, subresource: str | None, document: JSONObject | None = None
 ) -> str | None:
     """Move what earlier releases wrote as the former field manager to this client's.
 
