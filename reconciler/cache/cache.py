@@ -229,7 +229,7 @@ class Cache:
 
     def _check_streams(self, streams: int) -> None:
         """Raise if the client cannot keep so many watches open: the last ones would wait for a connection forever."""
-        limit = self._client.session.max_streams
+        limit = self._client.session.connection.max_streams
         if limit is not None and streams > limit:
             raise ConfigurationError(
                 f"the cache would open {streams} watches, one for each kind and namespace, but the client has a "

@@ -110,7 +110,7 @@ class Client:
         rng: random.Random | None = None,
     ) -> None:
         _check(transport)
-        credentials = transport.session if isinstance(transport, Client) else transport
+        credentials = transport.session.connection if isinstance(transport, Client) else transport
         self.session = ClientSession(
             Connection(
                 transport, credentials=credentials, user_agent=user_agent, retries=retries, clock=clock, rng=rng

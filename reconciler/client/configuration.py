@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reconciler._core.tls import client_tls_context
-from reconciler.client.credentials import ClusterSettings, CredentialRenewer, login_of, reason_of
+from reconciler.client.credentials import ClusterSettings, CredentialRenewer, exec_login_of, reason_of
 from reconciler.client.http11 import MAX_BODY
 from reconciler.client.kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client.network import is_local, refuse_virtual_time, without_password
@@ -26,6 +26,9 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The folder in a pod with its token and the cluster's certificate authority."""
 
 _IN_CLUSTER = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
+
+_USER_FILES = ("tokenFile", "client-certificate", "client-key")
+"""The fields of a user that name files, which may change."""
 
 _logger = logging.getLogger("reconciler.client")
 
@@ -321,17 +324,19 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
     cluster, user = kubeconfig.choose(context)
     headers = kubeconfig.impersonation(user)
     settings = ClusterSettings()
-    login = login_of(user, cluster)
+    login = exec_login_of(user, cluster)
 
     def load() -> None:
-        settings.load_kubeconfig(cluster.value, login.entries)
+        settings.load_kubeconfig(cluster.value, user.value if login is None else login.entries)
 
     def close() -> None:
-        login.close()
+        if login is not None:
+            login.close()
         settings.close()
 
     try:
-        await login.renew(refused=False)
+        if login is not None:
+            await login.renew(refused=False)
         load()
     except asyncio.CancelledError:
         close()
@@ -341,7 +346,8 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
         raise ConfigurationError(
             f"{subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
-    scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
+    files = (cluster.value.get("certificate-authority"), *map(user.value.get, _USER_FILES))
+    scheduled = login is not None or any(files)
     credentials = CredentialRenewer(settings, load, scheduled=scheduled, login=login)
     return _Loaded(settings, credentials, subject, headers, kubeconfig.namespace(context), close)
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from reconciler.client.exec_plugin import run_plugin
 from reconciler.client.kubeconfig import KubeconfigEntry
@@ -161,40 +161,11 @@ _RUN_EVERY = 10.0
 """The shortest time in seconds between runs of a plugin that refused requests cause."""
 
 
-class Login(Protocol):
-    """A way to get credentials.
-
-    Attributes:
-        changes: whether credentials can change although none was refused.
-        entries: the user's entries with tokens, passwords and certificates, or the files that contain them.
-    """
-
-    changes: bool
-    entries: Mapping[str, Any]
-
-    @property
-    def expired(self) -> bool:
-        """Return whether the credentials have expired, so that requests must wait for new ones."""
-        ...
-
-    async def renew(self, *, refused: bool) -> None:
-        """Get new entries if it is time. A cancelled call leaves the credentials as they were.
-
-        Args:
-            refused: the server refused the last ones, so they are invalid whatever their expiry says.
-        """
-        ...
-
-    def close(self) -> None:
-        """Remove what was written to disk."""
-        ...
-
-
-def login_of(user: KubeconfigEntry, cluster: KubeconfigEntry) -> Login:
-    """Return the way in which a user of a cluster gets credentials.
+def exec_login_of(user: KubeconfigEntry, cluster: KubeconfigEntry) -> ExecLogin | None:
+    """Return the exec plugin that gets a user's credentials; None if the file or files that it names contain them.
 
     Raises:
-        ConfigurationError: it is an auth-provider.
+        ConfigurationError: the user has an auth-provider.
     """
     if "exec" in user.value:
         return ExecLogin(user, cluster)
@@ -207,26 +178,7 @@ def login_of(user: KubeconfigEntry, cluster: KubeconfigEntry) -> Login:
             f"kubeconfig {user.path}: user {user.name!r} has auth-provider {name!r}, which is not supported: configure "
             f"{hint} instead"
         )
-    return FileLogin(user)
-
-
-class FileLogin:
-    """Tokens, passwords and certificates in the kubeconfig, or in files that it names."""
-
-    def __init__(self, user: KubeconfigEntry) -> None:
-        self.entries = user.value
-        self.changes = any(user.value.get(key) for key in ("tokenFile", "client-certificate", "client-key"))
-
-    @property
-    def expired(self) -> bool:
-        """Always False: files have no expiry."""
-        return False
-
-    async def renew(self, *, refused: bool) -> None:
-        """Do nothing: the entries stay, and the files that they name are read again each time."""
-
-    def close(self) -> None:
-        """Do nothing."""
+    return None
 
 
 class ExecLogin:
@@ -234,10 +186,12 @@ class ExecLogin:
 
     As in client-go, a plugin that names no expiry is run again only when its credentials were refused. An expiry is
     measured from the end of the run in boot time, so a step of the wall clock does not move it.
+
+    Attributes:
+        entries: the token and the files of the certificate, named as in a kubeconfig.
     """
 
     def __init__(self, user: KubeconfigEntry, cluster: KubeconfigEntry) -> None:
-        self.changes = True
         self._user = user
         self._cluster = cluster
         self.entries: Mapping[str, Any] = {}
@@ -340,7 +294,7 @@ class CredentialRenewer:
         load: Callable[[], None],
         *,
         scheduled: bool,
-        login: Login | None = None,
+        login: ExecLogin | None = None,
     ) -> None:
         self._settings = settings
         self._load = load

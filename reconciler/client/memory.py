@@ -12,12 +12,12 @@ from __future__ import annotations
 import email.utils
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler._core.field_managers import FORMER_FIELD_MANAGER, difference_of_fields, upgrade_managed_fields
+from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
 from reconciler.client.requests import SERVER_METADATA
 from reconciler.client.responses import InvalidItem
@@ -142,16 +142,13 @@ class WrittenDocuments:
     """
 
     def __init__(self, most: int = 1000) -> None:
-        self._most = most
-        self._sent: OrderedDict[Hashable, tuple[str, Mapping[str, Any]]] = OrderedDict()
+        self._sent: LRU[Hashable, tuple[str, Mapping[str, Any]]] = LRU(most)
 
     def record(self, key: Hashable, sent: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
         """Record that writing `sent` resulted in `stored`."""
         self._sent.pop(key, None)
         if not equal(without_server_metadata(sent), without_server_metadata(stored)):
             self._sent[key] = (version_of(stored), sent)
-            if len(self._sent) > self._most:
-                self._sent.popitem(last=False)
 
     def is_stored(self, key: Hashable, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         """Return whether writing `wanted` would change nothing in `stored`."""
@@ -195,7 +192,7 @@ class FieldTakeovers:
     """
 
     def __init__(self) -> None:
-        self._done: OrderedDict[tuple[str, str, str | None], None] = OrderedDict()
+        self._done: LRU[tuple[str, str, str | None], None] = LRU(_MAX_TAKEN_OVER)
 
     def managed_fields(
         self, document: Mapping[str, Any], manager: str, subresource: str | None
@@ -224,8 +221,6 @@ class FieldTakeovers:
     def record(self, document: Mapping[str, Any], manager: str, subresource: str | None) -> None:
         """Record that an object's fields were taken over, or cannot be."""
         self._done[uid_of(document), manager, subresource] = None
-        while len(self._done) > _MAX_TAKEN_OVER:
-            self._done.popitem(last=False)
 
 
 def names_former_manager(answer: bytes | str) -> bool:
@@ -248,7 +243,7 @@ class InvalidItemLog:
     """A log of the objects that lists leave out: one warning for each version of an object."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[GroupVersionKind, Request, str], None] = OrderedDict()
+        self._seen: LRU[tuple[GroupVersionKind, Request, str], None] = LRU(_MAX_INVALID)
 
     def log(self, gvk: GroupVersionKind, items: Iterable[InvalidItem]) -> None:
         """Log the objects that were not yet logged at their version."""
@@ -257,8 +252,6 @@ class InvalidItemLog:
             if key not in self._seen:
                 _logger.warning("the list leaves out the invalid object %s %s: %s", gvk, item.key, item.error)
             self._seen[key] = None
-            if len(self._seen) > _MAX_INVALID:
-                self._seen.popitem(last=False)
 
 
 class WarningLog:
@@ -269,8 +262,7 @@ class WarningLog:
     """
 
     def __init__(self, most: int = 256) -> None:
-        self._most = most
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: LRU[str, None] = LRU(most)
 
     def log(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
         """Log the new ones among the ``Warning`` headers of a response."""
@@ -279,9 +271,6 @@ class WarningLog:
             if text not in self._seen:
                 _logger.warning("API server warning for %s: %s", request.label, text)
             self._seen[text] = None
-            self._seen.move_to_end(text)
-            if len(self._seen) > self._most:
-                self._seen.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -62,7 +62,7 @@ async def list_all(
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
     page = await _all_pages(session, resource, namespace, query, limit, metadata_only=metadata_only)
-    read = partial(_metadata_of, resource.gvk) if metadata_only else _reader_of(kind)
+    read = partial(_metadata_of, resource.gvk) if metadata_only else partial(from_document, kind)
     return _list_result(session, resource.gvk, page, read)
 
 
@@ -79,11 +79,7 @@ async def list_pages(
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
     async for page in _pages(session, resource, namespace, query, limit):
-        yield _list_result(session, resource.gvk, page, _reader_of(kind))
-
-
-def _reader_of(kind: KindLike) -> Callable[[JSONObject], Any]:
-    return lambda document: from_document(kind, document)
+        yield _list_result(session, resource.gvk, page, partial(from_document, kind))
 
 
 async def _all_pages(
@@ -195,28 +191,6 @@ class _Line(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-class _EventReader:
-    """The events in the chunks of a watch.
-
-    Args:
-        request: the request of the watch, for errors.
-    """
-
-    def __init__(self, request: HTTPRequest) -> None:
-        self._request = request
-        self._splitter = LineSplitter()
-
-    def feed(self, chunk: bytes) -> Iterator[tuple[EventType, JSONObject]]:
-        """Yield type and document of each event that a chunk completes.
-
-        Raises:
-            APIError: the server sent an error in place of an event, such as 410 `Expired`, or an invalid event.
-            InvalidResponse: an event is longer than 32 MiB.
-        """
-        for line in self._splitter.feed(chunk):
-            yield _event(self._request, line)
-
-
 def _event(request: HTTPRequest, line: bytes) -> tuple[EventType, JSONObject]:
     try:
         event = _decoder.decode(line)
@@ -258,12 +232,13 @@ async def watch(
     ]
     request = session.watch_request(resource, namespace, pairs)
     response = await session.connection.once(request)
-    reader = _EventReader(request)
+    splitter = LineSplitter()
     try:
         if response.chunks is None:
             return
         async for chunk in response.chunks:
-            for type_, document in reader.feed(chunk):
+            for line in splitter.feed(chunk):
+                type_, document = _event(request, line)
                 obj = Unstructured(document) if type_ == "BOOKMARK" else from_document(kind, document)
                 yield WatchEvent(type_, obj)
     finally:

@@ -252,11 +252,6 @@ def split_kind_or_key(given: KindLike | TypedObject | ObjectLike) -> tuple[KindL
     return kind, None if document is None else request_of(document)
 
 
-def collection_path(resource: ResourceType, namespace: str | None) -> str:
-    """Return the path of a collection, percent-encoded."""
-    return resource.path(namespace=namespace)
-
-
 def object_path(resource: ResourceType, name: str, namespace: str | None, subresource: str | None = None) -> str:
     """Return the path of an object or its subresource, percent-encoded.
 
@@ -293,18 +288,6 @@ def _selector(selector: Selector | None) -> str:
         if value is None or isinstance(value, bool):
             raise TypeError(f"the selector's value for {key!r} must be a string, such as 'true', not {value!r}")
     return ",".join(f"{key}={value}" for key, value in pairs.items())
-
-
-def write_options(
-    *, dry_run: bool, field_manager: str | None = None, field_validation: FieldValidation | None = None
-) -> list[tuple[str, str]]:
-    """Return the query parameters of a write."""
-    given = (
-        ("dryRun", "All" if dry_run else None),
-        ("fieldManager", field_manager),
-        ("fieldValidation", field_validation),
-    )
-    return [(name, text) for name, text in given if text]
 
 
 def check_conditions(**conditions: str | None) -> None:

@@ -173,6 +173,7 @@ async def retry_on_conflict(
     """
     if attempts < 1:
         raise ValueError(f"attempts must be 1 or more, not {attempts!r}")
+    # Not tenacity, as in `retry`: its import takes 50 ms, and nothing but the conflict decides.
     for number in range(attempts - 1):
         try:
             return await attempt()

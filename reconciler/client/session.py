@@ -18,10 +18,8 @@ from reconciler.client.requests import (
     ObjectLike,
     Query,
     answer_kind,
-    collection_path,
     object_path,
     query_pairs,
-    write_options,
 )
 from reconciler.client.responses import decode
 from reconciler.client.retry import RetryOn, RetryState, is_unknown
@@ -161,19 +159,6 @@ class ClientSession:
         """The name that earlier releases used in place of the default field manager; ``""`` if one was chosen."""
         return FORMER_FIELD_MANAGER if self.options.field_manager is None else ""
 
-    @property
-    def max_streams(self) -> int | None:
-        """The limit of watches that may be open at once; None for no limit."""
-        return self.connection.max_streams
-
-    async def renew(self) -> bool:
-        """Read the credentials again because the server refused them, and return whether they changed.
-
-        A client renews its credentials by itself. This is for a client on top of another client. A cancelled call
-        leaves the credentials as they were.
-        """
-        return await self.connection.renew()
-
     # Kinds, names and paths.
 
     async def resource_type(self, kind: KindLike) -> ResourceType:
@@ -200,7 +185,7 @@ class ClientSession:
 
     def collection_path(self, resource: ResourceType, namespace: str | None) -> str:
         """Return the path of a collection."""
-        return collection_path(resource, self.options.namespace_for(resource, namespace))
+        return resource.path(namespace=self.options.namespace_for(resource, namespace))
 
     def key(self, resource: ResourceType, name: str, namespace: str | None) -> Request:
         """Return an object's key: without namespace for a cluster-scoped kind, whatever the call says."""
@@ -320,11 +305,12 @@ class ClientSession:
         field_manager: str | None = None,
     ) -> list[tuple[str, str]]:
         """Return the query parameters of a write."""
-        return write_options(
-            dry_run=dry_run or self.options.dry_run,
-            field_manager=field_manager or self.field_manager(),
-            field_validation=field_validation or self.options.field_validation,
+        given = (
+            ("dryRun", "All" if dry_run or self.options.dry_run else None),
+            ("fieldManager", field_manager or self.field_manager()),
+            ("fieldValidation", field_validation or self.options.field_validation),
         )
+        return [(name, text) for name, text in given if text]
 
     def write(self, resource: ResourceType, verb: str, key: Request, *, dry_run: bool) -> PendingWrite:
         """Return the description of a write, which `execute_write` and `accept` need."""
