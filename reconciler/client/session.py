@@ -7,12 +7,13 @@ the field manager of a controller, the limit of streams. Users do not need it, a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from reconciler._core.field_managers import FORMER_FIELD_MANAGER, default_field_manager
 from reconciler._core.wire import JSONObject
-from reconciler.client.connection import Connection, accept_header
+from reconciler.client.connection import JSON, Connection, accept_header
 from reconciler.client.requests import (
     FieldValidation,
     ObjectLike,
@@ -108,22 +109,46 @@ class WriteObserver(Protocol):
         """
 
 
-class PendingWrite(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PendingWrite:
     """A write that is about to be sent.
 
     Attributes:
+        request: what is sent.
         resource: how the kind is served.
         verb: create, update, patch, apply or delete.
         key: the object's name and namespace; the name is empty if the server generates it.
-        stores: False for a dry run.
+        observer: is notified of the write; None for nobody, and for a dry run.
         begun: what the observer returned before the write was sent.
+        state: whether an attempt may have taken effect.
     """
 
+    request: HTTPRequest
     resource: ResourceType
     verb: str
     key: Request
-    stores: bool = True
-    begun: object = None
+    observer: WriteObserver | None
+    begun: object
+    state: RetryState = field(default_factory=RetryState)
+
+    def record(self, answer: bytes, key: Request | None = None) -> None:
+        """Notify the observer of the object as stored; `key` is its key, if the server generated the name."""
+        if self.observer is not None:
+            self.observer.record_write(self.resource, self.verb, key or self.key, answer, self.begun)
+
+    def invalidate(self) -> None:
+        """Notify the observer that an object may have been written; if the server generates its name, any object."""
+        if self.observer is None:
+            return
+        if self.key.name:
+            self.observer.invalidate(self.resource, self.key)
+        else:
+            self.observer.invalidate_all(self.resource, self.key.namespace if self.resource.namespaced else None)
+
+    def failed(self, error: BaseException) -> None:
+        """Notify the observer if the write, which ended with `error`, may have taken effect."""
+        if is_unknown(error) or isinstance(error, asyncio.CancelledError):
+            self.invalidate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,61 +337,53 @@ class ClientSession:
         )
         return [(name, text) for name, text in given if text]
 
-    def write(self, resource: ResourceType, verb: str, key: Request, *, dry_run: bool) -> PendingWrite:
-        """Return the description of a write, which `execute_write` and `accept` need."""
-        if dry_run or self.options.dry_run or self.observer is None:
-            return PendingWrite(resource, verb, key, stores=not (dry_run or self.options.dry_run))
-        return PendingWrite(resource, verb, key, begun=self.observer.begin_write(resource, key))
+    def stores(self, *, dry_run: bool) -> bool:
+        """Return whether a call changes what is stored: neither it nor the client is a dry run."""
+        return not (dry_run or self.options.dry_run)
 
-    async def execute_write(
-        self, write: PendingWrite, request: HTTPRequest, retry_on: RetryOn, attempts: RetryState | None = None
-    ) -> HTTPResponse:
+    def begin_write(
+        self,
+        verb: str,
+        resource: ResourceType,
+        key: Request,
+        *,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        body: bytes,
+        method: str = "PATCH",
+        content_type: str = JSON,
+        dry_run: bool = False,
+    ) -> PendingWrite:
+        """Prepare a write and notify the observer that it begins."""
+        request = self.connection.request(method, path, query, body=body, content_type=content_type)
+        observer = self.observer if self.stores(dry_run=dry_run) else None
+        begun = observer.begin_write(resource, key) if observer is not None else None
+        return PendingWrite(request, resource, verb, key, observer, begun)
+
+    async def execute_write(self, write: PendingWrite, retry_on: RetryOn) -> HTTPResponse:
         """Send a write with retries. The observer is notified if its outcome is unknown."""
         try:
-            return await self.execute(write.resource, request, retry_on, attempts)
+            return await self.execute(write.resource, write.request, retry_on, write.state)
         except BaseException as error:
-            self.failed(write, error)
+            write.failed(error)
             raise
 
-    def accept(
-        self, write: PendingWrite, kind: KindLike, request: HTTPRequest, response: HTTPResponse
-    ) -> TypedObject | Unstructured:
+    def accept(self, write: PendingWrite, kind: KindLike, response: HTTPResponse) -> TypedObject | Unstructured:
         """Return the object in the response to a write, and notify the observer of what was stored.
 
         A response that does not fit the class is read leniently: the write took effect, and an error would deny that.
         """
         try:
-            document = decode(request, response)
+            document = decode(write.request, response)
         except InvalidObject:
-            self.invalidate(write)
+            write.invalidate()
             raise
         if document.get("kind", write.resource.gvk.kind) != write.resource.gvk.kind:
-            self.invalidate(write)  # a subresource with its own kind may have changed the object
+            write.invalidate()  # a subresource with its own kind may have changed the object
             return Unstructured(document)
-        self.record_write(write, response.body, request_of(document))
+        write.record(response.body, request_of(document))
         return from_document(kind, document, lenient=True)
 
-    def record_write(self, write: PendingWrite, answer: bytes, key: Request | None = None) -> None:
-        """Notify the observer of a successful write.
-
-        Args:
-            write: what was written.
-            answer: the object as stored.
-            key: the object's key, if the server generated the name.
-        """
-        if write.stores and self.observer is not None:
-            self.observer.record_write(write.resource, write.verb, key or write.key, answer, write.begun)
-
-    def invalidate(self, write: PendingWrite) -> None:
-        """Notify the observer that an object may have been written; if the server generates its name, any object."""
-        if not write.stores or self.observer is None:
-            return
-        if write.key.name:
-            self.observer.invalidate(write.resource, write.key)
-        else:
-            self.observer.invalidate_all(write.resource, write.key.namespace if write.resource.namespaced else None)
-
-    def failed(self, write: PendingWrite, error: BaseException) -> None:
-        """Notify the observer if a write that ended with `error` may have taken effect."""
-        if is_unknown(error) or isinstance(error, asyncio.CancelledError):
-            self.invalidate(write)
+    async def store(self, write: PendingWrite, kind: KindLike) -> TypedObject | Unstructured:
+        """Send a write that must not take effect twice, and return the object as stored."""
+        return self.accept(write, kind, await self.execute_write(write, RetryOn.REFUSED))

@@ -98,25 +98,26 @@ class ClientStatusWriter:
             options.append(("force", "true"))
         if strategy != "merge":
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
-        request = session.connection.request(
-            "PUT" if strategy == "update" else "PATCH",
-            session.object_path(resource, *self.request, subresource),
-            options,
+        write = session.begin_write(
+            "patch" if strategy == "merge" else strategy,
+            resource,
+            session.key(resource, *self.request),
+            path=session.object_path(resource, *self.request, subresource),
+            query=options,
             body=encode(body),
+            method="PUT" if strategy == "update" else "PATCH",
             content_type=JSON if strategy == "update" else CONTENT_TYPES[strategy],
         )
-        verb = "patch" if strategy == "merge" else strategy
-        write = session.write(resource, verb, session.key(resource, *self.request), dry_run=False)
         try:
-            response = await session.connection.once(request)
-            answer = _object_in(request, response)
+            response = await session.connection.once(write.request)
+            answer = _object_in(write.request, response)
         except BaseException as error:
-            session.failed(write, error)
+            write.failed(error)
             if isinstance(error, (Conflict, NotFound)):
-                session.invalidate(write)  # the cache is behind: read the server, unless the next attempt succeeds
+                write.invalidate()  # the cache is behind: read the server, unless the next attempt succeeds
             raise
         self.warnings = response.warnings
-        session.record_write(write, response.body)
+        write.record(response.body)
         return answer
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from reconciler._core.wire import JSONObject
 from reconciler.client.memory import names_former_manager, without_server_metadata
 from reconciler.client.requests import (
     CONTENT_TYPES,
     ClientModel,
-    FieldValidation,
     ObjectLike,
     PatchDocument,
     PatchStrategy,
     Propagation,
     Selector,
     StatusSubresource,
+    WriteOptions,
     answer_kind,
     apply_document,
     check_conditions,
@@ -29,7 +29,7 @@ from reconciler.client.requests import (
     split_kind_or_object,
 )
 from reconciler.client.responses import decode
-from reconciler.client.retry import RetryOn, RetryState
+from reconciler.client.retry import RetryOn
 from reconciler.client.session import ClientSession, PendingWrite
 from reconciler.errors import (
     AlreadyExists,
@@ -40,7 +40,7 @@ from reconciler.errors import (
     OutcomeUnknown,
     TransportError,
 )
-from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http import HTTPResponse
 from reconciler.meta import controller_of, request_of
 from reconciler.meta.documents import merge_diff, merge_patch
 from reconciler.meta.metadata import name_of, namespace_of, uid_of, version_of
@@ -53,38 +53,37 @@ Body = Mapping[str, Any] | TypedObject | ClientModel
 async def create(
     session: ClientSession,
     obj: TypedObject | ObjectLike,
-    *,
-    dry_run: bool = False,
-    field_manager: str | None = None,
-    field_validation: FieldValidation | None = None,
+    **options: Unpack[WriteOptions],
 ) -> TypedObject | Unstructured:
     """Create an object and return it as stored."""
+    query = session.write_options(**options)
     kind, resource, document = await session.resolve(obj)
     name, namespace = name_of(document), namespace_of(document)
     if resource.namespaced and not namespace:
         raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
     if name:
         session.object_path(resource, name, namespace)  # refuses an invalid name
-    request = session.connection.request(
-        "POST",
-        session.collection_path(resource, namespace),
-        session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+    write = session.begin_write(
+        "create",
+        resource,
+        request_of(document),
+        path=session.collection_path(resource, namespace),
+        query=query,
         body=encode(document),
+        method="POST",
+        dry_run=options.get("dry_run", False),
     )
-    write = session.write(resource, "create", request_of(document), dry_run=dry_run)
-    attempts = RetryState()
     try:
-        retry_on = RetryOn.UNKNOWN if name else RetryOn.REFUSED
-        response = await session.execute_write(write, request, retry_on, attempts)
+        response = await session.execute_write(write, RetryOn.UNKNOWN if name else RetryOn.REFUSED)
     except AlreadyExists as error:
-        if not attempts.unknown:
+        if not write.state.unknown:
             raise
-        response = await _created_before(session, write, request, document, error)
-    return session.accept(write, kind, request, response)
+        response = await _created_before(session, write, document, error)
+    return session.accept(write, kind, response)
 
 
 async def _created_before(
-    session: ClientSession, write: PendingWrite, request: HTTPRequest, sent: JSONObject, error: AlreadyExists
+    session: ClientSession, write: PendingWrite, sent: JSONObject, error: AlreadyExists
 ) -> HTTPResponse:
     """Return the stored object if an attempt whose response was lost provably created it."""
     get = session.connection.request("GET", session.object_path(write.resource, *write.key))
@@ -97,10 +96,10 @@ async def _created_before(
     ours = wanted is not None and found is not None and wanted.get("uid") == found.get("uid")
     if response is not None and ours and not merge_diff(stored, merge_patch(stored, sent)):
         return response
-    session.invalidate(write)
+    write.invalidate()
     raise OutcomeUnknown(
-        f"{request.label}: the response to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
-        "compare it to find out whether that attempt or somebody else created it"
+        f"{write.request.label}: the response to the first attempt was lost, and now {name_of(sent)!r} exists: "
+        "read and compare it to find out whether that attempt or somebody else created it"
     ) from error
 
 
@@ -109,21 +108,23 @@ async def update(
     obj: TypedObject | ObjectLike,
     *,
     subresource: str | None = None,
-    dry_run: bool = False,
-    field_manager: str | None = None,
-    field_validation: FieldValidation | None = None,
+    **options: Unpack[WriteOptions],
 ) -> TypedObject | Unstructured:
     """Replace an object and return it as stored."""
+    query = session.write_options(**options)
     kind, resource, document = await session.resolve(obj)
-    write = session.write(resource, "update", request_of(document), dry_run=dry_run)
-    request = session.connection.request(
-        "PUT",
-        session.object_path(resource, *write.key, subresource),
-        session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+    key = request_of(document)
+    write = session.begin_write(
+        "update",
+        resource,
+        key,
+        path=session.object_path(resource, *key, subresource),
+        query=query,
         body=encode(document),
+        method="PUT",
+        dry_run=options.get("dry_run", False),
     )
-    response = await session.execute_write(write, request, RetryOn.REFUSED)
-    return session.accept(write, kind, request, response)
+    return await session.store(write, kind)
 
 
 async def delete(
@@ -145,30 +146,29 @@ async def delete(
         name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
     name = name or ""
     resource = await session.resource_for(kind, name, namespace)
-    write = session.write(resource, "delete", session.key(resource, name, namespace), dry_run=dry_run)
     body = delete_options(
-        dry_run=not write.stores,
+        dry_run=not session.stores(dry_run=dry_run),
         propagation=propagation,
         grace_period=grace_period,
         uid=uid,
         resource_version=resource_version,
     )
-    request = session.connection.request("DELETE", session.object_path(resource, name, namespace), body=body)
-    attempts = RetryState()
+    path, key = session.object_path(resource, name, namespace), session.key(resource, name, namespace)
+    write = session.begin_write("delete", resource, key, path=path, body=body, method="DELETE", dry_run=dry_run)
     try:
-        retry_on = RetryOn.UNKNOWN if uid else RetryOn.REFUSED
-        response = await session.execute_write(write, request, retry_on, attempts)
+        response = await session.execute_write(write, RetryOn.UNKNOWN if uid else RetryOn.REFUSED)
     except (NotFound, Conflict) as error:
-        if not attempts.unknown:
+        if not write.state.unknown:
             raise
-        session.invalidate(write)
+        write.invalidate()
         if isinstance(error, Conflict) and resource_version:
             raise OutcomeUnknown(
-                f"{request.label}: the response to an attempt was lost, and the next one was refused: {error.message}"
+                f"{write.request.label}: the response to an attempt was lost, and the next one was refused: "
+                f"{error.message}"
             ) from error
         return None  # the object with this uid is gone, as requested
-    session.record_write(write, response.body)
-    answer = decode(request, response)
+    write.record(response.body)
+    answer = decode(write.request, response)
     return from_document(kind, answer, lenient=True) if answer.get("kind") == resource.gvk.kind else None
 
 
@@ -216,22 +216,22 @@ async def create_subresource(
     *,
     subresource: str,
     body: Body,
-    dry_run: bool = False,
-    field_manager: str | None = None,
-    field_validation: FieldValidation | None = None,
+    **options: Unpack[WriteOptions],
 ) -> Unstructured:
     """Send a body to a subresource and return the response."""
+    query = session.write_options(**options)
     resource = await session.resource_for(kind, name, namespace)
-    request = session.connection.request(
-        "POST",
-        session.object_path(resource, name, namespace, subresource),
-        session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+    write = session.begin_write(
+        "update",  # to an observer: of the object that the subresource belongs to
+        resource,
+        session.key(resource, name, namespace),
+        path=session.object_path(resource, name, namespace, subresource),
+        query=query,
         body=encode(body if isinstance(body, Mapping) else to_document(body)),
+        method="POST",
+        dry_run=options.get("dry_run", False),
     )
-    # To an observer, it is an update of the object that the subresource belongs to.
-    write = session.write(resource, "update", session.key(resource, name, namespace), dry_run=dry_run)
-    response = await session.execute_write(write, request, RetryOn.REFUSED)
-    answer = session.accept(write, resource.gvk, request, response)
+    answer = await session.store(write, resource.gvk)
     assert isinstance(answer, Unstructured)  # noqa: S101 - no class was asked for
     return answer
 
@@ -252,22 +252,22 @@ async def patch(
     strategy: PatchStrategy = "merge",
     subresource: str | None = None,
     resource_version: str | None = None,
-    dry_run: bool = False,
-    field_manager: str | None = None,
-    field_validation: FieldValidation | None = None,
+    **options: Unpack[WriteOptions],
 ) -> TypedObject | Unstructured:
     """Patch an object and return it as stored."""
+    query = session.write_options(**options)
     resource = await session.resource_for(kind, name, namespace)
-    request = session.connection.request(
-        "PATCH",
-        session.object_path(resource, name, namespace, subresource),
-        session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+    write = session.begin_write(
+        "patch",
+        resource,
+        session.key(resource, name, namespace),
+        path=session.object_path(resource, name, namespace, subresource),
+        query=query,
         body=patch_body(patch, strategy, resource_version),
         content_type=CONTENT_TYPES[strategy],
+        dry_run=options.get("dry_run", False),
     )
-    write = session.write(resource, "patch", session.key(resource, name, namespace), dry_run=dry_run)
-    response = await session.execute_write(write, request, RetryOn.REFUSED)
-    return session.accept(write, kind, request, response)
+    return await session.store(write, kind)
 
 
 async def patch_from(
@@ -277,11 +277,10 @@ async def patch_from(
     *,
     optimistic_lock: bool = False,
     subresource: StatusSubresource | None = None,
-    dry_run: bool = False,
-    field_manager: str | None = None,
-    field_validation: FieldValidation | None = None,
+    **options: Unpack[WriteOptions],
 ) -> TypedObject | Unstructured:
     """Patch an object with the difference of two states, and return it as stored."""
+    session.write_options(**options)  # refuses an unknown keyword, also if nothing is sent
     before, after = documents_to_compare(base, changed)
     kind = answer_kind(changed, after)
     resource = await session.resource_for(kind, *request_of(after))
@@ -301,9 +300,7 @@ async def patch_from(
         patch=difference,
         subresource=subresource,
         resource_version=version,
-        dry_run=dry_run,
-        field_manager=field_manager,
-        field_validation=field_validation,
+        **options,
     )
 
 
@@ -340,18 +337,21 @@ async def apply(
     kind, resource, document = await session.resolve(obj)
     document = apply_document(document, None if owner is None else to_document(owner), resource_version)
     options = session.write_options(dry_run=dry_run, field_manager=field_manager)
-    request = session.connection.request(
-        "PATCH",
-        session.object_path(resource, *request_of(document), subresource),
-        [*options, ("force", "true")] if force else options,
+    key = request_of(document)
+    write = session.begin_write(
+        "apply",
+        resource,
+        key,
+        path=session.object_path(resource, *key, subresource),
+        query=[*options, ("force", "true")] if force else options,
         body=encode(document),
         content_type=CONTENT_TYPES["apply"],
+        dry_run=dry_run,
     )
-    write = session.write(resource, "apply", request_of(document), dry_run=dry_run)
-    may_take_over = field_manager is None and write.stores and bool(session.former_field_manager)
+    may_take_over = field_manager is None and session.stores(dry_run=dry_run) and bool(session.former_field_manager)
     version: str | None = None
     try:
-        response = await session.execute_write(write, request, RetryOn.REFUSED)
+        response = await session.execute_write(write, RetryOn.REFUSED)
     except FieldManagerConflict as error:
         if may_take_over and names_former_manager(str(error)):
             version = await _take_over(session, write, subresource)
@@ -359,15 +359,13 @@ async def apply(
             raise
     else:
         if may_take_over and names_former_manager(response.body):
-            version = await _take_over(session, write, subresource, decode(request, response))
+            version = await _take_over(session, write, subresource, decode(write.request, response))
         if version is None:
-            return session.accept(write, kind, request, response)
+            return session.accept(write, kind, response)
     # The same apply again: it removes what the manager owns now and does not specify.
     if resource_version:
         document["metadata"]["resourceVersion"] = version
-    request = replace(request, body=encode(document))
-    response = await session.execute_write(write, request, RetryOn.REFUSED)
-    return session.accept(write, kind, request, response)
+    return await session.store(replace(write, request=replace(write.request, body=encode(document))), kind)
 
 
 async def _take_over(
