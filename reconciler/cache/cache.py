@@ -7,7 +7,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType, TracebackType
 from typing import Self
 
@@ -205,7 +205,7 @@ class Cache:
     def _existing(self, scope: Scope) -> Informer | None:
         found = self._informers.get(scope)
         if found is None and scope.metadata_only:
-            found = self._informers.get(scope.with_whole_objects())
+            found = self._informers.get(replace(scope, metadata_only=False))
         return found
 
     def _add(self, scope: Scope, resource: ResourceType | None) -> Informer:
@@ -255,7 +255,7 @@ class Cache:
 
     def _find(self, gvk: GroupVersionKind, namespace: str | None) -> Informer:
         informers = [informer for informer in self._informers.values() if informer.gvk == gvk]
-        whole = [informer for informer in informers if informer.scope.whole]
+        whole = [informer for informer in informers if not informer.scope.metadata_only]
         covering = [informer for informer in whole if namespace is None or informer.covers(namespace)]
         plain = [informer for informer in covering if not informer.scope.has_selector]
         found = min(plain, key=_narrowness, default=None)

@@ -9,7 +9,7 @@ import msgspec
 from pydantic import BaseModel
 
 from reconciler._core.wire import JSONObject
-from reconciler.meta import GroupVersionKind, Request, ResourceType, request_of, set_controller_reference
+from reconciler.meta import GroupVersionKind, Request, request_of, set_controller_reference
 from reconciler.meta.metadata import gvk_of
 from reconciler.meta.scalars import encodable
 from reconciler.objects import KindLike, TypedObject, Unstructured, is_built_in_object, to_document
@@ -250,17 +250,6 @@ def split_kind_or_key(given: KindLike | TypedObject | ObjectLike) -> tuple[KindL
         return given.gvk, given.key
     kind, document = split_kind_or_object(given)
     return kind, None if document is None else request_of(document)
-
-
-def object_path(resource: ResourceType, name: str, namespace: str | None, subresource: str | None = None) -> str:
-    """Return the path of an object or its subresource, percent-encoded.
-
-    Raises:
-        ValueError: the name, or the namespace of a namespaced kind, is missing or invalid; see `meta.path_segment`.
-    """
-    if not name:
-        raise ValueError(f"{resource.gvk.kind} needs a name, not {name!r}")
-    return resource.path(name, namespace, subresource)
 
 
 def query_pairs(query: Query) -> list[tuple[str, str]]:

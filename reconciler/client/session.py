@@ -19,7 +19,6 @@ from reconciler.client.requests import (
     ObjectLike,
     Query,
     answer_kind,
-    object_path,
     query_pairs,
 )
 from reconciler.client.responses import decode
@@ -205,8 +204,14 @@ class ClientSession:
     def object_path(
         self, resource: ResourceType, name: str, namespace: str | None, subresource: str | None = None
     ) -> str:
-        """Return the path of an object or of its subresource."""
-        return object_path(resource, name, self.options.namespace_for(resource, namespace), subresource)
+        """Return the path of an object or of its subresource, percent-encoded.
+
+        Raises:
+            ValueError: the name, or the namespace of a namespaced kind, is missing or invalid; see `path_segment`.
+        """
+        if not name:
+            raise ValueError(f"{resource.gvk.kind} needs a name, not {name!r}")
+        return resource.path(name, self.options.namespace_for(resource, namespace), subresource)
 
     def collection_path(self, resource: ResourceType, namespace: str | None) -> str:
         """Return the path of a collection."""

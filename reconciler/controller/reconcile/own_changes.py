@@ -57,7 +57,7 @@ def _is_changed(informer: Informer, before: CachedObject | None, request: Reques
     if before.version == after.version:
         return False
     with contextlib.suppress(InvalidObject):
-        return not informer.scope.whole or _desired(before) != _desired(after)
+        return informer.scope.metadata_only or _desired(before) != _desired(after)
     return True
 
 
