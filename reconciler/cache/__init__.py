@@ -16,42 +16,22 @@ Guarantees:
 * A process reads its own writes, even before the watch delivers them.
 """
 
-from reconciler.cache.cache import Cache, CacheStatistics
+from reconciler.cache.cache import Cache
 from reconciler.cache.cached_client import CachedClient
-from reconciler.cache.decoding import cached_object
-from reconciler.cache.errors import CacheNotSynced, Failure, NotCached
-from reconciler.cache.handlers import Handler, HandlerRegistration
-from reconciler.cache.informer import Informer, InformerStatistics
-from reconciler.cache.object import CachedObject, CachedOwner, CacheEvent, EventType
-from reconciler.cache.overlay import OverlayStatistics
-from reconciler.cache.scope import HashRange, LabelSelector, Partition, Scope, Transform
-from reconciler.cache.store import Store, StoreStatistics, owner_uids
-from reconciler.cache.watch import ReflectorStatistics
+from reconciler.cache.scope import LabelSelector, Transform
+from reconciler.cache.store import CachedObject, CacheEvent, EventType, Store, owner_uids
+from reconciler.cache.watch import CacheNotSynced, NotCached
 
 __all__ = [
     "Cache",
     "CacheEvent",
     "CacheNotSynced",
-    "CacheStatistics",
     "CachedClient",
     "CachedObject",
-    "CachedOwner",
     "EventType",
-    "Failure",
-    "Handler",
-    "HandlerRegistration",
-    "HashRange",
-    "Informer",
-    "InformerStatistics",
     "LabelSelector",
     "NotCached",
-    "OverlayStatistics",
-    "Partition",
-    "ReflectorStatistics",
-    "Scope",
     "Store",
-    "StoreStatistics",
     "Transform",
-    "cached_object",
     "owner_uids",
 ]

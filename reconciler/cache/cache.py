@@ -7,23 +7,21 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType, TracebackType
 from typing import Self
 
 from reconciler.cache.decoding import version_in
-from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer, InformerStatistics
 from reconciler.cache.overlay import Baseline
 from reconciler.cache.scope import Partition, Scope, Transform, format_labels
 from reconciler.cache.store import DocumentValues, field_values, refuse_coroutine_function
+from reconciler.cache.watch import CacheNotSynced, NotCached
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
-
-__all__ = ["Cache", "CacheStatistics"]
 
 _logger = logging.getLogger("reconciler.cache")
 
@@ -207,7 +205,7 @@ class Cache:
     def _existing(self, scope: Scope) -> Informer | None:
         found = self._informers.get(scope)
         if found is None and scope.metadata_only:
-            found = self._informers.get(scope.with_whole_objects())
+            found = self._informers.get(replace(scope, metadata_only=False))
         return found
 
     def _add(self, scope: Scope, resource: ResourceType | None) -> Informer:
@@ -231,7 +229,7 @@ class Cache:
 
     def _check_streams(self, streams: int) -> None:
         """Raise if the client cannot keep so many watches open: the last ones would wait for a connection forever."""
-        limit = self._client.session.max_streams
+        limit = self._client.session.connection.max_streams
         if limit is not None and streams > limit:
             raise ConfigurationError(
                 f"the cache would open {streams} watches, one for each kind and namespace, but the client has a "
@@ -257,7 +255,7 @@ class Cache:
 
     def _find(self, gvk: GroupVersionKind, namespace: str | None) -> Informer:
         informers = [informer for informer in self._informers.values() if informer.gvk == gvk]
-        whole = [informer for informer in informers if informer.scope.whole]
+        whole = [informer for informer in informers if not informer.scope.metadata_only]
         covering = [informer for informer in whole if namespace is None or informer.covers(namespace)]
         plain = [informer for informer in covering if not informer.scope.has_selector]
         found = min(plain, key=_narrowness, default=None)

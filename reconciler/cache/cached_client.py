@@ -7,18 +7,18 @@ from typing import Any, TypeVar, Unpack, overload
 
 from reconciler._core.cycle import current_cycle
 from reconciler.cache.cache import Cache
-from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer
-from reconciler.cache.object import CachedObject
 from reconciler.cache.overlay import OverlayExpired
 from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
-from reconciler.client import Client, InvalidItem, ListOptions, ListResult, Selector
+from reconciler.cache.store import CachedObject
+from reconciler.cache.watch import CacheNotSynced, NotCached
+from reconciler.client import Client, ListResult
+from reconciler.client.requests import ListOptions, Selector
+from reconciler.client.responses import InvalidItem
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.meta.scalars import parse_version
 from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, gvk_from
-
-__all__ = ["CachedClient"]
 
 READ_TIMEOUT = 30.0
 """Seconds that a read waits for the initial list of its kind."""
@@ -256,7 +256,7 @@ def _not_found(resource: ResourceType, request: Request) -> NotFound:
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
-            "status": "Failure",
+            "status": "WatchFailure",
             "message": message,
             "reason": "NotFound",
             "details": {key: value for key, value in details.items() if value},

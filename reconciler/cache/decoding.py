@@ -18,29 +18,12 @@ import msgspec
 
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_array, json_members, json_parts
-from reconciler.cache.object import CachedObject, CachedOwner
 from reconciler.cache.scope import HashRange, Transform
+from reconciler.cache.store import CachedObject, CachedOwner
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import GroupVersionKind, Request, Version
 from reconciler.meta.metadata import gvk_of, name_of
 from reconciler.meta.scalars import parse_version
-
-__all__ = [
-    "ListPage",
-    "LoopTurns",
-    "Transform",
-    "WatchLine",
-    "WireReader",
-    "WriteAnswer",
-    "cached_object",
-    "decode_line",
-    "decode_list",
-    "read_answer",
-    "read_bookmark",
-    "split_list",
-    "version_in",
-]
-
 
 _MANAGED_FIELDS = b'"managedFields":'
 
@@ -59,7 +42,7 @@ _OBJECT = 5_000
 _logger = logging.getLogger("reconciler.cache")
 
 
-class _Metadata(msgspec.Struct, rename="camel", gc=False):
+class _HeadMetadata(msgspec.Struct, rename="camel", gc=False):
     name: str = ""
     namespace: str | None = None
     uid: str = ""
@@ -73,11 +56,11 @@ class _Metadata(msgspec.Struct, rename="camel", gc=False):
     managed_fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_METADATA_FIELDS = tuple(field.encode_name for field in msgspec.structs.fields(_Metadata))
+_METADATA_FIELDS = tuple(field.encode_name for field in msgspec.structs.fields(_HeadMetadata))
 
 
 class _Head(msgspec.Struct, rename="camel", gc=False):
-    metadata: _Metadata
+    metadata: _HeadMetadata
     api_version: str = ""
     kind: str = ""
 
@@ -304,7 +287,7 @@ class WireReader:
         level = logging.WARNING if self.unexpected == 1 else logging.DEBUG
         _logger.log(level, "%s: ignoring %s sent by the server: %s", self._gvk, what, reason)
 
-    def _transformed(self, transform: Transform, metadata: _Metadata, data: bytes) -> CachedObject:
+    def _transformed(self, transform: Transform, metadata: _HeadMetadata, data: bytes) -> CachedObject:
         try:
             document = transform(msgspec.json.decode(data))
             _restore_identity(document, metadata, self._gvk)
@@ -336,9 +319,9 @@ def _decode_head_leniently(text: bytes) -> _Head:
         members = json_members(text, "kind", "metadata")
         fields = json_members(members.get("metadata", b"{}"), *_METADATA_FIELDS)
     except ValueError:
-        return _Head(_Metadata())
-    metadata = _Metadata()
-    for field in msgspec.structs.fields(_Metadata):
+        return _Head(_HeadMetadata())
+    metadata = _HeadMetadata()
+    for field in msgspec.structs.fields(_HeadMetadata):
         if (value := fields.get(field.encode_name)) is not None:
             with contextlib.suppress(*UNDECODABLE):
                 read = (
@@ -360,7 +343,7 @@ def _raw_metadata(raw: msgspec.Raw | bytes) -> bytes:
         return json_members(bytes(raw), "metadata")["metadata"]
 
 
-def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> CachedObject:
+def _build(metadata: _HeadMetadata, data: bytes, problem: str | None = None) -> CachedObject:
     namespace, labels = metadata.namespace, metadata.labels
     if labels and len(labels) <= _SHARED_LABELS:
         labels = _shared(tuple(labels.items()))
@@ -406,7 +389,7 @@ def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...])
     return msgspec.json.encode(document)
 
 
-def _restore_identity(document: JSONObject, metadata: _Metadata, gvk: GroupVersionKind) -> None:
+def _restore_identity(document: JSONObject, metadata: _HeadMetadata, gvk: GroupVersionKind) -> None:
     kept = document.setdefault("metadata", {})
     kept |= {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version}
     if metadata.namespace:

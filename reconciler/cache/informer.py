@@ -12,23 +12,26 @@ import msgspec
 
 from reconciler._core.cancellation import FAILURES
 from reconciler.cache.decoding import WireReader, read_answer
-from reconciler.cache.errors import BackoffManager, CacheNotSynced, Failure
-from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, unchanged
-from reconciler.cache.object import CacheEvent, EventType
+from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, Sink, unchanged
 from reconciler.cache.overlay import Baseline, ListBaseline, Overlay, OverlayStatistics
-from reconciler.cache.reflector import Reflector, Source
-from reconciler.cache.scope import HashRange, Scope
-from reconciler.cache.sink import StoreSink
-from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
-from reconciler.cache.watch import ReflectorStatistics
+from reconciler.cache.reflector import Reflector
+from reconciler.cache.scope import Scope
+from reconciler.cache.store import (
+    CacheEvent,
+    EventType,
+    Store,
+    StoreStatistics,
+    WritableStore,
+    refuse_coroutine_function,
+)
+from reconciler.cache.watch import BackoffManager, CacheNotSynced, ReflectorStatistics, WatchFailure
 from reconciler.client import ListResult
+from reconciler.client.session import ClientSession
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
-from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
+from reconciler.meta import Request, ResourceType, Version
 from reconciler.meta.scalars import parse_version
 from reconciler.objects import Unstructured
-
-__all__ = ["Informer", "InformerStatistics"]
 
 _logger = logging.getLogger("reconciler.cache")
 
@@ -89,11 +92,17 @@ class Informer:
         list_in_pages: as in `Cache`.
         clock: default: the current clock.
         rng: source of jitter.
+
+    Attributes:
+        scope: what is watched: the informer's identity.
+        gvk: the kind.
+        store: the objects as the watch delivered them; own writes appear when the watch delivers them.
+        overlay: the store with this process's own writes laid over it.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: ClientSession,
         scope: Scope,
         *,
         resolve: Callable[[], Awaitable[ResourceType]],
@@ -104,7 +113,8 @@ class Informer:
         rng: random.Random,
     ) -> None:
         self._source = source
-        self._scope = scope
+        self.scope = scope
+        self.gvk = scope.gvk
         self._stores_answers_unchanged = not scope.is_filtered and scope.partition is None and scope.transform is None
         self._resource_type = resolve
         self._clock = clock or current_clock()
@@ -113,28 +123,25 @@ class Informer:
         self._resource = resource
         self._in_doubt = asyncio.Event()  # whether the kind is still served like that
         self._store = WritableStore()
-        self._overlay = Overlay(self._store, self._progress, clock=self._clock)
+        self.store: Store = self._store
+        self.overlay = Overlay(self._store, self._progress, clock=self._clock)
         self._handlers = Handlers()
-        self._reader = self._new_reader()
-        self._sinks: dict[str | None, StoreSink] = {}
+        self._reader = WireReader(
+            scope.gvk,
+            metadata_only=scope.metadata_only,
+            managed_fields=scope.managed_fields,
+            transform=scope.transform,
+            hashes=scope.hashes,
+        )
+        self._sinks: dict[str | None, Sink] = {}
         self._reflectors: list[Reflector] = []
         self._synced = asyncio.Event()
-        self._discovery_failure: Failure | None = None
+        self._discovery_failure: WatchFailure | None = None
         self._restart_callbacks: list[Callable[[], None]] = []
         self._restart_errors = 0
         self._refreshing: asyncio.Task[None] | None = None
         self._resync = Resync(self._store, self._handlers, rng=rng)
         self._resync.every(resync)
-
-    @property
-    def scope(self) -> Scope:
-        """Return what is watched: the informer's identity."""
-        return self._scope
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the kind."""
-        return self._scope.gvk
 
     def covers(self, namespace: str | None) -> bool:
         """Return whether a namespace's objects are watched.
@@ -142,7 +149,7 @@ class Informer:
         None asks for a cluster-scoped kind, or for all namespaces.
         """
         clustered = self._resource is not None and not self._resource.namespaced
-        return clustered or self._scope.covers(namespace)
+        return clustered or self.scope.covers(namespace)
 
     def version(self, namespace: str | None = None) -> str:
         """Return the version that the watch has reached in a namespace, or in all; ``""`` before the first list.
@@ -164,18 +171,8 @@ class Informer:
             CacheNotSynced: the server has not served it so far.
         """
         if self._resource is None:
-            raise CacheNotSynced(f"{self._scope.gvk} was not discovered yet: {self.problem}")
+            raise CacheNotSynced(f"{self.gvk} was not discovered yet: {self.problem}")
         return self._resource
-
-    @property
-    def store(self) -> Store:
-        """Return the objects as the watch delivered them; own writes appear when the watch delivers them."""
-        return self._store
-
-    @property
-    def overlay(self) -> Overlay:
-        """Return the store with this process's own writes laid over it."""
-        return self._overlay
 
     @property
     def synced(self) -> bool:
@@ -214,7 +211,7 @@ class Informer:
         Raises:
             CacheNotSynced: the timeout expired.
         """
-        baseline = self._overlay.list_baseline()
+        baseline = self.overlay.list_baseline()
         try:
             async with asyncio.timeout(timeout):
                 if self._reflectors:
@@ -223,7 +220,7 @@ class Informer:
                     await self._synced.wait()
         except TimeoutError:
             raise CacheNotSynced(f"not refreshed after {timeout:g} s: {self.problem}") from None
-        self._overlay.record_refresh(baseline)
+        self.overlay.record_refresh(baseline)
 
     async def catch_up(self, timeout: float) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Join the `refresh` in progress, or start one: each call of `refresh` itself starts the list again.
@@ -237,7 +234,7 @@ class Informer:
             CacheNotSynced: the timeout expired.
         """
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self.refresh(timeout), name=f"refresh of {self._scope}")
+            self._refreshing = asyncio.create_task(self.refresh(timeout), name=f"refresh of {self.scope}")
         await asyncio.shield(self._refreshing)
 
     def restart_first_lists(self) -> None:
@@ -254,7 +251,7 @@ class Informer:
             reflector.relist()
 
     @property
-    def last_error(self) -> Failure | None:
+    def last_error(self) -> WatchFailure | None:
         """Return the last failure; None while all is well."""
         failures = [reflector.last_failure for reflector in self._reflectors if reflector.last_failure is not None]
         return max(failures, key=lambda failure: failure.at, default=self._discovery_failure)
@@ -263,7 +260,7 @@ class Informer:
     def problem(self) -> str:
         """Return why the informer is not synced, as far as known, as text."""
         failure = self.last_error
-        return str(failure) if failure is not None else f"{self._scope}: no response yet"
+        return str(failure) if failure is not None else f"{self.scope}: no response yet"
 
     def add_handler(self, handler: Handler, *, existing: bool = True) -> HandlerRegistration:
         """Add a handler for all changes; it first receives the existing objects as ADDED with ``initial=True``.
@@ -332,36 +329,36 @@ class Informer:
         if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the response once, not twice
             cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:
-                self._overlay.record_write(cached, baseline)
+                self.overlay.record_write(cached, baseline)
                 return
         seen = read_answer(answer)
         if seen is None or seen.kind not in (self.gvk.kind, "Status"):
             return
         if seen.deletes(verb):
             version = seen.metadata.resource_version if seen.kind == self.gvk.kind else ""
-            self._overlay.record_deletion(request, seen.uid, parse_version(version) if version else None, baseline)
+            self.overlay.record_deletion(request, seen.uid, parse_version(version) if version else None, baseline)
         elif seen.kind == self.gvk.kind:
             self._lay_over(answer, baseline)
 
     def _lay_over(self, answer: bytes, baseline: Baseline | None) -> None:
-        if self._scope.is_filtered:
+        if self.scope.is_filtered:
             # The server's selector sees the stored object, not the transformed one.
-            plain = WireReader(self._scope.gvk).read(answer)
+            plain = WireReader(self.gvk).read(answer)
             if plain is None:
                 return
-            if self._scope.excludes(plain):
-                self._overlay.record_departure(plain, baseline)
+            if self.scope.excludes(plain):
+                self.overlay.record_departure(plain, baseline)
                 return
-            if not self._scope.selects(plain):
+            if not self.scope.selects(plain):
                 return
         cached = self._reader.read(answer)
         if cached is not None:
-            self._overlay.record_write(cached, baseline)
+            self.overlay.record_write(cached, baseline)
 
     def record_list(self, found: ListResult[Unstructured], baseline: ListBaseline) -> None:
         """Record what the server has in a namespace, or under one name; see `Overlay.record_list`."""
         read = [self._reader.read(msgspec.json.encode(dict(one)), report=False) for one in found]
-        self._overlay.record_list(
+        self.overlay.record_list(
             parse_version(found.resource_version),
             [cached for cached in read if cached is not None],
             {one.key for one in found} | {one.key for one in found.invalid},
@@ -372,7 +369,7 @@ class Informer:
         """Return the informer's counters."""
         done = [reflector.statistics() for reflector in self._reflectors]
         return InformerStatistics(
-            scope=str(self._scope),
+            scope=str(self.scope),
             synced=self.synced,
             handlers=len(self._handlers),
             events=self._handlers.events,
@@ -387,7 +384,7 @@ class Informer:
                 **{name.name: sum(getattr(one, name.name) for one in done) for name in fields(ReflectorStatistics)}
             ),
             store=self._store.statistics(),
-            overlay=self._overlay.statistics(),
+            overlay=self.overlay.statistics(),
             last_error=None if self.last_error is None else str(self.last_error),
         )
 
@@ -416,14 +413,27 @@ class Informer:
             self._source.forget(resource)
             found = await self._discover()
             if (found.plural, found.namespaced) != (resource.plural, resource.namespaced):
-                _logger.warning("%s: the kind is served as %s now; starting again", self._scope, found.plural)
+                _logger.warning("%s: the kind is served as %s now; starting again", self.scope, found.plural)
                 return found
 
     def _prepare(self, resource: ResourceType) -> None:
         namespaces: tuple[str | None, ...] = (None,)
-        if resource.namespaced and self._scope.namespaces is not None:
-            namespaces = self._scope.namespaces
-        self._sinks = {namespace: self._sink(namespace, resource) for namespace in namespaces}
+        if resource.namespaced and self.scope.namespaces is not None:
+            namespaces = self.scope.namespaces
+        self._sinks = {
+            namespace: Sink(
+                namespace,
+                store=self._store,
+                overlay=self.overlay,
+                handlers=self._handlers,
+                filtered=self.scope.is_filtered,
+                namespaced=resource.namespaced,
+                on_other_scope=self._in_doubt.set,
+                on_listed=self._check_synced,
+                on_restart=self._notify_restart,
+            )
+            for namespace in namespaces
+        }
         self._reflectors = [
             Reflector(
                 self._source,
@@ -431,9 +441,9 @@ class Informer:
                 namespace,
                 sink=sink,
                 reader=self._reader,
-                selectors=self._scope.selectors(),
-                metadata_only=self._scope.metadata_only,
-                sharded=self._hashes is not None,
+                selectors=self.scope.selectors(),
+                metadata_only=self.scope.metadata_only,
+                sharded=self.scope.hashes is not None,
                 in_pages=self._list_in_pages,
                 on_not_served=self._in_doubt.set,
                 clock=self._clock,
@@ -448,7 +458,7 @@ class Informer:
             try:
                 resource = await self._resource_type()
             except Exception as error:  # noqa: BLE001 - the kind may be installed later, the server may come back
-                self._discovery_failure = Failure(f"discover {self._scope.gvk}", error, self._clock.now())
+                self._discovery_failure = WatchFailure(f"discover {self.gvk}", error, self._clock.now())
                 delay = backoff.delay(error)
                 backoff.log(self._discovery_failure, delay)
                 await asyncio.sleep(delay)
@@ -456,46 +466,19 @@ class Informer:
                 self._discovery_failure = None
                 return resource
 
-    def _new_reader(self) -> WireReader:
-        scope = self._scope
-        return WireReader(
-            scope.gvk,
-            metadata_only=scope.metadata_only,
-            managed_fields=scope.managed_fields,
-            transform=scope.transform,
-            hashes=self._hashes,
-        )
-
-    @property
-    def _hashes(self) -> HashRange | None:
-        return self._scope.partition.hashes if self._scope.partition is not None else None
-
-    def _sink(self, namespace: str | None, resource: ResourceType) -> StoreSink:
-        return StoreSink(
-            namespace,
-            store=self._store,
-            overlay=self._overlay,
-            handlers=self._handlers,
-            filtered=self._scope.is_filtered,
-            namespaced=resource.namespaced,
-            on_other_scope=self._in_doubt.set,
-            on_listed=self._check_synced,
-            on_restart=self._notify_restart,
-        )
-
     def _check_synced(self) -> None:
         if all(sink.version is not None for sink in self._sinks.values()):
             self._synced.set()
 
     def _notify_restart(self) -> None:
-        self._overlay.clear()
+        self.overlay.clear()
         for callback in tuple(self._restart_callbacks):
             try:
                 callback()
             except FAILURES as error:
                 self._restart_errors += 1
                 text = describe_error(error)
-                _logger.exception("%s: an on_restart callback failed: %s", self._scope, text)
+                _logger.exception("%s: an on_restart callback failed: %s", self.scope, text)
 
     def _progress(self, request: Request) -> Version | None:
         sink = self._sinks.get(request.namespace) or self._sinks.get(None)

@@ -37,13 +37,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.cache.object import CachedObject
-from reconciler.cache.store import Store
+from reconciler.cache.store import CachedObject, Store
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request, Version
-
-__all__ = ["Baseline", "ListBaseline", "Overlay", "OverlayExpired", "OverlayStatistics"]
-
 
 MAX_AGE = 60.0
 """Seconds that an entry is trusted without confirmation by the watch; after that, the server is asked."""
@@ -85,7 +81,7 @@ class OverlayExpired(Exception):
         self.everything = everything
 
 
-class _Entry(msgspec.Struct, frozen=True, eq=False):
+class _OverlayEntry(msgspec.Struct, frozen=True, eq=False):
     version: Version | None  # None: unknown, and no watch passes it
     since: float
     cached: CachedObject | None = None  # None: no object that this informer watches
@@ -97,7 +93,7 @@ class _Entry(msgspec.Struct, frozen=True, eq=False):
 class Baseline(NamedTuple):
     """The entry and the object in the store of a key when a request was sent; the response is newer."""
 
-    entry: _Entry | None = None
+    entry: _OverlayEntry | None = None
     stored: CachedObject | None = None
 
 
@@ -114,13 +110,13 @@ class ListBaseline(NamedTuple):
 
     namespace: str | None
     name: str | None
-    entries: Mapping[Request, _Entry]
+    entries: Mapping[Request, _OverlayEntry]
     unknown: Mapping[str | None, object]
     overflow: object | None
 
 
 class _Listed(NamedTuple):
-    absent: _Entry  # the state of every other key
+    absent: _OverlayEntry  # the state of every other key
     present: Collection[Request]
 
 
@@ -143,7 +139,7 @@ class Overlay:
         self._store = store
         self._progress = progress
         self._clock = clock or current_clock()
-        self._entries: dict[Request, _Entry] = {}  # in the order of the responses
+        self._entries: dict[Request, _OverlayEntry] = {}  # in the order of the responses
         self._listed: dict[str | None, _Listed] = {}  # namespaces that were read completely
         self._unknown: dict[str | None, object] = {}  # namespaces in which any object may have been written
         self._overflow: object | None = None  # stands for all entries that were dropped
@@ -236,7 +232,7 @@ class Overlay:
             listed = self._listed.get(namespace)
             if listed is None or not _reached(listed.absent.version, version):
                 # It hides only what is older than the list, so it needs no confirmation.
-                self._listed[namespace] = _Listed(_Entry(version, since=math.inf), present)
+                self._listed[namespace] = _Listed(_OverlayEntry(version, since=math.inf), present)
             _remove(self._unknown, {namespace: baseline.unknown.get(namespace)})
 
     def record_refresh(self, baseline: ListBaseline) -> None:
@@ -306,7 +302,7 @@ class Overlay:
         laid_over = (entry.cached for entry in entries.values())
         return kept + [cached for cached in laid_over if cached is not None and belongs(cached)]
 
-    def _check(self, entries: Mapping[Request, _Entry], namespace: str | None) -> None:
+    def _check(self, entries: Mapping[Request, _OverlayEntry], namespace: str | None) -> None:
         oldest = self._clock.monotonic() - MAX_AGE
         objects = [request for request, entry in entries.items() if not entry.known or entry.since < oldest]
         namespaces = [name for name in self._unknown if namespace in (None, name)]
@@ -330,7 +326,7 @@ class Overlay:
         if isinstance(version, int):
             self.newest = version if self.newest is None else max(self.newest, version)
         before = baseline or Baseline(None, self._store.get(request))
-        entry = _Entry(version, self._clock.monotonic(), cached, known, deleted, before.stored)
+        entry = _OverlayEntry(version, self._clock.monotonic(), cached, known, deleted, before.stored)
         existing = self._current(request)
         if existing is None or existing is before.entry or version is None or _is_newer(entry, existing):
             self._entries.pop(request, None)
@@ -340,7 +336,7 @@ class Overlay:
         elif existing.version is None:
             self.invalidate(request)  # from now on, only a request that is newer than this response, too, ends it
 
-    def _current(self, request: Request) -> _Entry | None:
+    def _current(self, request: Request) -> _OverlayEntry | None:
         """Return the entry of a key that the watch has not passed."""
         entry = self._entries.get(request)
         if entry is not None:
@@ -355,7 +351,7 @@ class Overlay:
             return None
         return None if self._passed(request, listed.absent) else listed.absent
 
-    def _passed(self, request: Request, entry: _Entry) -> bool:
+    def _passed(self, request: Request, entry: _OverlayEntry) -> bool:
         progress, stored = self._progress(request), self._store.get(request)
         if entry.version is None or progress is None or (stored is not None and stored.uid == entry.deleted):
             return False
@@ -363,7 +359,7 @@ class Overlay:
             return _reached(progress, entry.version) or (stored is not None and _reached(stored.version, entry.version))
         return stored is not entry.basis or (stored is not None and stored.version == entry.version)
 
-    def _current_in(self, namespace: str | None) -> dict[Request, _Entry]:
+    def _current_in(self, namespace: str | None) -> dict[Request, _OverlayEntry]:
         found = ((request, self._current(request)) for request in self._requests_in(namespace))
         return {request: entry for request, entry in found if entry is not None}
 
@@ -390,7 +386,7 @@ def _reached(progress: Version | None, version: Version | None) -> bool:
     return isinstance(progress, int) and isinstance(version, int) and progress >= version
 
 
-def _is_newer(entry: _Entry, existing: _Entry) -> bool:
+def _is_newer(entry: _OverlayEntry, existing: _OverlayEntry) -> bool:
     """Return whether an entry is newer than one that was not there when its request was sent."""
     if existing.version is None or (entry.cached is not None and entry.cached.uid == existing.deleted):
         return False

@@ -24,14 +24,24 @@ import dataclasses
 import logging
 import random
 from collections.abc import Callable, Sequence, Sized
-from typing import Protocol
 
 from reconciler._core.cancellation import is_cancelled
 from reconciler.cache.decoding import ListPage, LoopTurns, WireReader, decode_list, split_list
-from reconciler.cache.errors import BackoffManager, Failure, WatchError, action_on, is_behind
-from reconciler.cache.object import CachedObject
-from reconciler.cache.sink import Sink, same_content
-from reconciler.cache.watch import OnListed, Position, ReflectorStatistics, WatchStream, read_lines
+from reconciler.cache.handlers import Sink, same_content
+from reconciler.cache.store import CachedObject
+from reconciler.cache.watch import (
+    BackoffManager,
+    OnListed,
+    Position,
+    ReflectorStatistics,
+    WatchError,
+    WatchFailure,
+    WatchStream,
+    action_on,
+    is_behind,
+    read_lines,
+)
+from reconciler.client.session import ClientSession
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     APIError,
@@ -47,12 +57,8 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.http import HTTPResponse
 from reconciler.meta import ResourceType, Version, is_older
 from reconciler.meta.scalars import parse_version
-
-__all__ = ["Reflector", "Source"]
-
 
 PAGE = 500
 """Objects per page, as in client-go's pager."""
@@ -104,7 +110,7 @@ class Reflector:
 
     def __init__(
         self,
-        source: Source,
+        source: ClientSession,
         resource: ResourceType,
         namespace: str | None,
         *,
@@ -118,7 +124,7 @@ class Reflector:
         clock: Clock | None = None,
         rng: random.Random,
     ) -> None:
-        self.last_failure: Failure | None = None
+        self.last_failure: WatchFailure | None = None
         self.listing: Sized = ()  # the objects of the list in progress, so far
         self._source = source
         self._resource = resource
@@ -498,7 +504,7 @@ class Reflector:
         self._counts.failures += 1
         self._unverified = self._unverified or isinstance(error, (TransportError, ServerError))
         self._reposition(error)
-        self.last_failure = Failure(self._action, error, self._clock.now())
+        self.last_failure = WatchFailure(self._action, error, self._clock.now())
         self._backoff.log(self.last_failure, delay)
         error.__traceback__ = None  # it would keep half a list in memory as long as the failure
         return delay
@@ -519,37 +525,3 @@ class Reflector:
             position.require_list()
             if isinstance(error, NotServed):
                 self._on_not_served()
-
-
-class Source(Protocol):
-    """The part of a client that a reflector uses: one request per call, bytes, typed errors."""
-
-    async def raw_list(
-        self,
-        rt: ResourceType,
-        namespace: str | None = None,
-        query: Sequence[tuple[str, str]] = (),
-        *,
-        metadata_only: bool = False,
-    ) -> bytes:
-        """Return one page of a list."""
-        ...
-
-    async def pages_are_cached(self) -> bool:
-        """Return whether the server answers pages of a list from memory."""
-        ...
-
-    def forget(self, rt: ResourceType) -> None:
-        """Discover the kind again when it is next used."""
-        ...
-
-    async def open_watch(
-        self,
-        rt: ResourceType,
-        namespace: str | None = None,
-        query: Sequence[tuple[str, str]] = (),
-        *,
-        metadata_only: bool = False,
-    ) -> HTTPResponse:
-        """Return an open watch; the caller closes it."""
-        ...

@@ -9,24 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from reconciler._core.wire import JSONObject
-from reconciler.cache.object import CachedObject
+from reconciler.cache.store import CachedObject
 from reconciler.meta import GroupVersionKind, Request
-
-__all__ = [
-    "HashRange",
-    "LabelSelector",
-    "Partition",
-    "Scope",
-    "Transform",
-    "fnv1a",
-    "format_labels",
-    "matches_fields",
-    "parse_fields",
-]
-
 
 Transform = Callable[[JSONObject], JSONObject]
 """Change a decoded object before it is stored, possibly in place. Its name, namespace, uid and version are restored
@@ -80,18 +67,14 @@ class Scope:
         return ",".join(text for text in (self.label_selector, of_partition) if text) or None
 
     @property
+    def hashes(self) -> HashRange | None:
+        """Return the partition's hash range; None for no such condition."""
+        return self.partition.hashes if self.partition is not None else None
+
+    @property
     def is_filtered(self) -> bool:
         """Return whether a live object can leave the watch: its labels or fields may stop matching."""
         return bool(self.labels or self.field_selector)
-
-    @property
-    def whole(self) -> bool:
-        """Return whether complete objects are stored."""
-        return not self.metadata_only
-
-    def with_whole_objects(self) -> Scope:
-        """Return the same scope with complete objects."""
-        return replace(self, metadata_only=False)
 
     def covers(self, namespace: str | None) -> bool:
         """Return whether a namespace is watched; None asks for all namespaces, or for a cluster-scoped kind."""
@@ -110,8 +93,7 @@ class Scope:
 
     def selectors(self) -> list[tuple[str, str]]:
         """Return the selectors as query parameters."""
-        hashes = self.partition.hashes if self.partition is not None else None
-        given = (("labelSelector", self.labels), ("fieldSelector", self.field_selector), ("shardSelector", hashes))
+        given = (("labelSelector", self.labels), ("fieldSelector", self.field_selector), ("shardSelector", self.hashes))
         return [(name, str(text)) for name, text in given if text]
 
     def __str__(self) -> str:

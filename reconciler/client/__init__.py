@@ -14,50 +14,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.client.client import Client
-from reconciler.client.session.answers import InvalidItem, ListResult
-from reconciler.client.session.connection import ClientStatistics
-from reconciler.client.session.requests import (
-    ApplyOptions,
-    DeleteOptions,
-    FieldValidation,
-    ListOptions,
-    ObjectLike,
-    PatchOptions,
-    PatchStrategy,
-    Propagation,
-    Query,
-    Selector,
-    WatchOptions,
-    WriteOptions,
-)
-from reconciler.client.session.retry import Retries, retry_on_conflict
-from reconciler.client.verbs.ensure import Written
-from reconciler.client.verbs.watch import WatchEvent
+from reconciler.client.reads import WatchEvent
+from reconciler.client.requests import FieldValidation
+from reconciler.client.responses import ListResult
+from reconciler.client.retry import Retries, retry_on_conflict
 
 if TYPE_CHECKING:
-    from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
+    from reconciler.client.transport import KubernetesAsyncioTransport
 
 __all__ = [
-    "ApplyOptions",
     "Client",
-    "ClientStatistics",
-    "DeleteOptions",
     "FieldValidation",
-    "InvalidItem",
     "KubernetesAsyncioTransport",
-    "ListOptions",
     "ListResult",
-    "ObjectLike",
-    "PatchOptions",
-    "PatchStrategy",
-    "Propagation",
-    "Query",
     "Retries",
-    "Selector",
     "WatchEvent",
-    "WatchOptions",
-    "WriteOptions",
-    "Written",
     "retry_on_conflict",
 ]
 
@@ -67,6 +38,6 @@ if not TYPE_CHECKING:  # otherwise type checkers accept every name
     def __getattr__(name: str) -> object:
         if name != "KubernetesAsyncioTransport":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
+        from reconciler.client.transport import KubernetesAsyncioTransport
 
         return KubernetesAsyncioTransport

@@ -15,10 +15,15 @@ from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from reconciler._core.field_managers import check_field_manager, program_name
 from reconciler._core.wire import JSONObject
-from reconciler.client.config.configuration import ConfiguredTransport
-from reconciler.client.session.answers import ListResult
-from reconciler.client.session.connection import ClientStatistics, Connection
-from reconciler.client.session.requests import (
+from reconciler.client import reads as _reads
+from reconciler.client import writes as _writes
+from reconciler.client.configuration import ConfiguredTransport
+from reconciler.client.connection import ClientStatistics, Connection
+from reconciler.client.ensure import Ensure, Written
+from reconciler.client.http11 import MAX_BODY
+from reconciler.client.pool import MAX_STREAMS
+from reconciler.client.reads import WatchEvent
+from reconciler.client.requests import (
     ApplyOptions,
     DeleteOptions,
     FieldValidation,
@@ -33,23 +38,14 @@ from reconciler.client.session.requests import (
     WriteOptions,
     split_kind_or_key,
 )
-from reconciler.client.session.retry import Retries
-from reconciler.client.session.session import Options, Session
-from reconciler.client.transport.http11 import MAX_BODY
-from reconciler.client.transport.pool import MAX_STREAMS
-from reconciler.client.verbs import patch as _patch
-from reconciler.client.verbs import read as _read
-from reconciler.client.verbs import watch as _watch
-from reconciler.client.verbs import write as _write
-from reconciler.client.verbs.ensure import Ensure, Written
-from reconciler.client.verbs.status_writer import ClientStatusWriter
-from reconciler.client.verbs.watch import WatchEvent
+from reconciler.client.responses import ListResult
+from reconciler.client.retry import Retries
+from reconciler.client.session import ClientSession, Options
+from reconciler.client.status_writer import ClientStatusWriter
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, TypedObject, Unstructured, from_document
-
-__all__ = ["Client"]
 
 R = TypeVar("R", bound=TypedObject)
 
@@ -92,14 +88,14 @@ class Client:
         rng: source of the jitter; a fresh one by default.
 
     Attributes:
-        session: the internal interface for other parts of this library; see `reconciler.client.session.session`.
+        session: the internal interface for other parts of this library; see `reconciler.client.session`.
 
     Raises:
         TypeError: the transport has no ``send``.
         ValueError: an API server would refuse the field manager.
     """
 
-    session: Session
+    session: ClientSession
 
     def __init__(
         self,
@@ -114,8 +110,8 @@ class Client:
         rng: random.Random | None = None,
     ) -> None:
         _check(transport)
-        credentials = transport.session if isinstance(transport, Client) else transport
-        self.session = Session(
+        credentials = transport.session.connection if isinstance(transport, Client) else transport
+        self.session = ClientSession(
             Connection(
                 transport, credentials=credentials, user_agent=user_agent, retries=retries, clock=clock, rng=rng
             ),
@@ -167,7 +163,7 @@ class Client:
         )
 
     @classmethod
-    def over(cls, session: Session) -> Client:
+    def over(cls, session: ClientSession) -> Client:
         """Return a client over the session of another one; for other parts of this library."""
         client = Client.__new__(Client)
         client.session = session
@@ -299,7 +295,7 @@ class Client:
         Args:
             options: keywords, such as ``label_selector=``; see `ListOptions`.
         """
-        return await _read.list_all(self.session, kind, namespace, metadata_only=False, **options)
+        return await _reads.list_all(self.session, kind, namespace, metadata_only=False, **options)
 
     @overload
     def list_pages(
@@ -324,7 +320,7 @@ class Client:
             Expired: the version expired before the last page was read, usually after five minutes: start again.
                 `list` does so by itself; this method has already yielded some of the objects.
         """
-        return _read.list_pages(self.session, kind, namespace, **options)
+        return _reads.list_pages(self.session, kind, namespace, **options)
 
     async def get_metadata(self, kind: KindLike, name: str, namespace: str | None = None) -> Unstructured:
         """Read only the metadata of an object from the server: no spec, status or data is transferred.
@@ -332,7 +328,7 @@ class Client:
         The result has the object's apiVersion and kind. It can be passed to `delete`. Otherwise the same as `get`.
         Cancellation has no effect on the server.
         """
-        return await _read.get_metadata(self.session, kind, name, namespace)
+        return await _reads.get_metadata(self.session, kind, name, namespace)
 
     async def list_metadata(
         self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
@@ -344,7 +340,7 @@ class Client:
         Args:
             options: keywords, such as ``label_selector=``; see `ListOptions`.
         """
-        return await _read.list_all(self.session, kind, namespace, metadata_only=True, **options)
+        return await _reads.list_all(self.session, kind, namespace, metadata_only=True, **options)
 
     @overload
     def watch(
@@ -368,7 +364,7 @@ class Client:
         Raises:
             Expired: `resource_version` is too old: list again.
         """
-        return _watch.watch(self.session, kind, namespace, **options)
+        return _reads.watch(self.session, kind, namespace, **options)
 
     @overload
     async def wait_for(
@@ -417,14 +413,14 @@ class Client:
             return obj is not None and until(obj)
 
         return cast(
-            "TypedObject", await _watch.wait(self.session, kind, name, namespace, wanted=wanted, timeout=timeout)
+            "TypedObject", await _reads.wait(self.session, kind, name, namespace, wanted=wanted, timeout=timeout)
         )
 
     async def wait_gone(
         self, kind: KindLike, name: str, namespace: str | None = None, *, timeout: float | None
     ) -> None:
         """Wait until no object of this name exists. Otherwise the same as `wait_for`. Cancellation ends the watch."""
-        await _watch.wait(self.session, kind, name, namespace, wanted=lambda obj: obj is None, timeout=timeout)
+        await _reads.wait(self.session, kind, name, namespace, wanted=lambda obj: obj is None, timeout=timeout)
 
     # Writes.
 
@@ -448,7 +444,7 @@ class Client:
             AlreadyExists: the name is taken.
             Invalid: the object failed validation.
         """
-        return await _write.create(self.session, obj, **options)
+        return await _writes.create(self.session, obj, **options)
 
     @overload
     async def update(
@@ -456,13 +452,13 @@ class Client:
     ) -> R: ...
     @overload
     async def update(
-        self, obj: ObjectLike, *, subresource: StatusSubresource | None = None, **options: Unpack[WriteOptions]
+        self, obj: ObjectLike, *, subresource: str | None = None, **options: Unpack[WriteOptions]
     ) -> Unstructured: ...
     async def update(
         self,
         obj: TypedObject | ObjectLike,
         *,
-        subresource: StatusSubresource | None = None,
+        subresource: str | None = None,
         **options: Unpack[WriteOptions],
     ) -> TypedObject | Unstructured:
         """Replace an object and return it as stored. A cancelled call may have replaced it.
@@ -471,7 +467,8 @@ class Client:
         fields that the model does not know survive. The server requires the resourceVersion in the object, if any.
 
         Args:
-            subresource: ``"status"`` writes only the status; None everything else.
+            subresource: ``"status"`` writes only the status, ``"approval"`` or ``"resize"`` what their names say; None
+                everything else.
             options: keywords, such as ``dry_run=``; see `WriteOptions`.
 
         Raises:
@@ -480,7 +477,7 @@ class Client:
             Invalid: the object failed validation.
             OutcomeUnknown: there was no response. Never retried: a second attempt could conflict with the first.
         """
-        return await _write.update(self.session, obj, subresource=subresource, **options)
+        return await _writes.update(self.session, obj, subresource=subresource, **options)
 
     @overload
     async def patch(
@@ -527,7 +524,7 @@ class Client:
             Invalid: the result failed validation, or a ``test`` operation failed.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _patch.patch(self.session, kind, name, namespace, patch=patch, subresource=subresource, **options)
+        return await _writes.patch(self.session, kind, name, namespace, patch=patch, subresource=subresource, **options)
 
     @overload
     async def patch_from(
@@ -578,7 +575,7 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _patch.patch_from(
+        return await _writes.patch_from(
             self.session, base, changed, optimistic_lock=optimistic_lock, subresource=subresource, **options
         )
 
@@ -604,7 +601,7 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _patch.apply(self.session, obj, **options)
+        return await _writes.apply(self.session, obj, **options)
 
     @overload
     async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
@@ -690,7 +687,7 @@ class Client:
             Conflict: the object has another uid or version.
             ValueError: `uid` or `resource_version` is given and is empty.
         """
-        return await _write.delete(self.session, kind_or_obj, name, namespace, **options)
+        return await _writes.delete(self.session, kind_or_obj, name, namespace, **options)
 
     async def delete_all_of(
         self,
@@ -711,7 +708,7 @@ class Client:
             ValueError: a selector is given and is empty, which would delete everything; or the kind is namespaced and
                 no namespace is given, since the API has no such deletion.
         """
-        await _write.delete_all_of(
+        await _writes.delete_all_of(
             self.session,
             kind,
             namespace,
@@ -722,7 +719,7 @@ class Client:
             dry_run=dry_run,
         )
 
-    # Subresources with a kind of their own. `patch` serves them too, and `update` and `apply` serve the status.
+    # Subresources with a kind of their own. `patch` changes them; `update` serves those whose body is the object.
 
     async def get_subresource(
         self, kind: KindLike, name: str, namespace: str | None = None, *, subresource: str
@@ -741,7 +738,7 @@ class Client:
         namespace: str | None = None,
         *,
         subresource: str,
-        body: _write.Body,
+        body: _writes.Body,
         **options: Unpack[WriteOptions],
     ) -> Unstructured:
         """POST to a subresource: ``"eviction"``, ``"token"``, ``"binding"``. A cancelled call may have done it.
@@ -756,71 +753,8 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _write.write_subresource(
-            self.session, "create", kind, name, namespace, subresource=subresource, body=body, **options
-        )
-
-    async def update_subresource(
-        self,
-        kind: KindLike,
-        name: str,
-        namespace: str | None = None,
-        *,
-        subresource: str,
-        body: _write.Body,
-        **options: Unpack[WriteOptions],
-    ) -> Unstructured:
-        """PUT to a subresource, such as ``"scale"`` or ``"approval"``. A cancelled call may have done it.
-
-        Args:
-            kind: the kind of the object, not of the body.
-            body: a Scale; for ``"approval"`` the whole object. The server requires the resourceVersion in it, if any.
-            options: keywords, such as ``dry_run=``; see `WriteOptions`.
-
-        Raises:
-            Conflict: the resourceVersion in the body is not the stored one.
-            NotFound: the object or the subresource does not exist.
-            OutcomeUnknown: there was no response. Never retried.
-        """
-        return await _write.write_subresource(
-            self.session, "update", kind, name, namespace, subresource=subresource, body=body, **options
-        )
-
-    async def apply_subresource(
-        self,
-        kind: KindLike,
-        name: str,
-        namespace: str | None = None,
-        *,
-        subresource: str,
-        body: _write.Body,
-        force: bool = True,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-    ) -> Unstructured:
-        """Apply to a subresource with a kind of its own, such as ``"scale"``. A cancelled call may have done it.
-
-        Args:
-            kind: the kind of the object, not of the body.
-            subresource: its name in the path. For ``"status"`` there is `apply`.
-            body: all fields that this manager must own, with apiVersion and kind.
-            force: take over fields that other managers own. True by default; False raises `FieldManagerConflict`.
-
-        Raises:
-            FieldManagerConflict: `force` is False and another manager owns a field.
-            NotFound: the object or the subresource does not exist.
-            OutcomeUnknown: there was no response. Never retried.
-        """
-        return await _write.apply_subresource(
-            self.session,
-            kind,
-            name,
-            namespace,
-            subresource=subresource,
-            body=body,
-            force=force,
-            dry_run=dry_run,
-            field_manager=field_manager,
+        return await _writes.create_subresource(
+            self.session, kind, name, namespace, subresource=subresource, body=body, **options
         )
 
     # Everything else.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
-from reconciler.cache import Cache, CachedClient, CacheStatistics
+from reconciler.cache import Cache, CachedClient
+from reconciler.cache.cache import CacheStatistics
 from reconciler.client import Client, Retries
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Controller, ControllerKeywords, ControllerOptions, ControllerStatistics, Reconciler

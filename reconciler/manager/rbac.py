@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from reconciler._core.wire import JSONObject
-from reconciler.cache import CacheNotSynced, Informer
+from reconciler.cache import CacheNotSynced
+from reconciler.cache.informer import Informer
 from reconciler.controller import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection

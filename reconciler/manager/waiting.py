@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from reconciler.cache import Informer
+from reconciler.cache.informer import Informer
 from reconciler.controller import Controller
 from reconciler.errors import (
     Forbidden,

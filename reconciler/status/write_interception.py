@@ -146,7 +146,7 @@ def _read_own(request: Any) -> Any:
 
 _SEND_METHODS = (
     # Before the libraries below, since it also talks to a server in its own process.
-    _SendMethod("reconciler.client.session.connection", "Connection", "send", True, _read_own),
+    _SendMethod("reconciler.client.connection", "Connection", "send", True, _read_own),
     _SendMethod("urllib3.connectionpool", "HTTPConnectionPool", "urlopen", False, _read_urllib3),  # requests, too
     _SendMethod("aiohttp.client", "ClientSession", "_request", True, _read_aiohttp),
     _SendMethod("httpx._client", "Client", "send", False, _read_httpx),

@@ -26,7 +26,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.cache import decoding as _wire
 from reconciler.cache import watch as _session
-from reconciler.client.verbs import status_writer as _status_writer
+from reconciler.client import status_writer as _status_writer
 from reconciler.controller import Controller
 from reconciler.meta import Request
 from reconciler.notification import Message, NotificationReconciler, NotificationRequest

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import UNDECODABLE
-from reconciler.cache import CachedObject, cached_object
-from reconciler.cache.decoding import WireReader
+from reconciler.cache import CachedObject
+from reconciler.cache.decoding import WireReader, cached_object
 from reconciler.cache.reflector import Reflector
 from reconciler.errors import error_from_response
 from reconciler.http import HTTPResponse

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
-from reconciler.cache import Cache, CachedObject, CacheEvent, CacheNotSynced, EventType, Informer
+from reconciler.cache import Cache, CachedObject, CacheEvent, CacheNotSynced, EventType
+from reconciler.cache.informer import Informer
 from reconciler.client import Client
 from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler._core.wire import json_elements, json_members
-from reconciler.cache import CachedObject, CachedOwner, CacheEvent, EventType, cached_object
-from reconciler.cache.decoding import WireReader, decode_line, decode_list, split_list
+from reconciler.cache import CachedObject, CacheEvent, EventType
+from reconciler.cache.decoding import WireReader, cached_object, decode_line, decode_list, split_list
+from reconciler.cache.store import CachedOwner
 from reconciler.http import LineSplitter
 from reconciler.meta import Request
 from reconciler.objects import InvalidObject

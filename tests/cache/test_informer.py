@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType, Informer, Scope
+from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
+from reconciler.cache.informer import Informer
+from reconciler.cache.scope import Scope
 from reconciler.errors import NotServed
 from reconciler.meta import Request, ResourceType
 from tests.cache.scripted import (

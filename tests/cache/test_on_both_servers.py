@@ -11,7 +11,8 @@ import pytest
 
 from reconciler import Client
 from reconciler.apiserver import APIServer
-from reconciler.cache import Cache, CachedClient, CachedObject, CacheEvent, EventType, Informer, owner_uids
+from reconciler.cache import Cache, CachedClient, CachedObject, CacheEvent, EventType, owner_uids
+from reconciler.cache.informer import Informer
 from reconciler.errors import NotFound
 from reconciler.meta import Request
 from reconciler.objects import Model, Resource

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.cache import Cache, CachedClient, Informer
+from reconciler.cache import Cache, CachedClient
+from reconciler.cache.informer import Informer
 from reconciler.client import Client
 from reconciler.errors import NotFound
 from tests.controller.test_unreadable import CRD, crate

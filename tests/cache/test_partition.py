@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
-from reconciler.cache import Cache, CachedClient, HashRange, Informer, Partition
-from reconciler.cache.scope import fnv1a
+from reconciler.cache import Cache, CachedClient
+from reconciler.cache.informer import Informer
+from reconciler.cache.scope import HashRange, Partition, fnv1a
 from reconciler.client import Client
 from reconciler.errors import NotFound
 from reconciler.meta import Request

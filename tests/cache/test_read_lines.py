@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reconciler.cache.errors import WatchError
-from reconciler.cache.watch import read_lines
+from reconciler.cache.watch import WatchError, read_lines
 from reconciler.http import HTTPResponse
 
 pytestmark = pytest.mark.virtual_time

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reconciler.client import Client
-from reconciler.client.config import configuration as _configuration
+from reconciler.client import configuration as _configuration
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request, ResourceType
 

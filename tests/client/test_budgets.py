@@ -16,8 +16,8 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from reconciler import Client, Manager, Model, Request, Resource
 from reconciler.cache import Cache
 from reconciler.client import KubernetesAsyncioTransport
-from reconciler.client.config.settings import ClusterSettings
-from reconciler.client.transport.transport import HTTPTransport
+from reconciler.client.credentials import ClusterSettings
+from reconciler.client.transport import HTTPTransport
 from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse

@@ -18,7 +18,7 @@ import trustme
 from aiohttp import web
 
 from reconciler.client import Client, Retries
-from reconciler.client.config import credentials as _credentials
+from reconciler.client import credentials as _credentials
 from reconciler.errors import NotSent, TransportError, Unauthorized
 from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
 

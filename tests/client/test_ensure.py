@@ -11,7 +11,7 @@ import pytest_asyncio
 from reconciler import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
-from reconciler.client.session.memory import WrittenDocuments
+from reconciler.client.memory import WrittenDocuments
 from reconciler.errors import Conflict, NotServed
 
 pytestmark = pytest.mark.virtual_time

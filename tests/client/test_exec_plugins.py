@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from reconciler.client import Client, Retries
-from reconciler.client.config import credentials as _credentials
-from reconciler.client.config import exec_plugin as _exec
+from reconciler.client import credentials as _credentials
+from reconciler.client import exec_plugin as _exec
 from reconciler.clock import SystemClock, use_clock
 from reconciler.errors import ConfigurationError, NotSent, Unauthorized
 from reconciler.http import HTTPRequest

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.client.config.settings import ClusterSettings
-from reconciler.client.transport.http11 import MalformedResponse, ResponseReader
-from reconciler.client.transport.transport import HTTPTransport
+from reconciler.client.credentials import ClusterSettings
+from reconciler.client.http11 import MalformedResponse, ResponseReader
+from reconciler.client.transport import HTTPTransport
 from reconciler.errors import NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
 from tests.client.test_sockets import OK, Server, serving

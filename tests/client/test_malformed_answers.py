@@ -21,8 +21,8 @@ import pytest
 
 from reconciler import Client, ConditionedStatus, Model, Resource, StatusBatcher
 from reconciler.client import Retries
-from reconciler.client.config.settings import ClusterSettings
-from reconciler.client.transport.transport import HTTPTransport
+from reconciler.client.credentials import ClusterSettings
+from reconciler.client.transport import HTTPTransport
 from reconciler.errors import APIError, InvalidResponse, OutcomeUnknown, ReconcilerError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.objects import InvalidObject

@@ -49,8 +49,6 @@ CALLS: dict[str, Any] = {
     "delete": lambda c, *ns: c.delete(Database, "db1", *ns),
     "get_subresource": lambda c, *ns: c.get_subresource(Database, "db1", *ns, subresource="scale"),
     "create_subresource": lambda c, *ns: c.create_subresource(Database, "db1", *ns, subresource="x", body={}),
-    "update_subresource": lambda c, *ns: c.update_subresource(Database, "db1", *ns, subresource="x", body={}),
-    "apply_subresource": lambda c, *ns: c.apply_subresource(Database, "db1", *ns, subresource="x", body={}),
     "status": lambda c, *ns: c.status_writer(Database, "db1", *ns).write({}),
     "create": lambda c, *ns: c.create(database("db1", *ns)),
     "update": lambda c, *ns: c.update(database("db1", *ns)),
@@ -133,7 +131,7 @@ async def test_the_field_manager_is_the_call_s_or_the_client_s(script: Any, clie
         "update": lambda **o: mine.update(database(namespace="prod"), **o),
         "patch": lambda **o: mine.patch(Database, "db1", "prod", patch={}, **o),
         "apply": lambda **o: mine.apply(database(namespace="prod"), **o),
-        "scale": lambda **o: mine.update_subresource(Database, "db1", "prod", subresource="scale", body={}, **o),
+        "token": lambda **o: mine.create_subresource(Database, "db1", "prod", subresource="token", body={}, **o),
     }
     for verb, call in calls.items():
         for options, expected in (({}, "mine"), ({"field_manager": "other"}, "other")):
@@ -183,7 +181,7 @@ async def test_the_write_of_another_kind_s_subresource_leaves_its_object_in_doub
     await client.patch("apps/v1/Deployment", "d", "prod", patch={}, subresource="scale")
     await client.create_subresource("v1/Pod", "p", "prod", subresource="eviction", body={})
     assert observer.doubts == [Request("d", "prod"), Request("p", "prod")]
-    await client.update_subresource(Database, "db1", "prod", subresource="approval", body=STORED)
+    await client.update(STORED, subresource="approval")
     assert [(verb, key) for verb, key, _ in observer.writes] == [("update", Request("db1", "prod"))]
 
 

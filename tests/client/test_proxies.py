@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from reconciler.client.config.settings import ClusterSettings
-from reconciler.client.transport.transport import HTTPTransport
+from reconciler.client.credentials import ClusterSettings
+from reconciler.client.transport import HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest
 from tests.client.kubeconfigs import SECRET, change, kubeconfig

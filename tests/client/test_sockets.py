@@ -20,9 +20,9 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, Retries
-from reconciler.client.config.kubeconfig import Entry
-from reconciler.client.transport.network import origin_of
-from reconciler.client.transport.transport import Handshake, HTTPTransport
+from reconciler.client.kubeconfig import KubeconfigEntry
+from reconciler.client.network import origin_of
+from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.notification.channels.http_channel import OutgoingRequest
@@ -498,7 +498,7 @@ async def test_virtual_time_is_refused_with_a_reason() -> None:
         Handshake(
             "https://cluster", {"authorization": "hidden"}, ssl.create_default_context(), None, "http://a:hidden@b"
         ),
-        Entry("admin", {"token": "hidden"}, Path("config")),
+        KubeconfigEntry("admin", {"token": "hidden"}, Path("config")),
     ],
     ids=lambda shown: type(shown).__name__,
 )

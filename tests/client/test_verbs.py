@@ -81,7 +81,6 @@ VERBS: dict[str, Callable[[Client, Any, str, str | None], Any]] = {
     "create_subresource": lambda c, kind, name, ns: c.create_subresource(
         kind, name, ns, subresource="eviction", body={}
     ),
-    "update_subresource": lambda c, kind, name, ns: c.update_subresource(kind, name, ns, subresource="scale", body={}),
     "wait_for": lambda c, kind, name, ns: c.wait_for(kind, name, ns, until=bool, timeout=1),
     "wait_gone": lambda c, kind, name, ns: c.wait_gone(kind, name, ns, timeout=1),
     "status": lambda c, kind, name, ns: c.status_writer(kind, name, ns).write({}),
@@ -428,15 +427,14 @@ async def test_a_selector_that_would_select_something_else_is_refused(
 async def test_subresources_with_a_kind_of_their_own(script: Any, client: Client) -> None:
     scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 2}}
     path = "/apis/apps/v1/namespaces/prod/deployments/web/scale"
-    script.answers(scale).answers(scale).answers(scale).answers({"kind": "Status", "status": "Success"}, 201)
+    script.answers(scale).answers(scale).answers({"kind": "Status", "status": "Success"}, 201)
     got = await client.get_subresource("apps/v1/Deployment", "web", "prod", subresource="scale")
     assert got["spec"] == {"replicas": 2}
-    await client.update_subresource("apps/v1/Deployment", "web", "prod", subresource="scale", body=got)
-    assert (script.last.method, script.last.path, script.body) == ("PUT", path, scale)
     patched = await client.patch(
         "apps/v1/Deployment", "web", "prod", patch={"spec": {"replicas": 3}}, subresource="scale"
     )
     assert patched.gvk.kind == "Scale"
+    assert (script.last.method, script.last.path) == ("PATCH", path)
     await client.create_subresource("v1/Pod", "p", "prod", subresource="eviction", body={"kind": "Eviction"})
     assert (script.last.method, script.last.path) == ("POST", "/api/v1/namespaces/prod/pods/p/eviction")
 
@@ -564,10 +562,9 @@ async def test_a_body_of_a_subresource_may_be_a_model(script: Any, client: Clien
 
 
 async def test_apply_to_a_subresource_is_forced_unless_told_otherwise(script: Any, client: Client) -> None:
-    scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 1}}
     for force in (True, False):
-        script.answers(scale)
-        await client.apply_subresource("apps/v1/Deployment", "d", "prod", subresource="scale", body=scale, force=force)
+        script.answers(STORED)
+        await client.apply(STORED, subresource="status", force=force)
         assert (script.last.method, script.query.get("force")) == ("PATCH", "true" if force else None)
         assert script.last.headers["content-type"] == "application/apply-patch+yaml"
 

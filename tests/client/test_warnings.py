@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.client import Client
-from reconciler.client.session.memory import WarningLog, warning_text
+from reconciler.client.memory import WarningLog, warning_text
 from reconciler.http import HTTPRequest
 
 SECRET = {

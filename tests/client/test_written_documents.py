@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.client.session.memory import WrittenDocuments
+from reconciler.client.memory import WrittenDocuments
 from reconciler.meta import equal
 from tests.depth import examples
 

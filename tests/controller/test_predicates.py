@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.cache import CacheEvent, EventType, cached_object
+from reconciler.cache import CacheEvent, EventType
+from reconciler.cache.decoding import cached_object
 from reconciler.controller import (
     Predicate,
     annotations_changed,

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from reconciler._core.cycle import current_cycle
-from reconciler.cache import CacheEvent, EventType, cached_object
+from reconciler.cache import CacheEvent, EventType
+from reconciler.cache.decoding import cached_object
 from reconciler.controller import LOW_PRIORITY, Controller
 from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, quiet

@@ -366,7 +366,7 @@ def test_repr_of_owner_mappers():
 
 
 def test_owners_of_a_namespaced_kind_are_in_the_objects_namespace():
-    from reconciler.cache import cached_object
+    from reconciler.cache.decoding import cached_object
 
     primary = ResourceType(GroupVersionKind("example.com", "v1", "Widget"), "widgets", namespaced=True)
     owner = {"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": "u", "controller": True}

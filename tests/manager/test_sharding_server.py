@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from reconciler.apiserver import APIServer
-from reconciler.cache import Cache, HashRange, Partition
+from reconciler.cache import Cache
+from reconciler.cache.scope import HashRange, Partition
 from reconciler.client import Client
 from reconciler.errors import ServerError
 from reconciler.manager import Manager, ShardByIndex

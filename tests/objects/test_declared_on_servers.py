@@ -88,8 +88,7 @@ async def test_scale_and_selectable_fields(admin: Client) -> None:
     await make(admin)
     scale = await admin.get_subresource(Fleet, "f", "default", subresource="scale")
     assert (scale["spec"], scale["status"]) == ({"replicas": 2}, {"replicas": 1, "selector": "app=f"})
-    scale["spec"]["replicas"] = 5
-    await admin.update_subresource(Fleet, "f", "default", subresource="scale", body=scale)
+    await admin.patch(Fleet, "f", "default", patch={"spec": {"replicas": 5}}, subresource="scale")
     assert (await admin.get(Fleet, "f", "default")).spec.replicas == 5
     found = await admin.list(Fleet, "default", field_selector="spec.zone=a,spec.replicas=5")
     assert [one.name for one in found] == ["f"]

@@ -43,7 +43,8 @@ from reconciler import (
 )
 from reconciler.apiserver import APIServer, Delay, Match, Refuse
 from reconciler.cache import CachedClient, CachedObject
-from reconciler.client import Written, retry_on_conflict
+from reconciler.client import retry_on_conflict
+from reconciler.client.ensure import Written
 from reconciler.controller import ChannelSource, ControllerOptions, every_owner
 from reconciler.events import EventRecorder
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -245,9 +246,8 @@ async def client_verbs(client: Client) -> None:
     assert_type(ensured, Database)
     assert_type(done, Written)
     assert_type(await retry_on_conflict(lambda: client.update(db)), Database)
-    scale = await client.get_subresource("apps/v1/Deployment", "d", "prod", subresource="scale")
-    await client.update_subresource("apps/v1/Deployment", "d", "prod", subresource="scale", body=scale)
-    await client.apply_subresource("apps/v1/Deployment", "d", "prod", subresource="scale", body={"spec": {}})
+    assert_type(await client.get_subresource("apps/v1/Deployment", "d", "prod", subresource="scale"), Unstructured)
+    assert_type(await client.patch("apps/v1/Deployment", "d", patch={"spec": {}}, subresource="scale"), Unstructured)
 
 
 async def cached_clients(client: CachedClient) -> None:

@@ -22,8 +22,9 @@ import aiohttp
 from reconciler._core.wire import JSONObject
 from reconciler.cli.operator.endpoint import HINT, EndpointError
 from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
-from reconciler.client import Client, ListOptions
-from reconciler.client.config.configuration import ConfiguredTransport, context_namespace
+from reconciler.client import Client
+from reconciler.client.configuration import ConfiguredTransport, context_namespace
+from reconciler.client.requests import ListOptions
 from reconciler.errors import ConfigurationError, Forbidden, NotFound, ReconcilerError
 from reconciler.manager.election.options import LEASE_ANNOTATIONS
 

@@ -11,7 +11,7 @@ import msgspec
 from reconciler._core.redaction import is_secret_name
 from reconciler._core.wire import UNDECODABLE
 from reconciler.cache import CachedObject, CacheEvent
-from reconciler.client.transport.redaction import excerpt
+from reconciler.client.network import excerpt
 from reconciler.controller.changes.fields import Difference, Item, Path, differences, format_fields
 from reconciler.controller.changes.writers import ManagedFields
 from reconciler.meta import GroupVersionKind, Request, Version

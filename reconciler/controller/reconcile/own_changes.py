@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Mapping
 
 from reconciler._core.wire import JSONObject
-from reconciler.cache import Cache, CachedObject, Informer
+from reconciler.cache import Cache, CachedObject
+from reconciler.cache.informer import Informer
 from reconciler.cache.overlay import Baseline
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.meta import Request, ResourceType
@@ -56,7 +57,7 @@ def _is_changed(informer: Informer, before: CachedObject | None, request: Reques
     if before.version == after.version:
         return False
     with contextlib.suppress(InvalidObject):
-        return not informer.scope.whole or _desired(before) != _desired(after)
+        return informer.scope.metadata_only or _desired(before) != _desired(after)
     return True
 
 

@@ -24,7 +24,9 @@ from reconciler.objects import KindLike, gvk_from
 from reconciler.workqueue import WorkQueue
 
 if TYPE_CHECKING:
-    from reconciler.cache import Cache, HandlerRegistration, Informer, Store
+    from reconciler.cache import Cache, Store
+    from reconciler.cache.handlers import HandlerRegistration
+    from reconciler.cache.informer import Informer
 
 __all__ = ["WatchedInformers"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from reconciler._core.wire import JSONObject
-from reconciler.cache import Informer
+from reconciler.cache.informer import Informer
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 

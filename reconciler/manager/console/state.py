@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
-from reconciler.cache import Informer
+from reconciler.cache.informer import Informer
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.manager.console.samples import Samples

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from reconciler._core.wire import JSONObject
-from reconciler.cache import CachedClient, HashRange, Partition
+from reconciler.cache import CachedClient
+from reconciler.cache.scope import HashRange, Partition
 from reconciler.controller import ShardFilter, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection, lease_namespace

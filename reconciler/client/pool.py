@@ -6,13 +6,10 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 
-from reconciler.client.transport.connection import HTTPConnection
-from reconciler.client.transport.http11 import MAX_BODY
-from reconciler.client.transport.network import Origin
+from reconciler.client.http11 import MAX_BODY, HTTPConnection
+from reconciler.client.network import Origin
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest
-
-__all__ = ["MAX_REQUESTS", "MAX_STREAMS", "Budgets", "Pool", "Proxy"]
 
 MAX_REQUESTS = 256
 """Requests in progress at once. Further ones wait."""

@@ -13,24 +13,22 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reconciler._core.tls import client_tls_context
-from reconciler.client.config.credentials import Credentials, reason_of
-from reconciler.client.config.kubeconfig import Kubeconfig, default_path, paths_in
-from reconciler.client.config.logins import login_of
-from reconciler.client.config.settings import ClusterSettings
-from reconciler.client.transport.http11 import MAX_BODY
-from reconciler.client.transport.network import is_local, refuse_virtual_time
-from reconciler.client.transport.pool import MAX_STREAMS
-from reconciler.client.transport.redaction import without_password
-from reconciler.client.transport.transport import Handshake, HTTPTransport
+from reconciler.client.credentials import ClusterSettings, CredentialRenewer, exec_login_of, reason_of
+from reconciler.client.http11 import MAX_BODY
+from reconciler.client.kubeconfig import Kubeconfig, default_path, paths_in
+from reconciler.client.network import is_local, refuse_virtual_time, without_password
+from reconciler.client.pool import MAX_STREAMS
+from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
-
-__all__ = ["ConfiguredTransport", "context_namespace"]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The folder in a pod with its token and the cluster's certificate authority."""
 
 _IN_CLUSTER = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
+
+_USER_FILES = ("tokenFile", "client-certificate", "client-key")
+"""The fields of a user that name files, which may change."""
 
 _logger = logging.getLogger("reconciler.client")
 
@@ -314,7 +312,7 @@ class _Loaded:
     """
 
     settings: ClusterSettings
-    credentials: Credentials
+    credentials: CredentialRenewer
     subject: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     namespace: str = ""
@@ -326,17 +324,19 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
     cluster, user = kubeconfig.choose(context)
     headers = kubeconfig.impersonation(user)
     settings = ClusterSettings()
-    login = login_of(user, cluster)
+    login = exec_login_of(user, cluster)
 
     def load() -> None:
-        settings.load_kubeconfig(cluster.value, login.entries)
+        settings.load_kubeconfig(cluster.value, user.value if login is None else login.entries)
 
     def close() -> None:
-        login.close()
+        if login is not None:
+            login.close()
         settings.close()
 
     try:
-        await login.renew(refused=False)
+        if login is not None:
+            await login.renew(refused=False)
         load()
     except asyncio.CancelledError:
         close()
@@ -346,8 +346,9 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
         raise ConfigurationError(
             f"{subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
-    scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
-    credentials = Credentials(settings, load, scheduled=scheduled, login=login)
+    files = (cluster.value.get("certificate-authority"), *map(user.value.get, _USER_FILES))
+    scheduled = login is not None or any(files)
+    credentials = CredentialRenewer(settings, load, scheduled=scheduled, login=login)
     return _Loaded(settings, credentials, subject, headers, kubeconfig.namespace(context), close)
 
 
@@ -362,7 +363,7 @@ async def _load_service_account(subject: str) -> _Loaded:
     except (OSError, ConfigurationError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{subject} cannot be used: {reason_of(error)}") from None
     namespace = _pod_namespace()
-    return _Loaded(settings, Credentials(settings, load, scheduled=True), subject, namespace=namespace)
+    return _Loaded(settings, CredentialRenewer(settings, load, scheduled=True), subject, namespace=namespace)
 
 
 def context_namespace(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> str | None:

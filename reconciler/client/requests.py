@@ -9,44 +9,11 @@ import msgspec
 from pydantic import BaseModel
 
 from reconciler._core.wire import JSONObject
-from reconciler.meta import GroupVersionKind, Request, ResourceType, request_of, set_controller_reference
+from reconciler.meta import GroupVersionKind, Request, request_of, set_controller_reference
 from reconciler.meta.metadata import gvk_of
 from reconciler.meta.scalars import encodable
 from reconciler.objects import KindLike, TypedObject, Unstructured, is_built_in_object, to_document
 from reconciler.objects import Resource as _Resource
-
-__all__ = [
-    "CONTENT_TYPES",
-    "SERVER_METADATA",
-    "ApplyOptions",
-    "ClientModel",
-    "DeleteOptions",
-    "FieldValidation",
-    "ListOptions",
-    "ObjectLike",
-    "PatchDocument",
-    "PatchOptions",
-    "PatchStrategy",
-    "Propagation",
-    "Query",
-    "Selector",
-    "StatusSubresource",
-    "WatchOptions",
-    "WriteOptions",
-    "answer_kind",
-    "apply_document",
-    "check_conditions",
-    "collection_path",
-    "delete_options",
-    "encode",
-    "object_path",
-    "patch_body",
-    "query_pairs",
-    "selector_query",
-    "split_kind_or_key",
-    "split_kind_or_object",
-    "write_options",
-]
 
 Selector = str | Mapping[str, str]
 """A label or field selector: in the API's syntax (``"app=web,tier!=db"``), or a mapping of what must be equal."""
@@ -285,22 +252,6 @@ def split_kind_or_key(given: KindLike | TypedObject | ObjectLike) -> tuple[KindL
     return kind, None if document is None else request_of(document)
 
 
-def collection_path(resource: ResourceType, namespace: str | None) -> str:
-    """Return the path of a collection, percent-encoded."""
-    return resource.path(namespace=namespace)
-
-
-def object_path(resource: ResourceType, name: str, namespace: str | None, subresource: str | None = None) -> str:
-    """Return the path of an object or its subresource, percent-encoded.
-
-    Raises:
-        ValueError: the name, or the namespace of a namespaced kind, is missing or invalid; see `meta.path_segment`.
-    """
-    if not name:
-        raise ValueError(f"{resource.gvk.kind} needs a name, not {name!r}")
-    return resource.path(name, namespace, subresource)
-
-
 def query_pairs(query: Query) -> list[tuple[str, str]]:
     """Return query parameters as pairs."""
     return list(query.items() if isinstance(query, Mapping) else query)
@@ -326,18 +277,6 @@ def _selector(selector: Selector | None) -> str:
         if value is None or isinstance(value, bool):
             raise TypeError(f"the selector's value for {key!r} must be a string, such as 'true', not {value!r}")
     return ",".join(f"{key}={value}" for key, value in pairs.items())
-
-
-def write_options(
-    *, dry_run: bool, field_manager: str | None = None, field_validation: FieldValidation | None = None
-) -> list[tuple[str, str]]:
-    """Return the query parameters of a write."""
-    given = (
-        ("dryRun", "All" if dry_run else None),
-        ("fieldManager", field_manager),
-        ("fieldValidation", field_validation),
-    )
-    return [(name, text) for name, text in given if text]
 
 
 def check_conditions(**conditions: str | None) -> None:

@@ -24,7 +24,6 @@ from reconciler.errors import (
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Attempts", "Retries", "RetryOn", "is_unknown", "may_retry", "retry", "retry_on_conflict"]
 
 T = TypeVar("T")
 
@@ -88,7 +87,7 @@ class RetryOn(enum.Enum):
 
 
 @dataclass(slots=True)
-class Attempts:
+class RetryState:
     """The state of the attempts of one request.
 
     Attributes:
@@ -174,6 +173,7 @@ async def retry_on_conflict(
     """
     if attempts < 1:
         raise ValueError(f"attempts must be 1 or more, not {attempts!r}")
+    # Not tenacity, as in `retry`: its import takes 50 ms, and nothing but the conflict decides.
     for number in range(attempts - 1):
         try:
             return await attempt()

@@ -7,25 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reconciler._core.wire import JSONObject
-from reconciler.client.session.memory import without_server_metadata
-from reconciler.client.session.requests import StatusSubresource
-from reconciler.client.session.session import Session
-from reconciler.client.verbs.patch import patch
-from reconciler.client.verbs.write import create, update
+from reconciler.client.memory import without_server_metadata
+from reconciler.client.requests import StatusSubresource
+from reconciler.client.session import ClientSession
+from reconciler.client.writes import create, patch, update
 from reconciler.errors import NotFound, NotServed
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import merge_diff
 from reconciler.meta.metadata import version_of
 from reconciler.objects import TypedObject, Unstructured, from_document, to_document
 
-__all__ = ["Ensure", "Written"]
-
 Written = Literal["created", "updated", "updatedStatus", "updatedStatusOnly", "unchanged"]
 """What was done, in controller-runtime's words. ``"updatedStatus"``: the object and its status."""
 
 
 @dataclass(slots=True)
-class _Change:
+class _Mutation:
     """An object before and after its mutation.
 
     Attributes:
@@ -65,7 +62,7 @@ class Ensure:
         get: reads the object, possibly from a cache.
     """
 
-    def __init__(self, session: Session, get: Callable[[Any, str, str | None], Awaitable[Any]]) -> None:
+    def __init__(self, session: ClientSession, get: Callable[[Any, str, str | None], Awaitable[Any]]) -> None:
         self._session = session
         self._get = get
 
@@ -98,7 +95,7 @@ class Ensure:
         answer = await self._patch_status(change, answer)
         return answer, "updatedStatus" if changed else "updatedStatusOnly"
 
-    async def _mutate(self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> _Change:
+    async def _mutate(self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> _Mutation:
         kind, resource, document = await self._session.resolve(obj)
         request = request_of(document)
         before: JSONObject | None = None
@@ -113,15 +110,15 @@ class Ensure:
         after = to_document(found)
         if request_of(after) != request:
             raise ValueError(f"mutate must not change name and namespace: {request} became {request_of(after)}")
-        return _Change(resource.gvk, kind, found, before, after, "status" in resource.subresources)
+        return _Mutation(resource.gvk, kind, found, before, after, "status" in resource.subresources)
 
-    async def _create(self, change: _Change) -> Any:
+    async def _create(self, change: _Mutation) -> Any:
         answer = await create(self._session, change.obj)
         self._record(change, answer)
         return answer
 
     async def _patch(
-        self, change: _Change, difference: JSONObject, version: str, subresource: StatusSubresource | None = None
+        self, change: _Mutation, difference: JSONObject, version: str, subresource: StatusSubresource | None = None
     ) -> Any:
         return await patch(
             self._session,
@@ -132,18 +129,18 @@ class Ensure:
             subresource=subresource,
         )
 
-    async def _patch_status(self, change: _Change, current: Any) -> Any:
+    async def _patch_status(self, change: _Mutation, current: Any) -> Any:
         """Patch the status of the current object if it differs, and return the response."""
         if not change.status_differs():
             return current
         before, after = ({"status": document.get("status")} for document in (change.before or {}, change.after))
         return await self._patch(change, merge_diff(before, after), version_of(current.to_dict()), "status")
 
-    def _is_stored(self, change: _Change, before: JSONObject) -> bool:
+    def _is_stored(self, change: _Mutation, before: JSONObject) -> bool:
         key = (change.gvk, change.request)
         return self._session.connection.written.is_stored(key, change.main(before), change.main(change.after))
 
-    def _record(self, change: _Change, answer: Any) -> bool:
+    def _record(self, change: _Mutation, answer: Any) -> bool:
         """Record what the server stored, and return whether the write changed anything."""
         stored = answer.to_dict()
         if not self._session.options.dry_run:

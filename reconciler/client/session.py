@@ -7,24 +7,22 @@ the field manager of a controller, the limit of streams. Users do not need it, a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from reconciler._core.field_managers import FORMER_FIELD_MANAGER, default_field_manager
 from reconciler._core.wire import JSONObject
-from reconciler.client.session.answers import decode
-from reconciler.client.session.connection import Connection, accept_header
-from reconciler.client.session.requests import (
+from reconciler.client.connection import JSON, Connection, accept_header
+from reconciler.client.requests import (
     FieldValidation,
     ObjectLike,
     Query,
     answer_kind,
-    collection_path,
-    object_path,
     query_pairs,
-    write_options,
 )
-from reconciler.client.session.retry import Attempts, RetryOn, is_unknown
+from reconciler.client.responses import decode
+from reconciler.client.retry import RetryOn, RetryState, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request, ResourceType, request_of
@@ -40,8 +38,6 @@ from reconciler.objects import (
     resource_type_from,
     to_document,
 )
-
-__all__ = ["Options", "Session", "Write", "WriteObserver"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,26 +108,50 @@ class WriteObserver(Protocol):
         """
 
 
-class Write(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PendingWrite:
     """A write that is about to be sent.
 
     Attributes:
+        request: what is sent.
         resource: how the kind is served.
         verb: create, update, patch, apply or delete.
         key: the object's name and namespace; the name is empty if the server generates it.
-        stores: False for a dry run.
+        observer: is notified of the write; None for nobody, and for a dry run.
         begun: what the observer returned before the write was sent.
+        state: whether an attempt may have taken effect.
     """
 
+    request: HTTPRequest
     resource: ResourceType
     verb: str
     key: Request
-    stores: bool = True
-    begun: object = None
+    observer: WriteObserver | None
+    begun: object
+    state: RetryState = field(default_factory=RetryState)
+
+    def record(self, answer: bytes, key: Request | None = None) -> None:
+        """Notify the observer of the object as stored; `key` is its key, if the server generated the name."""
+        if self.observer is not None:
+            self.observer.record_write(self.resource, self.verb, key or self.key, answer, self.begun)
+
+    def invalidate(self) -> None:
+        """Notify the observer that an object may have been written; if the server generates its name, any object."""
+        if self.observer is None:
+            return
+        if self.key.name:
+            self.observer.invalidate(self.resource, self.key)
+        else:
+            self.observer.invalidate_all(self.resource, self.key.namespace if self.resource.namespaced else None)
+
+    def failed(self, error: BaseException) -> None:
+        """Notify the observer if the write, which ended with `error`, may have taken effect."""
+        if is_unknown(error) or isinstance(error, asyncio.CancelledError):
+            self.invalidate()
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class ClientSession:
     """A connection, the options of one client on it, and the observer of its writes.
 
     Attributes:
@@ -144,7 +164,7 @@ class Session:
     options: Options
     observer: WriteObserver | None = None
 
-    def observed_by(self, observer: WriteObserver) -> Session:
+    def observed_by(self, observer: WriteObserver) -> ClientSession:
         """Return this session with another observer of its writes."""
         return replace(self, observer=observer)
 
@@ -162,19 +182,6 @@ class Session:
     def former_field_manager(self) -> str:
         """The name that earlier releases used in place of the default field manager; ``""`` if one was chosen."""
         return FORMER_FIELD_MANAGER if self.options.field_manager is None else ""
-
-    @property
-    def max_streams(self) -> int | None:
-        """The limit of watches that may be open at once; None for no limit."""
-        return self.connection.max_streams
-
-    async def renew(self) -> bool:
-        """Read the credentials again because the server refused them, and return whether they changed.
-
-        A client renews its credentials by itself. This is for a client on top of another client. A cancelled call
-        leaves the credentials as they were.
-        """
-        return await self.connection.renew()
 
     # Kinds, names and paths.
 
@@ -197,12 +204,18 @@ class Session:
     def object_path(
         self, resource: ResourceType, name: str, namespace: str | None, subresource: str | None = None
     ) -> str:
-        """Return the path of an object or of its subresource."""
-        return object_path(resource, name, self.options.namespace_for(resource, namespace), subresource)
+        """Return the path of an object or of its subresource, percent-encoded.
+
+        Raises:
+            ValueError: the name, or the namespace of a namespaced kind, is missing or invalid; see `path_segment`.
+        """
+        if not name:
+            raise ValueError(f"{resource.gvk.kind} needs a name, not {name!r}")
+        return resource.path(name, self.options.namespace_for(resource, namespace), subresource)
 
     def collection_path(self, resource: ResourceType, namespace: str | None) -> str:
         """Return the path of a collection."""
-        return collection_path(resource, self.options.namespace_for(resource, namespace))
+        return resource.path(namespace=self.options.namespace_for(resource, namespace))
 
     def key(self, resource: ResourceType, name: str, namespace: str | None) -> Request:
         """Return an object's key: without namespace for a cluster-scoped kind, whatever the call says."""
@@ -225,7 +238,7 @@ class Session:
     # Reads.
 
     async def execute(
-        self, resource: ResourceType, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None
+        self, resource: ResourceType, request: HTTPRequest, retry_on: RetryOn, attempts: RetryState | None = None
     ) -> HTTPResponse:
         """Send a request with retries; see `Connection.execute`. A kind that is not served is discovered again."""
         try:
@@ -290,7 +303,7 @@ class Session:
         return (await self.connection.once(request)).body
 
     async def pages_are_cached(self) -> bool:
-        """Return whether the server answers pages of a list from memory; see `Discovery.pages_are_cached`."""
+        """Return whether the server answers pages of a list from memory; see `DiscoveryCache.pages_are_cached`."""
         return await self.connection.discovery.pages_are_cached()
 
     async def open_watch(
@@ -322,67 +335,60 @@ class Session:
         field_manager: str | None = None,
     ) -> list[tuple[str, str]]:
         """Return the query parameters of a write."""
-        return write_options(
-            dry_run=dry_run or self.options.dry_run,
-            field_manager=field_manager or self.field_manager(),
-            field_validation=field_validation or self.options.field_validation,
+        given = (
+            ("dryRun", "All" if dry_run or self.options.dry_run else None),
+            ("fieldManager", field_manager or self.field_manager()),
+            ("fieldValidation", field_validation or self.options.field_validation),
         )
+        return [(name, text) for name, text in given if text]
 
-    def write(self, resource: ResourceType, verb: str, key: Request, *, dry_run: bool) -> Write:
-        """Return the description of a write, which `execute_write` and `accept` need."""
-        if dry_run or self.options.dry_run or self.observer is None:
-            return Write(resource, verb, key, stores=not (dry_run or self.options.dry_run))
-        return Write(resource, verb, key, begun=self.observer.begin_write(resource, key))
+    def stores(self, *, dry_run: bool) -> bool:
+        """Return whether a call changes what is stored: neither it nor the client is a dry run."""
+        return not (dry_run or self.options.dry_run)
 
-    async def execute_write(
-        self, write: Write, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None
-    ) -> HTTPResponse:
+    def begin_write(
+        self,
+        verb: str,
+        resource: ResourceType,
+        key: Request,
+        *,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        body: bytes,
+        method: str = "PATCH",
+        content_type: str = JSON,
+        dry_run: bool = False,
+    ) -> PendingWrite:
+        """Prepare a write and notify the observer that it begins."""
+        request = self.connection.request(method, path, query, body=body, content_type=content_type)
+        observer = self.observer if self.stores(dry_run=dry_run) else None
+        begun = observer.begin_write(resource, key) if observer is not None else None
+        return PendingWrite(request, resource, verb, key, observer, begun)
+
+    async def execute_write(self, write: PendingWrite, retry_on: RetryOn) -> HTTPResponse:
         """Send a write with retries. The observer is notified if its outcome is unknown."""
         try:
-            return await self.execute(write.resource, request, retry_on, attempts)
+            return await self.execute(write.resource, write.request, retry_on, write.state)
         except BaseException as error:
-            self.failed(write, error)
+            write.failed(error)
             raise
 
-    def accept(
-        self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
-    ) -> TypedObject | Unstructured:
+    def accept(self, write: PendingWrite, kind: KindLike, response: HTTPResponse) -> TypedObject | Unstructured:
         """Return the object in the response to a write, and notify the observer of what was stored.
 
         A response that does not fit the class is read leniently: the write took effect, and an error would deny that.
         """
         try:
-            document = decode(request, response)
+            document = decode(write.request, response)
         except InvalidObject:
-            self.invalidate(write)
+            write.invalidate()
             raise
         if document.get("kind", write.resource.gvk.kind) != write.resource.gvk.kind:
-            self.invalidate(write)  # a subresource with its own kind may have changed the object
+            write.invalidate()  # a subresource with its own kind may have changed the object
             return Unstructured(document)
-        self.record_write(write, response.body, request_of(document))
+        write.record(response.body, request_of(document))
         return from_document(kind, document, lenient=True)
 
-    def record_write(self, write: Write, answer: bytes, key: Request | None = None) -> None:
-        """Notify the observer of a successful write.
-
-        Args:
-            write: what was written.
-            answer: the object as stored.
-            key: the object's key, if the server generated the name.
-        """
-        if write.stores and self.observer is not None:
-            self.observer.record_write(write.resource, write.verb, key or write.key, answer, write.begun)
-
-    def invalidate(self, write: Write) -> None:
-        """Notify the observer that an object may have been written; if the server generates its name, any object."""
-        if not write.stores or self.observer is None:
-            return
-        if write.key.name:
-            self.observer.invalidate(write.resource, write.key)
-        else:
-            self.observer.invalidate_all(write.resource, write.key.namespace if write.resource.namespaced else None)
-
-    def failed(self, write: Write, error: BaseException) -> None:
-        """Notify the observer if a write that ended with `error` may have taken effect."""
-        if is_unknown(error) or isinstance(error, asyncio.CancelledError):
-            self.invalidate(write)
+    async def store(self, write: PendingWrite, kind: KindLike) -> TypedObject | Unstructured:
+        """Send a write that must not take effect twice, and return the object as stored."""
+        return self.accept(write, kind, await self.execute_write(write, RetryOn.REFUSED))

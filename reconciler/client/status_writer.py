@@ -7,16 +7,14 @@ from typing import Literal
 
 from reconciler._core.cycle import current_cycle
 from reconciler._core.wire import JSONObject
-from reconciler.client.session.answers import decode
-from reconciler.client.session.requests import encode
-from reconciler.client.session.session import Session
+from reconciler.client.requests import encode
+from reconciler.client.responses import decode
+from reconciler.client.session import ClientSession
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.reference import WRITE_METHODS
 from reconciler.objects import InvalidObject, KindLike, gvk_from
-
-__all__ = ["ClientStatusWriter"]
 
 
 class ClientStatusWriter:
@@ -33,7 +31,7 @@ class ClientStatusWriter:
         warnings: the ``Warning`` headers of the last response.
     """
 
-    def __init__(self, session: Session, kind: KindLike, request: Request) -> None:
+    def __init__(self, session: ClientSession, kind: KindLike, request: Request) -> None:
         self.gvk: GroupVersionKind = gvk_from(kind)
         self.request = request
         self.warnings: Sequence[str] = ()
@@ -99,25 +97,26 @@ class ClientStatusWriter:
         options = [*session.write_options(field_manager=self.field_manager), *method.parameters]
         if strategy != "merge":
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
-        request = session.connection.request(
-            method.http,
-            session.object_path(resource, *self.request, subresource),
-            options,
+        write = session.begin_write(
+            "patch" if strategy == "merge" else strategy,
+            resource,
+            session.key(resource, *self.request),
+            path=session.object_path(resource, *self.request, subresource),
+            query=options,
             body=encode(body),
+            method=method.http,
             content_type=method.content_type,
         )
-        verb = "patch" if strategy == "merge" else strategy
-        write = session.write(resource, verb, session.key(resource, *self.request), dry_run=False)
         try:
-            response = await session.connection.once(request)
-            answer = _object_in(request, response)
+            response = await session.connection.once(write.request)
+            answer = _object_in(write.request, response)
         except BaseException as error:
-            session.failed(write, error)
+            write.failed(error)
             if isinstance(error, (Conflict, NotFound)):
-                session.invalidate(write)  # the cache is behind: read the server, unless the next attempt succeeds
+                write.invalidate()  # the cache is behind: read the server, unless the next attempt succeeds
             raise
         self.warnings = response.warnings
-        session.record_write(write, response.body)
+        write.record(response.body)
         return answer
 
 

@@ -15,11 +15,9 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.client.config.kubeconfig import Entry
-from reconciler.client.transport.redaction import excerpt
+from reconciler.client.kubeconfig import KubeconfigEntry
+from reconciler.client.network import excerpt
 from reconciler.errors import ConfigurationError
-
-__all__ = ["TIME_LIMIT", "run_plugin"]
 
 TIME_LIMIT = 60.0
 """Seconds after which a plugin is killed, together with the processes in its group."""
@@ -34,7 +32,7 @@ _CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certi
 _VERSIONS = (f"{_GROUP}v1", f"{_GROUP}v1beta1", f"{_GROUP}v1alpha1")
 
 
-async def run_plugin(user: Entry, cluster: Entry) -> Mapping[str, Any]:
+async def run_plugin(user: KubeconfigEntry, cluster: KubeconfigEntry) -> Mapping[str, Any]:
     """Return the ``status`` of the ExecCredential that a user's plugin prints.
 
     Cancellation kills the plugin.
@@ -64,7 +62,7 @@ async def run_plugin(user: Entry, cluster: Entry) -> Mapping[str, Any]:
     return _status(output, version)
 
 
-def _environment(config: Mapping[str, Any], version: str, cluster: Entry) -> dict[str, str]:
+def _environment(config: Mapping[str, Any], version: str, cluster: KubeconfigEntry) -> dict[str, str]:
     spec: JSONObject = {"interactive": False}
     if config.get("provideClusterInfo"):
         spec["cluster"] = {key: cluster.value[key] for key in _CLUSTER_INFO if cluster.value.get(key)}

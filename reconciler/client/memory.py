@@ -1,35 +1,125 @@
-"""The shared memory of clients on one connection: written documents, fields taken over, logged warnings.
+"""The shared memory of clients on one connection: server clock, written documents, fields taken over, warnings.
 
 Each memory is bounded: the least recent entry is forgotten.
+
+A time that one machine stores is read by another. A due time means the same on both if both use the server's clock.
+It is estimated from the ``Date`` of responses. Between responses, the estimate advances with this machine's boot time,
+so a step of the wall clock does not move it.
 """
 
 from __future__ import annotations
 
+import email.utils
 import logging
 import re
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler._core.field_managers import FORMER_FIELD_MANAGER, difference_of_fields, upgrade_managed_fields
+from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
-from reconciler.client.session.answers import InvalidItem
-from reconciler.client.session.requests import SERVER_METADATA
+from reconciler.client.requests import SERVER_METADATA
+from reconciler.client.responses import InvalidItem
+from reconciler.clock import Clock, boottime_of, current_clock
 from reconciler.http import HTTPRequest
 from reconciler.meta import GroupVersionKind, Request, equal
 from reconciler.meta.metadata import uid_of, version_of
 
-__all__ = [
-    "FieldTakeovers",
-    "InvalidItemLog",
-    "WarningLog",
-    "WrittenDocuments",
-    "names_former_manager",
-    "warning_text",
-    "without_server_metadata",
-]
-
 _logger = logging.getLogger("reconciler.client")
+
+_LOGGED_SKEW = timedelta(seconds=2)
+"""A larger skew is logged: certificates, leases and log lines suffer from it too."""
+
+_RESOLUTION = timedelta(seconds=1)
+"""``Date`` is truncated to whole seconds."""
+
+_STEP = timedelta(seconds=0.1)
+"""A smaller difference between wall clock and boot time is the time between two readings, not a step."""
+
+_ZERO = timedelta()
+
+
+class ServerClock:
+    """The offset of the server's clock, bounded by each response whose ``Date`` differs from the one before.
+
+    It is an offset from the machine's *steady time*: the wall time of the first call, continued by boot time.
+
+    A response was made at a server time from D to D + 1 s, after the request was sent and before the response arrived.
+    So the offset lies within two bounds. The intersection over all responses narrows down. A response that contradicts
+    it, because the server's clock was set, starts a new one. The estimate does not move while it is within the bounds:
+    machines whose clocks agree have an offset of exactly 0. It is wrong by at most 1 s and the time of one exchange.
+
+    Args:
+        clock: returns the machine's clock.
+
+    Attributes:
+        offset: how far the server's clock is ahead of the steady time.
+    """
+
+    __slots__ = ("_clock", "_date", "_high", "_logged", "_low", "_zero", "offset")
+
+    def __init__(self, clock: Callable[[], Clock] = current_clock) -> None:
+        self.offset = _ZERO
+        self._clock = clock
+        self._zero: datetime | None = None  # the steady time at second 0 of boot time
+        self._date = ""
+        self._low = timedelta.min
+        self._high = timedelta.max
+        self._logged = False
+
+    def steady_time(self) -> datetime:
+        """Return the machine's steady time."""
+        clock = self._clock()
+        seconds = timedelta(seconds=boottime_of(clock)())
+        if self._zero is None:
+            self._zero = clock.now() - seconds
+        return self._zero + seconds
+
+    @property
+    def ahead(self) -> timedelta:
+        """The offset of the server's clock from the wall clock, whose steps are included."""
+        stepped = self.steady_time() - self._clock().now()
+        return self.offset + (stepped if abs(stepped) > _STEP else _ZERO)
+
+    def is_new(self, date: str) -> bool:
+        """Return whether a ``Date`` differs from the last one, and so may narrow the bounds."""
+        return date != self._date
+
+    def record(self, date: str, *, sent: datetime, received: datetime) -> None:
+        """Narrow the bounds by a response.
+
+        Args:
+            date: its ``Date``; ignored if it is malformed, or at the end of time.
+            sent: the steady time when the request was sent.
+            received: the steady time when the response arrived.
+        """
+        self._date = date
+        try:
+            server = email.utils.parsedate_to_datetime(date)
+            server = server if server.tzinfo is not None else server.replace(tzinfo=UTC)
+            low, high = server - received, server + _RESOLUTION - sent
+        except (ValueError, TypeError, IndexError, OverflowError):  # an error would hide that the request succeeded
+            return
+        self._low, self._high = max(self._low, low), min(self._high, high)
+        if self._low > self._high:
+            self._low, self._high = low, high
+        if not self._low <= self.offset <= self._high:
+            self.offset = _ZERO if self._low <= _ZERO <= self._high else self._low + (self._high - self._low) / 2
+        self._log()
+
+    def _log(self) -> None:
+        """Log a skew once, until it is gone."""
+        ahead = self.ahead
+        large = abs(ahead) > _LOGGED_SKEW
+        if large and not self._logged:
+            _logger.warning(
+                "the API server's clock is %.1f s %s this machine's; stored times follow the server's clock",
+                abs(ahead.total_seconds()),
+                "ahead of" if ahead > _ZERO else "behind",
+            )
+        self._logged = large
+
 
 _MAX_TAKEN_OVER = 10_000
 """Objects whose takeover is remembered."""
@@ -52,16 +142,13 @@ class WrittenDocuments:
     """
 
     def __init__(self, most: int = 1000) -> None:
-        self._most = most
-        self._sent: OrderedDict[Hashable, tuple[str, Mapping[str, Any]]] = OrderedDict()
+        self._sent: LRU[Hashable, tuple[str, Mapping[str, Any]]] = LRU(most)
 
     def record(self, key: Hashable, sent: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
         """Record that writing `sent` resulted in `stored`."""
         self._sent.pop(key, None)
         if not equal(without_server_metadata(sent), without_server_metadata(stored)):
             self._sent[key] = (version_of(stored), sent)
-            if len(self._sent) > self._most:
-                self._sent.popitem(last=False)
 
     def is_stored(self, key: Hashable, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         """Return whether writing `wanted` would change nothing in `stored`."""
@@ -105,7 +192,7 @@ class FieldTakeovers:
     """
 
     def __init__(self) -> None:
-        self._done: OrderedDict[tuple[str, str, str | None], None] = OrderedDict()
+        self._done: LRU[tuple[str, str, str | None], None] = LRU(_MAX_TAKEN_OVER)
 
     def managed_fields(
         self, document: Mapping[str, Any], manager: str, subresource: str | None
@@ -134,8 +221,6 @@ class FieldTakeovers:
     def record(self, document: Mapping[str, Any], manager: str, subresource: str | None) -> None:
         """Record that an object's fields were taken over, or cannot be."""
         self._done[uid_of(document), manager, subresource] = None
-        while len(self._done) > _MAX_TAKEN_OVER:
-            self._done.popitem(last=False)
 
 
 def names_former_manager(answer: bytes | str) -> bool:
@@ -158,7 +243,7 @@ class InvalidItemLog:
     """A log of the objects that lists leave out: one warning for each version of an object."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[GroupVersionKind, Request, str], None] = OrderedDict()
+        self._seen: LRU[tuple[GroupVersionKind, Request, str], None] = LRU(_MAX_INVALID)
 
     def log(self, gvk: GroupVersionKind, items: Iterable[InvalidItem]) -> None:
         """Log the objects that were not yet logged at their version."""
@@ -167,8 +252,6 @@ class InvalidItemLog:
             if key not in self._seen:
                 _logger.warning("the list leaves out the invalid object %s %s: %s", gvk, item.key, item.error)
             self._seen[key] = None
-            if len(self._seen) > _MAX_INVALID:
-                self._seen.popitem(last=False)
 
 
 class WarningLog:
@@ -179,8 +262,7 @@ class WarningLog:
     """
 
     def __init__(self, most: int = 256) -> None:
-        self._most = most
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: LRU[str, None] = LRU(most)
 
     def log(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
         """Log the new ones among the ``Warning`` headers of a response."""
@@ -189,9 +271,6 @@ class WarningLog:
             if text not in self._seen:
                 _logger.warning("API server warning for %s: %s", request.label, text)
             self._seen[text] = None
-            self._seen.move_to_end(text)
-            if len(self._seen) > self._most:
-                self._seen.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._seen)

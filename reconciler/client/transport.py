@@ -1,4 +1,4 @@
-"""The transport over sockets: every client made from a configuration, or over an ApiClient, uses it."""
+"""The transport over sockets, for clients made from a configuration or over an ApiClient of ``kubernetes_asyncio``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from reconciler._core.tls import client_tls_context
-from reconciler.client.transport.connection import HTTPConnection
-from reconciler.client.transport.http11 import MAX_BODY, Head
-from reconciler.client.transport.network import Origin, describe, origin_of, outcome_unknown, refuse_virtual_time
-from reconciler.client.transport.pool import MAX_STREAMS, Budgets, Pool, Proxy
-from reconciler.client.transport.redaction import without_password
+from reconciler.client.http11 import MAX_BODY, Head, HTTPConnection
+from reconciler.client.network import (
+    Origin,
+    describe,
+    origin_of,
+    outcome_unknown,
+    proxy_from_environment,
+    refuse_virtual_time,
+    without_password,
+)
+from reconciler.client.pool import MAX_STREAMS, Budgets, Pool, Proxy
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["HTTPTransport", "Handshake", "Settings", "tls_context"]
+if TYPE_CHECKING:
+    from kubernetes_asyncio.client import ApiClient
+
 
 _GZIP = "accept-encoding: gzip\r\n"
 """For lists, which compress to a tenth; kube-apiserver does not compress responses under 128 KiB."""
@@ -303,3 +311,41 @@ class _Chunks:
         if not chunk:
             raise StopAsyncIteration
         return chunk
+
+
+class KubernetesAsyncioTransport(HTTPTransport):
+    """A transport to the server of an ApiClient, with its credentials.
+
+    Address, certificates, proxy, credentials and default headers are the ApiClient's; the connections are this
+    transport's own. The Authorization header is taken from the configuration for each request, so that its
+    ``refresh_api_key_hook`` can renew it. No request is sent twice. The ApiClient remains yours to close.
+
+    Args:
+        api_client: made inside the running event loop.
+        connect_timeout: seconds to make a connection, TLS included; 10 by default.
+        max_streams: watches that may be open at once; 1024 by default, but no more than three quarters of
+            ``Configuration.connection_pool_maxsize`` (100 by default).
+        max_response_bytes: the largest decompressed response other than a stream; 256 MiB by default.
+
+    Raises:
+        ConfigurationError: time is virtual, or the proxy's address is invalid.
+    """
+
+    def __init__(
+        self,
+        api_client: ApiClient,
+        *,
+        connect_timeout: float = 10.0,
+        max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
+    ) -> None:
+        configuration: Any = api_client.configuration
+        headers = {name: value for name, value in api_client.default_headers.items() if name.lower() != "user-agent"}
+        super().__init__(
+            configuration,
+            headers=headers,
+            connect_timeout=connect_timeout,
+            max_response_bytes=max_response_bytes,
+            budgets=Budgets.within(configuration.connection_pool_maxsize, max_streams),
+            proxy=configuration.proxy or proxy_from_environment(str(configuration.host)),
+        )

@@ -1,28 +1,162 @@
-"""Watches: events of a kind, and waiting for the state of one object."""
-
-# ruff: noqa: ASYNC109 - the server enforces one timeout; the error of the other contains the last state
+"""Reads from the server: lists, their pages, metadata alone, watches, and waiting for the state of one object."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import msgspec
 
 from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.backoff import Backoff
-from reconciler.client.session.requests import Selector, selector_query
-from reconciler.client.session.session import Session
-from reconciler.client.verbs.read import list_all
-from reconciler.errors import APIError, Expired, ServerError, TooManyRequests, TransportError, error_from_response
+from reconciler.client.requests import Query, Selector, query_pairs, selector_query
+from reconciler.client.responses import InvalidItem, ListResult, decode_page
+from reconciler.client.retry import RetryOn
+from reconciler.client.session import ClientSession
+from reconciler.errors import (
+    APIError,
+    Expired,
+    InvalidResponse,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+    error_from_response,
+)
 from reconciler.http import HTTPRequest, LineSplitter
-from reconciler.meta import Request
-from reconciler.objects import KindLike, TypedObject, Unstructured, from_document, gvk_from
+from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.meta.metadata import name_of, namespace_of, version_of
+from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, from_document, gvk_from
 
-__all__ = ["EventType", "WatchEvent", "wait", "watch"]
+PAGE_SIZE = 500
+"""Objects in a page, as in client-go's pager."""
+
+_Items = Sequence[JSONObject | InvalidItem]
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    items: _Items
+    version: str
+
+
+async def get_metadata(session: ClientSession, kind: KindLike, name: str, namespace: str | None) -> Unstructured:
+    """Return the metadata of one object."""
+    return _metadata_of(gvk_from(kind), await session.get(kind, name, namespace, metadata_only=True))
+
+
+async def list_all(
+    session: ClientSession,
+    kind: KindLike,
+    namespace: str | None,
+    *,
+    label_selector: Selector | None = None,
+    field_selector: Selector | None = None,
+    limit: int = PAGE_SIZE,
+    metadata_only: bool,
+) -> ListResult[Any]:
+    """Return all objects of a kind, or the metadata of all."""
+    resource = await session.resource_for(kind, namespace=namespace)
+    query = selector_query(label_selector, field_selector)
+    page = await _all_pages(session, resource, namespace, query, limit, metadata_only=metadata_only)
+    read = partial(_metadata_of, resource.gvk) if metadata_only else partial(from_document, kind)
+    return _list_result(session, resource.gvk, page, read)
+
+
+async def list_pages(
+    session: ClientSession,
+    kind: KindLike,
+    namespace: str | None,
+    *,
+    label_selector: Selector | None = None,
+    field_selector: Selector | None = None,
+    limit: int = PAGE_SIZE,
+) -> AsyncGenerator[ListResult[Any], None]:
+    """Yield the objects of a kind, page by page."""
+    resource = await session.resource_for(kind, namespace=namespace)
+    query = selector_query(label_selector, field_selector)
+    async for page in _pages(session, resource, namespace, query, limit):
+        yield _list_result(session, resource.gvk, page, partial(from_document, kind))
+
+
+async def _all_pages(
+    session: ClientSession,
+    resource: ResourceType,
+    namespace: str | None,
+    query: Query,
+    limit: int,
+    *,
+    metadata_only: bool,
+) -> _Page:
+    async def read(limit: int) -> _Page:
+        items: list[JSONObject | InvalidItem] = []
+        version = ""
+        async for page in _pages(session, resource, namespace, query, limit, metadata_only=metadata_only):
+            items += page.items
+            version = page.version
+        return _Page(items, version)
+
+    try:
+        return await read(limit)
+    except Expired:
+        return await read(0)
+
+
+async def _pages(
+    session: ClientSession,
+    resource: ResourceType,
+    namespace: str | None,
+    query: Query,
+    limit: int,
+    *,
+    metadata_only: bool = False,
+) -> AsyncGenerator[_Page, None]:
+    query = [*query_pairs(query), *([("limit", str(limit))] if limit else [])]
+    token = ""
+    while True:
+        asked = [*query, ("continue", token)] if token else query
+        request = session.list_request(resource, namespace, asked, metadata_only=metadata_only)
+        items, metadata = decode_page(request, await session.execute(resource, request, RetryOn.UNKNOWN))
+        yield _Page(items, str(metadata.get("resourceVersion") or ""))
+        before, token = token, metadata.get("continue") or ""
+        if not token:
+            return
+        if token == before:  # it would be the same page, forever
+            raise InvalidResponse(
+                f"{request.label}: two pages have the same continue token, so the server ignores it; list with limit=0"
+            )
+
+
+def _list_result(
+    session: ClientSession, gvk: GroupVersionKind, page: _Page, read: Callable[[JSONObject], Any]
+) -> ListResult[Any]:
+    """Return the objects that can be read; the others are listed as invalid, and logged."""
+    found: list[Any] = []
+    invalid: list[InvalidItem] = []
+    for item in page.items:
+        if isinstance(item, InvalidItem):
+            invalid.append(item)
+            continue
+        try:
+            found.append(read(item))
+        except InvalidObject as error:
+            metadata = item.get("metadata")
+            version = version_of(item) if isinstance(metadata, dict) else ""
+            invalid.append(InvalidItem(name_of(item) or "", namespace_of(item), version, error))
+    session.connection.invalid_items.log(gvk, invalid)
+    return ListResult(found, page.version, invalid)
+
+
+def _metadata_of(gvk: GroupVersionKind, document: JSONObject) -> Unstructured:
+    """Return the metadata with the object's own kind. A server without PartialObjectMetadata sends the whole object."""
+    return Unstructured({"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": document.get("metadata") or {}})
+
+
+# ruff: noqa: ASYNC109 - the server enforces one timeout; the error of the other contains the last state
+
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -57,28 +191,6 @@ class _Line(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-class _EventReader:
-    """The events in the chunks of a watch.
-
-    Args:
-        request: the request of the watch, for errors.
-    """
-
-    def __init__(self, request: HTTPRequest) -> None:
-        self._request = request
-        self._splitter = LineSplitter()
-
-    def feed(self, chunk: bytes) -> Iterator[tuple[EventType, JSONObject]]:
-        """Yield type and document of each event that a chunk completes.
-
-        Raises:
-            APIError: the server sent an error in place of an event, such as 410 `Expired`, or an invalid event.
-            InvalidResponse: an event is longer than 32 MiB.
-        """
-        for line in self._splitter.feed(chunk):
-            yield _event(self._request, line)
-
-
 def _event(request: HTTPRequest, line: bytes) -> tuple[EventType, JSONObject]:
     try:
         event = _decoder.decode(line)
@@ -94,7 +206,7 @@ def _event(request: HTTPRequest, line: bytes) -> tuple[EventType, JSONObject]:
 
 
 async def watch(
-    session: Session,
+    session: ClientSession,
     kind: KindLike,
     namespace: str | None,
     *,
@@ -120,12 +232,13 @@ async def watch(
     ]
     request = session.watch_request(resource, namespace, pairs)
     response = await session.connection.once(request)
-    reader = _EventReader(request)
+    splitter = LineSplitter()
     try:
         if response.chunks is None:
             return
         async for chunk in response.chunks:
-            for type_, document in reader.feed(chunk):
+            for line in splitter.feed(chunk):
+                type_, document = _event(request, line)
                 obj = Unstructured(document) if type_ == "BOOKMARK" else from_document(kind, document)
                 yield WatchEvent(type_, obj)
     finally:
@@ -133,7 +246,7 @@ async def watch(
 
 
 async def wait(
-    session: Session,
+    session: ClientSession,
     kind: KindLike,
     name: str,
     namespace: str | None,
@@ -157,7 +270,7 @@ async def wait(
 
 
 async def _states(
-    session: Session, kind: KindLike, name: str, namespace: str | None
+    session: ClientSession, kind: KindLike, name: str, namespace: str | None
 ) -> AsyncGenerator[TypedObject | Unstructured | None, None]:
     """Yield each state of an object, None while it does not exist, without an end."""
     session.object_path(await session.resource_for(kind, name, namespace), name, namespace)

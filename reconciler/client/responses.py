@@ -16,8 +16,6 @@ from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
 from reconciler.meta import Request
 from reconciler.objects import InvalidObject
 
-__all__ = ["InvalidItem", "ListResult", "decode", "decode_page", "failure"]
-
 T_co = TypeVar("T_co", covariant=True)
 
 _EXCERPT = 200

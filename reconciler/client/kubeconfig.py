@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconciler._core.scalars import use_kubernetes_scalars
-from reconciler.client.transport.network import is_http_address
-from reconciler.client.transport.redaction import without_password
+from reconciler.client.network import is_http_address, without_password
 from reconciler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["Entry", "Kubeconfig", "default_path", "paths_in"]
 
 _LARGEST_FILE = 2**24
 
@@ -78,7 +76,7 @@ def paths_in(variable: str) -> list[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KubeconfigEntry:
     """A cluster, context or user, and the file that it was read from. Relative paths start from the file's folder.
 
     Its ``repr`` does not show the value, which may contain a token or a key.
@@ -107,7 +105,7 @@ class Kubeconfig:
 
     def __init__(self, paths: Sequence[Path], subject: str) -> None:
         self._subject = subject
-        self._sections: dict[str, dict[str, Entry]] = {"clusters": {}, "contexts": {}, "users": {}}
+        self._sections: dict[str, dict[str, KubeconfigEntry]] = {"clusters": {}, "contexts": {}, "users": {}}
         self._current = ""
         found = [(path, document) for path in paths if (document := _load(path)) is not None]
         if not found:
@@ -128,9 +126,9 @@ class Kubeconfig:
                     raise ConfigurationError(f"kubeconfig {path}: there are two {section} named {name!r}: remove one")
                 names.add(name)
                 _check(f"kubeconfig {path}: {what} {name!r}", value, _MAPPING)
-                entries.setdefault(name, Entry(name, value or {}, path))
+                entries.setdefault(name, KubeconfigEntry(name, value or {}, path))
 
-    def choose(self, context: str | None) -> tuple[Entry, Entry]:
+    def choose(self, context: str | None) -> tuple[KubeconfigEntry, KubeconfigEntry]:
         """Return the cluster and the user of a context, by default the current one. Their paths are absolute.
 
         Raises:
@@ -151,7 +149,7 @@ class Kubeconfig:
         """
         return str(self._chosen(context).value.get("namespace") or "")
 
-    def impersonation(self, user: Entry) -> dict[str, str]:
+    def impersonation(self, user: KubeconfigEntry) -> dict[str, str]:
         """Return the headers for the impersonation in a user's entry, if any.
 
         Raises:
@@ -170,7 +168,7 @@ class Kubeconfig:
         }
         return {name: str(value) for name, value in given.items() if value}
 
-    def _chosen(self, context: str | None) -> Entry:
+    def _chosen(self, context: str | None) -> KubeconfigEntry:
         contexts = self._sections["contexts"]
         known = f"its contexts are {', '.join(sorted(contexts)) or 'none'}"
         name = context or self._current
@@ -180,7 +178,7 @@ class Kubeconfig:
             raise ConfigurationError(f"{self._subject} has no context {name!r}: {known}")
         return _checked(contexts[name], "context")
 
-    def _referred(self, context: Entry, what: str) -> Entry:
+    def _referred(self, context: KubeconfigEntry, what: str) -> KubeconfigEntry:
         name = context.value.get(what) or ""
         if not name:
             raise ConfigurationError(f"{self._subject}: context {context.name!r} has no {what}: add one")
@@ -192,7 +190,7 @@ class Kubeconfig:
         return entry
 
 
-def _checked(entry: Entry, what: str) -> Entry:
+def _checked(entry: KubeconfigEntry, what: str) -> KubeconfigEntry:
     """Return an entry without its null fields, after checking the types of the others."""
     subject = f"kubeconfig {entry.path}: {what} {entry.name!r}"
     return replace(entry, value=_checked_fields(subject, what, entry.value))
@@ -248,7 +246,7 @@ _KINDS: Mapping[type, str] = {
 }
 
 
-def _check_cluster(cluster: Entry) -> None:
+def _check_cluster(cluster: KubeconfigEntry) -> None:
     subject = f"kubeconfig {cluster.path}: cluster {cluster.name!r}"
     _check_address(f"{subject} has server", cluster.value.get("server") or "", "https://host:port")
     proxy = cluster.value.get("proxy-url")
@@ -262,7 +260,7 @@ def _check_address(subject: str, address: str, form: str) -> None:
         raise ConfigurationError(f"{subject} {without_password(address)!r}: write it as {form}")
 
 
-def _check_user(user: Entry) -> None:
+def _check_user(user: KubeconfigEntry) -> None:
     for key in ("client-certificate", "client-key"):
         _check_file(user, "user", key)
     _check_file(user, "user", "tokenFile", data=False)
@@ -274,7 +272,7 @@ def _check_user(user: Entry) -> None:
             )
 
 
-def _check_file(entry: Entry, what: str, key: str, *, data: bool = True) -> None:
+def _check_file(entry: KubeconfigEntry, what: str, key: str, *, data: bool = True) -> None:
     """Check that a file, or the base64 text in its place, can be read."""
     subject = f"kubeconfig {entry.path}: {key} of {what} {entry.name!r}"
     if data and entry.value.get(f"{key}-data"):
@@ -291,7 +289,7 @@ def _check_file(entry: Entry, what: str, key: str, *, data: bool = True) -> None
             raise ConfigurationError(f"{subject} cannot be read: {path}: {reason}") from None
 
 
-def _absolute(entry: Entry) -> Entry:
+def _absolute(entry: KubeconfigEntry) -> KubeconfigEntry:
     """Return an entry with absolute paths. A token file takes precedence over a token, as in client-go."""
     value = dict(entry.value)
     for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
@@ -334,7 +332,7 @@ def _loader() -> type[yaml.SafeLoader]:
     """Return a YAML loader that refuses duplicate keys, and merges, which a few lines can make endless."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class KubeconfigLoader(yaml.SafeLoader):
         def flatten_mapping(self, node: yaml.MappingNode) -> None:
             seen: set[str] = set()
             for key, _ in node.value:
@@ -343,8 +341,8 @@ def _loader() -> type[yaml.SafeLoader]:
                     raise yaml.constructor.ConstructorError(None, None, "a duplicate key, or a merge", key.start_mark)
                 seen.add(str(name))
 
-    use_kubernetes_scalars(Loader)
-    return Loader
+    use_kubernetes_scalars(KubeconfigLoader)
+    return KubeconfigLoader
 
 
 def _where(error: Exception) -> str:

@@ -1,1 +1,0 @@
-"""Client configuration: kubeconfig, in-cluster, credentials."""

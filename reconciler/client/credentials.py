@@ -1,0 +1,400 @@
+"""Credentials of a cluster: from a kubeconfig, an exec plugin or a pod's service account, and their renewal."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reconciler.client.exec_plugin import run_plugin
+from reconciler.client.kubeconfig import KubeconfigEntry
+from reconciler.client.network import excerpt, proxy_from_environment
+from reconciler.client.pool import MAX_REQUESTS
+from reconciler.clock import boottime_of, current_clock
+from reconciler.errors import ConfigurationError
+
+
+class ClusterSettings:
+    """The settings that a transport reads; see `reconciler.client.transport.Settings`."""
+
+    def __init__(self) -> None:
+        self.host = ""
+        self.ssl_ca_cert: str | None = None
+        self.cert_file: str | None = None
+        self.key_file: str | None = None
+        self.verify_ssl = True
+        self.tls_server_name: str | None = None
+        self.proxy: str | None = None
+        self.connection_pool_maxsize = MAX_REQUESTS
+        self.api_key: dict[str, str] = {}
+        self._files: dict[str, tuple[bytes, Any]] = {}
+
+    async def get_api_key_with_prefix(self, name: str, /) -> str | None:
+        """Return the value of the Authorization header for ``"BearerToken"``, None for none."""
+        return self.api_key.get(name)
+
+    def load_kubeconfig(self, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> None:
+        """Read a cluster and a user of a kubeconfig, whose paths are absolute.
+
+        Raises:
+            OSError: a file cannot be read.
+            ConfigurationError: the token is empty or not valid in a header, or the proxy is not valid.
+        """
+        authorization = _authorization(user)  # first: a failure changes nothing
+        self.host = str(cluster["server"]).rstrip("/")
+        self.ssl_ca_cert = self._file(cluster, "certificate-authority")
+        self.cert_file = self._file(user, "client-certificate")
+        self.key_file = self._file(user, "client-key")
+        self.verify_ssl = not cluster.get("insecure-skip-tls-verify")
+        self.tls_server_name = cluster.get("tls-server-name")
+        self.proxy = cluster.get("proxy-url") or proxy_from_environment(self.host)
+        self.api_key = {"BearerToken": authorization} if authorization else {}
+
+    def load_service_account(self, folder: Path) -> None:
+        """Read the service account of a pod.
+
+        Raises:
+            ConfigurationError: a file is missing or empty.
+        """
+        token, authority = folder / "token", folder / "ca.crt"
+        for path, what in ((token, "Token"), (authority, "Cert")):
+            if not path.is_file():
+                raise ConfigurationError(f"{what} file does not exist: {path}")
+            if not path.read_bytes().strip():
+                raise ConfigurationError(f"{what} file is empty: {path}")
+        bearer = read_token(token)
+        host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+        self.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        self.proxy = proxy_from_environment(self.host)
+        self.ssl_ca_cert = str(authority)
+        self.api_key = {"BearerToken": f"Bearer {bearer}"}
+
+    def close(self) -> None:
+        """Remove the files that were written."""
+        for _, file in self._files.values():
+            file.close()
+        self._files = {}
+
+    def _file(self, entry: Mapping[str, Any], key: str) -> str | None:
+        """Return the path of a certificate or a key. Inline data is written to a file that only its owner can read.
+
+        The ssl module reads keys from files only.
+        """
+        data = entry.get(f"{key}-data")
+        if not data:
+            return entry.get(key) or None
+        content = base64.b64decode(str(data))
+        known, file = self._files.get(key, (b"", None))
+        if file is None or known != content:
+            if file is not None:
+                file.close()
+            file = tempfile.NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - closed with the client
+            file.write(content)
+            file.flush()
+            self._files[key] = (content, file)
+        return str(file.name)
+
+
+def _authorization(user: Mapping[str, Any]) -> str:
+    """Return the Authorization header of a user. A token takes precedence over a password.
+
+    Raises:
+        OSError: the token file cannot be read.
+        ConfigurationError: the token is empty, or not valid in a header.
+    """
+    token = user.get("token")
+    if user.get("tokenFile"):
+        token = read_token(Path(user["tokenFile"]))
+    if token:
+        return f"Bearer {checked_token(token, 'the token')}"
+    if user.get("username") and user.get("password"):
+        pair = f"{user['username']}:{user['password']}"
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+    return ""
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ConfigurationError: the token is empty, or not valid in a header.
+    """
+    return checked_token(path.read_bytes().decode(errors="replace"), f"the token file {path}")
+
+
+def checked_token(text: str, subject: str) -> str:
+    """Return a token without the white space around it.
+
+    Raises:
+        ConfigurationError: the token is empty, or not valid in a header.
+    """
+    token = text.strip()
+    if not token:
+        raise ConfigurationError(f"{subject} is empty")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ConfigurationError(f"{subject} contains white space or other characters that are not valid in a token")
+    return token
+
+
+_logger = logging.getLogger("reconciler.client")
+
+_RENEW_BEFORE = 70.0
+"""Seconds before its expiry at which a credential is replaced: a little more than the time between two refreshes."""
+
+_PLUGINS = {
+    "oidc": "kubelogin (kubectl oidc-login)",
+    "gcp": "gke-gcloud-auth-plugin",
+    "azure": "kubelogin for Azure",
+}
+"""The exec plugins that replaced the auth-providers of early Kubernetes clients."""
+
+
+_RUN_EVERY = 10.0
+"""The shortest time in seconds between runs of a plugin that refused requests cause."""
+
+
+def exec_login_of(user: KubeconfigEntry, cluster: KubeconfigEntry) -> ExecLogin | None:
+    """Return the exec plugin that gets a user's credentials; None if the file or files that it names contain them.
+
+    Raises:
+        ConfigurationError: the user has an auth-provider.
+    """
+    if "exec" in user.value:
+        return ExecLogin(user, cluster)
+    provider = user.value.get("auth-provider")
+    if provider:
+        name = str(provider.get("name") or "")
+        plugin = _PLUGINS.get(name)
+        hint = f"the exec plugin {plugin}" if plugin else "an exec plugin"
+        raise ConfigurationError(
+            f"kubeconfig {user.path}: user {user.name!r} has auth-provider {name!r}, which is not supported: configure "
+            f"{hint} instead"
+        )
+    return None
+
+
+class ExecLogin:
+    """The credentials of an exec plugin, which are kept until they expire or are refused.
+
+    As in client-go, a plugin that names no expiry is run again only when its credentials were refused. An expiry is
+    measured from the end of the run in boot time, so a step of the wall clock does not move it.
+
+    Attributes:
+        entries: the token and the files of the certificate, named as in a kubeconfig.
+    """
+
+    def __init__(self, user: KubeconfigEntry, cluster: KubeconfigEntry) -> None:
+        self._user = user
+        self._cluster = cluster
+        self.entries: Mapping[str, Any] = {}
+        self._refused_at = -math.inf  # when the last run ended that a refused request caused
+        self._expires_at = math.inf  # in boot time
+        self._files: list[Any] = []
+
+    @property
+    def expired(self) -> bool:
+        """Return whether the plugin's expirationTimestamp has passed."""
+        return boottime_of(current_clock())() >= self._expires_at
+
+    async def renew(self, *, refused: bool) -> None:
+        """Run the plugin if its credentials expire soon, or if they were refused. A cancelled call kills it."""
+        if not refused:
+            if not self.entries or self._expires_soon():
+                await self._run()
+        elif current_clock().monotonic() - self._refused_at >= _RUN_EVERY:
+            try:
+                await self._run()
+            finally:
+                self._refused_at = current_clock().monotonic()
+
+    def _expires_soon(self) -> bool:
+        return boottime_of(current_clock())() >= self._expires_at - _RENEW_BEFORE
+
+    async def _run(self) -> None:
+        status = await run_plugin(self._user, self._cluster)
+        token, certificate, key = (status.get(name) for name in ("token", "clientCertificateData", "clientKeyData"))
+        if not token and not certificate:
+            raise ConfigurationError("exec: the plugin gave neither a token nor a client certificate")
+        if bool(certificate) != bool(key):
+            raise ConfigurationError("exec: the plugin gave a client certificate or its key, but not both")
+        clock, expiry = current_clock(), _time(status.get("expirationTimestamp"))
+        left = math.inf if expiry is None else (expiry - clock.now()).total_seconds()
+        if left <= 0:
+            _logger.warning("exec: the plugin gave an expired credential: check its cache and the clocks")
+        given = {"token": token} if token else {}
+        if certificate and key:
+            given |= self._written(certificate, key)
+        self.entries, self._expires_at = given, boottime_of(clock)() + left
+
+    def _written(self, certificate: str, key: str) -> dict[str, str]:
+        """Write both to files that only the owner can read; the ssl module reads files only."""
+        files = [tempfile.NamedTemporaryFile(suffix=".pem") for _ in range(2)]  # noqa: SIM115 - closed when replaced
+        for file, content in zip(files, (certificate, key), strict=True):
+            file.write(content.encode())
+            file.flush()
+        self.close()
+        self._files = files
+        return {"client-certificate": files[0].name, "client-key": files[1].name}
+
+    def close(self) -> None:
+        """Remove the files."""
+        for file in self._files:
+            file.close()
+        self._files = []
+
+
+def _time(text: Any) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        shown = excerpt(str(text))
+        raise ConfigurationError(f"exec: the plugin gave an invalid expirationTimestamp: {shown!r}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_REFRESH_EVERY = 60.0
+"""Seconds between refreshes of credentials that can change, as in client-go for token files."""
+
+_IN_FLIGHT = 65.0
+"""Seconds after a change of the credentials in which a request may be refused that was sent before it."""
+
+_LONGEST = 200
+
+
+class CredentialRenewer:
+    """The renewal of the credentials in settings.
+
+    Tasks of their own renew them. A request waits for one only if the current credentials have expired. A request that
+    stops waiting, because its time is up or it is cancelled, leaves the task to the others.
+
+    Args:
+        settings: contain the credentials.
+        load: reads the files again, and the entries of the login, into the settings.
+        scheduled: whether they can change although none was refused.
+        login: gets credentials that are not in files. Default: none are needed.
+
+    Attributes:
+        certificates: the certificates and the certificate authority of connections. When they change, new connections
+            are needed.
+    """
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        load: Callable[[], None],
+        *,
+        scheduled: bool,
+        login: ExecLogin | None = None,
+    ) -> None:
+        self._settings = settings
+        self._load = load
+        self._scheduled = scheduled
+        self._login = login
+        self._lock = asyncio.Lock()
+        self._tasks: dict[bool, asyncio.Task[None]] = {}  # by whether the credentials were refused
+        self._refreshed = current_clock().monotonic()
+        self._changed_at = -math.inf
+        self._failure = ""
+        self.certificates = self._read_certificates()
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether it is time to `refresh`."""
+        return self._scheduled and current_clock().monotonic() - self._refreshed >= _REFRESH_EVERY
+
+    async def refresh(self) -> None:
+        """Start to refresh the credentials if it is time, and wait for the end if the current ones have expired.
+
+        If that fails, they stay as they are. After cancellation, the task goes on.
+        """
+        if self.is_due:
+            task = self._task(refused=False)
+            await asyncio.sleep(0)  # enough to read files
+            if self._login is not None and self._login.expired:
+                await asyncio.shield(task)
+
+    async def renew(self) -> bool:
+        """Read the credentials again because the server refused them, and return whether a request may use others now.
+
+        If many requests are refused at once, one renewal serves all. After cancellation, the task goes on.
+        """
+        await asyncio.shield(self._task(refused=True))
+        return current_clock().monotonic() - self._changed_at < _IN_FLIGHT
+
+    def read_files(self) -> bool:
+        """Read the files again, and return whether they changed. If that fails, the credentials stay as they are."""
+        before = (dict(self._settings.api_key), self.certificates)
+        try:
+            self._load()
+            self.certificates = self._read_certificates()
+        except Exception as error:  # noqa: BLE001 - files have any content
+            self._log(error)
+        else:
+            self._failure = ""
+        changed = (self._settings.api_key, self.certificates) != before
+        if changed:
+            self._changed_at = current_clock().monotonic()
+        return changed
+
+    async def close(self) -> None:
+        """Stop all tasks and kill running plugins. A cancelled call leaves that to the event loop."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _task(self, *, refused: bool) -> asyncio.Task[None]:
+        task = self._tasks.get(refused)
+        if task is None or task.done():
+            task = self._tasks[refused] = asyncio.create_task(self._renew() if refused else self._refresh())
+        return task
+
+    async def _refresh(self) -> None:
+        async with self._lock:
+            if self.is_due:
+                await self._read(refused=False)
+                self._refreshed = current_clock().monotonic()
+
+    async def _renew(self) -> None:
+        async with self._lock:
+            await self._read(refused=True)
+
+    async def _read(self, *, refused: bool) -> None:
+        try:
+            if self._login is not None:
+                await self._login.renew(refused=refused)
+        except Exception as error:  # noqa: BLE001 - foreign code: plugins
+            self._log(error)
+        else:
+            self.read_files()
+
+    def _log(self, error: Exception) -> None:
+        """Log a failure; once while it repeats, since files are read for each request that fails."""
+        reason = reason_of(error)
+        if reason != self._failure:
+            _logger.warning("the credentials could not be renewed: %s", reason)
+        self._failure = reason
+
+    def _read_certificates(self) -> tuple[bytes, ...]:
+        """Return the contents, since the files are rotated in place."""
+        paths = (self._settings.ssl_ca_cert, self._settings.cert_file, self._settings.key_file)
+        return tuple(Path(path).read_bytes() if path else b"" for path in paths)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a configuration could not be loaded, in one line and without secrets."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ConfigurationError):
+        return " ".join(str(error).split())[:_LONGEST]
+    return type(error).__name__

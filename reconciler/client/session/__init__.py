@@ -1,1 +1,0 @@
-"""The common part of verbs, status writers and discovery: sending, responses, retries."""

@@ -1,1 +1,0 @@
-"""The verbs of `Client`, as functions over its session."""

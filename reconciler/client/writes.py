@@ -1,0 +1,417 @@
+"""Writes of objects (create, update, patch, apply, delete), and of subresources with a kind of their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Unpack
+
+from reconciler._core.wire import JSONObject
+from reconciler.client.memory import names_former_manager, without_server_metadata
+from reconciler.client.requests import (
+    CONTENT_TYPES,
+    ClientModel,
+    ObjectLike,
+    PatchDocument,
+    PatchStrategy,
+    Propagation,
+    Selector,
+    StatusSubresource,
+    WriteOptions,
+    answer_kind,
+    apply_document,
+    check_conditions,
+    delete_options,
+    encode,
+    patch_body,
+    selector_query,
+    split_kind_or_object,
+)
+from reconciler.client.responses import decode
+from reconciler.client.retry import RetryOn
+from reconciler.client.session import ClientSession, PendingWrite
+from reconciler.errors import (
+    AlreadyExists,
+    APIError,
+    Conflict,
+    FieldManagerConflict,
+    NotFound,
+    OutcomeUnknown,
+    TransportError,
+)
+from reconciler.http import HTTPResponse
+from reconciler.meta import controller_of, request_of
+from reconciler.meta.documents import merge_diff, merge_patch
+from reconciler.meta.metadata import name_of, namespace_of, uid_of, version_of
+from reconciler.objects import KindLike, TypedObject, Unstructured, documents_to_compare, from_document, to_document
+
+Body = Mapping[str, Any] | TypedObject | ClientModel
+"""What is sent to a subresource: a document, or a model of it."""
+
+
+async def create(
+    session: ClientSession,
+    obj: TypedObject | ObjectLike,
+    **options: Unpack[WriteOptions],
+) -> TypedObject | Unstructured:
+    """Create an object and return it as stored."""
+    query = session.write_options(**options)
+    kind, resource, document = await session.resolve(obj)
+    name, namespace = name_of(document), namespace_of(document)
+    if resource.namespaced and not namespace:
+        raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
+    if name:
+        session.object_path(resource, name, namespace)  # refuses an invalid name
+    write = session.begin_write(
+        "create",
+        resource,
+        request_of(document),
+        path=session.collection_path(resource, namespace),
+        query=query,
+        body=encode(document),
+        method="POST",
+        dry_run=options.get("dry_run", False),
+    )
+    try:
+        response = await session.execute_write(write, RetryOn.UNKNOWN if name else RetryOn.REFUSED)
+    except AlreadyExists as error:
+        if not write.state.unknown:
+            raise
+        response = await _created_before(session, write, document, error)
+    return session.accept(write, kind, response)
+
+
+async def _created_before(
+    session: ClientSession, write: PendingWrite, sent: JSONObject, error: AlreadyExists
+) -> HTTPResponse:
+    """Return the stored object if an attempt whose response was lost provably created it."""
+    get = session.connection.request("GET", session.object_path(write.resource, *write.key))
+    try:
+        response = await session.execute(write.resource, get, RetryOn.UNKNOWN)
+        stored = decode(get, response)
+    except NotFound:
+        response, stored = None, {}
+    wanted, found = controller_of(sent), controller_of(stored)
+    ours = wanted is not None and found is not None and wanted.get("uid") == found.get("uid")
+    if response is not None and ours and not merge_diff(stored, merge_patch(stored, sent)):
+        return response
+    write.invalidate()
+    raise OutcomeUnknown(
+        f"{write.request.label}: the response to the first attempt was lost, and now {name_of(sent)!r} exists: "
+        "read and compare it to find out whether that attempt or somebody else created it"
+    ) from error
+
+
+async def update(
+    session: ClientSession,
+    obj: TypedObject | ObjectLike,
+    *,
+    subresource: str | None = None,
+    **options: Unpack[WriteOptions],
+) -> TypedObject | Unstructured:
+    """Replace an object and return it as stored."""
+    query = session.write_options(**options)
+    kind, resource, document = await session.resolve(obj)
+    key = request_of(document)
+    write = session.begin_write(
+        "update",
+        resource,
+        key,
+        path=session.object_path(resource, *key, subresource),
+        query=query,
+        body=encode(document),
+        method="PUT",
+        dry_run=options.get("dry_run", False),
+    )
+    return await session.store(write, kind)
+
+
+async def delete(
+    session: ClientSession,
+    kind_or_obj: KindLike | TypedObject | ObjectLike,
+    name: str | None = None,
+    namespace: str | None = None,
+    *,
+    propagation: Propagation | None = None,
+    grace_period: int | None = None,
+    uid: str | None = None,
+    resource_version: str | None = None,
+    dry_run: bool = False,
+) -> TypedObject | Unstructured | None:
+    """Delete an object and return it if the response contains it."""
+    check_conditions(uid=uid, resource_version=resource_version)
+    kind, document = split_kind_or_object(kind_or_obj)
+    if document is not None:
+        name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
+    name = name or ""
+    resource = await session.resource_for(kind, name, namespace)
+    body = delete_options(
+        dry_run=not session.stores(dry_run=dry_run),
+        propagation=propagation,
+        grace_period=grace_period,
+        uid=uid,
+        resource_version=resource_version,
+    )
+    path, key = session.object_path(resource, name, namespace), session.key(resource, name, namespace)
+    write = session.begin_write("delete", resource, key, path=path, body=body, method="DELETE", dry_run=dry_run)
+    try:
+        response = await session.execute_write(write, RetryOn.UNKNOWN if uid else RetryOn.REFUSED)
+    except (NotFound, Conflict) as error:
+        if not write.state.unknown:
+            raise
+        write.invalidate()
+        if isinstance(error, Conflict) and resource_version:
+            raise OutcomeUnknown(
+                f"{write.request.label}: the response to an attempt was lost, and the next one was refused: "
+                f"{error.message}"
+            ) from error
+        return None  # the object with this uid is gone, as requested
+    write.record(response.body)
+    answer = decode(write.request, response)
+    return from_document(kind, answer, lenient=True) if answer.get("kind") == resource.gvk.kind else None
+
+
+async def delete_all_of(
+    session: ClientSession,
+    kind: KindLike,
+    namespace: str | None = None,
+    *,
+    label_selector: Selector | None = None,
+    field_selector: Selector | None = None,
+    propagation: Propagation | None = None,
+    grace_period: int | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Delete the selected objects of a kind in a namespace."""
+    for name, selector in (("label_selector", label_selector), ("field_selector", field_selector)):
+        if selector is not None and not (selector.strip() if isinstance(selector, str) else selector):
+            raise ValueError(f"{name} is empty, which selects everything: leave it out to delete all objects")
+    resource = await session.resource_for(kind, namespace=namespace)
+    namespace = session.options.namespace_for(resource, namespace)
+    if resource.namespaced and not namespace:
+        raise ValueError(
+            f"deleting all objects of kind {resource.gvk.kind} needs a namespace: the API deletes in one at a time"
+        )
+    dry_run = dry_run or session.options.dry_run
+    request = session.connection.request(
+        "DELETE",
+        session.collection_path(resource, namespace),
+        selector_query(label_selector, field_selector),
+        body=delete_options(dry_run=dry_run, propagation=propagation, grace_period=grace_period),
+    )
+    try:
+        await session.execute(resource, request, RetryOn.REFUSED)
+    finally:
+        # Whatever the response: some objects may be gone, and finalizers may hold others.
+        if not dry_run and session.observer is not None:
+            session.observer.invalidate_all(resource, namespace if resource.namespaced else None)
+
+
+async def create_subresource(
+    session: ClientSession,
+    kind: KindLike,
+    name: str,
+    namespace: str | None,
+    *,
+    subresource: str,
+    body: Body,
+    **options: Unpack[WriteOptions],
+) -> Unstructured:
+    """Send a body to a subresource and return the response."""
+    query = session.write_options(**options)
+    resource = await session.resource_for(kind, name, namespace)
+    write = session.begin_write(
+        "update",  # to an observer: of the object that the subresource belongs to
+        resource,
+        session.key(resource, name, namespace),
+        path=session.object_path(resource, name, namespace, subresource),
+        query=query,
+        body=encode(body if isinstance(body, Mapping) else to_document(body)),
+        method="POST",
+        dry_run=options.get("dry_run", False),
+    )
+    answer = await session.store(write, resource.gvk)
+    assert isinstance(answer, Unstructured)  # noqa: S101 - no class was asked for
+    return answer
+
+
+_MAX_TAKEOVERS = 5
+"""How often a conflicting takeover is tried, before the former fields are left as they are until the next apply."""
+
+_logger = logging.getLogger("reconciler.client")
+
+
+async def patch(
+    session: ClientSession,
+    kind: KindLike,
+    name: str,
+    namespace: str | None = None,
+    *,
+    patch: PatchDocument,
+    strategy: PatchStrategy = "merge",
+    subresource: str | None = None,
+    resource_version: str | None = None,
+    **options: Unpack[WriteOptions],
+) -> TypedObject | Unstructured:
+    """Patch an object and return it as stored."""
+    query = session.write_options(**options)
+    resource = await session.resource_for(kind, name, namespace)
+    write = session.begin_write(
+        "patch",
+        resource,
+        session.key(resource, name, namespace),
+        path=session.object_path(resource, name, namespace, subresource),
+        query=query,
+        body=patch_body(patch, strategy, resource_version),
+        content_type=CONTENT_TYPES[strategy],
+        dry_run=options.get("dry_run", False),
+    )
+    return await session.store(write, kind)
+
+
+async def patch_from(
+    session: ClientSession,
+    base: TypedObject | Unstructured | JSONObject,
+    changed: TypedObject | Unstructured | JSONObject,
+    *,
+    optimistic_lock: bool = False,
+    subresource: StatusSubresource | None = None,
+    **options: Unpack[WriteOptions],
+) -> TypedObject | Unstructured:
+    """Patch an object with the difference of two states, and return it as stored."""
+    session.write_options(**options)  # refuses an unknown keyword, also if nothing is sent
+    before, after = documents_to_compare(base, changed)
+    kind = answer_kind(changed, after)
+    resource = await session.resource_for(kind, *request_of(after))
+    before, after = session.with_namespace(resource, before), session.with_namespace(resource, after)
+    version = _locked_version(before, after, optimistic_lock=optimistic_lock)
+    separate_status = "status" in resource.subresources
+    difference = merge_diff(
+        _patched_part(before, subresource, separate_status=separate_status),
+        _patched_part(after, subresource, separate_status=separate_status),
+    )
+    if not difference:
+        return Unstructured(after) if isinstance(changed, dict) else changed
+    return await patch(
+        session,
+        kind,
+        *request_of(after),
+        patch=difference,
+        subresource=subresource,
+        resource_version=version,
+        **options,
+    )
+
+
+def _locked_version(before: Mapping[str, Any], after: Mapping[str, Any], *, optimistic_lock: bool) -> str | None:
+    """Return the version that the patch requires, if any."""
+    if request_of(before) != request_of(after) or (uid_of(after) and uid_of(before) != uid_of(after)):
+        raise ValueError(f"{request_of(before)} and {request_of(after)} are not two states of one object")
+    if optimistic_lock and not version_of(before):
+        raise ValueError(
+            f"optimistic_lock: {request_of(before)} has no resourceVersion; pass the object as it was read"
+        )
+    return version_of(before) if optimistic_lock else None
+
+
+def _patched_part(document: Mapping[str, Any], subresource: str | None, *, separate_status: bool) -> JSONObject:
+    if subresource:
+        return {subresource: document.get(subresource)}
+    own = without_server_metadata(document)
+    return {key: value for key, value in own.items() if not (separate_status and key == "status")}
+
+
+async def apply(
+    session: ClientSession,
+    obj: TypedObject | ObjectLike,
+    *,
+    owner: TypedObject | ObjectLike | None = None,
+    field_manager: str | None = None,
+    force: bool = True,
+    subresource: StatusSubresource | None = None,
+    resource_version: str | None = None,
+    dry_run: bool = False,
+) -> TypedObject | Unstructured:
+    """Apply an object and return it as stored."""
+    kind, resource, document = await session.resolve(obj)
+    document = apply_document(document, None if owner is None else to_document(owner), resource_version)
+    options = session.write_options(dry_run=dry_run, field_manager=field_manager)
+    key = request_of(document)
+    write = session.begin_write(
+        "apply",
+        resource,
+        key,
+        path=session.object_path(resource, *key, subresource),
+        query=[*options, ("force", "true")] if force else options,
+        body=encode(document),
+        content_type=CONTENT_TYPES["apply"],
+        dry_run=dry_run,
+    )
+    may_take_over = field_manager is None and session.stores(dry_run=dry_run) and bool(session.former_field_manager)
+    version: str | None = None
+    try:
+        response = await session.execute_write(write, RetryOn.REFUSED)
+    except FieldManagerConflict as error:
+        if may_take_over and names_former_manager(str(error)):
+            version = await _take_over(session, write, subresource)
+        if version is None:
+            raise
+    else:
+        if may_take_over and names_former_manager(response.body):
+            version = await _take_over(session, write, subresource, decode(write.request, response))
+        if version is None:
+            return session.accept(write, kind, response)
+    # The same apply again: it removes what the manager owns now and does not specify.
+    if resource_version:
+        document["metadata"]["resourceVersion"] = version
+    return await session.store(replace(write, request=replace(write.request, body=encode(document))), kind)
+
+
+async def _take_over(
+    session: ClientSession, write: PendingWrite, subresource: str | None, document: JSONObject | None = None
+) -> str | None:
+    """Move what earlier releases wrote as the former field manager to this client's.
+
+    A failure is logged and not raised: the apply does not depend on it.
+
+    Args:
+        session: sends the requests.
+        write: the apply.
+        subresource: the subresource of the apply.
+        document: the object as it is stored; None to read it.
+
+    Returns:
+        The object's new version; None if nothing was changed.
+    """
+    key, manager, takeovers = write.key, session.field_manager(), session.connection.takeovers
+    try:
+        for _ in range(_MAX_TAKEOVERS):
+            if document is None:
+                get = session.connection.request("GET", session.object_path(write.resource, *key))
+                document = decode(get, await session.execute(write.resource, get, RetryOn.UNKNOWN))
+            fields = takeovers.managed_fields(document, manager, subresource)
+            if fields is None:
+                return None
+            body = {"metadata": {"managedFields": fields}}
+            try:
+                answer = await patch(
+                    session, write.resource.gvk, *key, patch=body, resource_version=version_of(document) or None
+                )
+            except Conflict:
+                document = None
+                continue
+            takeovers.record(document, manager, subresource)
+            return version_of(answer.to_dict())
+    except (APIError, TransportError) as error:
+        if document is not None and isinstance(error, APIError):
+            takeovers.record(document, manager, subresource)  # or each apply would fail, and log, again
+        _logger.warning(
+            "%s %s: field manager %r cannot take over the fields that were written as %r: %s",
+            write.resource.gvk,
+            key,
+            manager,
+            session.former_field_manager,
+            error,
+        )
+    return None
