@@ -18,8 +18,8 @@ from types import FrameType
 from typing import NamedTuple
 
 from reconciler.clock import Clock, process_time
-from reconciler.telemetry import EventLoopCounters
-from reconciler.telemetry.frames import own_frames
+from reconciler.telemetry.logs import own_frames
+from reconciler.telemetry.registry import EventLoopCounters
 
 __all__ = ["LIVENESS_LIMIT", "Block", "BlockedLoopDetector", "BlockedLoopWatchdog"]
 

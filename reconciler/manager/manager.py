@@ -20,28 +20,22 @@ from reconciler.controller import Controller, ControllerKeywords, ControllerOpti
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
-from reconciler.manager.election.elector import Elector
-from reconciler.manager.election.options import LeaderElection, complete_election
-from reconciler.manager.election.watchdog import Watchdog
-from reconciler.manager.endpoints.checks import Check, Checks
-from reconciler.manager.endpoints.guard import Guard
-from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
+from reconciler.manager.election import Elector, LeaderElection, Watchdog, complete_election
+from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, health, metrics
 from reconciler.manager.endpoints.keys import debug_keys
-from reconciler.manager.endpoints.reviews import Reviewer
-from reconciler.manager.endpoints.security import EndpointSecurity
-from reconciler.manager.endpoints.server import Address, Servers
-from reconciler.manager.endpoints.thread import MainLoop
-from reconciler.manager.endpoints.turns import Turns
+from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
+from reconciler.manager.endpoints.server import Address, MainLoop, Servers
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
 from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
-from reconciler.manager.sharding.options import Sharding
-from reconciler.manager.sharding.shard import new_shard
+from reconciler.manager.sharding import Sharding, new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
-from reconciler.telemetry import Facts, MetricsRegistry, tracer
+from reconciler.telemetry import tracer
+from reconciler.telemetry.logs import Facts
+from reconciler.telemetry.registry import MetricsRegistry
 
 if TYPE_CHECKING:
     from reconciler.manager.console import Console

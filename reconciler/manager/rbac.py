@@ -9,7 +9,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.cache import CacheNotSynced, Informer
 from reconciler.controller import AccessRule
 from reconciler.errors import ConfigurationError
-from reconciler.manager.election.options import LeaderElection
+from reconciler.manager.election import LeaderElection
 from reconciler.objects import presumed_resource_type
 
 __all__ = ["rbac_documents"]

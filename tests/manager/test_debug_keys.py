@@ -15,10 +15,9 @@ from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.controller import Result
 from reconciler.errors import TerminalError
-from reconciler.manager.endpoints.handlers import debug_queue
+from reconciler.manager.endpoints.handlers import Turns, debug_queue
 from reconciler.manager.endpoints.keys import debug_keys
 from reconciler.manager.endpoints.server import EndpointRequest
-from reconciler.manager.endpoints.turns import Turns
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map

@@ -19,9 +19,8 @@ from reconciler.clock import current_clock
 from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import EndpointSecurity, LeaderElection
-from reconciler.manager.endpoints import reviews
-from reconciler.manager.endpoints.guard import Guard, Refusal
-from reconciler.manager.endpoints.reviews import Reviewer
+from reconciler.manager.endpoints import security as reviews
+from reconciler.manager.endpoints.security import Guard, Refusal, Reviewer
 from reconciler.testing import VirtualClock
 
 KUBERNETES = EndpointSecurity(authentication="kubernetes")

@@ -18,8 +18,9 @@ from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager import LeaderElection, LeadershipLost, ManagerError, NotLeader
-from reconciler.manager.election.options import PROCESS_ANNOTATION
+from reconciler.manager import LeaderElection, LeadershipLost, NotLeader
+from reconciler.manager.election import PROCESS_ANNOTATION
+from reconciler.manager.errors import ManagerError
 from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
@@ -761,7 +762,7 @@ def test_lease_needs_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch, tmp
     Manager(client, leader_election="operator", namespaces=["prod"])
     Manager(client, leader_election="operator", leader_election_namespace="prod")
     (tmp_path / "namespace").write_text("prod\n")
-    monkeypatch.setattr("reconciler.manager.election.options._POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr("reconciler.manager.election._POD_NAMESPACE", tmp_path / "namespace")
     Manager(client, leader_election="operator")
 
 

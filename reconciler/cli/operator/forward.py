@@ -25,7 +25,7 @@ from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
 from reconciler.client import Client, ListOptions
 from reconciler.client.config.configuration import ConfiguredTransport, context_namespace
 from reconciler.errors import ConfigurationError, Forbidden, NotFound, ReconcilerError
-from reconciler.manager.election.options import LEASE_ANNOTATIONS
+from reconciler.manager.election import LEASE_ANNOTATIONS
 
 __all__ = [
     "Operator",

@@ -12,9 +12,8 @@ from reconciler.clock import Clock
 from reconciler.controller import Controller, FieldChange, ObjectChange, RunExplanation
 from reconciler.controller.reconcile.explanation import state_of
 from reconciler.controller.reconcile.history import MAX_RUNS
-from reconciler.manager.endpoints.handlers import is_selected, limit_of
+from reconciler.manager.endpoints.handlers import Turns, is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
-from reconciler.manager.endpoints.turns import Turns
 from reconciler.meta import Request, ResourceType
 from reconciler.meta.scalars import format_micro_time
 
