@@ -19,7 +19,7 @@ from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, Manag
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.runnables import RunnableGroup, Supervisor, Webhooks, first_failure
 from reconciler.manager.waiting import drains, keys_in_progress, lists, remind, report_progress, waits
-from reconciler.telemetry.logs import Facts
+from reconciler.telemetry.logs import NamedValues
 
 __all__ = ["Lifecycle", "State"]
 
@@ -65,7 +65,7 @@ class Lifecycle:
         grace: float,
         clock: Clock,
         watchdog: BlockedLoopWatchdog,
-        banner: Callable[[], Facts],
+        banner: Callable[[], NamedValues],
     ) -> None:
         self._servers = servers
         self._cache = cache

@@ -34,7 +34,7 @@ from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
 from reconciler.telemetry import tracer
-from reconciler.telemetry.logs import Facts
+from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
 
 if TYPE_CHECKING:
@@ -513,7 +513,7 @@ class Manager:
         """Return the address of the cluster, without credentials."""
         return str(getattr(self.client.live.session.connection.transport, "host", "")) or "in this process"
 
-    def _banner(self) -> Facts:
+    def _banner(self) -> NamedValues:
         """Return the first log line: the version, the cluster without credentials, and the options."""
         election, shard = self._election, self._shard.name
         parts = {
@@ -528,7 +528,7 @@ class Manager:
             "leader election": "none" if election is None and shard is None else None,
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
-        return Facts(f"kube-reconciler {__version__}", {name: text for name, text in parts.items() if text})
+        return NamedValues(f"kube-reconciler {__version__}", {name: text for name, text in parts.items() if text})
 
     @property
     def _authentication(self) -> str | None:

@@ -24,8 +24,8 @@ from reconciler.errors import error_text
 from reconciler.meta import Request
 
 __all__ = [
-    "Facts",
     "JSONFormatter",
+    "NamedValues",
     "TextFormatter",
     "fold_traceback",
     "own_frames",
@@ -76,7 +76,7 @@ def own_frames(filenames: Iterable[str]) -> Sequence[bool]:
     return [each == own for each in owners]
 
 
-class _Frame(NamedTuple):
+class _TracebackFrame(NamedTuple):
     """A frame of a formatted traceback: its lines, or a line outside of frames if `file` is empty."""
 
     margin: str
@@ -102,22 +102,22 @@ def fold_traceback(text: str) -> str:
     return "\n".join(lines)
 
 
-def _frames(text: str) -> list[_Frame]:
+def _frames(text: str) -> list[_TracebackFrame]:
     """Split a formatted traceback, or a chain or group of them, into frames and other lines."""
-    frames: list[_Frame] = []
+    frames: list[_TracebackFrame] = []
     for line in text.split("\n"):
         found = _FRAME.match(line)
         last = frames[-1] if frames else None
         if found is not None:
-            frames.append(_Frame(found["margin"], found["file"], found["line"], [line]))
+            frames.append(_TracebackFrame(found["margin"], found["file"], found["line"], [line]))
         elif last is not None and last.file and line.startswith((last.margin + "  ", last.margin + "[Previous line")):
             last.text.append(line)
         else:
-            frames.append(_Frame("", "", "", [line]))
+            frames.append(_TracebackFrame("", "", "", [line]))
     return frames
 
 
-def _folded(frames: list[_Frame]) -> str:
+def _folded(frames: list[_TracebackFrame]) -> str:
     places = [_place_of(each.file) for each in frames]
     owners = ", ".join(dict.fromkeys(place.owner for place in places))
     count = f"{len(frames)} frames" if len(frames) > 1 else "1 frame"
@@ -134,7 +134,7 @@ _FORGED = re.compile(r"(?<=[\n\r])(?=\d{4}-\d\d-\d\dT)")
 _IN_BRACKETS = ("controller", "object_namespace", "object_name", "reconcile_id")
 
 
-class Facts:
+class NamedValues:
     """A log message of named values: one line, aligned lines on a terminal, fields in JSON.
 
     Args:
@@ -171,7 +171,7 @@ class JSONFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if isinstance(record.msg, Facts):
+        if isinstance(record.msg, NamedValues):
             fields["facts"] = dict(record.msg.values)
         if exception := _exception(self, record):
             fields["exception"] = exception
@@ -185,7 +185,7 @@ class TextFormatter(logging.Formatter):
     ``2026-01-01T00:00:00.000Z INFO  reconciler.controller [database prod/db1 3f2a91c0] reconciled``
 
     Args:
-        aligned: whether level and logger have a fixed width, and `Facts` lines of their own, for a terminal. Default
+        aligned: whether level and logger have a fixed width, and named values lines of their own, for a terminal. Default
             False.
         color: whether to color level, reconcile and ``extra``. Default False.
     """
@@ -219,7 +219,7 @@ class TextFormatter(logging.Formatter):
         level = self._paint(_COLORS.get(record.levelname, ""), f"{record.levelname:<{self._level_width}}")
         parts = [_stamp(record), level, f"{record.name:<{self._logger_width}}"]
         parts += [self._paint(_CYAN, f"[{where}]")] if where else []
-        parts += [record.msg.lines() if self._aligned and isinstance(record.msg, Facts) else _headline(record)]
+        parts += [record.msg.lines() if self._aligned and isinstance(record.msg, NamedValues) else _headline(record)]
         parts += [self._paint(_DIM, f"{name}={_shown(value)}") for name, value in fields.items()]
         line = " ".join(parts)
         exception = fold_traceback(_exception(self, record))

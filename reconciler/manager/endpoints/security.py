@@ -30,12 +30,12 @@ from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.http import HTTPRequest
 
 __all__ = [
+    "AccessRefused",
     "EndpointSecurity",
     "Guard",
-    "Refusal",
     "ReviewFailed",
+    "ReviewedUser",
     "Reviewer",
-    "User",
     "is_token",
     "read_token",
     "sent_token",
@@ -149,7 +149,7 @@ class ReviewFailed(ReconcilerError):
     """The API server could not be asked, or its response is not a review."""
 
 
-class User(NamedTuple):
+class ReviewedUser(NamedTuple):
     """A user as a TokenReview describes it. All of it decides what the user may do.
 
     Attributes:
@@ -227,13 +227,13 @@ class Reviewer:
         self._client = client
         self._clock = clock
         # Separate, so that guessed tokens do not push out those that are in use.
-        self._users: _Decisions[bytes, User] = _Decisions(clock.monotonic)
+        self._users: _Decisions[bytes, ReviewedUser] = _Decisions(clock.monotonic)
         self._invalid: _Decisions[bytes, bool] = _Decisions(clock.monotonic)
-        self._access: _Decisions[tuple[User, str, str], tuple[bool]] = _Decisions(clock.monotonic)
+        self._access: _Decisions[tuple[ReviewedUser, str, str], tuple[bool]] = _Decisions(clock.monotonic)
         self._pending: dict[Hashable, asyncio.Task[Any]] = {}
         self._budget, self._budget_at = _BURST, clock.monotonic()
 
-    async def user(self, token: str) -> User | None:
+    async def user(self, token: str) -> ReviewedUser | None:
         """Return the user of a token; None if it is not valid. Cancellation leaves the review to others that wait.
 
         Raises:
@@ -248,7 +248,7 @@ class Reviewer:
             self._spend()
         return await self._once(key, lambda: self._review_token(key, token))
 
-    async def is_allowed(self, user: User, verb: str, path: str) -> bool:
+    async def is_allowed(self, user: ReviewedUser, verb: str, path: str) -> bool:
         """Return whether a user may use a verb on a path. Cancellation leaves the review to others that wait.
 
         Raises:
@@ -296,17 +296,17 @@ class Reviewer:
         if not task.cancelled():
             task.exception()  # else asyncio logs it if nobody waits any more
 
-    async def _review_token(self, key: bytes, token: str) -> User | None:
+    async def _review_token(self, key: bytes, token: str) -> ReviewedUser | None:
         answer = await self._send(_TOKENS, "TokenReview", {"token": token}, _TokenReview)
         info = answer.status.user
         if not answer.status.authenticated or not info.username:
             self._invalid.put(key, True, REFUSED_SECONDS)
             return None
-        user = User(info.username, info.uid, info.groups, tuple(sorted(info.extra.items())))
+        user = ReviewedUser(info.username, info.uid, info.groups, tuple(sorted(info.extra.items())))
         self._users.put(key, user, min(ACCEPTED_SECONDS, self._seconds_left(token)))
         return user
 
-    async def _review_access(self, key: tuple[User, str, str]) -> bool:
+    async def _review_access(self, key: tuple[ReviewedUser, str, str]) -> bool:
         user, verb, path = key
         spec = {
             "user": user.name,
@@ -366,7 +366,7 @@ _LOG_INTERVAL = 60.0
 """Seconds between two log lines about refusals with the same status; those between are counted."""
 
 
-class Refusal(Exception):
+class AccessRefused(Exception):
     """A request that is refused. The message is for the client and shows no token.
 
     Attributes:
@@ -401,13 +401,13 @@ class Guard:
             authorization: all headers of this name.
 
         Raises:
-            Refusal: the request is refused.
+            AccessRefused: the request is refused.
         """
         if not self._security.authenticates:
             return None
         try:
             return await self._admit(method, path, authorization)
-        except Refusal as refusal:
+        except AccessRefused as refusal:
             self._log_refusal(path, refusal)
             raise
 
@@ -418,22 +418,24 @@ class Guard:
     async def _admit(self, method: str, path: str, authorization: Sequence[str]) -> str:
         token = _token_of(authorization)
         if token is None:
-            raise Refusal(401, "send 'Authorization: Bearer TOKEN'")
+            raise AccessRefused(401, "send 'Authorization: Bearer TOKEN'")
         if self._security.authentication is None:
             if not _equal(token, self._fixed_token()):
-                raise Refusal(401, "the token is not valid")
+                raise AccessRefused(401, "the token is not valid")
             return "token"
         verb = "get" if method == "HEAD" else method.lower()
         try:
             user = await self._reviewer.user(token)
             if user is None:
-                raise Refusal(401, "the token is not valid, or has expired")
+                raise AccessRefused(401, "the token is not valid, or has expired")
             if not await self._reviewer.is_allowed(user, verb, path):
-                raise Refusal(
+                raise AccessRefused(
                     403, f"{user.name!r} may not {verb} {path}: grant it with nonResourceURLs in a ClusterRole"
                 )
         except ReviewFailed as error:
-            raise Refusal(503, "the token cannot be checked now; the log of this process has the reason") from error
+            raise AccessRefused(
+                503, "the token cannot be checked now; the log of this process has the reason"
+            ) from error
         return user.name
 
     def _fixed_token(self) -> str:
@@ -442,9 +444,11 @@ class Guard:
         try:
             return read_token(self._security.token_file)
         except ConfigurationError as error:
-            raise Refusal(503, "the token cannot be checked now; the log of this process has the reason") from error
+            raise AccessRefused(
+                503, "the token cannot be checked now; the log of this process has the reason"
+            ) from error
 
-    def _log_refusal(self, path: str, refusal: Refusal) -> None:
+    def _log_refusal(self, path: str, refusal: AccessRefused) -> None:
         status, now = refusal.status, self._clock.monotonic()
         if now - self._logged.get(status, -_LOG_INTERVAL) < _LOG_INTERVAL:
             self._unlogged[status] += 1

@@ -18,7 +18,7 @@ from reconciler._core.certificates import CertWatcher, self_signed_context
 from reconciler._core.limits import Limits
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
-from reconciler.manager.endpoints.security import ACCEPTED_SECONDS, EndpointSecurity, Guard, Refusal
+from reconciler.manager.endpoints.security import ACCEPTED_SECONDS, AccessRefused, EndpointSecurity, Guard
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 
 if TYPE_CHECKING:
@@ -415,7 +415,7 @@ class Servers:
         authorization = request.headers.getall("authorization", [])
         try:
             response = await self._answer(server, path, request.method, authorization, parts)
-        except Refusal as refusal:
+        except AccessRefused as refusal:
             text = f"{refusal.status}: {refusal}\n"
             return web.Response(status=refusal.status, text=text, headers=_refusal_headers(refusal, accept))
         headers = {**response.headers, "content-type": response.content_type, "x-content-type-options": "nosniff"}
@@ -435,7 +435,7 @@ class Servers:
         """Return the response of a handler.
 
         Raises:
-            Refusal: the client must not have it.
+            AccessRefused: the client must not have it.
         """
         handler = server.handlers[path]
         if path in server.open_paths:
@@ -460,7 +460,7 @@ class Servers:
         return replace(response, body=self._main.iterate(response.body, seconds=seconds))
 
 
-def _refusal_headers(refusal: Refusal, accept: str) -> dict[str, str]:
+def _refusal_headers(refusal: AccessRefused, accept: str) -> dict[str, str]:
     headers = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
     if refusal.status == 401:
         # A browser asks its user for a password only if the server names Basic.
