@@ -185,8 +185,8 @@ class TextFormatter(logging.Formatter):
     ``2026-01-01T00:00:00.000Z INFO  reconciler.controller [database prod/db1 3f2a91c0] reconciled``
 
     Args:
-        aligned: whether level and logger have a fixed width, and named values lines of their own, for a terminal. Default
-            False.
+        aligned: whether level and logger have a fixed width and named values have lines of their own, for a
+            terminal. Default False.
         color: whether to color level, reconcile and ``extra``. Default False.
     """
 

@@ -6,22 +6,22 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
 
 from reconciler._core.limits import exceeds_max_levels
 from reconciler._core.tls import client_tls_context
-from reconciler._core.wire import JSONObject
 from reconciler.cli.options import AccessFlags
 from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.manager.endpoints.keys import KeysDocument
 from reconciler.manager.endpoints.security import read_token
 
-__all__ = ["HINT", "EndpointError", "key_text", "printable", "read_keys"]
+__all__ = ["HINT", "EndpointError", "printable", "read_keys"]
+
+T = TypeVar("T")
 
 _TIMEOUT = 10.0
 """Seconds for the connection, and for each part of the response."""
@@ -35,98 +35,11 @@ HINT = "pass the address of --metrics or --health of the operator, or omit --end
 """What to do if an endpoint is not that of an operator."""
 
 
-_Time = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class _Error(TypedDict):
-    type: str
-    message: NotRequired[str]
-    traceback: list[str]
-    timed_out: bool
-
-
-class _Field(TypedDict):
-    path: str
-    change: str
-    before: NotRequired[str]
-    after: NotRequired[str]
-    managers: NotRequired[list[str]]
-
-
-class _Change(TypedDict):
-    at: _Time
-    type: str
-    kind: str
-    namespace: NotRequired[str]
-    name: str
-    managers: NotRequired[list[str]]
-    fields: list[_Field]
-    fields_left_out: NotRequired[int]
-
-
-class _Run(TypedDict):
-    started: _Time
-    seconds: float
-    reasons: list[str]
-    changes: NotRequired[list[_Change]]
-    result: str
-    requeue_after_seconds: NotRequired[float]
-    status_written: bool
-    changed_meanwhile: bool
-    reconcile_id: NotRequired[str]
-    error: NotRequired[_Error]
-
-
-class _Key(TypedDict):
-    namespace: NotRequired[str]
-    name: str
-    state: str
-    waits_for: str
-    in_progress_seconds: NotRequired[float]
-    current_reasons: NotRequired[list[str]]
-    current_changes: NotRequired[list[_Change]]
-    ready_seconds: NotRequired[float]
-    due_in_seconds: NotRequired[float]
-    due: NotRequired[_Time]
-    next_reasons: NotRequired[list[str]]
-    next_changes: NotRequired[list[_Change]]
-    failures: int
-    reconciles_per_minute: float
-    cached: bool
-    runs: list[_Run]
-
-
-class _Controller(TypedDict):
-    name: str
-    kind: str
-    api_version: str
-    plural: NotRequired[str]
-    singular: NotRequired[str]
-    short_names: NotRequired[list[str]]
-    namespaced: NotRequired[bool]
-    workers: int
-    active: int
-    ready: int
-    waiting: int
-    reconciles: int
-    errors: int
-    keys: list[_Key]
-    keys_failing: int
-
-
-class _Document(TypedDict):
-    """The fields of the document that are printed, and their types. There may be others."""
-
-    now: _Time
-    role: str
-    controllers: list[_Controller]
-
-
 class EndpointError(ReconcilerError):
     """The operator could not be asked; the message names the endpoint and says what to do."""
 
 
-def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) -> JSONObject:  # noqa: B008 - frozen
+def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) -> KeysDocument:  # noqa: B008 - frozen
     """Return the document of ``/debug/keys``.
 
     Args:
@@ -246,30 +159,28 @@ def _get(url: SplitResult, path: str, headers: dict[str, str], context: ssl.SSLC
         connection.close()
 
 
-def _decoded(endpoint: str, body: bytes) -> JSONObject:
+def _decoded(endpoint: str, body: bytes) -> KeysDocument:
     try:
-        document: JSONObject = msgspec.json.decode(body)
+        document = msgspec.json.decode(body)
         if not exceeds_max_levels(document):
-            msgspec.convert(document, _Document)
-            return document
+            return msgspec.convert(document, KeysDocument)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator of kube-reconciler; {HINT}")
 
 
-def printable(document: Any) -> Any:
-    """Return a document with the control characters of its strings escaped, since terminals obey them."""
-    match document:
-        case str() if not document.isprintable():
-            return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in document)
+def printable(value: T) -> T:
+    """Return a value with the control characters of its strings escaped, since terminals obey them."""
+    return msgspec.convert(_escaped(msgspec.to_builtins(value)), type(value))
+
+
+def _escaped(value: Any) -> Any:
+    match value:
+        case str() if not value.isprintable():
+            return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in value)
         case dict():
-            return {name: printable(value) for name, value in document.items()}
-        case list():
-            return [printable(each) for each in document]
+            return {name: _escaped(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_escaped(each) for each in value]
         case _:
-            return document
-
-
-def key_text(key: Mapping[str, str]) -> str:
-    """Return ``namespace/name``, or the name alone."""
-    return f"{key['namespace']}/{key['name']}" if "namespace" in key else key["name"]
+            return value

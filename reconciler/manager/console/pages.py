@@ -344,10 +344,11 @@ def _run(run: JSONObject, now: str, above: JSONObject | None) -> Node:
     error = run.get("error")
     same = above is not None and error == above.get("error")
     result: Node = pill(_outcome(run), "bad" if error else "good")
+    fraction = f"{datetime.fromisoformat(run['started']):.%f}"[:4]
     if "requeue_after_seconds" in run:
         result = [result, f" again after {human_duration(run['requeue_after_seconds'])}"]
     return h.tr(id=run_id(run), class_="failing" if error else None)[
-        h.th(scope="row")[clock(run["started"], now), h.span(".fraction")[run["started"][19:23]]],
+        h.th(scope="row")[clock(run["started"], now), h.span(".fraction")[fraction]],
         h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
         h.td(".number")[human_duration(run["seconds"])],
         h.td(".wide")[

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache import Informer
@@ -132,7 +134,8 @@ def read_state(
 
     Of objects only values of changed fields appear, and none that may be a secret; `redact` removes further ones.
     """
-    controllers = read_keys(parts.controllers() if limit else (), parts.clock, query, limit=limit, trusted=True)
+    shown = parts.controllers() if limit else ()
+    controllers = msgspec.to_builtins(read_keys(shown, parts.clock, query, limit=limit, trusted=True))
     for each in controllers:
         each["charts"] = samples.charts(each["name"])
         for key in each["keys"]:
