@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
+import asyncio
 import ssl
-import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
+import aiohttp
 import msgspec
+from yarl import URL
 
 from reconciler._core.limits import exceeds_max_levels
 from reconciler._core.tls import client_tls_context
@@ -51,16 +52,15 @@ def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) 
         ConfigurationError: the endpoint is not a valid URL, or a file cannot be read.
         EndpointError: nothing listens there, or something else does.
     """
-    url = _parsed(endpoint)
+    url = _parsed(endpoint, query)
     headers = {"accept": "application/json"}
     if access.token_file is not None:
         headers["authorization"] = f"Bearer {_read_token(access.token_file)}"
-    context = _tls_context(access) if url.scheme == "https" else None
     try:
-        status, body = _get(url, f"{url.path.rstrip('/')}/debug/keys?{urlencode(query)}", headers, context)
+        status, body = asyncio.run(_get(url, headers, _tls_context(access) if url.scheme == "https" else True))
     except UnicodeError as error:
         raise ConfigurationError(_invalid(endpoint)) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (aiohttp.ClientError, OSError) as error:
         raise EndpointError(f"--endpoint {endpoint}: {_reason(url, error)}") from error
     if status in (401, 403, 503) and body.startswith(b"%d: " % status):
         raise EndpointError(f"--endpoint {endpoint}: {_refused(status, body, access)}")
@@ -71,37 +71,39 @@ def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) 
     return _decoded(endpoint, body)
 
 
-def _reason(url: SplitResult, error: Exception) -> str:
+def _reason(url: URL, error: Exception) -> str:
     """Return why there is no response, and what to do."""
     match error:
-        case ssl.SSLCertVerificationError():
-            text = error.verify_message.rstrip(".")
+        case aiohttp.ClientConnectorCertificateError():
+            text = getattr(error.certificate_error, "verify_message", str(error.certificate_error)).rstrip(".")
             hint = "pass --ca-file with the CA that signed it, or --insecure-skip-tls-verify"
             return f"the certificate is not trusted: {text}; {hint}"
-        case ssl.SSLError():
-            return f"no TLS connection: {error.reason or 'the handshake failed'}; try http://"
-        case ConnectionRefusedError():
-            text = "nothing listens there"
+        case aiohttp.ClientConnectorSSLError():
+            reason = getattr(error.os_error, "reason", None) or "the handshake failed"
+            return f"no TLS connection: {reason}; try http://"
         case TimeoutError():
             text = f"no response within {_TIMEOUT:g} s, or no end of it within {_COMPLETE_TIMEOUT:g} s"
-        case socket.gaierror():
-            text = f"unknown host {url.hostname!r}"
-        case http.client.HTTPException() | ConnectionError():
-            text = "the response is not HTTP" + ("; try https://" if url.scheme == "http" else "")
+        case aiohttp.ClientConnectorDNSError():
+            text = f"unknown host {url.host!r}"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            text = "nothing listens there"
+        case aiohttp.ClientConnectorError():
+            text = f"cannot connect: {error.os_error.strerror or error.os_error}"
         case _:
-            text = f"cannot connect: {getattr(error, 'strerror', None) or error}"
+            text = "the response is not HTTP" + ("; try https://" if url.scheme == "http" else "")
     return f"{text}; {HINT}"
 
 
-def _parsed(endpoint: str) -> SplitResult:
+def _parsed(endpoint: str, query: Mapping[str, str]) -> URL:
     try:
         url = urlsplit(endpoint)
         valid = url.scheme in ("http", "https") and url.hostname and url.port != 0 and url.username is None
     except ValueError:
         url, valid = urlsplit(""), False
-    if not valid or not endpoint.isprintable() or " " in endpoint or url.query or url.fragment:
+    printable_ascii = endpoint.isascii() and endpoint.isprintable() and " " not in endpoint
+    if not valid or not printable_ascii or url.query or url.fragment:
         raise ConfigurationError(_invalid(endpoint))
-    return url
+    return URL(f"{endpoint.rstrip('/')}/debug/keys?{urlencode(query)}", encoded=True)
 
 
 def _invalid(endpoint: str) -> str:
@@ -129,34 +131,18 @@ def _refused(status: int, body: bytes, access: AccessFlags) -> str:
     return f"the operator answered {printable(body[:300].decode(errors='replace').strip())}"
 
 
-def _get(url: SplitResult, path: str, headers: dict[str, str], context: ssl.SSLContext | None) -> tuple[int, bytes]:
-    host = url.hostname or ""
-    if context is None:
-        connection = http.client.HTTPConnection(host, url.port, timeout=_TIMEOUT)
-    else:
-        connection = http.client.HTTPSConnection(host, url.port, timeout=_TIMEOUT, context=context)
-    late = threading.Event()
-    try:
-        connection.connect()
-        used = connection.sock
-
-        def give_up() -> None:
-            late.set()
-            socket.socket.shutdown(used, socket.SHUT_RDWR)  # not that of TLS, whose state the reader uses
-
-        timer = threading.Timer(_COMPLETE_TIMEOUT, give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.read(_MAX_BYTES + 1)
-        finally:
-            timer.cancel()
-            if late.is_set():
-                raise TimeoutError
-    finally:
-        connection.close()
+async def _get(url: URL, headers: dict[str, str], context: ssl.SSLContext | bool) -> tuple[int, bytes]:
+    timeout = aiohttp.ClientTimeout(total=_COMPLETE_TIMEOUT, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
+    body = bytearray()
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(url, headers=headers, ssl=context, allow_redirects=False) as response,
+    ):
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > _MAX_BYTES:
+                break
+        return response.status, bytes(body)
 
 
 def _decoded(endpoint: str, body: bytes) -> KeysDocument:
