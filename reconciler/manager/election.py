@@ -86,6 +86,9 @@ class LeaderElection:
             Default 10. Its workers have until `lease_duration` to stop.
         retry_period: seconds between renewals. A candidate waits 1 to 2.2 times as long between attempts. Default 2.
         labels: added to the lease's own labels. Default: none.
+        warm_up: whether a standby watches and queues while it waits for its election, so that it reconciles as soon as
+            it is elected. Before its first reconcile it catches up with the previous leader's writes. A warm standby
+            needs the memory and the watches of a leader. Default True.
 
     Raises:
         ConfigurationError: the name is empty, or the times are inconsistent. Required are ``lease_duration >
@@ -99,6 +102,7 @@ class LeaderElection:
     renew_deadline: float = 10.0
     retry_period: float = 2.0
     labels: Mapping[str, str] = field(default_factory=dict)
+    warm_up: bool = True
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -121,9 +125,7 @@ class LeaderElection:
         return self.retry_period * (1 + _JITTER * fraction)
 
 
-def complete_election(
-    election: str | LeaderElection, *, namespace: str | None, namespaces: Sequence[str] | None
-) -> LeaderElection:
+def complete_election(election: str | LeaderElection, namespaces: Sequence[str] | None) -> LeaderElection:
     """Return the options with namespace and identity filled in.
 
     Raises:
@@ -135,9 +137,8 @@ def complete_election(
         raise ConfigurationError(
             f"leader_election takes the name of the lease, such as 'my-operator', or a LeaderElection, not {election!r}"
         )
-    given = namespace or election.namespace
     what = f"leader_election={election.name!r}"
-    found = lease_namespace(given, namespaces, what=what, option="leader_election_namespace")
+    found = lease_namespace(election.namespace, namespaces, what=what, option="LeaderElection.namespace")
     return replace(election, namespace=found, identity=election.identity or f"{socket.gethostname()}_{uuid.uuid4()}")
 
 

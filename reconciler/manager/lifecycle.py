@@ -70,7 +70,7 @@ class Lifecycle:
         self._servers = servers
         self._cache = cache
         self._elector = elector
-        self._warm_up = warm_up and elector is not None
+        self._warm_up = warm_up
         self._grace = grace
         self._clock = clock
         self._watchdog = watchdog

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient, CacheStatistics
 from reconciler.client import Client, Retries
-from reconciler.clock import Clock, current_clock
 from reconciler.controller import Controller, ControllerKeywords, ControllerOptions, ControllerStatistics, Reconciler
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
@@ -69,17 +67,13 @@ class Manager:
     """A process that runs controllers and everything that they need. A manager runs only once.
 
     Args:
-        client: the connection to the API server. Its creator opens and closes it.
+        client: the connection to the API server, whose clock and source of jitter the manager uses, too. Its creator
+            opens and closes it.
         namespaces: the namespaces that informers watch. Default: all.
         list_in_pages: how informers list; see `Cache`. Default None: as suits the server.
-        leader_election: the lease's name, or a `LeaderElection` with times. Default: no election, all replicas are
-            active.
-        leader_election_namespace: the lease's namespace. Default: the pod's namespace, or the only one in `namespaces`.
+        leader_election: the lease's name, or a `LeaderElection`. Default: no election, all replicas are active.
         sharding: how active replicas share the objects: a `ShardRing` or a `ShardByIndex`, instead of leader election.
             Default: no sharding.
-        warm_up: whether a standby watches and queues while it waits for its election, so that it reconciles as soon as
-            it is elected. Before its first reconcile it catches up with the previous leader's writes. A warm standby
-            needs the memory and the watches of a leader. Default True.
         metrics: ``host:port`` for ``/metrics``, ``/debug/queue`` and ``/debug/keys``; port 0 for a free one. Default:
             not served.
         health: ``host:port`` for ``/healthz``, ``/readyz`` and the debug paths; may be the same address. Default: not
@@ -93,8 +87,6 @@ class Manager:
             served.
         grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
             Default 30, controller-runtime's number.
-        clock: source of time. Default: the current clock.
-        rng: jitters the delays of cache and election. Default: a new one.
 
     Attributes:
         cache: the informers, for runnables that read from stores. Controllers declare their kinds themselves.
@@ -114,9 +106,7 @@ class Manager:
         namespaces: Sequence[str] | None = None,
         list_in_pages: bool | None = None,
         leader_election: str | LeaderElection | None = None,
-        leader_election_namespace: str | None = None,
         sharding: Sharding | None = None,
-        warm_up: bool = True,
         metrics: str | None = None,
         health: str | None = None,
         webhooks: str = "0.0.0.0:9443",
@@ -124,8 +114,6 @@ class Manager:
         security: EndpointSecurity | None = None,
         console: str | None = None,
         grace_period: float = 30.0,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
     ) -> None:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
             raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
@@ -133,17 +121,15 @@ class Manager:
         if security is not None and not isinstance(security, EndpointSecurity):
             raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
         self._client = client
-        self._clock = clock or current_clock()
-        self._rng = rng or random.Random()  # noqa: S311 - spreads load
+        connection = client.session.connection
+        self._clock, self._rng = connection.clock, connection.rng
         self.metrics = MetricsRegistry()
         self._namespaces = namespaces
         self._elector: Elector | None = None
         self._shard = new_shard(sharding, leader_election, namespaces=namespaces, metrics=self.metrics)
         self._election = self._shard.election
         if leader_election is not None:
-            self._election = complete_election(
-                leader_election, namespace=leader_election_namespace, namespaces=namespaces
-            )
+            self._election = complete_election(leader_election, namespaces)
         if self._election is not None:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._wrap_transport)
@@ -160,7 +146,7 @@ class Manager:
             servers=self._servers,
             cache=self.cache,
             elector=self._elector,
-            warm_up=warm_up,
+            warm_up=self._election is not None and self._election.warm_up,
             grace=grace_period,
             clock=self._clock,
             watchdog=watchdog,

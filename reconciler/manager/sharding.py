@@ -219,7 +219,7 @@ class IndexShardFilter:
     async def may_reconcile(self, request: Request, /) -> bool:
         """Return whether the cache holds the object."""
         if await self.client.peek(self.kind, request) is None:
-            self.counters.record_skip(self.controller)
+            self.counters.skipped[self.controller] += 1
             return False
         return True
 
@@ -303,12 +303,12 @@ class RingShardFilter:
     async def _belongs(self, request: Request) -> bool:
         cached = await self.client.peek(self.kind, request)
         if cached is None:
-            self.counters.record_skip(self.controller)
+            self.counters.skipped[self.controller] += 1
             return False
         labels, version = cached.labels, str(cached.version)
         for attempts_left in reversed(range(_ATTEMPTS)):
             if not self.matches(labels):
-                self.counters.record_skip(self.controller)
+                self.counters.skipped[self.controller] += 1
                 return False
             if self.labels.drain not in labels:
                 return True
@@ -343,7 +343,7 @@ class RingShardFilter:
                 request.namespace,
                 patch={"metadata": {"resourceVersion": version, "labels": labels}},
             )
-            self.counters.record_drain(self.controller)
+            self.counters.drained[self.controller] += 1
             _log.debug("%s: handed over %s: drained from shard %s", self.controller, request, self.name)
 
 

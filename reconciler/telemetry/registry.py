@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -64,7 +65,7 @@ class RequestCounters:
     """Counts of requests to API servers by status code, method and host."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str, str], int] = {}
+        self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def count(self, code: str, method: str, host: str) -> None:
         """Count one request.
@@ -74,8 +75,7 @@ class RequestCounters:
             method: the HTTP method.
             host: the server's host.
         """
-        key = (code, method, host)
-        self._counts[key] = self._counts.get(key, 0) + 1
+        self._counts[code, method, host] += 1
 
     def samples(self) -> list[tuple[tuple[str, str, str], float]]:
         """Return the counts."""
@@ -148,16 +148,8 @@ class ShardCounters:
     def __init__(self, ring: str, shard: str) -> None:
         self.ring = ring
         self.shard = shard
-        self.drained: dict[str, int] = {}
-        self.skipped: dict[str, int] = {}
-
-    def record_drain(self, controller: str) -> None:
-        """Count an object that was handed over."""
-        self.drained[controller] = self.drained.get(controller, 0) + 1
-
-    def record_skip(self, controller: str) -> None:
-        """Count a reconcile that was skipped."""
-        self.skipped[controller] = self.skipped.get(controller, 0) + 1
+        self.drained: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
 
 
 def shard_families(shards: Sequence[ShardCounters]) -> Iterable[Metric]:
