@@ -119,7 +119,7 @@ def _unknown_kind(kind: str, document: KeysDocument) -> str:
 
 
 def _unknown_key(key: str, controller: ControllerReport, role: str) -> str:
-    """Say that an object is unknown, and which objects of its name the operator knows.
+    """Return the message for an unknown object: which objects of its name the operator knows.
 
     Args:
         key: the object.
