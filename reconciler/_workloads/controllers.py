@@ -43,8 +43,8 @@ class WorkloadControllers:
 
     def __init__(self, server: Transport, delays: Mapping[str, float], *, clock: Clock | None = None) -> None:
         clock = clock or current_clock()
-        self._client = Client(server, user_agent="kube-controller-manager")
-        self._manager = Manager(self._client, grace_period=0, clock=clock)
+        self._client = Client(server, user_agent="kube-controller-manager", clock=clock)
+        self._manager = Manager(self._client, grace_period=0)
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         runner = PodRunner(clock, {_POD_OWNERS[name]: delay for name, delay in delays.items()})

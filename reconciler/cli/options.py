@@ -74,8 +74,8 @@ LeaderElection = Annotated[str | None, Parameter(help="Name of the Lease. Withou
 KUBECONFIG = Path("reconciler.kubeconfig")
 """The kubeconfig that a server writes by default."""
 
-_TYPED = {"security": "--token-file or --authentication"}
-_MANAGER_OPTIONS = ("leader_election", "leader_election_namespace", "metrics", "health", "console", "grace_period")
+_TYPED = {"security": "--token-file or --authentication", "LeaderElection.namespace": "--leader-election-namespace"}
+_MANAGER_OPTIONS = ("leader_election", "metrics", "health", "console", "grace_period")
 
 
 @Parameter(name="*", group="Notification operator")

@@ -13,7 +13,7 @@ from reconciler.cli.options import RunOptions, options_as_typed
 from reconciler.cli.targets import load_target, setup_function
 from reconciler.client import Client
 from reconciler.errors import ConfigurationError
-from reconciler.manager import GracePeriodExceeded, Manager
+from reconciler.manager import GracePeriodExceeded, LeaderElection, Manager
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
 __all__ = ["run_target"]
@@ -68,11 +68,13 @@ async def _run(setup: Prepare, options: RunOptions, *, prepare: Prepare | None, 
         user_agent=f"{program} kube-reconciler/{__version__}",
     ) as client:
         with options_as_typed(security="--token-file or --authentication"):
+            election = options.leader_election and LeaderElection(
+                options.leader_election, namespace=options.leader_election_namespace
+            )
             manager = Manager(
                 client,
                 namespaces=list(options.namespaces) or None,
-                leader_election=options.leader_election,
-                leader_election_namespace=options.leader_election_namespace,
+                leader_election=election,
                 metrics=options.metrics,
                 health=options.health,
                 console=options.console,

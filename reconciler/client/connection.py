@@ -261,13 +261,18 @@ class Connection:
         self.discovery = DiscoveryCache(self)
         self.written = WrittenDocuments()
         self.takeovers = FieldTakeovers()
-        self.server_clock = ServerClock(lambda: self._clock or current_clock())
+        self.server_clock = ServerClock(lambda: self.clock)
         self.invalid_items = InvalidItemLog()
         self._warnings = WarningLog()
         self._credentials = credentials or transport  # kept by `through`: a wrapper need not know of credentials
         self._clock = clock
         self._counts: Counter[str] = Counter()
         self._headers = {"accept": JSON, "user-agent": user_agent or f"kube-reconciler/{__version__}"}
+
+    @property
+    def clock(self) -> Clock:
+        """Return the source of time: the given one, or the current one."""
+        return self._clock or current_clock()
 
     def through(self, transport: Transport, retries: Retries | None = None) -> Connection:
         """Return a connection with another transport, and other retries if given. Everything else is shared."""

@@ -9,16 +9,16 @@ A `Manager` guarantees:
 * **No silent failure.** A runnable or worker that fails stops the manager. Its exception is raised from `Manager.run`,
   or inside the block of `Manager.running`.
 * **Sharding.** With ``sharding=`` several replicas are active, each for its part of the objects; see
-  `reconciler.manager.sharding.filters`.
-* **One leader,** as far as a lease can guarantee it; see `reconciler.manager.election.elector`.
+  `reconciler.manager.sharding`.
+* **One leader,** as far as a lease can guarantee it; see `reconciler.manager.election`.
 """
 
-from reconciler.manager.election.options import LeaderElection
+from reconciler.manager.election import LeaderElection
 from reconciler.manager.endpoints.security import EndpointSecurity
-from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader
-from reconciler.manager.manager import Manager, ManagerStatistics
+from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, NotLeader
+from reconciler.manager.manager import Manager
 from reconciler.manager.runnables import Runnable
-from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRing
+from reconciler.manager.sharding import ShardByIndex, Sharding, ShardRing
 
 __all__ = [
     "EndpointSecurity",
@@ -26,8 +26,6 @@ __all__ = [
     "LeaderElection",
     "LeadershipLost",
     "Manager",
-    "ManagerError",
-    "ManagerStatistics",
     "NotLeader",
     "Runnable",
     "ShardByIndex",

@@ -18,10 +18,10 @@ from types import FrameType
 from typing import NamedTuple
 
 from reconciler.clock import Clock, process_time
-from reconciler.telemetry import EventLoopCounters
-from reconciler.telemetry.frames import own_frames
+from reconciler.telemetry.logs import own_frames
+from reconciler.telemetry.registry import EventLoopCounters
 
-__all__ = ["LIVENESS_LIMIT", "Block", "BlockedLoopDetector", "BlockedLoopWatchdog"]
+__all__ = ["LIVENESS_LIMIT", "BlockedLoopDetector", "BlockedLoopWatchdog", "LoopBlock"]
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -44,7 +44,7 @@ _LOOP_FILES = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.p
 _DEBUGGERS = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle"})
 
 
-class Block(NamedTuple):
+class LoopBlock(NamedTuple):
     """A block that is in progress.
 
     Attributes:
@@ -109,7 +109,7 @@ class BlockedLoopWatchdog:
         self._stopped = threading.Event()
         self._alive = True  # the loop has answered, or was not asked
         self._logged: dict[str, float] = {}
-        self.block: Block | None = None
+        self.block: LoopBlock | None = None
 
     def start(self) -> None:
         """Watch the running loop, which is that of the calling thread."""
@@ -146,7 +146,7 @@ class BlockedLoopWatchdog:
         before = self.block
         if before is None:
             return
-        self.block = Block(seconds, before.where) if seconds else None
+        self.block = LoopBlock(seconds, before.where) if seconds else None
         if before.seconds < LIVENESS_LIMIT <= seconds:
             _log.error("%s: /healthz fails now, so that Kubernetes restarts the process", self.block)
 
@@ -156,7 +156,7 @@ class BlockedLoopWatchdog:
             return
         self._counters.blocked += 1
         where, task = _where(stack), _task(loop)
-        self.block = Block(LIMIT, where + task)
+        self.block = LoopBlock(LIMIT, where + task)
         now = self._now()
         if now - self._logged.get(where, -_SAME_PLACE) < _SAME_PLACE:
             return

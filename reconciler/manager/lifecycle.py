@@ -13,13 +13,13 @@ from typing import Any, Literal
 from reconciler.cache import Cache
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.manager.election.elector import Elector
+from reconciler.manager.election import Elector
 from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.runnables import RunnableGroup, Supervisor, Webhooks, first_failure
 from reconciler.manager.waiting import drains, keys_in_progress, lists, remind, report_progress, waits
-from reconciler.telemetry import Facts
+from reconciler.telemetry.logs import NamedValues
 
 __all__ = ["Lifecycle", "State"]
 
@@ -65,12 +65,12 @@ class Lifecycle:
         grace: float,
         clock: Clock,
         watchdog: BlockedLoopWatchdog,
-        banner: Callable[[], Facts],
+        banner: Callable[[], NamedValues],
     ) -> None:
         self._servers = servers
         self._cache = cache
         self._elector = elector
-        self._warm_up = warm_up and elector is not None
+        self._warm_up = warm_up
         self._grace = grace
         self._clock = clock
         self._watchdog = watchdog

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,33 +15,26 @@ from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient
 from reconciler.cache.cache import CacheStatistics
 from reconciler.client import Client, Retries
-from reconciler.clock import Clock, current_clock
 from reconciler.controller import Controller, ControllerKeywords, ControllerOptions, ControllerStatistics, Reconciler
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
-from reconciler.manager.election.elector import Elector
-from reconciler.manager.election.options import LeaderElection, complete_election
-from reconciler.manager.election.watchdog import Watchdog
-from reconciler.manager.endpoints.checks import Check, Checks
-from reconciler.manager.endpoints.guard import Guard
-from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
+from reconciler.manager.election import Elector, LeaderElection, Watchdog, complete_election
+from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, health, metrics
 from reconciler.manager.endpoints.keys import debug_keys
-from reconciler.manager.endpoints.reviews import Reviewer
-from reconciler.manager.endpoints.security import EndpointSecurity
-from reconciler.manager.endpoints.server import Address, Servers
-from reconciler.manager.endpoints.thread import MainLoop
-from reconciler.manager.endpoints.turns import Turns
+from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
+from reconciler.manager.endpoints.server import Address, MainLoop, Servers
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
 from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
-from reconciler.manager.sharding.options import Sharding
-from reconciler.manager.sharding.shard import new_shard
+from reconciler.manager.sharding import Sharding, new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
-from reconciler.telemetry import Facts, MetricsRegistry, tracer
+from reconciler.telemetry import tracer
+from reconciler.telemetry.logs import NamedValues
+from reconciler.telemetry.registry import MetricsRegistry
 
 if TYPE_CHECKING:
     from reconciler.manager.console import Console
@@ -76,17 +68,13 @@ class Manager:
     """A process that runs controllers and everything that they need. A manager runs only once.
 
     Args:
-        client: the connection to the API server. Its creator opens and closes it.
+        client: the connection to the API server, whose clock and source of jitter the manager uses, too. Its creator
+            opens and closes it.
         namespaces: the namespaces that informers watch. Default: all.
         list_in_pages: how informers list; see `Cache`. Default None: as suits the server.
-        leader_election: the lease's name, or a `LeaderElection` with times. Default: no election, all replicas are
-            active.
-        leader_election_namespace: the lease's namespace. Default: the pod's namespace, or the only one in `namespaces`.
+        leader_election: the lease's name, or a `LeaderElection`. Default: no election, all replicas are active.
         sharding: how active replicas share the objects: a `ShardRing` or a `ShardByIndex`, instead of leader election.
             Default: no sharding.
-        warm_up: whether a standby watches and queues while it waits for its election, so that it reconciles as soon as
-            it is elected. Before its first reconcile it catches up with the previous leader's writes. A warm standby
-            needs the memory and the watches of a leader. Default True.
         metrics: ``host:port`` for ``/metrics``, ``/debug/queue`` and ``/debug/keys``; port 0 for a free one. Default:
             not served.
         health: ``host:port`` for ``/healthz``, ``/readyz`` and the debug paths; may be the same address. Default: not
@@ -100,8 +88,6 @@ class Manager:
             served.
         grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
             Default 30, controller-runtime's number.
-        clock: source of time. Default: the current clock.
-        rng: jitters the delays of cache and election. Default: a new one.
 
     Attributes:
         cache: the informers, for runnables that read from stores. Controllers declare their kinds themselves.
@@ -121,9 +107,7 @@ class Manager:
         namespaces: Sequence[str] | None = None,
         list_in_pages: bool | None = None,
         leader_election: str | LeaderElection | None = None,
-        leader_election_namespace: str | None = None,
         sharding: Sharding | None = None,
-        warm_up: bool = True,
         metrics: str | None = None,
         health: str | None = None,
         webhooks: str = "0.0.0.0:9443",
@@ -131,8 +115,6 @@ class Manager:
         security: EndpointSecurity | None = None,
         console: str | None = None,
         grace_period: float = 30.0,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
     ) -> None:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
             raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
@@ -140,17 +122,15 @@ class Manager:
         if security is not None and not isinstance(security, EndpointSecurity):
             raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
         self._client = client
-        self._clock = clock or current_clock()
-        self._rng = rng or random.Random()  # noqa: S311 - spreads load
+        connection = client.session.connection
+        self._clock, self._rng = connection.clock, connection.rng
         self.metrics = MetricsRegistry()
         self._namespaces = namespaces
         self._elector: Elector | None = None
         self._shard = new_shard(sharding, leader_election, namespaces=namespaces, metrics=self.metrics)
         self._election = self._shard.election
         if leader_election is not None:
-            self._election = complete_election(
-                leader_election, namespace=leader_election_namespace, namespaces=namespaces
-            )
+            self._election = complete_election(leader_election, namespaces)
         if self._election is not None:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._wrap_transport)
@@ -167,7 +147,7 @@ class Manager:
             servers=self._servers,
             cache=self.cache,
             elector=self._elector,
-            warm_up=warm_up,
+            warm_up=self._election is not None and self._election.warm_up,
             grace=grace_period,
             clock=self._clock,
             watchdog=watchdog,
@@ -520,7 +500,7 @@ class Manager:
         """Return the address of the cluster, without credentials."""
         return str(getattr(self.client.live.session.connection.transport, "host", "")) or "in this process"
 
-    def _banner(self) -> Facts:
+    def _banner(self) -> NamedValues:
         """Return the first log line: the version, the cluster without credentials, and the options."""
         election, shard = self._election, self._shard.name
         parts = {
@@ -535,7 +515,7 @@ class Manager:
             "leader election": "none" if election is None and shard is None else None,
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
-        return Facts(f"kube-reconciler {__version__}", {name: text for name, text in parts.items() if text})
+        return NamedValues(f"kube-reconciler {__version__}", {name: text for name, text in parts.items() if text})
 
     @property
     def _authentication(self) -> str | None:

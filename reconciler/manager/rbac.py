@@ -10,7 +10,7 @@ from reconciler.cache import CacheNotSynced
 from reconciler.cache.informer import Informer
 from reconciler.controller import AccessRule
 from reconciler.errors import ConfigurationError
-from reconciler.manager.election.options import LeaderElection
+from reconciler.manager.election import LeaderElection
 from reconciler.objects import presumed_resource_type
 
 __all__ = ["rbac_documents"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.errors import TransportError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.telemetry import RequestCounters, is_tracing
+from reconciler.telemetry.registry import RequestCounters
+from reconciler.telemetry.tracing import is_tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer

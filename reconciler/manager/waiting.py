@@ -18,7 +18,7 @@ from reconciler.errors import (
     Unauthorized,
     error_text,
 )
-from reconciler.manager.election.elector import Elector
+from reconciler.manager.election import Elector
 
 __all__ = ["Wait", "drains", "keys_in_progress", "lists", "remind", "report_progress", "waits"]
 

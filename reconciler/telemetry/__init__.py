@@ -8,26 +8,7 @@ The formatters add the controller, the key and the reconcile id to every line th
 including the lines of other libraries. This library never configures logging itself.
 """
 
-from reconciler.telemetry.controllers import ControllerCounters, QueueCounters, StatusCounters
-from reconciler.telemetry.families import Histogram
-from reconciler.telemetry.logs import Facts, JSONFormatter, TextFormatter
-from reconciler.telemetry.process import EventLoopCounters, LeaderCounters, RequestCounters, ShardCounters
-from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.telemetry.tracing import is_tracing, tracer
+from reconciler.telemetry.logs import JSONFormatter, TextFormatter
+from reconciler.telemetry.tracing import tracer
 
-__all__ = [
-    "ControllerCounters",
-    "EventLoopCounters",
-    "Facts",
-    "Histogram",
-    "JSONFormatter",
-    "LeaderCounters",
-    "MetricsRegistry",
-    "QueueCounters",
-    "RequestCounters",
-    "ShardCounters",
-    "StatusCounters",
-    "TextFormatter",
-    "is_tracing",
-    "tracer",
-]
+__all__ = ["JSONFormatter", "TextFormatter", "tracer"]

@@ -60,6 +60,9 @@ STATUS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 class Histogram:
     """A histogram of observations.
 
+    That of prometheus_client makes eight calls and takes locks for each observation, where this one makes three; a
+    reconcile has three observations.
+
     Args:
         bounds: upper bounds of the buckets, inclusive and ascending; the ``+Inf`` bucket is added.
 

@@ -1,7 +1,7 @@
 """Log formatters: JSON lines for machines, text lines for people.
 
 Both add the fields of the current reconcile. The library's own records have them in ``extra``; for all other records
-they come from the context.
+they come from the context. Frames of libraries in a traceback are folded.
 """
 
 from __future__ import annotations
@@ -9,18 +9,120 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
 from reconciler._core.cycle import current_cycle
 from reconciler.errors import error_text
 from reconciler.meta import Request
-from reconciler.telemetry.frames import fold_traceback
 
-__all__ = ["Facts", "JSONFormatter", "TextFormatter"]
+__all__ = [
+    "JSONFormatter",
+    "NamedValues",
+    "TextFormatter",
+    "fold_traceback",
+    "own_frames",
+]
+
+
+_HERE = str(Path(__file__).resolve().parent.parent) + "/"
+_PYTHON = tuple({sysconfig.get_path(name).rstrip("/") + "/" for name in ("stdlib", "platstdlib")})
+_INSTALLED = ("/site-packages/", "/dist-packages/")
+_FRAME = re.compile(r'(?P<margin>[ |+-]*)File "(?P<file>.*)", line (?P<line>\d+)')
+
+
+class _Place(NamedTuple):
+    """The owner of a file.
+
+    Attributes:
+        owner: ``"reconciler"``, ``"Python"``, the name of an installed package, or ``""`` for code that is not
+            installed.
+        path: the file's path, short for code that is installed.
+    """
+
+    owner: str
+    path: str
+
+
+@lru_cache(1024)
+def _place_of(filename: str) -> _Place:
+    if filename.startswith(_HERE):
+        return _Place("reconciler", "reconciler/" + filename.removeprefix(_HERE))
+    for folder in _INSTALLED:
+        _, found, rest = filename.rpartition(folder)
+        if found:
+            return _Place(rest.partition("/")[0].removesuffix(".py"), rest)
+    for folder in _PYTHON:
+        if filename.startswith(folder):
+            return _Place("Python", filename.removeprefix(folder))
+    return _Place("Python" if filename.startswith("<frozen ") else "", filename)
+
+
+def own_frames(filenames: Iterable[str]) -> Sequence[bool]:
+    """Return for each frame of a stack, outermost first, whether it is the program's own code.
+
+    Own code is not installed. If all code is installed, as in most images, it is the package of the outermost frame
+    that belongs neither to Python nor to this library.
+    """
+    owners = [_place_of(filename).owner for filename in filenames]
+    own = "" if "" in owners else next((each for each in owners if each not in ("Python", "reconciler")), "")
+    return [each == own for each in owners]
+
+
+class _TracebackFrame(NamedTuple):
+    """A frame of a formatted traceback: its lines, or a line outside of frames if `file` is empty."""
+
+    margin: str
+    file: str
+    line: str
+    text: list[str]
+
+
+def fold_traceback(text: str) -> str:
+    """Replace successive frames of libraries in a formatted traceback by one line, which names the last of them.
+
+    A traceback without a frame of the program's own code is returned as it is.
+    """
+    frames = _frames(text)
+    flags = iter(own_frames(each.file for each in frames if each.file))
+    folded = [bool(each.file) and not next(flags) for each in frames]
+    if sum(folded) == sum(bool(each.file) for each in frames):
+        return text
+    lines: list[str] = []
+    for (is_folded, _), group in groupby(zip(folded, frames, strict=True), key=lambda pair: (pair[0], pair[1].margin)):
+        run = [frame for _, frame in group]
+        lines += [_folded(run)] if is_folded else [line for frame in run for line in frame.text]
+    return "\n".join(lines)
+
+
+def _frames(text: str) -> list[_TracebackFrame]:
+    """Split a formatted traceback, or a chain or group of them, into frames and other lines."""
+    frames: list[_TracebackFrame] = []
+    for line in text.split("\n"):
+        found = _FRAME.match(line)
+        last = frames[-1] if frames else None
+        if found is not None:
+            frames.append(_TracebackFrame(found["margin"], found["file"], found["line"], [line]))
+        elif last is not None and last.file and line.startswith((last.margin + "  ", last.margin + "[Previous line")):
+            last.text.append(line)
+        else:
+            frames.append(_TracebackFrame("", "", "", [line]))
+    return frames
+
+
+def _folded(frames: list[_TracebackFrame]) -> str:
+    places = [_place_of(each.file) for each in frames]
+    owners = ", ".join(dict.fromkeys(place.owner for place in places))
+    count = f"{len(frames)} frames" if len(frames) > 1 else "1 frame"
+    return f"{frames[-1].margin}... {count} of {owners}, the last at {places[-1].path}:{frames[-1].line}"
+
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 _WIDTHS = len("WARNING"), len("reconciler.controller")
@@ -32,7 +134,7 @@ _FORGED = re.compile(r"(?<=[\n\r])(?=\d{4}-\d\d-\d\dT)")
 _IN_BRACKETS = ("controller", "object_namespace", "object_name", "reconcile_id")
 
 
-class Facts:
+class NamedValues:
     """A log message of named values: one line, aligned lines on a terminal, fields in JSON.
 
     Args:
@@ -69,7 +171,7 @@ class JSONFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if isinstance(record.msg, Facts):
+        if isinstance(record.msg, NamedValues):
             fields["facts"] = dict(record.msg.values)
         if exception := _exception(self, record):
             fields["exception"] = exception
@@ -83,8 +185,8 @@ class TextFormatter(logging.Formatter):
     ``2026-01-01T00:00:00.000Z INFO  reconciler.controller [database prod/db1 3f2a91c0] reconciled``
 
     Args:
-        aligned: whether level and logger have a fixed width, and `Facts` lines of their own, for a terminal. Default
-            False.
+        aligned: whether level and logger have a fixed width and named values have lines of their own, for a
+            terminal. Default False.
         color: whether to color level, reconcile and ``extra``. Default False.
     """
 
@@ -117,7 +219,7 @@ class TextFormatter(logging.Formatter):
         level = self._paint(_COLORS.get(record.levelname, ""), f"{record.levelname:<{self._level_width}}")
         parts = [_stamp(record), level, f"{record.name:<{self._logger_width}}"]
         parts += [self._paint(_CYAN, f"[{where}]")] if where else []
-        parts += [record.msg.lines() if self._aligned and isinstance(record.msg, Facts) else _headline(record)]
+        parts += [record.msg.lines() if self._aligned and isinstance(record.msg, NamedValues) else _headline(record)]
         parts += [self._paint(_DIM, f"{name}={_shown(value)}") for name, value in fields.items()]
         line = " ".join(parts)
         exception = fold_traceback(_exception(self, record))

@@ -1,7 +1,8 @@
-"""The metrics registry of a manager."""
+"""The metrics registry of a manager, and the metrics of a process: election, requests, cache and shard."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -16,19 +17,163 @@ from reconciler.telemetry.controllers import (
     queue_families,
     status_families,
 )
-from reconciler.telemetry.process import (
-    EventLoopCounters,
-    LeaderCounters,
-    RequestCounters,
-    ShardCounters,
-    cache_families,
-    event_loop_families,
-    leader_families,
-    request_families,
-    shard_families,
-)
+from reconciler.telemetry.families import counter, gauge
 
-__all__ = ["MetricsRegistry"]
+__all__ = [
+    "EventLoopCounters",
+    "LeaderCounters",
+    "MetricsRegistry",
+    "RequestCounters",
+    "ShardCounters",
+    "cache_families",
+    "event_loop_families",
+    "leader_families",
+    "request_families",
+    "shard_families",
+]
+
+
+class EventLoopCounters:
+    """Counters of the event loop.
+
+    Attributes:
+        blocked: how often the loop ran nothing for more than a second, because code did not await.
+    """
+
+    def __init__(self) -> None:
+        self.blocked = 0
+
+
+class LeaderCounters:
+    """Counters of an elector.
+
+    Args:
+        name: the lease's name; the label ``name``.
+
+    Attributes:
+        leading: whether this process is the leader.
+        slow_paths: renewals that had to read the lease first.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.leading = False
+        self.slow_paths = 0
+
+
+class RequestCounters:
+    """Counts of requests to API servers by status code, method and host."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    def count(self, code: str, method: str, host: str) -> None:
+        """Count one request.
+
+        Args:
+            code: the status code, or ``<error>`` if there was no response.
+            method: the HTTP method.
+            host: the server's host.
+        """
+        self._counts[code, method, host] += 1
+
+    def samples(self) -> list[tuple[tuple[str, str, str], float]]:
+        """Return the counts."""
+        return list(self._counts.items())
+
+
+def event_loop_families(loop: EventLoopCounters) -> Iterable[Metric]:
+    """Yield the metric of the event loop."""
+    yield counter(
+        "reconciler_event_loop_blocked",
+        "Total number of times that code blocked the event loop for more than a second.",
+        (),
+        [((), loop.blocked)],
+    )
+
+
+def leader_families(leaders: Sequence[LeaderCounters]) -> Iterable[Metric]:
+    """Yield the metrics of leader election, if it is enabled."""
+    if not leaders:
+        return
+    yield gauge(
+        "leader_election_master_status",
+        "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. "
+        "'name' is the string used to identify the lease. Please make sure to group by name.",
+        ("name",),
+        [((leader.name,), float(leader.leading)) for leader in leaders],
+    )
+    yield counter(
+        "leader_election_slowpath",
+        "Total number of slow path exercised in renewing leader leases. 'name' is the string used to identify the "
+        "lease. Please make sure to group by name.",
+        ("name",),
+        [((leader.name,), leader.slow_paths) for leader in leaders],
+    )
+
+
+def request_families(requests: RequestCounters) -> Iterable[Metric]:
+    """Yield the metric of requests to the API server."""
+    yield counter(
+        "rest_client_requests",
+        "Number of HTTP requests, partitioned by status code, method, and host.",
+        ("code", "method", "host"),
+        requests.samples(),
+    )
+
+
+def cache_families(unreadable: Sequence[tuple[str, int]]) -> Iterable[Metric]:
+    """Yield the metric of the cache, unless nothing is cached."""
+    if unreadable:
+        yield gauge(
+            "reconciler_cache_unreadable_objects",
+            "Current number of cached objects that cannot be decoded, in whole or in part.",
+            ("kind",),
+            [((kind,), float(count)) for kind, count in unreadable],
+        )
+
+
+class ShardCounters:
+    """Counters of a shard.
+
+    Args:
+        ring: the ring's name; the label ``ring``.
+        shard: the shard's name; the label ``shard``.
+
+    Attributes:
+        drained: objects handed over to another shard, by controller.
+        skipped: reconciles skipped because the object no longer belonged to this shard, by controller.
+    """
+
+    def __init__(self, ring: str, shard: str) -> None:
+        self.ring = ring
+        self.shard = shard
+        self.drained: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+
+
+def shard_families(shards: Sequence[ShardCounters]) -> Iterable[Metric]:
+    """Yield the metrics of shards, if sharding is enabled."""
+    if not shards:
+        return
+    yield gauge(
+        "reconciler_shard",
+        "Always 1; the labels name the ring and the shard of this process.",
+        ("ring", "shard"),
+        [((each.ring, each.shard), 1.0) for each in shards],
+    )
+    yield counter(
+        "reconciler_shard_drained",
+        "Total number of objects that this process handed over to another shard, per controller.",
+        ("controller", "shard"),
+        [((name, each.shard), count) for each in shards for name, count in list(each.drained.items())],
+    )
+    yield counter(
+        "reconciler_shard_let_go",
+        "Total number of reconciles skipped because the object belongs to another shard, per controller.",
+        ("controller", "shard"),
+        [((name, each.shard), count) for each in shards for name, count in list(each.skipped.items())],
+    )
 
 
 class MetricsRegistry:

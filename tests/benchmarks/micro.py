@@ -29,7 +29,7 @@ def used() -> float:
 async def queue(count: int) -> dict[str, float]:
     """Return CPU µs per key: add all, get and give back all; beside put and get of asyncio's."""
     from reconciler.meta import Request
-    from reconciler.telemetry import MetricsRegistry
+    from reconciler.telemetry.registry import MetricsRegistry
     from reconciler.workqueue import WorkQueue
 
     keys = [Request(f"widget-{number:07d}", "default") for number in range(count)]

@@ -71,7 +71,7 @@ class Pod:
         self.clock.follow(asyncio.get_running_loop())
         client = Client(life.server, clock=self.clock, rng=rng, user_agent=f"operator {self.name}")
         election = LeaderElection("operator", namespace=NAMESPACE, identity=process) if life.replicas > 1 else None
-        manager = Manager(client, leader_election=election, grace_period=5, clock=self.clock, rng=rng)
+        manager = Manager(client, leader_election=election, grace_period=5)
         items: asyncio.Queue[Request] = asyncio.Queue()
         life.channels[self.name] = items
         gadgets = Gadgets(process, life.record, life.mischief, self.clock)

@@ -13,7 +13,7 @@ from reconciler.controller import Predicate, Watch
 from reconciler.controller.wake import mapper_queue as _mapping
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
-from reconciler.telemetry import MetricsRegistry
+from reconciler.telemetry.registry import MetricsRegistry
 from tests.controller.conftest import KeyReconciler, Widget, World, quiet
 from tests.controller.test_watches import MAP, change, config_map
 

@@ -18,7 +18,7 @@ import pytest
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.manager import EndpointSecurity, LeaderElection
-from reconciler.manager.endpoints import reviews
+from reconciler.manager.endpoints import security as reviews
 from reconciler.testing.control_plane import ControlPlane
 from tests.real_server import notices_roles
 

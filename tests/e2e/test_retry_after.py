@@ -11,6 +11,7 @@ from reconciler.apiserver import APIServer
 from reconciler.backoff import longest_retry_after
 from reconciler.controller import Reconciler, ResourceReconciler
 from reconciler.errors import TooManyRequests
+from reconciler.manager import LeaderElection
 from reconciler.status import StatusBatcher, StatusUnavailable
 
 pytestmark = pytest.mark.virtual_time
@@ -85,7 +86,7 @@ async def test_status_error_has_the_requested_wait() -> None:
 
 async def test_leader_obeys_retry_after_but_not_beyond_its_deadline() -> None:
     async with APIServer() as server, Client(server) as client:
-        manager = Manager(client, leader_election="operator", leader_election_namespace="default")
+        manager = Manager(client, leader_election=LeaderElection("operator", namespace="default"))
         async with manager.running():
             await asyncio.sleep(3)
             server.faults.add(resource="leases", status=429, retry_after=60, times=2)

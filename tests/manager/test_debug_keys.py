@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest_asyncio
 
 from reconciler import Manager
@@ -15,10 +16,9 @@ from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.controller import Result
 from reconciler.errors import TerminalError
-from reconciler.manager.endpoints.handlers import debug_queue
-from reconciler.manager.endpoints.keys import debug_keys
+from reconciler.manager.endpoints.handlers import Turns, debug_queue
+from reconciler.manager.endpoints.keys import KeysDocument, debug_keys
 from reconciler.manager.endpoints.server import EndpointRequest
-from reconciler.manager.endpoints.turns import Turns
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
@@ -75,6 +75,12 @@ async def test_a_key_is_explained_by_name(manager: Manager) -> None:
     assert (run["reasons"], run["result"], run["status_written"]) == (["event"], "error", False)
     assert run["error"]["traceback"][-1].startswith("manager/test_debug_keys.py:")
     assert (datetime.now(UTC) - datetime.fromisoformat(run["started"])).total_seconds() < 60
+
+
+async def test_what_reads_the_document_loses_nothing_of_it(manager: Manager) -> None:
+    for query in ("", "?name=fails&namespace=default"):
+        document = await get(manager, query)
+        assert json.loads(msgspec.json.encode(msgspec.convert(document, KeysDocument))) == document
 
 
 async def test_an_unknown_key_is_explained(manager: Manager) -> None:

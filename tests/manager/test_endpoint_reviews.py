@@ -19,9 +19,8 @@ from reconciler.clock import current_clock
 from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import EndpointSecurity, LeaderElection
-from reconciler.manager.endpoints import reviews
-from reconciler.manager.endpoints.guard import Guard, Refusal
-from reconciler.manager.endpoints.reviews import Reviewer
+from reconciler.manager.endpoints import security as reviews
+from reconciler.manager.endpoints.security import AccessRefused, Guard, Reviewer
 from reconciler.testing import VirtualClock
 
 KUBERNETES = EndpointSecurity(authentication="kubernetes")
@@ -90,7 +89,7 @@ async def status(guard: Guard, token: str, path: str = "/metrics", method: str =
     """Return the user who is admitted, or the status of the refusal."""
     try:
         return await guard.admit(method, path, [f"Bearer {token}"])
-    except Refusal as refusal:
+    except AccessRefused as refusal:
         found = refusal
     assert token not in str(found)
     return found.status

@@ -21,7 +21,7 @@ from reconciler.client import Client
 from reconciler.controller import Result
 from reconciler.errors import ConfigurationError
 from reconciler.manager import LeaderElection
-from reconciler.telemetry import MetricsRegistry
+from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
 from tests.ports import held_port
@@ -123,7 +123,7 @@ async def test_a_check_of_a_task_that_was_cancelled_fails(
 
 @pytest.mark.virtual_time
 async def test_hanging_check_fails(client: Client) -> None:
-    from reconciler.manager.endpoints.checks import CHECK_TIMEOUT, Checks
+    from reconciler.manager.endpoints.handlers import CHECK_TIMEOUT, Checks
 
     checks = Checks("healthz")
     checks.add("hangs", lambda: asyncio.sleep(1000))

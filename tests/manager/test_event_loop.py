@@ -19,7 +19,7 @@ from reconciler.clock import SystemClock
 from reconciler.manager import Manager, event_loop
 from reconciler.manager.event_loop import BlockedLoopDetector, BlockedLoopWatchdog
 from reconciler.meta import Request
-from reconciler.telemetry import EventLoopCounters
+from reconciler.telemetry.registry import EventLoopCounters
 from tests.manager.working import RecordingReconciler, config_map
 
 LONG = 30.0

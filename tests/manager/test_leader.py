@@ -18,8 +18,9 @@ from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager import LeaderElection, LeadershipLost, ManagerError, NotLeader
-from reconciler.manager.election.options import PROCESS_ANNOTATION
+from reconciler.manager import LeaderElection, LeadershipLost, NotLeader
+from reconciler.manager.election import PROCESS_ANNOTATION
+from reconciler.manager.errors import ManagerError
 from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time
@@ -42,9 +43,8 @@ def replica(server: APIServer, identity: str, working: RecordingReconciler | Non
     """Return the manager of one of several processes; its requests contain its identity."""
     times = options.pop("times", {})
     manager = Manager(
-        Client(server, user_agent=identity),
+        Client(server, rng=random.Random(identity), user_agent=identity),
         leader_election=election(identity, **times),
-        rng=random.Random(identity),
         **options,
     )
     manager.add_controller(working or RecordingReconciler(), resource=KIND)
@@ -684,7 +684,7 @@ async def test_no_write_passes_after_a_suspension_before_timers_fire(server: API
     """A step that was queued before the suspension runs first afterwards."""
     await client.create(config_map("a"))
     clock = SuspendedClock()
-    manager = Manager(Client(server, user_agent="one"), leader_election=election("one"), clock=clock)
+    manager = Manager(Client(server, clock=clock, user_agent="one"), leader_election=election("one"))
     async with in_background(manager) as running:
         await asyncio.sleep(5)
         await manager.client.live.patch(KIND, "a", "default", patch={"data": {"a": "1"}})
@@ -754,21 +754,21 @@ def test_lease_needs_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch, tmp
         Manager(client, leader_election="")
     with pytest.raises(ConfigurationError, match=r"takes the name of the lease, such as 'my-operator'.*, not True"):
         Manager(client, leader_election=True)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="leader_election_namespace="):
+    with pytest.raises(ConfigurationError, match=r"LeaderElection\.namespace="):
         Manager(client, leader_election="operator")
-    with pytest.raises(ConfigurationError, match="leader_election_namespace="):
+    with pytest.raises(ConfigurationError, match=r"LeaderElection\.namespace="):
         Manager(client, leader_election="operator", namespaces=["a", "b"])
     Manager(client, leader_election="operator", namespaces=["prod"])
-    Manager(client, leader_election="operator", leader_election_namespace="prod")
+    Manager(client, leader_election=LeaderElection("operator", namespace="prod"))
     (tmp_path / "namespace").write_text("prod\n")
-    monkeypatch.setattr("reconciler.manager.election.options._POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr("reconciler.manager.election._POD_NAMESPACE", tmp_path / "namespace")
     Manager(client, leader_election="operator")
 
 
 async def test_identities_are_unique(server: APIServer, client: Client) -> None:
     holders = set()
     for _ in range(2):
-        async with Manager(client, leader_election="operator", leader_election_namespace="default").running() as one:
+        async with Manager(client, leader_election=LeaderElection("operator", namespace="default")).running() as one:
             await elected(one)
             holders.add((await record(client))["holderIdentity"])
     assert len(holders) == 2

@@ -10,6 +10,7 @@ import aiohttp
 import pytest_asyncio
 
 from reconciler import Manager
+from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.manager import LeaderElection
@@ -59,9 +60,9 @@ async def health(http: aiohttp.ClientSession, manager: Manager) -> tuple[int, st
         return answer.status, await answer.text()
 
 
-async def test_a_leader_with_a_valid_lease_is_healthy(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_a_leader_with_a_valid_lease_is_healthy(server: APIServer, http: aiohttp.ClientSession) -> None:
     clock = SuspendableClock()
-    manager = Manager(client, leader_election=CALM, health="127.0.0.1:0", clock=clock)
+    manager = Manager(Client(server, clock=clock), leader_election=CALM, health="127.0.0.1:0")
     async with manager.running():
         await leader(manager)
         assert await health(http, manager) == (200, "[+]ping ok\n[+]leader-election ok\nhealthz check passed\n")
@@ -69,9 +70,9 @@ async def test_a_leader_with_a_valid_lease_is_healthy(client: Client, http: aioh
         assert (await health(http, manager))[0] == 200
 
 
-async def test_a_leader_whose_lease_has_expired_is_not_healthy(client: Client, http: aiohttp.ClientSession) -> None:
+async def test_a_leader_whose_lease_has_expired_is_not_healthy(server: APIServer, http: aiohttp.ClientSession) -> None:
     clock = SuspendableClock()
-    manager = Manager(client, leader_election=CALM, health="127.0.0.1:0", clock=clock)
+    manager = Manager(Client(server, clock=clock), leader_election=CALM, health="127.0.0.1:0")
     async with manager.running():
         await leader(manager)
         manager._elector._watchdog.disarm()  # it would exit the test process

@@ -15,9 +15,8 @@ from reconciler.client import Client, Retries
 from reconciler.clock import current_clock
 from reconciler.errors import NotFound
 from reconciler.manager import LeaderElection, LeadershipLost
-from reconciler.manager.election.elector import Elector
-from reconciler.manager.election.watchdog import Watchdog
-from reconciler.telemetry import LeaderCounters
+from reconciler.manager.election import Elector, Watchdog
+from reconciler.telemetry.registry import LeaderCounters
 from reconciler.testing import virtual_time
 from tests.depth import examples
 

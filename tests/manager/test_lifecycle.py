@@ -20,7 +20,8 @@ from reconciler.cache import CacheEvent
 from reconciler.client import Client
 from reconciler.controller import CacheSyncTimeout, Controller, Predicate, Result, Watch
 from reconciler.errors import ConfigurationError, ReconcilerError
-from reconciler.manager import GracePeriodExceeded, LeaderElection, ManagerError
+from reconciler.manager import GracePeriodExceeded, LeaderElection
+from reconciler.manager.errors import ManagerError
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
 
@@ -199,7 +200,7 @@ async def test_empty_manager_runs_and_stops(client: Client) -> None:
 async def test_no_tasks_are_left_behind(client: Client) -> None:
     await client.create(config_map("a"))
     before = asyncio.all_tasks()
-    manager = Manager(client, leader_election="m", leader_election_namespace="default")
+    manager = Manager(client, leader_election=LeaderElection("m", namespace="default"))
     manager.add_controller(RecordingReconciler(), resource=KIND)
     manager.add(lambda: asyncio.sleep(1000))
     async with manager.running():

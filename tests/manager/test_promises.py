@@ -19,7 +19,8 @@ from reconciler.client import Client
 from reconciler.controller import Reconciler
 from reconciler.errors import APIError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader, lifecycle
+from reconciler.manager import GracePeriodExceeded, LeadershipLost, NotLeader, lifecycle
+from reconciler.manager.errors import ManagerError
 from reconciler.meta import Request
 from reconciler.objects import Unstructured
 from tests.manager.test_leader import KIND, LateResponses, elected, election, in_background, now, record, replica
@@ -95,7 +96,7 @@ async def test_partitioned_leader_starts_no_request_after_the_deadline(
 
     await client.create(config_map("a"))
     sent = RequestTimes(server)
-    manager = Manager(Client(sent, user_agent="one"), leader_election=election("one"), rng=random.Random(1))
+    manager = Manager(Client(sent, rng=random.Random(1), user_agent="one"), leader_election=election("one"))
     manager.add_controller(RecordingReconciler(work), resource=KIND)
     async with in_background(manager) as running:
         await asyncio.sleep(8.1)

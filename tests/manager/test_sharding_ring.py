@@ -16,7 +16,7 @@ from reconciler.client import Client
 from reconciler.controller import Outcome, Predicate, Watch, generation_changed
 from reconciler.errors import ConfigurationError, Conflict
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.manager import LeadershipLost, NotLeader, ShardRing
+from reconciler.manager import LeaderElection, LeadershipLost, NotLeader, ShardRing
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta
 from reconciler.status import StatusBatcher
 from tests.manager.sharder import LEASE, RING_LABEL, Sharder
@@ -686,7 +686,7 @@ async def test_each_key_has_exactly_one_shard_while_shards_come_and_go(server: A
 
 async def test_ring_and_leader_election_exclude_each_other(client: Client) -> None:
     with pytest.raises(ConfigurationError, match="exclude each other"):
-        Manager(client, sharding=ring(), leader_election="operator", leader_election_namespace="default")
+        Manager(client, sharding=ring(), leader_election=LeaderElection("operator", namespace="default"))
     with pytest.raises(ConfigurationError, match="takes a ShardRing or a ShardByIndex"):
         Manager(client, sharding="apps")  # type: ignore[arg-type]
 

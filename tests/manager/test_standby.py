@@ -29,7 +29,7 @@ async def test_standby_watches_but_does_not_reconcile(server: APIServer, client:
 
 async def test_cold_standby_watches_nothing_before_it_is_elected(server: APIServer, client: Client) -> None:
     await client.create(config_map("a"))
-    async with replica(server, "one").running(), replica(server, "two", warm_up=False).running() as second:
+    async with replica(server, "one").running(), replica(server, "two", times={"warm_up": False}).running() as second:
         await asyncio.sleep(100)
         assert second.cache.statistics().objects == 0
 
@@ -94,9 +94,8 @@ async def test_list_read_before_the_election_is_repeated(
         seen.append(str((found.to_dict().get("data") or {}).get("by")))
 
     second = Manager(
-        Client(slow, user_agent="two"),
+        Client(slow, rng=random.Random(2), user_agent="two"),
         leader_election=election("two"),
-        rng=random.Random(2),
         namespaces=namespaces,
         list_in_pages=True,
     )
@@ -136,7 +135,7 @@ async def test_catch_up_covers_every_kind_that_a_controller_reads(server: APISer
         seen.append([metadata.get("labels", {}).get("by", "") for metadata in found])
 
     second = Manager(
-        Client(server, user_agent="two"), leader_election=election("two"), rng=random.Random(2), list_in_pages=True
+        Client(server, rng=random.Random(2), user_agent="two"), leader_election=election("two"), list_in_pages=True
     )
     named = [Watch(kind, mapper=lambda found: []) for kind in kinds[1:]]
     second.add_controller(RecordingReconciler(note), resource=kinds[0], watches=named)

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from reconciler.clock import current_clock
-from reconciler.manager.election.watchdog import Watchdog
+from reconciler.manager.election import Watchdog
 
 LONG = 30.0
 

@@ -15,6 +15,7 @@ import yaml
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.cli import main
+from reconciler.manager import LeaderElection
 from reconciler.notification import Message, NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.notification.channels import message_document
 from reconciler.notification.channels.template import Template
@@ -90,7 +91,7 @@ async def test_every_metric_of_the_dashboard_exists(tmp_path: Path) -> None:
     async with APIServer() as server, Client(server) as client:
         await server.apply(NotificationRequest)
         manager = Manager(
-            client, metrics="127.0.0.1:0", leader_election="notifications", leader_election_namespace="default"
+            client, metrics="127.0.0.1:0", leader_election=LeaderElection("notifications", namespace="default")
         )
         operator(tmp_path).add_to(manager)
         async with manager.running():

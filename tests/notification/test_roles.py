@@ -14,6 +14,7 @@ import pytest
 from reconciler import Client, Manager
 from reconciler.cli import main
 from reconciler.errors import NotFound
+from reconciler.manager import LeaderElection
 from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.testing.control_plane import ControlPlane
 from tests import real_server
@@ -60,8 +61,7 @@ async def test_the_printed_roles_suffice_to_lead_deliver_record_events_and_delet
         manager = Manager(
             operator,
             namespaces=[namespace],
-            leader_election="notification-operator",
-            leader_election_namespace=namespace,
+            leader_election=LeaderElection("notification-operator", namespace=namespace),
         )
         NotificationOperator(NotificationOptions()).add_to(manager)
         async with manager.running():

@@ -20,7 +20,7 @@ from reconciler.client import Client
 from reconciler.controller import Controller
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager import EndpointSecurity, Manager
+from reconciler.manager import EndpointSecurity, LeaderElection, Manager
 
 __all__ = [
     "HEADER",
@@ -179,8 +179,8 @@ def _manager(installation: Installation) -> Manager:
         return Manager(
             Client(_NoServer()),
             namespaces=list(installation.namespaces) or None,
-            leader_election=installation.leader_election,
-            leader_election_namespace=installation.leader_election_namespace,
+            leader_election=installation.leader_election
+            and LeaderElection(installation.leader_election, namespace=installation.leader_election_namespace),
             security=None if authentication is None else EndpointSecurity(authentication=authentication),
         )
 

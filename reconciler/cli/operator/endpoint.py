@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
+import asyncio
 import ssl
-import threading
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
-from urllib.parse import SplitResult, urlencode, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
 
+import aiohttp
 import msgspec
+from yarl import URL
 
 from reconciler._core.limits import exceeds_max_levels
 from reconciler._core.tls import client_tls_context
-from reconciler._core.wire import JSONObject
 from reconciler.cli.options import AccessFlags
 from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.manager.endpoints.keys import KeysDocument
 from reconciler.manager.endpoints.security import read_token
 
-__all__ = ["HINT", "EndpointError", "key_text", "printable", "read_keys"]
+__all__ = ["HINT", "EndpointError", "printable", "read_keys"]
+
+T = TypeVar("T")
 
 _TIMEOUT = 10.0
 """Seconds for the connection, and for each part of the response."""
@@ -35,98 +36,11 @@ HINT = "pass the address of --metrics or --health of the operator, or omit --end
 """What to do if an endpoint is not that of an operator."""
 
 
-_Time = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class _Error(TypedDict):
-    type: str
-    message: NotRequired[str]
-    traceback: list[str]
-    timed_out: bool
-
-
-class _Field(TypedDict):
-    path: str
-    change: str
-    before: NotRequired[str]
-    after: NotRequired[str]
-    managers: NotRequired[list[str]]
-
-
-class _Change(TypedDict):
-    at: _Time
-    type: str
-    kind: str
-    namespace: NotRequired[str]
-    name: str
-    managers: NotRequired[list[str]]
-    fields: list[_Field]
-    fields_left_out: NotRequired[int]
-
-
-class _Run(TypedDict):
-    started: _Time
-    seconds: float
-    reasons: list[str]
-    changes: NotRequired[list[_Change]]
-    result: str
-    requeue_after_seconds: NotRequired[float]
-    status_written: bool
-    changed_meanwhile: bool
-    reconcile_id: NotRequired[str]
-    error: NotRequired[_Error]
-
-
-class _Key(TypedDict):
-    namespace: NotRequired[str]
-    name: str
-    state: str
-    waits_for: str
-    in_progress_seconds: NotRequired[float]
-    current_reasons: NotRequired[list[str]]
-    current_changes: NotRequired[list[_Change]]
-    ready_seconds: NotRequired[float]
-    due_in_seconds: NotRequired[float]
-    due: NotRequired[_Time]
-    next_reasons: NotRequired[list[str]]
-    next_changes: NotRequired[list[_Change]]
-    failures: int
-    reconciles_per_minute: float
-    cached: bool
-    runs: list[_Run]
-
-
-class _Controller(TypedDict):
-    name: str
-    kind: str
-    api_version: str
-    plural: NotRequired[str]
-    singular: NotRequired[str]
-    short_names: NotRequired[list[str]]
-    namespaced: NotRequired[bool]
-    workers: int
-    active: int
-    ready: int
-    waiting: int
-    reconciles: int
-    errors: int
-    keys: list[_Key]
-    keys_failing: int
-
-
-class _Document(TypedDict):
-    """The fields of the document that are printed, and their types. There may be others."""
-
-    now: _Time
-    role: str
-    controllers: list[_Controller]
-
-
 class EndpointError(ReconcilerError):
     """The operator could not be asked; the message names the endpoint and says what to do."""
 
 
-def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) -> JSONObject:  # noqa: B008 - frozen
+def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) -> KeysDocument:  # noqa: B008 - frozen
     """Return the document of ``/debug/keys``.
 
     Args:
@@ -138,16 +52,15 @@ def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) 
         ConfigurationError: the endpoint is not a valid URL, or a file cannot be read.
         EndpointError: nothing listens there, or something else does.
     """
-    url = _parsed(endpoint)
+    url = _parsed(endpoint, query)
     headers = {"accept": "application/json"}
     if access.token_file is not None:
         headers["authorization"] = f"Bearer {_read_token(access.token_file)}"
-    context = _tls_context(access) if url.scheme == "https" else None
     try:
-        status, body = _get(url, f"{url.path.rstrip('/')}/debug/keys?{urlencode(query)}", headers, context)
+        status, body = asyncio.run(_get(url, headers, _tls_context(access) if url.scheme == "https" else True))
     except UnicodeError as error:
         raise ConfigurationError(_invalid(endpoint)) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (aiohttp.ClientError, OSError) as error:
         raise EndpointError(f"--endpoint {endpoint}: {_reason(url, error)}") from error
     if status in (401, 403, 503) and body.startswith(b"%d: " % status):
         raise EndpointError(f"--endpoint {endpoint}: {_refused(status, body, access)}")
@@ -158,37 +71,39 @@ def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) 
     return _decoded(endpoint, body)
 
 
-def _reason(url: SplitResult, error: Exception) -> str:
+def _reason(url: URL, error: Exception) -> str:
     """Return why there is no response, and what to do."""
     match error:
-        case ssl.SSLCertVerificationError():
-            text = error.verify_message.rstrip(".")
+        case aiohttp.ClientConnectorCertificateError():
+            text = getattr(error.certificate_error, "verify_message", str(error.certificate_error)).rstrip(".")
             hint = "pass --ca-file with the CA that signed it, or --insecure-skip-tls-verify"
             return f"the certificate is not trusted: {text}; {hint}"
-        case ssl.SSLError():
-            return f"no TLS connection: {error.reason or 'the handshake failed'}; try http://"
-        case ConnectionRefusedError():
-            text = "nothing listens there"
+        case aiohttp.ClientConnectorSSLError():
+            reason = getattr(error.os_error, "reason", None) or "the handshake failed"
+            return f"no TLS connection: {reason}; try http://"
         case TimeoutError():
             text = f"no response within {_TIMEOUT:g} s, or no end of it within {_COMPLETE_TIMEOUT:g} s"
-        case socket.gaierror():
-            text = f"unknown host {url.hostname!r}"
-        case http.client.HTTPException() | ConnectionError():
-            text = "the response is not HTTP" + ("; try https://" if url.scheme == "http" else "")
+        case aiohttp.ClientConnectorDNSError():
+            text = f"unknown host {url.host!r}"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            text = "nothing listens there"
+        case aiohttp.ClientConnectorError():
+            text = f"cannot connect: {error.os_error.strerror or error.os_error}"
         case _:
-            text = f"cannot connect: {getattr(error, 'strerror', None) or error}"
+            text = "the response is not HTTP" + ("; try https://" if url.scheme == "http" else "")
     return f"{text}; {HINT}"
 
 
-def _parsed(endpoint: str) -> SplitResult:
+def _parsed(endpoint: str, query: Mapping[str, str]) -> URL:
     try:
         url = urlsplit(endpoint)
         valid = url.scheme in ("http", "https") and url.hostname and url.port != 0 and url.username is None
     except ValueError:
         url, valid = urlsplit(""), False
-    if not valid or not endpoint.isprintable() or " " in endpoint or url.query or url.fragment:
+    printable_ascii = endpoint.isascii() and endpoint.isprintable() and " " not in endpoint
+    if not valid or not printable_ascii or url.query or url.fragment:
         raise ConfigurationError(_invalid(endpoint))
-    return url
+    return URL(f"{endpoint.rstrip('/')}/debug/keys?{urlencode(query)}", encoded=True)
 
 
 def _invalid(endpoint: str) -> str:
@@ -216,60 +131,42 @@ def _refused(status: int, body: bytes, access: AccessFlags) -> str:
     return f"the operator answered {printable(body[:300].decode(errors='replace').strip())}"
 
 
-def _get(url: SplitResult, path: str, headers: dict[str, str], context: ssl.SSLContext | None) -> tuple[int, bytes]:
-    host = url.hostname or ""
-    if context is None:
-        connection = http.client.HTTPConnection(host, url.port, timeout=_TIMEOUT)
-    else:
-        connection = http.client.HTTPSConnection(host, url.port, timeout=_TIMEOUT, context=context)
-    late = threading.Event()
+async def _get(url: URL, headers: dict[str, str], context: ssl.SSLContext | bool) -> tuple[int, bytes]:
+    timeout = aiohttp.ClientTimeout(total=_COMPLETE_TIMEOUT, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
+    body = bytearray()
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(url, headers=headers, ssl=context, allow_redirects=False) as response,
+    ):
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > _MAX_BYTES:
+                break
+        return response.status, bytes(body)
+
+
+def _decoded(endpoint: str, body: bytes) -> KeysDocument:
     try:
-        connection.connect()
-        used = connection.sock
-
-        def give_up() -> None:
-            late.set()
-            socket.socket.shutdown(used, socket.SHUT_RDWR)  # not that of TLS, whose state the reader uses
-
-        timer = threading.Timer(_COMPLETE_TIMEOUT, give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.read(_MAX_BYTES + 1)
-        finally:
-            timer.cancel()
-            if late.is_set():
-                raise TimeoutError
-    finally:
-        connection.close()
-
-
-def _decoded(endpoint: str, body: bytes) -> JSONObject:
-    try:
-        document: JSONObject = msgspec.json.decode(body)
+        document = msgspec.json.decode(body)
         if not exceeds_max_levels(document):
-            msgspec.convert(document, _Document)
-            return document
+            return msgspec.convert(document, KeysDocument)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator of kube-reconciler; {HINT}")
 
 
-def printable(document: Any) -> Any:
-    """Return a document with the control characters of its strings escaped, since terminals obey them."""
-    match document:
-        case str() if not document.isprintable():
-            return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in document)
+def printable(value: T) -> T:
+    """Return a value with the control characters of its strings escaped, since terminals obey them."""
+    return msgspec.convert(_escaped(msgspec.to_builtins(value)), type(value))
+
+
+def _escaped(value: Any) -> Any:
+    match value:
+        case str() if not value.isprintable():
+            return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in value)
         case dict():
-            return {name: printable(value) for name, value in document.items()}
-        case list():
-            return [printable(each) for each in document]
+            return {name: _escaped(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_escaped(each) for each in value]
         case _:
-            return document
-
-
-def key_text(key: Mapping[str, str]) -> str:
-    """Return ``namespace/name``, or the name alone."""
-    return f"{key['namespace']}/{key['name']}" if "namespace" in key else key["name"]
+            return value

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
-from reconciler._core.wire import JSONObject
-from reconciler.cli.operator.endpoint import EndpointError, key_text, printable, read_keys
+from reconciler.cli.operator.endpoint import EndpointError, printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json
 from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
+from reconciler.manager.endpoints.keys import (
+    ChangeReport,
+    ControllerReport,
+    FieldReport,
+    KeyReport,
+    KeysDocument,
+    RunReport,
+)
 from reconciler.meta.scalars import human_duration
 
 __all__ = ["print_explanation"]
@@ -63,180 +70,172 @@ def print_explanation(
         raise ConfigurationError(f"--namespace {namespace} and {key!r} contradict each other: write one of them")
     chosen = given or namespace
     document = read_keys(endpoint, access, name=name, limit=str(_MAX_NAMED))
-    controllers = [each for each in document["controllers"] if kind.lower() in _names(each)]
+    controllers = [each for each in document.controllers if kind.lower() in _names(each)]
     if not controllers:
         raise EndpointError(_unknown_kind(kind, printable(document)))
-    found: list[JSONObject] = []
+    found: list[ControllerReport] = []
     own = ""
     for each in controllers:
-        own = (chosen or default_namespace or "default") if each.get("namespaced", chosen is not None) else ""
+        namespaced = chosen is not None if each.namespaced is None else each.namespaced
+        own = (chosen or default_namespace or "default") if namespaced else ""
         if chosen and not own:
-            raise ConfigurationError(f"{printable(each['kind'])} is cluster-scoped: write the name without a namespace")
-        answer = read_keys(endpoint, access, controller=each["name"], namespace=own, name=name)
-        found += answer["controllers"]
-    document = {**document, "controllers": found}
-    if all(_is_unknown(key_) for each in found for key_ in each["keys"]):
+            raise ConfigurationError(f"{printable(each.kind)} is cluster-scoped: write the name without a namespace")
+        found += read_keys(endpoint, access, controller=each.name, namespace=own, name=name).controllers
+    document = msgspec.structs.replace(document, controllers=tuple(found))
+    if all(_is_unknown(key_) for each in found for key_ in each.keys):
         wanted = f"{own}/{name}" if own else name
-        raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), document))
+        raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), document.role))
     if as_json:
         print_json(document)
         return 0
     document = printable(document)
-    now = msgspec.convert(document["now"], datetime)
-    blocks = ["\n".join(_told(each, one, now, document)) for each in document["controllers"] for one in each["keys"]]
+    blocks = ["\n".join(_told(each, key_, document)) for each in document.controllers for key_ in each.keys]
     print("\n\n".join(blocks))
     return 0
 
 
-def _names(controller: JSONObject) -> set[str]:
+def _names(controller: ControllerReport) -> set[str]:
     """Return the names by which a controller's kind may be chosen, in lower case: kubectl's, and its own name."""
-    kind = controller["kind"].lower()
-    group, _, version = controller["api_version"].lower().rpartition("/")
-    names = {kind, *(controller[each].lower() for each in ("plural", "singular") if each in controller)}
-    names |= {each.lower() for each in controller.get("short_names", ())}
-    if "plural" not in controller:  # the operator is still starting
+    kind, api_version = controller.kind.lower(), controller.api_version.lower()
+    group, _, version = api_version.rpartition("/")
+    names = {
+        kind,
+        *(each.lower() for each in (controller.plural, controller.singular, *controller.short_names) if each),
+    }
+    if controller.plural is None:  # the operator is still starting
         names |= {f"{kind}s", f"{kind}es", f"{kind[:-1]}ies"}
     full = {f"{each}.{part}" for each in names for part in (group, f"{version}.{group}") if group}
-    return names | full | {f"{controller['api_version'].lower()}/{kind}", controller["name"].lower()}
+    return names | full | {f"{api_version}/{kind}", controller.name.lower()}
 
 
-def _is_unknown(key: JSONObject) -> bool:
-    return key["state"] == "unknown" and not key["cached"]
+def _is_unknown(key: KeyReport) -> bool:
+    return key.state == "unknown" and not key.cached
 
 
-def _unknown_kind(kind: str, document: JSONObject) -> str:
-    kinds = sorted({each["kind"] for each in document["controllers"]})
+def _unknown_kind(kind: str, document: KeysDocument) -> str:
+    kinds = sorted({each.kind for each in document.controllers})
     known = f"it reconciles {', '.join(kinds)}" if kinds else "it has no controllers"
     return f"no controller of this process reconciles {kind!r}; {known}"
 
 
-def _unknown_key(key: str, controller: JSONObject, document: JSONObject) -> str:
-    """Return that an object is unknown, and where the operator knows one of this name.
+def _unknown_key(key: str, controller: ControllerReport, role: str) -> str:
+    """Return the message for an unknown object: which objects of its name the operator knows.
 
     Args:
         key: the object.
         controller: the controller, with all keys of this name.
-        document: the document.
+        role: the role of the process.
     """
-    others = [key_text(each) for each in controller["keys"] if not _is_unknown(each)]
-    if document["role"] == "standby":
+    others = [str(each) for each in controller.keys if not _is_unknown(each)]
+    if role == "standby":
         advice = "this process is a standby: ask the leader"
     elif others:
         advice = f"it knows {', '.join(others[:_MAX_NAMED])}"
     else:
         advice = "check the name, and the namespaces, labels and shards that the operator watches"
-    return f"{controller['kind']} {key} is not in the cache of the operator, and was not reconciled; {advice}"
+    return f"{controller.kind} {key} is not in the cache of the operator, and was not reconciled; {advice}"
 
 
-def _told(controller: JSONObject, key: JSONObject, now: datetime, document: JSONObject) -> Iterator[str]:
-    """Return the lines about one key."""
-    yield f"{controller['kind']} {key_text(key)}, controller {controller['name']}: {key['state']}"
-    if document["role"] != "running":
-        yield f"  This process is {document['role']}, so it does not reconcile. Ask the leader."
-    if "in_progress_seconds" in key:
-        seconds = human_duration(key["in_progress_seconds"])
-        yield f"  A reconcile is in progress for {seconds}, because {because(key.get('current_reasons', ()))}."
-        yield from _changes(key.get("current_changes", []))
-    yield from _last(key["runs"], now)
+def _told(controller: ControllerReport, key: KeyReport, document: KeysDocument) -> Iterator[str]:
+    """Yield the lines about one key."""
+    yield f"{controller.kind} {key}, controller {controller.name}: {key.state}"
+    if document.role != "running":
+        yield f"  This process is {document.role}, so it does not reconcile. Ask the leader."
+    if key.in_progress_seconds is not None:
+        seconds = human_duration(key.in_progress_seconds)
+        yield f"  A reconcile is in progress for {seconds}, because {because(key.current_reasons)}."
+        yield from _changes(key.current_changes)
+    yield from _last(key.runs, document.now)
     yield from _next(key)
-    if key.get("unsaved_status"):
+    if key.unsaved_status:
         yield "  Part of its status could not be written; the next reconcile writes it."
-    if not key["cached"]:
+    if not key.cached:
         yield "  The object is not in the cache: it was deleted, or is not watched."
-    yield from _earlier(key["runs"], now)
+    yield from _earlier(key.runs, document.now)
 
 
-def _last(runs: list[JSONObject], now: datetime) -> Iterator[str]:
+def _last(runs: Sequence[RunReport], now: datetime) -> Iterator[str]:
     if not runs:
         yield "  No reconcile of it is remembered."
         return
     run = runs[0]
-    yield f"  It ran last {_ago(run, now)} ago, at {_clock(run['started'])}, because {because(run['reasons'])}."
-    yield from _changes(run.get("changes", []))
-    yield f"  The reconcile took {human_duration(run['seconds'])} and {_result(run)}."
-    error = run.get("error")
-    if error is not None:
-        message = error.get("message", _WITHHELD).replace("\n", "\n      ")
-        yield f"    {error['type']}: {message}"
-        yield from (f"      {frame}" for frame in error["traceback"])
-        if "reconcile_id" in run:
-            yield f"    Its log records have the reconcile_id {run['reconcile_id']}."
-    yield f"  The status was {'written' if run['status_written'] else 'not written'}."
-    if run["changed_meanwhile"]:
+    yield f"  It ran last {_ago(run, now)} ago, at {_clock(run.started)}, because {because(run.reasons)}."
+    yield from _changes(run.changes)
+    yield f"  The reconcile took {human_duration(run.seconds)} and {_result(run)}."
+    if run.error is not None:
+        message = _WITHHELD if run.error.message is None else run.error.message.replace("\n", "\n      ")
+        yield f"    {run.error.type}: {message}"
+        yield from (f"      {frame}" for frame in run.error.traceback)
+        if run.reconcile_id is not None:
+            yield f"    Its log records have the reconcile_id {run.reconcile_id}."
+    yield f"  The status was {'written' if run.status_written else 'not written'}."
+    if run.changed_meanwhile:
         yield "  The object changed during the reconcile, so another one follows."
 
 
-def _next(key: JSONObject) -> Iterator[str]:
-    if "due_in_seconds" in key:
-        at = f", at {_clock(key['due'])}" if "due" in key else ""
-        yield f"  It runs next in {human_duration(key['due_in_seconds'])}{at}, or when it changes."
-    elif "ready_seconds" in key:
-        again = "again " if "in_progress_seconds" in key else ""
-        reasons = because(key.get("next_reasons", ()))
-        yield f"  It is ready to run {again}since {human_duration(key['ready_seconds'])}, because {reasons}."
-        yield from _changes(key.get("next_changes", []))
-    elif "in_progress_seconds" not in key:
+def _next(key: KeyReport) -> Iterator[str]:
+    if key.due_in_seconds is not None:
+        at = f", at {_clock(key.due)}" if key.due is not None else ""
+        yield f"  It runs next in {human_duration(key.due_in_seconds)}{at}, or when it changes."
+    elif key.ready_seconds is not None:
+        again = "" if key.in_progress_seconds is None else "again "
+        reasons = because(key.next_reasons)
+        yield f"  It is ready to run {again}since {human_duration(key.ready_seconds)}, because {reasons}."
+        yield from _changes(key.next_changes)
+    elif key.in_progress_seconds is None:
         yield "  No next run is planned."
-    yield f"  It waits for {key['waits_for']}."
-    if key["failures"] and "backoff after" not in key["waits_for"]:  # which has the number
-        yield f"  It failed {_times(key['failures'])} in a row."
+    yield f"  It waits for {key.waits_for}."
+    if key.failures and "backoff after" not in key.waits_for:  # which has the number
+        yield f"  It failed {'once' if key.failures == 1 else f'{key.failures} times'} in a row."
 
 
-def _earlier(runs: list[JSONObject], now: datetime) -> Iterator[str]:
+def _earlier(runs: Sequence[RunReport], now: datetime) -> Iterator[str]:
     if len(runs) < 2:
         return
     yield "  Before that:"
     for run in runs[1:]:
-        error = f" ({run['error']['type']})" if "error" in run else ""
-        yield f"    {_ago(run, now):>7} ago: {', '.join(run['reasons']) or 'no reason'}: {_result(run)}{error}"
+        error = f" ({run.error.type})" if run.error is not None else ""
+        yield f"    {_ago(run, now):>7} ago: {', '.join(run.reasons) or 'no reason'}: {_result(run)}{error}"
 
 
-def _changes(changes: list[JSONObject]) -> Iterator[str]:
-    """Return the lines about the changes that woke a key: the object, its fields, and who wrote them."""
+def _changes(changes: Sequence[ChangeReport]) -> Iterator[str]:
+    """Yield the lines about the changes that enqueued a key: the object, its fields, and who wrote them."""
     for change in changes:
-        fields = change["fields"]
-        writers = {tuple(field.get("managers", ())) for field in fields} or {tuple(change.get("managers", ()))}
+        writers = {field.managers for field in change.fields} or {change.managers}
         common = writers.pop() if len(writers) == 1 else ()
-        colon = ":" if fields else ""
-        yield f"    {change['kind']} {key_text(change)} was {change['type']}{_by(common)}{colon}"
-        for field in fields:
-            by = "" if common else _by(field.get("managers", ()))
-            yield f"      {field['path']}{_values(field)}{by}"
-        if "fields_left_out" in change:
-            yield (
-                f"      and {change['fields_left_out']} more fields"
-                if fields
-                else "      its fields are nested too deeply"
-            )
+        colon = ":" if change.fields else ""
+        yield f"    {change.kind} {change} was {change.type}{_by(common)}{colon}"
+        for field in change.fields:
+            yield f"      {field.path}{_values(field)}{'' if common else _by(field.managers)}"
+        if change.fields_left_out and change.fields:
+            yield f"      and {change.fields_left_out} more fields"
+        elif change.fields_left_out:
+            yield "      its fields are nested too deeply"
 
 
 def _by(managers: Sequence[str]) -> str:
     return f" by {' or '.join(managers)}" if managers else ""
 
 
-def _values(field: JSONObject) -> str:
+def _values(field: FieldReport) -> str:
     """Return what happened to a field, with its values if they are shown."""
-    if field["change"] == "changed" and "before" in field and "after" in field:
-        return f": {field['before']} → {field['after']}"
-    value = field.get("after", field.get("before")) if field["change"] != "changed" else None
-    return f" was {field['change']}" + ("" if value is None else f": {value}")
+    if field.change == "changed" and field.before is not None and field.after is not None:
+        return f": {field.before} → {field.after}"
+    value = (field.before if field.after is None else field.after) if field.change != "changed" else None
+    return f" was {field.change}" + ("" if value is None else f": {value}")
 
 
-def _result(run: JSONObject) -> str:
-    if "error" in run and run["error"]["timed_out"]:
+def _result(run: RunReport) -> str:
+    if run.error is not None and run.error.timed_out:
         return "timed out"
-    delay, result = run.get("requeue_after_seconds"), str(run["result"])
-    return _RESULTS.get(result, result) + (f", to run again after {human_duration(delay)}" if delay is not None else "")
+    delay = run.requeue_after_seconds
+    again = "" if delay is None else f", to run again after {human_duration(delay)}"
+    return _RESULTS.get(run.result, run.result) + again
 
 
-def _clock(time: str) -> str:
-    """Return a time of the JSON without the fraction of the second."""
-    return f"{time.partition('.')[0].upper().removesuffix('Z')}Z"
+def _clock(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _ago(run: JSONObject, now: datetime) -> str:
-    return human_duration(max(0.0, (now - msgspec.convert(run["started"], datetime)).total_seconds()))
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+def _ago(run: RunReport, now: datetime) -> str:
+    return human_duration(max(0.0, (now - run.started).total_seconds()))

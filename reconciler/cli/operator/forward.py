@@ -26,7 +26,7 @@ from reconciler.client import Client
 from reconciler.client.configuration import ConfiguredTransport, context_namespace
 from reconciler.client.requests import ListOptions
 from reconciler.errors import ConfigurationError, Forbidden, NotFound, ReconcilerError
-from reconciler.manager.election.options import LEASE_ANNOTATIONS
+from reconciler.manager.election import LEASE_ANNOTATIONS
 
 __all__ = [
     "Operator",

@@ -6,15 +6,15 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from reconciler._core.wire import JSONObject
-from reconciler.cli.operator.endpoint import key_text, printable, read_keys
+from reconciler.cli.operator.endpoint import printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument
 from reconciler.meta.scalars import human_duration
 
 try:
@@ -89,59 +89,56 @@ def print_top(
             document = read_keys(endpoint, access)
 
 
-def _view(document: JSONObject) -> RenderableType:
+def _view(document: KeysDocument) -> RenderableType:
     document = printable(document)
-    controllers = document["controllers"]
+    controllers = document.controllers
     parts: list[RenderableType] = [_controllers(controllers)]
-    keys = [(each, key) for each in controllers for key in each["keys"]]
-    failing = [(each, key) for each, key in keys if "error" in (key["runs"] or [{}])[0]]
+    keys = [(each, key) for each in controllers for key in each.keys]
+    failing = [(each, key) for each, key in keys if key.error is not None]
     hot = sorted(
-        ((each, key) for each, key in keys if key["reconciles_per_minute"] >= _HOT),
-        key=lambda found: -found[1]["reconciles_per_minute"],
+        ((each, key) for each, key in keys if key.reconciles_per_minute >= _HOT),
+        key=lambda found: -found[1].reconciles_per_minute,
     )
     if failing:
-        total = sum(each["keys_failing"] for each in controllers)
-        parts.append(_failing(failing[:_MAX_ROWS], total))
+        parts.append(_failing(failing[:_MAX_ROWS], sum(each.keys_failing for each in controllers)))
     if hot:
         parts.append(_hot(hot[:_MAX_ROWS]))
-    if document["role"] != "running":
-        parts.append(Text(f"This process is {document['role']}, so it does not reconcile."))
+    if document.role != "running":
+        parts.append(Text(f"This process is {document.role}, so it does not reconcile."))
     return Group(*(each for part in parts for each in (part, "")))
 
 
-def _controllers(controllers: list[JSONObject]) -> Table:
+def _controllers(controllers: Sequence[ControllerReport]) -> Table:
     table = _table("CONTROLLER", "KIND", numbers=("ACTIVE", "READY", "WAITING", "RECONCILES", "ERRORS", "FAILING"))
     for each in controllers:
-        active = f"{each['active']}/{each['workers']}"
-        numbers = (each["ready"], each["waiting"], each["reconciles"], each["errors"], each["keys_failing"])
-        _add_row(table, each["name"], each["kind"], active, *map(str, numbers))
+        numbers = (each.ready, each.waiting, each.reconciles, each.errors, each.keys_failing)
+        _add_row(table, each.name, each.kind, f"{each.active}/{each.workers}", *map(str, numbers))
     return table
 
 
-def _failing(keys: list[tuple[JSONObject, JSONObject]], total: int) -> Table:
+def _failing(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int) -> Table:
     table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", numbers=("FAILURES",))
     table.caption = f"{total - len(keys)} more" if total > len(keys) else None
     for each, key in keys:
-        error = key["runs"][0]["error"]
-        text = f"{error['type']}: {error['message']}" if "message" in error else error["type"]
-        _add_row(table, key_text(key), each["name"], text, _next(key), str(key["failures"]))
+        text = ": ".join(part for part in (key.error.type, key.error.message) if part is not None) if key.error else ""
+        _add_row(table, str(key), each.name, text, _next(key), str(key.failures))
     return table
 
 
-def _hot(keys: list[tuple[JSONObject, JSONObject]]) -> Table:
+def _hot(keys: Sequence[tuple[ControllerReport, KeyReport]]) -> Table:
     table = _table("HOT KEY", "CONTROLLER", "REASONS", numbers=("PER MINUTE",))
     for each, key in keys:
-        reasons = ", ".join(key["runs"][0]["reasons"]) if key["runs"] else ""
-        _add_row(table, key_text(key), each["name"], reasons, f"{key['reconciles_per_minute']:g}")
+        reasons = ", ".join(key.runs[0].reasons) if key.runs else ""
+        _add_row(table, str(key), each.name, reasons, f"{key.reconciles_per_minute:g}")
     return table
 
 
-def _next(key: JSONObject) -> str:
-    if "in_progress_seconds" in key:
-        return f"in progress for {human_duration(key['in_progress_seconds'])}"
-    if "ready_seconds" in key:
+def _next(key: KeyReport) -> str:
+    if key.in_progress_seconds is not None:
+        return f"in progress for {human_duration(key.in_progress_seconds)}"
+    if key.ready_seconds is not None:
         return "ready"
-    return f"in {human_duration(key['due_in_seconds'])}" if "due_in_seconds" in key else "after a change"
+    return "after a change" if key.due_in_seconds is None else f"in {human_duration(key.due_in_seconds)}"
 
 
 def _table(*texts: str, numbers: tuple[str, ...]) -> Table:

@@ -10,7 +10,7 @@ from reconciler.controller.reconcile.outcome import is_terminal, result_of
 from reconciler.controller.reconcile.worker import Reconcile
 from reconciler.controller.result import Result
 from reconciler.status.recording import StatusMetrics
-from reconciler.telemetry import is_tracing
+from reconciler.telemetry.tracing import is_tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer

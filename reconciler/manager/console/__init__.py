@@ -7,7 +7,7 @@ The package needs htpy (the extra ``console``), so import it where the console i
 from reconciler.errors import MissingExtra
 
 try:
-    from reconciler.manager.console.pages.page import Page
+    from reconciler.manager.console.pages import Page
     from reconciler.manager.console.server import Console
 except ModuleNotFoundError as error:
     raise MissingExtra("htpy", extra="console", purpose="the console") from error

@@ -14,15 +14,10 @@ import htpy as h
 from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.manager.console.html import document
-from reconciler.manager.console.pages.key import KEY
-from reconciler.manager.console.pages.keys import KEYS
-from reconciler.manager.console.pages.now import NOW
-from reconciler.manager.console.pages.page import Page
-from reconciler.manager.console.pages.process import PROCESS
-from reconciler.manager.console.samples import Samples
-from reconciler.manager.console.state import Parts, read_state
+from reconciler.manager.console.pages import KEY, KEYS, NOW, PROCESS, Page
+from reconciler.manager.console.state import Parts, Samples, read_state
+from reconciler.manager.endpoints.handlers import Turns
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
-from reconciler.manager.endpoints.turns import Turns
 
 __all__ = ["Console"]
 

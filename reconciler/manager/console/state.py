@@ -1,22 +1,106 @@
-"""The state of a process as plain JSON: everything that the console shows."""
+"""The state of a process as plain JSON: everything that the console shows, with the recent history for its charts."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache.informer import Informer
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.manager.console.samples import Samples
-from reconciler.manager.election.elector import Elector
+from reconciler.manager.election import Elector
 from reconciler.manager.endpoints.keys import read_keys
 from reconciler.manager.waiting import waits
 from reconciler.meta.scalars import format_micro_time
 
-__all__ = ["Parts", "read_state"]
+__all__ = [
+    "PERIOD",
+    "SECONDS",
+    "Parts",
+    "Samples",
+    "read_state",
+]
+
+
+PERIOD = 2.0
+"""Seconds between two samples."""
+
+SECONDS = 300
+"""Seconds that the charts show."""
+
+_KEPT = int(SECONDS / PERIOD)
+
+
+class _Sample(NamedTuple):
+    at: float
+    ready: int
+    active: int
+    reconciles: int
+    errors: int
+
+
+class Samples:
+    """Samples of all controllers, and of when the informers last received something, while `run` runs."""
+
+    def __init__(
+        self, controllers: Callable[[], Sequence[Controller]], informers: Callable[[], Sequence[Informer]], clock: Clock
+    ) -> None:
+        self._controllers = controllers
+        self._informers = informers
+        self._clock = clock
+        self._samples: dict[str, deque[_Sample]] = {}
+        self._received: dict[str, tuple[int, float]] = {}
+
+    async def run(self) -> None:
+        """Take samples until cancelled."""
+        while True:
+            self.take()
+            await asyncio.sleep(PERIOD)
+
+    def take(self) -> None:
+        """Take one sample."""
+        now = self._clock.monotonic()
+        for each in self._controllers():
+            figures = each.statistics()
+            sample = _Sample(now, figures.queue.ready, figures.active, figures.reconciles, figures.results["error"])
+            self._samples.setdefault(each.name, deque(maxlen=_KEPT + 1)).append(sample)
+        for informer in self._informers():
+            scope, counts = str(informer.scope), informer.statistics().reflectors
+            number = counts.events + counts.lists
+            if self._received.get(scope, (0, 0.0))[0] != number:
+                self._received[scope] = (number, now)
+
+    def charts(self, controller: str) -> JSONObject:
+        """Return the series of a controller, oldest value first, one value per sample.
+
+        ``ready`` and ``active`` are numbers at the time of the sample; ``reconciles`` and ``errors`` are per minute.
+        """
+        samples = list(self._samples.get(controller, ()))
+        pairs = list(itertools.pairwise(samples))
+        return {
+            "ready": [each.ready for each in samples],
+            "active": [each.active for each in samples],
+            "reconciles": [_per_minute(new.reconciles - old.reconciles, new.at - old.at) for old, new in pairs],
+            "errors": [_per_minute(new.errors - old.errors, new.at - old.at) for old, new in pairs],
+        }
+
+    def silence(self, scope: str) -> float | None:
+        """Return the seconds since an informer received something, 2 s too many at most; None if it never did."""
+        if scope not in self._received:
+            return None
+        return self._clock.monotonic() - self._received[scope][1]
+
+
+def _per_minute(count: int, seconds: float) -> float:
+    return round(60 * count / max(seconds, PERIOD / 2), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +134,8 @@ def read_state(
 
     Of objects only values of changed fields appear, and none that may be a secret; `redact` removes further ones.
     """
-    controllers = read_keys(parts.controllers() if limit else (), parts.clock, query, limit=limit, trusted=True)
+    shown = parts.controllers() if limit else ()
+    controllers = msgspec.to_builtins(read_keys(shown, parts.clock, query, limit=limit, trusted=True))
     for each in controllers:
         each["charts"] = samples.charts(each["name"])
         for key in each["keys"]:

@@ -1,30 +1,165 @@
-"""The handler of ``/debug/keys``: the latest reconciles of each key, and what the key waits for."""
+"""The document of ``/debug/keys``: the latest reconciles of each key, and what the key waits for.
+
+The structs are its only description: the operator encodes them, ``reconciler explain`` and ``reconciler top`` decode
+them, and the console shows them as plain JSON. A field that has its default is omitted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Annotated, Any
 
 import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
-from reconciler.controller import Controller, FieldChange, ObjectChange, RunExplanation
+from reconciler.controller import Controller, ObjectChange, RunExplanation
 from reconciler.controller.reconcile.explanation import state_of
 from reconciler.controller.reconcile.history import MAX_RUNS
-from reconciler.manager.endpoints.handlers import is_selected, limit_of
+from reconciler.manager.endpoints.handlers import Turns, is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
-from reconciler.manager.endpoints.turns import Turns
-from reconciler.meta import Request, ResourceType
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta import Request
 
-__all__ = ["debug_keys", "read_keys"]
+__all__ = [
+    "ChangeReport",
+    "ControllerReport",
+    "ErrorReport",
+    "FieldReport",
+    "KeyReport",
+    "KeysDocument",
+    "RunReport",
+    "debug_keys",
+    "read_keys",
+]
 
 _MAX_KEYS = 100
 """Keys per controller that are shown by default, and with all of their reconciles if a name is given."""
 
 _LONG = 60.0
 """Seconds after which a reconcile in progress needs attention; most take less than one."""
+
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class FieldReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A field that changed; see `FieldChange`. Only trusted readers get the values."""
+
+    path: str
+    change: str
+    before: str | None = None
+    after: str | None = None
+    managers: tuple[str, ...] = ()
+
+
+class ChangeReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A change of an object that enqueued a key; see `ObjectChange`."""
+
+    at: _Time
+    type: str
+    kind: str
+    api_version: str | None = None
+    namespace: str | None = None
+    name: str
+    version: str | None = None
+    managers: tuple[str, ...] = ()
+    fields: tuple[FieldReport, ...]
+    fields_left_out: int = 0
+
+    def __str__(self) -> str:
+        return str(Request(self.name, self.namespace))
+
+
+class ErrorReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The failure of a reconcile; see `Failure`. Only trusted readers get the message."""
+
+    type: str
+    message: str | None = None
+    traceback: tuple[str, ...]
+    terminal: bool | None = None
+    timed_out: bool
+
+
+class RunReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A reconcile that ended; see `RunExplanation`."""
+
+    started: _Time
+    seconds: float
+    reasons: tuple[str, ...]
+    changes: tuple[ChangeReport, ...] = ()
+    result: str
+    requeue_after_seconds: float | None = None
+    writes: int | None = None
+    status_written: bool
+    echoes_dropped: int | None = None
+    changed_meanwhile: bool
+    reconcile_id: str | None = None
+    error: ErrorReport | None = None
+
+
+class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A key; see `KeyExplanation`. The latest reconcile comes first."""
+
+    namespace: str | None = None
+    name: str
+    state: str
+    waits_for: str
+    in_progress_seconds: float | None = None
+    current_reasons: tuple[str, ...] = ()
+    current_changes: tuple[ChangeReport, ...] = ()
+    ready_seconds: float | None = None
+    due_in_seconds: float | None = None
+    due: _Time | None = None
+    next_reasons: tuple[str, ...] = ()
+    next_changes: tuple[ChangeReport, ...] = ()
+    failures: int
+    reconciles_per_minute: float
+    cached: bool
+    cached_version: str | None = None
+    observed_version: str | None = None
+    unsaved_status: bool = False
+    runs: tuple[RunReport, ...]
+
+    def __str__(self) -> str:
+        return str(Request(self.name, self.namespace))
+
+    @property
+    def error(self) -> ErrorReport | None:
+        """Return how the latest reconcile failed; None if it did not."""
+        return self.runs[0].error if self.runs else None
+
+
+class ControllerReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A controller: its kind with the names that kubectl accepts, its counters and its keys."""
+
+    name: str
+    kind: str
+    api_version: str
+    plural: str | None = None
+    singular: str | None = None
+    short_names: tuple[str, ...] = ()
+    namespaced: bool | None = None
+    workers: int
+    active: int
+    ready: int
+    waiting: int
+    in_progress: int | None = None
+    reconciles: int
+    errors: int
+    storms: int | None = None
+    keys: tuple[KeyReport, ...]
+    keys_failing: int
+    keys_left_out: int | None = None
+    keys_forgotten: int | None = None
+
+
+class KeysDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The whole document. ``None`` stands for what an operator of another version does not tell."""
+
+    now: _Time
+    role: str
+    shard: dict[str, Any] | None = None
+    controllers: tuple[ControllerReport, ...]
 
 
 def debug_keys(
@@ -45,10 +180,12 @@ def debug_keys(
         query = dict(request.query)
         limit = limit_of(query, _MAX_KEYS)
         async with turns.turn():
-            document: JSONObject = {"now": format_micro_time(clock.now()), "role": role()}
-            if shard is not None:
-                document["shard"] = shard
-            document["controllers"] = read_keys(controllers(), clock, query, limit=limit, trusted=request.is_trusted)
+            document = KeysDocument(
+                now=clock.now(),
+                role=role(),
+                shard=shard,
+                controllers=read_keys(controllers(), clock, query, limit=limit, trusted=request.is_trusted),
+            )
             body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
         return EndpointResponse(200, body, "application/json")
 
@@ -57,8 +194,8 @@ def debug_keys(
 
 def read_keys(
     controllers: Sequence[Controller], clock: Clock, query: Mapping[str, str], *, limit: int, trusted: bool
-) -> list[JSONObject]:
-    """Return each controller as JSON: its counters and its keys.
+) -> tuple[ControllerReport, ...]:
+    """Return the report of each controller.
 
     Failing keys come first, then those that were reconciled most often lately, with their latest reconcile. If the
     query has a name, the key is explained even if it is idle or unknown, with its latest ten reconciles, and with the
@@ -74,42 +211,35 @@ def read_keys(
         trusted: whether the messages of errors, which are those of your code, and values of fields are included.
     """
     selected = [each for each in controllers if query.get("controller", each.name) == each.name]
-    return [_controller(each, query, limit, clock, trusted=trusted) for each in selected]
+    return tuple(_controller(each, query, limit, clock, trusted=trusted) for each in selected)
 
 
 def _controller(
     controller: Controller, query: Mapping[str, str], limit: int, clock: Clock, *, trusted: bool
-) -> JSONObject:
-    statistics, name = controller.statistics(), query.get("name")
+) -> ControllerReport:
+    statistics, full, resource = controller.statistics(), "name" in query, controller.resource
     keys = _keys(controller, query)
-    return {
-        "name": controller.name,
-        "kind": controller.kind.kind,
-        "api_version": controller.kind.api_version,
-        **_names(controller.resource),
-        "workers": statistics.workers,
-        "active": statistics.active,
-        "ready": statistics.queue.ready,
-        "waiting": statistics.queue.waiting,
-        "in_progress": statistics.queue.in_progress,
-        "reconciles": statistics.reconciles,
-        "errors": statistics.results["error"],
-        "storms": statistics.storms,
-        "keys": [
-            _key(controller, key, rows, clock, full=name is not None, trusted=trusted) for key, rows in keys[:limit]
-        ],
-        "keys_failing": sum(_is_failing(controller, rows) for _, rows in keys),
-        "keys_left_out": max(0, len(keys) - limit),
-        "keys_forgotten": controller.history.dropped,
-    }
-
-
-def _names(resource: ResourceType | None) -> JSONObject:
-    """Return the names of a kind by which ``kubectl`` finds it, and its scope, once they are known."""
-    if resource is None:
-        return {}
-    names = {"plural": resource.plural, "singular": resource.singular, "short_names": list(resource.short_names)}
-    return {**{name: value for name, value in names.items() if value}, "namespaced": resource.namespaced}
+    return ControllerReport(
+        name=controller.name,
+        kind=controller.kind.kind,
+        api_version=controller.kind.api_version,
+        plural=resource.plural if resource else None,
+        singular=(resource.singular or None) if resource else None,
+        short_names=tuple(resource.short_names) if resource else (),
+        namespaced=resource.namespaced if resource else None,
+        workers=statistics.workers,
+        active=statistics.active,
+        ready=statistics.queue.ready,
+        waiting=statistics.queue.waiting,
+        in_progress=statistics.queue.in_progress,
+        reconciles=statistics.reconciles,
+        errors=statistics.results["error"],
+        storms=statistics.storms,
+        keys=tuple(_key(controller, key, rows, clock, full=full, trusted=trusted) for key, rows in keys[:limit]),
+        keys_failing=sum(_is_failing(controller, rows) for _, rows in keys),
+        keys_left_out=max(0, len(keys) - limit),
+        keys_forgotten=controller.history.dropped,
+    )
 
 
 def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
@@ -155,90 +285,86 @@ def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
 
 def _key(
     controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, trusted: bool
-) -> JSONObject:
+) -> KeyReport:
     found = controller.explain(key, rows=rows if full else rows[-1:])
     since = (clock.now() - controller.history.run(rows[0]).started).total_seconds() if rows else 0.0
     least = 60.0 if len(rows) < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
-    fields = {
-        "namespace": key.namespace,
-        "name": key.name,
-        "state": found.state,
-        "waits_for": found.waits_for,
-        "in_progress_seconds": found.in_progress,
-        "current_reasons": sorted(found.current_reasons) or None,
-        "current_changes": _changes(found.current_changes, full=full, trusted=trusted),
-        "ready_seconds": found.ready,
-        "due_in_seconds": found.due,
-        "due": None if found.due is None else format_micro_time(clock.now() + timedelta(seconds=found.due)),
-        "next_reasons": sorted(found.next_reasons) or None,
-        "next_changes": _changes(found.next_changes, full=full, trusted=trusted),
-        "failures": found.failures,
-        "reconciles_per_minute": round(60 * len(rows) / max(since, least), 1),
-        "cached": found.exists,
-        "cached_version": _version(found.cached_version),
-        "observed_version": _version(found.observed_version),
-        "unsaved_status": found.unsaved or None,
-        "runs": [_run(run, full=full, trusted=trusted) for run in reversed(found.runs)],
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+
+    def changes(given: Sequence[ObjectChange]) -> tuple[ChangeReport, ...]:  # none if many keys are asked for
+        return tuple(_change(each, trusted=trusted) for each in given) if full else ()
+
+    return KeyReport(
+        namespace=key.namespace,
+        name=key.name,
+        state=found.state,
+        waits_for=found.waits_for,
+        in_progress_seconds=found.in_progress,
+        current_reasons=tuple(sorted(found.current_reasons)),
+        current_changes=changes(found.current_changes),
+        ready_seconds=found.ready,
+        due_in_seconds=found.due,
+        due=None if found.due is None else clock.now() + timedelta(seconds=found.due),
+        next_reasons=tuple(sorted(found.next_reasons)),
+        next_changes=changes(found.next_changes),
+        failures=found.failures,
+        reconciles_per_minute=round(60 * len(rows) / max(since, least), 1),
+        cached=found.exists,
+        cached_version=_version(found.cached_version),
+        observed_version=_version(found.observed_version),
+        unsaved_status=found.unsaved,
+        runs=tuple(_run(run, changes(run.changes), trusted=trusted) for run in reversed(found.runs)),
+    )
 
 
-def _run(run: RunExplanation, *, full: bool, trusted: bool) -> JSONObject:
-    fields: JSONObject = {
-        "started": format_micro_time(run.started),
-        "seconds": round(run.seconds, 6),
-        "reasons": sorted(run.reasons),
-        "changes": _changes(run.changes, full=full, trusted=trusted),
-        "result": run.result,
-        "requeue_after_seconds": run.requeue_after,
-        "writes": run.writes,
-        "status_written": run.status_written,
-        "echoes_dropped": run.echoes,
-        "changed_meanwhile": run.overtaken,
-        "reconcile_id": run.reconcile_id,
-    }
-    if run.failure is not None:
-        fields["error"] = {
-            "type": run.failure.type,
-            "message": run.failure.message if trusted else None,
-            "traceback": list(run.failure.traceback),
-            "terminal": run.failure.terminal,
-            "timed_out": run.failure.timed_out,
-        }
-    return {name: value for name, value in fields.items() if value is not None}
+def _run(run: RunExplanation, changes: tuple[ChangeReport, ...], *, trusted: bool) -> RunReport:
+    failure = run.failure
+    return RunReport(
+        started=run.started,
+        seconds=round(run.seconds, 6),
+        reasons=tuple(sorted(run.reasons)),
+        changes=changes,
+        result=run.result,
+        requeue_after_seconds=run.requeue_after,
+        writes=run.writes,
+        status_written=run.status_written,
+        echoes_dropped=run.echoes,
+        changed_meanwhile=run.overtaken,
+        reconcile_id=run.reconcile_id,
+        error=None
+        if failure is None
+        else ErrorReport(
+            type=failure.type,
+            message=failure.message if trusted else None,
+            traceback=failure.traceback,
+            terminal=failure.terminal,
+            timed_out=failure.timed_out,
+        ),
+    )
 
 
-def _changes(changes: Sequence[ObjectChange], *, full: bool, trusted: bool) -> list[JSONObject] | None:
-    """Return the changes that enqueued a key; None if there are none, or if many keys are asked for."""
-    return [_change(change, trusted=trusted) for change in changes] if full and changes else None
-
-
-def _change(change: ObjectChange, *, trusted: bool) -> JSONObject:
+def _change(change: ObjectChange, *, trusted: bool) -> ChangeReport:
     fields, left_out = change.fields()
-    document: JSONObject = {
-        "at": format_micro_time(change.at),
-        "type": change.type,
-        "kind": change.gvk.kind,
-        "api_version": change.gvk.api_version,
-        "namespace": change.request.namespace,
-        "name": change.request.name,
-        "version": _version(change.version),
-        "managers": list(change.managers) or None,
-        "fields": [_field(field, trusted=trusted) for field in fields],
-        "fields_left_out": left_out or None,
-    }
-    return {name: value for name, value in document.items() if value is not None}
-
-
-def _field(field: FieldChange, *, trusted: bool) -> JSONObject:
-    document = {
-        "path": field.path,
-        "change": field.change,
-        "before": field.before if trusted else None,
-        "after": field.after if trusted else None,
-        "managers": list(field.managers) or None,
-    }
-    return {name: value for name, value in document.items() if value is not None}
+    return ChangeReport(
+        at=change.at,
+        type=change.type,
+        kind=change.gvk.kind,
+        api_version=change.gvk.api_version,
+        namespace=change.request.namespace,
+        name=change.request.name,
+        version=_version(change.version),
+        managers=tuple(change.managers),
+        fields=tuple(
+            FieldReport(
+                path=each.path,
+                change=each.change,
+                before=each.before if trusted else None,
+                after=each.after if trusted else None,
+                managers=each.managers,
+            )
+            for each in fields
+        ),
+        fields_left_out=left_out,
+    )
 
 
 def _version(version: object) -> str | None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from reconciler._core.limits import Limits, exceeds_max_levels
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, ReconcilerError, error_text
-from reconciler.manager.endpoints.guard import sent_token
+from reconciler.manager.endpoints.security import sent_token
 from reconciler.manager.endpoints.server import Address
 from reconciler.notification.alerts.payload import AlertGroup
 from reconciler.notification.alerts.requests import request_for

@@ -24,6 +24,7 @@ from reconciler import (
     TerminalError,
 )
 from reconciler.apiserver import APIServer
+from reconciler.manager import LeaderElection
 from reconciler.workqueue import ExponentialBackoff
 
 SECRET = "hunter2-hunter2"
@@ -83,7 +84,7 @@ async def main() -> None:
             metadata = ObjectMeta(name=f"nightly-{number}", namespace="team-a")
             await client.create(Backup(metadata=metadata, spec=DatabaseSpec()))
         manager = Manager(
-            client, console="127.0.0.1:0", leader_election="database-operator", leader_election_namespace="ops"
+            client, console="127.0.0.1:0", leader_election=LeaderElection("database-operator", namespace="ops")
         )
         limiter = ExponentialBackoff(0.5, 600, jitter=0)
         manager.add_controller(DatabaseReconciler(), workers=4, rate_limiter=limiter)

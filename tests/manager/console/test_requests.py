@@ -19,7 +19,7 @@ import pytest_asyncio
 from reconciler import Client, Manager, Reconciler, Result
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError, TerminalError
-from reconciler.manager import EndpointSecurity, ShardByIndex
+from reconciler.manager import EndpointSecurity, LeaderElection, ShardByIndex
 from reconciler.manager.console import Page
 from reconciler.manager.endpoints.server import EndpointRequest
 from reconciler.meta import Request
@@ -191,7 +191,7 @@ async def test_the_shard_is_shown(client: Client) -> None:
 
 
 async def test_a_standby_names_the_leader_and_what_it_waits_for(client: Client) -> None:
-    options = {"leader_election": "op", "leader_election_namespace": "ops"}
+    options = {"leader_election": LeaderElection("op", namespace="ops")}
     async with new_manager(client, **options).running() as first:
         while not first.statistics().leading:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)

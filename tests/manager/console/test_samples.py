@@ -9,7 +9,7 @@ import pytest
 from reconciler import Client, Manager, Reconciler, Result
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
-from reconciler.manager.console.samples import Samples
+from reconciler.manager.console.state import Samples
 from reconciler.meta import Request
 
 

@@ -1,4 +1,4 @@
-"""The leader elector: acquires a lease, renews it, and stops this process from leading before the lease can expire.
+"""Leader election on a Lease: acquires it, renews it, and stops this process from leading before it can expire.
 
 A lease is exclusion by time; there is no fencing token. What is guaranteed, and what is not:
 
@@ -8,7 +8,8 @@ A lease is exclusion by time; there is no fencing token. What is guaranteed, and
    they must run at the same rate. A deleted lease counts as just renewed: its holder may not know yet. An annotation
    names the process that wrote the record, so another process of the same identity counts as another holder.
 2. An OS thread ends the process when the lease expires if workers have not stopped by then; see `Watchdog`. A blocked
-   event loop or a hung thread therefore cannot outlive the lease by more than the scheduler's delay.
+   event loop or a hung thread therefore cannot outlive the lease by more than the scheduler's delay. The thread cannot
+   help against native code that holds the interpreter lock, which blocks every thread of the process.
 3. Every write of the manager's client first calls `Elector.check`, which compares clocks and refuses the write. The
    window that remains lies between that check and the socket, for a process that is stopped there.
 4. Status writes are conditional. The server refuses one that arrives too late; it is not merged.
@@ -24,27 +25,197 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import random
+import socket
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from reconciler._core.cancellation import is_cancelled
 from reconciler._core.wire import JSONObject
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
-from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
+from reconciler.errors import AlreadyExists, APIError, ConfigurationError, Conflict, NotFound, TransportError
 from reconciler.events import EventRecorder
-from reconciler.manager.election.options import LEASE_ANNOTATIONS, PROCESS_ANNOTATION, LeaderElection
-from reconciler.manager.election.watchdog import Watchdog
 from reconciler.manager.errors import LeadershipLost, NotLeader
 from reconciler.meta.scalars import format_micro_time
-from reconciler.telemetry import LeaderCounters
+from reconciler.telemetry.registry import LeaderCounters
 
-__all__ = ["Elector"]
+__all__ = [
+    "EXIT_CODE",
+    "LEASE_ANNOTATIONS",
+    "PROCESS_ANNOTATION",
+    "Elector",
+    "LeaderElection",
+    "Watchdog",
+    "complete_election",
+    "lease_namespace",
+]
 
 _log = logging.getLogger("reconciler.manager")
+
+
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+LEASE_ANNOTATIONS = {"app.kubernetes.io/managed-by": "kube-reconciler"}
+"""The annotations of each lease, by which ``reconciler explain`` finds the leader."""
+
+PROCESS_ANNOTATION = "reconciler.dev/process"
+"""The annotation of a lease with a random id of the process that wrote it last."""
+
+_JITTER = 1.2
+"""The delay between two attempts to acquire the lease is ``retry_period * (1 … 1 + _JITTER)``; client-go's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderElection:
+    """Options of a leader election on a Lease (``coordination.k8s.io/v1``). The times default to controller-runtime's.
+
+    Attributes:
+        name: the lease's name; shared by all replicas of this operator, and by nothing else.
+        namespace: the lease's namespace. Default: the pod's namespace, or the only namespace that the manager watches.
+        identity: the name of this process. Default: the host name and a random id. Another process of the same identity
+            counts as another holder: one that starts again after a crash waits until its old lease expires.
+        lease_duration: seconds after which others may acquire a lease that is not renewed. Default 15.
+        renew_deadline: seconds after the start of its last successful renewal at which this process stops leading.
+            Default 10. Its workers have until `lease_duration` to stop.
+        retry_period: seconds between renewals. A candidate waits 1 to 2.2 times as long between attempts. Default 2.
+        labels: added to the lease's own labels. Default: none.
+        warm_up: whether a standby watches and queues while it waits for its election, so that it reconciles as soon as
+            it is elected. Before its first reconcile it catches up with the previous leader's writes. A warm standby
+            needs the memory and the watches of a leader. Default True.
+
+    Raises:
+        ConfigurationError: the name is empty, or the times are inconsistent. Required are ``lease_duration >
+            renew_deadline > 1.2 * retry_period`` and a lease duration of at least 1 s.
+    """
+
+    name: str
+    namespace: str | None = None
+    identity: str | None = None
+    lease_duration: float = 15.0
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    warm_up: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ConfigurationError("leader_election='' is not a valid lease name: pass one that all replicas share")
+        times = (self.lease_duration, self.renew_deadline, self.retry_period)
+        consistent = self.lease_duration > self.renew_deadline > _JITTER * self.retry_period > 0
+        if not (consistent and self.lease_duration >= 1 and all(map(math.isfinite, times))):
+            raise ConfigurationError(
+                f"leader election {self.name!r}: lease_duration={times[0]!r}, renew_deadline={times[1]!r} and "
+                f"retry_period={times[2]!r} are inconsistent: required are lease_duration > renew_deadline > "
+                f"{_JITTER} * retry_period > 0 and lease_duration >= 1 s"
+            )
+
+    def next_attempt_delay(self, fraction: float) -> float:
+        """Return the seconds until the next attempt to acquire the lease.
+
+        Args:
+            fraction: a random number between 0 and 1.
+        """
+        return self.retry_period * (1 + _JITTER * fraction)
+
+
+def complete_election(election: str | LeaderElection, namespaces: Sequence[str] | None) -> LeaderElection:
+    """Return the options with namespace and identity filled in.
+
+    Raises:
+        ConfigurationError: `election` has another type, or the namespace is unknown, so that replicas might use
+            different leases.
+    """
+    election = LeaderElection(election) if isinstance(election, str) else election
+    if not isinstance(election, LeaderElection):
+        raise ConfigurationError(
+            f"leader_election takes the name of the lease, such as 'my-operator', or a LeaderElection, not {election!r}"
+        )
+    what = f"leader_election={election.name!r}"
+    found = lease_namespace(election.namespace, namespaces, what=what, option="LeaderElection.namespace")
+    return replace(election, namespace=found, identity=election.identity or f"{socket.gethostname()}_{uuid.uuid4()}")
+
+
+def lease_namespace(given: str | None, namespaces: Sequence[str] | None, *, what: str, option: str) -> str:
+    """Return a lease's namespace: the given one, the pod's own, or the only one that the manager watches.
+
+    Raises:
+        ConfigurationError: there is none of these. The message says what needs it, and which option sets it.
+    """
+    found = given or _pod_namespace()
+    if found is not None:
+        return found
+    if namespaces is None or len(namespaces) != 1:
+        raise ConfigurationError(
+            f"{what} needs a namespace for its lease: this process does not run in a pod, so pass {option}="
+        )
+    return namespaces[0]
+
+
+def _pod_namespace() -> str | None:
+    try:
+        return _POD_NAMESPACE.read_text().strip() or None
+    except OSError:
+        return None
+
+
+EXIT_CODE = 70
+"""Exit code of a process whose workers outlived its lease: ``EX_SOFTWARE`` of sysexits.h."""
+
+_INTERVAL = 0.2
+"""Seconds between checks. A thread's timeout does not advance while the machine is suspended, so it must be short."""
+
+
+class Watchdog:
+    """A timer that ends the process unless it is extended or disarmed in time.
+
+    Under virtual time it starts no thread.
+
+    Args:
+        clock: source of time; suspensions count.
+        end: called in the thread when the time is up. Default: one line on stderr, then ``os._exit(70)``.
+    """
+
+    def __init__(self, clock: Clock, *, end: Callable[[], None] | None = None) -> None:
+        self._now = boottime_of(clock)
+        self._virtual = bool(getattr(clock, "virtual", False))
+        self._end = end or _exit
+        self._until = math.inf
+        self._disarmed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        if self._thread is None and not self._virtual:
+            self._thread = threading.Thread(target=self._watch, name="lease watchdog", daemon=True)
+            self._thread.start()
+
+    def extend(self, until: float) -> None:
+        """Set the time at which the process ends."""
+        self._until = until
+
+    def disarm(self) -> None:
+        """Stop the thread."""
+        self._disarmed.set()
+
+    def _watch(self) -> None:
+        while not self._disarmed.wait(min(_INTERVAL, max(0.0, self._until - self._now()))):
+            if self._now() >= self._until:
+                self._end()
+                return
+
+
+def _exit() -> None:
+    # Nothing here may block before the exit, so buffers are not flushed.
+    os.write(2, b"the lease expired and workers have not stopped: exiting\n")
+    os._exit(EXIT_CODE)
+
 
 API = "coordination.k8s.io/v1"
 LEASE = f"{API}/Lease"

@@ -1,1 +1,0 @@
-"""The pages of the console: HTML made of the state."""

@@ -1,1 +1,0 @@
-"""Sharding: several active replicas, each of which reconciles a part of the objects."""
