@@ -18,41 +18,49 @@ Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare 
 * Status mutations that could not be saved are written with the object's next reconcile.
 """
 
-from reconciler.controller.changes.change import FieldChange, ObjectChange
 from reconciler.controller.controller import Controller, ControllerStatistics
-from reconciler.controller.errors import (
+from reconciler.controller.metrics import ControllerMetrics, ReconcileResult
+from reconciler.controller.options import ControllerKeywords, ControllerOptions
+from reconciler.controller.permissions import AccessRule, Permission, Verb
+from reconciler.controller.reconcile.cycle import ReconcileRun, UnsavedStatistics, current_run
+from reconciler.controller.reconcile.explanation import Failure, KeyExplanation, KeyState, RunExplanation
+from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
+from reconciler.controller.reconciler import Reconciler
+from reconciler.controller.resource_reconciler import ResourceReconciler
+from reconciler.controller.result import (
     CacheSyncTimeout,
     ControllerError,
     NotBound,
     ObjectMoved,
+    Outcome,
     ReconcileCancelled,
     ReconcileTimeout,
+    Result,
 )
-from reconciler.controller.metrics import ControllerMetrics, ReconcileResult
-from reconciler.controller.options import ControllerKeywords, ControllerOptions
-from reconciler.controller.permissions import AccessRule, Permission, Verb
-from reconciler.controller.reconcile.cycle import ReconcileRun, current_run
-from reconciler.controller.reconcile.explanation import KeyExplanation, KeyState
-from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.history import Failure, RunExplanation
-from reconciler.controller.reconcile.unsaved import UnsavedStatistics
-from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler
-from reconciler.controller.result import Outcome, Result
+from reconciler.controller.wake.change import FieldChange, ObjectChange
 from reconciler.controller.wake.echo import EchoStatistics
 from reconciler.controller.wake.handlers import FAN_OUT_THRESHOLD, LOW_PRIORITY
 from reconciler.controller.wake.predicates import (
     EventFilter,
     Predicate,
+    ShardFilter,
     annotations_changed,
     generation_changed,
     labels_changed,
     labels_match,
     resource_version_changed,
 )
-from reconciler.controller.wake.shard_filter import ShardFilter
-from reconciler.controller.wake.sources import ChannelSource, Enqueue, Source, SourceLike
-from reconciler.controller.wake.watches import Mapper, OwnerMapper, Watch, controller_owner, every_owner
+from reconciler.controller.wake.watches import (
+    ChannelSource,
+    Enqueue,
+    Mapper,
+    OwnerMapper,
+    Source,
+    SourceLike,
+    Watch,
+    controller_owner,
+    every_owner,
+)
 
 __all__ = [
     "FAN_OUT_THRESHOLD",

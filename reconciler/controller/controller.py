@@ -13,33 +13,24 @@ from reconciler._core.hooks import report
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.changes.log import ChangeLog
-from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics, NoMetrics
-from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions
-from reconciler.controller.permissions import AccessRule, access_rules
-from reconciler.controller.rbac import PermissionCheck, required_permissions
-from reconciler.controller.reconcile.again import AgainLimiter
-from reconciler.controller.reconcile.cycle import ReconcileCycle
-from reconciler.controller.reconcile.explanation import KeyExplanation, explain_key
-from reconciler.controller.reconcile.failure_events import FailureEvents
-from reconciler.controller.reconcile.failure_log import FailureLog
-from reconciler.controller.reconcile.history import RunHistory
-from reconciler.controller.reconcile.own_changes import OwnChanges
-from reconciler.controller.reconcile.ownership import Ownership, OwnershipGate
-from reconciler.controller.reconcile.storm import StormAlarm
+from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions, required_permissions
+from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
+from reconciler.controller.reconcile.cycle import ReconcileCycle, UnsavedStatistics, UnsavedStore
+from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
+from reconciler.controller.reconcile.failures import FailureEvents, FailureLog
+from reconciler.controller.reconcile.tight_loops import AgainLimiter, StormAlarm
 from reconciler.controller.reconcile.tracing import traced
-from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
-from reconciler.controller.reconcile.worker import Worker, WorkerCounters, WorkerState
-from reconciler.controller.reconcile.worker_pool import WorkerPool
+from reconciler.controller.reconcile.worker import Worker, WorkerCounters, WorkerPool, WorkerState
+from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import Binding, Reconciler, bind, call_override
+from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
+from reconciler.controller.wake.change_log import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
-from reconciler.controller.wake.handlers import PrimaryHandler
-from reconciler.controller.wake.informers import WatchedInformers
-from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
-from reconciler.controller.wake.sources import SourceRunner
-from reconciler.controller.wake.watches import Watch
+from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
+from reconciler.controller.wake.predicates import ShardFilter, Unsharded
+from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request, ResourceType

@@ -12,13 +12,12 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler._core.hooks import check_hooks
-from reconciler.controller.errors import ControllerError, NotBound
 from reconciler.controller.permissions import Permission
-from reconciler.controller.reconcile.assigned_status import AssignedStatus
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, current_reconcile, current_run
+from reconciler.controller.reconcile.object_status import AssignedStatus
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
-from reconciler.controller.result import Outcome
-from reconciler.controller.wake.user_code import discard
+from reconciler.controller.result import ControllerError, NotBound, Outcome
+from reconciler.controller.wake.watches import discard
 from reconciler.meta import Request, ResourceType
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ The queue belongs to one event loop (other threads use `add_threadsafe`) and kno
 or a timer costs O(log n) at most. Clock, rate limiter and metrics are injected.
 """
 
-from reconciler.workqueue.entry import MAX_REASONS
+from reconciler.workqueue.entries import MAX_REASONS, Explanation, InProgress, QueueMetrics, QueueStatistics
+from reconciler.workqueue.order import STARVATION_LIMIT, as_priority
 from reconciler.workqueue.queue import QueueShutDown, WorkQueue
 from reconciler.workqueue.rate_limiters import (
     ExponentialBackoff,
@@ -31,8 +32,6 @@ from reconciler.workqueue.rate_limiters import (
     WithMaxWait,
     guarded_limiter,
 )
-from reconciler.workqueue.ready import STARVATION_LIMIT, as_priority
-from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics
 
 __all__ = [
     "MAX_REASONS",

@@ -19,12 +19,20 @@ from reconciler._core.cancellation import FAILURES
 from reconciler._core.hooks import log_metrics_failure
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
-from reconciler.workqueue.entry import Entry, K, due_reasons, named, without_reason
-from reconciler.workqueue.loop import Inbox, Waiters
+from reconciler.workqueue.entries import (
+    Entry,
+    Explanation,
+    InProgress,
+    K,
+    QueueMetrics,
+    QueueStatistics,
+    due_reasons,
+    explain,
+    named,
+    without_reason,
+)
+from reconciler.workqueue.order import Alarm, FairOrder, Inbox, ReadyOrder, Timers, Waiters, as_priority
 from reconciler.workqueue.rate_limiters import RateLimiter, guarded_limiter, when_duplicate
-from reconciler.workqueue.ready import FairOrder, ReadyOrder, as_priority
-from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics, explain
-from reconciler.workqueue.timers import Alarm, Timers
 
 __all__ = ["QueueShutDown", "WorkQueue"]
 

@@ -8,8 +8,7 @@ import os
 import pytest
 
 from reconciler.controller import ReconcileRun
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 

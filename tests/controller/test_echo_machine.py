@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.meta import GroupVersionKind, Request, Version
 from tests.depth import examples

@@ -12,8 +12,8 @@ import pytest
 
 from reconciler.clock import current_clock
 from reconciler.controller.reconcile.cycle import ReconcileRun
-from reconciler.controller.reconcile.failure_log import FailureLog
-from reconciler.controller.reconcile.outcome import Completion
+from reconciler.controller.reconcile.failures import FailureLog
+from reconciler.controller.result import Completion
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.telemetry import TextFormatter

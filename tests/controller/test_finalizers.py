@@ -8,8 +8,7 @@ import pytest
 
 from reconciler._core.cycle import current_cycle
 from reconciler.controller import ReconcileRun, Result, ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import Request

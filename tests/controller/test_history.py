@@ -15,10 +15,9 @@ from pydantic import BaseModel
 
 from reconciler.clock import SystemClock, current_clock
 from reconciler.controller import KeyExplanation, ReconcileRun, Result, ensure_finalizer, generation_changed
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
-from reconciler.controller.reconcile.history import MAX_RUNS, RunHistory
-from reconciler.controller.reconcile.outcome import Completion
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, UnsavedStore
+from reconciler.controller.reconcile.explanation import MAX_RUNS, RunHistory
+from reconciler.controller.result import Completion
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import TerminalError
 from reconciler.meta import GroupVersionKind, Request

@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.cache import EventType
 from reconciler.controller import Predicate, Reconciler, Result
-from reconciler.controller.reconcile.unsaved import UnsavedStore
-from reconciler.controller.wake.shard_filter import Unsharded
+from reconciler.controller.reconcile.cycle import UnsavedStore
+from reconciler.controller.wake.predicates import Unsharded
 from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request

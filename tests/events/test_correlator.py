@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.events import Correlator
-from reconciler.events.correlator import Decision, Occurrence, Subject
+from reconciler.events.recorder import Decision, Occurrence, Subject
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

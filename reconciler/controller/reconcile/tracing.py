@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from reconciler._core.hooks import report
 from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
-from reconciler.controller.reconcile.outcome import is_terminal, result_of
 from reconciler.controller.reconcile.worker import Reconcile
-from reconciler.controller.result import Result
+from reconciler.controller.result import Result, is_terminal, result_of
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import is_tracing
 

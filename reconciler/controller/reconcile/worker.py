@@ -11,8 +11,8 @@ import asyncio
 import contextvars
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from reconciler._core.cancellation import FAILURES, is_cancelled
 from reconciler._core.cycle import current_cycle
@@ -20,24 +20,27 @@ from reconciler._core.hooks import log_metrics_failure, report
 from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
-from reconciler.controller.changes.log import ChangeLog
-from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics
-from reconciler.controller.reconcile.again import AgainLimiter
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun
-from reconciler.controller.reconcile.failure_events import FailureEvents
-from reconciler.controller.reconcile.failure_log import FailureLog
-from reconciler.controller.reconcile.history import RunHistory
-from reconciler.controller.reconcile.outcome import Completion, run_to_completion
-from reconciler.controller.reconcile.storm import Storm, StormAlarm
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun, UnsavedStore
+from reconciler.controller.reconcile.explanation import RunHistory
+from reconciler.controller.reconcile.failures import FailureEvents, FailureLog
+from reconciler.controller.reconcile.tight_loops import AgainLimiter, Storm, StormAlarm
+from reconciler.controller.result import Completion, ControllerError, run_to_completion
 from reconciler.controller.wake import reasons
+from reconciler.controller.wake.change_log import ChangeLog
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
-__all__ = ["Reconcile", "Worker", "WorkerCounters", "WorkerState"]
+__all__ = [
+    "Reconcile",
+    "Worker",
+    "WorkerCounters",
+    "WorkerPool",
+    "WorkerState",
+]
+
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -282,3 +285,97 @@ class Worker:
         state.failure_log.forget(run.request)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("reconciled in %.3f s: %s", seconds, completion.outcome, extra=run.log_fields())
+
+
+_LOG_INTERVAL = 10.0
+"""Seconds between log lines about reconciles that do not end."""
+
+
+class WorkerPool:
+    """The tasks of the workers of one queue.
+
+    Args:
+        name: the controller's name.
+        queue: the controller's queue.
+    """
+
+    def __init__(self, name: str, queue: WorkQueue[Request]) -> None:
+        self._name = name
+        self._queue = queue
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._hurried = asyncio.Event()
+
+    def start(self, workers: Sequence[Worker]) -> None:
+        """Start the workers."""
+        self._tasks = [
+            asyncio.create_task(worker.work(), name=f"{self._name} worker {number}")
+            for number, worker in enumerate(workers)
+        ]
+
+    @property
+    def started(self) -> bool:
+        """Return whether the workers have been started."""
+        return bool(self._tasks)
+
+    async def finished(self, others: Sequence[asyncio.Task[None]] = ()) -> None:
+        """Wait until all workers, and other tasks that belong to the controller, have ended.
+
+        Cancellation changes nothing.
+
+        Raises:
+            BaseException: what a task raised; the others continue.
+            ControllerError: something other than `stop` cancelled a task.
+        """
+        running = {*self._tasks, *others}
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+                elif not self._stopping:
+                    raise ControllerError(f"{task.get_name()} was cancelled, but not by the controller")
+
+    async def stop(self, grace: float) -> None:
+        """Process what is ready and in progress for the grace period, then cancel what is in progress.
+
+        Returns when every worker, thread and flush has ended, however long that takes. End the process if you cannot
+        wait. `hurry` ends the grace period at once.
+
+        Args:
+            grace: seconds. 0 cancels at once.
+        """
+        self._stopping = True
+        draining = asyncio.create_task(self._queue.shutdown(drain=grace > 0))
+        drained = asyncio.gather(*self._tasks, return_exceptions=True)
+        hurried = asyncio.create_task(self._hurried.wait())
+        ends: set[asyncio.Future[Any]] = {drained, hurried}
+        await asyncio.wait(ends, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        if self._queue.active:
+            _log.warning(
+                "%s: %s: cancelling the reconciles of %s, %d keys are ready",
+                self._name,
+                "stopping at once" if self._hurried.is_set() or not grace else f"the {grace:g} s of grace are over",
+                self.in_progress(),
+                len(self._queue),
+            )
+        hurried.cancel()
+        await self._cancel([task for task in self._tasks if not task.done()])
+        await draining
+
+    def hurry(self) -> None:
+        """End the grace period of `stop`, which cancels what is in progress."""
+        self._hurried.set()
+
+    async def _cancel(self, running: Collection[asyncio.Task[None]]) -> None:
+        await self._queue.shutdown()
+        for task in running:
+            task.cancel()
+        while running:
+            _, running = await asyncio.wait(running, timeout=_LOG_INTERVAL)
+            if running:
+                _log.warning("%s is still waiting for the reconciles of %s to end", self._name, self.in_progress())
+
+    def in_progress(self) -> str:
+        """Return the keys in progress, for a message."""
+        return ", ".join(str(key) for key in self._queue.keys() if self._queue.in_progress(key)) or "nothing"  # noqa: SIM118 - a queue is not a dict

@@ -1,18 +1,19 @@
-"""``observedGeneration`` and the conditions ``Reconciling`` and ``Stalled``, by the rules of kstatus.
+"""Status fields that a controller adds to every object, and a warning about reconciles that assign to ``obj.status``.
 
-kstatus is how Flux and Helm, among others, decide for any kind whether an object is ready. An object is in progress
-while ``observedGeneration`` is not its generation or ``Reconciling`` is true. It has failed if ``Stalled`` is true.
-Both conditions are absent from an object that is ready.
+It adds ``observedGeneration`` and the conditions ``Reconciling`` and ``Stalled``, by the rules of kstatus, which is how
+Flux and Helm, among others, decide for any kind whether an object is ready. An object is in progress while
+``observedGeneration`` is not its generation or ``Reconciling`` is true. It has failed if ``Stalled`` is true. Both
+conditions are absent from an object that is ready.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from typing import Any
 
-from reconciler.controller.reconcile.outcome import error_message
-from reconciler.controller.result import Outcome
+from reconciler.controller.result import Outcome, error_message
 from reconciler.objects import Resource, original_document
 from reconciler.status import StatusBatcher
 from reconciler.status.record.mutations import Set
@@ -20,11 +21,13 @@ from reconciler.status.record.mutations import Set
 __all__ = [
     "RECONCILING",
     "STALLED",
+    "AssignedStatus",
     "has_status_field",
     "record_observed_generation",
     "record_outcome",
     "record_retry",
 ]
+
 
 RECONCILING = "Reconciling"
 STALLED = "Stalled"
@@ -99,3 +102,40 @@ def _set(status: StatusBatcher[Any], type: str, reason: str, message: str) -> No
 def _remove(status: StatusBatcher[Any], type: str) -> None:
     if any(condition.get("type") == type for condition in status.get("conditions", ())):
         status.remove("conditions", item={"type": type})
+
+
+_log = logging.getLogger("reconciler.controller")
+
+_CHECKS = 10
+"""Reconciles of a controller that are checked, since a check costs the reading and dumping of the status."""
+
+
+class AssignedStatus:
+    """The check of one controller's first reconciles; it warns once.
+
+    In controller-runtime, a reconcile assigns to the status of the object. Without this, nothing would show why the
+    status stays empty.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = _CHECKS
+
+    def check(self, obj: Any) -> None:
+        """Log a warning if the status of an object that a reconcile was given differs from the one that was read."""
+        if not self._left or not isinstance(obj, Resource) or "status" not in vars(obj):  # not even read
+            return
+        self._left -= 1
+        before = original_document(obj).get("status") or {}
+        after = obj.to_dict().get("status") or {}
+        fields = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        if fields:
+            self._left = 0
+            _log.warning(
+                "%s %s: the reconcile changed obj.status (%s), which is not written: "
+                "record it with status.set(…), status.append(…) or status.set_condition(…)",
+                obj.gvk.kind,
+                obj.key,
+                ", ".join(fields),
+            )

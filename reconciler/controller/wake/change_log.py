@@ -13,11 +13,15 @@ from typing import NamedTuple
 
 from reconciler.cache import CacheEvent, EventType
 from reconciler.clock import Clock
-from reconciler.controller.changes.change import ObjectChange
-from reconciler.controller.changes.writers import ManagedFields
+from reconciler.controller.wake.change import ManagedFields, ObjectChange
 from reconciler.meta import GroupVersionKind, Request
 
-__all__ = ["ChangeLog", "Creation", "WakingChanges"]
+__all__ = [
+    "ChangeLog",
+    "Creation",
+    "WakingChanges",
+]
+
 
 _MAX_OBJECTS = 5
 """Objects that are remembered for a reconcile; further ones are counted."""
