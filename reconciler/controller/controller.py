@@ -23,7 +23,7 @@ from reconciler.controller.reconcile.tight_loops import AgainLimiter, StormAlarm
 from reconciler.controller.reconcile.tracing import traced
 from reconciler.controller.reconcile.worker import Worker, WorkerCounters, WorkerPool, WorkerState
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
-from reconciler.controller.reconciler import Binding, Reconciler, bind, call_override
+from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change_log import ChangeLog
@@ -171,7 +171,7 @@ class Controller:
         )
         self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)
-        self._binding = Binding(
+        self._binding = ControllerBinding(
             name=self._name,
             kind=checked.kind,
             client=client,

@@ -26,7 +26,8 @@ from reconciler.controller.wake.watches import (
 from reconciler.errors import ConfigurationError
 from reconciler.objects import KindLike, Resource, gvk_from
 from reconciler.status import Strategy, check_options
-from reconciler.workqueue import RateLimiter, guarded_limiter
+from reconciler.workqueue import RateLimiter
+from reconciler.workqueue.rate_limiters import guarded_limiter
 
 __all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions", "required_permissions"]
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from reconciler.objects import KindLike
     from reconciler.status import StatusMetrics
 
-__all__ = ["Binding", "Reconciler", "bind", "binding_of", "call_override"]
+__all__ = ["ControllerBinding", "Reconciler", "bind", "binding_of", "call_override"]
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Binding:
+class ControllerBinding:
     """The objects that a controller provides to its reconciler.
 
     Attributes:
@@ -94,7 +94,7 @@ class Reconciler(abc.ABC):
 
     permissions: ClassVar[Sequence[Permission] | None] = None
 
-    _binding: Binding | None = None
+    _binding: ControllerBinding | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -209,7 +209,7 @@ class Reconciler(abc.ABC):
         return ThreadBridge(loop).wait(awaitable)
 
 
-def binding_of(reconciler: Reconciler, attribute: str) -> Binding:
+def binding_of(reconciler: Reconciler, attribute: str) -> ControllerBinding:
     """Return the binding of a reconciler.
 
     Args:
@@ -228,7 +228,7 @@ def binding_of(reconciler: Reconciler, attribute: str) -> Binding:
     return reconciler._binding  # noqa: SLF001
 
 
-def bind(reconciler: Reconciler, binding: Binding) -> None:
+def bind(reconciler: Reconciler, binding: ControllerBinding) -> None:
     """Bind a reconciler to a controller, in place of an earlier one that is not running.
 
     Raises:

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from reconciler._core.redaction import redact_error
 from reconciler.controller.metrics import ReconcileResult
 from reconciler.errors import APIError, ReconcilerError, TerminalError, error_text
-from reconciler.workqueue import as_priority
+from reconciler.workqueue.order import as_priority
 
 __all__ = [
     "CacheSyncTimeout",

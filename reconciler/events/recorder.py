@@ -38,8 +38,8 @@ from reconciler.meta.scalars import encodable, format_time
 from reconciler.objects import Resource, to_document
 
 __all__ = [
+    "Correlation",
     "Correlator",
-    "Decision",
     "EventRecorder",
     "EventSink",
     "EventStatistics",
@@ -107,7 +107,7 @@ class Occurrence:
         return _SimilarKey(s.api_version, s.kind, s.name, s.namespace, s.uid, self.type, self.reason)
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
+class Correlation(msgspec.Struct, frozen=True, gc=False):
     """The decision how to store an occurrence.
 
     Attributes:
@@ -144,10 +144,10 @@ class Correlator:
     def __init__(self, new_name: Callable[[Occurrence], str], *, size: int = CACHE_SIZE) -> None:
         self._new_name = new_name
         self._messages: LRU[_SimilarKey, _Messages] = LRU(size)
-        self._stored: LRU[tuple[_SimilarKey, str | None], Decision] = LRU(size)
+        self._stored: LRU[tuple[_SimilarKey, str | None], Correlation] = LRU(size)
         self._buckets: LRU[_SimilarKey, _Bucket] = LRU(size)
 
-    def decide(self, occurrence: Occurrence) -> Decision | None:
+    def decide(self, occurrence: Occurrence) -> Correlation | None:
         """Return how to store an occurrence; None to drop it, because its object has reported too many events."""
         combined = self._must_combine(occurrence)
         decision = self._count(occurrence, combined=combined)
@@ -165,14 +165,14 @@ class Correlator:
         messages.seen.remove(occurrence.message)
         return True
 
-    def _count(self, occurrence: Occurrence, *, combined: bool) -> Decision:
+    def _count(self, occurrence: Occurrence, *, combined: bool) -> Correlation:
         key = (occurrence.similar, None if combined else occurrence.message)
         message = COMBINED + occurrence.message if combined else occurrence.message
         last = self._stored.get(key)
         if last is None:
-            decision = Decision(self._new_name(occurrence), message, 1, occurrence.at)
+            decision = Correlation(self._new_name(occurrence), message, 1, occurrence.at)
         else:
-            decision = Decision(last.name, message, last.count + 1, last.first)
+            decision = Correlation(last.name, message, last.count + 1, last.first)
         self._stored[key] = decision
         return decision
 
@@ -449,7 +449,7 @@ class EventRecorder:
             delay = RETRY_DELAY
         return await send()
 
-    async def _send(self, occurrence: Occurrence, decision: Decision) -> None:
+    async def _send(self, occurrence: Occurrence, decision: Correlation) -> None:
         if decision.count > 1:
             patch = {
                 "count": decision.count,
@@ -471,7 +471,7 @@ class EventRecorder:
             _log.debug("event %s already exists: stored by an earlier attempt", decision.name)
         self._created += 1
 
-    def _document(self, occurrence: Occurrence, decision: Decision) -> JSONObject:
+    def _document(self, occurrence: Occurrence, decision: Correlation) -> JSONObject:
         subject = occurrence.subject
         involved = {
             "apiVersion": subject.api_version,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CacheNotSynced, Informer
-from reconciler.controller import AccessRule
+from reconciler.controller.permissions import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection
 from reconciler.objects import presumed_resource_type

@@ -11,10 +11,10 @@ import msgspec
 
 __all__ = [
     "MAX_REASONS",
-    "Entry",
     "Explanation",
     "InProgress",
     "K",
+    "QueueEntry",
     "QueueMetrics",
     "QueueStatistics",
     "Reasons",
@@ -38,7 +38,7 @@ Nearly every entry has one reason, so a set is allocated for the second one only
 """
 
 
-class Entry(msgspec.Struct, Generic[K], eq=False, gc=False):
+class QueueEntry(msgspec.Struct, Generic[K], eq=False, gc=False):
     """A key that is ready, waiting or in progress, exactly one of the three.
 
     An entry in progress does not change. What its key is added for in the meantime is another entry, `next`, which is
@@ -78,10 +78,10 @@ class Entry(msgspec.Struct, Generic[K], eq=False, gc=False):
     timer: int = 0
     limited: bool = False
     started_at: float | None = None
-    next: Entry[K] | None = None
+    next: QueueEntry[K] | None = None
 
     @property
-    def pending(self) -> Entry[K] | None:
+    def pending(self) -> QueueEntry[K] | None:
         """The entry of the key that is ready or waiting: this one, or the next; None if there is none."""
         return self if self.started_at is None else self.next
 
@@ -221,7 +221,7 @@ def _because(reasons: frozenset[str]) -> str:
     return f" ({', '.join(sorted(reasons))})" if reasons else ""
 
 
-def explain(key: K, entry: Entry[K] | None, *, now: float, failures: int) -> Explanation[K]:
+def explain(key: K, entry: QueueEntry[K] | None, *, now: float, failures: int) -> Explanation[K]:
     """Return the explanation of a key.
 
     Args:

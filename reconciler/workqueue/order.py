@@ -20,7 +20,7 @@ from heapq import heapify, heappop, heappush
 from typing import Generic
 
 from reconciler.errors import RepeatedFailures
-from reconciler.workqueue.entries import Entry, K
+from reconciler.workqueue.entries import K, QueueEntry
 
 __all__ = [
     "STARVATION_LIMIT",
@@ -58,12 +58,12 @@ class ReadyOrder(Generic[K]):
 
     def __init__(self) -> None:
         self.size = 0
-        self._levels: dict[int, OrderedDict[Entry[K], int]] = {}  # with the position of each entry among all
+        self._levels: dict[int, OrderedDict[QueueEntry[K], int]] = {}  # with the position of each entry among all
         self._position = 0
         self._priorities: list[int] = []  # of all levels, ascending; a level that `pop` emptied is removed later
         self._passed = 0  # keys in a row from the highest priority while a lower one waited
 
-    def push(self, entry: Entry[K]) -> None:
+    def push(self, entry: QueueEntry[K]) -> None:
         """Add an entry at the end of the level of its priority."""
         self.size += 1
         self._position += 1
@@ -73,7 +73,7 @@ class ReadyOrder(Generic[K]):
             self._levels[entry.priority] = OrderedDict({entry: self._position})
             insort(self._priorities, entry.priority)
 
-    def remove(self, entry: Entry[K]) -> None:
+    def remove(self, entry: QueueEntry[K]) -> None:
         """Remove an entry, wherever it is."""
         self.size -= 1
         level = self._levels[entry.priority]
@@ -81,13 +81,13 @@ class ReadyOrder(Generic[K]):
         if not level:
             self._close(entry.priority)
 
-    def reprioritize(self, entry: Entry[K], priority: int) -> None:
+    def reprioritize(self, entry: QueueEntry[K], priority: int) -> None:
         """Move an entry to the end of the level of another priority."""
         self.remove(entry)
         entry.priority = priority
         self.push(entry)
 
-    def pop(self) -> Entry[K]:
+    def pop(self) -> QueueEntry[K]:
         """Remove and return the next entry; there must be one."""
         level = self._levels[self._priorities[-1]]
         while not level:
@@ -112,7 +112,7 @@ class ReadyOrder(Generic[K]):
         """Return the number of entries of each priority. Thread-safe."""
         return Counter({priority: len(level) for priority, level in list(self._levels.items()) if level})
 
-    def _longest_waiting(self) -> OrderedDict[Entry[K], int]:
+    def _longest_waiting(self) -> OrderedDict[QueueEntry[K], int]:
         """Return the level below the highest one whose first entry came first; one of them must have an entry."""
         for priority in [priority for priority, level in self._levels.items() if not level]:
             self._close(priority)
@@ -150,7 +150,7 @@ class FairOrder(Generic[K]):
         self._failures = RepeatedFailures(_log, logging.ERROR, "fair_by failed on %s, which is in the group None now")
         self._groups: OrderedDict[Hashable, ReadyOrder[K]] = OrderedDict()
 
-    def push(self, entry: Entry[K]) -> None:
+    def push(self, entry: QueueEntry[K]) -> None:
         """Add an entry at the end of the level of its priority in its group; a new group takes its turn last."""
         name = entry.group = self._name_group(entry.key)
         group = self._groups.get(name)
@@ -159,7 +159,7 @@ class FairOrder(Generic[K]):
         group.push(entry)
         self.size += 1
 
-    def remove(self, entry: Entry[K]) -> None:
+    def remove(self, entry: QueueEntry[K]) -> None:
         """Remove an entry, wherever it is."""
         group = self._groups[entry.group]
         group.remove(entry)
@@ -167,11 +167,11 @@ class FairOrder(Generic[K]):
         if not group.size:
             del self._groups[entry.group]
 
-    def reprioritize(self, entry: Entry[K], priority: int) -> None:
+    def reprioritize(self, entry: QueueEntry[K], priority: int) -> None:
         """Move an entry to the end of the level of another priority in its group. The group keeps its turn."""
         self._groups[entry.group].reprioritize(entry, priority)
 
-    def pop(self) -> Entry[K]:
+    def pop(self) -> QueueEntry[K]:
         """Remove and return the next entry; there must be one."""
         name, group = self._groups.popitem(last=False)
         if group.size > 1:
@@ -235,12 +235,12 @@ class Timers(Generic[K]):
     def __init__(self) -> None:
         self._heap: list[tuple[float, int]] = []
         self._stamp = 0
-        self._waiting: dict[int, Entry[K]] = {}
+        self._waiting: dict[int, QueueEntry[K]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def set(self, entry: Entry[K], due: float) -> None:
+    def set(self, entry: QueueEntry[K], due: float) -> None:
         """Set or move the timer of an entry."""
         if entry.due is not None:
             del self._waiting[entry.timer]
@@ -251,7 +251,7 @@ class Timers(Generic[K]):
         heappush(self._heap, (due, self._stamp))
         self._compact()
 
-    def clear(self, entry: Entry[K]) -> None:
+    def clear(self, entry: QueueEntry[K]) -> None:
         """Clear the timer of an entry, which must have one."""
         entry.due = None
         del self._waiting[entry.timer]
@@ -267,7 +267,7 @@ class Timers(Generic[K]):
             heappop(heap)
         return None
 
-    def pop_due(self, now: float) -> Entry[K] | None:
+    def pop_due(self, now: float) -> QueueEntry[K] | None:
         """Return an entry whose timer has expired, and clear the timer; None if there is none."""
         due = self.next_due()
         if due is None or due > now:
@@ -277,7 +277,7 @@ class Timers(Generic[K]):
         self.clear(entry)
         return entry
 
-    def drop_all(self) -> list[Entry[K]]:
+    def drop_all(self) -> list[QueueEntry[K]]:
         """Drop all timers, and return their entries, which are neither ready nor waiting any more."""
         entries = list(self._waiting.values())
         self._waiting.clear()

@@ -12,8 +12,9 @@ import pytest
 from reconciler.cache import CachedObject, CacheEvent, EventType
 from reconciler.cache.decoding import cached_object
 from reconciler.clock import current_clock
-from reconciler.controller import KeyExplanation, ObjectChange, Watch
-from reconciler.controller.wake.change import MAX_FIELDS
+from reconciler.controller import Watch
+from reconciler.controller.reconcile.explanation import KeyExplanation
+from reconciler.controller.wake.change import MAX_FIELDS, ObjectChange
 from reconciler.controller.wake.change_log import ChangeLog
 from reconciler.meta import GroupVersionKind, Request
 from tests.controller.conftest import Widget, WidgetReconciler, World, quiet

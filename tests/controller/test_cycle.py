@@ -7,8 +7,7 @@ import os
 
 import pytest
 
-from reconciler.controller import ReconcileRun
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, UnsavedStore
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 

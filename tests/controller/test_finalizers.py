@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from reconciler._core.cycle import current_cycle
-from reconciler.controller import ReconcileRun, Result, ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, UnsavedStore
+from reconciler.controller import Result, ensure_finalizer, release_finalizer
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import Request

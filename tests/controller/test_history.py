@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from reconciler.clock import SystemClock, current_clock
-from reconciler.controller import KeyExplanation, ReconcileRun, Result, ensure_finalizer, generation_changed
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, UnsavedStore
-from reconciler.controller.reconcile.explanation import MAX_RUNS, RunHistory
+from reconciler.controller import Result, ensure_finalizer, generation_changed
+from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun, UnsavedStore
+from reconciler.controller.reconcile.explanation import MAX_RUNS, KeyExplanation, RunHistory
 from reconciler.controller.result import Completion
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import TerminalError

@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from reconciler.workqueue import MAX_REASONS, STARVATION_LIMIT, InProgress, WorkQueue
+from reconciler.workqueue import STARVATION_LIMIT, WorkQueue
+from reconciler.workqueue.entries import MAX_REASONS, InProgress
 
 pytestmark = pytest.mark.virtual_time
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_RUNS",
-    "Failure",
     "KeyExplanation",
     "KeyState",
+    "ReconcileFailure",
     "RunExplanation",
     "RunHistory",
     "explain_key",
@@ -65,7 +65,7 @@ _HOME = __file__.removesuffix("controller/reconcile/explanation.py")
 S = TypeVar("S", bound=Hashable)
 
 
-class Failure(msgspec.Struct, frozen=True, gc=False):
+class ReconcileFailure(msgspec.Struct, frozen=True, gc=False):
     """The failure of a reconcile.
 
     Attributes:
@@ -113,7 +113,7 @@ class RunExplanation:
     echoes: int
     overtaken: bool
     reconcile_id: str | None
-    failure: Failure | None
+    failure: ReconcileFailure | None
     changes: tuple[ObjectChange, ...]
 
 
@@ -129,7 +129,7 @@ class _Shared(msgspec.Struct, frozen=True, gc=False):
     requeue_after: float | None
     writes: int
     status_written: bool
-    failure: Failure | None
+    failure: ReconcileFailure | None
     reconcile_id: str | None
 
 
@@ -230,7 +230,7 @@ class RunHistory:
         """Return the monotonic second at which the reconcile of a row began."""
         return self._since[row]
 
-    def failure(self, row: int) -> Failure | None:
+    def failure(self, row: int) -> ReconcileFailure | None:
         """Return how the reconcile of a row failed; None if it did not."""
         return self._shared[row].failure
 
@@ -316,9 +316,9 @@ class RunHistory:
             del self._awaited[key]
 
 
-def _failure_of(error: BaseException, completion: Completion) -> Failure:
+def _failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
     message = text_without_values(error)
-    return Failure(
+    return ReconcileFailure(
         type=type(error).__name__,
         message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
         traceback=_frames_of(error.__traceback__),

@@ -26,7 +26,8 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller.wake import reasons as words
-from reconciler.workqueue import RateLimiter, SharedBudget, guarded_limiter
+from reconciler.workqueue import RateLimiter
+from reconciler.workqueue.rate_limiters import SharedBudget, guarded_limiter
 
 __all__ = [
     "AgainLimiter",
@@ -172,7 +173,7 @@ class Storm(Generic[K]):
         return f"{self.key} was reconciled {self.runs} times {within}, because of: {reasons}{skipped}{more}"
 
 
-class _Run(msgspec.Struct, gc=False):
+class _UnaskedReconcile(msgspec.Struct, gc=False):
     """A reconcile that nobody asked for, with those of the same key before it.
 
     A resync makes one for every key at once: the garbage collector need not track them.
@@ -180,11 +181,11 @@ class _Run(msgspec.Struct, gc=False):
 
     at: float
     reasons: frozenset[str]
-    earlier: _Run | None
+    earlier: _UnaskedReconcile | None
 
-    def latest(self, since: float) -> list[_Run]:
+    def latest(self, since: float) -> list[_UnaskedReconcile]:
         """Return this one and the earlier ones after a time, one more than the limit at most; forget all others."""
-        runs: list[_Run] = [self]
+        runs: list[_UnaskedReconcile] = [self]
         while len(runs) <= _LIMIT and (run := runs[-1].earlier) is not None and run.at > since:
             runs.append(run)
         runs[-1].earlier = None
@@ -206,7 +207,7 @@ class StormAlarm(Generic[K]):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.changing: OrderedDict[K, float] = OrderedDict()
-        self._recent: OrderedDict[K, _Run] = OrderedDict()
+        self._recent: OrderedDict[K, _UnaskedReconcile] = OrderedDict()
         self._quiet_until: OrderedDict[K, float] = OrderedDict()
         self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
         self._skipped = 0
@@ -234,7 +235,7 @@ class StormAlarm(Generic[K]):
         self._drop_idle(now)
         if asked_for:
             return None
-        run = self._recent[key] = _Run(now, frozenset(reasons), self._recent.get(key))
+        run = self._recent[key] = _UnaskedReconcile(now, frozenset(reasons), self._recent.get(key))
         self._recent.move_to_end(key)
         runs = run.latest(now - _WINDOW)
         if len(runs) <= _LIMIT or key in self._quiet_until:

@@ -23,8 +23,8 @@ __all__ = [
     "MAX_FIELDS",
     "Difference",
     "FieldChange",
+    "FieldWriters",
     "Item",
-    "ManagedFields",
     "ObjectChange",
     "Path",
     "differences",
@@ -151,25 +151,25 @@ _MAX_NAMES = 3
 _MAX_LENGTH = 128
 
 
-class _Entry(msgspec.Struct, gc=False, rename="camel"):
+class _FieldsEntry(msgspec.Struct, gc=False, rename="camel"):
     manager: str = ""
     subresource: str = ""
     time: str = ""
     fields: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="fieldsV1")
 
 
-class _Metadata(msgspec.Struct, gc=False, rename="camel"):
-    managed_fields: list[_Entry] | None = None
+class _MetadataWithWriters(msgspec.Struct, gc=False, rename="camel"):
+    managed_fields: list[_FieldsEntry] | None = None
 
 
-class _Object(msgspec.Struct, gc=False):
-    metadata: _Metadata
+class _ObjectWithWriters(msgspec.Struct, gc=False):
+    metadata: _MetadataWithWriters
 
 
-_decode = msgspec.json.Decoder(_Object).decode
+_decode = msgspec.json.Decoder(_ObjectWithWriters).decode
 
 
-class ManagedFields:
+class FieldWriters:
     """The managed fields of one version of an object.
 
     Args:
@@ -177,7 +177,7 @@ class ManagedFields:
     """
 
     def __init__(self, received: msgspec.Raw | bytes | None) -> None:
-        self._entries: list[_Entry] = []
+        self._entries: list[_FieldsEntry] = []
         if received is not None:
             try:
                 self._entries = _decode(received).metadata.managed_fields or []
@@ -323,7 +323,7 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             )
         found = event.object
         type_: Literal["added", "deleted"] = "added" if old is None else "deleted"
-        managers = ManagedFields(received).all_writers() if received is not None else ()
+        managers = FieldWriters(received).all_writers() if received is not None else ()
         return cls(
             gvk=gvk, request=found.request, uid=found.uid, version=found.version, at=at, type=type_, managers=managers
         )
@@ -348,7 +348,7 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             return [], 0
         found: list[FieldChange] = []
         left_out = 0
-        managed = ManagedFields(self._received)
+        managed = FieldWriters(self._received)
         try:
             documents = self._old.decode(), self._new.decode()
             for difference in differences(*documents):
@@ -362,7 +362,7 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             return [], 1
         return found, left_out
 
-    def _field(self, difference: Difference, managed: ManagedFields, *, shown: bool) -> FieldChange:
+    def _field(self, difference: Difference, managed: FieldWriters, *, shown: bool) -> FieldChange:
         path, before, after = difference
         return FieldChange(
             path=format_fields(path),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from reconciler.cache import CacheEvent, EventType
 from reconciler.clock import Clock
-from reconciler.controller.wake.change import ManagedFields, ObjectChange
+from reconciler.controller.wake.change import FieldWriters, ObjectChange
 from reconciler.meta import GroupVersionKind, Request
 
 __all__ = [
@@ -130,7 +130,7 @@ class ChangeLog:
         is_own = gvk == self._gvk and event.object.request == key
         if changes is None or (is_own and event.new is None and isinstance(changes, Creation)):
             if is_own and event.old is None:
-                self._pending[key] = _creation(gvk, ManagedFields(event.received).all_writers())
+                self._pending[key] = _creation(gvk, FieldWriters(event.received).all_writers())
                 return
             change = ObjectChange.of(gvk, event, self._now())
             changes = self._pending[key] = WakingChanges(change)

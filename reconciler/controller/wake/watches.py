@@ -31,10 +31,10 @@ from reconciler.workqueue import WorkQueue
 __all__ = [
     "ChannelSource",
     "Enqueue",
+    "KeySource",
     "Mapper",
     "OwnerMapper",
     "Requests",
-    "Source",
     "SourceLike",
     "SourceRunner",
     "Watch",
@@ -240,7 +240,7 @@ class Enqueue(Protocol):
         ...
 
 
-class Source(Protocol):
+class KeySource(Protocol):
     """An object that enqueues keys for as long as the controller runs."""
 
     async def run(self, enqueue: Enqueue, /) -> None:
@@ -252,7 +252,7 @@ class Source(Protocol):
         ...
 
 
-SourceLike = Source | Callable[[Enqueue], Awaitable[None]]
+SourceLike = KeySource | Callable[[Enqueue], Awaitable[None]]
 """A source, or its ``run`` as an ``async`` function, whose name is part of the reason."""
 
 

@@ -9,8 +9,9 @@ import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
-from reconciler.controller import Controller, FieldChange, ObjectChange, RunExplanation
-from reconciler.controller.reconcile.explanation import MAX_RUNS, state_of
+from reconciler.controller import Controller
+from reconciler.controller.reconcile.explanation import MAX_RUNS, RunExplanation, state_of
+from reconciler.controller.wake.change import FieldChange, ObjectChange
 from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.manager.endpoints.turns import Turns
