@@ -22,7 +22,7 @@ from reconciler.controller.controller import Controller
 from reconciler.controller.options import ControllerOptions
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.cycle import current_run
-from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
+from reconciler.controller.reconcile.primary_object import ensure_finalizer, release_finalizer
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler
 from reconciler.controller.result import (

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack, get_args
 
 from reconciler._core.hooks import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
-from reconciler.controller.reconcile.object_status import has_status_field
+from reconciler.controller.reconcile.primary_object import has_status_field
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of
 from reconciler.controller.wake.predicates import EventFilter, check_predicate

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler._core.hooks import check_hooks
 from reconciler.controller.permissions import Permission
-from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, current_reconcile, current_run
-from reconciler.controller.reconcile.object_status import AssignedStatus
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_reconcile, current_run
+from reconciler.controller.reconcile.primary_object import AssignedStatus
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import ControllerError, NotBound, Outcome
 from reconciler.controller.wake.watches import discard
@@ -248,7 +248,7 @@ _is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
 
 
 def call_override(
-    reconciler: Reconciler, cycle: ReconcileCycle | None, override: Callable[..., Any], *args: Any
+    reconciler: Reconciler, cycle: Reconcile | None, override: Callable[..., Any], *args: Any
 ) -> Awaitable[Any]:
     """Call a method that a subclass defines, ``async`` or plain; await its outcome.
 
@@ -267,7 +267,7 @@ def call_override(
 
 
 async def _call_in_thread(
-    reconciler: Reconciler, cycle: ReconcileCycle | None, override: Callable[..., Any], *args: Any
+    reconciler: Reconciler, cycle: Reconcile | None, override: Callable[..., Any], *args: Any
 ) -> Any:
     bridge = None if cycle is None else cycle.bridge
     result = await binding_of(reconciler, "reconcile").threads.run(bridge, override, *args)

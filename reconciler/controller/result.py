@@ -24,7 +24,7 @@ import msgspec
 from pydantic import ValidationError
 
 from reconciler._core.redaction import redact_error
-from reconciler.controller.metrics import ReconcileResult
+from reconciler.controller.observers import ReconcileResult
 from reconciler.errors import APIError, ReconcilerError, TerminalError, error_text
 from reconciler.workqueue.order import as_priority
 

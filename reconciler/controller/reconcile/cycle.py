@@ -19,14 +19,15 @@ import msgspec
 
 from reconciler._core.cycle import current_cycle
 from reconciler.controller.reconcile.threads import ThreadBridge
+from reconciler.controller.result import Completion
 from reconciler.controller.wake.change_log import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request, Version
 from reconciler.status import StatusMetrics
 
 __all__ = [
-    "CycleContext",
-    "ReconcileCycle",
+    "Reconcile",
+    "ReconcileContext",
     "ReconcileRun",
     "UnsavedStatistics",
     "UnsavedStore",
@@ -192,7 +193,7 @@ class ReconcileRun(msgspec.Struct, frozen=True):
         }
 
 
-class CycleContext(msgspec.Struct, frozen=True):
+class ReconcileContext(msgspec.Struct, frozen=True):
     """The parts that the cycles of one controller share.
 
     Attributes:
@@ -216,22 +217,27 @@ class CycleContext(msgspec.Struct, frozen=True):
     thread: int = msgspec.field(default_factory=threading.get_ident)
 
 
-class ReconcileCycle:
-    """The link from one reconcile to the controller's echo tracker and its store of unsaved mutations.
+class Reconcile:
+    """One reconcile: why it runs, what it wrote, and how it ended.
 
-    Implements `reconciler.meta.Cycle`. Reports about other objects are ignored: what a reconcile writes to them is news
-    to their own reconciles. Reports after the end are ignored as well; they come from tasks that outlived the
-    reconcile. A report from a thread is transferred to the loop, where it arrives before the end of the thread does.
+    Implements `Cycle`: it passes what the reconcile reads and writes to the controller's echo tracker, and mutations
+    that could not be saved to the controller's store. Reports about other objects are ignored: what a reconcile writes
+    to them is news to their own reconciles. Reports after the end are ignored as well; they come from tasks that
+    outlived the reconcile. A report from a thread is transferred to the loop, where it arrives before the end of the
+    thread does.
 
     Args:
         context: shared by the controller's cycles.
         run: the description of the reconcile.
-        changes: the changes that enqueued the key. Default: none are known.
+        by_timer: whether only the key's timer made it ready. Default False.
 
     Attributes:
         run: the description.
         request: the key.
-        changes: the changes that enqueued the key.
+        by_timer: whether only the key's timer made it ready.
+        changes: the changes that enqueued the key; None if no change did.
+        completion: how it ended; None while it is in progress, and if it was cancelled.
+        seconds: its duration; 0.0 while it is in progress.
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
         status_metrics: receives the flushes of a batcher without metrics of its own.
@@ -240,14 +246,15 @@ class ReconcileCycle:
         behind: whether a conflict showed that the cache is behind.
     """
 
-    def __init__(
-        self, context: CycleContext, run: ReconcileRun, changes: Creation | WakingChanges | None = None
-    ) -> None:
+    def __init__(self, context: ReconcileContext, run: ReconcileRun, *, by_timer: bool = False) -> None:
         self.run = run
         self.request = run.request
+        self.by_timer = by_timer
+        self.completion: Completion | None = None
+        self.seconds = 0.0
         self.writes = 0
         self.status_written = False
-        self.changes = changes
+        self.changes: Creation | WakingChanges | None = None
         self.status_metrics = context.status_metrics
         self.owned: bool | None = None
         self.behind = False
@@ -357,8 +364,9 @@ class ReconcileCycle:
         """Record that the refused mutations are saved now."""
         self._context.unsaved.unblock(self.request)
 
-    def end(self) -> None:
-        """Ignore all reports from now on."""
+    def end(self, seconds: float) -> None:
+        """Record how long it took, and ignore all reports from now on."""
+        self.seconds = seconds
         self._ended = True
 
     def is_own(self, gvk: GroupVersionKind, request: Request) -> bool:
@@ -386,10 +394,10 @@ class ReconcileCycle:
             self._context.tracker.record_write(self.request, before=before, after=after, exact=exact)
 
 
-def current_reconcile() -> ReconcileCycle | None:
+def current_reconcile() -> Reconcile | None:
     """Return the cycle of the reconcile that this task or thread belongs to; None outside a reconcile."""
     cycle = current_cycle.get()
-    return cycle if isinstance(cycle, ReconcileCycle) else None
+    return cycle if isinstance(cycle, Reconcile) else None
 
 
 def current_run() -> ReconcileRun | None:

@@ -13,22 +13,20 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from reconciler.clock import Clock
-from reconciler.controller.metrics import ReconcileResult
-from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.observers import Observer, ReconcileResult
+from reconciler.controller.reconcile.cycle import Reconcile
+from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ObjectChange
-from reconciler.controller.wake.change_log import Creation, WakingChanges
+from reconciler.controller.wake.change_log import ChangeLog, Creation, WakingChanges
 from reconciler.meta import Request, Version
 from reconciler.workqueue import Explanation
-
-if TYPE_CHECKING:
-    from reconciler.controller.reconcile.worker import WorkerState
 
 __all__ = [
     "MAX_RUNS",
@@ -133,7 +131,7 @@ class _Shared(msgspec.Struct, frozen=True, gc=False):
     reconcile_id: str | None
 
 
-class RunHistory:
+class RunHistory(Observer):
     """The reconciles of one controller's keys.
 
     Args:
@@ -163,44 +161,40 @@ class RunHistory:
         self._zero: datetime | None = None
         self.dropped = 0
 
-    def record(self, cycle: ReconcileCycle, seconds: float, completion: Completion | None) -> None:
-        """Record a reconcile that ended.
-
-        Args:
-            cycle: the reconcile.
-            seconds: its duration.
-            completion: how it ended; None if the shutdown cancelled it.
-        """
-        row, run = len(self._keys), cycle.run
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Record a reconcile that ended; without a completion, the shutdown cancelled it."""
+        completion = reconcile.completion
+        row, run = len(self._keys), reconcile.run
         if row >= self._capacity:
             self._compact()
             row = len(self._keys)
         self._counts[run.request] += 1
         if self._counts[run.request] > MAX_RUNS:
             self._surplus += 1
+        writes, status_written = reconcile.writes, reconcile.status_written
         if completion is None:
-            shared = _Shared(run.reasons, "cancelled", None, cycle.writes, cycle.status_written, None, None)
+            shared = _Shared(run.reasons, "cancelled", None, writes, status_written, None, None)
         elif completion.error is not None:
             failure = self._pooled(_failure_of(completion.error, completion))
-            shared = _Shared(run.reasons, "error", None, cycle.writes, cycle.status_written, failure, run.reconcile_id)
+            shared = _Shared(run.reasons, "error", None, writes, status_written, failure, run.reconcile_id)
         else:
             delay = None if completion.outcome is None else completion.outcome.requeue_after
-            shared = _Shared(run.reasons, completion.result, delay, cycle.writes, cycle.status_written, None, None)
+            shared = _Shared(run.reasons, completion.result, delay, writes, status_written, None, None)
             shared = self._pool.get(shared) or self._pooled(shared)
         self._keys.append(run.request)
         self._since.append(run.since)
-        self._seconds.append(seconds)
+        self._seconds.append(reconcile.seconds)
         self._shared.append(shared)
         self._seen.append(0)
-        self._changes.append(cycle.changes)
-        if cycle.writes:
+        self._changes.append(reconcile.changes)
+        if writes:
             self._awaited[run.request] = self._first + row
 
-    def record_overtaken(self) -> None:
+    def overtaken(self, _reconcile: Reconcile, /) -> None:
         """Record that the object changed during the reconcile that was recorded last."""
         self._seen[-1] |= _OVERTAKEN
 
-    def record_echo(self, key: Request) -> None:
+    def echo(self, key: Request, /) -> None:
         """Record that the watch event of a key's own write was dropped."""
         awaited = self._awaited.get(key)
         if awaited is not None:
@@ -400,19 +394,28 @@ class KeyExplanation:
 
 
 def explain_key(
-    state: WorkerState, request: Request, *, workers: int, started: bool, rows: Sequence[int] | None = None
+    state: WorkerState,
+    history: RunHistory,
+    changes: ChangeLog,
+    request: Request,
+    *,
+    workers: int,
+    started: bool,
+    rows: Sequence[int] | None = None,
 ) -> KeyExplanation:
     """Return the explanation of a key.
 
     Args:
         state: of the controller's workers.
+        history: the latest reconciles of each key.
+        changes: the changes that enqueued each key.
         request: the key.
         workers: the number of workers.
         started: whether the workers have started.
         rows: the rows of the history to return as its reconciles; None for all of the key.
     """
-    queued, stored = state.queue.explain(request), state.stored(request)
-    runs = state.history.runs(request) if rows is None else [state.history.run(row) for row in rows]
+    queued, stored = state.queue.explain(request), state.informers.stored(request)
+    runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
     seen = state.tracker.seen(request)
     return KeyExplanation(
         controller=state.name,
@@ -422,11 +425,11 @@ def explain_key(
         exists=stored is not None,
         in_progress=queued.in_progress,
         current_reasons=queued.current_reasons,
-        current_changes=state.changes.current(request),
+        current_changes=changes.current(request),
         ready=queued.ready,
         due=queued.due,
         next_reasons=queued.next_reasons,
-        next_changes=state.changes.pending(request),
+        next_changes=changes.pending(request),
         failures=queued.failures,
         observed_version=seen[-1] if isinstance(seen, tuple) else seen,
         cached_version=None if stored is None else stored.version,
@@ -458,7 +461,7 @@ def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int
 
 
 def _idle_waits_for(state: WorkerState, request: Request, runs: Sequence[RunExplanation]) -> str:
-    stored, seen = state.stored(request), state.tracker.seen(request)
+    stored, seen = state.informers.stored(request), state.tracker.seen(request)
     failure = runs[-1].failure if runs else None
     if state.queue.shutting_down:
         return "the next process: the controller is stopping"

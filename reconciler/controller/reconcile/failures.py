@@ -15,7 +15,8 @@ import msgspec
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
-from reconciler.controller.reconcile.cycle import ReconcileRun
+from reconciler.controller.observers import Observer
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.result import Completion, error_message
 from reconciler.errors import TerminalError, describe_error, error_text
 from reconciler.events import EventRecorder
@@ -56,7 +57,7 @@ class _Failing(msgspec.Struct, gc=False):
     delay: float = FIRST_REPEAT
 
 
-class FailureLog:
+class FailureLog(Observer):
     """The log of the failed reconciles of one controller.
 
     An error is its type, where it was raised, and its text without names and numbers. The first failure with an error
@@ -75,15 +76,27 @@ class FailureLog:
         self._failing: OrderedDict[Request, _Failing] = OrderedDict()
         self._traced: OrderedDict[Hashable, float] = OrderedDict()  # when an error was logged with its traceback
 
-    def forget(self, key: Request) -> None:
+    def forgotten(self, key: Request, /) -> None:
         """Forget the failures of a key."""
-        if self._failing:
-            self._failing.pop(key, None)
+        self._failing.pop(key, None)
 
-    def report(self, run: ReconcileRun, completion: Completion) -> None:
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Log a reconcile that ended: at DEBUG unless it failed."""
+        completion = reconcile.completion
+        if completion is None:
+            return
+        if completion.error is not None:
+            self.report(reconcile.run, completion, completion.error)
+            return
+        if self._failing:
+            self._failing.pop(reconcile.request, None)
+        if _log.isEnabledFor(logging.DEBUG):
+            outcome, fields = completion.outcome, reconcile.run.log_fields()
+            _log.debug("reconciled in %.3f s: %s", reconcile.seconds, outcome, extra=fields)
+
+    def report(self, run: ReconcileRun, completion: Completion, error: Exception) -> None:
         """Log a reconcile that failed."""
-        error, now = completion.error, self._clock.monotonic()
-        assert error is not None  # noqa: S101 - it failed
+        now = self._clock.monotonic()
         identity = _identity(error, run.request)
         traced = self._is_due(identity, now)
         failures, logged = self._count(run.request, identity, now)
@@ -184,7 +197,7 @@ class _Row(msgspec.Struct, gc=False):
     reported: int = 0
 
 
-class FailureEvents:
+class FailureEvents(Observer):
     """A recorder of Warning Events on objects whose reconciles fail, and of Normal ones when they succeed again.
 
     The third failure in a row is reported, and a terminal error, a timeout or a refused status at once; while it
@@ -197,10 +210,6 @@ class FailureEvents:
         events: records the Events.
         stored: returns the primary object of a key in the informer's store, or None.
         clock: source of monotonic time.
-        enabled: False records nothing.
-
-    Attributes:
-        failing: the failures in a row of each key that has any.
     """
 
     def __init__(
@@ -210,43 +219,41 @@ class FailureEvents:
         events: EventRecorder,
         stored: Callable[[Request], CachedObject | None],
         clock: Clock,
-        enabled: bool = True,
     ) -> None:
         self._gvk = gvk
         self._events = events
         self._stored = stored
         self._clock = clock
-        self._enabled = enabled
-        self.failing: dict[Request, _Row] = {}
+        self._failing: dict[Request, _Row] = {}
 
-    def note(self, key: Request, completion: Completion, *, uid: str | None) -> None:
-        """Take note of a reconcile that ended.
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Record a failure, or the first success after failures.
 
-        Args:
-            key: the key.
-            completion: how it ended.
-            uid: of the object that it began with; None if that is unknown. An object that has taken the name since is
-                not affected.
+        An object that has taken the name of the reconciled one since is not affected.
         """
-        if completion.error is None:
-            row = self.failing.pop(key, None)
+        completion, key = reconcile.completion, reconcile.request
+        if completion is None:
+            return
+        if completion.error is not None:
+            if not _has_event(completion.error):
+                self._note_failure(key, completion, completion.error, reconcile.uid)
+        elif self._failing:
+            row = self._failing.pop(key, None)
             if row is not None and row.reported_at is not None:
                 self._record_success(key, row)
-        elif self._enabled and not _has_event(completion.error):
-            self._note_failure(key, completion, completion.error, uid)
 
-    def forget(self, key: Request) -> None:
+    def forgotten(self, key: Request, /) -> None:
         """Forget the failures of an object that is gone."""
-        self.failing.pop(key, None)
+        self._failing.pop(key, None)
 
     def _note_failure(self, key: Request, completion: Completion, error: Exception, uid: str | None) -> None:
         obj = self._stored(key)
         if obj is None or (uid is not None and uid != obj.uid):
-            self.forget(key)
+            self._failing.pop(key, None)
             return
-        row = self.failing.get(key)
+        row = self._failing.get(key)
         if row is None or row.uid != obj.uid:
-            row = self.failing[key] = _Row(obj.uid)
+            row = self._failing[key] = _Row(obj.uid)
         row.failures += 1
         now = self._clock.monotonic()
         if row.failures < _FAILURES and not (completion.terminal or completion.timed_out or _is_refused(error)):

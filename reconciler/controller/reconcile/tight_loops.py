@@ -15,6 +15,7 @@ thousands of keys are in a tight loop, they have one cause: a few of them are lo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable
@@ -24,8 +25,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from reconciler._core.hooks import report
 from reconciler.clock import Clock
+from reconciler.controller.observers import ControllerMetrics, Observer
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.wake import reasons as words
+from reconciler.meta import Request
 from reconciler.workqueue import RateLimiter
 from reconciler.workqueue.rate_limiters import SharedBudget, guarded_limiter
 
@@ -33,7 +38,10 @@ __all__ = [
     "AgainLimiter",
     "Storm",
     "StormAlarm",
+    "TightLoops",
 ]
+
+_log = logging.getLogger("reconciler.controller")
 
 
 _MAX_DELAY = 5.0
@@ -54,6 +62,7 @@ class AgainLimiter:
     def __init__(self, limiter: RateLimiter | None = None) -> None:
         self._limiter = guarded_limiter(limiter)
         self._max_delay = _MAX_DELAY if limiter is None else math.inf
+        self._counted: set[Hashable] = set()  # keys that the limiter knows, or that have returned `again`
         self._again: dict[Hashable, int] = {}  # how often a key has returned `again` up to its last reconcile
         self._mixed: dict[Hashable, int] = {}  # those that failed before an `again`: what is recorded of them up to it
 
@@ -65,6 +74,7 @@ class AgainLimiter:
             duplicate: whether the key is pending anyway, so that shared budgets are not charged. Default False.
         """
         delay = 0.0
+        self._counted.add(key)
         steps = self._again[key] = self._again.get(key, 0) + 1
         if steps > 1:
             delay = min(self._max_delay, self._delay(key, duplicate=duplicate))
@@ -91,16 +101,18 @@ class AgainLimiter:
         return self._delay(key, duplicate=True)
 
     def forget(self, key: Hashable, /) -> None:
-        """Drop the history of a key."""
-        if self._again:
+        """Drop the history of a key; nearly every key has none."""
+        if key in self._counted:
+            self._counted.discard(key)
             self._again.pop(key, None)
-        if self._mixed:
             self._mixed.pop(key, None)
-        self._limiter.forget(key)
+            self._limiter.forget(key)
 
     def retries(self, key: Hashable, /) -> int:
         """Return how often a key has failed since its last ``again``, or since it was last forgotten."""
-        return 0 if key in self._again else self._limiter.retries(key) - self._mixed.get(key, 0)
+        if key not in self._counted or key in self._again:
+            return 0
+        return self._limiter.retries(key) - self._mixed.get(key, 0)
 
     def _end_again(self, key: Hashable) -> None:
         if key in self._again:
@@ -109,6 +121,7 @@ class AgainLimiter:
                 self._limiter.forget(key)
 
     def _delay(self, key: Hashable, *, duplicate: bool) -> float:
+        self._counted.add(key)
         if duplicate and isinstance(self._limiter, SharedBudget):
             return self._limiter.when_duplicate(key)
         return self._limiter.when(key)
@@ -199,14 +212,10 @@ class StormAlarm(Generic[K]):
 
     Args:
         clock: source of monotonic time.
-
-    Attributes:
-        changing: the monotonic second of the latest reconcile of each key that has just changed another object.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.changing: OrderedDict[K, float] = OrderedDict()
         self._recent: OrderedDict[K, _UnaskedReconcile] = OrderedDict()
         self._quiet_until: OrderedDict[K, float] = OrderedDict()
         self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
@@ -257,11 +266,6 @@ class StormAlarm(Generic[K]):
             return None
         return self._found(Storm(key, steps, Counter({words.AGAIN: steps}), steps=True), now)
 
-    def record_change(self, key: K) -> None:
-        """Record that a reconcile of a key that ends now has changed another object."""
-        self.changing[key] = self._clock.monotonic()
-        self.changing.move_to_end(key)
-
     @property
     def storms(self) -> int:
         """Return the number of tight loops since the start, logged or not."""
@@ -288,3 +292,52 @@ class StormAlarm(Generic[K]):
             self._recent.popitem(last=False)
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)
+
+
+class TightLoops(Observer):
+    """The observer that logs and counts tight loops.
+
+    Args:
+        clock: source of monotonic time.
+        metrics: receives each tight loop.
+    """
+
+    def __init__(self, clock: Clock, metrics: ControllerMetrics) -> None:
+        self._alarm: StormAlarm[Request] = StormAlarm(clock)
+        self._metrics = metrics
+        self._changing: set[Request] = set()  # keys whose latest reconcile changed another object
+
+    @property
+    def storms(self) -> int:
+        """Return the number of tight loops since the start, logged or not."""
+        return self._alarm.storms
+
+    def begun(self, reconcile: Reconcile, /) -> None:
+        """Count a reconcile, unless it was asked for."""
+        key, run = reconcile.request, reconcile.run
+        caused = key in self._changing
+        if caused:
+            self._changing.discard(key)
+        storm = self._alarm.note(key, run.reasons, by_timer=reconcile.by_timer, caused=caused)
+        if storm is not None:
+            self._report(run, storm)
+
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Remember a reconcile that changed another object, which can enqueue its key again."""
+        if reconcile.changed_others:
+            self._changing.add(reconcile.request)
+
+    def again(self, reconcile: Reconcile, steps: int, /) -> None:
+        """Look for successive steps that do not end."""
+        storm = self._alarm.note_steps(reconcile.request, steps)
+        if storm is not None:
+            self._report(reconcile.run, storm)
+
+    def forgotten(self, key: Request, /) -> None:
+        """Forget an object that is gone."""
+        self._changing.discard(key)
+
+    def _report(self, run: ReconcileRun, storm: Storm[Request]) -> None:
+        report(self._metrics.storm)
+        if storm.logged:
+            _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from reconciler._core.wire import JSONObject
 from reconciler.cache import Cache, CachedClient, CachedObject, Informer
 from reconciler.cache.overlay import Baseline
-from reconciler.controller.reconcile.cycle import ReconcileCycle, current_reconcile
+from reconciler.controller.reconcile.cycle import Reconcile, current_reconcile
 from reconciler.controller.result import ObjectMoved
 from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -102,7 +102,7 @@ class Ownership:
         self._client = client
         self._matches = matches
 
-    async def check(self, cycle: ReconcileCycle) -> None:
+    async def check(self, cycle: Reconcile) -> None:
         """Raise unless a reconcile may write. A cancelled check has no answer.
 
         Raises:
@@ -117,12 +117,12 @@ class Ownership:
                 "any more"
             )
 
-    def end(self, cycle: ReconcileCycle, stored: CachedObject | None) -> None:
+    def end(self, cycle: Reconcile, stored: CachedObject | None) -> None:
         """Decide about writes after the end, such as Events, if the informer's store still has the object."""
         if cycle.owned is None and not cycle.behind and stored is not None and self._matches(stored.labels):
             cycle.owned = True
 
-    async def _is_owned(self, cycle: ReconcileCycle) -> bool:
+    async def _is_owned(self, cycle: Reconcile) -> bool:
         key = cycle.request
         cached = await self._client.peek(self._gvk, key)
         if cached is not None and not cycle.behind:

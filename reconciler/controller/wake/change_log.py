@@ -9,12 +9,16 @@ import functools
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.cache import CacheEvent, EventType
 from reconciler.clock import Clock
+from reconciler.controller.observers import Observer
 from reconciler.controller.wake.change import FieldWriters, ObjectChange
 from reconciler.meta import GroupVersionKind, Request
+
+if TYPE_CHECKING:
+    from reconciler.controller.reconcile.cycle import Reconcile
 
 __all__ = [
     "ChangeLog",
@@ -103,7 +107,7 @@ class WakingChanges:
         return size
 
 
-class ChangeLog:
+class ChangeLog(Observer):
     """The changes that enqueued the keys of a controller.
 
     Args:
@@ -122,7 +126,7 @@ class ChangeLog:
         self._current: dict[Request, Creation | WakingChanges] = {}  # of keys in progress
         self._kept: OrderedDict[Request, list[WakingChanges]] = OrderedDict()  # last enqueued: at the end
 
-    def note(self, key: Request, gvk: GroupVersionKind, event: CacheEvent) -> None:
+    def event(self, key: Request, gvk: GroupVersionKind, event: CacheEvent, /) -> None:
         """Record that an event of an object enqueued a key; one of an object that was there before is not a change."""
         if event.initial or event.type is EventType.RESYNC:
             return
@@ -138,16 +142,16 @@ class ChangeLog:
         elif isinstance(changes, WakingChanges) and not changes.has(event):
             self._keep(key, changes, changes.add(ObjectChange.of(gvk, event, self._now())))
 
-    def begin(self, key: Request) -> Creation | WakingChanges | None:
-        """Return the changes that enqueued a key whose reconcile begins; None if no change did."""
-        changes = self._pending.pop(key, None)
+    def begun(self, reconcile: Reconcile, /) -> None:
+        """Tell a reconcile which changes enqueued its key."""
+        changes = reconcile.changes = self._pending.pop(reconcile.request, None)
         if changes is not None:
-            self._current[key] = changes
-        return changes
+            self._current[reconcile.request] = changes
 
-    def end(self, key: Request) -> None:
-        """Record the end of a reconcile that changes enqueued."""
-        self._current.pop(key, None)
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Record the end of a reconcile."""
+        if reconcile.changes is not None:
+            self._current.pop(reconcile.request, None)
 
     def current(self, key: Request) -> tuple[ObjectChange, ...]:
         """Return the changes that enqueued a key for the reconcile in progress."""

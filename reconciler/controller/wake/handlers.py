@@ -20,10 +20,9 @@ from reconciler._core.cancellation import FAILURES
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.clock import Clock
-from reconciler.controller.metrics import ControllerMetrics
+from reconciler.controller.observers import ControllerMetrics, Observers
 from reconciler.controller.result import CacheSyncTimeout
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change_log import ChangeLog
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueue
 from reconciler.controller.wake.predicates import EventFilter, passes_all
@@ -61,7 +60,7 @@ class PrimaryHandler:
     Args:
         queue: the controller's queue.
         tracker: the controller's echo tracker, which holds the events of keys in progress.
-        changes: remembers what enqueued a key.
+        observers: notified of the events that enqueue keys.
         gvk: the kind.
         predicates: each returns whether an event matters; all must.
         clock: times the debounce of events that are held.
@@ -77,7 +76,7 @@ class PrimaryHandler:
         tracker: EchoTracker[Request],
         predicates: Sequence[EventFilter],
         *,
-        changes: ChangeLog,
+        observers: Observers,
         gvk: GroupVersionKind,
         clock: Clock,
         on_gone: Callable[[Request], None],
@@ -87,7 +86,7 @@ class PrimaryHandler:
         self._queue = queue
         self._tracker = tracker
         self._predicates = predicates
-        self._changes = changes
+        self._observers = observers
         self._gvk = gvk
         self._clock = clock
         self._on_gone = on_gone
@@ -102,25 +101,25 @@ class PrimaryHandler:
             self._on_gone(key)
             self._queue.forget(key)
         if self._must_drain is not None and _is_of_drain(event, self._must_drain):
-            self._changes.note(key, self._gvk, event)
+            self._observers.event(key, self._gvk, event)
             self._queue.add(key, reason=reasons.DRAIN)
             return
         if not _matters(self._predicates, event):
             return
         if gone:
-            self._changes.note(key, self._gvk, event)
+            self._observers.event(key, self._gvk, event)
             self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
         elif event.rewritten:
-            self._changes.note(key, self._gvk, event)
+            self._observers.event(key, self._gvk, event)
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
         else:
             delay = None if event.initial else self._debounce
             due = None if delay is None else self._clock.monotonic() + delay
             wake = Wake(_priority(event), due, (event,))
             if self._tracker.must_enqueue(key, event.object.version, wake):
-                self._changes.note(key, self._gvk, event)
+                self._observers.event(key, self._gvk, event)
                 self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
 
 
@@ -131,7 +130,7 @@ class MappedHandler:
         watch: the kind, its mapper and its predicates.
         queue: the controller's queue.
         primary: the kind of the keys.
-        changes: remembers what enqueued a key.
+        observers: notified of the events that enqueue keys.
         clock: times the retries of the mapper.
         metrics: receives failures of the mapper.
         concerns: returns whether this process reconciles a key; other keys are not enqueued.
@@ -147,7 +146,7 @@ class MappedHandler:
         *,
         queue: WorkQueue[Request],
         primary: ResourceType,
-        changes: ChangeLog,
+        observers: Observers,
         clock: Clock,
         metrics: ControllerMetrics,
         concerns: Callable[[Request], bool],
@@ -159,7 +158,7 @@ class MappedHandler:
         self._predicates = watch.predicates
         self._queue = queue
         self._primary = primary
-        self._changes = changes
+        self._observers = observers
         word = reasons.OWNED if isinstance(watch.mapper, OwnerMapper) else reasons.WATCHED
         self._reason = reasons.detailed(word, gvk.kind)
         self._concerns = concerns
@@ -215,7 +214,7 @@ class MappedHandler:
         if len(requests) > FAN_OUT_THRESHOLD:
             priority = min(priority, LOW_PRIORITY)
         for request in requests:
-            self._changes.note(request, self._gvk, event)
+            self._observers.event(request, self._gvk, event)
             self._queue.add(request, after=after, priority=priority, reason=self._reason)
 
 
@@ -286,6 +285,10 @@ class _Watched:
     registration: HandlerRegistration
 
 
+def _no_object(_: Request) -> None:
+    """Return None: until the primary kind is connected, its store has no object."""
+
+
 class WatchedInformers:
     """The informers of the kinds that one controller watches, connected to its handlers.
 
@@ -297,7 +300,7 @@ class WatchedInformers:
         queue: the controller's queue.
         handler: handles the events of the primary kind.
         tracker: the controller's echo tracker; forgets everything when the server's history went back.
-        changes: remembers what enqueued a key.
+        observers: notified of the events that enqueue keys.
         clock: source of time.
         timeout: seconds for each kind, from `connect` until its list is delivered.
         metrics: receives failures of mappers.
@@ -307,6 +310,7 @@ class WatchedInformers:
         warn: records a Warning Event for an object, with a reason and a message.
 
     Attributes:
+        stored: returns the primary object of a key in the informer's store; None if it has none.
         mapper_queues: the queues of the mappers, from `connect` on.
         tasks: the workers of these queues.
     """
@@ -321,7 +325,7 @@ class WatchedInformers:
         queue: WorkQueue[Request],
         handler: PrimaryHandler,
         tracker: EchoTracker[Request],
-        changes: ChangeLog,
+        observers: Observers,
         clock: Clock,
         timeout: float,
         metrics: ControllerMetrics,
@@ -336,7 +340,7 @@ class WatchedInformers:
         self._queue = queue
         self._handler = handler
         self._tracker = tracker
-        self._changes = changes
+        self._observers = observers
         self._clock = clock
         self._timeout = timeout
         self._metrics = metrics
@@ -345,14 +349,11 @@ class WatchedInformers:
         self._warn = warn
         self._watched: list[_Watched] = []
         self._store: Store | None = None  # of the primary kind, once it is connected
+        self.stored: Callable[[Request], CachedObject | None] = _no_object
         self._remove_restart_callback: Callable[[], None] | None = None  # the same
         self.mapper_queues: list[MapperQueue] = []
         self.tasks: list[asyncio.Task[None]] = []
         self._deadline: float  # for the first lists; set by `connect`
-
-    def stored(self, request: Request) -> CachedObject | None:
-        """Return the primary object of a key in the informer's store, or None."""
-        return None if self._store is None else self._store.get(request)
 
     async def connect(self) -> ResourceType:
         """Declare the informers and connect the handlers; return how the primary kind is served.
@@ -365,7 +366,7 @@ class WatchedInformers:
         """
         self._deadline = self._clock.monotonic() + self._timeout
         primary = await self._cache.informer(self._kind)
-        self._store = primary.store
+        self._store, self.stored = primary.store, primary.store.get
         self._remove_restart_callback = primary.on_restart(self._forget_versions)
         await self._add_handler(self._kind, primary, self._handler.handle)
         others = [
@@ -413,7 +414,7 @@ class WatchedInformers:
             watch,
             queue=self._queue,
             primary=primary,
-            changes=self._changes,
+            observers=self._observers,
             clock=self._clock,
             metrics=self._metrics,
             concerns=self._concerns,

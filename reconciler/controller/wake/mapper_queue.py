@@ -17,7 +17,7 @@ from typing import NamedTuple
 from reconciler._core.hooks import report
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.clock import Clock
-from reconciler.controller.metrics import ControllerMetrics
+from reconciler.controller.observers import ControllerMetrics
 from reconciler.controller.wake.watches import wait_at_most
 from reconciler.errors import describe_error
 from reconciler.meta import Request
