@@ -60,11 +60,14 @@ class UnsavedStore:
 
     Args:
         limit: the highest number of objects. Default 1000.
+
+    Attributes:
+        entries: the uid and the mutations of each key.
     """
 
     def __init__(self, *, limit: int = MAX_UNSAVED) -> None:
         self._limit = limit
-        self._entries: OrderedDict[Request, tuple[str, object]] = OrderedDict()
+        self.entries: OrderedDict[Request, tuple[str, object]] = OrderedDict()
         self._blocked: dict[Request, tuple[str, int | None]] = {}  # outlives the entry while a batcher has taken it
         self._dropped = 0
         self._lock = threading.Lock()
@@ -72,17 +75,17 @@ class UnsavedStore:
     def keep(self, request: Request, uid: str, mutations: object) -> None:
         """Keep the mutations of an object; they replace what was kept for its key before."""
         with self._lock:
-            self._entries[request] = (uid, mutations)
-            self._entries.move_to_end(request)
-            while len(self._entries) > self._limit:
-                oldest, _ = self._entries.popitem(last=False)
+            self.entries[request] = (uid, mutations)
+            self.entries.move_to_end(request)
+            while len(self.entries) > self._limit:
+                oldest, _ = self.entries.popitem(last=False)
                 self._blocked.pop(oldest, None)
                 self._dropped += 1
 
     def block(self, request: Request, uid: str, generation: int | None) -> bool:
         """Record that the server refused the mutations of an object at this generation; return whether that is new."""
         with self._lock:
-            if self._entries.get(request, ("",))[0] != uid:
+            if self.entries.get(request, ("",))[0] != uid:
                 return False
             is_new = self._blocked.get(request) != (uid, generation)
             self._blocked[request] = uid, generation
@@ -99,7 +102,7 @@ class UnsavedStore:
         A new generation may fix the cause, so it is reconciled, and is not blocked until the server refuses it, too.
         """
         with self._lock:
-            if request not in self._entries:
+            if request not in self.entries:
                 return False
             if self._blocked.get(request) != (uid, generation):
                 self._blocked.pop(request, None)
@@ -111,16 +114,16 @@ class UnsavedStore:
 
     def take(self, request: Request, uid: str) -> object | None:
         """Return, once, the mutations of an object; those of an earlier object of the same name are dropped."""
-        if request not in self._entries:
+        if request not in self.entries:
             return None
         with self._lock:
-            entry = self._entries.pop(request, None)
+            entry = self.entries.pop(request, None)
         return entry[1] if entry is not None and entry[0] == uid else None
 
     def forget(self, request: Request) -> None:
         """Drop the mutations of an object that is gone."""
         with self._lock:
-            self._entries.pop(request, None)
+            self.entries.pop(request, None)
             self._blocked.pop(request, None)
 
     def retain(self, request: Request, uid: str | None) -> None:
@@ -129,20 +132,20 @@ class UnsavedStore:
         Called at the end of each reconcile of the key: an object that was deleted or replaced in between may have left
         mutations after its event. Mutations that are blocked and no longer kept were saved.
         """
-        if not self._entries and not self._blocked:
+        if not self.entries and not self._blocked:
             return
         with self._lock:
-            if request in self._entries and self._entries[request][0] != uid:
-                del self._entries[request]
-            if request not in self._entries:
+            if request in self.entries and self.entries[request][0] != uid:
+                del self.entries[request]
+            if request not in self.entries:
                 self._blocked.pop(request, None)
 
     def __contains__(self, request: Request) -> bool:
-        return request in self._entries
+        return request in self.entries
 
     def statistics(self) -> UnsavedStatistics:
         """Return the current counters."""
-        return UnsavedStatistics(len(self._entries), len(self._blocked), self._dropped)
+        return UnsavedStatistics(len(self.entries), len(self._blocked), self._dropped)
 
 
 _RNG = random.Random()  # noqa: S311 - ids for logs need not be hard to guess; the system is asked once, at import
@@ -350,7 +353,7 @@ class Reconcile:
     @property
     def has_unsaved(self) -> bool:
         """Return whether an earlier reconcile left mutations that its batcher takes."""
-        return self.request in self._context.unsaved
+        return self.request in self._context.unsaved.entries
 
     def unsaved_is_blocked(self, uid: str, generation: int | None) -> bool:
         """Return whether the server refused the unsaved mutations, and would refuse them again."""

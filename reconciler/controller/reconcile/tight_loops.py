@@ -32,7 +32,7 @@ from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.wake import reasons as words
 from reconciler.meta import Request
 from reconciler.workqueue import RateLimiter
-from reconciler.workqueue.rate_limiters import SharedBudget, guarded_limiter
+from reconciler.workqueue.rate_limiters import NeverRaises, SharedBudget, guarded_limiter
 
 __all__ = [
     "AgainLimiter",
@@ -48,7 +48,7 @@ _MAX_DELAY = 5.0
 """Seconds between two steps at most, with the default rate limiter: a step is work that is ready, and not a failure."""
 
 
-class AgainLimiter:
+class AgainLimiter(NeverRaises):
     """The rate limiter of a controller's queue: counts failures, and successive ``again``, with one limiter.
 
     What the limiter has recorded of a key is the one or the other: an ``again`` forgets the failures before it, and a

@@ -143,7 +143,7 @@ class ChangeLog(Observer):
             self._keep(key, changes, changes.add(ObjectChange.of(gvk, event, self._now())))
 
     def begun(self, reconcile: Reconcile, /) -> None:
-        """Tell a reconcile which changes enqueued its key."""
+        """Set the changes that enqueued the key of a reconcile."""
         changes = reconcile.changes = self._pending.pop(reconcile.request, None)
         if changes is not None:
             self._current[reconcile.request] = changes
