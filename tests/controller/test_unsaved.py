@@ -311,7 +311,7 @@ async def test_what_each_retry_records_again_is_kept_once(world: World) -> None:
     await world.widget()
     await quiet(3600)
     assert len(reconciler.runs) > 15
-    unsaved = controller._unsaved._entries[KEY][1]
+    unsaved = controller._unsaved.entries[KEY][1]
     assert [mutation.verb for mutation in unsaved.mutations] == ["set", "set", "increment", "set_condition", "set"]
     fault.remove()
     await quiet(3600)
