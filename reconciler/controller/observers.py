@@ -130,5 +130,36 @@ class ControllerMetrics(Protocol):
         ...
 
 
-class NoMetrics(ControllerMetrics):
+class NoMetrics:
     """Metrics that ignore everything."""
+
+    def set_max_concurrent_reconciles(self, workers: int, /) -> None:
+        """Ignore it."""
+
+    def watch_active_workers(self, active: Callable[[], int], /) -> None:
+        """Ignore it."""
+
+    def reconciled(
+        self,
+        result: ReconcileResult,
+        seconds: float,
+        reasons: Iterable[str],
+        /,
+        *,
+        terminal: bool,
+        timed_out: bool,
+        panicked: bool,
+    ) -> None:
+        """Ignore it."""
+
+    def echo_dropped(self) -> None:
+        """Ignore it."""
+
+    def storm(self) -> None:
+        """Ignore it."""
+
+    def mapper_failed(self) -> None:
+        """Ignore it."""
+
+    def unmapped(self, versions: int, /) -> None:
+        """Ignore it."""
